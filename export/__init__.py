@@ -1,0 +1,1 @@
+"""Checkpoint in, ONNX graphs and a Triton model repository out."""

@@ -1,0 +1,205 @@
+"""From a checkpoint to build/<category>/: two verified graphs, the calibration and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from export.errors import ExportError
+from export.graphs import OPSET, GraphFiles, write_graphs
+from export.verification import PARITY_BATCHES, verify_graphs
+from train.checkpoint import Checkpoint, Provenance, load_checkpoint, read_release_id, release_id
+from train.config import FitConfig
+from train.data import load_images, read_category
+from train.errors import DataError
+from train.files import sha256_of, write_text
+from train.progress import console
+
+LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
+FORMAT = "astmfr-build-1"
+
+
+class FileRecord(BaseModel):
+    """A file of a build, by which a later change is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    n_bytes: int
+
+
+class Manifest(BaseModel):
+    """What a build is and what it was made from; stands beside every published model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str
+    category: str
+    release_id: int
+    teacher_id: int
+    precision: str
+    opset: int
+    teacher_channels: tuple[int, int, int]
+    checkpoint_sha256: str
+    files: dict[str, FileRecord]
+    parity: list[dict[str, float]]
+    parity_images: str
+    config: FitConfig
+    provenance: Provenance
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What came of a build; `built` is False when it was up to date."""
+
+    manifest: Manifest
+    built: bool
+
+
+def build_category(
+    category: str, *, runs_dir: Path, build_dir: Path, images_dir: Path | None, force: bool
+) -> BuildResult:
+    """Write and verify a category's graphs, unless those of its checkpoint are there already.
+
+    Args:
+        category: the product.
+        runs_dir: holds <category>/checkpoint.safetensors.
+        build_dir: takes <category>/; replaced as a whole, or left as it was when anything fails.
+        images_dir: real images for the parity check; None means those of the training data.
+        force: build even when up to date.
+
+    Raises:
+        UserError: no checkpoint, no images to check with, or a graph that is not accepted.
+    """
+    checkpoint_path = runs_dir / category / "checkpoint.safetensors"
+    target = build_dir / category
+    if not force:
+        manifest = _up_to_date_manifest(target, checkpoint_path)
+        if manifest is not None:
+            return BuildResult(manifest, built=False)
+    checkpoint = load_checkpoint(checkpoint_path)
+    if checkpoint.provenance.category != category:
+        raise ExportError(
+            f"{checkpoint_path} was trained for category {checkpoint.provenance.category!r}; expected {category!r}."
+        )
+    images, images_from = _parity_images(checkpoint, images_dir)
+    build_dir.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=build_dir, prefix=f".{category}."))
+    try:
+        staging.chmod(0o755)
+        manifest = _build(checkpoint, checkpoint_path, staging, images=images, images_from=images_from)
+        if target.exists():
+            target.rename(staging / "replaced")
+        (staging / "new").rename(target)
+    finally:
+        shutil.rmtree(staging)
+    return BuildResult(manifest, built=True)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a build's manifest and check that its files are the ones that were verified.
+
+    Raises:
+        ExportError: no build, or a file that was changed after export.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist; make it with `python -m export onnx`.")
+    try:
+        manifest = Manifest.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise ExportError(f"{path} cannot be used ({error.error_count()} faults); export again.") from None
+    for name, record in manifest.files.items():
+        file = folder / name
+        if not file.is_file() or sha256_of(file) != record.sha256:
+            raise ExportError(f"{file} is not the file that was verified; export again.")
+    return manifest
+
+
+def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
+    """Which teacher this is: its tensors and the image size; categories that agree share one model."""
+    digest = hashlib.sha256(f"{release_id(teacher)} {image_size}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _build(
+    checkpoint: Checkpoint, checkpoint_path: Path, staging: Path, *, images: NDArray[np.uint8], images_from: str
+) -> Manifest:
+    """Write everything to staging/new and verify it there."""
+    folder = staging / "new"
+    folder.mkdir()
+    files = GraphFiles(teacher=folder / "teacher.onnx", student=folder / "student.onnx")
+    with console.status("Writing ONNX graphs"):
+        write_graphs(checkpoint, files)
+    with console.status("Verifying them against the checkpoint"):
+        parity = verify_graphs(checkpoint, files, images)
+    calibration_path = folder / "calibration.json"
+    write_text(calibration_path, checkpoint.calibration.to_json())
+    first, second, third = checkpoint.teacher.channels
+    manifest = Manifest(
+        format=FORMAT,
+        category=checkpoint.provenance.category,
+        release_id=checkpoint.release_id,
+        teacher_id=teacher_id(checkpoint.teacher.state_dict(), checkpoint.config.image_size),
+        precision="fp32",
+        opset=OPSET,
+        teacher_channels=(first, second, third),
+        checkpoint_sha256=sha256_of(checkpoint_path),
+        files={
+            path.name: FileRecord(sha256=sha256_of(path), n_bytes=path.stat().st_size)
+            for path in (files.teacher, files.student, calibration_path)
+        },
+        parity=[asdict(result) for result in parity],
+        parity_images=images_from,
+        config=checkpoint.config,
+        provenance=checkpoint.provenance,
+        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+    )
+    write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
+def _up_to_date_manifest(target: Path, checkpoint_path: Path) -> Manifest | None:
+    try:
+        manifest = read_manifest(target)
+    except ExportError:
+        return None
+    versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    same = manifest.release_id == read_release_id(checkpoint_path) and manifest.versions == versions
+    return manifest if same and manifest.format == FORMAT else None
+
+
+def _parity_images(checkpoint: Checkpoint, images_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
+    """Eight real images, spread over the test set where there is one, and where they came from."""
+    root = images_dir or Path(checkpoint.provenance.data_root)
+    try:
+        data = read_category(root, dataset=checkpoint.provenance.dataset, category=checkpoint.provenance.category)
+    except DataError:
+        raise ExportError(
+            f"{root} holds no images to compare the graphs with PyTorch on; give a folder of the product's "
+            "images with --images."
+        ) from None
+    candidates = [image.path for image in data.test] or list(data.train_good)
+    needed = max(PARITY_BATCHES)
+    spread = np.linspace(0, len(candidates) - 1, num=min(needed, len(candidates))).astype(int)
+    loaded = load_images(
+        [candidates[index] for index in spread],
+        image_size=checkpoint.config.image_size,
+        strict=False,
+        what="images for verification",
+    )
+    # A small set is gone through again.
+    return np.resize(loaded.pixels, (needed, *loaded.pixels.shape[1:])), str(root)

@@ -1,0 +1,181 @@
+"""A graph is accepted only when it is what the checkpoint is: same structure, same weights, same distances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from export.errors import VerificationError
+from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
+from train.checkpoint import Checkpoint
+from train.model import distance_maps
+
+PARITY_BATCHES = (1, 3, 8)
+MAX_DISTANCE_DIFFERENCE = 1e-4
+
+# What would make a verdict depend on chance, or hide a mask.
+RANDOM_OPERATORS = {
+    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+}  # fmt: skip
+MASKING_OPERATORS = {"Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "NonZero", "ScatterND"}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a graph's distance maps are from the checkpoint's.
+
+    Attributes:
+        batch: images a run.
+        max_difference: largest absolute difference over all stages and positions.
+        mean_difference: mean absolute difference.
+    """
+
+    batch: int
+    max_difference: float
+    mean_difference: float
+
+
+def verify_graphs(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
+    """Check both graphs in full.
+
+    Args:
+        checkpoint: what they were made from.
+        files: the two ONNX files.
+        images: [N, S, S, 3] uint8 real images, at least max(PARITY_BATCHES).
+
+    Returns:
+        The parity at each batch size.
+
+    Raises:
+        VerificationError: the first thing found that is not as it must be.
+    """
+    for path in (files.teacher, files.student):
+        check_structure(path)
+    check_generation_blocks(checkpoint, files.student)
+    return check_parity(checkpoint, files, images)
+
+
+def check_structure(path: Path) -> None:
+    """ONNX's own checker in full, one operator domain, no external data, nothing random and no mask.
+
+    Raises:
+        VerificationError: see above.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise VerificationError(f"{path.name} is no valid ONNX graph: {error}.") from None
+    model = onnx.load(path, load_external_data=False)
+    domains = {entry.domain for entry in model.opset_import} - {"", "ai.onnx"}
+    if domains:
+        raise VerificationError(f"{path.name} uses operator domains {sorted(domains)}; expected ONNX's own alone.")
+    operators = {node.op_type for node in model.graph.node}
+    for kind, forbidden in (("random", RANDOM_OPERATORS), ("masking", MASKING_OPERATORS)):
+        if operators & forbidden:
+            raise VerificationError(
+                f"{path.name} holds {kind} nodes {sorted(operators & forbidden)}; expected none at inference."
+            )
+
+
+def check_generation_blocks(checkpoint: Checkpoint, path: Path) -> None:
+    """The six generation convolutions are there, wired as blocks, with the checkpoint's own weights bit for bit.
+
+    Raises:
+        VerificationError: one is missing, changed, or fed by anything but the backbone.
+    """
+    graph = onnx.load(path).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    producer = {output: node for node in graph.node for output in node.output}
+    for stage, block in enumerate(checkpoint.student.generation_blocks, start=1):
+        assert isinstance(block, torch.nn.Sequential)
+        first = _find_convolution(graph, constants, block[0])
+        second = _find_convolution(graph, constants, block[2])
+        if first is None or second is None:
+            raise VerificationError(
+                f"{path.name} lacks the generation block of stage {stage} with the checkpoint's weights; export again."
+            )
+        activation = producer.get(second.input[0])
+        if activation is None or activation.op_type != "Relu" or producer.get(activation.input[0]) is not first:
+            raise VerificationError(f"{path.name} wires the generation block of stage {stage} in another way.")
+        source = producer.get(first.input[0])
+        if source is None or (source.op_type == "Mul" and any(name in constants for name in source.input)):
+            raise VerificationError(
+                f"{path.name} multiplies stage {stage}'s features by a constant before the generation block: a mask."
+            )
+
+
+def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
+    """Distance maps of the ONNX chain against PyTorch's, at each of PARITY_BATCHES.
+
+    Raises:
+        VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, or another release id.
+    """
+    teacher, student = (open_session(path) for path in (files.teacher, files.student))
+    results = []
+    for batch in PARITY_BATCHES:
+        image = images[:batch]
+        expected = reference_distances(checkpoint, image)
+        features = teacher.run(TEACHER_OUTPUTS, {"image": image})
+        inputs = {"image": image, **dict(zip(TEACHER_OUTPUTS, features, strict=True))}
+        *distances, release = student.run(STUDENT_OUTPUTS, inputs)
+        if release.shape != (batch, 1) or (release != checkpoint.release_id).any():
+            raise VerificationError(f"student.onnx gives release {release.ravel()[:1]}; expected {checkpoint.release_id}.")
+        results.append(_compare(distances, expected, batch))
+    return results
+
+
+def reference_distances(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """What PyTorch gives: [B, h, h] a stage, on the CPU."""
+    with torch.inference_mode():
+        image = torch.from_numpy(images)
+        distances = distance_maps(
+            checkpoint.student(image), checkpoint.teacher(image), alpha=checkpoint.config.alpha
+        )
+    return [distance.numpy() for distance in distances]
+
+
+def open_session(path: Path, *, threads: int = 0) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU; `threads` 0 lets ONNX Runtime choose."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _compare(
+    found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]], batch: int
+) -> Parity:
+    differences = []
+    for stage, (ours, theirs) in enumerate(zip(found, expected, strict=True), start=1):
+        if ours.shape != theirs.shape:
+            raise VerificationError(f"distance_{stage} has shape {list(ours.shape)}; expected {list(theirs.shape)}.")
+        differences.append(np.abs(ours - theirs).ravel())
+    joined = np.concatenate(differences)
+    # Not `>`: a difference that is no number must fail too.
+    if not joined.max() <= MAX_DISTANCE_DIFFERENCE:
+        raise VerificationError(
+            f"Distance maps differ by {joined.max():.2e} from the checkpoint's at batch {batch}; "
+            f"expected at most {MAX_DISTANCE_DIFFERENCE:.0e}."
+        )
+    return Parity(batch=batch, max_difference=float(joined.max()), mean_difference=float(joined.mean()))
+
+
+def _find_convolution(
+    graph: onnx.GraphProto, constants: dict[str, NDArray[np.float32]], layer: torch.nn.Conv2d
+) -> onnx.NodeProto | None:
+    """The Conv node with exactly this layer's weight and bias."""
+    assert layer.bias is not None
+    wanted = [layer.weight.numpy(force=True), layer.bias.numpy(force=True)]
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3:
+            found = [constants.get(name) for name in node.input[1:]]
+            if all(a is not None and np.array_equal(a, b) for a, b in zip(found, wanted, strict=True)):
+                return node
+    return None

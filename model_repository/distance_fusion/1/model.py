@@ -1,0 +1,97 @@
+"""Triton Python backend: distance maps in, anomaly map and verdict out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import map_fusion
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from map_fusion import Calibration
+
+# Warm-up requests carry it; no release has it (train.checkpoint.release_id is never 0).
+WARM_UP_RELEASE_ID = 0
+
+
+class TritonPythonModel:
+    """Fuses distance maps with the calibration of the release that made them."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Find the folder where `export` publishes one calibration a release."""
+        self.calibration_dir = Path(args["model_repository"]) / "calibrations"
+        self.calibrations = {
+            WARM_UP_RELEASE_ID: Calibration(
+                release_id=WARM_UP_RELEASE_ID,
+                category="warm-up",
+                image_size=256,
+                smoothing_sigma=4.0,
+                pool_size=5,
+                stage_weights=(1.0, 1.0, 1.0),
+                image_threshold=float("inf"),
+                pixel_threshold=float("inf"),
+            )
+        }
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer each request; a fault in one is that one's error alone."""
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+        """Fuse the maps of one request, whose images all come from one release."""
+        try:
+            return pb_utils.InferenceResponse(self.judge(request))
+        except ValueError as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+
+    def judge(self, request: pb_utils.InferenceRequest) -> list[pb_utils.Tensor]:
+        """Compute the outputs that the request asks for.
+
+        Raises:
+            ValueError: an unknown release, or distance maps of other shapes than its calibration's.
+        """
+        inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        release_ids = inputs["release_id"]
+        calibration = self.calibration(int(release_ids[0, 0]))
+        distances = [inputs[f"distance_{stage}"] for stage in (1, 2, 3)]
+        verdict = map_fusion.judge(
+            map_fusion.fuse_distances(distances, calibration), calibration, requested_threshold(request)
+        )
+        outputs = {
+            "anomaly_map": verdict.anomaly_map,
+            "pred_score": verdict.pred_score,
+            "pred_label": verdict.pred_label,
+            "pred_mask": verdict.pred_mask,
+            "threshold": verdict.threshold,
+            "release_id": release_ids,
+        }
+        return [pb_utils.Tensor(name, outputs[name]) for name in request.requested_output_names()]
+
+    def calibration(self, release_id: int) -> Calibration:
+        """The calibration of a release, read once.
+
+        Raises:
+            ValueError: it was never published, or its file is damaged.
+        """
+        if release_id not in self.calibrations:
+            path = self.calibration_dir / f"{release_id}.json"
+            try:
+                self.calibrations[release_id] = Calibration.load(path)
+            except FileNotFoundError:
+                raise ValueError(
+                    f"release {release_id} has no calibration at {path}; publish the release again"
+                ) from None
+        return self.calibrations[release_id]
+
+
+def requested_threshold(request: pb_utils.InferenceRequest) -> float | None:
+    """The image threshold that a request's parameters ask for, if any.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    value = json.loads(request.parameters() or "{}").get("threshold")
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        raise ValueError(f"request parameter threshold is {value!r}; expected a number") from None

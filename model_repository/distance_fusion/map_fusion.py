@@ -1,0 +1,182 @@
+"""Distance maps in, anomaly map and verdict out: Section 3.4 of the paper, in numpy alone.
+
+This is the very file that the server fuses with and that training evaluates with, so that what is
+measured is what is served. It imports numpy and nothing else.
+
+Upsampling, Gaussian blur and average pooling are linear and separable. Their product is one matrix a
+stage and side, built once (`fusion_matrix`), and an anomaly map is
+
+    anomaly_map = sum_n  stage_weight_n * A_n @ distance_n @ A_n.T
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How a release turns distance maps into verdicts; fitted on held-out good images.
+
+    Attributes:
+        release_id: the release it belongs to, see `train.checkpoint.release_id`.
+        category: the product, for messages.
+        image_size: side of the square anomaly map in pixels.
+        smoothing_sigma: standard deviation of the Gaussian blur, in pixels.
+        pool_size: side of the average pooling window, in pixels; odd.
+        stage_weights: factor of each stage's distance map, at least 0.
+        image_threshold: an image whose score exceeds it is judged anomalous.
+        pixel_threshold: a pixel whose anomaly exceeds it belongs to the predicted mask.
+    """
+
+    release_id: int
+    category: str
+    image_size: int
+    smoothing_sigma: float
+    pool_size: int
+    stage_weights: tuple[float, float, float]
+    image_threshold: float
+    pixel_threshold: float
+
+    def to_json(self) -> str:
+        """The calibration as JSON text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Calibration:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: the text is no JSON object, or a field is missing or unknown.
+        """
+        values: Any = json.loads(text)
+        expected = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or values.keys() != expected:
+            found = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"a calibration has the fields {sorted(expected)}, found {found}")
+        values["stage_weights"] = tuple(values["stage_weights"])
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read a calibration from a file."""
+        return cls.from_json(path.read_text())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the server answers, for a batch of B images of S x S pixels.
+
+    Attributes:
+        anomaly_map: [B, S, S] float32; 0 where student and teacher agree, larger where they do not.
+        pred_score: [B, 1] float32; the maximum of each anomaly map.
+        pred_label: [B, 1] bool; the score exceeds the threshold.
+        pred_mask: [B, S, S] bool; the anomaly exceeds the pixel threshold.
+        threshold: [B, 1] float32; the image threshold that was used.
+    """
+
+    anomaly_map: FloatArray
+    pred_score: FloatArray
+    pred_label: NDArray[np.bool_]
+    pred_mask: NDArray[np.bool_]
+    threshold: FloatArray
+
+
+def upsampling_matrix(source: int, target: int) -> FloatArray:
+    """Bilinear upsampling (`align_corners=False`) of one side as a [target, source] matrix."""
+    position = (np.arange(target) + 0.5) * source / target - 0.5
+    position = position.clip(0, source - 1)
+    lower = np.floor(position).astype(int)
+    upper = np.minimum(lower + 1, source - 1)
+    fraction = position - lower
+    matrix = np.zeros((target, source), np.float32)
+    rows = np.arange(target)
+    np.add.at(matrix, (rows, lower), 1 - fraction)
+    np.add.at(matrix, (rows, upper), fraction)
+    return matrix
+
+
+def gaussian_matrix(size: int, sigma: float) -> FloatArray:
+    """Gaussian blur of one side as a [size, size] matrix.
+
+    Cut off at 4 sigma, the border mirrored, each pixel included: SciPy's `gaussian_filter` defaults.
+    """
+    if sigma == 0:
+        return np.eye(size, dtype=np.float32)
+    radius = int(4 * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel /= kernel.sum()
+    mirrored = (np.arange(size)[:, None] + offsets) % (2 * size)
+    columns = np.where(mirrored < size, mirrored, 2 * size - 1 - mirrored)
+    matrix = np.zeros((size, size), np.float64)
+    np.add.at(matrix, (np.arange(size)[:, None], columns), kernel)
+    return matrix.astype(np.float32)
+
+
+def pooling_matrix(size: int, window: int) -> FloatArray:
+    """Average pooling of one side, stride 1, as a [size, size] matrix.
+
+    At the border the mean is taken over the pixels that exist (`count_include_pad=False`).
+    """
+    distance = np.abs(np.arange(size)[:, None] - np.arange(size))
+    inside = (distance <= window // 2).astype(np.float32)
+    return np.asarray(inside / inside.sum(axis=1, keepdims=True), np.float32)
+
+
+@lru_cache(maxsize=64)
+def fusion_matrix(source: int, *, target: int, sigma: float, window: int) -> FloatArray:
+    """Upsampling, then blur, then pooling of one side as one [target, source] matrix."""
+    blurred = gaussian_matrix(target, sigma) @ upsampling_matrix(source, target)
+    return np.ascontiguousarray(pooling_matrix(target, window) @ blurred)
+
+
+def fuse_distances(distances: list[FloatArray], calibration: Calibration) -> FloatArray:
+    """Accumulate the stages' distance maps into anomaly maps (Section 3.4).
+
+    Args:
+        distances: one [B, h, h] float32 array a stage.
+        calibration: image size, smoothing and stage weights.
+
+    Returns:
+        [B, S, S] float32, S being the calibration's image size.
+    """
+    size = calibration.image_size
+    anomaly_map = np.zeros((len(distances[0]), size, size), np.float32)
+    for distance, weight in zip(distances, calibration.stage_weights, strict=True):
+        matrix = fusion_matrix(
+            distance.shape[-1],
+            target=size,
+            sigma=calibration.smoothing_sigma,
+            window=calibration.pool_size,
+        )
+        anomaly_map += np.float32(weight) * (matrix @ distance @ matrix.T)
+    return anomaly_map
+
+
+def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | None = None) -> Verdict:
+    """Score anomaly maps by their maximum and compare with the thresholds.
+
+    Args:
+        anomaly_map: [B, S, S] float32.
+        calibration: the thresholds.
+        threshold: image threshold to use in place of the calibration's.
+    """
+    image_threshold = np.float32(calibration.image_threshold if threshold is None else threshold)
+    pred_score = anomaly_map.max(axis=(1, 2))[:, None]
+    return Verdict(
+        anomaly_map=anomaly_map,
+        pred_score=pred_score,
+        pred_label=pred_score > image_threshold,
+        pred_mask=anomaly_map > np.float32(calibration.pixel_threshold),
+        threshold=np.full_like(pred_score, image_threshold),
+    )

@@ -1,0 +1,36 @@
+"""Triton Python backend: an image file's bytes in, the square RGB image that the backbones take out."""
+
+from __future__ import annotations
+
+import json
+
+import image_decoding
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """Decodes and resizes with the same function as training and the client."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the image size from the configuration of the `image` output."""
+        config = json.loads(args["model_config"])
+        image = next(output for output in config["output"] if output["name"] == "image")
+        self.image_size = int(image["dims"][0])
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer each request; a broken image is that request's error alone."""
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+        """Decode the [B, 1] image files of one request."""
+        encoded = pb_utils.get_input_tensor_by_name(request, "encoded_image").as_numpy()
+        try:
+            decoded = [image_decoding.decode_image(data) for data in encoded[:, 0]]
+        except image_decoding.ImageError as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"encoded_image {error}"))
+        images = np.stack([image_decoding.resize_image(image, self.image_size) for image in decoded])
+        sizes = np.array([image.size[::-1] for image in decoded], np.int32)  # height, width
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor("image", images), pb_utils.Tensor("original_size", sizes)]
+        )
