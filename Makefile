@@ -1,15 +1,105 @@
-PYTHON ?= python3.11
-VENV   := .venv
-PY     := $(VENV)/bin/python
+# Good images of a product in; a Triton ensemble that judges every new image of it out.
+#
+#   make demo                    everything on real solar cells, from training to a benchmark
+#   make export CATEGORY=pill    train if needed, verify, publish
+#
+# Options: CATEGORY PRESET DATA PLATFORM EPOCHS STEPS WEIGHTS_DIR URL IMAGES
+
+PYTHON   ?= python3.11
+CATEGORY ?= mono
+PLATFORM ?= python
+URL      ?= localhost:8001
+
+VENV := .venv
+PY   := $(VENV)/bin/python
+RUN  := runs/$(CATEGORY)
+
+# Only what was asked for is passed on; the rest is the checkpoint's or the preset's.
+DATA_OPTIONS := --category $(CATEGORY) $(if $(DATA),--data $(DATA))
+FIT_OPTIONS  := $(if $(PRESET),--preset $(PRESET)) $(if $(STEPS),--steps $(STEPS)) \
+                $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(WEIGHTS_DIR),--weights-dir $(WEIGHTS_DIR))
+TEST_IMAGES   = $(or $(IMAGES),$(shell $(PY) -m train data --category $(CATEGORY) $(if $(DATA),--data $(DATA)) --print-test-dir))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data train evaluate export serve predict bench demo report test lint clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo; echo "Options, with their defaults: CATEGORY=$(CATEGORY) PLATFORM=$(PLATFORM) URL=$(URL)"
+	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"
 
 # Two environments, made by themselves and made again when their lists change.
 # .triton/ has its own because the server's Python stub needs numpy 1.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@echo "Setting up $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.triton/.installed: deploy/triton-requirements.txt
-	$(PYTHON) -m venv .triton
-	.triton/bin/python -m pip install --quiet -r deploy/triton-requirements.txt
+.triton/.installed: deploy/triton-requirements.txt $(VENV)/.installed
+	@echo "Setting up .triton (a minute, once)"
+	@$(PYTHON) -m venv .triton
+	@.triton/bin/python -m pip install --quiet -r deploy/triton-requirements.txt
+	@$(PY) -m deploy prepare
 	@touch $@
+
+setup: $(VENV)/.installed .triton/.installed ## Both environments: .venv/ for the project, .triton/ for the server
+
+data: $(VENV)/.installed ## Lay out the images of CATEGORY
+	@$(PY) -m train data $(DATA_OPTIONS)
+
+train: $(VENV)/.installed ## Fit and calibrate, unless the checkpoint is up to date
+	@$(PY) -m train fit $(DATA_OPTIONS) $(FIT_OPTIONS)
+
+evaluate: train ## Judge the test set; runs/CATEGORY/metrics.json and report.html
+	@$(PY) -m train evaluate $(DATA_OPTIONS)
+
+export: evaluate ## Train if needed, write and verify ONNX, publish into model_repository/
+	@$(PY) -m export onnx --category $(CATEGORY)
+	@$(PY) -m export publish --category $(CATEGORY) --platform $(PLATFORM)
+
+serve: setup ## Serve everything that is published, until Ctrl-C
+	@$(PY) -m deploy serve
+
+predict: $(VENV)/.installed ## Ask a running server about IMAGES (default: the test set)
+	@$(PY) -m client predict $(TEST_IMAGES) --category $(CATEGORY) --url $(URL) \
+	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
+
+bench: setup ## Measure with perf_analyzer; starts a server unless URL is given
+ifeq ($(origin URL),command line)
+	@$(PY) -m client bench --category $(CATEGORY) --images $(TEST_IMAGES) --url $(URL) --json $(RUN)/bench.json
+else
+	@$(PY) -m deploy run -- $(PY) -m client bench --category $(CATEGORY) --images $(TEST_IMAGES) --json $(RUN)/bench.json
+endif
+
+demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report
+	@$(MAKE) --no-print-directory export
+	@$(PY) -m deploy run -- $(MAKE) --no-print-directory ask-and-measure
+	@$(MAKE) --no-print-directory report
+	@echo; echo "Next:"; \
+	echo "  make export CATEGORY=pill             the same for a product of MVTec AD, or a synthetic one"; \
+	echo "  make export CATEGORY=cup DATA=photos  for your own good images in the folder photos"; \
+	echo "  make serve                            keep the server up, then: make predict CATEGORY=$(CATEGORY) IMAGES=FOLDER"
+
+.PHONY: ask-and-measure
+ask-and-measure: # inside `deploy run`, which gives the server's address
+	@$(PY) -m client predict $(TEST_IMAGES) --category $(CATEGORY) \
+	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
+	@$(PY) -m client bench --category $(CATEGORY) --images $(TEST_IMAGES) --json $(RUN)/bench.json
+
+report: $(VENV)/.installed ## The page and table about what the server said
+	@$(PY) -m client report --predictions $(RUN)/predictions.jsonl --metrics $(RUN)/metrics.json \
+	    --bench $(RUN)/bench.json --output $(RUN)/served.html
+
+test: setup ## All tests, those against the real server included
+	@$(PY) -m pytest
+
+lint: $(VENV)/.installed ## ruff, mypy --strict, import contracts
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+clean: ## Remove what was made; data/ and the environments stay
+	rm -rf runs build logs
+	git clean -fdXq model_repository

@@ -1,0 +1,14 @@
+"""Ask a Triton server for verdicts over gRPC; needs neither torch nor onnx.
+
+from client import JudgeClient, load_image
+
+with JudgeClient("localhost:8001", category="pill", timeout_s=5) as judge:
+    verdict = judge.predict(load_image("part.png"))
+    print(verdict.score, verdict.threshold, verdict.anomalous, verdict.release_id)
+"""
+
+from client.errors import ClientError
+from client.images import load_image
+from client.inference import JudgeClient, Verdict
+
+__all__ = ["ClientError", "JudgeClient", "Verdict", "load_image"]

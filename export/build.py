@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -136,7 +135,12 @@ def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
 
 
 def _build(
-    checkpoint: Checkpoint, checkpoint_path: Path, staging: Path, *, images: NDArray[np.uint8], images_from: str
+    checkpoint: Checkpoint,
+    checkpoint_path: Path,
+    staging: Path,
+    *,
+    images: NDArray[np.uint8],
+    images_from: str,
 ) -> Manifest:
     """Write everything to staging/new and verify it there."""
     folder = staging / "new"
@@ -186,7 +190,9 @@ def _parity_images(checkpoint: Checkpoint, images_dir: Path | None) -> tuple[NDA
     """Eight real images, spread over the test set where there is one, and where they came from."""
     root = images_dir or Path(checkpoint.provenance.data_root)
     try:
-        data = read_category(root, dataset=checkpoint.provenance.dataset, category=checkpoint.provenance.category)
+        data = read_category(
+            root, dataset=checkpoint.provenance.dataset, category=checkpoint.provenance.category
+        )
     except DataError:
         raise ExportError(
             f"{root} holds no images to compare the graphs with PyTorch on; give a folder of the product's "

@@ -1,9 +1,9 @@
 """What can go wrong between a checkpoint and a published release.
 
-    train.errors.UserError
-    └── ExportError
-        ├── VerificationError     a graph does not judge as its checkpoint does
-        └── PublishError          a release cannot be put into the repository
+train.errors.UserError
+└── ExportError
+    ├── VerificationError     a graph does not judge as its checkpoint does
+    └── PublishError          a release cannot be put into the repository
 """
 
 from train.errors import UserError

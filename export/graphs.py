@@ -50,7 +50,9 @@ class StudentGraph(nn.Module):
         self.register_buffer("release", torch.tensor([[release_id]], dtype=torch.int64))
         self.release: Tensor
 
-    def forward(self, image: Tensor, teacher_1: Tensor, teacher_2: Tensor, teacher_3: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, image: Tensor, teacher_1: Tensor, teacher_2: Tensor, teacher_3: Tensor
+    ) -> tuple[Tensor, ...]:
         """Distance maps at stages 1 to 3, and the release that made them."""
         distances = distance_maps(self.student(image), (teacher_1, teacher_2, teacher_3), alpha=self.alpha)
         return *distances, self.release.expand(image.shape[0], 1)
@@ -79,7 +81,12 @@ def write_graphs(checkpoint: Checkpoint, files: GraphFiles) -> None:
 
 
 def _write(
-    module: nn.Module, sample: tuple[Tensor, ...], path: Path, *, inputs: Sequence[str], outputs: Sequence[str]
+    module: nn.Module,
+    sample: tuple[Tensor, ...],
+    path: Path,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
 ) -> None:
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():

@@ -182,15 +182,18 @@ def ensemble_config(
     return config
 
 
-def judging_steps(
-    *, teacher: str, teacher_version: int, student: str, student_version: int
-) -> list[Step]:
+def judging_steps(*, teacher: str, teacher_version: int, student: str, student_version: int) -> list[Step]:
     """image -> teacher -> student -> distance_fusion -> verdict."""
     distances = {name: name for name in DISTANCES}
     features = {name: name for name in TEACHER_FEATURES}
     return [
         Step(teacher, teacher_version, {"image": "image"}, features),
-        Step(student, student_version, {"image": "image", **features}, {**distances, "release_id": "student_release_id"}),
+        Step(
+            student,
+            student_version,
+            {"image": "image", **features},
+            {**distances, "release_id": "student_release_id"},
+        ),
         Step(
             "distance_fusion",
             1,

@@ -97,16 +97,26 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
     manifest = read_manifest(build)
     target = Repository(repository)
     if not (repository / "distance_fusion" / "map_fusion.py").is_file():
-        raise PublishError(f"{repository} holds no distance_fusion backend; expected the project's model_repository/.")
+        raise PublishError(
+            f"{repository} holds no distance_fusion backend; expected the project's model_repository/."
+        )
     size = manifest.config.image_size
     student = f"{manifest.category}_student"
     teacher = configs.teacher_name(manifest.config.teacher, size)
 
     teacher_version = _add_version(
-        target, teacher, build / "teacher.onnx", manifest, lambda other: other.teacher_id == manifest.teacher_id
+        target,
+        teacher,
+        build / "teacher.onnx",
+        manifest,
+        lambda other: other.teacher_id == manifest.teacher_id,
     )
     student_version = _add_version(
-        target, student, build / "student.onnx", manifest, lambda other: other.release_id == manifest.release_id
+        target,
+        student,
+        build / "student.onnx",
+        manifest,
+        lambda other: other.release_id == manifest.release_id,
     )
     _publish_decoder(target, size)
     calibration = repository / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
@@ -167,7 +177,9 @@ def _loaded_versions(target: Repository, category: str, student: str, live: int)
     loaded = {live}
     ensemble = target.read_config(category)
     if ensemble is not None:
-        previous = [step.model_version for step in ensemble.ensemble_scheduling.step if step.model_name == student]
+        previous = [
+            step.model_version for step in ensemble.ensemble_scheduling.step if step.model_name == student
+        ]
         loaded.update(version for version in previous if version in target.versions(student))
     if len(loaded) < LOADED_VERSIONS:
         # Published again unchanged: keep what was kept.

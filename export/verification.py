@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from export.errors import VerificationError
 from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
 from train.checkpoint import Checkpoint
-from train.model import distance_maps
+from train.model import GenerationBlock, distance_maps
 
 PARITY_BATCHES = (1, 3, 8)
 MAX_DISTANCE_DIFFERENCE = 1e-4
@@ -76,7 +76,9 @@ def check_structure(path: Path) -> None:
     model = onnx.load(path, load_external_data=False)
     domains = {entry.domain for entry in model.opset_import} - {"", "ai.onnx"}
     if domains:
-        raise VerificationError(f"{path.name} uses operator domains {sorted(domains)}; expected ONNX's own alone.")
+        raise VerificationError(
+            f"{path.name} uses operator domains {sorted(domains)}; expected ONNX's own alone."
+        )
     operators = {node.op_type for node in model.graph.node}
     for kind, forbidden in (("random", RANDOM_OPERATORS), ("masking", MASKING_OPERATORS)):
         if operators & forbidden:
@@ -95,16 +97,19 @@ def check_generation_blocks(checkpoint: Checkpoint, path: Path) -> None:
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     producer = {output: node for node in graph.node for output in node.output}
     for stage, block in enumerate(checkpoint.student.generation_blocks, start=1):
-        assert isinstance(block, torch.nn.Sequential)
-        first = _find_convolution(graph, constants, block[0])
-        second = _find_convolution(graph, constants, block[2])
+        assert isinstance(block, GenerationBlock)
+        first = _find_convolution(graph, constants, block.first)
+        second = _find_convolution(graph, constants, block.second)
         if first is None or second is None:
             raise VerificationError(
                 f"{path.name} lacks the generation block of stage {stage} with the checkpoint's weights; export again."
             )
-        activation = producer.get(second.input[0])
-        if activation is None or activation.op_type != "Relu" or producer.get(activation.input[0]) is not first:
-            raise VerificationError(f"{path.name} wires the generation block of stage {stage} in another way.")
+        relu = producer.get(second.input[0])
+        before = producer.get(relu.input[0]) if relu is not None else None
+        if relu is None or relu.op_type != "Relu" or before is not first:
+            raise VerificationError(
+                f"{path.name} wires the generation block of stage {stage} in another way."
+            )
         source = producer.get(first.input[0])
         if source is None or (source.op_type == "Mul" and any(name in constants for name in source.input)):
             raise VerificationError(
@@ -127,7 +132,9 @@ def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.u
         inputs = {"image": image, **dict(zip(TEACHER_OUTPUTS, features, strict=True))}
         *distances, release = student.run(STUDENT_OUTPUTS, inputs)
         if release.shape != (batch, 1) or (release != checkpoint.release_id).any():
-            raise VerificationError(f"student.onnx gives release {release.ravel()[:1]}; expected {checkpoint.release_id}.")
+            raise VerificationError(
+                f"student.onnx gives release {release.ravel()[:1]}; expected {checkpoint.release_id}."
+            )
         results.append(_compare(distances, expected, batch))
     return results
 
@@ -155,7 +162,9 @@ def _compare(
     differences = []
     for stage, (ours, theirs) in enumerate(zip(found, expected, strict=True), start=1):
         if ours.shape != theirs.shape:
-            raise VerificationError(f"distance_{stage} has shape {list(ours.shape)}; expected {list(theirs.shape)}.")
+            raise VerificationError(
+                f"distance_{stage} has shape {list(ours.shape)}; expected {list(theirs.shape)}."
+            )
         differences.append(np.abs(ours - theirs).ravel())
     joined = np.concatenate(differences)
     # Not `>`: a difference that is no number must fail too.
@@ -173,9 +182,16 @@ def _find_convolution(
     """The Conv node with exactly this layer's weight and bias."""
     assert layer.bias is not None
     wanted = [layer.weight.numpy(force=True), layer.bias.numpy(force=True)]
-    for node in graph.node:
-        if node.op_type == "Conv" and len(node.input) == 3:
-            found = [constants.get(name) for name in node.input[1:]]
-            if all(a is not None and np.array_equal(a, b) for a, b in zip(found, wanted, strict=True)):
-                return node
-    return None
+    return next((node for node in graph.node if _holds(node, constants, wanted)), None)
+
+
+def _holds(
+    node: onnx.NodeProto, constants: dict[str, NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]]
+) -> bool:
+    """Whether a node is a convolution with exactly this weight and bias."""
+    if node.op_type != "Conv" or len(node.input) != 3:
+        return False
+    found = [constants.get(name) for name in node.input[1:]]
+    return all(
+        ours is not None and np.array_equal(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)
+    )

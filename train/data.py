@@ -91,7 +91,9 @@ def fingerprint(paths: Sequence[Path]) -> str:
     """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(f"{path.parent.name}/{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(
+            f"{path.parent.name}/{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest()
+        )
     return digest.hexdigest()
 
 
@@ -102,7 +104,9 @@ def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
         DataError: the folder is missing or holds no good images to train on.
     """
     if not root.is_dir():
-        raise DataError(f"Data folder {root} does not exist; expected {root}/train/good/*.png or a folder of images.")
+        raise DataError(
+            f"Data folder {root} does not exist; expected {root}/train/good/*.png or a folder of images."
+        )
     good_dir = root / "train" / "good"
     if not good_dir.is_dir():
         good_dir = root
@@ -128,7 +132,9 @@ def image_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
-def load_images(paths: Sequence[Path], *, image_size: int, strict: bool, what: str = "images") -> LoadedImages:
+def load_images(
+    paths: Sequence[Path], *, image_size: int, strict: bool, what: str = "images"
+) -> LoadedImages:
     """Read, resize and stack images, on all cores.
 
     Args:
@@ -162,7 +168,9 @@ def load_images(paths: Sequence[Path], *, image_size: int, strict: bool, what: s
     if broken:
         console.print(f"{len(broken)} of {len(paths)} {what} skipped.", style="yellow")
     if not kept:
-        raise DataError(f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}.")
+        raise DataError(
+            f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
+        )
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
     return LoadedImages(pixels=pixels, kept=kept, broken=broken)
 
@@ -189,14 +197,18 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
     return masks
 
 
-def split_good(n_images: int, *, holdout_ratio: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split_good(
+    n_images: int, *, holdout_ratio: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Positions of the images to train on, and of those held out for calibration; at least one each.
 
     Raises:
         DataError: fewer than two images.
     """
     if n_images < 2:
-        raise DataError(f"Found {n_images} good image; expected at least 2, one to train on and one to calibrate with.")
+        raise DataError(
+            f"Found {n_images} good image; expected at least 2, one to train on and one to calibrate with."
+        )
     order = np.random.default_rng(seed).permutation(n_images)
     n_held_out = min(max(1, round(holdout_ratio * n_images)), n_images - 1)
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])

@@ -1,10 +1,10 @@
 """What can go wrong with a user's input, each told in one sentence.
 
-    UserError
-    ├── DataError          images, folders, categories
-    ├── WeightsError       pretrained weights that cannot be had
-    ├── CheckpointError    a file that is no checkpoint, or is damaged
-    └── ConfigError        options that contradict each other
+UserError
+├── DataError          images, folders, categories
+├── WeightsError       pretrained weights that cannot be had
+├── CheckpointError    a file that is no checkpoint, or is damaged
+└── ConfigError        options that contradict each other
 """
 
 import click

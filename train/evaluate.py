@@ -80,7 +80,9 @@ def compute_distances(
     return [np.concatenate(stage) for stage in zip(*batches, strict=True)]
 
 
-def evaluate(checkpoint: Checkpoint, data: CategoryData, *, device: torch.device, strict: bool) -> Evaluation | None:
+def evaluate(
+    checkpoint: Checkpoint, data: CategoryData, *, device: torch.device, strict: bool
+) -> Evaluation | None:
     """Judge a category's test set; None where it has none.
 
     Raises:
@@ -96,7 +98,12 @@ def evaluate(checkpoint: Checkpoint, data: CategoryData, *, device: torch.device
     checkpoint.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     distances = compute_distances(
-        checkpoint.teacher, checkpoint.student, images.pixels, alpha=config.alpha, device=device, what="Evaluation"
+        checkpoint.teacher,
+        checkpoint.student,
+        images.pixels,
+        alpha=config.alpha,
+        device=device,
+        what="Evaluation",
     )
     verdict = judge(fuse_distances(distances, checkpoint.calibration), checkpoint.calibration)
     masks = load_masks(test, image_size=config.image_size)

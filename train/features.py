@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def compute_teacher_features(
     return TeacherFeatures(stages)
 
 
-def _allocate(shapes: list[tuple[int, ...]], scratch_dir: Path) -> tuple[NDArray[np.float32], ...]:
+def _allocate(shapes: Sequence[tuple[int, ...]], scratch_dir: Path) -> tuple[NDArray[np.float32], ...]:
     n_bytes = 4 * sum(int(np.prod(shape)) for shape in shapes)
     if n_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
         return tuple(np.empty(shape, np.float32) for shape in shapes)

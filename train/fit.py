@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import math
 import shutil
@@ -72,7 +72,9 @@ def fit_category(
         UserError: bad options, images or weights; an existing checkpoint stays as it is.
     """
     checkpoint_path = run_dir / "checkpoint.safetensors"
-    config = fit_config(preset or "edge", overrides)  # faulty options are told even when nothing is to be done
+    config = fit_config(
+        preset or "edge", overrides
+    )  # faulty options are told even when nothing is to be done
     if not force and is_up_to_date(checkpoint_path, data=data, preset=preset, overrides=overrides):
         return FitResult(checkpoint_path, trained=False)
     fit(
@@ -116,8 +118,8 @@ def fit(
     )
     if len(train_indices) < config.batch_size:
         raise DataError(
-            f"Category {data.category!r} has {len(train_indices)} good images to train on ({len(held_out_indices)} more "
-            f"are held out); expected at least one batch of {config.batch_size}; add images or lower --batch-size."
+            f"Category {data.category!r} has {len(train_indices)} good images to train on, {len(held_out_indices)} "
+            f"held out; expected at least one batch of {config.batch_size}; add images or lower --batch-size."
         )
     run_dir = checkpoint_path.parent
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -133,7 +135,12 @@ def fit(
     seconds_train = time.perf_counter() - started
 
     held_out = compute_distances(
-        teacher, student, images.pixels[held_out_indices], alpha=config.alpha, device=device, what="Calibration"
+        teacher,
+        student,
+        images.pixels[held_out_indices],
+        alpha=config.alpha,
+        device=device,
+        what="Calibration",
     )
     save_checkpoint(
         checkpoint_path,
@@ -151,7 +158,7 @@ def fit(
             seconds_train=round(seconds_train, 1),
             final_loss=round(final_loss, 6),
             versions={name: importlib.metadata.version(name) for name in LIBRARIES},
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         ),
         calibration=fit_calibration(held_out, config=config, category=data.category),
         teacher=teacher,
@@ -200,7 +207,7 @@ def train_student(
             regenerated = student.regenerate(masked)
             loss = distillation_loss(regenerated, teacher_features.batch(indices, device), alpha=config.alpha)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
             losses.append(loss.item())

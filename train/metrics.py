@@ -23,11 +23,13 @@ def auroc(scores: FloatArray, labels: BoolArray) -> float | None:
     return float(roc_auc_score(labels.ravel(), scores.ravel()))
 
 
-def per_region_overlap(maps: FloatArray, masks: BoolArray, *, max_false_positive_rate: float = 0.3) -> float | None:
+def per_region_overlap(
+    maps: FloatArray, masks: BoolArray, *, max_false_positive_rate: float = 0.3
+) -> float | None:
     """Normalised area under the PRO curve (Bergmann et al. 2021), or None where a class of pixels is missing.
 
-    The curve sets the mean share found of each connected defect region (8-neighbourhood) against the share of good pixels
-    called defective, over all thresholds. Each defective pixel weighs one over its region's size, which
+    The curve sets the mean share found of each connected defect region (8-neighbourhood) against the share
+    of good pixels called defective, over all thresholds. Each defective pixel weighs one over its region's size, which
     makes the curve exact from one sort of all pixels.
 
     Args:

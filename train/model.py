@@ -14,15 +14,18 @@ from train.config import FitConfig
 NORM_EPSILON = 1e-6  # a feature vector of all zeros has no direction; its cosine is then 0
 
 
-class GenerationBlock(nn.Sequential):
-    """Two 3x3 convolutions with a ReLU between, from the student's channels to the teacher's (Section 3.2)."""
+class GenerationBlock(nn.Module):
+    """Two 3x3 convolutions with a ReLU between, student's channels to teacher's (Section 3.2)."""
 
     def __init__(self, *, student_channels: int, teacher_channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(student_channels, teacher_channels, kernel_size=3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(teacher_channels, teacher_channels, kernel_size=3, padding=1),
-        )
+        super().__init__()
+        self.first = nn.Conv2d(student_channels, teacher_channels, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(teacher_channels, teacher_channels, kernel_size=3, padding=1)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Regenerate a feature map: [B, C_s, h, w] to [B, C_t, h, w]."""
+        regenerated: Tensor = self.second(self.first(feature).relu())
+        return regenerated
 
 
 class Student(nn.Module):
@@ -45,7 +48,9 @@ class Student(nn.Module):
         return self.regenerate(self.backbone(image))
 
 
-def build_teacher_and_student(config: FitConfig, *, weights_dir: Path | None) -> tuple[Backbone, Student, dict[str, str]]:
+def build_teacher_and_student(
+    config: FitConfig, *, weights_dir: Path | None
+) -> tuple[Backbone, Student, dict[str, str]]:
     """Build both networks with pretrained weights, and tell where the weights came from.
 
     The generation blocks start from torch's default initialisation under the configuration's seed.
@@ -72,7 +77,9 @@ def build_teacher_and_student(config: FitConfig, *, weights_dir: Path | None) ->
     return teacher.eval().requires_grad_(False), student, sources
 
 
-def mask_features(features: Sequence[Tensor], *, mask_ratio: float, generator: torch.Generator) -> list[Tensor]:
+def mask_features(
+    features: Sequence[Tensor], *, mask_ratio: float, generator: torch.Generator
+) -> list[Tensor]:
     """Hide random positions of each stage's features (Algorithm 1, lines 1 to 3).
 
     One mask [h, w] a stage, shared by the batch and the channels.
@@ -105,10 +112,13 @@ def distance_map(student_feature: Tensor, teacher_feature: Tensor, *, alpha: flo
     """
     dot = (student_feature * teacher_feature).sum(dim=1)
     norms = student_feature.norm(dim=1) * teacher_feature.norm(dim=1)
-    return (1 + alpha) * (1 - dot / norms.clamp_min(NORM_EPSILON))
+    distance: Tensor = (1 + alpha) * (1 - dot / norms.clamp_min(NORM_EPSILON))
+    return distance
 
 
-def distance_maps(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, alpha: float) -> list[Tensor]:
+def distance_maps(
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, alpha: float
+) -> list[Tensor]:
     """`distance_map` at each stage."""
     return [
         distance_map(ours, theirs, alpha=alpha)
@@ -116,6 +126,10 @@ def distance_maps(student_features: Sequence[Tensor], teacher_features: Sequence
     ]
 
 
-def distillation_loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, alpha: float) -> Tensor:
+def distillation_loss(
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, alpha: float
+) -> Tensor:
     """Mean distance over batch and positions, summed over the stages (Eq. 2, 4 and 5)."""
-    return torch.stack([d.mean() for d in distance_maps(student_features, teacher_features, alpha=alpha)]).sum()
+    return torch.stack(
+        [d.mean() for d in distance_maps(student_features, teacher_features, alpha=alpha)]
+    ).sum()

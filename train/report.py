@@ -47,7 +47,9 @@ def evaluate_category(
     checkpoint_path, metrics_path, report_path = (
         run_dir / name for name in ("checkpoint.safetensors", "metrics.json", "report.html")
     )
-    up_to_date = is_up_to_date(metrics_path, checkpoint_path=checkpoint_path, data=data) and report_path.is_file()
+    up_to_date = (
+        is_up_to_date(metrics_path, checkpoint_path=checkpoint_path, data=data) and report_path.is_file()
+    )
     if up_to_date and not force:
         return f"Up to date: {report_path}"
     checkpoint = load_checkpoint(checkpoint_path)
@@ -115,7 +117,10 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
     defective = evaluation.labels
     kinds = (
         ("Worst escapes: defective, judged good", [i for i in order if defective[i] and not rejected[i]]),
-        ("Worst false rejects: good, judged defective", [i for i in order[::-1] if not defective[i] and rejected[i]]),
+        (
+            "Worst false rejects: good, judged defective",
+            [i for i in order[::-1] if not defective[i] and rejected[i]],
+        ),
         ("Clearest catches", [i for i in order[::-1] if defective[i] and rejected[i]]),
         ("Best of the good", [i for i in order if not defective[i] and not rejected[i]]),
     )

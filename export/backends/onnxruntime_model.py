@@ -32,9 +32,7 @@ class TritonPythonModel:
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Run all requests as one batch and give each its part."""
         names = sorted({name for request in requests for name in request.requested_output_names()})
-        tensors = [
-            {tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests
-        ]
+        tensors = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
         if len(requests) == 1:
             feed = tensors[0]
         else:
@@ -43,7 +41,9 @@ class TritonPythonModel:
         responses, start = [], 0
         for request, tensor in zip(requests, tensors, strict=True):
             end = start + len(tensor[self.inputs[0]])
-            parts = [pb_utils.Tensor(name, outputs[name][start:end]) for name in request.requested_output_names()]
+            parts = [
+                pb_utils.Tensor(name, outputs[name][start:end]) for name in request.requested_output_names()
+            ]
             responses.append(pb_utils.InferenceResponse(parts))
             start = end
         return responses

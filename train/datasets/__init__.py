@@ -54,7 +54,9 @@ def _dataset_of(category: str, data_dir: Path) -> str:
     if category in elpv.CATEGORIES:
         return "elpv"
     known = (*MVTEC_AD_CATEGORIES, *elpv.CATEGORIES)
-    _require_known(category, known, "MVTec AD or ELPV", "--data synthetic takes any name, --data FOLDER your images")
+    _require_known(
+        category, known, "MVTec AD or ELPV", "--data synthetic takes any name, --data FOLDER your images"
+    )
     return "synthetic"
 
 

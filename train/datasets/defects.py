@@ -1,4 +1,4 @@
-"""Damage a drawn part; the mask is what the camera then sees differently, so it is exact by construction."""
+"""Damage a part before it is photographed; the mask is what the camera then sees differently."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def _contrast(part: Part, amount: float, tint: Colour = (1, 1, 1)) -> Field:
     """A colour `amount` darker than a light part, lighter than a dark one."""
     body = part.albedo[:, part.depth > 0].mean(axis=1).reshape(3, 1, 1)
     shift = -amount if body.mean() > 0.45 else amount
-    return np.clip((body + shift) * as_image(tint), 0.03, 0.9)
+    return np.asarray(np.clip((body + shift) * as_image(tint), 0.03, 0.9))
 
 
 def _blob(centre: Points, radius: float, roughness: float, part: Part, rng: Generator) -> Field:

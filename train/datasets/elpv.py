@@ -55,7 +55,9 @@ def lay_out(root: Path, *, category: str) -> Path:
 def _package_dir() -> Path:
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
-        raise DataError("Data set elpv needs the package elpv-dataset; install it with `pip install elpv-dataset`.")
+        raise DataError(
+            "Data set elpv needs the package elpv-dataset; install it with `pip install elpv-dataset`."
+        )
     return Path(spec.origin).parent / "data"
 
 

@@ -166,7 +166,7 @@ def _albedo(design: Design, rng: Generator, u: Field, v: Field, grain: Field) ->
     if finish.texture == "brushed":
         turned = design.shape.print_radius > 0  # on a lathe: brushed in circles
         across = np.hypot(u, v) if turned else v + 0.01 * np.sin(3 * u)
-        sheen = np.cos(2 * np.arctan2(v, u) + 1.6) if turned else np.cos(5 * u + 1)
+        sheen = -2 * u * v / (across**2 + 1e-6) if turned else np.cos(5 * u + 1)
         streaks = ndimage.gaussian_filter1d(rng.standard_normal(side), 1.2)
         tone += 0.09 * np.interp(across, np.linspace(-1.5, 1.5, side), streaks).astype(np.float32)
         tone += 0.7 * finish.gloss * sheen

@@ -34,11 +34,13 @@ def lay_out(
     n_test_good: int = 30,
     n_per_defect: int = 8,
 ) -> Path:
-    """Render a category to `root/category`, unless it is there already with the same settings.
+    """Render a category to `root/category`; do nothing where it is already there with the same settings.
+
+    A folder rendered with other settings is replaced.
 
     Args:
         root: where the data set's categories lie.
-        category: any name that can be a folder's; it decides what the parts look like.
+        category: any name that can be a folder's; with the seed it decides what the parts look like.
         seed: another seed gives other parts.
         image_size: side of the square images in pixels, at least `SMALLEST_IMAGE`.
         n_train: good images to train on.
@@ -52,38 +54,27 @@ def lay_out(
         DataError: the name is no safe folder name, the images would be too small, or such a folder exists
             and was not rendered here.
     """
-    if not _SAFE_NAME.fullmatch(category):
-        raise DataError(
-            f"Category {category!r} is no safe folder name; expected letters, digits, '.', '_' or '-', "
-            "starting with a letter or digit; rename it."
-        )
-    if image_size < SMALLEST_IMAGE:
-        raise DataError(
-            f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
-        )
-    marker = {
-        "synthetic": True,
-        "note": "Rendered images, not photographs.",
-        "settings": {
-            "version": VERSION,
-            "category": category,
-            "seed": seed,
-            "image_size": image_size,
-            "n_train": n_train,
-            "n_test_good": n_test_good,
-            "n_per_defect": n_per_defect,
-        },
+    _check(category, image_size)
+    settings = {
+        "version": VERSION,
+        "category": category,
+        "seed": seed,
+        "image_size": image_size,
+        "n_train": n_train,
+        "n_test_good": n_test_good,
+        "n_per_defect": n_per_defect,
     }
-    folders = {"train/good": n_train, "test/good": n_test_good}
-    folders |= {f"test/{defect}": n_per_defect for defect in DEFECTS}
-
+    marker = {"synthetic": True, "note": "Rendered images, not photographs.", "settings": settings}
     target = root / category
     if _marker_of(target) == marker:
         return target
+
+    counts = {"train/good": n_train, "test/good": n_test_good}
+    counts |= {f"test/{defect}": n_per_defect for defect in DEFECTS}
     root.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=root, prefix=f".{category}."))
     try:
-        for folder, count in folders.items():
+        for folder, count in counts.items():
             _render_folder(
                 staging / "new", folder, count, category=category, seed=seed, image_size=image_size
             )
@@ -96,8 +87,20 @@ def lay_out(
     return target
 
 
+def _check(category: str, image_size: int) -> None:
+    if not _SAFE_NAME.fullmatch(category):
+        raise DataError(
+            f"Category {category!r} is no safe folder name; expected letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit; rename it."
+        )
+    if image_size < SMALLEST_IMAGE:
+        raise DataError(
+            f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
+        )
+
+
 def _marker_of(target: Path) -> object:
-    """What a folder of ours says about itself; None where there is no folder."""
+    """What a folder of ours says about itself; None where there is none, or it does not say it in JSON."""
     if not target.exists():
         return None
     if not (target / MARKER).is_file():
@@ -112,16 +115,15 @@ def _marker_of(target: Path) -> object:
 
 
 def _render_folder(root: Path, folder: str, count: int, *, category: str, seed: int, image_size: int) -> None:
-    design = design_part(category, seed)
-    defect = Path(folder).name if Path(folder).name in DEFECTS else None
-    image_dir = root / folder
-    mask_dir = root / "ground_truth" / Path(folder).name
+    design, name = design_part(category, seed), Path(folder).name
+    defect = name if name in DEFECTS else None
+    image_dir, mask_dir = root / folder, root / "ground_truth" / name
     image_dir.mkdir(parents=True)
     if defect:
         mask_dir.mkdir(parents=True)
     for i in range(count):
         rng = generator(seed, f"{category}/{folder}/{i}")
         image, mask = render(design, rng, image_size=image_size, defect=defect)
-        Image.fromarray(image).save(image_dir / f"{i:03d}.png", compress_level=3)
+        Image.fromarray(image).save(image_dir / f"{i:03d}.png", compress_level=1)
         if defect:
             Image.fromarray(mask).convert("L").save(mask_dir / f"{i:03d}_mask.png")

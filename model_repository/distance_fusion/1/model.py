@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import map_fusion
-import numpy as np
 import triton_python_backend_utils as pb_utils
 from map_fusion import Calibration
 

@@ -1,0 +1,235 @@
+"""The ensemble over gRPC against the bare ONNX Runtime chain, in one run and in turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from client.bare_chain import BareChain
+from client.console import console
+from client.errors import ClientError
+from client.files import write_text
+from client.images import find_images, load_image
+from client.inference import JudgeClient
+from client.perf_analyzer import PerfAnalyzer
+from model_repository.image_decoder.image_decoding import resize_image
+
+MAX_IMAGES = 16  # sent in turn
+ROUNDS = 3  # A B A B A B: the machine's speed may drift during the run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Latency of single images, milliseconds, and images a second."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    throughput: float
+    requests: int
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What bench.json holds.
+
+    Attributes:
+        ensemble: at batch 1, one request in flight.
+        bare_chain: the same graphs in one process, in turns with the ensemble.
+        loaded: the ensemble with `concurrency` requests in flight.
+        p50_ratio: ensemble over bare chain.
+        throughput_ratio: loaded ensemble over bare chain.
+    """
+
+    category: str
+    ensemble: Measured
+    bare_chain: Measured
+    loaded: Measured
+    concurrency: int
+    p50_ratio: float
+    throughput_ratio: float
+    threads: int
+    image_size: int
+    perf_analyzer: str
+    machine: str
+
+
+def benchmark_category(
+    *,
+    category: str,
+    url: str,
+    timeout_s: float,
+    images_dir: Path,
+    build: Path,
+    requests: int,
+    concurrency: int,
+    threads: int,
+    perf_analyzer: str | None,
+) -> BenchResult:
+    """Read real images, find the server and the binary, and `run_benchmark`.
+
+    Args:
+        timeout_s: deadline of the calls that look the category up, seconds.
+        images_dir: images to send, MAX_IMAGES of them spread over the folder.
+        threads: of the bare chain; 0 is one a core.
+        perf_analyzer: the binary, or None to look for it.
+
+    Raises:
+        ClientError: no server, no images, or no binary that runs here.
+    """
+    binary = PerfAnalyzer(perf_analyzer)
+    files = find_images([images_dir])
+    with JudgeClient(url, category=category, timeout_s=timeout_s) as judge:
+        size = judge.image_size
+    spread = files[:: max(1, len(files) // MAX_IMAGES)][:MAX_IMAGES]
+    return run_benchmark(
+        category=category,
+        url=url,
+        images=np.stack([resize_image(load_image(file.path), size) for file in spread]),
+        build=build,
+        requests=requests,
+        concurrency=concurrency,
+        threads=threads or len(os.sched_getaffinity(0)),
+        perf_analyzer=binary,
+    )
+
+
+def run_benchmark(
+    *,
+    category: str,
+    url: str,
+    images: NDArray[np.uint8],
+    build: Path,
+    requests: int,
+    concurrency: int,
+    threads: int,
+    perf_analyzer: PerfAnalyzer,
+) -> BenchResult:
+    """Measure ensemble and bare chain in turns, then the ensemble under load.
+
+    Args:
+        category: the ensemble.
+        url: host:port of the gRPC endpoint.
+        images: [N, S, S, 3] uint8 real images.
+        build: folder with teacher.onnx and student.onnx, the very files that are served.
+        requests: in all, of each.
+        concurrency: requests in flight under load.
+        threads: of the bare chain's sessions; the server's should be the same.
+        perf_analyzer: the binary.
+
+    Raises:
+        BenchmarkError: perf_analyzer or ONNX Runtime cannot run.
+    """
+    chain = BareChain(build, threads=threads)
+    each = max(1, requests // ROUNDS)
+    chain.latencies_ms(images, requests=10)  # warm-up; the server has had its own
+    served: list[float] = []
+    bare: list[float] = []
+    bare_seconds = 0.0
+    with tempfile.TemporaryDirectory() as scratch, console.status("Measuring") as status:
+        for turn in range(1, ROUNDS + 1):
+            status.update(f"Round {turn} of {ROUNDS}: ensemble")
+            result = perf_analyzer.measure(
+                category, url, images=images, concurrency=1, requests=each, scratch_dir=Path(scratch)
+            )
+            served += result.latencies_ms
+            status.update(f"Round {turn} of {ROUNDS}: bare chain")
+            started = time.perf_counter()
+            bare += chain.latencies_ms(images, requests=each)
+            bare_seconds += time.perf_counter() - started
+        status.update(f"Ensemble with {concurrency} requests in flight")
+        loaded = perf_analyzer.measure(
+            category,
+            url,
+            images=images,
+            concurrency=concurrency,
+            requests=requests,
+            scratch_dir=Path(scratch),
+        )
+    ensemble = summarise(served, throughput=1000 * len(served) / sum(served))
+    bare_chain = summarise(bare, throughput=len(bare) / bare_seconds)
+    under_load = summarise(loaded.latencies_ms, throughput=loaded.throughput)
+    return BenchResult(
+        category=category,
+        ensemble=ensemble,
+        bare_chain=bare_chain,
+        loaded=under_load,
+        concurrency=concurrency,
+        p50_ratio=ensemble.p50_ms / bare_chain.p50_ms,
+        throughput_ratio=under_load.throughput / bare_chain.throughput,
+        threads=threads,
+        image_size=images.shape[1],
+        perf_analyzer=perf_analyzer.version,
+        machine=machine(),
+    )
+
+
+def summarise(latencies_ms: list[float], *, throughput: float) -> Measured:
+    """Percentiles of latencies."""
+    p50, p90, p99 = np.percentile(latencies_ms, [50, 90, 99])
+    return Measured(
+        p50_ms=float(p50),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        throughput=throughput,
+        requests=len(latencies_ms),
+    )
+
+
+def machine() -> str:
+    """Processor and how many of its cores this process may use."""
+    model = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        lines = cpu_info.read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), model)
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+
+
+def benchmark_table(result: BenchResult) -> Table:
+    """The result as a table."""
+    table = Table(title=f"{result.category}, {result.image_size} px, batch 1, {result.machine}")
+    table.add_column("")
+    for heading in ("p50 ms", "p90 ms", "p99 ms", "images/s"):
+        table.add_column(heading, justify="right")
+    rows = (
+        ("bare ONNX Runtime chain", result.bare_chain),
+        ("ensemble over gRPC", result.ensemble),
+        (f"ensemble, {result.concurrency} in flight", result.loaded),
+    )
+    for name, measured in rows:
+        figures = (measured.p50_ms, measured.p90_ms, measured.p99_ms, measured.throughput)
+        table.add_row(name, *(f"{figure:.2f}" for figure in figures))
+    table.caption = f"ensemble / bare chain: p50 {result.p50_ratio:.2f}, throughput under load {result.throughput_ratio:.2f}"
+    return table
+
+
+def write_result(result: BenchResult, path: Path) -> None:
+    """Write bench.json."""
+    write_text(path, json.dumps(asdict(result), indent=2) + "\n")
+
+
+def read_result(path: Path) -> BenchResult:
+    """Read bench.json.
+
+    Raises:
+        ClientError: no such file, or another form.
+    """
+    try:
+        values = json.loads(path.read_text())
+        for name in ("ensemble", "bare_chain", "loaded"):
+            values[name] = Measured(**values[name])
+        return BenchResult(**values)
+    except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
+        raise ClientError(
+            f"{path} holds no benchmark ({error}); write it with `python -m client bench`."
+        ) from None

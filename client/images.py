@@ -1,0 +1,66 @@
+"""Which files to ask about, and how they are read: with the file that the server decodes with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from client.errors import ImageFileError
+from model_repository.image_decoder.image_decoding import SUFFIXES, ImageError, read_image
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image to ask about.
+
+    Attributes:
+        path: the file.
+        name: its path relative to the folder that was given, for reports.
+        defect: in MVTec AD's layout (test/<defect>/), what it really is; else None.
+    """
+
+    path: Path
+    name: Path
+    defect: str | None
+
+
+def find_images(paths: Sequence[Path]) -> list[ImageFile]:
+    """All images among files and folders (searched in depth), sorted within a folder.
+
+    Raises:
+        ImageFileError: a path that does not exist, or a folder without images.
+    """
+    found = []
+    for path in paths:
+        if path.is_file():
+            found.append(_image_file(path, Path(path.name)))
+        elif path.is_dir():
+            files = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+            )
+            if not files:
+                raise ImageFileError(f"Folder {path} holds no images ({', '.join(SUFFIXES)}).")
+            found += [_image_file(file, file.relative_to(path)) for file in files]
+        else:
+            raise ImageFileError(f"{path} does not exist; give image files or folders of them.")
+    return found
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read an image file as upright 8-bit RGB.
+
+    Raises:
+        ImageFileError: not an image, truncated, or it cannot be read.
+    """
+    try:
+        return read_image(Path(path))
+    except ImageError as error:
+        raise ImageFileError(f"{error}.") from None
+
+
+def _image_file(path: Path, name: Path) -> ImageFile:
+    in_test_set = path.resolve().parent.parent.name == "test"
+    return ImageFile(path=path, name=name, defect=path.resolve().parent.name if in_test_set else None)

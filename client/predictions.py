@@ -1,0 +1,160 @@
+"""Ask about many images and keep what was answered: table, JSON lines, overlays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.progress import track
+from rich.table import Table
+
+from client.console import console
+from client.errors import ClientError, ImageFileError
+from client.files import replace_file
+from client.images import ImageFile, load_image
+from client.inference import JudgeClient, Verdict
+from client.overlays import draw_overlay
+
+TABLE_ROWS = 20  # of a long list; the whole is in --jsonl
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of predictions.jsonl.
+
+    Attributes:
+        image: the file.
+        defect: what the image really is (`good`, or a defect kind), where its folder tells.
+        score, threshold, anomalous, release_id: the verdict.
+        latency_ms: of the call, milliseconds.
+        overlay: the picture that was drawn, if any.
+    """
+
+    image: str
+    category: str
+    defect: str | None
+    score: float
+    threshold: float
+    anomalous: bool
+    release_id: int
+    latency_ms: float
+    overlay: str | None
+
+
+def predict_images(
+    judge: JudgeClient,
+    images: Sequence[ImageFile],
+    *,
+    encoded: bool,
+    threshold: float | None,
+    overlays_dir: Path | None,
+) -> tuple[list[Prediction], list[str]]:
+    """Ask about images one after the other.
+
+    Args:
+        judge: the connection.
+        images: the files.
+        encoded: send the files as they are, for the server to decode.
+        threshold: image threshold in place of the release's own.
+        overlays_dir: where pictures are written, or None.
+
+    Returns:
+        The predictions, and one sentence for each image that cannot be read.
+
+    Raises:
+        ServerError: the server does not answer.
+    """
+    ask = _ask_encoded if encoded else _ask_decoded
+    predictions, broken = [], []
+    for image in track(images, description="Asking", console=console):
+        try:
+            verdict = ask(judge, image.path, threshold)
+        except ImageFileError as error:
+            broken.append(error.message)
+            continue
+        overlay = _write_overlay(image, verdict, overlays_dir) if overlays_dir else None
+        predictions.append(_prediction(image, judge.category, verdict, overlay))
+    return predictions, broken
+
+
+def write_jsonl(predictions: Sequence[Prediction], path: Path) -> None:
+    """Write predictions, one JSON object a line; the file is there whole or not at all."""
+    replace_file(
+        path, lambda temporary: _write_lines(temporary, [json.dumps(asdict(entry)) for entry in predictions])
+    )
+
+
+def read_jsonl(path: Path) -> list[Prediction]:
+    """Read what `write_jsonl` wrote.
+
+    Raises:
+        ClientError: no such file, or a line of another form.
+    """
+    try:
+        return [Prediction(**json.loads(line)) for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        raise ClientError(
+            f"{path} does not exist; write it with `python -m client predict --jsonl`."
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise ClientError(f"{path} holds no predictions ({error}); write it again.") from None
+
+
+def predictions_table(predictions: Sequence[Prediction]) -> Table:
+    """A table of the predictions, most anomalous first; a long list is cut."""
+    ordered = sorted(predictions, key=lambda entry: -entry.score)
+    shown = ordered[:TABLE_ROWS]
+    title = (
+        f"{len(shown)} of {len(ordered)} images, most anomalous first" if len(shown) < len(ordered) else None
+    )
+    table = Table(title=title)
+    for heading in ("image", "verdict", "score", "threshold", "release"):
+        table.add_column(heading, justify="right" if heading in ("score", "threshold") else "left")
+    for entry in shown:
+        verdict = "[red]anomalous[/red]" if entry.anomalous else "[green]good[/green]"
+        path = Path(entry.image)
+        table.add_row(
+            f"{path.parent.name}/{path.name}",
+            verdict,
+            f"{entry.score:.4f}",
+            f"{entry.threshold:.4f}",
+            str(entry.release_id),
+        )
+    return table
+
+
+def _ask_decoded(judge: JudgeClient, path: Path, threshold: float | None) -> Verdict:
+    return judge.predict(load_image(path), threshold=threshold)
+
+
+def _ask_encoded(judge: JudgeClient, path: Path, threshold: float | None) -> Verdict:
+    load_image(path)  # a broken file is named here, and not sent
+    return judge.predict_encoded(path.read_bytes(), threshold=threshold)
+
+
+def _write_overlay(image: ImageFile, verdict: Verdict, overlays_dir: Path) -> str:
+    name = image.name if image.name.suffix == ".png" else image.name.with_name(f"{image.name.name}.png")
+    path = overlays_dir / name
+    picture = draw_overlay(load_image(image.path), verdict)
+    replace_file(path, lambda temporary: picture.save(temporary, format="PNG"))
+    return str(path)
+
+
+def _prediction(image: ImageFile, category: str, verdict: Verdict, overlay: str | None) -> Prediction:
+    return Prediction(
+        image=str(image.path),
+        category=category,
+        defect=image.defect,
+        score=verdict.score,
+        threshold=verdict.threshold,
+        anomalous=verdict.anomalous,
+        release_id=verdict.release_id,
+        latency_ms=round(verdict.latency_ms, 3),
+        overlay=overlay,
+    )
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))

@@ -1,0 +1,190 @@
+"""What the server said of a test set, as a page and as the table that ends `make demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from client.bench import BenchResult
+from client.errors import ClientError
+from client.files import write_text
+from client.predictions import Prediction
+
+PICTURES = 8  # of each kind
+
+
+@dataclass(frozen=True)
+class ServedMeasures:
+    """Measures over the server's answers; None where a class of images is missing."""
+
+    n_images: int
+    n_good: int
+    n_anomalous: int
+    auroc: float | None
+    false_reject_rate: float | None
+    escape_rate: float | None
+    release_ids: list[int]
+
+
+def measure(predictions: Sequence[Prediction]) -> ServedMeasures:
+    """Measure predictions whose folders tell what the images are.
+
+    Raises:
+        ClientError: no predictions.
+    """
+    if not predictions:
+        raise ClientError("There are no predictions to report on; ask about images that can be read.")
+    known = [entry for entry in predictions if entry.defect is not None]
+    scores = np.array([entry.score for entry in known])
+    defective = np.array([entry.defect != "good" for entry in known], bool)
+    rejected = np.array([entry.anomalous for entry in known], bool)
+    return ServedMeasures(
+        n_images=len(predictions),
+        n_good=int((~defective).sum()),
+        n_anomalous=int(defective.sum()),
+        auroc=auroc(scores, defective),
+        false_reject_rate=float(rejected[~defective].mean()) if (~defective).any() else None,
+        escape_rate=float((~rejected[defective]).mean()) if defective.any() else None,
+        release_ids=sorted({entry.release_id for entry in predictions}),
+    )
+
+
+def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Share of (positive, negative) pairs in which the positive scores higher, ties counted half.
+
+    This is the area under the ROC curve; scikit-learn, too heavy for a PC at the line, agrees in the tests.
+    """
+    if positive.all() or not positive.any():
+        return None
+    negatives = np.sort(scores[~positive])
+    below = np.searchsorted(negatives, scores[positive], side="left")
+    not_above = np.searchsorted(negatives, scores[positive], side="right")
+    return float((below + not_above).mean() / 2 / len(negatives))
+
+
+def write_report(
+    path: Path,
+    *,
+    predictions: Sequence[Prediction],
+    metrics: dict[str, Any] | None,
+    bench: BenchResult | None,
+) -> None:
+    """Write the page; it shows the overlays by links relative to itself.
+
+    Args:
+        path: the HTML file.
+        predictions: with overlays, where pictures are wanted.
+        metrics: metrics.json of the training side, to set beside.
+        bench: a benchmark, to show.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("client", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.j2").render(
+        category=predictions[0].category,
+        measures=measure(predictions),
+        metrics=metrics,
+        bench=bench,
+        galleries=_galleries(predictions),
+        link=lambda overlay: os.path.relpath(overlay, path.parent),
+    )
+    write_text(path, page)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read metrics.json.
+
+    Raises:
+        ClientError: no such file, or no JSON object.
+    """
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ClientError(
+            f"{path} holds no metrics ({error}); write it with `python -m train evaluate`."
+        ) from None
+    return metrics
+
+
+def summary_table(
+    predictions: Sequence[Prediction],
+    *,
+    metrics: dict[str, Any] | None,
+    bench: BenchResult | None,
+    report: Path,
+) -> Table:
+    """The figures a person wants to see at the end of a run."""
+    measures = measure(predictions)
+    table = Table(
+        title=f"{predictions[0].category}: from good images to a verdict over gRPC", show_header=False
+    )
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row(
+        "images judged", f"{measures.n_images} ({measures.n_good} good, {measures.n_anomalous} defective)"
+    )
+    if metrics is not None:
+        if metrics["synthetic"]:
+            table.add_row(
+                "[yellow]data[/yellow]",
+                "[yellow]SYNTHETIC: figures say nothing about a real product[/yellow]",
+            )
+        table.add_row(
+            "trained on",
+            f"{metrics['n_train']} good images in {metrics['seconds_train']:.0f} s, preset {metrics['preset']}",
+        )
+        table.add_row("image AUROC, PyTorch", _figure(metrics["image_auroc"], ".4f"))
+    table.add_row("image AUROC, Triton", _figure(measures.auroc, ".4f"))
+    table.add_row("false rejects", _percent(measures.false_reject_rate))
+    table.add_row("escapes", _percent(measures.escape_rate))
+    if bench is not None:
+        ensemble = bench.ensemble
+        table.add_row("latency over gRPC", f"p50 {ensemble.p50_ms:.1f} ms, p99 {ensemble.p99_ms:.1f} ms")
+        table.add_row(
+            "bare ONNX Runtime chain",
+            f"p50 {bench.bare_chain.p50_ms:.1f} ms; the ensemble takes {bench.p50_ratio:.2f} times as long",
+        )
+        table.add_row(
+            "throughput", f"{bench.loaded.throughput:.0f} images/s with {bench.concurrency} in flight"
+        )
+    table.add_row("release", ", ".join(map(str, measures.release_ids)))
+    table.add_row("report", str(report))
+    folders = sorted({str(Path(entry.overlay).parent) for entry in predictions if entry.overlay})
+    if folders:
+        table.add_row("pictures", "\n".join(folders))
+    return table
+
+
+def _galleries(predictions: Sequence[Prediction]) -> list[tuple[str, list[Prediction]]]:
+    """Titled selections of pictures: the mistakes first."""
+    drawn = sorted((entry for entry in predictions if entry.overlay), key=lambda entry: entry.score)
+    if any(entry.defect is None for entry in drawn):
+        return [("Most anomalous", drawn[::-1][:PICTURES]), ("Least anomalous", drawn[:PICTURES])]
+    escapes = [entry for entry in drawn if entry.defect != "good" and not entry.anomalous]
+    false_rejects = [entry for entry in drawn[::-1] if entry.defect == "good" and entry.anomalous]
+    catches = [entry for entry in drawn[::-1] if entry.defect != "good" and entry.anomalous]
+    passes = [entry for entry in drawn if entry.defect == "good" and not entry.anomalous]
+    kinds = (
+        ("Defects caught", catches),
+        ("Good images passed", passes),
+        ("Escapes: defective, judged good", escapes),
+        ("False rejects: good, judged anomalous", false_rejects),
+    )
+    return [(f"{title} ({len(entries)})", entries[:PICTURES]) for title, entries in kinds]
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not available: the test set has one class" if value is None else format(value, form)
+
+
+def _percent(value: float | None) -> str:
+    return "not available" if value is None else f"{100 * value:.1f} %"
