@@ -13,17 +13,19 @@ from client.errors import BenchmarkError
 
 FEATURES = ("teacher_1", "teacher_2", "teacher_3")
 DISTANCES = ("distance_1", "distance_2", "distance_3")
+TRIAL_ROUNDS, TRIAL_REQUESTS = 3, 10
 
 
 class BareChain:
     """teacher.onnx, then student.onnx, in ONNX Runtime on the CPU."""
 
-    def __init__(self, build: Path, *, threads: int) -> None:
+    def __init__(self, build: Path, *, threads: int, spinning: bool) -> None:
         """Open both graphs.
 
         Args:
             build: folder with the two files, build/<category>.
             threads: of each session.
+            spinning: let idle threads spin, as ONNX Runtime does unless told otherwise.
 
         Raises:
             BenchmarkError: ONNX Runtime or a file is missing.
@@ -36,6 +38,8 @@ class BareChain:
             ) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        self.spinning = spinning
         self._sessions: list[Any] = []
         for name in ("teacher.onnx", "student.onnx"):
             path = build / name
@@ -63,3 +67,18 @@ class BareChain:
             self.run(image)
             latencies.append(1000 * (time.perf_counter() - started))
         return latencies
+
+
+def fastest_chain(build: Path, *, threads: int, images: NDArray[np.uint8]) -> BareChain:
+    """The chain at its best: with spinning threads or without, whichever is faster on this machine.
+
+    Raises:
+        BenchmarkError: see `BareChain`.
+    """
+    chains = [BareChain(build, threads=threads, spinning=spinning) for spinning in (False, True)]
+    trials: list[list[float]] = [[] for _ in chains]
+    for _ in range(TRIAL_ROUNDS):
+        for chain, latencies in zip(chains, trials, strict=True):
+            latencies += chain.latencies_ms(images, requests=TRIAL_REQUESTS)
+    medians = [float(np.median(latencies)) for latencies in trials]
+    return chains[int(np.argmin(medians))]

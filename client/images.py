@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -18,7 +19,8 @@ class ImageFile:
 
     Attributes:
         path: the file.
-        name: its path relative to the folder that was given, for reports.
+        name: its path relative to the folder that was given, or to the one that all given paths share where that
+            is needed to tell images apart; for reports.
         defect: in MVTec AD's layout (test/<defect>/), what it really is; else None.
     """
 
@@ -28,7 +30,7 @@ class ImageFile:
 
 
 def find_images(paths: Sequence[Path]) -> list[ImageFile]:
-    """All images among files and folders (searched in depth), sorted within a folder.
+    """All images among files and folders (searched in depth), sorted within a folder, hidden ones left out.
 
     Raises:
         ImageFileError: a path that does not exist, or a folder without images.
@@ -39,14 +41,16 @@ def find_images(paths: Sequence[Path]) -> list[ImageFile]:
             found.append(_image_file(path, Path(path.name)))
         elif path.is_dir():
             files = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES and file.is_file() and not file.name.startswith(".")
             )
             if not files:
                 raise ImageFileError(f"Folder {path} holds no images ({', '.join(SUFFIXES)}).")
             found += [_image_file(file, file.relative_to(path)) for file in files]
         else:
             raise ImageFileError(f"{path} does not exist; give image files or folders of them.")
-    return found
+    return _told_apart(found)
 
 
 def load_image(path: str | Path) -> Image.Image:
@@ -62,5 +66,16 @@ def load_image(path: str | Path) -> Image.Image:
 
 
 def _image_file(path: Path, name: Path) -> ImageFile:
-    in_test_set = path.resolve().parent.parent.name == "test"
-    return ImageFile(path=path, name=name, defect=path.resolve().parent.name if in_test_set else None)
+    folder = path.parent.resolve()  # of the link, where the image is one
+    return ImageFile(path=path, name=name, defect=folder.name if folder.parent.name == "test" else None)
+
+
+def _told_apart(images: list[ImageFile]) -> list[ImageFile]:
+    if len({image.name for image in images}) == len(images):
+        return images
+    places = [image.path.parent.resolve() for image in images]
+    shared = os.path.commonpath(places)
+    return [
+        replace(image, name=place.relative_to(shared) / image.path.name)
+        for image, place in zip(images, places, strict=True)
+    ]

@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 from client.errors import ServerError
 from model_repository.image_decoder.image_decoding import resize_image
 
+UNREACHABLE = ("onnect", "resolving", "resolution")  # how gRPC tells that it got no further than the address
 OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
 
 
@@ -137,16 +138,18 @@ class JudgeClient:
         except InferenceServerException as error:
             raise self._server_error(error) from None
         shapes = {tensor.name: list(tensor.shape) for tensor in metadata.inputs}
-        if "image" not in shapes or not set(OUTPUTS) <= {tensor.name for tensor in metadata.outputs}:
+        outputs = {tensor.name for tensor in metadata.outputs}
+        if "image" not in shapes or not set(OUTPUTS) <= outputs:
             raise ServerError(
-                f"Model {self.category!r} at {self.url} takes {sorted(shapes)}; expected an ensemble published by "
-                "`python -m export publish`, which takes image."
+                f"Model {self.category!r} at {self.url} takes {', '.join(sorted(shapes))} and gives "
+                f"{', '.join(sorted(outputs))}; expected an ensemble published by `python -m export publish`, "
+                "which takes image and gives a verdict."
             )
         return int(shapes["image"][1])
 
     def _not_published(self) -> str:
         index = self._client.get_model_repository_index(client_timeout=self.timeout_s)
-        names = {model.name for model in index.models}
+        names = {model.name for model in index.models if model.state == "READY"}
         published = sorted(name for name in names if f"{name}_encoded" in names)
         there = f"it serves {', '.join(published)}" if published else "it serves none"
         return (
@@ -158,6 +161,6 @@ class JudgeClient:
         status, message = str(error.status()), str(error.message())
         if "DEADLINE_EXCEEDED" in status:
             return ServerError(f"No answer from {self.url} within {self.timeout_s:g} s; is it overloaded?")
-        if "UNAVAILABLE" in status and "onnect" in message:
+        if "UNAVAILABLE" in status and any(fault in message for fault in UNREACHABLE):
             return ServerError(f"No Triton server answers at {self.url}; start one with `make serve`.")
-        return ServerError(f"The server at {self.url} answered: {message}.")
+        return ServerError(f"The server at {self.url} answered: {message.rstrip('. ')}.")

@@ -12,6 +12,7 @@ PANEL = 320  # pixels, the side of each of the two panels
 CAPTION = 30  # pixels, the strip above them
 OPACITY = 0.55
 FULL_SCALE = 1.5  # thresholds; where the colours end, the same on every picture
+SMALLEST_SCALE = 1e-6  # a threshold of 0 can be asked for
 # Dark violet, red, orange, pale yellow: brighter is more anomalous, also for the colour-blind.
 COLOUR_STOPS = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32)
 GOOD_COLOUR, ANOMALOUS_COLOUR, CONTOUR_COLOUR = (42, 127, 98), (200, 60, 50), (0, 255, 255)
@@ -29,7 +30,7 @@ def draw_overlay(image: Image.Image, verdict: Verdict) -> Image.Image:
     """
     plain = image.resize((PANEL, PANEL), Image.Resampling.BILINEAR)
     anomaly = _enlarge(verdict.anomaly_map)
-    heat = colourise(anomaly / (FULL_SCALE * verdict.threshold))
+    heat = colourise(anomaly / max(FULL_SCALE * verdict.threshold, SMALLEST_SCALE))
     blended = (1 - OPACITY) * np.asarray(plain, np.float32) + OPACITY * heat
     blended[_contour(anomaly > verdict.threshold)] = CONTOUR_COLOUR
     colour = ANOMALOUS_COLOUR if verdict.anomalous else GOOD_COLOUR

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class PerfAnalyzer:
         if found is None:
             raise BenchmarkError(f"perf_analyzer is not found ({', '.join(names)}); `make setup` brings it.")
         self.path = found
-        self.version = self._run(["--version"]).strip().splitlines()[0]
+        self.version = self._run(["--version"]).strip()
 
     def measure(
         self,
@@ -56,7 +57,6 @@ class PerfAnalyzer:
         images: NDArray[np.uint8],
         concurrency: int,
         requests: int,
-        scratch_dir: Path,
     ) -> LoadResult:
         """Send `requests` requests of one image each over gRPC.
 
@@ -66,26 +66,25 @@ class PerfAnalyzer:
             images: [N, S, S, 3] uint8, sent in turn.
             concurrency: requests in flight at a time.
             requests: how many in all.
-            scratch_dir: for the files that go in and out.
 
         Raises:
             BenchmarkError: perf_analyzer failed.
         """
-        input_path = scratch_dir / "images.json"
-        export_path = scratch_dir / f"profile_{concurrency}.json"
-        write_input_data(images, input_path)
-        options = {
-            "-m": model,
-            "-u": url,
-            "-i": "grpc",
-            "-b": 1,
-            "--input-data": input_path,
-            "--concurrency-range": concurrency,
-            "--request-count": requests,
-            "--profile-export-file": export_path,
-        }
-        self._run([str(part) for option in options.items() for part in option])
-        return read_profile(export_path)
+        with tempfile.TemporaryDirectory() as folder:
+            input_path, export_path = Path(folder, "images.json"), Path(folder, "profile.json")
+            write_input_data(images, input_path)
+            options = {
+                "-m": model,
+                "-u": url,
+                "-i": "grpc",
+                "-b": 1,
+                "--input-data": input_path,
+                "--concurrency-range": concurrency,
+                "--request-count": requests,
+                "--profile-export-file": export_path,
+            }
+            self._run([str(part) for option in options.items() for part in option])
+            return read_profile(export_path)
 
     def _run(self, arguments: list[str]) -> str:
         try:
@@ -95,9 +94,10 @@ class PerfAnalyzer:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BenchmarkError(f"{self.path} cannot run here ({error}).") from None
         if done.returncode != 0:
-            lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-            raise BenchmarkError(f"{self.path} failed with exit code {done.returncode}: {lines[-1]}")
-        return done.stdout
+            lines = (done.stderr + done.stdout).strip().splitlines() or ["no message"]
+            told = next((line for line in lines if line.lower().startswith("error")), lines[-1])
+            raise BenchmarkError(f"{self.path} failed with exit code {done.returncode}: {told}.")
+        return done.stdout + done.stderr  # the version goes to the latter
 
 
 def write_input_data(images: NDArray[np.uint8], path: Path) -> None:

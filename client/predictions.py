@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -98,7 +99,7 @@ def read_jsonl(path: Path) -> list[Prediction]:
         raise ClientError(
             f"{path} does not exist; write it with `python -m client predict --jsonl`."
         ) from None
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ClientError(f"{path} holds no predictions ({error}); write it again.") from None
 
 
@@ -116,7 +117,7 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
         verdict = "[red]anomalous[/red]" if entry.anomalous else "[green]good[/green]"
         path = Path(entry.image)
         table.add_row(
-            f"{path.parent.name}/{path.name}",
+            escape(f"{path.parent.name}/{path.name}"),
             verdict,
             f"{entry.score:.4f}",
             f"{entry.threshold:.4f}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,17 +86,21 @@ def write_report(
         predictions: with overlays, where pictures are wanted.
         metrics: metrics.json of the training side, to set beside.
         bench: a benchmark, to show.
+
+    Raises:
+        ClientError: no predictions.
     """
+    measures = measure(predictions)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("client", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html.j2").render(
         category=predictions[0].category,
-        measures=measure(predictions),
+        measures=measures,
         metrics=metrics,
         bench=bench,
         galleries=_galleries(predictions),
-        link=lambda overlay: os.path.relpath(overlay, path.parent),
+        link=lambda overlay: urllib.parse.quote(os.path.relpath(overlay, path.parent)),
     )
     write_text(path, page)
 
@@ -107,8 +112,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
         ClientError: no such file, or no JSON object.
     """
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        metrics = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise ClientError(
             f"{path} holds no metrics ({error}); write it with `python -m train evaluate`."
         ) from None

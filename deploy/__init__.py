@@ -1,0 +1,1 @@
+"""Start Triton servers: NVIDIA's where it is installed, else the embedded one."""

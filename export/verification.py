@@ -105,8 +105,7 @@ def check_generation_blocks(checkpoint: Checkpoint, path: Path) -> None:
                 f"{path.name} lacks the generation block of stage {stage} with the checkpoint's weights; export again."
             )
         relu = producer.get(second.input[0])
-        before = producer.get(relu.input[0]) if relu is not None else None
-        if relu is None or relu.op_type != "Relu" or before is not first:
+        if relu is None or relu.op_type != "Relu" or relu.input[0] not in first.output:
             raise VerificationError(
                 f"{path.name} wires the generation block of stage {stage} in another way."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from train.errors import ConfigError
 
@@ -24,7 +24,9 @@ class FitConfig(BaseModel):
     alpha: float = Field(1.0, ge=0, description="weight of the L2 distance (Eq. 5)")
     batch_size: int = Field(32, ge=1, description="images")
     epochs: int | None = Field(200, ge=1, description="passes over the training images")
-    steps: int | None = Field(None, ge=1, description="optimiser steps, in place of epochs")
+    steps: int | None = Field(
+        None, ge=1, validate_default=True, description="optimiser steps, in place of epochs"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's decay rates")
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate over the steps")
@@ -39,13 +41,20 @@ class FitConfig(BaseModel):
     false_reject_rate: float = Field(0.01, gt=0, lt=1, description="share of good images it may reject")
     seed: int = Field(0, ge=0)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> FitConfig:
-        if (self.epochs is None) == (self.steps is None):
+    # Of fields, not of the model: pydantic asks a model's validator only when no field is at fault.
+    @field_validator("steps")
+    @classmethod
+    def _either_epochs_or_steps(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if "epochs" in info.data and (info.data["epochs"] is None) == (steps is None):
             raise ValueError("give either epochs or steps, not both and not neither")
-        if self.pool_size % 2 == 0:
-            raise ValueError(f"pool_size is {self.pool_size}; expected an odd number")
-        return self
+        return steps
+
+    @field_validator("pool_size")
+    @classmethod
+    def _odd(cls, pool_size: int) -> int:
+        if pool_size % 2 == 0:
+            raise ValueError("expected an odd number")
+        return pool_size
 
     def total_steps(self, n_images: int) -> int:
         """Optimiser steps for this many training images; a last, smaller batch of an epoch is left out."""
@@ -90,9 +99,7 @@ def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
         return FitConfig(**{**values, **overrides})
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'options'}: {fault['msg']}, found {fault['input']!r}"
-            if fault["loc"]
-            else fault["msg"]
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, found {fault['input']!r}"
             for fault in error.errors()
         )
         raise ConfigError(f"The options of this run cannot be used: {faults}.") from None

@@ -133,11 +133,19 @@ def pooling_matrix(size: int, window: int) -> FloatArray:
     return np.asarray(inside / inside.sum(axis=1, keepdims=True), np.float32)
 
 
-@lru_cache(maxsize=64)
 def fusion_matrix(source: int, *, target: int, sigma: float, window: int) -> FloatArray:
     """Upsampling, then blur, then pooling of one side as one [target, source] matrix."""
     blurred = gaussian_matrix(target, sigma) @ upsampling_matrix(source, target)
     return np.ascontiguousarray(pooling_matrix(target, window) @ blurred)
+
+
+@lru_cache(maxsize=64)
+def _fusion_matrices(
+    sources: tuple[int, ...], *, target: int, sigma: float, window: int
+) -> tuple[FloatArray, ...]:
+    """`fusion_matrix` of each stage, then all of them side by side; built once a shape."""
+    matrices = [fusion_matrix(source, target=target, sigma=sigma, window=window) for source in sources]
+    return *matrices, np.hstack(matrices)
 
 
 def fuse_distances(distances: list[FloatArray], calibration: Calibration) -> FloatArray:
@@ -150,16 +158,19 @@ def fuse_distances(distances: list[FloatArray], calibration: Calibration) -> Flo
     Returns:
         [B, S, S] float32, S being the calibration's image size.
     """
-    size = calibration.image_size
-    anomaly_map = np.zeros((len(distances[0]), size, size), np.float32)
-    for distance, weight in zip(distances, calibration.stage_weights, strict=True):
-        matrix = fusion_matrix(
-            distance.shape[-1],
-            target=size,
-            sigma=calibration.smoothing_sigma,
-            window=calibration.pool_size,
-        )
-        anomaly_map += np.float32(weight) * (matrix @ distance @ matrix.T)
+    *matrices, side_by_side = _fusion_matrices(
+        tuple(distance.shape[-1] for distance in distances),
+        target=calibration.image_size,
+        sigma=calibration.smoothing_sigma,
+        window=calibration.pool_size,
+    )
+    half_done = [
+        np.float32(weight) * (distance @ matrix.T)  # [B, h, S]
+        for distance, matrix, weight in zip(distances, matrices, calibration.stage_weights, strict=True)
+    ]
+    # The sum over stages is one product of the matrices side by side with the half-done maps on top of
+    # each other: one pass over the large result in place of three.
+    anomaly_map: FloatArray = side_by_side @ np.concatenate(half_done, axis=1)
     return anomaly_map
 
 

@@ -1,0 +1,97 @@
+"""Command line of the deployment stage: `python -m deploy prepare | serve | run`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deploy.commands import run_beside, serve_until_stopped
+from deploy.installation import prepare as prepare_installation
+from deploy.repository import require_published
+from deploy.server import running_server
+
+CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
+PATH = click.Path(path_type=Path)
+PORT = click.IntRange(0, 65535)
+
+triton_env_option = click.option(
+    "--triton-env", default=".triton", type=PATH, help="Environment of the embedded server."
+)
+
+
+def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Callable[..., Any]:
+    """The options of a server; they are the arguments of `running_server`."""
+    options = (
+        click.option("--repository", default="model_repository", type=PATH, help="Folder of model folders."),
+        click.option("--host", default="127.0.0.1", help="IPv4 address or name to listen on."),
+        click.option(
+            "--http-port", default=http_port, type=PORT, help="TCP port for HTTP, 0 for a free one."
+        ),
+        click.option(
+            "--grpc-port", default=grpc_port, type=PORT, help="TCP port for gRPC, 0 for a free one."
+        ),
+        click.option(
+            "--metrics-port", default=metrics_port, type=PORT, help="TCP port for metrics, 0 for a free one."
+        ),
+        click.option(
+            "--log", default="logs/tritonserver.log", type=PATH, help="File that gets the server's output."
+        ),
+        triton_env_option,
+        click.option(
+            "--threads",
+            default=0,
+            type=click.IntRange(0),
+            help="Threads a backbone computes with, 0: all CPUs.",
+        ),
+        click.option("--timeout-s", default=120.0, help="Seconds in which every model must be ready."),
+    )
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.group(context_settings=CONTEXT)
+def main() -> None:
+    """Serve the model repository: a tritonserver on PATH (NVIDIA's container), else the embedded one."""
+
+
+@main.command()
+@triton_env_option
+def prepare(triton_env: Path) -> None:
+    """Make the embedded server and perf_analyzer ready to run; nothing is done twice."""
+    prepare_installation(triton_env)
+    click.echo(
+        f"Ready: the embedded tritonserver of {triton_env}, and {triton_env / 'bin' / 'perf-analyzer'}."
+    )
+
+
+@main.command()
+@_server_options(http_port=8000, grpc_port=8001, metrics_port=8002)
+def serve(**options: Any) -> None:
+    """Serve every model until Ctrl-C or SIGTERM."""
+    require_published(options["repository"])
+    serve_until_stopped(running_server(**options))
+
+
+@main.command(context_settings={"allow_interspersed_args": False})
+@_server_options(http_port=0, grpc_port=0, metrics_port=0)
+@click.argument("command", nargs=-1, required=True)
+def run(command: tuple[str, ...], **options: Any) -> None:
+    """Serve every model while COMMAND runs, and end with its exit code.
+
+    COMMAND finds the server in ASTMFR_URL (gRPC, host:port), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL.
+    """
+    require_published(options["repository"])
+    sys.exit(run_beside(running_server(**options), command))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m deploy")

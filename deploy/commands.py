@@ -1,0 +1,112 @@
+"""Serve until told to stop, or for as long as a command runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import click
+
+from deploy.errors import CommandError, ServerError
+from deploy.processes import ending_with_parent
+from deploy.server import TritonServer
+
+COMMAND_STOP_TIMEOUT_S = 10
+
+
+def serve_until_stopped(starting: AbstractContextManager[TritonServer]) -> None:
+    """Start a server, show its models, and keep it until Ctrl-C or SIGTERM.
+
+    Raises:
+        ServerError: the server ended by itself.
+    """
+    _interrupt_on_signals()
+    click.echo("Starting tritonserver ...", err=True)
+    with starting as server:
+        try:
+            _show(server)
+            click.echo("Ctrl-C stops it.", err=True)
+            exit_code = server.wait()
+        except KeyboardInterrupt:
+            click.echo("Stopping tritonserver ...", err=True)
+        else:
+            raise ServerError(f"tritonserver ended by itself with exit code {exit_code}; see {server.log}.")
+    click.echo(f"tritonserver has stopped (exit code {server.exit_code}).", err=True)
+
+
+def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence[str]) -> int:
+    """Run a command while a server runs, and tell it where.
+
+    It finds the server in ASTMFR_URL (gRPC), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL.
+
+    Returns:
+        The command's exit code; 128 + n when signal n ended it.
+
+    Raises:
+        CommandError: there is no such command.
+        ServerError: the server could not be started.
+    """
+    if shutil.which(command[0]) is None:
+        raise CommandError(f"command {command[0]} is not found on PATH; check its name.")
+    _interrupt_on_signals()
+    click.echo("Starting tritonserver ...", err=True)
+    with starting as server:
+        _show(server)
+        exit_code = _run(command, _addresses(server))
+        if server.exit_code is not None:
+            click.echo(
+                f"tritonserver ended by itself with exit code {server.exit_code}; see {server.log}.", err=True
+            )
+    click.echo(f"tritonserver has stopped (exit code {server.exit_code}).", err=True)
+    return exit_code
+
+
+def _interrupt_on_signals() -> None:
+    """Let SIGTERM stop us as Ctrl-C does, and Ctrl-C also where a shell started us in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _show(server: TritonServer) -> None:
+    """One line a model, then the addresses; on stderr, which leaves stdout to a command."""
+    models = server.models()
+    width = max(len(model.name) for model in models)
+    for model in models:
+        versions = ",".join(map(str, model.versions))
+        load = "" if model.load_s is None else f"loaded in {model.load_s:.1f} s"
+        click.echo(f"  {model.name:{width}}  version {versions:5}  {model.state}  {load}", err=True)
+    click.echo(
+        f"tritonserver ({server.origin}, process {server.pid}) was ready after {server.ready_s:.1f} s: "
+        f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}; log {server.log}.",
+        err=True,
+    )
+
+
+def _addresses(server: TritonServer) -> dict[str, str]:
+    return {
+        "ASTMFR_URL": server.grpc_url,
+        "ASTMFR_HTTP_URL": server.http_url,
+        "ASTMFR_METRICS_URL": server.metrics_url,
+    }
+
+
+def _run(command: Sequence[str], addresses: dict[str, str]) -> int:
+    process = subprocess.Popen(ending_with_parent(command), env=os.environ | addresses)
+    try:
+        exit_code = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        exit_code = _wait_or_kill(process)
+    return exit_code if exit_code >= 0 else 128 - exit_code
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(COMMAND_STOP_TIMEOUT_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        return process.wait()

@@ -1,0 +1,35 @@
+"""What can go wrong when a server is to start, each told in one sentence.
+
+UserError
+├── InstallationError   no tritonserver, or one that cannot run here
+├── RepositoryError     nothing to serve
+├── PortError           a port that cannot be had
+├── ServerError         a server that died, did not become ready, or could not load a model
+└── CommandError        a command that cannot be run beside the server
+"""
+
+import click
+
+
+class UserError(click.ClickException):
+    """A fault in what was asked or installed; the command line prints it and exits with 1."""
+
+
+class InstallationError(UserError):
+    """No tritonserver is installed, or it cannot run on this machine."""
+
+
+class RepositoryError(UserError):
+    """The model repository is missing or empty."""
+
+
+class PortError(UserError):
+    """A port is in use or cannot be listened on."""
+
+
+class ServerError(UserError):
+    """The server died, did not become ready in time, or could not load a model."""
+
+
+class CommandError(UserError):
+    """The command to run beside the server cannot be run."""

@@ -1,0 +1,44 @@
+"""What a server says of its models, put together from its index and its log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy.server_log import load_times_s, one_line, reason_in_log
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One model of a server."""
+
+    name: str
+    versions: tuple[int, ...]  # those that answer, ascending
+    state: str  # READY, LOADING, UNLOADING or UNAVAILABLE
+    reason: str  # why it is not ready; empty when it is
+    load_s: float | None  # warm-up included; None when the log does not tell
+
+
+def model_states(names: Sequence[str], index: Sequence[dict[str, str]], log: str) -> list[ModelState]:
+    """States of the named models, in the order of the names.
+
+    Args:
+        names: Models that were to be loaded.
+        index: Answer of `POST /v2/repository/index`: an entry for each version, with `name` and, where it was
+            tried, `version`, `state` and `reason`.
+        log: The server's log since its start.
+    """
+    load_s = load_times_s(log)
+    states = []
+    for name in names:
+        entries = [entry for entry in index if entry["name"] == name]
+        ready = tuple(sorted(int(entry["version"]) for entry in entries if entry.get("state") == "READY"))
+        # A version that was replaced says "unloaded"; that is no fault.
+        faults = [e for e in entries if e.get("state") != "READY" and e.get("reason") != "unloaded"]
+        if ready and not faults:
+            states.append(ModelState(name, ready, "READY", "", load_s.get(name)))
+            continue
+        fault = faults[0] if faults else {}
+        reason = one_line(fault.get("reason") or reason_in_log(log, name) or "the server does not say why")
+        states.append(ModelState(name, ready, fault.get("state", "UNAVAILABLE"), reason, None))
+    return states

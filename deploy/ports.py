@@ -1,0 +1,93 @@
+"""Ports for the server: free ones are picked, taken ones are named together with who holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.errors import PortError
+
+LISTEN = "0A"  # a socket's state in /proc/net/tcp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The three TCP ports of a server; 0 asks for a free one."""
+
+    http: int = 0
+    grpc: int = 0
+    metrics: int = 0
+
+
+def claim_ports(host: str, ports: Ports) -> Ports:
+    """Check that the given ports are free on `host` (an IPv4 address or a name) and pick the others.
+
+    All are held at once and then let go, so the picked ones differ; the server must take them soon.
+
+    Raises:
+        PortError: a port is in use, is given twice, or cannot be listened on.
+    """
+    asked = {"http": ports.http, "grpc": ports.grpc, "metrics": ports.metrics}
+    claimed: dict[str, int] = {}
+    with contextlib.ExitStack() as held:
+        # Given ports first, or a picked one could take the place of one still to come.
+        for service in sorted(asked, key=lambda service: asked[service] == 0):
+            port = asked[service]
+            if port and port in claimed.values():
+                raise PortError(
+                    f"port {port} is given to two services; --{service}-port needs one of its own."
+                )
+            listener = held.enter_context(_listen(service, host, port))
+            claimed[service] = listener.getsockname()[1]
+    return Ports(**claimed)
+
+
+def port_holder(port: int) -> str | None:
+    """Command line and process id of who listens on a TCP port; None when it cannot be known."""
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for process in Path("/proc").glob("[0-9]*"):
+        # Processes end while we look, and those of other users stay closed.
+        with contextlib.suppress(OSError):
+            if any(_link_target(fd) in sockets for fd in (process / "fd").iterdir()):
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f"'{command.strip()[:80]}' (process {process.name})"
+    return None
+
+
+def _listen(service: str, host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            reason = str(error.strerror).partition(" (while")[0]
+            raise PortError(
+                f"port {port} of {host} cannot be listened on ({reason}); "
+                f"give another with --{service}-port or --host."
+            ) from None
+    holder = port_holder(port) or "a process that cannot be seen from here"
+    raise PortError(
+        f"port {port} of {host} is in use by {holder}; stop it or give another port with --{service}-port."
+    )
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        if not table.exists():
+            continue
+        for line in table.read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(fields[9])
+    return inodes
+
+
+def _link_target(path: Path) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - "socket:[1]" is no path
+    except OSError:
+        return ""

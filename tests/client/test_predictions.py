@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client.errors import ClientError
+from client.images import find_images
+from client.inference import JudgeClient, Verdict
+from client.predictions import (
+    TABLE_ROWS,
+    Prediction,
+    predict_images,
+    predictions_table,
+    read_jsonl,
+    write_jsonl,
+)
+from tests.client.samples import RELEASE, make_prediction, make_verdict, printed, save_image
+
+
+@dataclass
+class BrightnessJudge:
+    """Stands in for a server: the brighter an image, the more anomalous."""
+
+    category: str = "pill"
+    encoded: list[bytes] = field(default_factory=list)
+
+    def predict(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
+        level = np.asarray(image).mean() / 255
+        return make_verdict(
+            np.full((8, 8), level, np.float32), threshold=0.5 if threshold is None else threshold
+        )
+
+    def predict_encoded(self, encoded: bytes, *, threshold: float | None = None) -> Verdict:
+        self.encoded.append(encoded)
+        return self.predict(Image.new("RGB", (8, 8), "white"), threshold=threshold)
+
+
+def predict(
+    paths: list[Path],
+    *,
+    judge: BrightnessJudge | None = None,
+    encoded: bool = False,
+    threshold: float | None = None,
+    overlays_dir: Path | None = None,
+) -> tuple[list[Prediction], list[str]]:
+    return predict_images(
+        cast(JudgeClient, judge or BrightnessJudge()),
+        find_images(paths),
+        encoded=encoded,
+        threshold=threshold,
+        overlays_dir=overlays_dir,
+    )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """test/good/000.png is black, test/crack/000.png white."""
+    save_image(tmp_path / "test/good/000.png", colour="black")
+    save_image(tmp_path / "test/crack/000.png", colour="white")
+    return tmp_path / "test"
+
+
+def test_predictions_tell_what_was_asked_and_answered(images: Path) -> None:
+    predictions, broken = predict([images])
+    assert broken == []
+    assert predictions == [
+        Prediction(
+            image=str(images / defect / "000.png"),
+            category="pill",
+            defect=defect,
+            score=score,
+            threshold=0.5,
+            anomalous=score > 0.5,
+            release_id=RELEASE,
+            latency_ms=1.5,
+            overlay=None,
+        )
+        for defect, score in (("crack", 1.0), ("good", 0.0))
+    ]
+
+
+def test_a_threshold_is_passed_on_even_when_it_is_zero(images: Path) -> None:
+    assert [entry.threshold for entry in predict([images], threshold=0.0)[0]] == [0.0, 0.0]
+
+
+def test_encoded_sends_the_files_as_they_are(images: Path) -> None:
+    judge = BrightnessJudge()
+    predictions, _ = predict([images], judge=judge, encoded=True)
+    assert judge.encoded == [Path(entry.image).read_bytes() for entry in predictions]
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_broken_image_is_named_and_the_others_are_judged(images: Path, encoded: bool) -> None:
+    bad = images / "good" / "001.png"
+    bad.write_bytes((images / "good" / "000.png").read_bytes()[:50])
+    judge = BrightnessJudge()
+    predictions, broken = predict([images], judge=judge, encoded=encoded)
+    assert [Path(entry.image).name for entry in predictions] == ["000.png", "000.png"]
+    (sentence,) = broken
+    assert sentence.startswith(f"{bad} is truncated or damaged")
+    assert len(judge.encoded) == (2 if encoded else 0)  # the broken one is not sent
+
+
+def test_overlays_lie_as_the_images_do(images: Path, tmp_path: Path) -> None:
+    save_image(images / "good" / "001.jpg", size=(33, 21))
+    predictions, _ = predict([images], overlays_dir=tmp_path / "overlays")
+    expected = [
+        tmp_path / "overlays" / name for name in ("crack/000.png", "good/000.png", "good/001.jpg.png")
+    ]
+    assert [entry.overlay for entry in predictions] == [str(path) for path in expected]
+    assert sorted(path for path in (tmp_path / "overlays").rglob("*") if path.is_file()) == expected
+    for path in expected:
+        with Image.open(path) as picture:
+            assert (picture.format, picture.mode) == ("PNG", "RGB")
+
+
+def test_overlays_of_two_folders_do_not_overwrite_each_other(images: Path, tmp_path: Path) -> None:
+    predictions, _ = predict([images / "good", images / "crack"], overlays_dir=tmp_path / "overlays")
+    overlays = [Path(entry.overlay or "") for entry in predictions]
+    assert len({path.read_bytes() for path in overlays}) == 2
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 3])
+def test_jsonl_is_read_back_as_it_was_written(tmp_path: Path, n_images: int) -> None:
+    written = [
+        make_prediction(f"line {i}\n“{i}”.png", defect=None if i else "good", score=i / 3, overlay="a.png")
+        for i in range(n_images)
+    ]
+    path = tmp_path / "new" / "predictions.jsonl"
+    write_jsonl(written, path)
+    assert read_jsonl(path) == written
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["release_id"] for line in lines] == [RELEASE] * n_images  # 63 bits, not rounded
+
+
+@pytest.mark.parametrize("text", ["no json\n", '{"image": "a.png"}\n', '{"surplus": 1}\n', "3\n", "\n"])
+def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(text)
+    with pytest.raises(
+        ClientError, match=r"predictions\.jsonl holds no predictions \(.*\); write it again\.$"
+    ):
+        read_jsonl(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ClientError, match=r"gone does not exist; write it with `python -m client predict --jsonl`"
+    ):
+        read_jsonl(tmp_path / "gone")
+    with pytest.raises(ClientError, match="holds no predictions"):
+        read_jsonl(tmp_path)
+
+
+@pytest.mark.parametrize("n_images", [1, TABLE_ROWS, TABLE_ROWS + 5])
+def test_a_long_table_is_cut_after_the_most_anomalous(n_images: int) -> None:
+    predictions = [make_prediction(f"test/good/{i:03d}.png", score=float(i)) for i in range(n_images)]
+    text = printed(predictions_table(predictions))
+    shown = [line.split("/")[1][:3] for line in text.splitlines() if "good/" in line]
+    assert shown == [f"{i:03d}" for i in reversed(range(n_images))][:TABLE_ROWS]
+    assert (f"{TABLE_ROWS} of {n_images} images, most anomalous first" in text) == (n_images > TABLE_ROWS)
+
+
+def test_a_row_of_the_table() -> None:
+    prediction = make_prediction("test/crack/007.png", score=1.23456, anomalous=True)
+    (row,) = [line for line in printed(predictions_table([prediction])).splitlines() if "007" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "crack/007.png", "anomalous", "1.2346", "1.0000", str(RELEASE),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["good/part[red].png", "lot[/a].png"])
+def test_a_path_is_no_markup(path: str) -> None:
+    assert f" {path} " in printed(predictions_table([make_prediction(path)]))

@@ -1,0 +1,85 @@
+"""One tiny trained category for all tests: rendered images, a checkpoint, a verified build.
+
+Two of timm's smallest networks at 64 px, random weights, two steps: seconds for all of it. Whoever
+changes one of these files works on a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from export.build import build_category
+from train.data import CategoryData, read_category
+from train.datasets import synthetic
+from train.fit import fit_category
+
+CATEGORY = "pill"
+TINY_OPTIONS: dict[str, Any] = {
+    "teacher": "test_resnet",
+    "student": "test_efficientnet",
+    "weights": "random",
+    "image_size": 64,
+    "batch_size": 4,
+    "steps": 2,
+}
+FitTiny = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> CategoryData:
+    """16 good images to train on, 4 good and 7 defective ones with masks to test, 64 px."""
+    root = synthetic.lay_out(
+        tmp_path_factory.mktemp("data"),
+        category=CATEGORY,
+        image_size=64,
+        n_train=16,
+        n_test_good=4,
+        n_per_defect=1,
+    )
+    return read_category(root, dataset="synthetic", category=CATEGORY)
+
+
+@pytest.fixture(scope="session")
+def fit_tiny() -> FitTiny:
+    """Train tiny networks: `fit_tiny(data, run_dir, steps=8)` gives the checkpoint's path."""
+
+    def fit(data: CategoryData, run_dir: Path, **overrides: Any) -> Path:
+        return fit_category(
+            data,
+            preset="edge",
+            overrides=TINY_OPTIONS | overrides,
+            run_dir=run_dir,
+            weights_dir=None,
+            device=torch.device("cpu"),
+            strict=False,
+            force=True,
+        ).checkpoint_path
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory, tiny_data: CategoryData, fit_tiny: FitTiny) -> Path:
+    """A runs folder that holds pill/checkpoint.safetensors."""
+    runs = tmp_path_factory.mktemp("runs")
+    fit_tiny(tiny_data, runs / CATEGORY)
+    return runs
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_runs: Path) -> Path:
+    """The checkpoint file."""
+    return tiny_runs / CATEGORY / "checkpoint.safetensors"
+
+
+@pytest.fixture(scope="session")
+def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_runs: Path) -> Path:
+    """A build folder that holds pill/ with both graphs, verified."""
+    builds = tmp_path_factory.mktemp("build")
+    build_category(CATEGORY, runs_dir=tiny_runs, build_dir=builds, images_dir=None, force=False)
+    return builds

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.__main__ import main
+from tests.deploy.conftest import comes_true, processes_of, shared_memory_of
+
+FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+
+
+def deploy(command: str, repository: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command line as a shell starts it: a process group of its own, which is what Ctrl-C reaches."""
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "deploy",
+            command,
+            "--repository",
+            repository,
+            "--log",
+            repository / "log",
+            *arguments,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def server_pid(serving: subprocess.Popen[str]) -> int:
+    """Process id of the server, once it is ready."""
+    assert serving.stderr is not None
+    for line in serving.stderr:
+        if found := re.search(r"process (\d+)\) was ready", line):
+            return int(found[1])
+    raise AssertionError("the server was never ready")
+
+
+def test_help_shows_defaults_and_units() -> None:
+    text = CliRunner().invoke(main, ["serve", "--help"], terminal_width=200).output
+    for expected in (
+        "[default: 8001; 0<=x<=65535]",
+        "Seconds in which",
+        "[default: 120.0]",
+        "logs/tritonserver.log",
+    ):
+        assert expected in text
+
+
+def test_an_unknown_command_is_told_before_a_server_starts(repository: Path) -> None:
+    result = CliRunner().invoke(main, ["run", "--repository", str(repository), "--", "no-such-command"])
+    assert result.exit_code == 1
+    assert "command no-such-command is not found on PATH" in result.output
+
+
+def test_run_without_a_command_is_refused(repository: Path) -> None:
+    result = CliRunner().invoke(main, ["run", "--repository", str(repository)])
+    assert result.exit_code == 2
+    assert "Missing argument 'COMMAND...'" in result.output
+
+
+def test_a_fresh_clone_is_not_served(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["serve", "--repository", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "make export CATEGORY=" in result.output
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_serve_stops_cleanly(repository: Path, stop: signal.Signals) -> None:
+    with deploy("serve", repository, *FREE_PORTS) as serving:
+        server = server_pid(serving)
+        os.killpg(serving.pid, stop)
+        _, said = serving.communicate()
+    assert serving.returncode == 0
+    assert said.splitlines()[-2:] == ["Stopping tritonserver ...", "tritonserver has stopped (exit code 0)."]
+    assert comes_true(lambda: not processes_of(server))
+
+
+@pytest.mark.triton
+def test_serve_tells_when_the_server_dies(repository: Path) -> None:
+    with deploy("serve", repository, *FREE_PORTS) as serving:
+        server = server_pid(serving)
+        os.kill(server, signal.SIGKILL)
+        _, said = serving.communicate()
+    assert serving.returncode == 1
+    assert f"Error: tritonserver ended by itself with exit code -9; see {repository / 'log'}." in said
+    assert comes_true(lambda: not processes_of(server))
+
+
+@pytest.mark.triton
+def test_a_second_ctrl_c_kills_the_server(tmp_path: Path, repository: Path) -> None:
+    # The model holds up the server, which waits for a model to finish.
+    model = repository / "identity" / "1" / "model.py"
+    model.write_text(model.read_text() + "\n    def finalize(self):\n        time.sleep(30)\n")
+    with deploy("serve", repository, *FREE_PORTS) as serving:
+        server = server_pid(serving)
+        os.killpg(serving.pid, signal.SIGINT)
+        time.sleep(1)
+        os.killpg(serving.pid, signal.SIGINT)
+        _, said = serving.communicate(timeout=5)
+    assert "tritonserver has stopped (exit code -9)." in said
+    assert comes_true(lambda: not processes_of(server))
+
+
+@pytest.mark.triton
+def test_the_server_ends_when_serve_is_killed_outright(repository: Path) -> None:
+    with deploy("serve", repository, *FREE_PORTS) as serving:
+        server = server_pid(serving)
+        serving.kill()
+    assert comes_true(lambda: not processes_of(server), within_s=10)
+    assert shared_memory_of(repository / "log") == []
+
+
+@pytest.mark.triton
+def test_run_gives_the_command_a_server_and_ends_with_its_exit_code(repository: Path) -> None:
+    script = 'echo "$ASTMFR_URL $ASTMFR_HTTP_URL $ASTMFR_METRICS_URL"; exit 7'
+    with deploy("run", repository, "--", "sh", "-c", script) as running:
+        printed, said = running.communicate()
+    assert running.returncode == 7
+    assert re.fullmatch(
+        r"127\.0\.0\.1:\d+ http://127\.0\.0\.1:\d+ http://127\.0\.0\.1:\d+/metrics\n", printed
+    )
+    assert re.search(r"^  identity  version 1 +READY +loaded in \d+\.\d s$", said, re.MULTILINE)
+    assert "tritonserver has stopped (exit code 0)." in said
+
+
+@pytest.mark.triton
+def test_sigterm_ends_run_with_its_command(repository: Path) -> None:
+    with deploy("run", repository, "--", "sh", "-c", "echo started; exec sleep 60") as running:
+        server = server_pid(running)
+        assert running.stdout is not None
+        assert running.stdout.readline() == "started\n"
+        running.terminate()
+        running.communicate(timeout=10)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert comes_true(lambda: not processes_of(server))
+    assert comes_true(lambda: not processes_of(running.pid))

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import RepositoryError
+from deploy.repository import find_models, require_published
+
+
+def repository_with(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "config.pbtxt").touch()
+    return folder
+
+
+def test_models_come_in_natural_order(tmp_path: Path) -> None:
+    repository_with(
+        tmp_path, "teacher_10", "teacher_2", "pill", "image_decoder_128", "image_decoder", ".staged"
+    )
+    (tmp_path / "calibrations").mkdir()
+    assert find_models(tmp_path) == ["image_decoder", "image_decoder_128", "pill", "teacher_2", "teacher_10"]
+
+
+def test_a_missing_repository_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"nowhere does not exist; .*`make export CATEGORY="):
+        find_models(tmp_path / "nowhere")
+
+
+def test_an_empty_repository_says_how_to_fill_it(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match=r"holds no folder with a config.pbtxt; .*`make export"):
+        find_models(tmp_path)
+
+
+def test_a_fresh_clone_has_nothing_published(tmp_path: Path) -> None:
+    repository_with(tmp_path, "distance_fusion", "image_decoder")
+    with pytest.raises(
+        RepositoryError, match=r"nothing is published .* distance_fusion and image_decoder alone"
+    ):
+        require_published(tmp_path)
+    repository_with(tmp_path, "pill")
+    require_published(tmp_path)

@@ -1,0 +1,162 @@
+"""Small products for tests against a real server: trained, exported, published, and what PyTorch says of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from client import JudgeClient
+from deploy.ports import Ports, claim_ports
+from deploy.server import TritonServer
+from export.build import FileRecord, Manifest, build_category, read_manifest
+from export.publish import publish_category
+from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge
+from train.checkpoint import Checkpoint, load_checkpoint
+from train.data import CategoryData, load_images, read_category
+from train.datasets.synthetic import lay_out
+from train.evaluate import compute_distances
+from train.files import sha256_of
+from train.fit import fit_category
+from train.report import evaluate_category
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 60  # of a call; the machine may be busy
+CPU = torch.device("cpu")
+MAX_BATCH_SIZE = 4
+UNCALIBRATED = "uncalibrated"  # a published product whose calibration was lost
+UNCALIBRATED_RELEASE = 4711
+
+
+@dataclass(frozen=True)
+class Product:
+    """A published category, and what PyTorch and numpy say of its test images.
+
+    Attributes:
+        pixels: [N, S, S, 3] uint8, the images of `data.test` in their order.
+        expected: the verdict of each of them.
+    """
+
+    name: str
+    data: CategoryData
+    checkpoint: Checkpoint
+    metrics: dict[str, Any]
+    build: Path
+    repository: Path
+    pixels: NDArray[np.uint8]
+    expected: Verdict
+
+    def connect(self, server: TritonServer) -> JudgeClient:
+        return JudgeClient(server.grpc_url, category=self.name, timeout_s=TIMEOUT_S)
+
+
+def make_product(
+    category: str,
+    preset: str,
+    overrides: Mapping[str, Any],
+    repository: Path,
+    *,
+    n_train: int,
+    n_test_good: int,
+) -> Product:
+    """All stages from synthetic images to a published release, and the reference verdicts."""
+    work = repository.parent
+    root = lay_out(
+        work / "data",
+        category=category,
+        image_size=160,
+        n_train=n_train,
+        n_test_good=n_test_good,
+        n_per_defect=1,
+    )
+    defects = sorted(folder for folder in (root / "test").iterdir() if folder.name != "good")
+    for spare in defects[n_test_good:]:
+        shutil.rmtree(spare)  # as many defective images as good ones will do
+    data = read_category(root, dataset="synthetic", category=category)
+    run_dir = work / "runs" / category
+    fit_category(
+        data,
+        preset=preset,
+        overrides=overrides,
+        run_dir=run_dir,
+        weights_dir=None,
+        device=CPU,
+        strict=True,
+        force=False,
+    )
+    evaluate_category(data, run_dir=run_dir, device=CPU, strict=True, force=False)
+    build_category(category, runs_dir=work / "runs", build_dir=work / "build", images_dir=None, force=False)
+    publish_category(
+        work / "build" / category, repository=repository, platform="python", max_batch_size=MAX_BATCH_SIZE
+    )
+    checkpoint = load_checkpoint(run_dir / "checkpoint.safetensors")
+    pixels = load_images(
+        [image.path for image in data.test], image_size=checkpoint.config.image_size, strict=True
+    ).pixels
+    return Product(
+        name=category,
+        data=data,
+        checkpoint=checkpoint,
+        metrics=json.loads((run_dir / "metrics.json").read_text()),
+        build=work / "build" / category,
+        repository=repository,
+        pixels=pixels,
+        expected=reference_verdict(checkpoint, pixels),
+    )
+
+
+def reference_verdict(checkpoint: Checkpoint, pixels: NDArray[np.uint8]) -> Verdict:
+    """What PyTorch's distances come to under the checkpoint's own calibration."""
+    distances = compute_distances(
+        checkpoint.teacher,
+        checkpoint.student,
+        pixels,
+        alpha=checkpoint.config.alpha,
+        device=CPU,
+        what="Reference",
+    )
+    return judge(fuse_distances(distances, checkpoint.calibration), checkpoint.calibration)
+
+
+def publish_uncalibrated(product: Product) -> None:
+    """Publish a product's graphs as another release, and lose the calibration of that."""
+    build = product.build.with_name(UNCALIBRATED)
+    shutil.copytree(product.build, build)
+    graph = build / "student.onnx"
+    change_release(graph, product.checkpoint.release_id, UNCALIBRATED_RELEASE)
+    manifest = read_manifest(product.build)
+    record = FileRecord(sha256=sha256_of(graph), n_bytes=graph.stat().st_size)
+    changed: Manifest = manifest.model_copy(
+        update={
+            "category": UNCALIBRATED,
+            "release_id": UNCALIBRATED_RELEASE,
+            "files": {**manifest.files, graph.name: record},
+        }
+    )
+    (build / "manifest.json").write_text(changed.model_dump_json())
+    publish_category(build, repository=product.repository, platform="python", max_batch_size=MAX_BATCH_SIZE)
+    (product.repository / "distance_fusion" / "calibrations" / f"{UNCALIBRATED_RELEASE}.json").unlink()
+
+
+def change_release(graph: Path, old: int, new: int) -> None:
+    """Put another release id into a student's graph."""
+    model = onnx.load(graph)
+    (constant,) = (
+        tensor for tensor in model.graph.initializer if (numpy_helper.to_array(tensor) == old).all()
+    )
+    constant.CopyFrom(numpy_helper.from_array(np.array([[new]], np.int64), constant.name))
+    onnx.save(model, graph)
+
+
+def unused_url() -> str:
+    """Where no server is."""
+    return f"127.0.0.1:{claim_ports('127.0.0.1', Ports()).grpc}"

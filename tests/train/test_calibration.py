@@ -1,0 +1,127 @@
+"""Thresholds and stage weights by hand; the promise they make; the test set has no say."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model_repository.distance_fusion.map_fusion import fuse_distances
+from tests.conftest import CATEGORY, FitTiny
+from train.calibration import fit_calibration, image_threshold
+from train.checkpoint import read_release_id
+from train.config import fit_config
+from train.data import CategoryData, read_category
+
+CONFIG = fit_config("edge", {"image_size": 32, "stage_weighting": "equal"})
+
+
+def flat_distances(*levels: tuple[float, float, float]) -> list[NDArray[np.float32]]:
+    """Distance maps of one level an image and stage: smoothing leaves them as they are."""
+    return [
+        np.stack([np.full((side, side), level[stage], np.float32) for level in levels])
+        for stage, side in enumerate((8, 4, 2))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n_images", "rate", "rank"),
+    [
+        (99, 0.01, 99),  # 100 * 0.99
+        (199, 0.01, 198),  # 200 * 0.99
+        (150, 0.01, 150),  # 149.49, rounded up
+        (9, 0.1, 9),
+        (19, 0.1, 18),
+        (3, 0.5, 2),
+    ],
+)
+def test_threshold_is_the_conformal_rank(
+    n_images: int, rate: float, rank: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = np.random.default_rng(0).permutation(np.arange(1, n_images + 1)).astype(np.float32)
+    assert image_threshold(scores, rate) == rank
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("n_images", "rate", "promised", "needed"), [(98, 0.01, "1.0%", 99), (4, 0.1, "20.0%", 9)]
+)
+def test_too_few_images_take_the_maximum_and_say_what_it_promises(
+    n_images: int, rate: float, promised: str, needed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image_threshold(np.arange(n_images, dtype=np.float32), rate) == n_images - 1
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"{n_images} held-out good images promise a false-reject rate of {promised}" in printed
+    assert f"hold out {needed}." in printed
+
+
+@pytest.mark.parametrize(("n_images", "rate"), [(99, 0.01), (62, 0.05), (19, 0.1)])
+def test_promised_rate_holds_on_average(n_images: int, rate: float) -> None:
+    # A new score from 0..1 exceeds the threshold t with probability 1 - t; its mean is 1 - rank / (n + 1).
+    rng = np.random.default_rng(0)
+    rates = [1 - image_threshold(rng.random(n_images).astype(np.float32), rate) for _ in range(4000)]
+    standard_error = float(np.std(rates)) / 4000**0.5
+    assert np.mean(rates) <= rate + 4 * standard_error
+    assert np.mean(rates) >= rate - 1 / (n_images + 1) - 4 * standard_error
+
+
+def test_thresholds_by_hand() -> None:
+    levels = [(float(level), 0.0, 2.0) for level in range(1, 10)]
+    config = CONFIG.model_copy(update={"false_reject_rate": 0.25})
+    calibration = fit_calibration(flat_distances(*levels), config=config, category="bolt")
+    # Scores are 3 to 11; the rank is ceil(10 * 0.75) = 8.
+    assert calibration.image_threshold == pytest.approx(10, abs=1e-4)
+    assert calibration.pixel_threshold == pytest.approx(9, abs=1e-4)  # the 75 % quantile of 3..11
+    assert calibration.stage_weights == (1, 1, 1)
+    assert (calibration.category, calibration.image_size, calibration.release_id) == ("bolt", 32, 0)
+    assert (calibration.smoothing_sigma, calibration.pool_size) == (6.0, 5)
+
+
+def test_good_maximum_weights_by_hand() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "good_maximum"})
+    # Mean maxima 1, 2 and 4: weights as 4 to 2 to 1, summing to 3.
+    calibration = fit_calibration(
+        flat_distances((0.5, 1.0, 4.0), (1.5, 3.0, 4.0)), config=config, category="bolt"
+    )
+    assert calibration.stage_weights == pytest.approx((12 / 7, 6 / 7, 3 / 7), rel=1e-5)
+    assert calibration.image_threshold == pytest.approx((12 * 1.5 + 6 * 3 + 3 * 4) / 7, rel=1e-5)
+
+
+def test_a_silent_stage_does_not_divide_by_zero() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "good_maximum"})
+    calibration = fit_calibration(flat_distances((1.0, 1.0, 0.0)), config=config, category="bolt")
+    assert np.isfinite(calibration.stage_weights).all()
+    assert sum(calibration.stage_weights) == pytest.approx(3)
+
+
+def test_thresholds_are_of_the_maps_that_are_served() -> None:
+    rng = np.random.default_rng(0)
+    distances = [rng.random((30, side, side)).astype(np.float32) for side in (8, 4, 2)]
+    calibration = fit_calibration(distances, config=CONFIG, category="bolt")
+    maps = fuse_distances(distances, calibration)
+    assert calibration.image_threshold == maps.max()
+    assert float((maps > calibration.pixel_threshold).mean()) == pytest.approx(0.01, abs=1e-3)
+
+
+def with_other_test_set(data: CategoryData, root: Path, kind: str) -> CategoryData:
+    """The same training images beside another test set."""
+    shutil.copytree(data.root / "train", root / "train")
+    if kind == "garbage":
+        (root / "test/crack").mkdir(parents=True)
+        (root / "test/crack/000.png").write_text("no image")
+    elif kind == "defective training images":
+        shutil.copytree(data.root / "train/good", root / "test/crack")
+    return read_category(root, dataset="synthetic", category=CATEGORY)
+
+
+@pytest.mark.parametrize("kind", ["none", "garbage", "defective training images"])
+def test_the_test_set_has_no_say(
+    kind: str, tiny_data: CategoryData, tiny_checkpoint: Path, fit_tiny: FitTiny, tmp_path: Path
+) -> None:
+    poisoned = with_other_test_set(tiny_data, tmp_path / CATEGORY, kind)
+    assert poisoned.test_fingerprint() != tiny_data.test_fingerprint()
+    checkpoint = fit_tiny(poisoned, tmp_path / "run")
+    assert read_release_id(checkpoint) == read_release_id(tiny_checkpoint)

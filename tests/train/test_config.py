@@ -1,0 +1,85 @@
+"""The presets against the paper, and the options that are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from train.config import PRESETS, FitConfig, fit_config
+from train.errors import ConfigError
+
+
+def test_paper_preset_is_section_4_1() -> None:
+    config = PRESETS["paper"]
+    assert (config.teacher, config.student) == ("wide_resnet50_2", "resnext50_32x4d")
+    assert (config.image_size, config.batch_size, config.epochs, config.steps) == (256, 32, 200, None)
+    assert (config.learning_rate, config.betas, config.schedule) == (1e-3, (0.9, 0.999), "constant")
+    assert (config.alpha, config.mask_ratio) == (1.0, 0.5)
+    assert (config.smoothing_sigma, config.pool_size, config.stage_weighting) == (4.0, 5, "equal")
+    assert not config.freeze_batchnorm
+
+
+def test_edge_preset_is_small_and_knows_its_name() -> None:
+    config = PRESETS["edge"]
+    assert (config.teacher, config.student) == ("tf_efficientnet_lite2", "tf_efficientnet_lite0")
+    assert (config.image_size, config.epochs, config.weights) == (128, None, "pretrained")
+    assert {name: preset.preset for name, preset in PRESETS.items()} == {"paper": "paper", "edge": "edge"}
+    assert {preset.false_reject_rate for preset in PRESETS.values()} == {0.01}
+
+
+def test_overrides_replace_their_fields_alone() -> None:
+    config = fit_config("edge", {"mask_ratio": 0.25, "seed": 7})
+    assert config == PRESETS["edge"].model_copy(update={"mask_ratio": 0.25, "seed": 7})
+
+
+def test_steps_take_the_place_of_epochs_and_the_other_way_round() -> None:
+    by_steps = fit_config("paper", {"steps": 12})
+    assert (by_steps.steps, by_steps.epochs, by_steps.total_steps(1000)) == (12, None, 12)
+    by_epochs = fit_config("edge", {"epochs": 3, "batch_size": 16})
+    assert (by_epochs.steps, by_epochs.epochs) == (None, 3)
+
+
+@pytest.mark.parametrize(("n_images", "steps"), [(32, 200), (63, 200), (64, 400), (267, 1600)])
+def test_an_epoch_leaves_its_smaller_rest_out(n_images: int, steps: int) -> None:
+    assert PRESETS["paper"].total_steps(n_images) == steps
+
+
+def test_all_faults_are_told_at_once() -> None:
+    overrides = {
+        "image_size": 100,
+        "mask_ratio": 1.0,
+        "batch_size": 0,
+        "epochs": 2,
+        "steps": 3,
+        "pool_size": 4,
+        "learnig_rate": 1,
+    }
+    with pytest.raises(ConfigError) as caught:
+        fit_config("paper", overrides)
+    message = caught.value.message
+    assert message.startswith("The options of this run cannot be used: ")
+    assert "\n" not in message
+    at_fault = {name: value for name, value in overrides.items() if name != "epochs"}
+    for name, value in at_fault.items():
+        assert f"{name}: " in message
+        assert f"found {value!r}" in message
+
+
+@pytest.mark.parametrize("overrides", [{"epochs": 1, "steps": 1}, {"epochs": None, "steps": None}])
+def test_epochs_and_steps_are_one_choice(overrides: dict[str, int | None]) -> None:
+    with pytest.raises(ConfigError, match="give either epochs or steps, not both and not neither"):
+        fit_config("edge", overrides)
+
+
+def test_a_field_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"learnig_rate: Extra inputs are not permitted, found 0\.1"):
+        fit_config("edge", {"learnig_rate": 0.1})
+
+
+def test_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"^Unknown preset 'tiny'; expected one of paper, edge\.$"):
+        fit_config("tiny", {})
+
+
+def test_config_survives_json() -> None:
+    config = fit_config("edge", {"betas": (0.5, 0.9), "steps": 3})
+    assert FitConfig.model_validate_json(config.model_dump_json()) == config

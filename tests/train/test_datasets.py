@@ -1,0 +1,138 @@
+"""How a category is found, and the real solar cells of ELPV."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from train.data import CategoryData
+from train.datasets import MVTEC_AD_CATEGORIES, elpv, find_category, synthetic
+from train.errors import DataError
+
+
+def write_good(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    return folder
+
+
+def find(category: str, data: str, data_dir: Path) -> CategoryData:
+    return find_category(category, data=data, data_dir=data_dir)
+
+
+@pytest.fixture(scope="module")
+def mono(tmp_path_factory: pytest.TempPathFactory) -> CategoryData:
+    return find("mono", "auto", tmp_path_factory.mktemp("data"))
+
+
+def test_mvtec_ad_has_its_fifteen_categories() -> None:
+    assert len(set(MVTEC_AD_CATEGORIES)) == 15
+    assert list(MVTEC_AD_CATEGORIES) == sorted(MVTEC_AD_CATEGORIES)
+
+
+@pytest.mark.parametrize("data", ["auto", "mvtec_ad"])
+def test_the_users_mvtec_ad_comes_first(data: str, tmp_path: Path) -> None:
+    write_good(tmp_path / "mvtec_ad/pill/train/good")
+    found = find("pill", data, tmp_path)
+    assert (found.dataset, found.category, found.root) == ("mvtec_ad", "pill", tmp_path / "mvtec_ad/pill")
+
+
+def test_mvtec_ad_that_is_not_there_says_where_it_belongs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mvtec_ad/pill does not exist; unpack your copy .*--data synthetic"):
+        find("pill", "mvtec_ad", tmp_path)
+
+
+@pytest.mark.parametrize(("category", "data"), [("pill", "auto"), ("bolt", "synthetic")])
+def test_synthetic_is_made_where_nothing_real_is(
+    category: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def lay_out(root: Path, *, category: str) -> Path:
+        asked.append(category)
+        return write_good(root / category / "train/good").parents[1]
+
+    monkeypatch.setattr(synthetic, "lay_out", lay_out)
+    found = find(category, data, tmp_path)
+    assert found.synthetic
+    assert (found.root, asked) == (tmp_path / "synthetic" / category, [category])
+
+
+@pytest.mark.parametrize(
+    ("data", "where", "known"),
+    [("auto", "MVTec AD or ELPV", "zipper, mono, poly"), ("mvtec_ad", "MVTec AD", "zipper"), ("elpv", "ELPV", "mono")],
+)  # fmt: skip
+def test_an_unknown_category_lists_the_known_ones(data: str, where: str, known: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"Unknown category 'pil' in {where}; known are .*{known}"):
+        find("pil", data, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_own_folder_plain_nested_or_unknown(tmp_path: Path) -> None:
+    write_good(tmp_path / "plain")
+    write_good(tmp_path / "many/bolt/train/good")
+    write_good(tmp_path / "many/nut/train/good")
+    plain = find("bolt", str(tmp_path / "plain"), tmp_path)
+    assert (plain.dataset, plain.category, plain.root) == ("folder", "bolt", tmp_path / "plain")
+    nested = find("nut", str(tmp_path / "many"), tmp_path)
+    assert (nested.category, nested.root) == ("nut", tmp_path / "many/nut")
+    with pytest.raises(DataError, match=r"Unknown category 'gear' in .*many; it holds bolt, nut\."):
+        find("gear", str(tmp_path / "many"), tmp_path)
+
+
+def test_a_folder_that_is_none_lists_the_data_sets(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"--data .*none is neither a folder nor a data set; .*mvtec_ad, elpv"
+    ):
+        find("bolt", str(tmp_path / "none"), tmp_path)
+
+
+def test_elpv_mono_counts(mono: CategoryData) -> None:
+    defects = [image.defect for image in mono.test]
+    assert (mono.dataset, len(mono.train_good)) == ("elpv", 412)  # 70 % of 588 good cells
+    assert (defects.count("good"), defects.count("defective"), len(defects)) == (176, 313, 489)
+
+
+def test_elpv_puts_each_cell_where_its_label_says(mono: CategoryData) -> None:
+    package = Path(importlib.util.find_spec("elpv_dataset").origin).parent / "data"  # type: ignore[union-attr, arg-type]
+    rows = [line.split() for line in (package / "labels.csv").read_text().splitlines()]
+    probability = {Path(path).name: float(value) for path, value, kind in rows if kind == "mono"}
+    good = [path.name for path in mono.train_good]
+    good += [image.path.name for image in mono.test if image.defect == "good"]
+    defective = [image.path.name for image in mono.test if image.defect == "defective"]
+    assert sorted(good) == sorted(name for name, value in probability.items() if value == 0)
+    assert sorted(defective) == sorted(name for name, value in probability.items() if value == 1)
+    some = mono.train_good[0]
+    assert some.read_bytes() == (package / "images" / some.name).read_bytes()
+
+
+def test_elpv_split_is_the_same_everywhere_and_the_licence_is_shown(
+    mono: CategoryData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = find("mono", "elpv", tmp_path)
+    assert again.fingerprint() == mono.fingerprint()
+    assert again.test_fingerprint() == mono.test_fingerprint()
+    assert "CC BY-NC-SA 4.0" in capsys.readouterr().err
+    assert "CC BY-NC-SA 4.0" in (again.root / "LICENCE.txt").read_text()
+    assert [path.name for path in again.root.parent.iterdir()] == ["mono"]
+    find("mono", "elpv", tmp_path)
+    assert capsys.readouterr().err == ""  # laid out once
+
+
+def test_elpv_without_its_package_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elpv.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(DataError, match="pip install elpv-dataset"):
+        find("mono", "elpv", tmp_path)
+
+
+def test_elpv_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(elpv.shutil, "copyfile", fail)
+    with pytest.raises(OSError, match="disk full"):
+        find("mono", "elpv", tmp_path)
+    assert list((tmp_path / "elpv").iterdir()) == []
