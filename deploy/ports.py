@@ -23,8 +23,20 @@ class Ports:
     metrics: int = 0
 
 
+def host_address(host: str) -> str:
+    """IPv4 address of a host: the server listens on addresses alone.
+
+    Raises:
+        PortError: the name is not known.
+    """
+    try:
+        return socket.gethostbyname(host)
+    except OSError as error:
+        raise PortError(f"host {host} has no IPv4 address ({error.strerror}); give another --host.") from None
+
+
 def claim_ports(host: str, ports: Ports) -> Ports:
-    """Check that the given ports are free on `host` (an IPv4 address or a name) and pick the others.
+    """Check that the given ports are free on `host` (an IPv4 address) and pick the others.
 
     All are held at once and then let go, so the picked ones differ; the server must take them soon.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from deploy.errors import ServerError
 from deploy.installation import Installation, find_installation
 from deploy.model_state import ModelState, model_states
-from deploy.ports import Ports, claim_ports
+from deploy.ports import Ports, claim_ports, host_address
 from deploy.processes import ending_with_parent
 from deploy.repository import find_models
 from deploy.server_log import last_words, load_times_s
@@ -66,6 +66,7 @@ def running_server(
     """
     models = find_models(repository)
     installation = find_installation(triton_env)
+    host = host_address(host)
     ports = claim_ports(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port))
     server = TritonServer(
         installation,

@@ -21,7 +21,7 @@ def server_options(
     Args:
         repository: Folder of model folders.
         models: Names of the models to load.
-        host: IPv4 address or name to listen on.
+        host: IPv4 address to listen on.
         ports: Ports to listen on.
         shm_prefix: How the names of this server's regions in /dev/shm begin.
         timeout_s: Time that a Python model has to start.

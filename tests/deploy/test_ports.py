@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from deploy.errors import PortError
-from deploy.ports import Ports, claim_ports, port_holder
+from deploy.ports import Ports, claim_ports, host_address, port_holder
 
 
 def test_picked_ports_differ_and_can_be_taken() -> None:
@@ -42,6 +42,18 @@ def test_a_free_port_has_no_holder() -> None:
 def test_two_services_cannot_share_a_port() -> None:
     with pytest.raises(PortError, match="port 18123 is given to two services; --grpc-port"):
         claim_ports("127.0.0.1", Ports(http=18123, grpc=18123))
+
+
+def test_a_name_becomes_an_address() -> None:
+    assert host_address("localhost") == "127.0.0.1"
+    assert host_address("0.0.0.0") == "0.0.0.0"
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(
+        PortError, match=r"host no\.such\.host\.invalid has no IPv4 address \(.+\); give another --host"
+    ):
+        host_address("no.such.host.invalid")
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
