@@ -1,0 +1,129 @@
+"""config.pbtxt of every model: the committed ones are what the code writes, all of them are bounded and warmed up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export import model_configs as configs
+
+REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+CHANNELS = (24, 48, 120)
+
+
+def backbone(platform: str = "python", size: int = 128) -> pb.ModelConfig:
+    return configs.backbone_config(
+        configs.teacher_name("tf_efficientnet_lite2", size),
+        inputs=[configs.image_spec(size)],
+        outputs=configs.feature_specs(size, CHANNELS),
+        versions=[2, 3],
+        platform=platform,
+        max_batch_size=8,
+    )
+
+
+def steps(config: pb.ModelConfig) -> list[tuple[str, int]]:
+    return [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step]
+
+
+@pytest.mark.parametrize("config", [configs.distance_fusion_config(), configs.image_decoder_config(256)])
+def test_committed_configurations_are_what_the_code_writes(config: pb.ModelConfig) -> None:
+    assert (REPOSITORY / config.name / "config.pbtxt").read_text() == configs.to_text(config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        backbone(),
+        backbone("onnxruntime"),
+        configs.distance_fusion_config(),
+        configs.image_decoder_config(128),
+    ],
+    ids=lambda config: f"{config.name}-{config.backend}",
+)
+def test_every_step_has_one_instance_a_bounded_queue_and_a_warm_up(config: pb.ModelConfig) -> None:
+    (group,) = config.instance_group
+    assert group.count == 1
+    assert config.HasField("dynamic_batching")
+    assert 0 < config.dynamic_batching.default_queue_policy.max_queue_size <= 128
+    assert config.model_warmup
+    for warm_up in config.model_warmup:
+        assert warm_up.inputs.keys() == {tensor.name for tensor in config.input}
+        assert warm_up.batch_size <= config.max_batch_size
+
+
+def test_text_reads_back_as_the_same_configuration() -> None:
+    config = backbone()
+    text = configs.to_text(config)
+    assert text.startswith("# Written by")
+    assert text_format.Parse(text, pb.ModelConfig()) == config
+
+
+def test_platforms_differ_in_the_backend_alone() -> None:
+    ours, theirs = backbone("python"), backbone("onnxruntime")
+    assert (ours.backend, theirs.backend) == ("python", "onnxruntime")
+    assert theirs.default_model_filename == "model.onnx"
+    for config in (ours, theirs):
+        for field in ("backend", "default_model_filename", "parameters"):
+            config.ClearField(field)
+    assert ours == theirs
+
+
+def test_shapes_of_the_design_at_256() -> None:
+    def shapes(specs: list[configs.TensorSpec]) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return {spec.name: (spec.type, spec.shape) for spec in specs}
+
+    assert configs.image_spec(256) == configs.TensorSpec("image", "UINT8", (256, 256, 3))
+    assert shapes(configs.feature_specs(256, (256, 512, 1024))) == {
+        "teacher_1": ("FP32", (256, 64, 64)),
+        "teacher_2": ("FP32", (512, 32, 32)),
+        "teacher_3": ("FP32", (1024, 16, 16)),
+    }
+    assert shapes(configs.distance_specs(256)) == {
+        "distance_1": ("FP32", (64, 64)),
+        "distance_2": ("FP32", (32, 32)),
+        "distance_3": ("FP32", (16, 16)),
+    }
+    assert shapes(configs.verdict_specs(256)) == {
+        "anomaly_map": ("FP32", (256, 256)),
+        "pred_score": ("FP32", (1,)),
+        "pred_label": ("BOOL", (1,)),
+        "pred_mask": ("BOOL", (256, 256)),
+        "threshold": ("FP32", (1,)),
+        "release_id": ("INT64", (1,)),
+    }
+
+
+def test_models_of_another_image_size_carry_it_in_their_name() -> None:
+    assert configs.teacher_name("wide_resnet50_2", 256) == "teacher_wide_resnet50_2"
+    assert configs.teacher_name("wide_resnet50_2", 128) == "teacher_wide_resnet50_2_128"
+    assert (configs.decoder_name(256), configs.decoder_name(128)) == ("image_decoder", "image_decoder_128")
+
+
+def test_ensemble_pins_its_steps_and_every_tensor_has_a_source() -> None:
+    judging = configs.judging_steps(
+        teacher="teacher_x", teacher_version=2, student="pill_student", student_version=5
+    )
+    ensemble = configs.ensemble_config(
+        "pill_encoded",
+        inputs=[configs.ENCODED_IMAGE],
+        outputs=[*configs.verdict_specs(256), configs.ORIGINAL_SIZE],
+        steps=[configs.decoding_step(256), *judging],
+        parameters={"synthetic": "true"},
+        max_batch_size=8,
+    )
+    assert steps(ensemble) == [
+        ("image_decoder", 1),
+        ("teacher_x", 2),
+        ("pill_student", 5),
+        ("distance_fusion", 1),
+    ]
+    assert ensemble.parameters["synthetic"].string_value == "true"
+    known = {tensor.name for tensor in ensemble.input}
+    for step in ensemble.ensemble_scheduling.step:
+        assert set(step.input_map.values()) <= known, step.model_name
+        known |= set(step.output_map.values())
+    assert {tensor.name for tensor in ensemble.output} <= known
