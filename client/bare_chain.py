@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,26 @@ from client.errors import BenchmarkError
 
 FEATURES = ("teacher_1", "teacher_2", "teacher_3")
 DISTANCES = ("distance_1", "distance_2", "distance_3")
-TRIAL_ROUNDS, TRIAL_REQUESTS = 3, 10
+
+
+class Spinning(StrEnum):
+    """When the threads of a session that have nothing to do spin; it decides much on few cores."""
+
+    ALWAYS = "always"  # ONNX Runtime's default: between runs too, where the other session needs the core
+    NEVER = "never"
+    DURING_RUNS = "during runs"  # what the served backbones do
 
 
 class BareChain:
     """teacher.onnx, then student.onnx, in ONNX Runtime on the CPU."""
 
-    def __init__(self, build: Path, *, threads: int, spinning: bool) -> None:
+    def __init__(self, build: Path, *, threads: int, spinning: Spinning) -> None:
         """Open both graphs.
 
         Args:
             build: folder with the two files, build/<category>.
             threads: of each session.
-            spinning: let idle threads spin, as ONNX Runtime does unless told otherwise.
+            spinning: when idle threads spin.
 
         Raises:
             BenchmarkError: ONNX Runtime or a file is missing.
@@ -38,8 +46,9 @@ class BareChain:
             ) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        self.spinning = spinning
+        spins, stops = spinning != Spinning.NEVER, spinning == Spinning.DURING_RUNS
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
+        options.add_session_config_entry("session.force_spinning_stop", str(int(stops)))
         self._sessions: list[Any] = []
         for name in ("teacher.onnx", "student.onnx"):
             path = build / name
@@ -67,18 +76,3 @@ class BareChain:
             self.run(image)
             latencies.append(1000 * (time.perf_counter() - started))
         return latencies
-
-
-def fastest_chain(build: Path, *, threads: int, images: NDArray[np.uint8]) -> BareChain:
-    """The chain at its best: with spinning threads or without, whichever is faster on this machine.
-
-    Raises:
-        BenchmarkError: see `BareChain`.
-    """
-    chains = [BareChain(build, threads=threads, spinning=spinning) for spinning in (False, True)]
-    trials: list[list[float]] = [[] for _ in chains]
-    for _ in range(TRIAL_ROUNDS):
-        for chain, latencies in zip(chains, trials, strict=True):
-            latencies += chain.latencies_ms(images, requests=TRIAL_REQUESTS)
-    medians = [float(np.median(latencies)) for latencies in trials]
-    return chains[int(np.argmin(medians))]

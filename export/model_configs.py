@@ -13,7 +13,6 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 HEADER = "# Written by `python -m export publish`; changes here are lost.\n"
 QUEUE_SIZE = 64  # requests that may wait at a step; one more is refused
-QUEUE_TIMEOUT_US = 5_000_000  # a request that waited longer is refused
 FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their name
 
 VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
@@ -120,8 +119,9 @@ def backbone_config(
     else:
         config.backend = "onnxruntime"
         config.default_model_filename = "model.onnx"
-        # Spinning threads would take the cores from the other steps.
-        config.parameters["session.intra_op.allow_spinning"].string_value = "0"
+        # As in backends/onnxruntime_model.py: a session's threads spin no longer than its run lasts.
+        config.parameters["session.intra_op.allow_spinning"].string_value = "1"
+        config.parameters["session.force_spinning_stop"].string_value = "1"
     warm_up_sizes = sorted({1, max_batch_size})
     config.model_warmup.extend(_warm_up(f"batch_{size}", inputs, batch_size=size) for size in warm_up_sizes)
     return config
@@ -221,11 +221,9 @@ def _step_config(
     config.input.extend(_input(spec) for spec in inputs)
     config.output.extend(_output(spec) for spec in outputs)
     config.instance_group.append(pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO))
-    policy = config.dynamic_batching.default_queue_policy
-    policy.max_queue_size = QUEUE_SIZE
-    policy.default_timeout_microseconds = QUEUE_TIMEOUT_US
-    policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    policy.allow_timeout_override = True
+    # The bound is a number and no time: 64 requests are done within any sensible deadline, a client that
+    # gives up cancels its own, and a time makes the batcher stall more often (docs/serving.md).
+    config.dynamic_batching.default_queue_policy.max_queue_size = QUEUE_SIZE
     return config
 
 

@@ -159,15 +159,15 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
 def _add_version(
     target: Repository, model: str, graph: Path, manifest: Manifest, same: Callable[[Manifest], bool]
 ) -> int:
-    """The version that holds this graph, added where there is none."""
+    """The version that holds this graph and today's backend, added where there is none."""
+    backend = resources.files("export.backends").joinpath("onnxruntime_model.py").read_text()
     found = target.find_version(model, same)
-    if found is not None:
+    if found is not None and (target.root / model / str(found) / "model.py").read_text() == backend:
         return found
     version = max(target.versions(model), default=0) + 1
     with target.staged(target.root / model / str(version)) as folder:
         shutil.copyfile(graph, folder / "model.onnx")
-        backend = resources.files("export.backends").joinpath("onnxruntime_model.py")
-        (folder / "model.py").write_text(backend.read_text())
+        (folder / "model.py").write_text(backend)
         (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
     return version
 

@@ -24,8 +24,9 @@ class TritonPythonModel:
         self.inputs = [entry["name"] for entry in config["input"]]
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("ASTMFR_INTRA_OP_THREADS", "0"))
-        # Threads that spin after a run would take the cores from the other steps.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads spin between the operators of a run, and stop when it ends: the other steps need the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

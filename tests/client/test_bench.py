@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from client.__main__ import main
-from client.bare_chain import BareChain
+from client.bare_chain import BareChain, Spinning
 from client.bench import ROUNDS, Measured, benchmark_table, machine, read_result, summarise, write_result
 from client.errors import BenchmarkError, ClientError
 from client.perf_analyzer import PerfAnalyzer
@@ -66,13 +66,14 @@ def test_table_sets_the_ensemble_beside_the_bare_chain() -> None:
     text = printed(benchmark_table(make_bench()))
     assert "pill, 128 px, batch 1, A processor, 2 cores" in text
     for name, figures in (
-        ("bare ONNX Runtime chain", "10.00 20.00 30.00 100.00"),
-        ("ensemble over gRPC", "12.00 24.00 36.00 83.33"),
-        ("ensemble, 4 in flight", "8.00 16.00 24.00 125.00"),
+        ("bare ONNX Runtime chain", "never 10.00 20.00 30.00 100.00"),
+        ("bare chain, tuned", "runs 9.00 18.00 27.00 111.11"),
+        ("ensemble over gRPC", "runs 12.00 24.00 36.00 83.33"),
+        ("ensemble, 4 in flight", "runs 8.00 16.00 24.00 125.00"),
     ):
         (row,) = [line for line in text.splitlines() if name in line]
-        assert row.replace("│", "").split()[-4:] == figures.split()
-    assert "p50 1.20, throughput under load 1.25" in text
+        assert row.replace("│", "").split()[-5:] == figures.split()
+    assert "p50 1.20 (tuned 1.33), throughput under load 1.25" in text
 
 
 def test_machine_is_named() -> None:
@@ -100,13 +101,16 @@ def test_the_real_perf_analyzer_measures_the_ensemble(measured: tuple[Result, Pa
     assert (result.concurrency, result.threads) == (CONCURRENCY, 1)
     assert "Perf Analyzer" in result.perf_analyzer
     assert result.bare_chain.requests == ROUNDS * (REQUESTS // ROUNDS)
-    for run in (result.ensemble, result.bare_chain, result.loaded):
+    for run in (result.ensemble, result.bare_chain, result.tuned_chain, result.loaded):
         assert run.requests >= REQUESTS
         assert 0 < run.p50_ms <= run.p90_ms <= run.p99_ms
         assert run.throughput > 0
     assert result.p50_ratio == pytest.approx(result.ensemble.p50_ms / result.bare_chain.p50_ms)
+    assert result.tuned_p50_ratio == pytest.approx(result.ensemble.p50_ms / result.tuned_chain.p50_ms)
     assert result.throughput_ratio == pytest.approx(result.loaded.throughput / result.bare_chain.throughput)
-    assert f"p50 {result.p50_ratio:.2f}, throughput under load {result.throughput_ratio:.2f}" in done.stdout
+    assert result.bare_chain_spinning in (Spinning.ALWAYS, Spinning.NEVER)
+    ratios = f"p50 {result.p50_ratio:.2f} (tuned {result.tuned_p50_ratio:.2f})"
+    assert f"{ratios}, throughput under load {result.throughput_ratio:.2f}" in done.stdout
 
 
 @pytest.mark.triton
@@ -126,7 +130,7 @@ def test_the_bare_chain_runs_the_very_files_that_are_served(edge: Product, graph
 
 @pytest.mark.triton
 def test_the_bare_chain_comes_to_pytorchs_maps(edge: Product) -> None:
-    distances = BareChain(edge.build, threads=1, spinning=False).run(edge.pixels)
+    distances = BareChain(edge.build, threads=1, spinning=Spinning.NEVER).run(edge.pixels)
     found = fuse_distances(distances, edge.checkpoint.calibration)
     np.testing.assert_allclose(found, edge.expected.anomaly_map, rtol=0, atol=1e-3)
 

@@ -48,7 +48,8 @@ def test_every_step_has_one_instance_a_bounded_queue_and_a_warm_up(config: pb.Mo
     (group,) = config.instance_group
     assert group.count == 1
     assert config.HasField("dynamic_batching")
-    assert 0 < config.dynamic_batching.default_queue_policy.max_queue_size <= 128
+    # A size alone: a queue policy with a time makes the server's batcher lose requests' wake-ups.
+    assert config.dynamic_batching.default_queue_policy == pb.ModelQueuePolicy(max_queue_size=64)
     assert config.model_warmup
     for warm_up in config.model_warmup:
         assert warm_up.inputs.keys() == {tensor.name for tensor in config.input}

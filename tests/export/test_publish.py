@@ -170,6 +170,18 @@ def test_versions_are_numbers(
     assert loaded(repository, STUDENT) == [10, 11]
 
 
+def test_another_backend_makes_another_version(tiny_build: Path, repository: Path) -> None:
+    """As after an update of the project: what was published with the old backend stays as it is."""
+    publish(tiny_build / CATEGORY, repository)
+    old_backend = repository / STUDENT / "1" / "model.py"
+    old_backend.write_text("# an earlier one")
+    assert publish(tiny_build / CATEGORY, repository).startswith("Published")
+    assert pinned(repository) == {TEACHER: 1, STUDENT: 2, "distance_fusion": 1}
+    assert loaded(repository, STUDENT) == [1, 2]
+    assert old_backend.read_text() == "# an earlier one"
+    assert publish(tiny_build / CATEGORY, repository).startswith("Up to date")
+
+
 def test_another_platform_changes_configurations_alone(tiny_build: Path, repository: Path) -> None:
     publish(tiny_build / CATEGORY, repository)
     said = publish(tiny_build / CATEGORY, repository, platform="onnxruntime")
