@@ -47,7 +47,8 @@ def _apply(command: Callable[..., None], *options: Callable[..., Any]) -> Callab
 
 def _field(name: str, kind: Any, unit: str) -> Callable[..., Any]:
     """An option for a field of `FitConfig`; unless given, the preset decides."""
-    by_preset = ", ".join(f"{preset}: {getattr(config, name)}" for preset, config in PRESETS.items())
+    values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
+    by_preset = ", ".join(f"{preset}: {value}" for preset, value in values.items() if value is not None)
     option = "--" + name.replace("_", "-")
     return click.option(option, name, type=kind, default=None, help=f"{unit}  [{by_preset}]")
 

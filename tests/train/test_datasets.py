@@ -83,6 +83,15 @@ def test_own_folder_plain_nested_or_unknown(tmp_path: Path) -> None:
         find("gear", str(tmp_path / "many"), tmp_path)
 
 
+def test_rendered_images_stay_synthetic_whichever_way_they_are_given(tmp_path: Path) -> None:
+    root = synthetic.lay_out(
+        tmp_path, category="bolt", image_size=32, n_train=1, n_test_good=1, n_per_defect=1
+    )
+    for folder in (tmp_path, root):
+        found = find("bolt", str(folder), tmp_path)
+        assert (found.dataset, found.synthetic, found.root) == ("synthetic", True, root)
+
+
 def test_a_folder_that_is_none_lists_the_data_sets(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"--data .*none is neither a folder nor a data set; .*mvtec_ad, elpv"

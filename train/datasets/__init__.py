@@ -67,11 +67,16 @@ def _own_folder(folder: Path, category: str) -> CategoryData:
         )
     nested = folder / category
     if nested.is_dir():
-        return read_category(nested, dataset="folder", category=category)
+        return read_category(nested, dataset=_kind_of(nested), category=category)
     categories = sorted(path.parent.parent.name for path in folder.glob("*/train/good"))
     if categories:
         raise DataError(f"Unknown category {category!r} in {folder}; it holds {', '.join(categories)}.")
-    return read_category(folder, dataset="folder", category=category)
+    return read_category(folder, dataset=_kind_of(folder), category=category)
+
+
+def _kind_of(folder: Path) -> str:
+    """Rendered images stay `synthetic` whichever way they are given."""
+    return "synthetic" if (folder / synthetic.MARKER).is_file() else "folder"
 
 
 def _require_known(category: str, known: tuple[str, ...], where: str, otherwise: str = "") -> None:

@@ -1,0 +1,130 @@
+"""The commands of the training stage as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tests.conftest import CATEGORY
+from train.__main__ import main
+from train.checkpoint import load_checkpoint
+from train.data import CategoryData
+
+TINY = (
+    *("--teacher", "test_resnet", "--student", "test_efficientnet", "--random-weights"),
+    *("--image-size", "64", "--batch-size", "4", "--steps", "2"),
+)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def options(
+    tiny_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str | Path, ...]:
+    """Which category, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return ("--category", CATEGORY, "--data", tiny_data.root)
+
+
+def assert_one_sentence(result: Result, sentence: str) -> None:
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_shows_verbs_defaults_and_what_the_presets_say() -> None:
+    assert {"data", "fit", "evaluate"} <= set(run("--help").output.split())
+    said = " ".join(run("fit", "--help").output.split())
+    assert "timm name of the frozen teacher. [paper: wide_resnet50_2, edge: tf_efficientnet_lite2]" in said
+    assert "Optimiser steps, in place of epochs. [edge: 500]" in said
+    assert "[default: runs]" in said
+
+
+def test_data_counts_and_says_that_it_is_synthetic(
+    options: tuple[str | Path, ...], tiny_data: CategoryData
+) -> None:
+    result = run("data", *options)
+    assert result.exit_code == 0
+    assert result.stdout == f"{tiny_data.root}: 16 good images to train on, 11 to test.\n"
+    assert "SYNTHETIC DATA" in result.stderr
+    assert run("data", *options, "--print-test-dir").output == f"{tiny_data.root / 'test'}\n"
+
+
+def test_the_test_images_of_a_plain_folder_are_the_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    result = run("data", "--category", "cup", "--data", tmp_path, "--print-test-dir")
+    assert result.output == f"{tmp_path}\n"
+
+
+def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) -> None:
+    first = run("fit", *options, *TINY, "--seed", "7")
+    assert first.exit_code == 0, first.output
+    assert "SYNTHETIC DATA" in first.stderr
+    checkpoint = Path("runs") / CATEGORY / "checkpoint.safetensors"
+    assert first.stdout.endswith(f"Trained: {checkpoint}\n")
+    config = load_checkpoint(checkpoint).config
+    assert (config.seed, config.steps, config.student) == (7, 2, "test_efficientnet")
+    assert run("fit", *options).stdout == f"Up to date: {checkpoint}\n"  # as it was asked for last
+    evaluated = run("evaluate", *options)
+    assert "Evaluated: image AUROC" in evaluated.stdout
+    assert "Up to date" in run("evaluate", *options).stdout
+    metrics = json.loads((checkpoint.parent / "metrics.json").read_text())
+    assert (metrics["category"], metrics["seed"], metrics["synthetic"]) == (CATEGORY, 7, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("data", "--category", "pil"), "Unknown category 'pil' in MVTec AD or ELPV; known are bottle, "),
+        (("data", "--category", "cup", "--data", "nowhere"), "--data nowhere is neither a folder nor a data set"),
+        (("data", "--category", "cup", "--data", "."), "Category 'cup' has no good images: . holds none of"),
+        (("data", "--category", "pill", "--data", "mvtec_ad"), "unpack your copy of MVTec AD there"),
+    ],
+)  # fmt: skip
+def test_data_that_cannot_be_had_is_told_in_one_sentence(
+    arguments: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_one_sentence(run(*arguments), sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (("--device", "cuda:99"), "--device cuda:99 cannot be used here"),
+        (("--steps", "3", "--epochs", "1"), "steps"),
+        (("--mask-ratio", "1.5"), "mask_ratio"),
+        (("--image-size", "100"), "image_size"),
+    ],
+)
+def test_options_that_cannot_be_are_told_and_leave_nothing(
+    options: tuple[str | Path, ...], tmp_path: Path, asked: tuple[str, ...], sentence: str
+) -> None:
+    assert_one_sentence(run("fit", *options, *TINY[:5], *asked), sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_without_a_checkpoint_says_how_to_make_one(
+    options: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    assert_one_sentence(run("evaluate", *options), "checkpoint.safetensors does not exist; make it with")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"foreign", b"\x10\x00\x00\x00\x00\x00\x00\x00{}"])
+def test_a_foreign_checkpoint_is_told_and_kept(options: tuple[str | Path, ...], content: bytes) -> None:
+    checkpoint = Path("runs") / CATEGORY / "checkpoint.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(content)
+    assert_one_sentence(run("evaluate", *options), str(checkpoint))
+    assert checkpoint.read_bytes() == content
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
