@@ -34,9 +34,7 @@ def onnx(category: str, build_dir: Path, runs_dir: Path, images: Path | None, fo
         click.echo(f"Up to date: {build_dir / category}")
         return
     for parity in result.manifest.parity:
-        click.echo(
-            f"Batch {parity['batch']:.0f}: largest difference from PyTorch {parity['max_difference']:.1e}"
-        )
+        click.echo(f"Batch {parity.batch}: largest difference from PyTorch {parity.max_difference:.1e}")
     click.echo(f"Exported: {build_dir / category}, release {result.manifest.release_id}")
 
 

@@ -7,20 +7,19 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from export.errors import ExportError
 from export.graphs import OPSET, GraphFiles, write_graphs
+from export.manifest import FileRecord, Manifest, read_manifest
 from export.verification import PARITY_BATCHES, verify_graphs
-from train.checkpoint import Checkpoint, Provenance, load_checkpoint, read_release_id, release_id
-from train.config import FitConfig
+from train.checkpoint import Checkpoint, load_checkpoint, read_release_id, release_id
 from train.data import load_images, read_category
 from train.errors import DataError
 from train.files import sha256_of, write_text
@@ -28,36 +27,6 @@ from train.progress import console
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
 FORMAT = "astmfr-build-1"
-
-
-class FileRecord(BaseModel):
-    """A file of a build, by which a later change is noticed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str
-    n_bytes: int
-
-
-class Manifest(BaseModel):
-    """What a build is and what it was made from; stands beside every published model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: str
-    category: str
-    release_id: int
-    teacher_id: int
-    precision: str
-    opset: int
-    teacher_channels: tuple[int, int, int]
-    checkpoint_sha256: str
-    files: dict[str, FileRecord]
-    parity: list[dict[str, float]]
-    parity_images: str
-    config: FitConfig
-    provenance: Provenance
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -108,26 +77,6 @@ def build_category(
     return BuildResult(manifest, built=True)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read a build's manifest and check that its files are the ones that were verified.
-
-    Raises:
-        ExportError: no build, or a file that was changed after export.
-    """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise ExportError(f"{path} does not exist; make it with `python -m export onnx`.")
-    try:
-        manifest = Manifest.model_validate_json(path.read_text())
-    except ValidationError as error:
-        raise ExportError(f"{path} cannot be used ({error.error_count()} faults); export again.") from None
-    for name, record in manifest.files.items():
-        file = folder / name
-        if not file.is_file() or sha256_of(file) != record.sha256:
-            raise ExportError(f"{file} is not the file that was verified; export again.")
-    return manifest
-
-
 def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
     """Which teacher this is: its tensors and the image size; categories that agree share one model."""
     digest = hashlib.sha256(f"{release_id(teacher)} {image_size}".encode()).digest()
@@ -166,7 +115,7 @@ def _build(
             path.name: FileRecord(sha256=sha256_of(path), n_bytes=path.stat().st_size)
             for path in (files.teacher, files.student, calibration_path)
         },
-        parity=[asdict(result) for result in parity],
+        parity=parity,
         parity_images=images_from,
         config=checkpoint.config,
         provenance=checkpoint.provenance,

@@ -20,8 +20,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export import model_configs as configs
-from export.build import Manifest, read_manifest
 from export.errors import PublishError
+from export.manifest import Manifest, read_manifest
 from train.files import write_text
 
 LOADED_VERSIONS = 2  # of a student: the live one and the one before, to roll back to

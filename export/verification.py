@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from onnx import numpy_helper
 
 from export.errors import VerificationError
 from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
+from export.manifest import Parity
 from train.checkpoint import Checkpoint
 from train.model import GenerationBlock, distance_maps
 
@@ -26,21 +26,6 @@ RANDOM_OPERATORS = {
     "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 }  # fmt: skip
 MASKING_OPERATORS = {"Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "NonZero", "ScatterND"}
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far a graph's distance maps are from the checkpoint's.
-
-    Attributes:
-        batch: images a run.
-        max_difference: largest absolute difference over all stages and positions.
-        mean_difference: mean absolute difference.
-    """
-
-    batch: int
-    max_difference: float
-    mean_difference: float
 
 
 def verify_graphs(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:

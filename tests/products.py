@@ -18,7 +18,8 @@ from onnx import numpy_helper
 from client import JudgeClient
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
-from export.build import FileRecord, Manifest, build_category, read_manifest
+from export.build import build_category
+from export.manifest import FileRecord, Manifest, read_manifest
 from export.publish import publish_category
 from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge
 from train.checkpoint import Checkpoint, load_checkpoint

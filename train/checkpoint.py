@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,29 +21,10 @@ from train.config import FitConfig
 from train.errors import CheckpointError
 from train.files import replacing
 from train.model import Student
+from train.provenance import Provenance
 
 FORMAT = "astmfr-1"
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
-
-
-class Provenance(BaseModel):
-    """Where a checkpoint came from; written into its header and into every manifest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    category: str
-    dataset: str
-    data_root: str
-    data_fingerprint: str
-    synthetic: bool
-    n_train: int
-    n_held_out: int
-    n_broken: int
-    weights: dict[str, str]
-    seconds_train: float
-    final_loss: float
-    versions: dict[str, str]
-    created: str
 
 
 @dataclass(frozen=True)

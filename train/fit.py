@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from train.calibration import fit_calibration
-from train.checkpoint import Provenance, read_header, save_checkpoint
+from train.checkpoint import read_header, save_checkpoint
 from train.config import FitConfig, fit_config
 from train.data import CategoryData, load_images, split_good
 from train.errors import CheckpointError, DataError
@@ -27,6 +27,7 @@ from train.evaluate import compute_distances
 from train.features import TeacherFeatures, compute_teacher_features
 from train.model import Student, build_teacher_and_student, distillation_loss, mask_features
 from train.progress import progress_bar
+from train.provenance import Provenance
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 WARM_UP_STEPS = 20  # of the cosine schedule

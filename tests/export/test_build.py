@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from export import build as build_module
-from export.build import BuildResult, Manifest, build_category, read_manifest, teacher_id
+from export.build import BuildResult, build_category, teacher_id
 from export.errors import ExportError, VerificationError
+from export.manifest import Manifest, read_manifest
 from tests.conftest import CATEGORY, FitTiny
 from train.checkpoint import load_checkpoint, read_release_id
 from train.data import CategoryData
@@ -53,7 +54,7 @@ def test_manifest_tells_what_the_build_is_and_came_from(tiny_build: Path, tiny_c
     assert manifest.provenance.synthetic is True
     assert manifest.teacher_channels == tuple(checkpoint.teacher.channels)
     assert manifest.versions["torch"] == torch.__version__.split("+")[0]
-    assert [(entry["batch"], entry["max_difference"] <= 1e-4) for entry in manifest.parity] == [
+    assert [(entry.batch, entry.max_difference <= 1e-4) for entry in manifest.parity] == [
         (1, True),
         (3, True),
         (8, True),

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.build import build_category, read_manifest
+from export.build import build_category
 from export.errors import ExportError, PublishError
+from export.manifest import read_manifest
 from export.publish import Repository, publish_category
 from tests.conftest import CATEGORY, FitTiny
 from tests.products import ROOT

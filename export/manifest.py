@@ -1,0 +1,78 @@
+"""manifest.json: what a build is and what it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from export.errors import ExportError
+from train.config import FitConfig
+from train.files import sha256_of
+from train.provenance import Provenance
+
+
+class FileRecord(BaseModel):
+    """A file of a build, by which a later change is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    n_bytes: int
+
+
+class Parity(BaseModel):
+    """How far the graphs' distance maps are from the checkpoint's.
+
+    Attributes:
+        batch: images a run.
+        max_difference: largest absolute difference over all stages and positions.
+        mean_difference: mean absolute difference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int
+    max_difference: float
+    mean_difference: float
+
+
+class Manifest(BaseModel):
+    """What a build is and what it was made from; stands beside every published model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str
+    category: str
+    release_id: int
+    teacher_id: int
+    precision: str
+    opset: int
+    teacher_channels: tuple[int, int, int]
+    checkpoint_sha256: str
+    files: dict[str, FileRecord]
+    parity: list[Parity]
+    parity_images: str
+    config: FitConfig
+    provenance: Provenance
+    versions: dict[str, str]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a build's manifest and check that its files are the ones that were verified.
+
+    Raises:
+        ExportError: no build, or a file that was changed after export.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist; make it with `python -m export onnx`.")
+    try:
+        manifest = Manifest.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise ExportError(f"{path} cannot be used ({error.error_count()} faults); export again.") from None
+    for name, record in manifest.files.items():
+        file = folder / name
+        if not file.is_file() or sha256_of(file) != record.sha256:
+            raise ExportError(f"{file} is not the file that was verified; export again.")
+    return manifest

@@ -1,0 +1,25 @@
+"""Where a checkpoint came from."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Provenance(BaseModel):
+    """Where a checkpoint came from; written into its header and into every manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    category: str
+    dataset: str
+    data_root: str
+    data_fingerprint: str
+    synthetic: bool
+    n_train: int
+    n_held_out: int
+    n_broken: int
+    weights: dict[str, str]
+    seconds_train: float
+    final_loss: float
+    versions: dict[str, str]
+    created: str
