@@ -18,7 +18,10 @@ RUN  := runs/$(CATEGORY)
 DATA_OPTIONS := --category $(CATEGORY) $(if $(DATA),--data $(DATA))
 FIT_OPTIONS  := $(if $(PRESET),--preset $(PRESET)) $(if $(STEPS),--steps $(STEPS)) \
                 $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(WEIGHTS_DIR),--weights-dir $(WEIGHTS_DIR))
-TEST_IMAGES   = $(or $(IMAGES),$(shell $(PY) -m train data --category $(CATEGORY) $(if $(DATA),--data $(DATA)) --print-test-dir))
+# In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
+FIND_IMAGES   = images="$(IMAGES)"; \
+    [ -n "$$images" ] || images=$$($(PY) -m train data $(DATA_OPTIONS) --print-test-dir) || exit 1
+BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --json $(RUN)/bench.json
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train evaluate export serve predict bench demo report test lint clean
@@ -62,14 +65,14 @@ serve: setup ## Serve everything that is published, until Ctrl-C
 	@$(PY) -m deploy serve
 
 predict: $(VENV)/.installed ## Ask a running server about IMAGES (default: the test set)
-	@$(PY) -m client predict $(TEST_IMAGES) --category $(CATEGORY) --url $(URL) \
+	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) --url $(URL) \
 	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
 
 bench: setup ## Measure with perf_analyzer; starts a server unless URL is given
 ifeq ($(origin URL),command line)
-	@$(PY) -m client bench --category $(CATEGORY) --images $(TEST_IMAGES) --url $(URL) --json $(RUN)/bench.json
+	@$(FIND_IMAGES); $(PY) $(BENCH) --url $(URL)
 else
-	@$(PY) -m deploy run -- $(PY) -m client bench --category $(CATEGORY) --images $(TEST_IMAGES) --json $(RUN)/bench.json
+	@$(FIND_IMAGES); $(PY) -m deploy run -- $(PY) $(BENCH)
 endif
 
 demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report
@@ -83,9 +86,9 @@ demo: setup ## All of it on real images: train, evaluate, export, serve, ask, be
 
 .PHONY: ask-and-measure
 ask-and-measure: # inside `deploy run`, which gives the server's address
-	@$(PY) -m client predict $(TEST_IMAGES) --category $(CATEGORY) \
+	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) \
 	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
-	@$(PY) -m client bench --category $(CATEGORY) --images $(TEST_IMAGES) --json $(RUN)/bench.json
+	@$(FIND_IMAGES); $(PY) $(BENCH)
 
 report: $(VENV)/.installed ## The page and table about what the server said
 	@$(PY) -m client report --predictions $(RUN)/predictions.jsonl --metrics $(RUN)/metrics.json \

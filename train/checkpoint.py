@@ -92,7 +92,7 @@ def read_header(path: Path) -> Header:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file of format {metadata.get('format', 'unknown')!r}; expected {FORMAT!r}, "
-            "written by `python -m train fit`; train again."
+            "written by `python -m train fit`; remove it and train again."
         )
     try:
         return Header(
@@ -101,7 +101,7 @@ def read_header(path: Path) -> Header:
         )
     except (KeyError, ValidationError) as error:
         raise CheckpointError(
-            f"{path} has an unreadable header ({str(error).splitlines()[0]}); train again."
+            f"{path} has an unreadable header ({str(error).splitlines()[0]}); remove it and train again."
         ) from None
 
 
@@ -138,7 +138,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if wrong:
         raise CheckpointError(
             f"{path} does not fit its configuration: {len(wrong)} of {len(expected)} tensors are missing, foreign or "
-            f"of another shape, {wrong[0]} among them; train again."
+            f"of another shape, {wrong[0]} among them; remove it and train again."
         )
     teacher.load_state_dict(_under("teacher.", tensors))
     student.load_state_dict(_under("student.", tensors))
@@ -195,21 +195,23 @@ def _read_metadata(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise CheckpointError(f"Checkpoint {path} does not exist; make it with `python -m train fit`.")
     foreign = CheckpointError(
-        f"{path} is no safetensors file; expected a checkpoint of `python -m train fit`."
+        f"{path} is no safetensors file; expected a checkpoint of `python -m train fit`; move it away."
     )
     size = path.stat().st_size
     with path.open("rb") as file:
         length_bytes = file.read(8)
         if len(length_bytes) < 8:
             raise CheckpointError(
-                f"Checkpoint {path} is truncated ({size} bytes); train again or restore it."
+                f"Checkpoint {path} is truncated ({size} bytes); remove it and train again, or restore it."
             )
         (length,) = struct.unpack("<Q", length_bytes)
         if length > MAX_HEADER_BYTES:
             raise foreign
         text = file.read(length)
     if len(text) < length and text.startswith(b"{"):
-        raise CheckpointError(f"Checkpoint {path} is truncated in its header; train again or restore it.")
+        raise CheckpointError(
+            f"Checkpoint {path} is truncated in its header; remove it and train again, or restore it."
+        )
     try:
         header: dict[str, Any] = json.loads(text)
         metadata: dict[str, str] = header.pop("__metadata__", {})
@@ -219,6 +221,6 @@ def _read_metadata(path: Path) -> dict[str, str]:
     if size != expected:
         fault = "truncated" if size < expected else "longer than its header says"
         raise CheckpointError(
-            f"Checkpoint {path} is {fault} ({size:,} of {expected:,} bytes); train again or restore it."
+            f"Checkpoint {path} is {fault} ({size:,} of {expected:,} bytes); remove it and train again, or restore it."
         )
     return metadata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from PIL import Image
 from model_repository.image_decoder.image_decoding import SUFFIXES, ImageError, read_image, resize_image
 from train.errors import DataError
 from train.progress import console, progress_bar
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,26 @@ def fingerprint(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+def check_category_name(category: str) -> None:
+    """Folders and served models are named after a category, so it must be a name and no path.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not SAFE_NAME.fullmatch(category):
+        raise DataError(
+            f"Category {category!r} is no safe folder name; expected letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit; rename it."
+        )
+
+
 def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
     """List a category's files: MVTec AD's layout, or a plain folder of good images.
 
     Raises:
-        DataError: the folder is missing or holds no good images to train on.
+        DataError: the folder is missing or holds no good images to train on, or the name is no name.
     """
+    check_category_name(category)
     if not root.is_dir():
         raise DataError(
             f"Data folder {root} does not exist; expected {root}/train/good/*.png or a folder of images."

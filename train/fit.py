@@ -22,7 +22,7 @@ from train.calibration import fit_calibration
 from train.checkpoint import read_header, save_checkpoint
 from train.config import FitConfig, fit_config
 from train.data import CategoryData, load_images, split_good
-from train.errors import CheckpointError, DataError
+from train.errors import DataError
 from train.evaluate import compute_distances
 from train.features import TeacherFeatures, compute_teacher_features
 from train.model import Student, build_teacher_and_student, distillation_loss, mask_features
@@ -70,7 +70,8 @@ def fit_category(
         force: train even when the checkpoint is up to date.
 
     Raises:
-        UserError: bad options, images or weights; an existing checkpoint stays as it is.
+        UserError: bad options, images or weights, or an existing checkpoint that is damaged or foreign; it stays
+            as it is.
     """
     checkpoint_path = run_dir / "checkpoint.safetensors"
     config = fit_config(
@@ -92,11 +93,14 @@ def fit_category(
 def is_up_to_date(
     checkpoint_path: Path, *, data: CategoryData, preset: str | None, overrides: Mapping[str, Any]
 ) -> bool:
-    """Whether a checkpoint was trained on these very images with every option that was asked for."""
-    try:
-        header = read_header(checkpoint_path)
-    except CheckpointError:
+    """Whether a checkpoint was trained on these very images with every option that was asked for.
+
+    Raises:
+        CheckpointError: a file that is damaged or foreign; it may be worth more than a new one.
+    """
+    if not checkpoint_path.exists():
         return False
+    header = read_header(checkpoint_path)
     asked = dict(overrides) | ({"preset": preset} if preset else {})
     same_options = all(getattr(header.config, name) == value for name, value in asked.items())
     return same_options and header.provenance.data_fingerprint == data.fingerprint()

@@ -143,7 +143,7 @@ def write_json_list(path: Path) -> None:
 
 
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "tensors cut": (truncate(1_000_000), r"is truncated \(1,000,000 of [\d,]+ bytes\); train again or restore it"),
+    "tensors cut": (truncate(1_000_000), r"is truncated \(1,000,000 of [\d,]+ bytes\); remove it and train again"),
     "one byte cut": (truncate(-1), r"is truncated \([\d,]+ of [\d,]+ bytes\)"),
     "header cut": (truncate(100), "is truncated in its header"),
     "three bytes": (truncate(3), r"is truncated \(3 bytes\)"),

@@ -225,3 +225,10 @@ def test_too_few_images_to_split_are_refused(n_images: int) -> None:
 
 def test_test_image_good_is_not_anomalous() -> None:
     assert not TestImage(path=Path("a.png"), defect="good", mask_path=None).anomalous
+
+
+@pytest.mark.parametrize("category", ["../pill", "a/b", "", ".hidden", "two words"])
+def test_a_category_is_a_name_and_no_path(category: str, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"is no safe folder name; expected letters.*rename it"):
+        read_category(tmp_path, dataset="folder", category=category)

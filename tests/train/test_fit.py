@@ -17,7 +17,7 @@ from train import features
 from train.backbones import random_weights
 from train.checkpoint import load_checkpoint, read_header, read_release_id
 from train.data import CategoryData, read_category
-from train.errors import ConfigError, DataError
+from train.errors import CheckpointError, ConfigError, DataError
 from train.fit import FitResult, batch_indices, fit_category, learning_rate_factor
 
 
@@ -115,6 +115,17 @@ def test_nothing_is_done_twice(own_data: CategoryData, tmp_path: Path) -> None:
     assert not run(own_data, run_dir, steps=2).trained
     assert not run(own_data, run_dir).trained
     assert first.checkpoint_path.stat().st_mtime_ns == written
+
+
+def test_a_checkpoint_that_cannot_be_read_is_kept_unless_forced(
+    own_data: CategoryData, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    checkpoint.write_bytes(b"somebody's work")
+    with pytest.raises(CheckpointError, match="is no safetensors file"):
+        run(own_data, tmp_path, preset="edge", **TINY_OPTIONS)
+    assert checkpoint.read_bytes() == b"somebody's work"
+    assert run(own_data, tmp_path, preset="edge", force=True, **TINY_OPTIONS).trained
 
 
 def test_a_changed_option_or_image_or_force_trains_again(own_data: CategoryData, tmp_path: Path) -> None:

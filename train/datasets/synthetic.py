@@ -6,13 +6,13 @@ Laid out in MVTec AD's way, in seconds. `synthetic.json` beside the images says 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
+from train.data import check_category_name
 from train.datasets.defects import DAMAGES, render
 from train.datasets.designs import design_part, generator
 from train.errors import DataError
@@ -21,7 +21,6 @@ VERSION = 1  # raise it whenever the same settings would give other pixels
 MARKER = "synthetic.json"
 SMALLEST_IMAGE = 32
 DEFECTS: tuple[str, ...] = tuple(DAMAGES)
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def lay_out(
@@ -88,11 +87,7 @@ def lay_out(
 
 
 def _check(category: str, image_size: int) -> None:
-    if not _SAFE_NAME.fullmatch(category):
-        raise DataError(
-            f"Category {category!r} is no safe folder name; expected letters, digits, '.', '_' or '-', "
-            "starting with a letter or digit; rename it."
-        )
+    check_category_name(category)
     if image_size < SMALLEST_IMAGE:
         raise DataError(
             f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
