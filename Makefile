@@ -91,8 +91,9 @@ ask-and-measure: # inside `deploy run`, which gives the server's address
 	@$(FIND_IMAGES); $(PY) $(BENCH)
 
 report: $(VENV)/.installed ## The page and table about what the server said
-	@$(PY) -m client report --predictions $(RUN)/predictions.jsonl --metrics $(RUN)/metrics.json \
-	    --bench $(RUN)/bench.json --output $(RUN)/served.html
+	@$(PY) -m client report --predictions $(RUN)/predictions.jsonl --output $(RUN)/served.html \
+	    $(if $(wildcard $(RUN)/metrics.json),--metrics $(RUN)/metrics.json) \
+	    $(if $(wildcard $(RUN)/bench.json),--bench $(RUN)/bench.json)
 
 test: setup ## All tests, those against the real server included
 	@$(PY) -m pytest
