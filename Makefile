@@ -86,7 +86,7 @@ demo: setup ## All of it on real images: train, evaluate, export, serve, ask, be
 
 .PHONY: ask-and-measure
 ask-and-measure: # inside `deploy run`, which gives the server's address
-	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) \
+	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) --skip-broken \
 	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
 	@$(FIND_IMAGES); $(PY) $(BENCH)
 

@@ -35,6 +35,7 @@ def main() -> None:
 @click.option("--threshold", type=float, help="Image threshold in place of the release's own.")
 @click.option("--jsonl", type=PATH, help="Write every answer there, one JSON object a line.")
 @click.option("--overlays", type=PATH, help="Write a picture of every answer into this folder.")
+@click.option("--skip-broken", is_flag=True, help="Exit with 0 although images are broken.")
 def predict(
     paths: tuple[Path, ...],
     category: str,
@@ -44,10 +45,10 @@ def predict(
     threshold: float | None,
     jsonl: Path | None,
     overlays: Path | None,
+    skip_broken: bool,
 ) -> None:
     """Judge image files and folders; broken images are named, and the exit code is then 1."""
     from client.console import output
-    from client.errors import ImageFileError
     from client.images import find_images
     from client.inference import JudgeClient
     from client.predictions import predict_images, predictions_table, write_jsonl
@@ -65,10 +66,12 @@ def predict(
         )
     if jsonl:
         write_jsonl(predictions, jsonl)
+    for sentence in broken:
+        click.echo(f"{'Skipped' if skip_broken else 'Error'}: {sentence}", err=True)
     if broken:
-        for sentence in broken[:-1]:
-            click.echo(f"Error: {sentence}", err=True)
-        raise ImageFileError(broken[-1])
+        click.echo(f"{len(broken)} of {len(images)} images are broken.", err=True)
+    if broken and not skip_broken:
+        raise SystemExit(1)
 
 
 @main.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from client.bare_chain import BareChain, Spinning
 from client.console import console
-from client.errors import ClientError
+from client.errors import ClientError, ImageFileError
 from client.files import write_text
 from client.images import find_images, load_image
 from client.inference import JudgeClient
@@ -98,17 +99,34 @@ def benchmark_category(
     with JudgeClient(url, category=category, timeout_s=timeout_s) as judge:
         size = judge.image_size
     n_sent = min(len(files), MAX_IMAGES)
-    spread = [files[index * len(files) // n_sent] for index in range(n_sent)]
+    spread = [files[index * len(files) // n_sent].path for index in range(n_sent)]
     return run_benchmark(
         category=category,
         url=url,
-        images=np.stack([resize_image(load_image(file.path), size) for file in spread]),
+        images=load_pixels(spread, image_size=size),
         build=build,
         requests=requests,
         concurrency=concurrency,
         threads=threads or len(os.sched_getaffinity(0)),
         perf_analyzer=binary,
     )
+
+
+def load_pixels(paths: Sequence[Path], *, image_size: int) -> NDArray[np.uint8]:
+    """Resized images [N, S, S, 3] of those files that can be read.
+
+    Raises:
+        ImageFileError: none can.
+    """
+    pixels, faults = [], []
+    for path in paths:
+        try:
+            pixels.append(resize_image(load_image(path), image_size))
+        except ImageFileError as error:
+            faults.append(error)
+    if not pixels:
+        raise faults[0]
+    return np.stack(pixels)
 
 
 def run_benchmark(

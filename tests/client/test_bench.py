@@ -15,12 +15,21 @@ from tritonclient.grpc import model_config_pb2
 
 from client.__main__ import main
 from client.bare_chain import BareChain, Spinning
-from client.bench import ROUNDS, Measured, benchmark_table, machine, read_result, summarise, write_result
-from client.errors import BenchmarkError, ClientError
+from client.bench import (
+    ROUNDS,
+    Measured,
+    benchmark_table,
+    load_pixels,
+    machine,
+    read_result,
+    summarise,
+    write_result,
+)
+from client.errors import BenchmarkError, ClientError, ImageFileError
 from client.perf_analyzer import PerfAnalyzer
 from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import fuse_distances
-from tests.client.samples import make_bench, printed
+from tests.client.samples import make_bench, printed, save_image
 from tests.products import ROOT, Product
 
 pytest_plugins = ["tests.serving"]
@@ -74,6 +83,14 @@ def test_table_sets_the_ensemble_beside_the_bare_chain() -> None:
         (row,) = [line for line in text.splitlines() if name in line]
         assert row.replace("│", "").split()[-5:] == figures.split()
     assert "p50 1.20 (tuned 1.33), throughput under load 1.25" in text
+
+
+def test_broken_images_are_left_out_of_the_benchmark(tmp_path: Path) -> None:
+    image, broken = save_image(tmp_path / "a.png"), tmp_path / "b.png"
+    broken.write_bytes(b"no image")
+    assert load_pixels([broken, image], image_size=32).shape == (1, 32, 32, 3)
+    with pytest.raises(ImageFileError, match=r"b\.png is not an image"):
+        load_pixels([broken], image_size=32)
 
 
 def test_machine_is_named() -> None:

@@ -103,10 +103,16 @@ def test_a_broken_image_is_named_and_the_good_ones_are_judged(predict: Predict, 
     first.write_bytes(first.read_bytes()[:500])
     second.write_bytes(b"no image")
     jsonl = images.parent / "predictions.jsonl"
-    done = predict(images / "good", "--jsonl", jsonl)
-    assert done.exit_code == 1
-    sentences = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
-    assert [sentence.split(" is ")[0] for sentence in sentences] == [f"Error: {first}", f"Error: {second}"]
+    n_images = len(list((images / "good").iterdir()))
+    for options, exit_code, word in (((), 1, "Error"), (("--skip-broken",), 0, "Skipped")):
+        done = predict(images / "good", "--jsonl", jsonl, *options)
+        assert done.exit_code == exit_code
+        sentences = [line for line in done.stderr.splitlines() if line.startswith(f"{word}: ")]
+        assert [sentence.split(" is ")[0] for sentence in sentences] == [
+            f"{word}: {first}",
+            f"{word}: {second}",
+        ]
+        assert f"2 of {n_images} images are broken." in done.stderr
     judged = {Path(entry.image) for entry in read_jsonl(jsonl)}
     assert judged == set((images / "good").iterdir()) - {first, second}
     assert f"{len(judged)} judged: " in done.stdout
