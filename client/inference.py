@@ -44,7 +44,12 @@ class Verdict:
 
 
 class JudgeClient:
-    """A connection to a server for one category; use it as a context manager."""
+    """A connection to a server for one category; use it as a context manager.
+
+    Attributes:
+        image_size: side of the square image that the category's networks see, pixels.
+        synthetic: the category was trained on rendered images; whatever is shown of it has to say so.
+    """
 
     def __init__(self, url: str, *, category: str, timeout_s: float) -> None:
         """Connect and look the category up.
@@ -62,7 +67,7 @@ class JudgeClient:
         self.timeout_s = timeout_s
         self._client = grpcclient.InferenceServerClient(url)
         try:
-            self.image_size = self._find_image_size()
+            self.image_size, self.synthetic = self._look_up()
         except ServerError:
             self.close()
             raise
@@ -128,24 +133,25 @@ class JudgeClient:
             latency_ms=latency_ms,
         )
 
-    def _find_image_size(self) -> int:
-        """The side of the image that the category's ensemble takes."""
+    def _look_up(self) -> tuple[int, bool]:
+        """The side of the image that the ensemble takes, and whether it was trained on rendered images."""
         try:
             ready = self._client.is_model_ready(self.category, client_timeout=self.timeout_s)
             if not ready:
                 raise ServerError(self._not_published())
-            metadata: Any = self._client.get_model_metadata(self.category, client_timeout=self.timeout_s)
+            answer: Any = self._client.get_model_config(self.category, client_timeout=self.timeout_s)
         except InferenceServerException as error:
             raise self._server_error(error) from None
-        shapes = {tensor.name: list(tensor.shape) for tensor in metadata.inputs}
-        outputs = {tensor.name for tensor in metadata.outputs}
+        config = answer.config
+        shapes = {tensor.name: list(tensor.dims) for tensor in config.input}
+        outputs = {tensor.name for tensor in config.output}
         if "image" not in shapes or not set(OUTPUTS) <= outputs:
             raise ServerError(
                 f"Model {self.category!r} at {self.url} takes {', '.join(sorted(shapes))} and gives "
                 f"{', '.join(sorted(outputs))}; expected an ensemble published by `python -m export publish`, "
                 "which takes image and gives a verdict."
             )
-        return int(shapes["image"][1])
+        return int(shapes["image"][0]), config.parameters["synthetic"].string_value == "true"
 
     def _not_published(self) -> str:
         index = self._client.get_model_repository_index(client_timeout=self.timeout_s)

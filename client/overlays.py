@@ -18,12 +18,13 @@ COLOUR_STOPS = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9],
 GOOD_COLOUR, ANOMALOUS_COLOUR, CONTOUR_COLOUR = (42, 127, 98), (200, 60, 50), (0, 255, 255)
 
 
-def draw_overlay(image: Image.Image, verdict: Verdict) -> Image.Image:
+def draw_overlay(image: Image.Image, verdict: Verdict, *, synthetic: bool = False) -> Image.Image:
     """The image beside itself under its anomaly map, the threshold's contour drawn in cyan.
 
     Args:
         image: RGB, any size; shown in the square that the server sees.
         verdict: its verdict.
+        synthetic: say that the judge was trained on rendered images.
 
     Returns:
         RGB, [CAPTION + PANEL, 2 * PANEL].
@@ -40,6 +41,7 @@ def draw_overlay(image: Image.Image, verdict: Verdict) -> Image.Image:
     caption = (
         f"{'ANOMALOUS' if verdict.anomalous else 'good'}   score {verdict.score:.3f}   "
         f"threshold {verdict.threshold:.3f}   release {verdict.release_id}"
+        f"{'   SYNTHETIC DATA' if synthetic else ''}"
     )
     ImageDraw.Draw(picture).text((8, 7), caption, fill="white", font=ImageFont.load_default(size=14))
     return picture

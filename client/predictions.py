@@ -30,6 +30,7 @@ class Prediction:
         defect: what the image really is (`good`, or a defect kind), where its folder tells.
         score, threshold, anomalous, release_id: the verdict.
         latency_ms: of the call, milliseconds.
+        synthetic: the judge was trained on rendered images.
         overlay: the picture that was drawn, if any.
     """
 
@@ -41,6 +42,7 @@ class Prediction:
     anomalous: bool
     release_id: int
     latency_ms: float
+    synthetic: bool
     overlay: str | None
 
 
@@ -75,8 +77,8 @@ def predict_images(
         except ImageFileError as error:
             broken.append(error.message)
             continue
-        overlay = _write_overlay(image, verdict, overlays_dir) if overlays_dir else None
-        predictions.append(_prediction(image, judge.category, verdict, overlay))
+        overlay = _write_overlay(judge, image, verdict, overlays_dir) if overlays_dir else None
+        predictions.append(_prediction(judge, image, verdict, overlay))
     return predictions, broken
 
 
@@ -107,10 +109,11 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
     """A table of the predictions, most anomalous first; a long list is cut."""
     ordered = sorted(predictions, key=lambda entry: -entry.score)
     shown = ordered[:TABLE_ROWS]
-    title = (
-        f"{len(shown)} of {len(ordered)} images, most anomalous first" if len(shown) < len(ordered) else None
+    title = f"{len(shown)} of {len(ordered)} images, most anomalous first"
+    caption = (
+        "SYNTHETIC DATA: trained on rendered images" if any(entry.synthetic for entry in shown) else None
     )
-    table = Table(title=title)
+    table = Table(title=title if len(shown) < len(ordered) else None, caption=caption)
     for heading in ("image", "verdict", "score", "threshold", "release"):
         table.add_column(heading, justify="right" if heading in ("score", "threshold") else "left")
     for entry in shown:
@@ -135,24 +138,25 @@ def _ask_encoded(judge: JudgeClient, path: Path, threshold: float | None) -> Ver
     return judge.predict_encoded(path.read_bytes(), threshold=threshold)
 
 
-def _write_overlay(image: ImageFile, verdict: Verdict, overlays_dir: Path) -> str:
+def _write_overlay(judge: JudgeClient, image: ImageFile, verdict: Verdict, overlays_dir: Path) -> str:
     name = image.name if image.name.suffix == ".png" else image.name.with_name(f"{image.name.name}.png")
     path = overlays_dir / name
-    picture = draw_overlay(load_image(image.path), verdict)
+    picture = draw_overlay(load_image(image.path), verdict, synthetic=judge.synthetic)
     replace_file(path, lambda temporary: picture.save(temporary, format="PNG"))
     return str(path)
 
 
-def _prediction(image: ImageFile, category: str, verdict: Verdict, overlay: str | None) -> Prediction:
+def _prediction(judge: JudgeClient, image: ImageFile, verdict: Verdict, overlay: str | None) -> Prediction:
     return Prediction(
         image=str(image.path),
-        category=category,
+        category=judge.category,
         defect=image.defect,
         score=verdict.score,
         threshold=verdict.threshold,
         anomalous=verdict.anomalous,
         release_id=verdict.release_id,
         latency_ms=round(verdict.latency_ms, 3),
+        synthetic=judge.synthetic,
         overlay=overlay,
     )
 

@@ -25,7 +25,10 @@ PICTURES = 8  # of each kind
 
 @dataclass(frozen=True)
 class ServedMeasures:
-    """Measures over the server's answers; None where a class of images is missing."""
+    """Measures over the server's answers; None where a class of images is missing.
+
+    `synthetic` tells that the judge was trained on rendered images.
+    """
 
     n_images: int
     n_good: int
@@ -34,6 +37,7 @@ class ServedMeasures:
     false_reject_rate: float | None
     escape_rate: float | None
     release_ids: list[int]
+    synthetic: bool
 
 
 def measure(predictions: Sequence[Prediction]) -> ServedMeasures:
@@ -56,6 +60,7 @@ def measure(predictions: Sequence[Prediction]) -> ServedMeasures:
         false_reject_rate=float(rejected[~defective].mean()) if (~defective).any() else None,
         escape_rate=float((~rejected[defective]).mean()) if defective.any() else None,
         release_ids=sorted({entry.release_id for entry in predictions}),
+        synthetic=any(entry.synthetic for entry in predictions),
     )
 
 
@@ -137,12 +142,11 @@ def summary_table(
     table.add_row(
         "images judged", f"{measures.n_images} ({measures.n_good} good, {measures.n_anomalous} defective)"
     )
+    if measures.synthetic:
+        table.add_row(
+            "[yellow]data[/yellow]", "[yellow]SYNTHETIC: figures say nothing about a real product[/yellow]"
+        )
     if metrics is not None:
-        if metrics["synthetic"]:
-            table.add_row(
-                "[yellow]data[/yellow]",
-                "[yellow]SYNTHETIC: figures say nothing about a real product[/yellow]",
-            )
         table.add_row(
             "trained on",
             f"{metrics['n_train']} good images in {metrics['seconds_train']:.0f} s, preset {metrics['preset']}",

@@ -37,6 +37,7 @@ def make_prediction(
     score: float = 0.5,
     anomalous: bool = False,
     release_id: int = RELEASE,
+    synthetic: bool = False,
     overlay: str | None = None,
 ) -> Prediction:
     return Prediction(
@@ -48,6 +49,7 @@ def make_prediction(
         anomalous=anomalous,
         release_id=release_id,
         latency_ms=2.5,
+        synthetic=synthetic,
         overlay=overlay,
     )
 
@@ -79,7 +81,6 @@ def make_bench() -> BenchResult:
 def make_metrics(**changes: Any) -> dict[str, Any]:
     """The part of metrics.json that the client reads."""
     metrics = {
-        "synthetic": False,
         "n_train": 85,
         "seconds_train": 61.0,
         "preset": "edge",

@@ -187,9 +187,13 @@ def test_a_missing_server_ends_with_one_sentence(tmp_path: Path) -> None:
 def test_report_writes_the_page_and_prints_the_figures(tmp_path: Path) -> None:
     predictions, page = tmp_path / "predictions.jsonl", tmp_path / "out" / "served.html"
     write_jsonl(
-        [make_prediction(), make_prediction("b.png", defect="dent", score=2, anomalous=True)], predictions
+        [
+            make_prediction(synthetic=True),
+            make_prediction("b.png", defect="dent", score=2, anomalous=True, synthetic=True),
+        ],
+        predictions,
     )
-    metrics = {"synthetic": True, "n_train": 8, "seconds_train": 1.0, "preset": "edge", "image_auroc": 1.0}
+    metrics = {"n_train": 8, "seconds_train": 1.0, "preset": "edge", "image_auroc": 1.0}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     arguments = ["--predictions", predictions, "--metrics", tmp_path / "metrics.json", "--output", page]
     done = CliRunner().invoke(main, ["report", *map(str, arguments)])

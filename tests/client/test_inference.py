@@ -57,6 +57,7 @@ def test_no_server_there(url: str) -> None:
 
 def test_the_category_is_looked_up_on_connecting(judge: JudgeClient, edge: Product) -> None:
     assert judge.image_size == edge.checkpoint.config.image_size
+    assert judge.synthetic  # as the ensemble's parameters say
 
 
 def test_a_category_that_is_not_served(server: TritonServer, edge: Product) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from client.errors import ClientError
 from client.images import find_images
 from client.inference import JudgeClient, Verdict
+from client.overlays import draw_overlay
 from client.predictions import (
     TABLE_ROWS,
     Prediction,
@@ -28,6 +29,7 @@ class BrightnessJudge:
     """Stands in for a server: the brighter an image, the more anomalous."""
 
     category: str = "pill"
+    synthetic: bool = False
     encoded: list[bytes] = field(default_factory=list)
 
     def predict(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
@@ -79,6 +81,7 @@ def test_predictions_tell_what_was_asked_and_answered(images: Path) -> None:
             anomalous=score > 0.5,
             release_id=RELEASE,
             latency_ms=1.5,
+            synthetic=False,
             overlay=None,
         )
         for defect, score in (("crack", 1.0), ("good", 0.0))
@@ -178,3 +181,14 @@ def test_a_row_of_the_table() -> None:
 @pytest.mark.parametrize("path", ["good/part[red].png", "lot[/a].png"])
 def test_a_path_is_no_markup(path: str) -> None:
     assert f" {path} " in printed(predictions_table([make_prediction(path)]))
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_judge_of_rendered_images_is_said_to_be_one(tmp_path: Path, synthetic: bool) -> None:
+    image, overlays = save_image(tmp_path / "a.png"), tmp_path / "overlays"
+    predictions, _ = predict([image], judge=BrightnessJudge(synthetic=synthetic), overlays_dir=overlays)
+    assert [entry.synthetic for entry in predictions] == [synthetic]
+    assert ("SYNTHETIC DATA" in printed(predictions_table(predictions))) == synthetic
+    written = np.asarray(Image.open(overlays / "a.png"))
+    plain = np.asarray(draw_overlay(Image.open(image), BrightnessJudge().predict(Image.open(image))))
+    assert (written != plain).any() == synthetic  # the caption
