@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,50 @@ def test_mvtec_ad_has_its_fifteen_categories() -> None:
     assert list(MVTEC_AD_CATEGORIES) == sorted(MVTEC_AD_CATEGORIES)
 
 
+@pytest.fixture
+def pill(tmp_path: Path) -> Path:
+    """A category of MVTec AD with one image of each kind."""
+    root = tmp_path / "mvtec_ad/pill"
+    for folder in ("train/good", "test/good", "test/crack"):
+        write_good(root / folder)
+    write_good(root / "ground_truth/crack").joinpath("a.png").rename(root / "ground_truth/crack/a_mask.png")
+    return root
+
+
 @pytest.mark.parametrize("data", ["auto", "mvtec_ad"])
-def test_the_users_mvtec_ad_comes_first(data: str, tmp_path: Path) -> None:
-    write_good(tmp_path / "mvtec_ad/pill/train/good")
+def test_the_users_mvtec_ad_comes_first(data: str, tmp_path: Path, pill: Path) -> None:
     found = find("pill", data, tmp_path)
-    assert (found.dataset, found.category, found.root) == ("mvtec_ad", "pill", tmp_path / "mvtec_ad/pill")
+    assert (found.dataset, found.category, found.root) == ("mvtec_ad", "pill", pill)
+    assert [(image.defect, image.mask_path is not None) for image in found.test] == [
+        ("crack", True),
+        ("good", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "fault"),
+    [
+        ("test/good", "test/ holds crack, not good and defective images"),
+        ("test/crack", "test/ holds good, not good and defective images"),
+        ("test", "test/ holds nothing, not good and defective images"),
+        ("ground_truth", "1 test images have no mask in ground_truth/, crack/a.png among them"),
+    ],
+)
+def test_an_incomplete_mvtec_ad_is_refused(pill: Path, tmp_path: Path, missing: str, fault: str) -> None:
+    shutil.rmtree(pill / missing)
+    with pytest.raises(DataError) as caught:
+        find("pill", "auto", tmp_path)
+    assert fault in caught.value.message
+    assert "unpack it again, or give it as a folder of your own with --data" in caught.value.message
+
+
+def test_mvtec_ad_without_good_images_to_train_on_is_refused(pill: Path, tmp_path: Path) -> None:
+    shutil.rmtree(pill / "train")
+    with pytest.raises(DataError, match="has no good images"):
+        find("pill", "auto", tmp_path)
+    write_good(pill)
+    with pytest.raises(DataError, match="train/good is missing"):
+        find("pill", "auto", tmp_path)
 
 
 def test_mvtec_ad_that_is_not_there_says_where_it_belongs(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
                 f"{root} does not exist; unpack your copy of MVTec AD there, or use --data synthetic "
                 "(its licence does not allow us to ship it)."
             )
-        return read_category(root, dataset=data, category=category)
+        found = read_category(root, dataset=data, category=category)
+        _require_complete(found)
+        return found
     if data == "elpv":
         _require_known(category, elpv.CATEGORIES, "ELPV")
         root = elpv.lay_out(data_dir / "elpv", category=category)
@@ -58,6 +60,29 @@ def _dataset_of(category: str, data_dir: Path) -> str:
         category, known, "MVTec AD or ELPV", "--data synthetic takes any name, --data FOLDER your images"
     )
     return "synthetic"
+
+
+def _require_complete(found: CategoryData) -> None:
+    """A copy of MVTec AD that was unpacked in part would be measured wrongly, and nobody would know."""
+    fault = _missing_part(found)
+    if fault:
+        raise DataError(
+            f"{found.root} is no complete category of MVTec AD: {fault}; unpack it again, or give it as a folder "
+            f"of your own with --data {found.root.parent}."
+        )
+
+
+def _missing_part(found: CategoryData) -> str | None:
+    if found.train_good[0].parent != found.root / "train" / "good":
+        return "train/good is missing"
+    kinds = sorted({image.defect for image in found.test})
+    if "good" not in kinds or kinds == ["good"]:
+        return f"test/ holds {', '.join(kinds) or 'nothing'}, not good and defective images"
+    bare = [image.path for image in found.test if image.anomalous and image.mask_path is None]
+    if bare:
+        first = f"{bare[0].parent.name}/{bare[0].name}"
+        return f"{len(bare)} test images have no mask in ground_truth/, {first} among them"
+    return None
 
 
 def _own_folder(folder: Path, category: str) -> CategoryData:
