@@ -77,7 +77,7 @@ endif
 
 demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report
 	@$(MAKE) --no-print-directory export
-	@$(PY) -m deploy run -- $(MAKE) --no-print-directory ask-and-measure
+	@$(PY) -m deploy run -- make --no-print-directory ask-and-measure # no $$(MAKE): make -n would start a server
 	@$(MAKE) --no-print-directory report
 	@echo; echo "Next:"; \
 	echo "  make export CATEGORY=pill             the same for a product of MVTec AD, or a synthetic one"; \
