@@ -75,9 +75,10 @@ else
 	@$(FIND_IMAGES); $(PY) -m deploy run -- $(PY) $(BENCH)
 endif
 
+# Plain `make` inside `deploy run`: lines with the variable are run by `make -n` too, and would start a server.
 demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report
 	@$(MAKE) --no-print-directory export
-	@$(PY) -m deploy run -- make --no-print-directory ask-and-measure # no $$(MAKE): make -n would start a server
+	@$(PY) -m deploy run -- make --no-print-directory ask-and-measure
 	@$(MAKE) --no-print-directory report
 	@echo; echo "Next:"; \
 	echo "  make export CATEGORY=pill             the same for a product of MVTec AD, or a synthetic one"; \
