@@ -15,9 +15,9 @@ PY   := $(VENV)/bin/python
 RUN  := runs/$(CATEGORY)
 
 # Only what was asked for is passed on; the rest is the checkpoint's or the preset's.
-DATA_OPTIONS := --category $(CATEGORY) $(if $(DATA),--data $(DATA))
+DATA_OPTIONS := --category $(CATEGORY) $(if $(DATA),--data "$(DATA)")
 FIT_OPTIONS  := $(if $(PRESET),--preset $(PRESET)) $(if $(STEPS),--steps $(STEPS)) \
-                $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(WEIGHTS_DIR),--weights-dir $(WEIGHTS_DIR))
+                $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
 # In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
 FIND_IMAGES   = images="$(IMAGES)"; \
     [ -n "$$images" ] || images=$$($(PY) -m train data $(DATA_OPTIONS) --print-test-dir) || exit 1
