@@ -99,7 +99,8 @@ def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
         return FitConfig(**{**values, **overrides})
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}, found {fault['input']!r}"
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}, "
+            f"found {fault['input']!r}"
             for fault in error.errors()
         )
         raise ConfigError(f"The options of this run cannot be used: {faults}.") from None

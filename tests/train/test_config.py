@@ -66,7 +66,9 @@ def test_all_faults_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("overrides", [{"epochs": 1, "steps": 1}, {"epochs": None, "steps": None}])
 def test_epochs_and_steps_are_one_choice(overrides: dict[str, int | None]) -> None:
-    with pytest.raises(ConfigError, match="used: steps: give either epochs or steps, not both and not neither"):
+    with pytest.raises(
+        ConfigError, match="used: steps: give either epochs or steps, not both and not neither"
+    ):
         fit_config("edge", overrides)
 
 
