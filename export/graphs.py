@@ -42,10 +42,10 @@ class TeacherGraph(nn.Module):
 class StudentGraph(nn.Module):
     """`image` and the teacher's features to distance maps [B, h_n, w_n] float32 and `release_id` [B, 1] int64."""
 
-    def __init__(self, *, student: Student, alpha: float, release_id: int) -> None:
+    def __init__(self, *, student: Student, scale: float, release_id: int) -> None:
         super().__init__()
         self.student = student
-        self.alpha = alpha
+        self.scale = scale
         # Not named release_id: a buffer with the name of an output makes the exporter write an invalid graph.
         self.register_buffer("release", torch.tensor([[release_id]], dtype=torch.int64))
         self.release: Tensor
@@ -54,7 +54,7 @@ class StudentGraph(nn.Module):
         self, image: Tensor, teacher_1: Tensor, teacher_2: Tensor, teacher_3: Tensor
     ) -> tuple[Tensor, ...]:
         """Distance maps at stages 1 to 3, and the release that made them."""
-        distances = distance_maps(self.student(image), (teacher_1, teacher_2, teacher_3), alpha=self.alpha)
+        distances = distance_maps(self.student(image), (teacher_1, teacher_2, teacher_3), scale=self.scale)
         return *distances, self.release.expand(image.shape[0], 1)
 
 
@@ -72,7 +72,7 @@ def write_graphs(checkpoint: Checkpoint, files: GraphFiles) -> None:
     image = torch.zeros(SAMPLE_BATCH, size, size, 3, dtype=torch.uint8)
     teacher = TeacherGraph(teacher=checkpoint.teacher).eval()
     student = StudentGraph(
-        student=checkpoint.student, alpha=checkpoint.config.alpha, release_id=checkpoint.release_id
+        student=checkpoint.student, scale=checkpoint.config.distance_scale, release_id=checkpoint.release_id
     ).eval()
     with torch.inference_mode():
         features = teacher(image)

@@ -121,7 +121,7 @@ def reference_verdict(checkpoint: Checkpoint, pixels: NDArray[np.uint8]) -> Verd
         checkpoint.teacher,
         checkpoint.student,
         pixels,
-        alpha=checkpoint.config.alpha,
+        scale=checkpoint.config.distance_scale,
         device=CPU,
         what="Reference",
     )

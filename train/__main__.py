@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from train.config import PRESETS
+from train.config import PRESETS, FitConfig
 
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
@@ -45,12 +45,48 @@ def _apply(command: Callable[..., None], *options: Callable[..., Any]) -> Callab
     return command
 
 
-def _field(name: str, kind: Any, unit: str) -> Callable[..., Any]:
-    """An option for a field of `FitConfig`; unless given, the preset decides."""
+def _config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One option for each field of `FitConfig`; unless given, the preset decides."""
+    fields = [name for name in FitConfig.model_fields if name not in ("preset", "weights")]
+    return _apply(command, *(_config_option(name) for name in fields))
+
+
+def _config_option(name: str) -> Callable[..., Any]:
+    field = FitConfig.model_fields[name]
     values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
-    by_preset = ", ".join(f"{preset}: {value}" for preset, value in values.items() if value is not None)
+    by_preset = ", ".join(
+        f"{preset}: {_shown(value)}" for preset, value in values.items() if value is not None
+    )
     option = "--" + name.replace("_", "-")
-    return click.option(option, name, type=kind, default=None, help=f"{unit}  [{by_preset}]")
+    help_text = f"{field.description}.  [{by_preset or 'none'}]"
+    kind = field.annotation
+    if kind is bool:
+        return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=help_text)
+    return click.option(option, name, type=_option_type(kind), default=None, help=help_text)
+
+
+def _option_type(annotation: Any) -> Any:
+    """What click reads: choices, numbers, or a list of numbers with commas, which pydantic checks."""
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    kinds = set(get_args(annotation) or (annotation,)) - {type(None)}
+    if get_origin(annotation) is tuple:
+        return CommaSeparated()
+    return kinds.pop()
+
+
+class CommaSeparated(click.ParamType[Any]):
+    """Numbers with commas between, such as 1,2,3."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The parts as texts; pydantic makes numbers of them."""
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
 @click.group(context_settings=CONTEXT)
@@ -79,18 +115,7 @@ def data(category: str, data: str, data_dir: Path, print_test_dir: bool) -> None
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), help="Set of choices to start from.  [default: edge]"
 )
-@_field("teacher", str, "timm name of the frozen teacher.")
-@_field("student", str, "timm name of the student.")
-@_field("image_size", int, "Side in pixels, a multiple of 32.")
-@_field("steps", int, "Optimiser steps, in place of epochs.")
-@_field("epochs", int, "Passes over the training images, in place of steps.")
-@_field("batch_size", int, "Images a step.")
-@_field("learning_rate", float, "Adam's step size.")
-@_field("mask_ratio", float, "Share of feature positions hidden, 0 to 1.")
-@_field("alpha", float, "Weight of the L2 distance (Eq. 5).")
-@_field("holdout_ratio", float, "Share of good images kept for calibration, 0 to 1.")
-@_field("false_reject_rate", float, "Share of good images that may be rejected, 0 to 1.")
-@_field("seed", int, "Seed of the split, the order, the masks and the blocks.")
+@_config_options
 @click.option("--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth.")
 @click.option("--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only.")
 @click.option("--force", is_flag=True, help="Train even when the checkpoint is up to date.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from model_repository.distance_fusion.map_fusion import Calibration
@@ -20,7 +20,7 @@ from train.backbones import Backbone
 from train.config import FitConfig
 from train.errors import CheckpointError
 from train.files import replacing
-from train.model import Student
+from train.model import Student, build_student
 from train.provenance import Provenance
 
 FORMAT = "astmfr-1"
@@ -78,7 +78,8 @@ def save_checkpoint(
         "provenance": provenance.model_dump_json(),
     }
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        # Through Python's own writing, whose fault on a full disk is an OSError.
+        temporary.write_bytes(save(tensors, metadata=metadata))
     return release_id(tensors)
 
 
@@ -127,8 +128,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     # Built empty; every value comes from the file.
     unset = (0.0, 0.0, 0.0)  # the checkpoint holds mean and std
     teacher = Backbone(config.teacher, mean=unset, std=unset)
-    student = Student(
-        backbone=Backbone(config.student, mean=unset, std=unset), teacher_channels=teacher.channels
+    student = build_student(
+        config, backbone=Backbone(config.student, mean=unset, std=unset), teacher_channels=teacher.channels
     )
     expected = _tensors(teacher, student, _UNSET_CALIBRATION)
     wrong = sorted(

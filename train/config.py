@@ -18,28 +18,56 @@ class FitConfig(BaseModel):
     preset: str = "paper"
     teacher: str = Field("wide_resnet50_2", description="timm name of the frozen teacher")
     student: str = Field("resnext50_32x4d", description="timm name of the student")
-    weights: Literal["pretrained", "random"] = "pretrained"
-    image_size: int = Field(256, ge=32, le=2048, multiple_of=32, description="side, pixels")
-    mask_ratio: float = Field(0.5, ge=0, lt=1, description="share of feature positions hidden (Algorithm 1)")
-    alpha: float = Field(1.0, ge=0, description="weight of the L2 distance (Eq. 5)")
-    batch_size: int = Field(32, ge=1, description="images")
-    epochs: int | None = Field(200, ge=1, description="passes over the training images")
+    weights: Literal["pretrained", "random"] = Field(
+        "pretrained", description="Of both backbones; random is for tests and timings"
+    )
+    student_weights: Literal["pretrained", "scratch"] = Field(
+        "pretrained", description="The student's start (Table 7)"
+    )
+    image_size: int = Field(256, ge=32, le=2048, multiple_of=32, description="Side, pixels")
+    mask_ratio: float = Field(0.5, ge=0, lt=1, description="Share of feature positions hidden (Algorithm 1)")
+    generation_stages: tuple[int, ...] = Field(
+        (1, 2, 3),
+        description="Stages with a generation block (Table 8); the others compare the student's own features",
+    )
+    generation_width: float = Field(
+        1.0,
+        gt=0,
+        le=4,
+        description="Channels between a block's two convolutions, as a share of the teacher's",
+    )
+    cosine_weight: float = Field(1.0, ge=0, description="Weight of the cosine distance (Eq. 1)")
+    alpha: float = Field(1.0, ge=0, description="Weight of the L2 distance (Eq. 5)")
+    batch_size: int = Field(32, ge=1, description="Images a step")
+    epochs: int | None = Field(200, ge=1, description="Passes over the training images")
     steps: int | None = Field(
-        None, ge=1, validate_default=True, description="optimiser steps, in place of epochs"
+        None, ge=1, validate_default=True, description="Optimiser steps, in place of epochs"
     )
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's decay rates")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate over the steps")
-    freeze_batchnorm: bool = Field(False, description="keep the student's pretrained BatchNorm statistics")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate over the steps")
+    freeze_batchnorm: bool = Field(False, description="Keep the student's pretrained BatchNorm statistics")
+    mixed_precision: Literal["auto", "off", "bfloat16", "float16"] = Field(
+        "auto", description="Of the student's layers; auto: what the GPU is good at, off on a CPU"
+    )
+    compile: bool = Field(
+        False, description="torch.compile the student: a minute at the start, faster steps after"
+    )
+    validation_interval: int = Field(
+        100, ge=0, description="Steps between looks at held-out good images, 0 for none"
+    )
+    plateau_patience: int | None = Field(
+        None, ge=1, description="Stop after so many validations without a lower loss"
+    )
     smoothing_sigma: float = Field(4.0, ge=0, description="Gaussian blur of the anomaly map, pixels")
-    pool_size: int = Field(5, ge=1, description="average pooling window, pixels, odd")
+    pool_size: int = Field(5, ge=1, description="Average pooling window, pixels, odd")
     stage_weighting: Literal["equal", "good_maximum"] = Field(
         "equal",
-        description="sum the stages as they are, or each by its usual maximum on held-out good images",
+        description="Sum the stages as they are, or each by its usual maximum on held-out good images",
     )
-    holdout_ratio: float = Field(0.15, gt=0, lt=1, description="share of good images kept for calibration")
-    false_reject_rate: float = Field(0.01, gt=0, lt=1, description="share of good images it may reject")
-    seed: int = Field(0, ge=0)
+    holdout_ratio: float = Field(0.15, gt=0, lt=1, description="Share of good images kept for calibration")
+    false_reject_rate: float = Field(0.01, gt=0, lt=1, description="Share of good images it may reject")
+    seed: int = Field(0, ge=0, description="Of the split, the order, the masks and the blocks")
 
     # Of fields, not of the model: pydantic asks a model's validator only when no field is at fault.
     @field_validator("steps")
@@ -49,12 +77,45 @@ class FitConfig(BaseModel):
             raise ValueError("give either epochs or steps, not both and not neither")
         return steps
 
+    @field_validator("generation_stages")
+    @classmethod
+    def _some_of_three_stages(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
+        if set(stages) - {1, 2, 3} or len(set(stages)) < len(stages):
+            raise ValueError("expected some of 1, 2 and 3")
+        return tuple(sorted(stages))
+
+    @field_validator("alpha")
+    @classmethod
+    def _some_distance(cls, alpha: float, info: ValidationInfo) -> float:
+        if alpha == 0 and info.data.get("cosine_weight") == 0:
+            raise ValueError("alpha and cosine_weight are both 0; expected one above 0")
+        return alpha
+
+    @field_validator("plateau_patience")
+    @classmethod
+    def _something_to_watch(cls, patience: int | None, info: ValidationInfo) -> int | None:
+        if patience is not None and info.data.get("validation_interval") == 0:
+            raise ValueError("nothing is validated; expected a validation_interval above 0")
+        return patience
+
+    @field_validator("freeze_batchnorm")
+    @classmethod
+    def _statistics_to_keep(cls, freeze: bool, info: ValidationInfo) -> bool:
+        if freeze and info.data.get("student_weights") == "scratch":
+            raise ValueError("a student from scratch has no statistics to keep; expected false")
+        return freeze
+
     @field_validator("pool_size")
     @classmethod
     def _odd(cls, pool_size: int) -> int:
         if pool_size % 2 == 0:
             raise ValueError("expected an odd number")
         return pool_size
+
+    @property
+    def distance_scale(self) -> float:
+        """Factor of 1 - cos in a distance map: cosine and L2 distance of unit vectors are equal (Eq. 1, 3, 5)."""
+        return self.cosine_weight + self.alpha
 
     def total_steps(self, n_images: int) -> int:
         """Optimiser steps for this many training images; a last, smaller batch of an epoch is left out."""

@@ -4,7 +4,9 @@ UserError
 ├── DataError          images, folders, categories
 ├── WeightsError       pretrained weights that cannot be had
 ├── CheckpointError    a file that is no checkpoint, or is damaged
-└── ConfigError        options that contradict each other
+├── ConfigError        options that contradict each other
+├── TrainingError      a run that went wrong on the way
+└── StorageError       a file that cannot be written
 """
 
 import click
@@ -28,3 +30,11 @@ class CheckpointError(UserError):
 
 class ConfigError(UserError):
     """Options are out of range or contradict each other."""
+
+
+class TrainingError(UserError):
+    """A run cannot go on: its loss is no number."""
+
+
+class StorageError(UserError):
+    """A file cannot be written: a full disk, say. What stood there stays."""

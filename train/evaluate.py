@@ -53,7 +53,7 @@ def compute_distances(
     student: Student,
     images: NDArray[np.uint8],
     *,
-    alpha: float,
+    scale: float,
     device: torch.device,
     what: str,
 ) -> list[FloatArray]:
@@ -63,7 +63,7 @@ def compute_distances(
         teacher: in evaluation mode.
         student: in evaluation mode.
         images: [N, S, S, 3] uint8.
-        alpha: weight of the L2 distance.
+        scale: of the distance, see `train.model.distance_map`.
         device: where both networks are.
         what: what the progress bar says.
 
@@ -74,7 +74,7 @@ def compute_distances(
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:
         for start in range(0, len(images), BATCH_SIZE):
             image = torch.from_numpy(images[start : start + BATCH_SIZE]).to(device)
-            distances = distance_maps(student(image), teacher(image), alpha=alpha)
+            distances = distance_maps(student(image), teacher(image), scale=scale)
             batches.append([distance.cpu().numpy() for distance in distances])
             bar.advance(len(image))
     return [np.concatenate(stage) for stage in zip(*batches, strict=True)]
@@ -101,7 +101,7 @@ def evaluate(
         checkpoint.teacher,
         checkpoint.student,
         images.pixels,
-        alpha=config.alpha,
+        scale=config.distance_scale,
         device=device,
         what="Evaluation",
     )

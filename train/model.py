@@ -8,19 +8,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from train.backbones import Backbone, build_backbone, load_weights, random_weights
+from train.backbones import Backbone, LoadedWeights, build_backbone, load_weights, random_weights
 from train.config import FitConfig
+from train.errors import ConfigError
 
+STAGES = (1, 2, 3)
 NORM_EPSILON = 1e-6  # a feature vector of all zeros has no direction; its cosine is then 0
 
 
 class GenerationBlock(nn.Module):
-    """Two 3x3 convolutions with a ReLU between, student's channels to teacher's (Section 3.2)."""
+    """Two 3x3 convolutions with a ReLU between, student's channels to teacher's (Section 3.2).
 
-    def __init__(self, *, student_channels: int, teacher_channels: int) -> None:
+    `width` is the share of the teacher's channels between them; the paper's is 1.
+    """
+
+    def __init__(self, *, student_channels: int, teacher_channels: int, width: float = 1.0) -> None:
         super().__init__()
-        self.first = nn.Conv2d(student_channels, teacher_channels, kernel_size=3, padding=1)
-        self.second = nn.Conv2d(teacher_channels, teacher_channels, kernel_size=3, padding=1)
+        inner_channels = max(1, round(width * teacher_channels))
+        self.first = nn.Conv2d(student_channels, inner_channels, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(inner_channels, teacher_channels, kernel_size=3, padding=1)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Regenerate a feature map: [B, C_s, h, w] to [B, C_t, h, w]."""
@@ -29,15 +35,43 @@ class GenerationBlock(nn.Module):
 
 
 class Student(nn.Module):
-    """The student backbone and a generation block a stage."""
+    """The student backbone and a generation block at some of the three stages.
 
-    def __init__(self, *, backbone: Backbone, teacher_channels: Sequence[int]) -> None:
+    Args:
+        backbone: gives features at three stages.
+        teacher_channels: what the blocks have to give.
+        generation_stages: stages with a block, of 1, 2 and 3; the others pass the backbone's features on.
+        generation_width: see `GenerationBlock`.
+
+    Raises:
+        ConfigError: a stage without a block whose channels are not the teacher's.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        teacher_channels: Sequence[int],
+        generation_stages: Sequence[int] = STAGES,
+        generation_width: float = 1.0,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.generation_blocks = nn.ModuleList(
-            GenerationBlock(student_channels=ours, teacher_channels=theirs)
-            for ours, theirs in zip(backbone.channels, teacher_channels, strict=True)
-        )
+        self.generation_stages = tuple(generation_stages)
+        blocks: list[nn.Module] = []
+        for stage, ours, theirs in zip(STAGES, backbone.channels, teacher_channels, strict=True):
+            if stage in generation_stages:
+                blocks.append(
+                    GenerationBlock(student_channels=ours, teacher_channels=theirs, width=generation_width)
+                )
+            elif ours == theirs:
+                blocks.append(nn.Identity())
+            else:
+                raise ConfigError(
+                    f"Stage {stage} has no generation block, and the student's {ours} channels are not the teacher's "
+                    f"{theirs}; give it a block with --generation-stages or choose a student with the same channels."
+                )
+        self.generation_blocks = nn.ModuleList(blocks)
 
     def regenerate(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Each stage's features [B, C_s, h, w] through its generation block: [B, C_t, h, w]."""
@@ -61,24 +95,46 @@ def build_teacher_and_student(
     Raises:
         WeightsError, ConfigError: see `train.backbones`.
     """
-    sources = {}
-    backbones = []
-    for role, name in (("teacher", config.teacher), ("student", config.student)):
-        if config.weights == "random":
-            weights = random_weights(name, seed=config.seed)
-        else:
-            weights = load_weights(name, weights_dir=weights_dir)
-        sources[role] = weights.source
-        backbones.append(build_backbone(name, weights))
-    teacher, student_backbone = backbones
+    teacher_weights = _weights(config, config.teacher, weights_dir)
+    if config.student_weights == "scratch":
+        student_weights = random_weights(config.student, seed=config.seed)
+    else:
+        student_weights = _weights(config, config.student, weights_dir)
+    teacher = build_backbone(config.teacher, teacher_weights)
+    backbone = build_backbone(config.student, student_weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        student = Student(backbone=student_backbone, teacher_channels=teacher.channels)
+        student = build_student(config, backbone=backbone, teacher_channels=teacher.channels)
+    sources = {"teacher": teacher_weights.source, "student": student_weights.source}
     return teacher.eval().requires_grad_(False), student, sources
 
 
+def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Sequence[int]) -> Student:
+    """The student that a configuration asks for, around its backbone.
+
+    Raises:
+        ConfigError: see `Student`.
+    """
+    return Student(
+        backbone=backbone,
+        teacher_channels=teacher_channels,
+        generation_stages=config.generation_stages,
+        generation_width=config.generation_width,
+    )
+
+
+def _weights(config: FitConfig, name: str, weights_dir: Path | None) -> LoadedWeights:
+    if config.weights == "random":
+        return random_weights(name, seed=config.seed)
+    return load_weights(name, weights_dir=weights_dir)
+
+
 def mask_features(
-    features: Sequence[Tensor], *, mask_ratio: float, generator: torch.Generator
+    features: Sequence[Tensor],
+    *,
+    mask_ratio: float,
+    generator: torch.Generator,
+    stages: Sequence[int] = STAGES,
 ) -> list[Tensor]:
     """Hide random positions of each stage's features (Algorithm 1, lines 1 to 3).
 
@@ -88,16 +144,19 @@ def mask_features(
         features: [B, C, h, w] a stage.
         mask_ratio: share of the positions set to 0.
         generator: of the CPU; draws the masks.
+        stages: those with a generation block; without one there is nothing to regenerate and no mask.
     """
     masked = []
-    for feature in features:
-        noise = torch.rand(feature.shape[-2:], generator=generator)
-        masked.append(feature * (noise >= mask_ratio).to(feature))
+    for stage, feature in enumerate(features, start=1):
+        if stage in stages:
+            noise = torch.rand(feature.shape[-2:], generator=generator)
+            feature = feature * (noise >= mask_ratio).to(feature)
+        masked.append(feature)
     return masked
 
 
-def distance_map(student_feature: Tensor, teacher_feature: Tensor, *, alpha: float) -> Tensor:
-    """Distance of two feature maps at each position, Eq. 1 plus alpha times Eq. 3.
+def distance_map(student_feature: Tensor, teacher_feature: Tensor, *, scale: float) -> Tensor:
+    """Distance of two feature maps at each position: weighted sum of Eq. 1 and Eq. 3.
 
     Half the squared distance of two unit vectors is one minus their cosine, so both equations have one
     value and the cosine is computed once.
@@ -105,31 +164,31 @@ def distance_map(student_feature: Tensor, teacher_feature: Tensor, *, alpha: flo
     Args:
         student_feature: [B, C, h, w].
         teacher_feature: [B, C, h, w].
-        alpha: weight of the L2 distance.
+        scale: weight of the cosine distance plus weight of the L2 distance, 1 + alpha in the paper.
 
     Returns:
-        [B, h, w], from 0 (same direction) to 2 * (1 + alpha) (opposite).
+        [B, h, w], from 0 (same direction) to 2 * scale (opposite).
     """
     dot = (student_feature * teacher_feature).sum(dim=1)
     norms = student_feature.norm(dim=1) * teacher_feature.norm(dim=1)
-    distance: Tensor = (1 + alpha) * (1 - dot / norms.clamp_min(NORM_EPSILON))
+    distance: Tensor = scale * (1 - dot / norms.clamp_min(NORM_EPSILON))
     return distance
 
 
 def distance_maps(
-    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, alpha: float
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, scale: float
 ) -> list[Tensor]:
     """`distance_map` at each stage."""
     return [
-        distance_map(ours, theirs, alpha=alpha)
+        distance_map(ours, theirs, scale=scale)
         for ours, theirs in zip(student_features, teacher_features, strict=True)
     ]
 
 
 def distillation_loss(
-    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, alpha: float
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, scale: float
 ) -> Tensor:
     """Mean distance over batch and positions, summed over the stages (Eq. 2, 4 and 5)."""
     return torch.stack(
-        [d.mean() for d in distance_maps(student_features, teacher_features, alpha=alpha)]
+        [d.mean() for d in distance_maps(student_features, teacher_features, scale=scale)]
     ).sum()

@@ -19,6 +19,7 @@ class Provenance(BaseModel):
     n_held_out: int
     n_broken: int
     weights: dict[str, str]
+    steps: int
     seconds_train: float
     final_loss: float
     versions: dict[str, str]

@@ -27,7 +27,7 @@ from train.checkpoint import (
     release_id,
     save_checkpoint,
 )
-from train.errors import CheckpointError
+from train.errors import CheckpointError, StorageError
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_an_interrupted_write_keeps_the_old_file(
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match=r"disk full.*what stood there stays"):
         save(changed, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]

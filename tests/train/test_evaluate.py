@@ -142,7 +142,7 @@ def test_distances_do_not_depend_on_the_batches(checkpoint: Checkpoint, evaluati
 
     def distances(pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         return compute_distances(
-            checkpoint.teacher, checkpoint.student, pixels, alpha=1.0, device=CPU, what="Test"
+            checkpoint.teacher, checkpoint.student, pixels, scale=2.0, device=CPU, what="Test"
         )
 
     pixels = np.concatenate([evaluation.pixels, evaluation.pixels])

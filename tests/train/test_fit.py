@@ -15,10 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import CATEGORY, TINY_OPTIONS, FitTiny
 from train import features
 from train.backbones import random_weights
+from train.batches import batch_indices
 from train.checkpoint import load_checkpoint, read_header, read_release_id
 from train.data import CategoryData, read_category
 from train.errors import CheckpointError, ConfigError, DataError
-from train.fit import FitResult, batch_indices, fit_category, learning_rate_factor
+from train.fit import FitResult, fit_category
+from train.loop import learning_rate_factor
 
 
 @pytest.fixture

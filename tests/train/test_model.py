@@ -53,7 +53,7 @@ def test_half_the_squared_distance_of_unit_vectors_is_one_minus_their_cosine() -
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 2.5])
 def test_distance_map_is_eq_1_plus_alpha_eq_3(alpha: float) -> None:
     ours, theirs = feature_pair(2, 5, 3, 4)
-    found = distance_map(ours, theirs, alpha=alpha)
+    found = distance_map(ours, theirs, scale=1 + alpha)
     assert found.shape == (2, 3, 4)
     for image in range(2):
         for row in range(3):
@@ -68,7 +68,7 @@ def test_distance_by_hand() -> None:
     ours = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]).view(1, 2, 1, 4)
     theirs = torch.tensor([[3.0, 0.0, -2.0, 1.0], [0.0, 5.0, 0.0, 1.0]]).view(1, 2, 1, 4)
     expected = torch.tensor([0.0, 2.0, 4.0, 2 * (1 - math.sqrt(0.5))]).view(1, 1, 4)
-    torch.testing.assert_close(distance_map(ours, theirs, alpha=1.0), expected)
+    torch.testing.assert_close(distance_map(ours, theirs, scale=2.0), expected)
 
 
 def test_loss_is_eq_5_written_with_loops() -> None:
@@ -86,10 +86,10 @@ def test_loss_is_eq_5_written_with_loops() -> None:
                     cosine_loss += cosine_distance(a, b) / (batch * height * width)
                     l2_loss += l2_distance(a, b) / (batch * height * width)
     student_features, teacher_features = zip(*stages, strict=True)
-    loss = distillation_loss(student_features, teacher_features, alpha=alpha)
+    loss = distillation_loss(student_features, teacher_features, scale=1 + alpha)
     assert loss.shape == ()
     assert loss.item() == pytest.approx(cosine_loss + alpha * l2_loss, abs=1e-5)
-    assert [d.shape for d in distance_maps(student_features, teacher_features, alpha=alpha)] == [
+    assert [d.shape for d in distance_maps(student_features, teacher_features, scale=1 + alpha)] == [
         (2, 4, 4),
         (2, 2, 2),
         (2, 1, 1),
@@ -100,7 +100,7 @@ def test_zero_vectors_have_no_direction_and_a_finite_gradient() -> None:
     ours = torch.zeros(1, 4, 2, 2, requires_grad=True)
     _, theirs = feature_pair(1, 4, 2, 2)
     for teacher_feature in (theirs, torch.zeros_like(theirs)):
-        distance = distance_map(ours, teacher_feature, alpha=0.5)
+        distance = distance_map(ours, teacher_feature, scale=1.5)
         torch.testing.assert_close(distance.detach(), torch.full((1, 2, 2), 1.5))
         (gradient,) = torch.autograd.grad(distance.sum(), ours)
         assert gradient.isfinite().all()
