@@ -86,13 +86,7 @@ def train_student(
             if not torch.isfinite(loss):
                 resume.save(state)
                 raise _loss_error(loss, batch, state, good)
-            state.optimizer.zero_grad()
-            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            state.scaler.step(state.optimizer)
-            state.scaler.update()
-            state.scheduler.step()
-            state.step += 1
-            state.recent_losses = [*state.recent_losses, loss.item()][-RECENT_LOSSES:]
+            take_step(state, loss)
             stop = monitor.after_step(state, student)
             state.seconds += time.perf_counter() - started
             resume.save_when_due(state)
@@ -121,6 +115,17 @@ def masked_regeneration_loss(
     # Norms and sums over channels lose too much in half precision.
     full = [feature.float() for feature in regenerated]
     return distillation_loss(full, batch.teacher_features, scale=config.distance_scale)
+
+
+def take_step(state: TrainingState, loss: Tensor) -> None:
+    """One step of Adam and of its schedule."""
+    state.optimizer.zero_grad()
+    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.scheduler.step()
+    state.step += 1
+    state.recent_losses = [*state.recent_losses, loss.item()][-RECENT_LOSSES:]
 
 
 def initial_state(
