@@ -1,56 +1,25 @@
-"""Command line of the training stage: `python -m train data | fit | evaluate`."""
+"""Command line of the training stage: `python -m train data`, `fit`, `evaluate`, `baselines` and others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from train.config import PRESETS
+from train.cli_options import (
+    category_options,
+    choose_device,
+    field,
+    overrides_of,
+    preset_option,
+    run_options,
+    show_banner,
+    weights_options,
+)
+from train.cli_studies import baselines, contamination, suspects
 
-PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
-
-
-def _category_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Which category, and where its images lie."""
-    return _apply(
-        command,
-        click.option("--category", required=True, help="Product, e.g. pill, mono."),
-        click.option(
-            "--data",
-            default="auto",
-            help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the "
-            "category, ELPV for mono and poly, else synthetic.",
-        ),
-        click.option("--data-dir", default="data", type=PATH, help="Where data sets lie."),
-    )
-
-
-def _run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """How images become a run."""
-    return _apply(
-        command,
-        click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept."),
-        click.option("--strict", is_flag=True, help="Stop at a broken image instead of skipping it."),
-        click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one."),
-    )
-
-
-def _apply(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _field(name: str, kind: Any, unit: str) -> Callable[..., Any]:
-    """An option for a field of `FitConfig`; unless given, the preset decides."""
-    values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
-    by_preset = ", ".join(f"{preset}: {value}" for preset, value in values.items() if value is not None)
-    option = "--" + name.replace("_", "-")
-    return click.option(option, name, type=kind, default=None, help=f"{unit}  [{by_preset}]")
 
 
 @click.group(context_settings=CONTEXT)
@@ -59,7 +28,7 @@ def main() -> None:
 
 
 @main.command()
-@_category_options
+@category_options
 @click.option("--print-test-dir", is_flag=True, help="Print the folder of its test images and nothing else.")
 def data(category: str, data: str, data_dir: Path, print_test_dir: bool) -> None:
     """Lay out a category's images and count them."""
@@ -69,30 +38,27 @@ def data(category: str, data: str, data_dir: Path, print_test_dir: bool) -> None
     if print_test_dir:
         click.echo(found.root / "test" if found.test else found.root)
         return
-    _banner(found.synthetic)
+    show_banner(found.synthetic)
     click.echo(f"{found.root}: {len(found.train_good)} good images to train on, {len(found.test)} to test.")
 
 
 @main.command()
-@_category_options
-@_run_options
-@click.option(
-    "--preset", type=click.Choice(list(PRESETS)), help="Set of choices to start from.  [default: edge]"
-)
-@_field("teacher", str, "timm name of the frozen teacher.")
-@_field("student", str, "timm name of the student.")
-@_field("image_size", int, "Side in pixels, a multiple of 32.")
-@_field("steps", int, "Optimiser steps, in place of epochs.")
-@_field("epochs", int, "Passes over the training images, in place of steps.")
-@_field("batch_size", int, "Images a step.")
-@_field("learning_rate", float, "Adam's step size.")
-@_field("mask_ratio", float, "Share of feature positions hidden, 0 to 1.")
-@_field("alpha", float, "Weight of the L2 distance (Eq. 5).")
-@_field("holdout_ratio", float, "Share of good images kept for calibration, 0 to 1.")
-@_field("false_reject_rate", float, "Share of good images that may be rejected, 0 to 1.")
-@_field("seed", int, "Seed of the split, the order, the masks and the blocks.")
-@click.option("--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth.")
-@click.option("--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only.")
+@category_options
+@run_options
+@preset_option
+@field("teacher", str, "timm name of the frozen teacher.")
+@field("student", str, "timm name of the student.")
+@field("image_size", int, "Side in pixels, a multiple of 32.")
+@field("steps", int, "Optimiser steps, in place of epochs.")
+@field("epochs", int, "Passes over the training images, in place of steps.")
+@field("batch_size", int, "Images a step.")
+@field("learning_rate", float, "Adam's step size.")
+@field("mask_ratio", float, "Share of feature positions hidden, 0 to 1.")
+@field("alpha", float, "Weight of the L2 distance (Eq. 5).")
+@field("holdout_ratio", float, "Share of good images kept for calibration, 0 to 1.")
+@field("false_reject_rate", float, "Share of good images that may be rejected, 0 to 1.")
+@field("seed", int, "Seed of the split, the order, the masks and the blocks.")
+@weights_options
 @click.option("--force", is_flag=True, help="Train even when the checkpoint is up to date.")
 def fit(
     category: str,
@@ -111,18 +77,15 @@ def fit(
     from train.datasets import find_category
     from train.fit import fit_category
 
-    overrides = {name: value for name, value in fields.items() if value is not None}
-    if random_weights:
-        overrides["weights"] = "random"
     found = find_category(category, data=data, data_dir=data_dir)
-    _banner(found.synthetic)
+    show_banner(found.synthetic)
     result = fit_category(
         found,
         preset=preset,
-        overrides=overrides,
+        overrides=overrides_of(fields, random_weights=random_weights),
         run_dir=runs_dir / category,
         weights_dir=weights_dir,
-        device=_device(device),
+        device=choose_device(device),
         strict=strict,
         force=force,
     )
@@ -130,8 +93,8 @@ def fit(
 
 
 @main.command()
-@_category_options
-@_run_options
+@category_options
+@run_options
 @click.option("--force", is_flag=True, help="Evaluate even when metrics.json is up to date.")
 def evaluate(
     category: str, data: str, data_dir: Path, runs_dir: Path, strict: bool, device: str, force: bool
@@ -141,38 +104,15 @@ def evaluate(
     from train.report import evaluate_category
 
     found = find_category(category, data=data, data_dir=data_dir)
-    _banner(found.synthetic)
+    show_banner(found.synthetic)
     outcome = evaluate_category(
-        found, run_dir=runs_dir / category, device=_device(device), strict=strict, force=force
+        found, run_dir=runs_dir / category, device=choose_device(device), strict=strict, force=force
     )
     click.echo(outcome)
 
 
-def _device(name: str) -> Any:
-    import torch
-
-    from train.errors import ConfigError
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {name} cannot be used here ({str(error).splitlines()[0]}); use cpu."
-        ) from None
-
-
-def _banner(synthetic: bool) -> None:
-    if synthetic:
-        click.secho(
-            "="
-            * 78
-            + "\n  SYNTHETIC DATA: rendered parts, not photographs. Figures say nothing about a real product.\n"
-            "  For real ones put MVTec AD under data/mvtec_ad/ or give a folder with --data.\n" + "=" * 78,
-            fg="yellow",
-            err=True,
-        )
+for command in (baselines, suspects, contamination):
+    main.add_command(command)
 
 
 if __name__ == "__main__":
