@@ -59,7 +59,11 @@ def data(category: str, data: str, data_dir: Path, print_test_dir: bool) -> None
 @field("false_reject_rate", float, "Share of good images that may be rejected, 0 to 1.")
 @field("seed", int, "Seed of the split, the order, the masks and the blocks.")
 @weights_options
-@click.option("--force", is_flag=True, help="Train even when the checkpoint is up to date.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Train even when the checkpoint is up to date, or another run has these images.",
+)
 def fit(
     category: str,
     data: str,
@@ -74,11 +78,13 @@ def fit(
     **fields: Any,
 ) -> None:
     """Train and calibrate a category; does nothing when its checkpoint already answers to what is asked."""
+    from train.data_checks import check_training_data
     from train.datasets import find_category
     from train.fit import fit_category
 
     found = find_category(category, data=data, data_dir=data_dir)
     show_banner(found.synthetic)
+    check_training_data(found, run_dir=runs_dir / category, force=force)
     result = fit_category(
         found,
         preset=preset,

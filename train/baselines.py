@@ -199,5 +199,6 @@ def measure_baseline(
 def upsample(maps: FloatArray, *, image_size: int) -> FloatArray:
     """Distance maps [N, h, h] to anomaly maps [N, S, S]: bilinear, then a Gaussian blur."""
     matrix = fusion_matrix(maps.shape[-1], target=image_size, sigma=SMOOTHING_SIGMA, window=1)
-    anomaly_maps: FloatArray = matrix @ maps @ matrix.T
+    half_done: FloatArray = maps @ matrix.T
+    anomaly_maps: FloatArray = matrix @ half_done
     return anomaly_maps
