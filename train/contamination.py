@@ -206,8 +206,7 @@ def contamination_table(results: Sequence[ContaminationResult]) -> Table:
     first = results[0]
     table = Table(
         "seed", *VARIANTS, "bad images removed",
-        title=f"Image AUROC with {first.n_planted} bad images among {first.n_good} good ones "
-        f"({first.ratio:.0%}), {first.n_test} to test",
+        title=f"Image AUROC with {first.n_planted} bad images in {first.n_planted + first.n_good} ({first.ratio:.0%})",
     )  # fmt: skip
     for result in results:
         found = f"{result.n_planted_removed} of {result.n_planted}, in {result.n_removed} removed"
