@@ -17,7 +17,10 @@ from rich.table import Table
 from train.backbones import Backbone
 from train.batches import Batch, GoodImages, batch_indices, load_batches
 from train.config import FitConfig
+from train.data import CategoryData, load_images
+from train.errors import DataError
 from train.features import compute_teacher_features
+from train.hardware import hardware_name
 from train.loop import (
     initial_state,
     learning_rate_factor,
@@ -58,6 +61,7 @@ class TrainingComparison:
 
     config: FitConfig
     n_images: int
+    hardware: str
     ours: TrainingSpeed
     plain: TrainingSpeed
 
@@ -81,13 +85,47 @@ class TrainingComparison:
         return plain / ours
 
 
+def run_training_bench(
+    data: CategoryData,
+    *,
+    config: FitConfig,
+    weights_dir: Path | None,
+    device: torch.device,
+    strict: bool,
+    round_steps: int,
+    rounds: int,
+    scratch_dir: Path,
+) -> TrainingComparison:
+    """`compare_training_speed` on a category's good images.
+
+    Raises:
+        UserError: images or weights that cannot be had, or fewer images than a batch.
+    """
+    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
+    if len(images.pixels) < config.batch_size:
+        raise DataError(
+            f"Category {data.category!r} has {len(images.pixels)} good images; expected at least one batch of "
+            f"{config.batch_size}; add images or lower --batch-size."
+        )
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    return compare_training_speed(
+        config,
+        images.pixels,
+        weights_dir=weights_dir,
+        device=device,
+        round_steps=round_steps,
+        rounds=rounds,
+        scratch_dir=scratch_dir,
+    )
+
+
 def compare_training_speed(
     config: FitConfig,
     images: NDArray[np.uint8],
     *,
     weights_dir: Path | None,
     device: torch.device,
-    steps_a_round: int,
+    round_steps: int,
     rounds: int,
     scratch_dir: Path,
 ) -> TrainingComparison:
@@ -100,7 +138,7 @@ def compare_training_speed(
         images: [N, S, S, 3] uint8.
         weights_dir: see `train.backbones.load_weights`.
         device: where to train.
-        steps_a_round: steps that one time is taken over.
+        round_steps: steps that one time is taken over.
         rounds: pairs of times.
         scratch_dir: see `train.features.compute_teacher_features`.
     """
@@ -112,7 +150,7 @@ def compare_training_speed(
     features = compute_teacher_features(teacher, images, scratch_dir=scratch_dir, device=device)
     seconds_before = time.perf_counter() - started
 
-    n_steps = steps_a_round * (rounds + 1)  # the first round warms up
+    n_steps = round_steps * (rounds + 1)  # the first round warms up
     good = GoodImages(images, features, [""] * len(images))
     losses = {
         "ours": our_losses(student, good, config=config, n_steps=n_steps, device=device),
@@ -126,13 +164,14 @@ def compare_training_speed(
         for _ in range(rounds + 1):
             for name, loop in losses.items():
                 started = time.perf_counter()
-                for _ in range(steps_a_round):
+                for _ in range(round_steps):
                     seen[name].append(next(loop))
                     bar.advance(note=name)
-                seconds[name].append((time.perf_counter() - started) / steps_a_round)
+                seconds[name].append((time.perf_counter() - started) / round_steps)
     return TrainingComparison(
         config=config,
         n_images=len(images),
+        hardware=hardware_name(device),
         ours=TrainingSpeed(seconds["ours"][1:], seen["ours"], seconds_before),
         plain=TrainingSpeed(seconds["plain"][1:], seen["plain"]),
     )
@@ -189,11 +228,12 @@ def plain_losses(
         yield loss.item()
 
 
-def table(comparison: TrainingComparison, *, hardware: str) -> Table:
+def comparison_table(comparison: TrainingComparison) -> Table:
     """Both loops beside each other, and whether the target is met."""
     config, n_last = comparison.config, 10
     shown = Table(
-        title=f"Training, preset {config.preset}, {config.image_size} px, batch {config.batch_size}, {hardware}"
+        title=f"Training, preset {config.preset}, {config.image_size} px, batch {config.batch_size}",
+        caption=comparison.hardware,
     )
     for name in ("", "images/s", "s before", f"loss, last {n_last} steps"):
         shown.add_column(name, justify="left" if not name else "right")

@@ -21,7 +21,7 @@ def test_both_loops_go_through_the_same_losses(tiny_data: CategoryData, tmp_path
         images,
         weights_dir=None,
         device=torch.device("cpu"),
-        steps_a_round=4,
+        round_steps=4,
         rounds=2,
         scratch_dir=tmp_path,
     )
@@ -36,6 +36,7 @@ def test_ratios_by_hand() -> None:
     comparison = TrainingComparison(
         config=fit_config("edge", {"steps": 10}),
         n_images=16,
+        hardware="a machine",
         ours=TrainingSpeed([1.0, 1.0, 2.0], [0.5] * 10, seconds_before=5.0),
         plain=TrainingSpeed([3.0, 2.0, 2.0], [0.5] * 10),
     )
@@ -44,5 +45,7 @@ def test_ratios_by_hand() -> None:
     assert comparison.run_ratio == pytest.approx(20 / 15)
     assert "2.00 times" in verdict(comparison)
     assert "target 1.8: met" in verdict(comparison)
-    slow = TrainingComparison(comparison.config, 16, ours=comparison.plain, plain=comparison.ours)
+    slow = TrainingComparison(
+        comparison.config, 16, "a machine", ours=comparison.plain, plain=comparison.ours
+    )
     assert "FALLS SHORT" in verdict(slow)

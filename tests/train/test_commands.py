@@ -80,6 +80,48 @@ def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) ->
     assert (metrics["category"], metrics["seed"], metrics["synthetic"]) == (CATEGORY, 7, True)
 
 
+def test_fit_refuses_the_images_of_another_category(
+    options: tuple[str | Path, ...], tiny_data: CategoryData
+) -> None:
+    tiny = ("--data", tiny_data.root, *TINY)
+    assert run("fit", "--category", "pill", *tiny).exit_code == 0
+    assert_one_sentence(
+        run("fit", "--category", "pill2", *tiny), "Categories 'pill2' and 'pill' have the same 16"
+    )
+    assert not (Path("runs") / "pill2").exists()
+    assert run("fit", "--category", "pill2", *tiny, "--force").exit_code == 0
+    assert "Up to date" in run("fit", "--category", "pill2", *tiny).stdout
+
+
+def test_baselines_and_suspects(options: tuple[str | Path, ...]) -> None:
+    tiny = (*options, "--teacher", "test_resnet", "--random-weights", "--image-size", "64")
+    measured = run("baselines", *tiny, "--methods", "padim", "--seeds", "3,4")
+    assert measured.exit_code == 0, measured.output
+    assert measured.stdout.count("padim") == 3  # two seeds and their mean
+    ranked = run("suspects", *tiny, "--top", "2")
+    assert "Nothing was removed. Look at them in runs/pill/suspects.html" in ranked.stdout
+    assert "SYNTHETIC DATA" in measured.stderr
+    assert "SYNTHETIC DATA" in ranked.stderr
+    kept = {path.name for path in (Path("runs") / CATEGORY).iterdir()}
+    assert kept == {"baselines.json", "suspects.json", "suspects.html"}
+
+
+@pytest.mark.slow
+def test_contamination(options: tuple[str | Path, ...]) -> None:
+    mixed = run("contamination", *options, *TINY, "--ratio", "0.1")
+    assert mixed.exit_code == 0, mixed.output
+    assert "Image AUROC with 2 bad images in 18 (10%)" in mixed.stdout
+    assert "SYNTHETIC DATA" in mixed.stderr
+    assert (Path("runs") / CATEGORY / "contamination.json").is_file()
+
+
+@pytest.mark.parametrize("seeds", ["a", "0,", "-1", "1.5"])
+def test_seeds_are_whole_numbers(seeds: str) -> None:
+    result = run("baselines", "--category", "mono", "--seeds", seeds)
+    assert result.exit_code == 2
+    assert "Invalid value for '--seeds'" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
