@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from train.backbones import Backbone
 from train.checkpoint import Checkpoint
-from train.model import Student, distance_maps
+from train.model import Student
 
 OPSET = 18  # what Triton's ONNX Runtime and TensorRT's parser both read
 SAMPLE_BATCH = 2  # with 1 the exporter takes the batch for a constant
@@ -54,7 +54,7 @@ class StudentGraph(nn.Module):
         self, image: Tensor, teacher_1: Tensor, teacher_2: Tensor, teacher_3: Tensor
     ) -> tuple[Tensor, ...]:
         """Distance maps at stages 1 to 3, and the release that made them."""
-        distances = distance_maps(self.student(image), (teacher_1, teacher_2, teacher_3), scale=self.scale)
+        distances = self.student.distances(image, (teacher_1, teacher_2, teacher_3), scale=self.scale)
         return *distances, self.release.expand(image.shape[0], 1)
 
 

@@ -16,7 +16,7 @@ from export.errors import VerificationError
 from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
 from export.manifest import Parity
 from train.checkpoint import Checkpoint
-from train.model import GenerationBlock, distance_maps
+from train.model import GenerationBlock
 
 PARITY_BATCHES = (1, 3, 8)
 MAX_DISTANCE_DIFFERENCE = 1e-4
@@ -128,8 +128,8 @@ def reference_distances(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> li
     """What PyTorch gives: [B, h, h] a stage, on the CPU."""
     with torch.inference_mode():
         image = torch.from_numpy(images)
-        distances = distance_maps(
-            checkpoint.student(image), checkpoint.teacher(image), scale=checkpoint.config.distance_scale
+        distances = checkpoint.student.distances(
+            image, checkpoint.teacher(image), scale=checkpoint.config.distance_scale
         )
     return [distance.numpy() for distance in distances]
 

@@ -17,8 +17,9 @@ from train.baseline_results import BaselineResult, read_results, write_results
 from train.config import FitConfig
 from train.data import CategoryData, load_images, load_masks, split_good
 from train.errors import ConfigError, DataError
-from train.features import compute_teacher_features, load_teacher
+from train.features import compute_teacher_features
 from train.metrics import auroc, per_region_overlap
+from train.model import load_teacher
 from train.padim import fit_padim, padim_maps
 from train.patchcore import fit_patchcore, patchcore_maps
 from train.progress import console

@@ -152,6 +152,8 @@ def compare_training_speed(
 
     n_steps = round_steps * (rounds + 1)  # the first round warms up
     good = GoodImages(images, features, [""] * len(images))
+    for network in (student, plain_student):
+        network.set_teacher_means(features.means())
     losses = {
         "ours": our_losses(student, good, config=config, n_steps=n_steps, device=device),
         "plain": plain_losses(
@@ -220,7 +222,9 @@ def plain_losses(
             generator=mask_generator,
             stages=config.generation_stages,
         )
-        loss = distillation_loss(student.regenerate(masked), teacher_features, scale=config.distance_scale)
+        loss = distillation_loss(
+            student.regenerate(masked), student.centered(teacher_features), scale=config.distance_scale
+        )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

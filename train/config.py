@@ -36,6 +36,9 @@ class FitConfig(BaseModel):
         le=4,
         description="Channels between a block's two convolutions, as a share of the teacher's",
     )
+    center_features: bool = Field(
+        False, description="Compare features less the teacher's mean over good images; not in the paper"
+    )
     cosine_weight: float = Field(1.0, ge=0, description="Weight of the cosine distance (Eq. 1)")
     alpha: float = Field(1.0, ge=0, description="Weight of the L2 distance (Eq. 5)")
     batch_size: int = Field(32, ge=1, description="Images a step")

@@ -17,7 +17,7 @@ from train.checkpoint import Checkpoint, read_release_id
 from train.data import CategoryData, TestImage, load_images, load_masks
 from train.files import write_text
 from train.metrics import auroc, per_region_overlap
-from train.model import Student, distance_maps
+from train.model import Student
 from train.progress import progress_bar
 
 BATCH_SIZE = 16
@@ -74,7 +74,7 @@ def compute_distances(
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:
         for start in range(0, len(images), BATCH_SIZE):
             image = torch.from_numpy(images[start : start + BATCH_SIZE]).to(device)
-            distances = distance_maps(student(image), teacher(image), scale=scale)
+            distances = student.distances(image, teacher(image), scale=scale)
             batches.append([distance.cpu().numpy() for distance in distances])
             bar.advance(len(image))
     return [np.concatenate(stage) for stage in zip(*batches, strict=True)]

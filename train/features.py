@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.backbones import STRIDES, Backbone, build_backbone, load_weights, random_weights
-from train.config import FitConfig
+from train.backbones import STRIDES, Backbone
 from train.progress import console, progress_bar
 
 BATCH_SIZE = 16
@@ -31,18 +30,12 @@ class TeacherFeatures:
         """The features of some images, [B, C, h, w] a stage, in channels_last layout."""
         return [torch.from_numpy(stage[indices]).to(device).permute(0, 3, 1, 2) for stage in self.stages]
 
-
-def load_teacher(config: FitConfig, *, weights_dir: Path | None) -> Backbone:
-    """The configuration's teacher alone, frozen, in evaluation mode.
-
-    Raises:
-        WeightsError, ConfigError: see `train.backbones`.
-    """
-    if config.weights == "random":
-        weights = random_weights(config.teacher, seed=config.seed)
-    else:
-        weights = load_weights(config.teacher, weights_dir=weights_dir)
-    return build_backbone(config.teacher, weights).eval().requires_grad_(False)
+    def means(self) -> list[Tensor]:
+        """Mean over images and positions, [C] float32 a stage."""
+        return [
+            torch.from_numpy(stage.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32))
+            for stage in self.stages
+        ]
 
 
 def compute_teacher_features(

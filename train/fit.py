@@ -146,6 +146,7 @@ def fit(
         with_teacher_features(teacher, images.pixels, names, indices, scratch_dir=run_dir, device=device)
         for indices in (train_indices, held_out_indices)
     )
+    student.set_teacher_means(good.teacher_features.means())
     seconds_teacher = time.perf_counter() - started
     data_fingerprint = data.fingerprint()
     resume = ResumeFile(

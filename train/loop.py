@@ -114,7 +114,7 @@ def masked_regeneration_loss(
         regenerated = student.regenerate(masked)
     # Norms and sums over channels lose too much in half precision.
     full = [feature.float() for feature in regenerated]
-    return distillation_loss(full, batch.teacher_features, scale=config.distance_scale)
+    return distillation_loss(full, student.centered(batch.teacher_features), scale=config.distance_scale)
 
 
 def take_step(state: TrainingState, loss: Tensor) -> None:

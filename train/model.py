@@ -42,6 +42,7 @@ class Student(nn.Module):
         teacher_channels: what the blocks have to give.
         generation_stages: stages with a block, of 1, 2 and 3; the others pass the backbone's features on.
         generation_width: see `GenerationBlock`.
+        center_features: compare with the teacher's features less their mean, see `set_teacher_means`.
 
     Raises:
         ConfigError: a stage without a block whose channels are not the teacher's.
@@ -54,9 +55,14 @@ class Student(nn.Module):
         teacher_channels: Sequence[int],
         generation_stages: Sequence[int] = STAGES,
         generation_width: float = 1.0,
+        center_features: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.center_features = center_features
+        if center_features:
+            for stage, channels in zip(STAGES, teacher_channels, strict=True):
+                self.register_buffer(f"teacher_mean_{stage}", torch.zeros(channels))
         self.generation_stages = tuple(generation_stages)
         blocks: list[nn.Module] = []
         for stage, ours, theirs in zip(STAGES, backbone.channels, teacher_channels, strict=True):
@@ -76,6 +82,34 @@ class Student(nn.Module):
     def regenerate(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Each stage's features [B, C_s, h, w] through its generation block: [B, C_t, h, w]."""
         return [block(feature) for block, feature in zip(self.generation_blocks, features, strict=True)]
+
+    def set_teacher_means(self, means: Sequence[Tensor]) -> None:
+        """Where features are centred: the mean over good images and positions, [C] a stage.
+
+        All features of a network point more or less the same way; less their mean, directions differ more.
+        """
+        if self.center_features:
+            for stage, mean in zip(STAGES, means, strict=True):
+                getattr(self, f"teacher_mean_{stage}").copy_(mean)
+
+    def centered(self, teacher_features: Sequence[Tensor]) -> list[Tensor]:
+        """What the student has to regenerate: the teacher's features [B, C, h, w], less their means if centred."""
+        if not self.center_features:
+            return list(teacher_features)
+        return [
+            feature - getattr(self, f"teacher_mean_{stage}").view(1, -1, 1, 1)
+            for stage, feature in zip(STAGES, teacher_features, strict=True)
+        ]
+
+    def distances(self, image: Tensor, teacher_features: Sequence[Tensor], *, scale: float) -> list[Tensor]:
+        """Distance maps [B, h, w] a stage, as in the testing process: no masking (Section 3.4).
+
+        Args:
+            image: [B, H, W, 3] uint8.
+            teacher_features: [B, C, h, w] a stage, of the same images.
+            scale: see `distance_map`.
+        """
+        return distance_maps(self(image), self.centered(teacher_features), scale=scale)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Regenerated features of `image` [B, H, W, 3] uint8, without masking (Section 3.4)."""
@@ -109,6 +143,16 @@ def build_teacher_and_student(
     return teacher.eval().requires_grad_(False), student, sources
 
 
+def load_teacher(config: FitConfig, *, weights_dir: Path | None) -> Backbone:
+    """The configuration's teacher alone, frozen, in evaluation mode.
+
+    Raises:
+        WeightsError, ConfigError: see `train.backbones`.
+    """
+    weights = _weights(config, config.teacher, weights_dir)
+    return build_backbone(config.teacher, weights).eval().requires_grad_(False)
+
+
 def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Sequence[int]) -> Student:
     """The student that a configuration asks for, around its backbone.
 
@@ -120,6 +164,7 @@ def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Se
         teacher_channels=teacher_channels,
         generation_stages=config.generation_stages,
         generation_width=config.generation_width,
+        center_features=config.center_features,
     )
 
 

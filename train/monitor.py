@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
 from train.batches import GoodImages
 from train.config import FitConfig
-from train.model import Student, distance_maps
+from train.model import Student
 from train.progress import ProgressBar
 from train.resume import TrainingState
 
@@ -88,9 +88,7 @@ def held_out_distances(student: Student, held_out: GoodImages, *, scale: float) 
             indices = np.arange(start, min(start + VALIDATION_BATCH, n_images))
             features = held_out.teacher_features.batch(indices, device)
             image = torch.from_numpy(held_out.images[indices]).to(device)
-            batches.append(
-                [stage.cpu().numpy() for stage in distance_maps(student(image), features, scale=scale)]
-            )
+            batches.append([stage.cpu().numpy() for stage in student.distances(image, features, scale=scale)])
     for module, training in modes.items():
         module.training = training
     return [np.concatenate(stage) for stage in zip(*batches, strict=True)]

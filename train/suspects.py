@@ -26,8 +26,9 @@ from model_repository.distance_fusion.map_fusion import upsampling_matrix
 from train.config import FitConfig
 from train.data import CategoryData, load_images
 from train.errors import DataError
-from train.features import compute_teacher_features, load_teacher
+from train.features import compute_teacher_features
 from train.files import write_text
+from train.model import load_teacher
 from train.progress import progress_bar
 
 N_TH_IMAGE = 3

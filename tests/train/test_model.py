@@ -198,3 +198,24 @@ def test_the_papers_sizes(name: str, as_student: bool, parameters_m: float, gmac
             (1, 512, 32, 32),
             (1, 1024, 16, 16),
         ]
+
+
+def test_centred_features_are_compared_less_their_mean_over_good_images() -> None:
+    overrides = {"teacher": "test_resnet", "student": "test_efficientnet", "weights": "random"}
+    config = fit_config("edge", overrides | {"center_features": True})
+    teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
+    image = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=seeded())
+    features = teacher(image)
+    means = [feature.mean(dim=(0, 2, 3)) for feature in features]
+    student.eval().set_teacher_means(means)
+    for feature, centered in zip(features, student.centered(features), strict=True):
+        assert centered.shape == feature.shape
+        torch.testing.assert_close(
+            centered.mean(dim=(0, 2, 3)), torch.zeros(feature.shape[1]), atol=1e-4, rtol=0
+        )
+    expected = distance_maps(
+        student(image), [f - m.view(1, -1, 1, 1) for f, m in zip(features, means, strict=True)], scale=2.0
+    )
+    torch.testing.assert_close(student.distances(image, features, scale=2.0), expected)
+    _, plain, _ = build_teacher_and_student(fit_config("edge", overrides), weights_dir=None)
+    assert all(torch.equal(a, b) for a, b in zip(plain.centered(features), features, strict=True))
