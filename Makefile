@@ -24,10 +24,10 @@ FIND_IMAGES   = images="$(IMAGES)"; \
 BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --json $(RUN)/bench.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate export serve predict bench demo report test lint clean
+.PHONY: help setup data train evaluate export serve predict bench bench-metrics demo report test lint clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo; echo "Options, with their defaults: CATEGORY=$(CATEGORY) PLATFORM=$(PLATFORM) URL=$(URL)"
 	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"
 
@@ -74,6 +74,13 @@ ifeq ($(origin URL),command line)
 else
 	@$(FIND_IMAGES); $(PY) -m deploy run -- $(PY) $(BENCH)
 endif
+
+bench-metrics: $(VENV)/.bench-peers ## Pixel measures: seconds, memory and values beside ADEval's
+	@$(PY) -m tests.benchmarks.metrics
+
+$(VENV)/.bench-peers: $(VENV)/.installed
+	@$(PY) -m pip install --quiet -c constraints.txt -e '.[bench-peers]'
+	@touch $@
 
 # Plain `make` inside `deploy run`: lines with the variable are run by `make -n` too, and would start a server.
 demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report
