@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -78,6 +79,8 @@ def training_figure(curves: Mapping[str, TrainingCurve]) -> Figure:
     if losses.lines:
         losses.legend(frameon=False)
         losses.set(yscale="log", ylabel="loss")
+        for axis in (losses.yaxis.set_major_formatter, losses.yaxis.set_minor_formatter):
+            axis(ScalarFormatter())
     if (learning_rate := curves.get("learning_rate")) is not None:
         rate.plot(learning_rate.steps, learning_rate.values, color=INK, linewidth=1)
     rate.set(xlabel="step", ylabel="rate")
@@ -86,10 +89,10 @@ def training_figure(curves: Mapping[str, TrainingCurve]) -> Figure:
 
 
 def running_mean(values: NDArray[np.float64], window: int = SMOOTHED_STEPS) -> NDArray[np.float64]:
-    """[P]: the mean of each value and up to `window - 1` before it."""
-    sums = np.cumsum(values)
-    sums[window:] -= sums[:-window].copy()
-    mean: NDArray[np.float64] = sums / np.minimum(np.arange(1, len(values) + 1), window)
+    """[P]: the mean over `window` values around each, over fewer at the ends."""
+    window = min(window, len(values))
+    sums, counts = (np.convolve(row, np.ones(window), "same") for row in (values, np.ones(len(values))))
+    mean: NDArray[np.float64] = sums / counts
     return mean
 
 
@@ -98,6 +101,7 @@ def panels(
     anomaly_map: NDArray[np.float32],
     mask: NDArray[np.bool_] | None,
     *,
+    usual: float,
     threshold: float,
 ) -> Figure:
     """Image, mask where there is one, anomaly map, and the map over the image, side by side.
@@ -106,7 +110,8 @@ def panels(
         image: [S, S, 3] uint8.
         anomaly_map: [S, S].
         mask: [S, S] ground truth, or None.
-        threshold: full scale of the map's colours is one and a half times this.
+        usual: score of a usual pixel, below the threshold; black in the map, clear in the overlay.
+        threshold: the colours' full scale is one and a half times this.
     """
     titles = ["image", *(["mask"] if mask is not None else []), "anomaly map", "overlay"]
     figure = Figure(figsize=(1.9 * len(titles), 2.1), layout="constrained")
@@ -118,14 +123,16 @@ def panels(
     shown["image"].imshow(image)
     if mask is not None:
         shown["mask"].imshow(mask, cmap="gray", vmin=0, vmax=1)
-    colours: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": 1.5 * threshold}
+    colours: dict[str, Any] = {"cmap": "inferno", "vmin": usual, "vmax": 1.5 * threshold}
     shown["anomaly map"].imshow(anomaly_map, **colours)
-    shown["overlay"].imshow(image)
-    shown["overlay"].imshow(anomaly_map, alpha=0.5, **colours)
+    overlay = shown["overlay"]
+    overlay.imshow(image)
+    height = (anomaly_map - usual) / max(1.5 * threshold - usual, 1e-12)  # 0 usual, 1 full scale
+    overlay.imshow(anomaly_map, alpha=np.clip(1.5 * height, 0, 0.7), **colours)
     if anomaly_map.min() < threshold < anomaly_map.max():
-        shown["overlay"].contour(anomaly_map, levels=[threshold], colors="cyan", linewidths=1)
+        overlay.contour(anomaly_map, levels=[threshold], colors="cyan", linewidths=1)
     if mask is not None and not mask.all():
-        shown["overlay"].contour(mask, levels=[0.5], colors="lime", linewidths=1)
+        overlay.contour(mask, levels=[0.5], colors="lime", linewidths=1)
     return figure
 
 

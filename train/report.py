@@ -119,6 +119,7 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
     score, rejected = evaluation.verdict.pred_score[:, 0], evaluation.verdict.pred_label[:, 0]
     order = np.argsort(score)
     defective = evaluation.labels
+    usual = min(float(np.median(evaluation.verdict.anomaly_map)), evaluation.metrics["threshold"])
     kinds = (
         ("Worst escapes: defective, judged good", [i for i in order if defective[i] and not rejected[i]]),
         (
@@ -131,19 +132,20 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
     return [
         Gallery(
             title=f"{title} ({len(indices)})",
-            pictures=[_picture(evaluation, int(index)) for index in indices[:EXAMPLES_PER_KIND]],
+            pictures=[_picture(evaluation, int(index), usual=usual) for index in indices[:EXAMPLES_PER_KIND]],
         )
         for title, indices in kinds
     ]
 
 
-def _picture(evaluation: Evaluation, index: int) -> tuple[str, str]:
+def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, str]:
     """Image, mask, map and overlay of one image, and which it is."""
     mask = None if evaluation.masks is None else evaluation.masks[index]
     figure = panels(
         evaluation.pixels[index],
         evaluation.verdict.anomaly_map[index],
         mask if mask is not None and mask.any() else None,
+        usual=usual,
         threshold=evaluation.metrics["threshold"],
     )
     item = evaluation.test[index]
