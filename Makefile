@@ -24,10 +24,10 @@ FIND_IMAGES   = images="$(IMAGES)"; \
 BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --json $(RUN)/bench.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate export serve predict bench bench-train demo report test lint clean
+.PHONY: help setup data train evaluate export serve predict bench bench-train bench-metrics demo report test lint clean
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo; echo "Options, with their defaults: CATEGORY=$(CATEGORY) PLATFORM=$(PLATFORM) URL=$(URL)"
 	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"
 
@@ -78,6 +78,13 @@ endif
 bench-train: $(VENV)/.installed ## Measure training against a plain loop of the same network
 	@$(PY) -m train bench --category pill --data synthetic $(if $(PRESET),--preset $(PRESET)) \
 	    $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)",$(if $(filter paper,$(PRESET)),--random-weights))
+
+bench-metrics: $(VENV)/.bench-peers ## Pixel measures: seconds, memory and values beside ADEval's
+	@$(PY) -m tests.benchmarks.metrics
+
+$(VENV)/.bench-peers: $(VENV)/.installed
+	@$(PY) -m pip install --quiet -c constraints.txt -e '.[bench-peers]'
+	@touch $@
 
 # Plain `make` inside `deploy run`: lines with the variable are run by `make -n` too, and would start a server.
 demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report

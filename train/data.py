@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from model_repository.image_decoder.image_decoding import SUFFIXES, ImageError, read_image, resize_image
 from train.errors import DataError
@@ -190,28 +189,6 @@ def load_images(
         )
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
     return LoadedImages(pixels=pixels, kept=kept, broken=broken)
-
-
-def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool_] | None:
-    """Ground truth masks [N, S, S] for test images, or None where an anomalous one has no mask.
-
-    A mask is resized with the nearest neighbour, so that it stays a mask.
-
-    Raises:
-        DataError: a mask file that is no image.
-    """
-    masks = np.zeros((len(test), image_size, image_size), bool)
-    for index, image in enumerate(test):
-        if image.anomalous and image.mask_path is None:
-            return None
-        if image.mask_path is not None:
-            try:
-                mask = read_image(image.mask_path).convert("L")
-            except ImageError as error:
-                raise DataError(f"Ground truth mask {error}.") from None
-            resized = mask.resize((image_size, image_size), Image.Resampling.NEAREST)
-            masks[index] = np.asarray(resized) > 0
-    return masks
 
 
 def split_good(

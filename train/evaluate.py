@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge
 from train.backbones import Backbone
+from train.breakdown import JudgedSet, measures_of
 from train.checkpoint import Checkpoint, read_release_id
-from train.data import CategoryData, TestImage, load_images, load_masks
+from train.data import CategoryData, TestImage, load_images
 from train.files import write_text
-from train.metrics import auroc, per_region_overlap
+from train.masks import load_masks
 from train.model import Student
 from train.progress import progress_bar
 
@@ -33,7 +34,7 @@ class Evaluation:
         test: the test images that could be read.
         pixels: [N, S, S, 3] uint8, those images.
         verdict: of each of them, in their order.
-        masks: [N, S, S] ground truth, or None.
+        masks: [N, S, S] ground truth, empty where an image has none; None where no image has one.
     """
 
     metrics: dict[str, Any]
@@ -86,7 +87,7 @@ def evaluate(
     """Judge a category's test set; None where it has none.
 
     Raises:
-        DataError: no test image, or a mask, can be read.
+        DataError: no test image, or a mask, can be read, or a mask contradicts its image.
     """
     if not data.test:
         return None
@@ -95,6 +96,7 @@ def evaluate(
         [image.path for image in data.test], image_size=config.image_size, strict=strict, what="test images"
     )
     test = tuple(data.test[index] for index in images.kept)
+    masks = load_masks(test, image_size=config.image_size)  # a wrong one is told before the long part
     checkpoint.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     distances = compute_distances(
@@ -106,7 +108,6 @@ def evaluate(
         what="Evaluation",
     )
     verdict = judge(fuse_distances(distances, checkpoint.calibration), checkpoint.calibration)
-    masks = load_masks(test, image_size=config.image_size)
     return Evaluation(
         metrics={
             **measure(verdict, test, masks),
@@ -122,21 +123,22 @@ def evaluate(
 
 
 def measure(verdict: Verdict, test: tuple[TestImage, ...], masks: NDArray[np.bool_] | None) -> dict[str, Any]:
-    """The measures of Section 4.1, and the two rates that a factory pays for; None where they cannot be had."""
-    labels = np.array([image.anomalous for image in test], bool)
-    rejected = verdict.pred_label[:, 0]
-    has_masks = masks is not None and bool(masks.any())
+    """The measures of Section 4.1, by defect kind and size too, and the two rates that a factory pays for."""
     return {
-        "image_auroc": auroc(verdict.pred_score[:, 0], labels),
-        "pixel_auroc": auroc(verdict.anomaly_map, masks) if has_masks and masks is not None else None,
-        "pro": per_region_overlap(verdict.anomaly_map, masks) if has_masks and masks is not None else None,
+        **measures_of(judged_set(verdict, test, masks)),
         "threshold": float(verdict.threshold[0, 0]),
-        "false_reject_rate": float(rejected[~labels].mean()) if (~labels).any() else None,
-        "escape_rate": float((~rejected[labels]).mean()) if labels.any() else None,
-        "n_test": len(test),
-        "n_test_good": int((~labels).sum()),
-        "n_test_anomalous": int(labels.sum()),
     }
+
+
+def judged_set(verdict: Verdict, test: tuple[TestImage, ...], masks: NDArray[np.bool_] | None) -> JudgedSet:
+    """A verdict without its batch dimensions, beside the ground truth."""
+    return JudgedSet(
+        test=test,
+        scores=verdict.pred_score[:, 0],
+        rejected=verdict.pred_label[:, 0],
+        maps=verdict.anomaly_map,
+        masks=masks,
+    )
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def is_up_to_date(metrics_path: Path, *, checkpoint_path: Path, data: CategoryData) -> bool:
-    """Whether metrics.json is of this very checkpoint and test set.
+    """Whether metrics.json is of this very checkpoint and test set, and holds all that is measured today.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -169,7 +171,8 @@ def is_up_to_date(metrics_path: Path, *, checkpoint_path: Path, data: CategoryDa
     except (FileNotFoundError, ValueError):
         return False
     found = (metrics.get("release_id"), metrics.get("test_fingerprint"))
-    return found == (read_release_id(checkpoint_path), data.test_fingerprint())
+    expected = (read_release_id(checkpoint_path), data.test_fingerprint())
+    return found == expected and "unavailable" in metrics
 
 
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:

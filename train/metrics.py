@@ -1,11 +1,12 @@
-"""Image and pixel AUROC, and the per-region overlap (Section 4.1)."""
+"""Measures of scores against labels: of images, and of pixels where the scores are maps (Section 4.1)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from sklearn.metrics import roc_auc_score
+from scipy.stats import binomtest
+
+from train.pixel_metrics import PixelScores, areas_right_of, shares_above
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -20,7 +21,49 @@ def auroc(scores: FloatArray, labels: BoolArray) -> float | None:
     """
     if labels.all() or not labels.any():
         return None
-    return float(roc_auc_score(labels.ravel(), scores.ravel()))
+    above, at_least = shares_above(scores[labels], [np.sort(scores[~labels])])
+    return float(areas_right_of(above, at_least, limit=1.0).mean())
+
+
+def average_precision(scores: FloatArray, labels: BoolArray) -> float | None:
+    """Mean over the anomalous of the precision at their own score, in 0..1, or None where there is only one class.
+
+    Args:
+        scores: [N]; larger is more anomalous.
+        labels: [N].
+    """
+    if labels.all() or not labels.any():
+        return None
+    anomalous, all_scores = np.sort(scores[labels]), np.sort(scores)
+    found = len(anomalous) - np.searchsorted(anomalous, anomalous)
+    rejected = len(all_scores) - np.searchsorted(all_scores, anomalous)
+    return float((found / rejected).mean())
+
+
+def f1(rejected: BoolArray, labels: BoolArray) -> float | None:
+    """Harmonic mean of precision and recall of a verdict, in 0..1, or None where there is only one class.
+
+    Args:
+        rejected: [N] what was judged anomalous.
+        labels: [N] what is.
+    """
+    if labels.all() or not labels.any():
+        return None
+    return float(2 * (rejected & labels).sum() / (rejected.sum() + labels.sum()))
+
+
+def rate_interval(count: int, total: int, *, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Clopper-Pearson interval of a share, or None of nothing: it holds the true rate at least this often.
+
+    Args:
+        count: how many.
+        total: out of how many.
+        confidence: 0..1.
+    """
+    if total == 0:
+        return None
+    interval = binomtest(count, total).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def per_region_overlap(
@@ -29,8 +72,7 @@ def per_region_overlap(
     """Normalised area under the PRO curve (Bergmann et al. 2021), or None where a class of pixels is missing.
 
     The curve sets the mean share found of each connected defect region (8-neighbourhood) against the share
-    of good pixels called defective, over all thresholds. Each defective pixel weighs one over its region's size, which
-    makes the curve exact from one sort of all pixels.
+    of good pixels called defective, over all thresholds.
 
     Args:
         maps: [N, S, S] anomaly maps.
@@ -40,34 +82,6 @@ def per_region_overlap(
     Returns:
         0..1.
     """
-    if masks.all() or not masks.any():
-        return None
-    overlap_weight = _overlap_weights(masks).ravel()
-    order = np.argsort(-maps.ravel(), kind="stable")
-    scores = maps.ravel()[order]
-    overlap = np.cumsum(overlap_weight[order])
-    false_positive_rate = np.cumsum(~masks.ravel()[order]) / np.count_nonzero(~masks)
-    # Pixels of one score cross a threshold together.
-    last_of_score = np.append(scores[1:] != scores[:-1], True)
-    overlap = np.concatenate([[0.0], overlap[last_of_score]])
-    false_positive_rate = np.concatenate([[0.0], false_positive_rate[last_of_score]])
-    return _area_until(false_positive_rate, overlap, max_false_positive_rate) / max_false_positive_rate
-
-
-def _overlap_weights(masks: BoolArray) -> NDArray[np.float64]:
-    """[N, S, S]: 1 / (pixels of its region * number of regions) in a region, 0 outside; they sum to 1."""
-    weights = np.zeros(masks.shape)
-    n_regions = 0
-    for index, mask in enumerate(masks):
-        regions, n_found = ndimage.label(mask, structure=np.ones((3, 3)))
-        sizes = np.bincount(regions.ravel())
-        weights[index] = np.where(regions > 0, 1 / sizes[regions], 0)
-        n_regions += n_found
-    return weights / n_regions
-
-
-def _area_until(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
-    """Trapezoidal area under y(x) from 0 to `limit`, the last trapezoid cut at the limit."""
-    inside = x <= limit
-    y_at_limit = np.interp(limit, x, y)
-    return float(np.trapezoid(np.append(y[inside], y_at_limit), np.append(x[inside], limit)))
+    pixels = PixelScores(maps, masks, good=np.arange(0))
+    found = pixels.measure(np.arange(len(maps)), max_false_positive_rate=max_false_positive_rate)
+    return None if found is None else found.pro

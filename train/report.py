@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,16 @@ from typing import Any
 import jinja2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
+from train.breakdown import SIZES
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData
-from train.evaluate import Evaluation, evaluate, is_up_to_date, write_metrics
+from train.evaluate import Evaluation, evaluate, is_up_to_date, judged_set, write_metrics
+from train.figures import data_uri, panels, pro_figure, roc_figure, score_histogram, training_figure
 from train.files import write_text
+from train.progress import console
+from train.training_curves import TrainingCurve, read_training_curves
 
-GOOD_COLOUR, DEFECT_COLOUR = "#2a7f62", "#c8553d"
 EXAMPLES_PER_KIND = 6
 
 
@@ -56,7 +55,10 @@ def evaluate_category(
     evaluation = evaluate(checkpoint, data, device=device, strict=strict)
     if evaluation is None:
         return f"No test images in {data.root / 'test'}: nothing to evaluate."
-    write_text(report_path, render_report(evaluation, checkpoint))
+    for sentence in evaluation.metrics["unavailable"]:
+        console.print(sentence, style="yellow", markup=False)
+    page = render_report(evaluation, checkpoint, log_dir=run_dir / "tensorboard")
+    write_text(report_path, page)
     write_metrics(evaluation.metrics, metrics_path)
     return f"Evaluated: {summary(evaluation.metrics)}; {report_path}"
 
@@ -68,46 +70,48 @@ def summary(metrics: dict[str, Any]) -> str:
     return ", ".join([*parts, f"{metrics['n_test']} images"])
 
 
-def render_report(evaluation: Evaluation, checkpoint: Checkpoint) -> str:
-    """The page as HTML text."""
+def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, log_dir: Path | None = None) -> str:
+    """The page as HTML text.
+
+    Args:
+        evaluation: the judged test set.
+        checkpoint: what judged it.
+        log_dir: TensorBoard events of its training, if they are kept.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("train", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("train", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    calibration = json.loads(checkpoint.calibration.to_json())
     return environment.get_template("report.html.j2").render(
         metrics=evaluation.metrics,
+        sizes=SIZES,
         config=checkpoint.config.model_dump(),
         provenance=checkpoint.provenance.model_dump(),
-        histogram=_data_uri(score_histogram(evaluation)),
-        curve=_data_uri(roc_figure(evaluation)),
+        origin=checkpoint.provenance.model_dump(exclude={"versions", "category", "synthetic"}),
+        calibration={
+            key: calibration[key] for key in ("stage_weights", "image_threshold", "pixel_threshold")
+        },
+        plots=plots(evaluation, read_training_curves(log_dir) if log_dir else {}),
         galleries=galleries(evaluation),
-        calibration=json.loads(checkpoint.calibration.to_json()),
     )
 
 
-def score_histogram(evaluation: Evaluation) -> Figure:
-    """Scores of good and defective images, and the threshold between them."""
-    scores, labels = evaluation.verdict.pred_score[:, 0], evaluation.labels
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    bins = np.linspace(scores.min(), scores.max(), 40).tolist()
-    axes.hist(scores[~labels], bins=bins, color=GOOD_COLOUR, alpha=0.7, label=f"good ({(~labels).sum()})")
-    axes.hist(scores[labels], bins=bins, color=DEFECT_COLOUR, alpha=0.7, label=f"defective ({labels.sum()})")
-    axes.axvline(evaluation.metrics["threshold"], color="black", linestyle="--", label="threshold")
-    axes.set(xlabel="image score", ylabel="images")
-    axes.legend(frameon=False)
-    return figure
-
-
-def roc_figure(evaluation: Evaluation) -> Figure:
-    """The image-level ROC curve; an empty frame where the test set has one class."""
-    figure = Figure(figsize=(3.6, 3.2), layout="constrained")
-    axes = figure.subplots()
-    if evaluation.metrics["image_auroc"] is not None:
-        false_rejects, caught, _ = roc_curve(evaluation.labels, evaluation.verdict.pred_score[:, 0])
-        axes.plot(false_rejects, caught, color=DEFECT_COLOUR)
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.7, linestyle=":")
-    axes.set(xlabel="good images rejected", ylabel="defects caught", xlim=(0, 1), ylim=(0, 1.01))
-    return figure
+def plots(evaluation: Evaluation, training: Mapping[str, TrainingCurve]) -> dict[str, str | None]:
+    """The plots as data URIs, by name; None for those that cannot be had."""
+    judged = judged_set(evaluation.verdict, evaluation.test, evaluation.masks)
+    pro = evaluation.metrics["pro"]
+    marked = np.flatnonzero(judged.marked)
+    curves = judged.pixels.curves(marked) if judged.pixels is not None and pro is not None else None
+    return {
+        "histogram": data_uri(score_histogram(judged, threshold=evaluation.metrics["threshold"])),
+        "roc": data_uri(roc_figure(judged, curves)),
+        "pro": None if curves is None else data_uri(pro_figure(curves, pro=pro)),
+        "training": data_uri(training_figure(training)) if training else None,
+    }
 
 
 def galleries(evaluation: Evaluation) -> list[Gallery]:
@@ -115,6 +119,7 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
     score, rejected = evaluation.verdict.pred_score[:, 0], evaluation.verdict.pred_label[:, 0]
     order = np.argsort(score)
     defective = evaluation.labels
+    usual = min(float(np.median(evaluation.verdict.anomaly_map)), evaluation.metrics["threshold"])
     kinds = (
         ("Worst escapes: defective, judged good", [i for i in order if defective[i] and not rejected[i]]),
         (
@@ -127,38 +132,22 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
     return [
         Gallery(
             title=f"{title} ({len(indices)})",
-            pictures=[_picture(evaluation, int(index)) for index in indices[:EXAMPLES_PER_KIND]],
+            pictures=[_picture(evaluation, int(index), usual=usual) for index in indices[:EXAMPLES_PER_KIND]],
         )
         for title, indices in kinds
     ]
 
 
-def _picture(evaluation: Evaluation, index: int) -> tuple[str, str]:
-    """Image, ground truth where there is one, and anomaly map over the image."""
-    image, anomaly_map = evaluation.pixels[index], evaluation.verdict.anomaly_map[index]
-    threshold = evaluation.metrics["threshold"]
-    figure = Figure(figsize=(4.2, 2.1), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.imshow(image)
-    if evaluation.masks is not None and evaluation.masks[index].any():
-        left.contour(evaluation.masks[index], levels=[0.5], colors="lime", linewidths=1)
-    right.imshow(image)
-    # The same colours on every picture: full scale is one and a half times the threshold.
-    right.imshow(anomaly_map, cmap="inferno", alpha=0.55, vmin=0, vmax=1.5 * threshold)
-    _contour(right, anomaly_map, threshold)
-    for axes in (left, right):
-        axes.set_axis_off()
+def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, str]:
+    """Image, mask, map and overlay of one image, and which it is."""
+    mask = None if evaluation.masks is None else evaluation.masks[index]
+    figure = panels(
+        evaluation.pixels[index],
+        evaluation.verdict.anomaly_map[index],
+        mask if mask is not None and mask.any() else None,
+        usual=usual,
+        threshold=evaluation.metrics["threshold"],
+    )
     item = evaluation.test[index]
     caption = f"{item.defect}/{item.path.name}: {evaluation.verdict.pred_score[index, 0]:.3f}"
-    return _data_uri(figure), caption
-
-
-def _contour(axes: Any, anomaly_map: NDArray[np.float32], threshold: float) -> None:
-    if anomaly_map.min() < threshold < anomaly_map.max():
-        axes.contour(anomaly_map, levels=[threshold], colors="cyan", linewidths=1)
-
-
-def _data_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(figure, dpi=100), caption

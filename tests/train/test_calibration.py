@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from tests.conftest import CATEGORY, FitTiny
@@ -58,7 +59,10 @@ def test_too_few_images_take_the_maximum_and_say_what_it_promises(
     assert f"hold out {needed}." in printed
 
 
-@pytest.mark.parametrize(("n_images", "rate"), [(99, 0.01), (62, 0.05), (19, 0.1)])
+@pytest.mark.parametrize(
+    ("n_images", "rate"),
+    [(99, 0.01), (250, 0.01), (62, 0.05), (19, 0.1), (20, 0.05), (20, 0.1), (20, 0.25), (3, 0.3)],
+)
 def test_promised_rate_holds_on_average(n_images: int, rate: float) -> None:
     # A new score from 0..1 exceeds the threshold t with probability 1 - t; its mean is 1 - rank / (n + 1).
     rng = np.random.default_rng(0)
@@ -66,6 +70,28 @@ def test_promised_rate_holds_on_average(n_images: int, rate: float) -> None:
     standard_error = float(np.std(rates)) / 4000**0.5
     assert np.mean(rates) <= rate + 4 * standard_error
     assert np.mean(rates) >= rate - 1 / (n_images + 1) - 4 * standard_error
+
+
+def test_rate_holds_on_new_good_images_of_any_distribution() -> None:
+    """20 held out, scores with a long tail or with many ties: of 200 new good images at most 1 in 10 on average."""
+    rng = np.random.default_rng(0)
+    long_tail = rng.lognormal(sigma=2, size=(2000, 220)).astype(np.float32)
+    for scores, least in ((long_tail, 0.09), (np.round(long_tail), 0.0)):
+        thresholds = np.array([image_threshold(held_out, 0.1) for held_out in scores[:, :20]])
+        rates = (scores[:, 20:] > thresholds[:, None]).mean(axis=1)
+        standard_error = rates.std() / len(rates) ** 0.5
+        assert least <= rates.mean() <= 0.1 + 4 * standard_error
+
+
+def test_too_few_images_keep_the_rate_that_they_are_said_to_promise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """20 for 1 %: the largest score is exceeded by 1 in 21, and 99 would do."""
+    scores = np.random.default_rng(0).random((1000, 20)).astype(np.float32)
+    rates = [1 - image_threshold(held_out, 0.01) for held_out in scores]
+    assert np.mean(rates) == pytest.approx(1 / 21, abs=4 * float(np.std(rates)) / 1000**0.5)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "20 held-out good images promise a false-reject rate of 4.8%; for 1.0% hold out 99." in printed
 
 
 def test_thresholds_by_hand() -> None:
@@ -109,15 +135,31 @@ def test_thresholds_are_of_the_maps_that_are_served() -> None:
 def with_other_test_set(data: CategoryData, root: Path, kind: str) -> CategoryData:
     """The same training images beside another test set."""
     shutil.copytree(data.root / "train", root / "train")
-    if kind == "garbage":
-        (root / "test/crack").mkdir(parents=True)
-        (root / "test/crack/000.png").write_text("no image")
+    if kind == "unreadable images and masks":
+        for folder in ("test", "ground_truth"):
+            shutil.copytree(data.root / folder, root / folder)
+            for path in (root / folder).rglob("*.png"):
+                path.write_bytes(b"\0 no image")
     elif kind == "defective training images":
         shutil.copytree(data.root / "train/good", root / "test/crack")
+    elif kind == "training images called defective, with wrong masks":
+        shutil.copytree(data.root / "train/good", root / "test/crack")
+        for path in (root / "test/crack").iterdir():
+            mask = root / "ground_truth/crack" / f"{path.stem}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (3, 5), 255).save(mask)
     return read_category(root, dataset="synthetic", category=CATEGORY)
 
 
-@pytest.mark.parametrize("kind", ["none", "garbage", "defective training images"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "none",
+        "unreadable images and masks",
+        "defective training images",
+        "training images called defective, with wrong masks",
+    ],
+)
 def test_the_test_set_has_no_say(
     kind: str, tiny_data: CategoryData, tiny_checkpoint: Path, fit_tiny: FitTiny, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Folders in MVTec AD's layout, broken images, masks, the split."""
+"""Folders in MVTec AD's layout, broken images, the split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from train.data import (
     fingerprint,
     image_files,
     load_images,
-    load_masks,
     read_category,
     split_good,
 )
@@ -141,27 +140,6 @@ def test_strict_stops_at_a_broken_image(with_broken: list[Path]) -> None:
 def test_no_readable_image_at_all_is_refused(with_broken: list[Path]) -> None:
     with pytest.raises(DataError, match=r"None of the 2 images can be read; the first: .*1\.png is empty"):
         load_images([with_broken[1], with_broken[3]], image_size=8, strict=False)
-
-
-def test_masks_are_resized_and_stay_masks(mvtec: Path) -> None:
-    test = read(mvtec).test[:3]
-    masks = load_masks(test, image_size=4)
-    assert masks is not None
-    assert masks.dtype == np.bool_
-    corner = np.zeros((4, 4), bool)
-    corner[:2, :2] = True
-    np.testing.assert_array_equal(masks, [corner, corner[::-1, ::-1], np.zeros((4, 4), bool)])
-
-
-def test_masks_are_all_or_none(mvtec: Path) -> None:
-    test = read(mvtec).test  # the scratched image has none
-    assert load_masks(test, image_size=4) is None
-
-
-def test_a_broken_mask_is_named(mvtec: Path) -> None:
-    (mvtec / "ground_truth/crack/000_mask.png").write_text("no image")
-    with pytest.raises(DataError, match=r"Ground truth mask .*000_mask\.png is not an image"):
-        load_masks(read(mvtec).test[:1], image_size=4)
 
 
 def test_fingerprint_follows_names_and_bytes(mvtec: Path) -> None:

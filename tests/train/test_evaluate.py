@@ -35,7 +35,8 @@ CALIBRATION = Calibration(
 )
 PROMISED = {
     "image_auroc", "pixel_auroc", "pro", "threshold", "false_reject_rate", "n_test", "dataset", "preset",
-    "seed", "seconds_train",
+    "seed", "seconds_train", "image_average_precision", "image_f1", "false_reject_interval", "escape_rate",
+    "escape_interval", "by_defect", "by_size", "unavailable",
 }  # fmt: skip
 
 
@@ -77,17 +78,43 @@ def verdict(*scores: float) -> Verdict:
 
 def test_measures_by_hand() -> None:
     found = measure(verdict(0.2, 0.9, 0.4, 0.6), images("good", "good", "dent", "crack"), None)
-    assert found == {
+    interval = pytest.approx([0.012579, 0.987421], abs=1e-6)  # 1 of 2: 1 - sqrt(0.975), mirrored
+    whole = {
         "image_auroc": 0.5,  # dent and crack each beat one of the two good ones
+        "image_average_precision": pytest.approx((1 / 2 + 2 / 3) / 2),  # at crack's score, at dent's
+        "image_f1": 0.5,  # one catch, one false reject, one escape
         "pixel_auroc": None,
+        "pixel_average_precision": None,
         "pro": None,
         "threshold": 0.5,
         "false_reject_rate": 0.5,
+        "false_reject_interval": interval,
+        "n_false_rejects": 1,
         "escape_rate": 0.5,
+        "escape_interval": interval,
+        "n_escapes": 1,
         "n_test": 4,
         "n_test_good": 2,
         "n_test_anomalous": 2,
+        "by_size": {},
+        "unavailable": ["There are no masks: pixel measures and defect sizes cannot be had."],
     }
+    by_defect = found.pop("by_defect")
+    assert found == whole
+    assert by_defect.keys() == {"crack", "dent"}
+    assert by_defect["crack"] == {
+        "n_images": 1,
+        "image_auroc": 0.5,
+        "image_average_precision": 0.5,
+        "image_f1": pytest.approx(2 / 3),  # one catch, one false reject
+        "pixel_auroc": None,
+        "pixel_average_precision": None,
+        "pro": None,
+        "escape_rate": 0.0,
+        "escape_interval": [0.0, pytest.approx(0.975)],
+        "n_escapes": 0,
+    }
+    assert (by_defect["dent"]["n_escapes"], by_defect["dent"]["image_f1"]) == (1, 0.0)
 
 
 def test_a_score_at_the_threshold_passes() -> None:

@@ -1,14 +1,16 @@
-"""AUROC by hand, and PRO against hand-computed curves and a slow implementation of its definition."""
+"""Measures by hand, against scikit-learn, and PRO against a slow implementation of its definition."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from train.metrics import auroc, per_region_overlap
+from train.metrics import auroc, average_precision, f1, per_region_overlap, rate_interval
 
 Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]
@@ -57,14 +59,77 @@ def test_auroc_by_hand() -> None:
     assert auroc(np.float32([1, 1]), np.array([0, 1], bool)) == pytest.approx(0.5)
 
 
+def test_average_precision_by_hand() -> None:
+    # At 5 both rejected of both are defective, at 3 two of three; a tie with a good image counts it as rejected.
+    scores, labels = np.float32([1, 2, 4, 3, 5]), np.array([0, 0, 0, 1, 1], bool)
+    assert average_precision(scores, labels) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(np.float32([1, 1]), np.array([0, 1], bool)) == pytest.approx(0.5)
+
+
+def test_f1_by_hand() -> None:
+    # 2 catches, 1 false reject, 1 escape.
+    rejected, labels = np.array([1, 1, 1, 0, 0], bool), np.array([1, 1, 0, 1, 0], bool)
+    assert f1(rejected, labels) == pytest.approx(2 / 3)
+    assert f1(np.zeros(5, bool), labels) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_image_measures_are_scikit_learns(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.random(80) < 0.4
+    scores = np.round(rng.random(80) + 0.3 * labels, 1).astype(np.float32)  # many ties
+    assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    expected = average_precision_score(labels, scores)
+    assert average_precision(scores, labels) == pytest.approx(expected, abs=1e-12)
+    assert f1(scores > 0.7, labels) == pytest.approx(f1_score(labels, scores > 0.7), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    [
+        (0, 10, 0.0, 0.308497),  # 1 - 0.025 ** (1 / 10)
+        (10, 10, 0.691503, 1.0),
+        (1, 10, 0.002529, 0.445016),  # Clopper and Pearson's table
+    ],
+)
+def test_interval_of_known_values(count: int, total: int, low: float, high: float) -> None:
+    assert rate_interval(count, total) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_interval_ends_where_a_tail_is_2_5_percent() -> None:
+    interval = rate_interval(3, 176)
+    assert interval is not None
+    low, high = (
+        [math.comb(176, count) * rate**count * (1 - rate) ** (176 - count) for count in range(177)]
+        for rate in interval
+    )
+    assert sum(low[3:]) == pytest.approx(0.025)
+    assert sum(high[:4]) == pytest.approx(0.025)
+
+
+def test_interval_holds_the_true_rate_at_least_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    intervals = [rate_interval(count, 40) for count in range(41)]
+    for rate in (0.01, 0.1, 0.5):
+        drawn = rng.binomial(40, rate, size=5000)
+        held = [low <= rate <= high for low, high in (intervals[count] for count in drawn)]
+        assert np.mean(held) >= 0.95
+
+
+def test_interval_of_nothing_is_none() -> None:
+    assert rate_interval(0, 0) is None
+
+
 def test_auroc_of_maps_counts_pixels() -> None:
     maps = np.float32([[[1, 2], [3, 4]]])
     assert auroc(maps, np.array([[[0, 0], [0, 1]]], bool)) == 1.0
 
 
 @pytest.mark.parametrize("label", [False, True])
-def test_one_class_has_no_auroc_and_no_pro(label: bool) -> None:
+def test_one_class_has_no_measures(label: bool) -> None:
     assert auroc(np.float32([1, 2, 3]), np.full(3, label)) is None
+    assert average_precision(np.float32([1, 2, 3]), np.full(3, label)) is None
+    assert f1(np.array([True, False, True]), np.full(3, label)) is None
     assert per_region_overlap(np.zeros((1, 4, 4), np.float32), np.full((1, 4, 4), label)) is None
 
 

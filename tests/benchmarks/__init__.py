@@ -1,0 +1,1 @@
+"""Measurements that take minutes and prove nothing by passing: `make bench-...`."""
