@@ -10,6 +10,7 @@ import click
 
 from train.config import PRESETS
 
+FOREGROUNDS = ("none", "threshold", "sam")
 PATH = click.Path(path_type=Path)
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -53,6 +54,13 @@ def _field(name: str, kind: Any, unit: str) -> Callable[..., Any]:
     return click.option(option, name, type=kind, default=None, help=f"{unit}  [{by_preset}]")
 
 
+_weights_dir = click.option(
+    "--weights-dir",
+    type=PATH,
+    help="Pretrained weights: <backbone>.safetensors or .pth, and the folder sam-vit-base.",
+)
+
+
 @click.group(context_settings=CONTEXT)
 def main() -> None:
     """Fit the student to the frozen teacher on good images, calibrate it, evaluate it."""
@@ -88,10 +96,11 @@ def data(category: str, data: str, data_dir: Path, print_test_dir: bool) -> None
 @_field("learning_rate", float, "Adam's step size.")
 @_field("mask_ratio", float, "Share of feature positions hidden, 0 to 1.")
 @_field("alpha", float, "Weight of the L2 distance (Eq. 5).")
+@_field("foreground", click.Choice(FOREGROUNDS), "How the background is removed from the anomaly map.")
 @_field("holdout_ratio", float, "Share of good images kept for calibration, 0 to 1.")
 @_field("false_reject_rate", float, "Share of good images that may be rejected, 0 to 1.")
 @_field("seed", int, "Seed of the split, the order, the masks and the blocks.")
-@click.option("--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth.")
+@_weights_dir
 @click.option("--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only.")
 @click.option("--force", is_flag=True, help="Train even when the checkpoint is up to date.")
 def fit(
@@ -132,9 +141,23 @@ def fit(
 @main.command()
 @_category_options
 @_run_options
+@click.option(
+    "--foreground",
+    type=click.Choice(FOREGROUNDS),
+    help="How the background is removed from the anomaly map.  [default: as the checkpoint was trained]",
+)
+@_weights_dir
 @click.option("--force", is_flag=True, help="Evaluate even when metrics.json is up to date.")
 def evaluate(
-    category: str, data: str, data_dir: Path, runs_dir: Path, strict: bool, device: str, force: bool
+    category: str,
+    data: str,
+    data_dir: Path,
+    runs_dir: Path,
+    strict: bool,
+    device: str,
+    foreground: str | None,
+    weights_dir: Path | None,
+    force: bool,
 ) -> None:
     """Judge the test set with the server's own fusion; write metrics.json and report.html."""
     from train.datasets import find_category
@@ -143,7 +166,13 @@ def evaluate(
     found = find_category(category, data=data, data_dir=data_dir)
     _banner(found.synthetic)
     outcome = evaluate_category(
-        found, run_dir=runs_dir / category, device=_device(device), strict=strict, force=force
+        found,
+        run_dir=runs_dir / category,
+        device=_device(device),
+        strict=strict,
+        force=force,
+        foreground=foreground,
+        weights_dir=weights_dir,
     )
     click.echo(outcome)
 

@@ -7,20 +7,30 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
+from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, remove_background
 from train.config import FitConfig
 from train.progress import console
 
 FloatArray = NDArray[np.float32]
 
 
-def fit_calibration(distances: list[FloatArray], *, config: FitConfig, category: str) -> Calibration:
+def fit_calibration(
+    distances: list[FloatArray],
+    *,
+    config: FitConfig,
+    category: str,
+    foreground: NDArray[np.bool_] | None = None,
+    foreground_id: int = 0,
+) -> Calibration:
     """Fit a category's calibration on the distance maps of its held-out good images.
 
     Args:
         distances: [N, h, h] float32 a stage.
         config: smoothing, the way stages are weighted and the target false-reject rate.
         category: the product's name.
+        foreground: [N, S, S] bool masks of the parts, where the background is removed. The thresholds are fitted on
+            masked maps; the weights of the stages on whole ones, so that a mask changes nothing but what it hides.
+        foreground_id: which SAM found them.
 
     Returns:
         A calibration whose `release_id` is still 0; the checkpoint gives it.
@@ -29,13 +39,14 @@ def fit_calibration(distances: list[FloatArray], *, config: FitConfig, category:
     if config.stage_weighting == "good_maximum":
         weights = _good_maximum_weights(distances, config, category)
     unset = _calibration(config, category, weights, image_threshold=math.inf, pixel_threshold=math.inf)
-    maps = fuse_distances(distances, unset)
+    maps = remove_background(fuse_distances(distances, unset), foreground)
     return _calibration(
         config,
         category,
         weights,
         image_threshold=image_threshold(maps.max(axis=(1, 2)), config.false_reject_rate),
         pixel_threshold=float(np.quantile(maps, 1 - config.false_reject_rate)),
+        foreground_id=foreground_id,
     )
 
 
@@ -79,6 +90,7 @@ def _calibration(
     *,
     image_threshold: float,
     pixel_threshold: float,
+    foreground_id: int = 0,
 ) -> Calibration:
     return Calibration(
         release_id=0,
@@ -89,4 +101,6 @@ def _calibration(
         stage_weights=stage_weights,
         image_threshold=image_threshold,
         pixel_threshold=pixel_threshold,
+        foreground=config.foreground,
+        foreground_id=foreground_id,
     )

@@ -37,6 +37,9 @@ class FitConfig(BaseModel):
         "equal",
         description="sum the stages as they are, or each by its usual maximum on held-out good images",
     )
+    foreground: Literal["none", "threshold", "sam"] = Field(
+        "none", description="how the background is removed from the anomaly map (Section 4.4, Table 9)"
+    )
     holdout_ratio: float = Field(0.15, gt=0, lt=1, description="share of good images kept for calibration")
     false_reject_rate: float = Field(0.01, gt=0, lt=1, description="share of good images it may reject")
     seed: int = Field(0, ge=0)

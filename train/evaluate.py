@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge
+from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge, remove_background
 from train.backbones import Backbone
 from train.checkpoint import Checkpoint, read_release_id
 from train.data import CategoryData, TestImage, load_images, load_masks
 from train.files import write_text
+from train.foreground import KEEP_BACKGROUND, ForegroundFinder, find_foreground
 from train.metrics import auroc, per_region_overlap
 from train.model import Student, distance_maps
 from train.progress import progress_bar
@@ -81,15 +82,29 @@ def compute_distances(
 
 
 def evaluate(
-    checkpoint: Checkpoint, data: CategoryData, *, device: torch.device, strict: bool
+    checkpoint: Checkpoint,
+    data: CategoryData,
+    *,
+    foreground: ForegroundFinder = KEEP_BACKGROUND,
+    device: torch.device,
+    strict: bool,
 ) -> Evaluation | None:
     """Judge a category's test set; None where it has none.
 
+    Args:
+        checkpoint: networks and calibration.
+        data: holds the test set.
+        foreground: the method that the calibration is for.
+        device: where to compute.
+        strict: a broken image stops the run.
+
     Raises:
         DataError: no test image, or a mask, can be read.
+        WeightsError: another SAM than the calibration's.
     """
     if not data.test:
         return None
+    foreground.require_calibrated_with(checkpoint.calibration)
     config = checkpoint.config
     images = load_images(
         [image.path for image in data.test], image_size=config.image_size, strict=strict, what="test images"
@@ -105,12 +120,15 @@ def evaluate(
         device=device,
         what="Evaluation",
     )
-    verdict = judge(fuse_distances(distances, checkpoint.calibration), checkpoint.calibration)
+    whole_map = fuse_distances(distances, checkpoint.calibration)
+    parts = find_foreground(images.pixels, foreground, device=device)
+    verdict = judge(remove_background(whole_map, parts), checkpoint.calibration)
     masks = load_masks(test, image_size=config.image_size)
     return Evaluation(
         metrics={
             **measure(verdict, test, masks),
             **describe(checkpoint),
+            **measure_foreground(whole_map, parts, test, method=foreground.method),
             "n_broken": len(images.broken),
             "test_fingerprint": data.test_fingerprint(),
         },
@@ -139,6 +157,20 @@ def measure(verdict: Verdict, test: tuple[TestImage, ...], masks: NDArray[np.boo
     }
 
 
+def measure_foreground(
+    whole_map: FloatArray, parts: NDArray[np.bool_] | None, test: tuple[TestImage, ...], *, method: str
+) -> dict[str, Any]:
+    """Table 9: the image AUROC of the same maps with their background, and how much of the pictures is part."""
+    labels = np.array([image.anomalous for image in test], bool)
+    if parts is None:
+        return {"foreground": method, "foreground_share": None, "image_auroc_without_foreground": None}
+    return {
+        "foreground": method,
+        "foreground_share": float(parts.mean()),
+        "image_auroc_without_foreground": auroc(whole_map.max(axis=(1, 2)), labels),
+    }
+
+
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """What was measured: category, data, preset, seed, release."""
     provenance = checkpoint.provenance
@@ -158,8 +190,10 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def is_up_to_date(metrics_path: Path, *, checkpoint_path: Path, data: CategoryData) -> bool:
-    """Whether metrics.json is of this very checkpoint and test set.
+def is_up_to_date(
+    metrics_path: Path, *, checkpoint_path: Path, data: CategoryData, foreground: str = "none"
+) -> bool:
+    """Whether metrics.json is of this very checkpoint, test set and foreground.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -168,8 +202,8 @@ def is_up_to_date(metrics_path: Path, *, checkpoint_path: Path, data: CategoryDa
         metrics = json.loads(metrics_path.read_text())
     except (FileNotFoundError, ValueError):
         return False
-    found = (metrics.get("release_id"), metrics.get("test_fingerprint"))
-    return found == (read_release_id(checkpoint_path), data.test_fingerprint())
+    found = tuple(metrics.get(name) for name in ("foreground", "release_id", "test_fingerprint"))
+    return found == (foreground, read_release_id(checkpoint_path), data.test_fingerprint())
 
 
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:

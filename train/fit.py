@@ -25,6 +25,7 @@ from train.data import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.evaluate import compute_distances
 from train.features import TeacherFeatures, compute_teacher_features
+from train.foreground import find_foreground, load_foreground
 from train.model import Student, build_teacher_and_student, distillation_loss, mask_features
 from train.progress import progress_bar
 from train.provenance import Provenance
@@ -117,6 +118,9 @@ def fit(
 ) -> None:
     """Train, calibrate and write the checkpoint."""
     teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=weights_dir)
+    foreground = load_foreground(
+        config.foreground, weights_dir=weights_dir
+    )  # told before the training, not after
     images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
     train_indices, held_out_indices = split_good(
         len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed
@@ -159,13 +163,19 @@ def fit(
             n_train=len(train_indices),
             n_held_out=len(held_out_indices),
             n_broken=len(images.broken),
-            weights=weight_sources,
+            weights=weight_sources | foreground.sources,
             seconds_train=round(seconds_train, 1),
             final_loss=round(final_loss, 6),
             versions={name: importlib.metadata.version(name) for name in LIBRARIES},
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         ),
-        calibration=fit_calibration(held_out, config=config, category=data.category),
+        calibration=fit_calibration(
+            held_out,
+            config=config,
+            category=data.category,
+            foreground=find_foreground(images.pixels[held_out_indices], foreground, device=device),
+            foreground_id=foreground.id,
+        ),
         teacher=teacher,
         student=student,
     )
