@@ -16,7 +16,7 @@ from train.backbones import Backbone
 from train.checkpoint import Checkpoint, read_release_id
 from train.data import CategoryData, TestImage, load_images, load_masks
 from train.files import write_text
-from train.foreground import KEEP_BACKGROUND, ForegroundFinder, find_foreground
+from train.foreground import ForegroundFinder, find_foreground, load_foreground
 from train.metrics import auroc, per_region_overlap
 from train.model import Student, distance_maps
 from train.progress import progress_bar
@@ -85,7 +85,7 @@ def evaluate(
     checkpoint: Checkpoint,
     data: CategoryData,
     *,
-    foreground: ForegroundFinder = KEEP_BACKGROUND,
+    foreground: ForegroundFinder | None = None,
     device: torch.device,
     strict: bool,
 ) -> Evaluation | None:
@@ -94,7 +94,7 @@ def evaluate(
     Args:
         checkpoint: networks and calibration.
         data: holds the test set.
-        foreground: the method that the calibration is for.
+        foreground: the method that the calibration is for, where it is ready already.
         device: where to compute.
         strict: a broken image stops the run.
 
@@ -104,6 +104,7 @@ def evaluate(
     """
     if not data.test:
         return None
+    foreground = foreground or load_foreground(checkpoint.config.foreground, weights_dir=None)
     foreground.require_calibrated_with(checkpoint.calibration)
     config = checkpoint.config
     images = load_images(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model_repository.distance_fusion.map_fusion import Calibration
 from model_repository.foreground.foreground_mask import foreground_mask
-from train.errors import WeightsError
+from train.errors import ConfigError, WeightsError
 from train.progress import progress_bar
 from train.sam import SamForeground, load_sam
 
@@ -44,17 +44,20 @@ class ForegroundFinder:
         """Make sure that thresholds belong to these masks.
 
         Raises:
+            ConfigError: another method than the calibration's.
             WeightsError: another SAM than the calibration's.
         """
+        if self.method != calibration.foreground:
+            raise ConfigError(
+                f"Category {calibration.category!r} was calibrated with foreground {calibration.foreground}; its "
+                f"thresholds do not hold for {self.method}."
+            )
         if self.id != calibration.foreground_id:
             source = self.sources.get("foreground", "none")
             raise WeightsError(
                 f"SAM from {source} is not the one that category {calibration.category!r} was calibrated with; give "
                 "that one with --weights-dir, or train again."
             )
-
-
-KEEP_BACKGROUND = ForegroundFinder("none")
 
 
 def load_foreground(method: str, *, weights_dir: Path | None) -> ForegroundFinder:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import SamModel
 
 SAM_FOLDER = "sam-vit-base"  # in --weights-dir
+SAM_FILES = ("config.json", "model.safetensors")
 SAM_DOWNLOAD = "facebook/sam-vit-base"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what SAM was trained with
 
@@ -109,12 +110,17 @@ def load_sam(weights_dir: Path | None) -> SamForeground:
 
 
 def _read(folder: Path) -> SamModel:
+    for name in SAM_FILES:
+        if not (folder / name).is_file():
+            raise WeightsError(
+                f"SAM in {folder} lacks {name}; put {' and '.join(SAM_FILES)} of {SAM_DOWNLOAD} there."
+            )
     try:
         return _from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers tells damage in a dozen types
         raise WeightsError(
-            f"SAM in {folder} cannot be used ({_first_line(error)}); expected config.json and model.safetensors "
-            f"of {SAM_DOWNLOAD}."
+            f"SAM in {folder} cannot be used ({_first_line(error)}); expected {' and '.join(SAM_FILES)} of "
+            f"{SAM_DOWNLOAD}."
         ) from None
 
 
@@ -130,7 +136,7 @@ def _download(folder: Path | None) -> SamModel:
     except Exception as error:  # the network's faults come in many libraries' types
         raise WeightsError(
             f"SAM's weights cannot be had ({looked}; download failed: {type(error).__name__}); three ways: put "
-            f"config.json and model.safetensors of {SAM_DOWNLOAD} into a folder {SAM_FOLDER} in --weights-dir; or run "
+            f"{' and '.join(SAM_FILES)} of {SAM_DOWNLOAD} into a folder {SAM_FOLDER} in --weights-dir; or run "
             "where transformers can download them; or use --foreground threshold."
         ) from None
 
@@ -138,7 +144,10 @@ def _download(folder: Path | None) -> SamModel:
 def _from_pretrained(name: str, *, local_files_only: bool) -> Any:
     """transformers fills what a file lacks with chance, so what it lacks is asked for."""
     from transformers import SamModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     sam, loading = SamModel.from_pretrained(
         name, local_files_only=local_files_only, dtype=torch.float32, output_loading_info=True
     )
