@@ -3,7 +3,7 @@
 #   make demo                    everything on real solar cells, from training to a benchmark
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
-# Options: CATEGORY PRESET DATA PLATFORM EPOCHS STEPS WEIGHTS_DIR URL IMAGES
+# Options: CATEGORY PRESET DATA PLATFORM EPOCHS STEPS FOREGROUND WEIGHTS_DIR URL IMAGES
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
@@ -16,8 +16,10 @@ RUN  := runs/$(CATEGORY)
 
 # Only what was asked for is passed on; the rest is the checkpoint's or the preset's.
 DATA_OPTIONS := --category $(CATEGORY) $(if $(DATA),--data "$(DATA)")
+WEIGHTS      := $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
 FIT_OPTIONS  := $(if $(PRESET),--preset $(PRESET)) $(if $(STEPS),--steps $(STEPS)) \
-                $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
+                $(if $(EPOCHS),--epochs $(EPOCHS)) $(WEIGHTS) \
+                $(if $(FOREGROUND),--foreground $(FOREGROUND))
 # In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
 FIND_IMAGES   = images="$(IMAGES)"; \
     [ -n "$$images" ] || images=$$($(PY) -m train data $(DATA_OPTIONS) --print-test-dir) || exit 1
@@ -29,7 +31,8 @@ BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --jso
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo; echo "Options, with their defaults: CATEGORY=$(CATEGORY) PLATFORM=$(PLATFORM) URL=$(URL)"
-	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"
+	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"; \
+	echo "FOREGROUND=none|threshold|sam"
 
 # Two environments, made by themselves and made again when their lists change.
 # .triton/ has its own because the server's Python stub needs numpy 1.
@@ -55,10 +58,10 @@ train: $(VENV)/.installed ## Fit and calibrate, unless the checkpoint is up to d
 	@$(PY) -m train fit $(DATA_OPTIONS) $(FIT_OPTIONS)
 
 evaluate: train ## Judge the test set; runs/CATEGORY/metrics.json and report.html
-	@$(PY) -m train evaluate $(DATA_OPTIONS)
+	@$(PY) -m train evaluate $(DATA_OPTIONS) $(WEIGHTS)
 
 export: evaluate ## Train if needed, write and verify ONNX, publish into model_repository/
-	@$(PY) -m export onnx --category $(CATEGORY)
+	@$(PY) -m export onnx --category $(CATEGORY) $(WEIGHTS)
 	@$(PY) -m export publish --category $(CATEGORY) --platform $(PLATFORM)
 
 serve: setup ## Serve everything that is published, until Ctrl-C

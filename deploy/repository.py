@@ -8,7 +8,7 @@ from pathlib import Path
 from deploy.errors import RepositoryError
 
 # Committed beside what is published; alone they judge no image.
-SHARED_MODELS = frozenset({"distance_fusion", "image_decoder"})
+SHARED_MODELS = frozenset({"distance_fusion", "foreground", "image_decoder"})
 
 
 def find_models(repository: Path) -> list[str]:

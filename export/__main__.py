@@ -24,17 +24,31 @@ def main() -> None:
 @_build_dir
 @click.option("--runs-dir", default="runs", type=PATH, help="Holds <category>/checkpoint.safetensors.")
 @click.option("--images", type=PATH, help="Real images to verify with.  [default: those it was trained on]")
+@click.option("--weights-dir", type=PATH, help="Holds sam-vit-base/, for a checkpoint with --foreground sam.")
 @click.option("--force", is_flag=True, help="Build even when up to date.")
-def onnx(category: str, build_dir: Path, runs_dir: Path, images: Path | None, force: bool) -> None:
-    """Write teacher.onnx and student.onnx and verify them against the checkpoint."""
+def onnx(
+    category: str, build_dir: Path, runs_dir: Path, images: Path | None, weights_dir: Path | None, force: bool
+) -> None:
+    """Write teacher.onnx and student.onnx, and foreground.onnx of SAM; verify them against the checkpoint."""
     from export.build import build_category
 
-    result = build_category(category, runs_dir=runs_dir, build_dir=build_dir, images_dir=images, force=force)
+    result = build_category(
+        category,
+        runs_dir=runs_dir,
+        build_dir=build_dir,
+        images_dir=images,
+        force=force,
+        weights_dir=weights_dir,
+    )
     if not result.built:
         click.echo(f"Up to date: {build_dir / category}")
         return
     for parity in result.manifest.parity:
         click.echo(f"Batch {parity.batch}: largest difference from PyTorch {parity.max_difference:.1e}")
+    if result.manifest.foreground_difference is not None:
+        click.echo(
+            f"SAM's masks: {result.manifest.foreground_difference:.3%} of the pixels differ from PyTorch"
+        )
     click.echo(f"Exported: {build_dir / category}, release {result.manifest.release_id}")
 
 

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.errors import ExportError
-from export.graphs import OPSET, GraphFiles, write_graphs
+from export.graphs import OPSET, GraphFiles, write_foreground_graph, write_graphs
 from export.manifest import FileRecord, Manifest, read_manifest
-from export.verification import PARITY_BATCHES, verify_graphs
+from export.verification import PARITY_BATCHES, verify_foreground, verify_graphs
 from train.checkpoint import Checkpoint, load_checkpoint, read_release_id, release_id
 from train.data import load_images, read_category
 from train.errors import DataError
 from train.files import sha256_of, write_text
+from train.foreground import ForegroundFinder, load_foreground
 from train.progress import console
 
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
@@ -38,7 +39,13 @@ class BuildResult:
 
 
 def build_category(
-    category: str, *, runs_dir: Path, build_dir: Path, images_dir: Path | None, force: bool
+    category: str,
+    *,
+    runs_dir: Path,
+    build_dir: Path,
+    images_dir: Path | None,
+    force: bool,
+    weights_dir: Path | None = None,
 ) -> BuildResult:
     """Write and verify a category's graphs, unless those of its checkpoint are there already.
 
@@ -48,6 +55,7 @@ def build_category(
         build_dir: takes <category>/; replaced as a whole, or left as it was when anything fails.
         images_dir: real images for the parity check; None means those of the training data.
         force: build even when up to date.
+        weights_dir: where SAM's weights may lie, for a checkpoint that was calibrated with it.
 
     Raises:
         UserError: no checkpoint, no images to check with, or a graph that is not accepted.
@@ -63,12 +71,21 @@ def build_category(
         raise ExportError(
             f"{checkpoint_path} was trained for category {checkpoint.provenance.category!r}; expected {category!r}."
         )
+    foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
+    foreground.require_calibrated_with(checkpoint.calibration)
     images, images_from = _parity_images(checkpoint, images_dir)
     build_dir.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=build_dir, prefix=f".{category}."))
     try:
         staging.chmod(0o755)
-        manifest = _build(checkpoint, checkpoint_path, staging, images=images, images_from=images_from)
+        manifest = _build(
+            checkpoint,
+            checkpoint_path,
+            staging,
+            foreground=foreground,
+            images=images,
+            images_from=images_from,
+        )
         if target.exists():
             target.rename(staging / "replaced")
         (staging / "new").rename(target)
@@ -88,6 +105,7 @@ def _build(
     checkpoint_path: Path,
     staging: Path,
     *,
+    foreground: ForegroundFinder,
     images: NDArray[np.uint8],
     images_from: str,
 ) -> Manifest:
@@ -99,6 +117,13 @@ def _build(
         write_graphs(checkpoint, files)
     with console.status("Verifying them against the checkpoint"):
         parity = verify_graphs(checkpoint, files, images)
+    written = [files.teacher, files.student]
+    difference = None
+    if foreground.sam is not None:
+        written.append(folder / "foreground.onnx")
+        with console.status("Writing and verifying SAM's graph"):
+            write_foreground_graph(foreground.sam, written[-1], image_size=checkpoint.config.image_size)
+            difference = verify_foreground(foreground.sam, written[-1], images)
     calibration_path = folder / "calibration.json"
     write_text(calibration_path, checkpoint.calibration.to_json())
     first, second, third = checkpoint.teacher.channels
@@ -113,10 +138,12 @@ def _build(
         checkpoint_sha256=sha256_of(checkpoint_path),
         files={
             path.name: FileRecord(sha256=sha256_of(path), n_bytes=path.stat().st_size)
-            for path in (files.teacher, files.student, calibration_path)
+            for path in (*written, calibration_path)
         },
         parity=parity,
         parity_images=images_from,
+        foreground_id=foreground.id,
+        foreground_difference=difference,
         config=checkpoint.config,
         provenance=checkpoint.provenance,
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},

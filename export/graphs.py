@@ -1,6 +1,7 @@
-"""The two graphs that are served, as torch modules, and their ONNX files.
+"""The graphs that are served, as torch modules, and their ONNX files.
 
 teacher: image -> teacher_1..3.  student: image, teacher_1..3 -> distance_1..3, release_id.
+SAM, where it removes the background: image -> foreground.
 Normalisation is inside, masking is gone, and features never leave the backbones' side.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from train.backbones import Backbone
 from train.checkpoint import Checkpoint
 from train.model import Student
+from train.sam import SamForeground
 
 OPSET = 18  # what Triton's ONNX Runtime and TensorRT's parser both read
 SAMPLE_BATCH = 2  # with 1 the exporter takes the batch for a constant
@@ -78,6 +80,12 @@ def write_graphs(checkpoint: Checkpoint, files: GraphFiles) -> None:
         features = teacher(image)
     _write(teacher, (image,), files.teacher, inputs=TEACHER_INPUTS, outputs=TEACHER_OUTPUTS)
     _write(student, (image, *features), files.student, inputs=STUDENT_INPUTS, outputs=STUDENT_OUTPUTS)
+
+
+def write_foreground_graph(sam: SamForeground, path: Path, *, image_size: int) -> None:
+    """Write foreground.onnx; SAM's own resizing and normalisation are inside."""
+    image = torch.zeros(SAMPLE_BATCH, image_size, image_size, 3, dtype=torch.uint8)
+    _write(sam, (image,), path, inputs=("image",), outputs=("foreground",))
 
 
 def _write(

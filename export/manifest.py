@@ -38,7 +38,12 @@ class Parity(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a build is and what it was made from; stands beside every published model."""
+    """What a build is and what it was made from; stands beside every published model.
+
+    Attributes:
+        foreground_id: the SAM that removes the background, 0 without one; categories that agree share one model.
+        foreground_difference: largest share of its masks' pixels in which its graph differs from PyTorch.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,6 +58,8 @@ class Manifest(BaseModel):
     files: dict[str, FileRecord]
     parity: list[Parity]
     parity_images: str
+    foreground_id: int = 0
+    foreground_difference: float | None = None
     config: FitConfig
     provenance: Provenance
     versions: dict[str, str]

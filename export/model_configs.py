@@ -54,6 +54,11 @@ def decoder_name(image_size: int) -> str:
     return _sized("image_decoder", image_size)
 
 
+def foreground_name(method: str, image_size: int) -> str:
+    """`foreground` or `foreground_sam`, or their siblings for another image size."""
+    return _sized("foreground_sam" if method == "sam" else "foreground", image_size)
+
+
 def image_spec(image_size: int) -> TensorSpec:
     """The `image` tensor: plain RGB bytes."""
     return TensorSpec("image", "UINT8", (image_size, image_size, 3))
@@ -88,6 +93,11 @@ def verdict_specs(image_size: int) -> list[TensorSpec]:
     ]
 
 
+def foreground_spec(image_size: int) -> TensorSpec:
+    """The part's mask; an image size of -1 is any."""
+    return TensorSpec("foreground", "BOOL", (image_size, image_size))
+
+
 RELEASE_ID = TensorSpec("release_id", "INT64", (1,))
 ENCODED_IMAGE = TensorSpec("encoded_image", "STRING", (1,))
 ORIGINAL_SIZE = TensorSpec("original_size", "INT32", (2,))
@@ -102,7 +112,7 @@ def backbone_config(
     platform: str,
     max_batch_size: int,
 ) -> pb.ModelConfig:
-    """A teacher's or student's configuration.
+    """A teacher's, student's or SAM's configuration.
 
     Args:
         name: the model's folder.
@@ -131,6 +141,9 @@ def distance_fusion_config() -> pb.ModelConfig:
     """The fusion of every category and image size."""
     inputs = [*(TensorSpec(name, "FP32", (-1, -1)) for name in DISTANCES), RELEASE_ID]
     config = _step_config("distance_fusion", inputs=inputs, outputs=verdict_specs(-1), max_batch_size=128)
+    mask = _input(foreground_spec(-1))
+    mask.optional = True  # an ensemble whose release keeps the background maps nothing to it
+    config.input.append(mask)
     config.backend = "python"
     warm_up = _warm_up("paper_size", [*distance_specs(FULL_IMAGE_SIZE), RELEASE_ID], batch_size=1)
     config.model_warmup.append(warm_up)
@@ -152,6 +165,20 @@ def image_decoder_config(image_size: int) -> pb.ModelConfig:
         pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file="encoded_image")
     )
     config.model_warmup.append(warm_up)
+    return config
+
+
+def foreground_config(image_size: int) -> pb.ModelConfig:
+    """The `threshold` method of background removal for one image size."""
+    image = image_spec(image_size)
+    config = _step_config(
+        foreground_name("threshold", image_size),
+        inputs=[image],
+        outputs=[foreground_spec(image_size)],
+        max_batch_size=128,
+    )
+    config.backend = "python"
+    config.model_warmup.append(_warm_up("black", [image], batch_size=1))
     return config
 
 
@@ -182,11 +209,22 @@ def ensemble_config(
     return config
 
 
-def judging_steps(*, teacher: str, teacher_version: int, student: str, student_version: int) -> list[Step]:
-    """image -> teacher -> student -> distance_fusion -> verdict."""
+def judging_steps(
+    *,
+    teacher: str,
+    teacher_version: int,
+    student: str,
+    student_version: int,
+    foreground: str | None = None,
+    foreground_version: int = 1,
+) -> list[Step]:
+    """image -> teacher -> student -> distance_fusion -> verdict; and image -> foreground -> distance_fusion."""
+    mask = {"foreground": "foreground"} if foreground else {}
+    masking = [Step(foreground, foreground_version, {"image": "image"}, mask)] if foreground else []
     distances = {name: name for name in DISTANCES}
     features = {name: name for name in TEACHER_FEATURES}
     return [
+        *masking,
         Step(teacher, teacher_version, {"image": "image"}, features),
         Step(
             student,
@@ -197,7 +235,7 @@ def judging_steps(*, teacher: str, teacher_version: int, student: str, student_v
         Step(
             "distance_fusion",
             1,
-            {**distances, "release_id": "student_release_id"},
+            {**distances, "release_id": "student_release_id", **mask},
             {name: name for name in VERDICT_OUTPUTS},
         ),
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -24,6 +24,8 @@ from export.errors import PublishError
 from export.manifest import Manifest, read_manifest
 from train.files import write_text
 
+DECODER_FILES = ("1/model.py", "image_decoding.py", "warmup/encoded_image")
+FOREGROUND_FILES = ("1/model.py", "foreground_mask.py")
 LOADED_VERSIONS = 2  # of a student: the live one and the one before, to roll back to
 
 
@@ -118,7 +120,10 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
         manifest,
         lambda other: other.release_id == manifest.release_id,
     )
-    _publish_decoder(target, size)
+    _publish_sibling(target, "image_decoder", configs.image_decoder_config(size), DECODER_FILES)
+    foreground, foreground_version = _publish_foreground(
+        target, build, manifest, platform=platform, max_batch_size=max_batch_size
+    )
     calibration = repository / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
     write_text(calibration, (build / "calibration.json").read_text())
 
@@ -146,13 +151,19 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
         ),
     ]
     steps = configs.judging_steps(
-        teacher=teacher, teacher_version=teacher_version, student=student, student_version=student_version
+        teacher=teacher,
+        teacher_version=teacher_version,
+        student=student,
+        student_version=student_version,
+        foreground=foreground,
+        foreground_version=foreground_version,
     )
     changed += [target.write_config(config) for config in _ensembles(manifest, steps, max_batch_size)]
     done = "Published" if any(changed) else "Up to date"
+    masked = f", masked by {foreground} {foreground_version}" if foreground else ""
     return (
         f"{done}: {manifest.category} and {manifest.category}_encoded over {teacher} {teacher_version} and "
-        f"{student} {student_version}, platform {platform}, release {manifest.release_id}"
+        f"{student} {student_version}{masked}, platform {platform}, release {manifest.release_id}"
     )
 
 
@@ -189,17 +200,53 @@ def _loaded_versions(target: Repository, category: str, student: str, live: int)
     return sorted(loaded)
 
 
-def _publish_decoder(target: Repository, image_size: int) -> None:
-    """Give an image size of its own the committed decoder under another name."""
-    name = configs.decoder_name(image_size)
-    source, folder = target.root / "image_decoder", target.root / name
+def _publish_foreground(
+    target: Repository, build: Path, manifest: Manifest, *, platform: str, max_batch_size: int
+) -> tuple[str | None, int]:
+    """The model that removes the background for a release, and its version; None where it stays."""
+    method, size = manifest.config.foreground, manifest.config.image_size
+    if method == "none":
+        return None, 1
+    name = configs.foreground_name(method, size)
+    if method == "threshold":
+        _publish_sibling(target, "foreground", configs.foreground_config(size), FOREGROUND_FILES)
+        return name, 1
+    version = _add_version(
+        target,
+        name,
+        build / "foreground.onnx",
+        manifest,
+        lambda other: other.foreground_id == manifest.foreground_id,
+    )
+    target.write_config(
+        configs.backbone_config(
+            name,
+            inputs=[configs.image_spec(size)],
+            outputs=[configs.foreground_spec(size)],
+            versions=target.versions(name),
+            platform=platform,
+            max_batch_size=max_batch_size,
+        )
+    )
+    return name, version
+
+
+def _publish_sibling(
+    target: Repository, committed: str, config: pb.ModelConfig, parts: Sequence[str]
+) -> None:
+    """Give an image size of its own a committed backend under another name."""
+    source, folder = target.root / committed, target.root / config.name
+    if not source.is_dir():
+        raise PublishError(
+            f"{target.root} holds no {committed} backend; expected the project's model_repository/."
+        )
     if source == folder:
         return
-    for part in ("1/model.py", "image_decoding.py", "warmup/encoded_image"):
+    for part in parts:
         if not (folder / part).is_file() or (folder / part).read_bytes() != (source / part).read_bytes():
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / part, folder / part)
-    target.write_config(configs.image_decoder_config(image_size))
+    target.write_config(config)
 
 
 def _ensembles(manifest: Manifest, steps: list[configs.Step], max_batch_size: int) -> list[pb.ModelConfig]:

@@ -17,15 +17,20 @@ from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
 from export.manifest import Parity
 from train.checkpoint import Checkpoint
 from train.model import GenerationBlock
+from train.sam import SamForeground
 
 PARITY_BATCHES = (1, 3, 8)
 MAX_DISTANCE_DIFFERENCE = 1e-4
+FOREGROUND_BATCHES = (1, 2)  # SAM takes seconds an image on a CPU
+MAX_FOREGROUND_DIFFERENCE = 1e-3  # share of the pixels: those that lie on the mask's very edge
 
 # What would make a verdict depend on chance, or hide a mask.
-RANDOM_OPERATORS = {
-    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+FORBIDDEN_OPERATORS = {
+    "random": {
+        "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+    },
+    "masking": {"Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "NonZero", "ScatterND"},
 }  # fmt: skip
-MASKING_OPERATORS = {"Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "NonZero", "ScatterND"}
 
 
 def verify_graphs(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
@@ -48,8 +53,48 @@ def verify_graphs(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.
     return check_parity(checkpoint, files, images)
 
 
-def check_structure(path: Path) -> None:
-    """ONNX's own checker in full, one operator domain, no external data, nothing random and no mask.
+def verify_foreground(sam: SamForeground, path: Path, images: NDArray[np.uint8]) -> float:
+    """Check foreground.onnx: its structure, and its masks against PyTorch's.
+
+    Args:
+        sam: what it was made from.
+        path: the ONNX file.
+        images: [N, S, S, 3] uint8 real images, at least max(FOREGROUND_BATCHES).
+
+    Returns:
+        The largest share of pixels that differ in a batch.
+
+    Raises:
+        VerificationError: the first thing found that is not as it must be.
+    """
+    check_structure(path, forbidden=("random",))
+    session = open_session(path)
+    difference = 0.0
+    for batch in FOREGROUND_BATCHES:
+        image = images[:batch]
+        (found,) = session.run(["foreground"], {"image": image})
+        with torch.inference_mode():
+            expected = sam.cpu()(torch.from_numpy(image)).numpy()
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise VerificationError(
+                f"{path.name} gives {found.dtype} {list(found.shape)}; expected {expected.dtype} "
+                f"{list(expected.shape)}."
+            )
+        difference = max(difference, float((found != expected).mean()))
+    if difference > MAX_FOREGROUND_DIFFERENCE:
+        raise VerificationError(
+            f"{path.name} differs from PyTorch in {difference:.2%} of the masks' pixels; expected at most "
+            f"{MAX_FOREGROUND_DIFFERENCE:.2%}."
+        )
+    return difference
+
+
+def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "masking")) -> None:
+    """ONNX's own checker in full, one operator domain, no external data, and none of the forbidden operators.
+
+    Args:
+        path: the ONNX file.
+        forbidden: kinds in `FORBIDDEN_OPERATORS`; a graph whose output is a mask may compare.
 
     Raises:
         VerificationError: see above.
@@ -65,10 +110,10 @@ def check_structure(path: Path) -> None:
             f"{path.name} uses operator domains {sorted(domains)}; expected ONNX's own alone."
         )
     operators = {node.op_type for node in model.graph.node}
-    for kind, forbidden in (("random", RANDOM_OPERATORS), ("masking", MASKING_OPERATORS)):
-        if operators & forbidden:
+    for kind in forbidden:
+        if found := operators & FORBIDDEN_OPERATORS[kind]:
             raise VerificationError(
-                f"{path.name} holds {kind} nodes {sorted(operators & forbidden)}; expected none at inference."
+                f"{path.name} holds {kind} nodes {sorted(found)}; expected none at inference."
             )
 
 

@@ -21,13 +21,14 @@ from deploy.server import TritonServer
 from export.build import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
 from export.publish import publish_category
-from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge
+from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge, remove_background
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData, load_images, read_category
 from train.datasets.synthetic import lay_out
 from train.evaluate import compute_distances
 from train.files import sha256_of
 from train.fit import fit_category
+from train.foreground import find_foreground, load_foreground
 from train.report import evaluate_category
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,7 @@ def make_product(
     *,
     n_train: int,
     n_test_good: int,
+    weights_dir: Path | None = None,
 ) -> Product:
     """All stages from synthetic images to a published release, and the reference verdicts."""
     work = repository.parent
@@ -89,13 +91,20 @@ def make_product(
         preset=preset,
         overrides=overrides,
         run_dir=run_dir,
-        weights_dir=None,
+        weights_dir=weights_dir,
         device=CPU,
         strict=True,
         force=False,
     )
-    evaluate_category(data, run_dir=run_dir, device=CPU, strict=True, force=False)
-    build_category(category, runs_dir=work / "runs", build_dir=work / "build", images_dir=None, force=False)
+    evaluate_category(data, run_dir=run_dir, device=CPU, strict=True, force=False, weights_dir=weights_dir)
+    build_category(
+        category,
+        runs_dir=work / "runs",
+        build_dir=work / "build",
+        images_dir=None,
+        force=False,
+        weights_dir=weights_dir,
+    )
     publish_category(
         work / "build" / category, repository=repository, platform="python", max_batch_size=MAX_BATCH_SIZE
     )
@@ -111,12 +120,14 @@ def make_product(
         build=work / "build" / category,
         repository=repository,
         pixels=pixels,
-        expected=reference_verdict(checkpoint, pixels),
+        expected=reference_verdict(checkpoint, pixels, weights_dir=weights_dir),
     )
 
 
-def reference_verdict(checkpoint: Checkpoint, pixels: NDArray[np.uint8]) -> Verdict:
-    """What PyTorch's distances come to under the checkpoint's own calibration."""
+def reference_verdict(
+    checkpoint: Checkpoint, pixels: NDArray[np.uint8], *, weights_dir: Path | None = None
+) -> Verdict:
+    """What PyTorch's distances and masks come to under the checkpoint's own calibration."""
     distances = compute_distances(
         checkpoint.teacher,
         checkpoint.student,
@@ -125,7 +136,11 @@ def reference_verdict(checkpoint: Checkpoint, pixels: NDArray[np.uint8]) -> Verd
         device=CPU,
         what="Reference",
     )
-    return judge(fuse_distances(distances, checkpoint.calibration), checkpoint.calibration)
+    finder = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
+    anomaly_map = remove_background(
+        fuse_distances(distances, checkpoint.calibration), find_foreground(pixels, finder, device=CPU)
+    )
+    return judge(anomaly_map, checkpoint.calibration)
 
 
 def publish_uncalibrated(product: Product) -> None:

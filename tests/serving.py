@@ -18,11 +18,11 @@ from tests.products import ROOT, TIMEOUT_S, Product, make_product, publish_uncal
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A model repository with nothing in it but the two committed backends; data, runs and builds lie beside."""
+    """A model repository with nothing in it but the committed backends; data, runs and builds lie beside."""
     work = tmp_path_factory.mktemp("served")
     target = work / "model_repository"
     leave_out = shutil.ignore_patterns("__pycache__", "calibrations")
-    for model in ("distance_fusion", "image_decoder"):
+    for model in ("distance_fusion", "foreground", "image_decoder"):
         shutil.copytree(ROOT / "model_repository" / model, target / model, ignore=leave_out)
     yield target
     shutil.rmtree(work)  # hundreds of MB, which pytest would keep

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from train.cli_options import (
+    PATH,
     category_options,
     choose_device,
+    config_option,
     config_options,
     overrides_of,
     preset_option,
@@ -90,9 +92,19 @@ def fit(
 @main.command()
 @category_options
 @run_options
+@config_option("foreground")
+@click.option("--weights-dir", type=PATH, help="Holds SAM's folder sam-vit-base.")
 @click.option("--force", is_flag=True, help="Evaluate even when metrics.json is up to date.")
 def evaluate(
-    category: str, data: str, data_dir: Path, runs_dir: Path, strict: bool, device: str, force: bool
+    category: str,
+    data: str,
+    data_dir: Path,
+    runs_dir: Path,
+    strict: bool,
+    device: str,
+    foreground: str | None,
+    weights_dir: Path | None,
+    force: bool,
 ) -> None:
     """Judge the test set with the server's own fusion; write metrics.json and report.html."""
     from train.datasets import find_category
@@ -101,7 +113,13 @@ def evaluate(
     found = find_category(category, data=data, data_dir=data_dir)
     show_banner(found.synthetic)
     outcome = evaluate_category(
-        found, run_dir=runs_dir / category, device=choose_device(device), strict=strict, force=force
+        found,
+        run_dir=runs_dir / category,
+        device=choose_device(device),
+        strict=strict,
+        force=force,
+        foreground=foreground,
+        weights_dir=weights_dir,
     )
     click.echo(outcome)
 

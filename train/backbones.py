@@ -225,7 +225,7 @@ def _download(name: str, weights_dir: Path | None) -> dict[str, Tensor]:
     looked = f"no file for it in {weights_dir}" if weights_dir else "no --weights-dir given"
     tagged = f"{name}.{TORCHVISION_TAG}" if name in TORCHVISION_BACKBONES else name
     try:
-        _require_reachable(huggingface_hub.constants.ENDPOINT)
+        require_reachable(huggingface_hub.constants.ENDPOINT)
         state: dict[str, Tensor] = timm.create_model(tagged, pretrained=True).state_dict()
     except Exception as error:  # the network's faults come in many libraries' types
         raise WeightsError(
@@ -235,7 +235,7 @@ def _download(name: str, weights_dir: Path | None) -> dict[str, Tensor]:
     return state
 
 
-def _require_reachable(endpoint: str) -> None:
+def require_reachable(endpoint: str) -> None:
     """Look the host up, so that a site with no internet does not wait through a minute of retries.
 
     Raises:

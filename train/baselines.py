@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from model_repository.distance_fusion.map_fusion import fusion_matrix
 from train.baseline_results import BaselineResult, read_results, write_results
 from train.config import FitConfig
-from train.data import CategoryData, load_images, load_masks, split_good
+from train.data import CategoryData, load_images, split_good
 from train.errors import ConfigError, DataError
 from train.features import compute_teacher_features
+from train.masks import load_masks
 from train.metrics import auroc, per_region_overlap
 from train.model import load_teacher
 from train.padim import fit_padim, padim_maps

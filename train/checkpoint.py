@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from train.model import Student, build_student
 from train.provenance import Provenance
 
 FORMAT = "astmfr-1"
+FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # as a tensor says it
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
@@ -131,7 +132,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     student = build_student(
         config, backbone=Backbone(config.student, mean=unset, std=unset), teacher_channels=teacher.channels
     )
-    expected = _tensors(teacher, student, _UNSET_CALIBRATION)
+    expected = _tensors(teacher, student, replace(_UNSET_CALIBRATION, foreground=config.foreground))
     wrong = sorted(
         {name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape}
         | (tensors.keys() - expected.keys())
@@ -146,7 +147,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         config=config,
         provenance=header.provenance,
-        calibration=_calibration(tensors, header),
+        calibration=_calibration(tensors, header, path),
         teacher=teacher.eval().requires_grad_(False),
         student=student.eval().requires_grad_(False),
     )
@@ -158,11 +159,21 @@ def _tensors(teacher: Backbone, student: Student, calibration: Calibration) -> d
     tensors |= {f"student.{name}": tensor for name, tensor in student.state_dict().items()}
     for name in ("stage_weights", "image_threshold", "pixel_threshold"):
         tensors[f"calibration.{name}"] = torch.tensor(getattr(calibration, name), dtype=torch.float64)
+    if calibration.foreground != "none":  # checkpoints from before it could be had keep their release ids
+        code = FOREGROUND_CODES[calibration.foreground]
+        tensors["calibration.foreground"] = torch.tensor([code, calibration.foreground_id], dtype=torch.int64)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _calibration(tensors: Mapping[str, Tensor], header: Header) -> Calibration:
+def _calibration(tensors: Mapping[str, Tensor], header: Header, path: Path) -> Calibration:
     first, second, third = tensors["calibration.stage_weights"].tolist()
+    foreground, foreground_id = header.config.foreground, 0
+    if foreground != "none":
+        code, foreground_id = tensors["calibration.foreground"].tolist()
+        if code != FOREGROUND_CODES[foreground]:
+            raise CheckpointError(
+                f"{path} was configured with foreground {foreground!r} and calibrated with another; train again."
+            )
     return Calibration(
         release_id=release_id(tensors),
         category=header.provenance.category,
@@ -172,6 +183,8 @@ def _calibration(tensors: Mapping[str, Tensor], header: Header) -> Calibration:
         stage_weights=(first, second, third),
         image_threshold=tensors["calibration.image_threshold"].item(),
         pixel_threshold=tensors["calibration.pixel_threshold"].item(),
+        foreground=foreground,
+        foreground_id=foreground_id,
     )
 
 

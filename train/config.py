@@ -64,9 +64,13 @@ class FitConfig(BaseModel):
     )
     smoothing_sigma: float = Field(4.0, ge=0, description="Gaussian blur of the anomaly map, pixels")
     pool_size: int = Field(5, ge=1, description="Average pooling window, pixels, odd")
-    stage_weighting: Literal["equal", "good_maximum"] = Field(
+    stage_weighting: Literal["equal", "good_maximum", "pasted_defects"] = Field(
         "equal",
-        description="Sum the stages as they are, or each by its usual maximum on held-out good images",
+        description="Sum the stages as they are, each over its usual maximum on held-out good images, or that "
+        "times how well it tells good images with a pasted patch from good ones",
+    )
+    foreground: Literal["none", "threshold", "sam"] = Field(
+        "none", description="How the background is removed from the anomaly map (Section 4.4, Table 9)"
     )
     holdout_ratio: float = Field(0.15, gt=0, lt=1, description="Share of good images kept for calibration")
     false_reject_rate: float = Field(0.01, gt=0, lt=1, description="Share of good images it may reject")

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge
+from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge, remove_background
 from train.backbones import Backbone
 from train.breakdown import JudgedSet, measures_of
 from train.checkpoint import Checkpoint, read_release_id
 from train.data import CategoryData, TestImage, load_images
 from train.files import write_text
+from train.foreground import ForegroundFinder, find_foreground, load_foreground
 from train.masks import load_masks
+from train.metrics import auroc
 from train.model import Student
 from train.progress import progress_bar
 
@@ -82,15 +84,30 @@ def compute_distances(
 
 
 def evaluate(
-    checkpoint: Checkpoint, data: CategoryData, *, device: torch.device, strict: bool
+    checkpoint: Checkpoint,
+    data: CategoryData,
+    *,
+    foreground: ForegroundFinder | None = None,
+    device: torch.device,
+    strict: bool,
 ) -> Evaluation | None:
     """Judge a category's test set; None where it has none.
 
+    Args:
+        checkpoint: networks and calibration.
+        data: holds the test set.
+        foreground: the method that the calibration is for, where it is ready already.
+        device: where to compute.
+        strict: a broken image stops the run.
+
     Raises:
         DataError: no test image, or a mask, can be read, or a mask contradicts its image.
+        WeightsError: another SAM than the calibration's.
     """
     if not data.test:
         return None
+    foreground = foreground or load_foreground(checkpoint.config.foreground, weights_dir=None)
+    foreground.require_calibrated_with(checkpoint.calibration)
     config = checkpoint.config
     images = load_images(
         [image.path for image in data.test], image_size=config.image_size, strict=strict, what="test images"
@@ -107,11 +124,14 @@ def evaluate(
         device=device,
         what="Evaluation",
     )
-    verdict = judge(fuse_distances(distances, checkpoint.calibration), checkpoint.calibration)
+    whole_map = fuse_distances(distances, checkpoint.calibration)
+    parts = find_foreground(images.pixels, foreground, device=device)
+    verdict = judge(remove_background(whole_map, parts), checkpoint.calibration)
     return Evaluation(
         metrics={
             **measure(verdict, test, masks),
             **describe(checkpoint),
+            **measure_foreground(whole_map, parts, test, method=foreground.method),
             "n_broken": len(images.broken),
             "test_fingerprint": data.test_fingerprint(),
         },
@@ -141,6 +161,20 @@ def judged_set(verdict: Verdict, test: tuple[TestImage, ...], masks: NDArray[np.
     )
 
 
+def measure_foreground(
+    whole_map: FloatArray, parts: NDArray[np.bool_] | None, test: tuple[TestImage, ...], *, method: str
+) -> dict[str, Any]:
+    """Table 9: the image AUROC of the same maps with their background, and how much of the pictures is part."""
+    labels = np.array([image.anomalous for image in test], bool)
+    if parts is None:
+        return {"foreground": method, "foreground_share": None, "image_auroc_without_foreground": None}
+    return {
+        "foreground": method,
+        "foreground_share": float(parts.mean()),
+        "image_auroc_without_foreground": auroc(whole_map.max(axis=(1, 2)), labels),
+    }
+
+
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """What was measured: category, data, preset, seed, release."""
     provenance = checkpoint.provenance
@@ -160,8 +194,10 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def is_up_to_date(metrics_path: Path, *, checkpoint_path: Path, data: CategoryData) -> bool:
-    """Whether metrics.json is of this very checkpoint and test set, and holds all that is measured today.
+def is_up_to_date(
+    metrics_path: Path, *, checkpoint_path: Path, data: CategoryData, foreground: str = "none"
+) -> bool:
+    """Whether metrics.json is of this very checkpoint, test set and foreground, and holds all that is measured today.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -170,8 +206,8 @@ def is_up_to_date(metrics_path: Path, *, checkpoint_path: Path, data: CategoryDa
         metrics = json.loads(metrics_path.read_text())
     except (FileNotFoundError, ValueError):
         return False
-    found = (metrics.get("release_id"), metrics.get("test_fingerprint"))
-    expected = (read_release_id(checkpoint_path), data.test_fingerprint())
+    found = tuple(metrics.get(name) for name in ("foreground", "release_id", "test_fingerprint"))
+    expected = (foreground, read_release_id(checkpoint_path), data.test_fingerprint())
     return found == expected and "unavailable" in metrics
 
 

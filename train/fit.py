@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from train.backbones import Backbone
 from train.batches import GoodImages
-from train.calibration import fit_calibration
+from train.calibration import calibrate
 from train.checkpoint import read_header, save_checkpoint
 from train.config import FitConfig, fit_config
 from train.data import CategoryData, load_images, split_good
 from train.errors import DataError
-from train.evaluate import compute_distances
 from train.features import compute_teacher_features
+from train.foreground import load_foreground
 from train.loop import train_student
 from train.model import build_teacher_and_student
 from train.provenance import Provenance
@@ -126,6 +126,8 @@ def fit(
         save_interval_s: seconds between saves of an unfinished run.
     """
     teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=weights_dir)
+    # Before the training: what it lacks is told at once.
+    finder = load_foreground(config.foreground, weights_dir=weights_dir)
     images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
     train_indices, held_out_indices = split_good(
         len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed
@@ -163,8 +165,14 @@ def fit(
         resume=resume,
         device=device,
     )
-    distances = compute_distances(
-        teacher, student, held_out.images, scale=config.distance_scale, device=device, what="Calibration"
+    calibration = calibrate(
+        teacher,
+        student,
+        held_out.images,
+        config=config,
+        category=data.category,
+        finder=finder,
+        device=device,
     )
     save_checkpoint(
         checkpoint_path,
@@ -178,14 +186,14 @@ def fit(
             n_train=len(train_indices),
             n_held_out=len(held_out_indices),
             n_broken=len(images.broken),
-            weights=weight_sources,
+            weights=weight_sources | finder.sources,
             steps=outcome.steps,
             seconds_train=round(seconds_teacher + outcome.seconds, 1),
             final_loss=round(outcome.final_loss, 6),
             versions={name: importlib.metadata.version(name) for name in LIBRARIES},
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         ),
-        calibration=fit_calibration(distances, config=config, category=data.category),
+        calibration=calibration,
         teacher=teacher,
         student=student,
     )

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from train.breakdown import SIZES
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, read_header
 from train.data import CategoryData
 from train.evaluate import Evaluation, evaluate, is_up_to_date, judged_set, write_metrics
 from train.figures import data_uri, panels, pro_figure, roc_figure, score_histogram, training_figure
 from train.files import write_text
+from train.foreground import load_foreground
 from train.progress import console
+from train.recalibration import recalibrate
 from train.training_curves import TrainingCurve, read_training_curves
 
 EXAMPLES_PER_KIND = 6
@@ -33,9 +35,26 @@ class Gallery:
 
 
 def evaluate_category(
-    data: CategoryData, *, run_dir: Path, device: torch.device, strict: bool, force: bool
+    data: CategoryData,
+    *,
+    run_dir: Path,
+    device: torch.device,
+    strict: bool,
+    force: bool,
+    foreground: str | None = None,
+    weights_dir: Path | None = None,
 ) -> str:
     """Evaluate a category's checkpoint and write metrics.json and report.html, unless they are up to date.
+
+    Args:
+        data: holds the test set.
+        run_dir: holds checkpoint.safetensors, takes the rest.
+        device: where to compute.
+        strict: a broken image stops the run.
+        force: evaluate even when up to date.
+        foreground: how the background is removed; None means the checkpoint's own way. Another one gets thresholds
+            of its own, see `train.recalibration`.
+        weights_dir: where SAM's weights may lie.
 
     Returns:
         One line that says what came out.
@@ -46,13 +65,18 @@ def evaluate_category(
     checkpoint_path, metrics_path, report_path = (
         run_dir / name for name in ("checkpoint.safetensors", "metrics.json", "report.html")
     )
+    foreground = foreground or read_header(checkpoint_path).config.foreground
     up_to_date = (
-        is_up_to_date(metrics_path, checkpoint_path=checkpoint_path, data=data) and report_path.is_file()
+        is_up_to_date(metrics_path, checkpoint_path=checkpoint_path, data=data, foreground=foreground)
+        and report_path.is_file()
     )
     if up_to_date and not force:
         return f"Up to date: {report_path}"
     checkpoint = load_checkpoint(checkpoint_path)
-    evaluation = evaluate(checkpoint, data, device=device, strict=strict)
+    finder = load_foreground(foreground, weights_dir=weights_dir)
+    if foreground != checkpoint.config.foreground:
+        checkpoint = recalibrate(checkpoint, finder, data, device=device, strict=strict)
+    evaluation = evaluate(checkpoint, data, foreground=finder, device=device, strict=strict)
     if evaluation is None:
         return f"No test images in {data.root / 'test'}: nothing to evaluate."
     for sentence in evaluation.metrics["unavailable"]:
@@ -67,6 +91,9 @@ def summary(metrics: dict[str, Any]) -> str:
     """The measures in one line; those that cannot be had are left out."""
     names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
     parts = [f"{label} {metrics[key]:.4f}" for key, label in names.items() if metrics[key] is not None]
+    without = metrics["image_auroc_without_foreground"]
+    if without is not None:
+        parts[0] += f" with foreground {metrics['foreground']} and {without:.4f} without"
     return ", ".join([*parts, f"{metrics['n_test']} images"])
 
 

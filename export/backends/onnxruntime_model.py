@@ -1,6 +1,6 @@
 """Triton Python backend: runs the `model.onnx` beside it with ONNX Runtime.
 
-Published with a teacher or student where the server has no ONNX Runtime backend of its own. Requests
+Published with a teacher, student or SAM where the server has no ONNX Runtime backend of its own. Requests
 that wait together run as one batch.
 """
 

@@ -12,7 +12,7 @@ stage and side, built once (`fusion_matrix`), and an anomaly map is
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ class Calibration:
         stage_weights: factor of each stage's distance map, at least 0.
         image_threshold: an image whose score exceeds it is judged anomalous.
         pixel_threshold: a pixel whose anomaly exceeds it belongs to the predicted mask.
+        foreground: how the background was removed, `none`, `threshold` or `sam`; releases from before it could
+            be had say nothing and mean `none`.
+        foreground_id: which SAM did it, see `train.sam`; 0 for the other two.
     """
 
     release_id: int
@@ -46,6 +49,8 @@ class Calibration:
     stage_weights: tuple[float, float, float]
     image_threshold: float
     pixel_threshold: float
+    foreground: str = "none"
+    foreground_id: int = 0
 
     def to_json(self) -> str:
         """The calibration as JSON text."""
@@ -60,7 +65,8 @@ class Calibration:
         """
         values: Any = json.loads(text)
         expected = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or values.keys() != expected:
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        if not isinstance(values, dict) or not required <= values.keys() <= expected:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"a calibration has the fields {sorted(expected)}, found {found}")
         values["stage_weights"] = tuple(values["stage_weights"])
@@ -172,6 +178,25 @@ def fuse_distances(distances: list[FloatArray], calibration: Calibration) -> Flo
     # each other: one pass over the large result in place of three.
     anomaly_map: FloatArray = side_by_side @ np.concatenate(half_done, axis=1)
     return anomaly_map
+
+
+def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | None) -> FloatArray:
+    """Multiply anomaly maps with the masks of their parts (Section 4.4); without masks they stay as they are.
+
+    Args:
+        anomaly_map: [B, S, S] float32.
+        foreground: [B, S, S] bool, True on the part, or None.
+
+    Raises:
+        ValueError: masks of another shape than the maps'.
+    """
+    if foreground is None:
+        return anomaly_map
+    if foreground.shape != anomaly_map.shape:
+        raise ValueError(
+            f"foreground has shape {list(foreground.shape)}; expected the anomaly map's, {list(anomaly_map.shape)}"
+        )
+    return anomaly_map * foreground
 
 
 def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | None = None) -> Verdict:

@@ -34,9 +34,10 @@ def test_an_empty_repository_says_how_to_fill_it(tmp_path: Path) -> None:
 
 
 def test_a_fresh_clone_has_nothing_published(tmp_path: Path) -> None:
-    repository_with(tmp_path, "distance_fusion", "image_decoder")
+    repository_with(tmp_path, "distance_fusion", "foreground", "image_decoder")
     with pytest.raises(
-        RepositoryError, match=r"nothing is published .* distance_fusion and image_decoder alone"
+        RepositoryError,
+        match=r"nothing is published .* distance_fusion and foreground and image_decoder alone",
     ):
         require_published(tmp_path)
     repository_with(tmp_path, "pill")

@@ -29,7 +29,10 @@ def steps(config: pb.ModelConfig) -> list[tuple[str, int]]:
     return [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step]
 
 
-@pytest.mark.parametrize("config", [configs.distance_fusion_config(), configs.image_decoder_config(256)])
+@pytest.mark.parametrize(
+    "config",
+    [configs.distance_fusion_config(), configs.image_decoder_config(256), configs.foreground_config(256)],
+)
 def test_committed_configurations_are_what_the_code_writes(config: pb.ModelConfig) -> None:
     assert (REPOSITORY / config.name / "config.pbtxt").read_text() == configs.to_text(config)
 
@@ -41,6 +44,7 @@ def test_committed_configurations_are_what_the_code_writes(config: pb.ModelConfi
         backbone("onnxruntime"),
         configs.distance_fusion_config(),
         configs.image_decoder_config(128),
+        configs.foreground_config(128),
     ],
     ids=lambda config: f"{config.name}-{config.backend}",
 )
@@ -52,7 +56,7 @@ def test_every_step_has_one_instance_a_bounded_queue_and_a_warm_up(config: pb.Mo
     assert config.dynamic_batching.default_queue_policy == pb.ModelQueuePolicy(max_queue_size=64)
     assert config.model_warmup
     for warm_up in config.model_warmup:
-        assert warm_up.inputs.keys() == {tensor.name for tensor in config.input}
+        assert warm_up.inputs.keys() == {tensor.name for tensor in config.input if not tensor.optional}
         assert warm_up.batch_size <= config.max_batch_size
 
 
@@ -102,11 +106,20 @@ def test_models_of_another_image_size_carry_it_in_their_name() -> None:
     assert configs.teacher_name("wide_resnet50_2", 256) == "teacher_wide_resnet50_2"
     assert configs.teacher_name("wide_resnet50_2", 128) == "teacher_wide_resnet50_2_128"
     assert (configs.decoder_name(256), configs.decoder_name(128)) == ("image_decoder", "image_decoder_128")
+    assert [
+        configs.foreground_name(method, size) for method in ("threshold", "sam") for size in (256, 128)
+    ] == ["foreground", "foreground_128", "foreground_sam", "foreground_sam_128"]
 
 
-def test_ensemble_pins_its_steps_and_every_tensor_has_a_source() -> None:
+@pytest.mark.parametrize("foreground", [None, "foreground_sam"])
+def test_ensemble_pins_its_steps_and_every_tensor_has_a_source(foreground: str | None) -> None:
     judging = configs.judging_steps(
-        teacher="teacher_x", teacher_version=2, student="pill_student", student_version=5
+        teacher="teacher_x",
+        teacher_version=2,
+        student="pill_student",
+        student_version=5,
+        foreground=foreground,
+        foreground_version=3,
     )
     ensemble = configs.ensemble_config(
         "pill_encoded",
@@ -118,6 +131,7 @@ def test_ensemble_pins_its_steps_and_every_tensor_has_a_source() -> None:
     )
     assert steps(ensemble) == [
         ("image_decoder", 1),
+        *([("foreground_sam", 3)] if foreground else []),
         ("teacher_x", 2),
         ("pill_student", 5),
         ("distance_fusion", 1),
@@ -128,3 +142,5 @@ def test_ensemble_pins_its_steps_and_every_tensor_has_a_source() -> None:
         assert set(step.input_map.values()) <= known, step.model_name
         known |= set(step.output_map.values())
     assert {tensor.name for tensor in ensemble.output} <= known
+    fusion = ensemble.ensemble_scheduling.step[-1]
+    assert ("foreground" in fusion.input_map) == (foreground is not None)

