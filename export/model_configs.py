@@ -111,6 +111,7 @@ def backbone_config(
     versions: Sequence[int],
     platform: str,
     max_batch_size: int,
+    warm_up_sizes: Sequence[int] = (),
 ) -> pb.ModelConfig:
     """A teacher's, student's or SAM's configuration.
 
@@ -121,6 +122,7 @@ def backbone_config(
         versions: those that are loaded; an ensemble's pinned one must be among them.
         platform: `python` (ONNX Runtime in a Python backend) or `onnxruntime`.
         max_batch_size: images, at most.
+        warm_up_sizes: batches to run before the first request; one image and the largest batch unless given.
     """
     config = _step_config(name, inputs=inputs, outputs=outputs, max_batch_size=max_batch_size)
     config.version_policy.specific.versions.extend(versions)
@@ -132,8 +134,8 @@ def backbone_config(
         # As in backends/onnxruntime_model.py: a session's threads spin no longer than its run lasts.
         config.parameters["session.intra_op.allow_spinning"].string_value = "1"
         config.parameters["session.force_spinning_stop"].string_value = "1"
-    warm_up_sizes = sorted({1, max_batch_size})
-    config.model_warmup.extend(_warm_up(f"batch_{size}", inputs, batch_size=size) for size in warm_up_sizes)
+    sizes = warm_up_sizes or sorted({1, max_batch_size})
+    config.model_warmup.extend(_warm_up(f"batch_{size}", inputs, batch_size=size) for size in sizes)
     return config
 
 

@@ -226,6 +226,7 @@ def _publish_foreground(
             versions=target.versions(name),
             platform=platform,
             max_batch_size=max_batch_size,
+            warm_up_sizes=[1],  # gigabytes an image
         )
     )
     return name, version

@@ -134,9 +134,21 @@ def test_a_large_stain_beside_the_part_is_kept() -> None:
 
 
 def test_a_black_stain_on_a_pale_part_does_not_hide_the_part() -> None:
-    """Otsu's threshold would lie between the stain and everything else."""
+    """Otsu's threshold lies between the stain and everything else."""
     image = with_square(with_square(picture(200), 165, at=30, side=60), 0, at=50, side=20)
     assert mask_of(image)[30:90, 30:90].all()
+    contrast = background_contrast(image[None])[0]
+    assert contrast[30:90, 30:90].min() < otsu_threshold(contrast) < contrast[50:70, 50:70].min()
+
+
+def otsu_threshold(values: NDArray[np.uint8]) -> int:
+    """The level that leaves the least variance within the two classes, by trying all."""
+
+    def variance_within(level: int) -> float:
+        sides = (values[values <= level], values[values > level])
+        return sum(side.size * float(side.var()) for side in sides if side.size)
+
+    return min(range(int(values.max())), key=variance_within)
 
 
 @pytest.mark.parametrize("image_size", [64, 128, 256])
