@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +14,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
 
+from model_repository.distance_fusion.map_fusion import Verdict
 from tests.conftest import CATEGORY
+from train.breakdown import SIZES
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData
-from train.evaluate import Evaluation, evaluate
+from train.evaluate import Evaluation, evaluate, measure
+from train.figures import panels, running_mean, training_figure
 from train.report import EXAMPLES_PER_KIND, evaluate_category, galleries, render_report, summary
+from train.training_curves import read_training_curves
 
 CPU = torch.device("cpu")
 
@@ -80,6 +87,131 @@ def test_page_holds_figures_and_how_it_was_made(
         str(checkpoint.release_id),
     ):
         assert value in page
+
+
+def test_page_holds_the_verdict_with_counts_and_intervals_and_the_tables(
+    page: str, evaluation: Evaluation
+) -> None:
+    metrics, text = evaluation.metrics, re.sub(r"<.*?>", " ", page)
+    low, high = metrics["escape_interval"]
+    assert (
+        f"{metrics['n_escapes']} of 7 defective images; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+        in text
+    )
+    low, high = metrics["false_reject_interval"]
+    assert f"of 4 good images; 95 % interval {100 * low:.1f} to {100 * high:.1f} %" in text
+    assert len(metrics["by_defect"]) == 7
+    for name, part in (
+        metrics["by_defect"] | {SIZES[name]: part for name, part in metrics["by_size"].items()}
+    ).items():
+        row = re.search(rf"<td>{name}</td>(.*?)</tr>", page, re.DOTALL)
+        assert row is not None
+        assert f"<td>{part['n_images']}</td>" in row[1]
+        assert f"<td>{part['pro']:.4f}</td>" in row[1]
+    assert metrics["test_fingerprint"] in page
+
+
+def test_page_says_what_cannot_be_had_and_shows_the_rest(
+    evaluation: Evaluation, checkpoint: Checkpoint
+) -> None:
+    bare = tuple(replace(image, mask_path=None) for image in evaluation.test)
+    unmasked = replace(evaluation, test=bare, masks=None)
+    unmasked = replace(unmasked, metrics={**evaluation.metrics, **measure(evaluation.verdict, bare, None)})
+    page = render_report(unmasked, checkpoint)
+    assert "There are no masks: pixel measures and defect sizes cannot be had." in page
+    assert page.count("not available") == 3
+    assert 'alt="PRO curve"' not in page
+    assert "By defect size" not in page
+    assert "By defect kind" in page
+
+
+def test_page_of_one_class_is_a_page(evaluation: Evaluation, checkpoint: Checkpoint) -> None:
+    good = np.flatnonzero(~evaluation.labels)
+    verdict = Verdict(**{name: value[good] for name, value in vars(evaluation.verdict).items()})
+    test = tuple(evaluation.test[index] for index in good)
+    found = measure(verdict, test, None)
+    only_good = Evaluation(
+        metrics={**evaluation.metrics, **found},
+        test=test,
+        pixels=evaluation.pixels[good],
+        verdict=verdict,
+        masks=None,
+    )
+    page = render_report(only_good, checkpoint)
+    assert "The test set has no defective images" in page
+    assert "no defective images<" in page.replace("\n", "")
+    assert "By defect kind" not in page
+
+
+def test_training_curves_are_read_back_and_shown(
+    evaluation: Evaluation, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    with SummaryWriter(tmp_path) as events:
+        for step in range(30):
+            events.add_scalar("loss/train", 3.0 - step / 16, step)
+            events.add_scalar("other", 1.0, step)
+        events.add_scalar("loss/validation", 2.5, 29)
+    curves = read_training_curves(tmp_path)
+    assert curves.keys() == {"loss/train", "loss/validation"}
+    assert curves["loss/train"].steps.tolist() == list(range(30))
+    assert curves["loss/train"].values.tolist() == [3.0 - step / 16 for step in range(30)]
+    assert curves["loss/validation"].values.tolist() == [2.5]
+    assert [axes.get_xlabel() for axes in training_figure(curves).axes] == ["", "step"]
+    page = render_report(evaluation, checkpoint, log_dir=tmp_path)
+    assert 'alt="training curves"' in page
+    assert "No training curves" not in page
+
+
+def test_without_events_the_page_says_so(page: str, tmp_path: Path) -> None:
+    assert read_training_curves(tmp_path / "none") == {}
+    assert "No training curves: the run's TensorBoard events are not there." in page
+    assert 'alt="training curves"' not in page
+
+
+def test_curves_of_a_real_run_are_found(tiny_runs: Path) -> None:
+    curves = read_training_curves(tiny_runs / CATEGORY / "tensorboard")
+    assert curves["loss/train"].steps.tolist() == [0, 1]
+
+
+def test_running_mean_by_hand() -> None:
+    assert running_mean(np.array([1.0, 2.0, 6.0, 3.0]), 3).tolist() == [1.5, 3.0, pytest.approx(11 / 3), 4.5]
+    assert running_mean(np.array([1.0, 3.0]), 10).tolist() == [1.0, 2.0]
+
+
+def test_the_mask_stands_beside_the_image_where_there_is_one(evaluation: Evaluation) -> None:
+    image, anomaly_map = evaluation.pixels[0], evaluation.verdict.anomaly_map[0]
+    mask = np.zeros(anomaly_map.shape, bool)
+    mask[4:9, 4:9] = True
+    for given, titles in (
+        (mask, ["image", "mask", "anomaly map", "overlay"]),
+        (None, ["image", "anomaly map", "overlay"]),
+    ):
+        figure = panels(image, anomaly_map, given, usual=0.0, threshold=1.0)
+        assert [axes.get_title() for axes in figure.axes] == titles
+        assert figure.axes[0].images[0].get_array().shape == image.shape
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_shows_the_whole_page(page: str, tmp_path: Path) -> None:
+    """Every picture is decoded and nothing is wider than a laptop's window."""
+    probe = (
+        "<script>document.title = [document.documentElement.scrollWidth, "
+        "[...document.images].filter(image => image.naturalWidth > 0).length].join();</script>"
+    )
+    (tmp_path / "report.html").write_text(page.replace("</body>", probe + "</body>"))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [
+        "--window-size=1200,800",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"file://{tmp_path}/report.html",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    title = re.search(r"<title>(\d+),(\d+)</title>", done.stdout)
+    assert title is not None
+    assert int(title[1]) <= 1200
+    assert int(title[2]) == page.count("<img ")
 
 
 def test_page_of_synthetic_data_says_so(page: str, evaluation: Evaluation, checkpoint: Checkpoint) -> None:
