@@ -23,6 +23,7 @@ from tests.tiny_sam import save_tiny_sam
 from train import sam as sam_module
 from train.__main__ import main
 from train.checkpoint import Checkpoint, load_checkpoint, read_header, read_release_id, save_checkpoint
+from train.config import fit_config
 from train.data import CategoryData, load_images, read_category, split_good
 from train.errors import CheckpointError, ConfigError, DataError, WeightsError
 from train.evaluate import Evaluation, compute_distances, evaluate
@@ -94,7 +95,7 @@ def test_a_blot_on_the_background_counts_without_the_mask_alone(
 def test_both_aurocs_of_table_9_are_scikit_learns(masked: Checkpoint, blotted: CategoryData) -> None:
     found = judged(masked, blotted)
     distances = compute_distances(
-        masked.teacher, masked.student, found.pixels, alpha=1.0, device=CPU, what="Test"
+        masked.teacher, masked.student, found.pixels, scale=2.0, device=CPU, what="Test"
     )
     maps = fuse_distances(distances, masked.calibration)
     mask = foreground_mask(found.pixels)
@@ -113,7 +114,7 @@ def test_thresholds_are_fitted_on_masked_maps(masked: Checkpoint, blotted: Categ
     config = masked.config
     _, held_out = split_good(len(pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     distances = compute_distances(
-        masked.teacher, masked.student, pixels[held_out], alpha=config.alpha, device=CPU, what="Test"
+        masked.teacher, masked.student, pixels[held_out], scale=config.distance_scale, device=CPU, what="Test"
     )
     maps = fuse_distances(distances, masked.calibration)
     part = np.where(foreground_mask(pixels[held_out]), maps, 0)
@@ -152,7 +153,8 @@ def test_the_foreground_counts_in_the_release_id(masked: Checkpoint, tmp_path: P
 def test_another_foreground_is_another_training(masked_runs: Path, blotted: CategoryData) -> None:
     path = masked_runs / CATEGORY / "checkpoint.safetensors"
     for asked, same in (({}, True), ({"foreground": "threshold"}, True), ({"foreground": "none"}, False)):
-        assert is_up_to_date(path, data=blotted, preset=None, overrides=asked) is same
+        config = fit_config("edge", asked)
+        assert is_up_to_date(path, data=blotted, config=config, asked=asked) is same
 
 
 def test_evaluating_with_another_foreground_fits_thresholds_of_its_own(
