@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
+from train.cli_paper import ablate, complexity, reproduce
 from train.config import PRESETS, FitConfig
 
 PATH = click.Path(path_type=Path)
@@ -198,6 +199,10 @@ def _banner(synthetic: bool) -> None:
             fg="yellow",
             err=True,
         )
+
+
+for command in (complexity, ablate, reproduce):
+    main.add_command(command)
 
 
 if __name__ == "__main__":
