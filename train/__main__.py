@@ -19,6 +19,7 @@ from train.cli_options import (
     show_banner,
     weights_options,
 )
+from train.cli_paper import ablate, complexity, reproduce
 from train.cli_studies import baselines, bench, contamination, suspects
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
@@ -124,7 +125,7 @@ def evaluate(
     click.echo(outcome)
 
 
-for command in (baselines, suspects, contamination, bench):
+for command in (complexity, ablate, reproduce, baselines, suspects, contamination, bench):
     main.add_command(command)
 
 

@@ -143,11 +143,12 @@ PRESETS: Mapping[str, FitConfig] = {
         mask_ratio=0.4,
         batch_size=16,
         epochs=None,
-        steps=500,
+        steps=1500,
+        center_features=True,
         schedule="cosine",
         freeze_batchnorm=True,
         smoothing_sigma=6.0,
-        stage_weighting="good_maximum",
+        stage_weighting="pasted_defects",
     ),
 }
 

@@ -10,11 +10,12 @@ import torch
 
 
 def hardware_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's with its cores and torch's threads."""
+    """The GPU's name, or the processor's with the cores that this process may use and torch's threads."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     name = next(names, platform.processor() or platform.machine())
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -168,6 +168,19 @@ def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Se
     )
 
 
+def student_without_weights(config: FitConfig) -> Student:
+    """The student on torch's meta device: sizes and nothing else, in a moment.
+
+    Raises:
+        ConfigError: see `Student` and `train.backbones.build_backbone`.
+    """
+    with torch.device("meta"):
+        teacher, backbone = (
+            Backbone(name, mean=(0.0,) * 3, std=(1.0,) * 3) for name in (config.teacher, config.student)
+        )
+        return build_student(config, backbone=backbone, teacher_channels=teacher.channels)
+
+
 def _weights(config: FitConfig, name: str, weights_dir: Path | None) -> LoadedWeights:
     if config.weights == "random":
         return random_weights(name, seed=config.seed)

@@ -1,0 +1,52 @@
+"""Tables for the terminal and for Markdown files, with one look in both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A titled table of texts; `notes` stand below it, one line each."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """The table with padded columns, the first one to the left and the others to the right."""
+        cells = [[_cell(text) for text in row] for row in (self.columns, *self.rows)]
+        widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+        head, *body = [_line(row, widths) for row in cells]
+        rule = _line(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])], widths)
+        notes = [line for note in self.notes for line in ("", note)]
+        return "\n".join([f"## {self.title}", "", head, rule, *body, *notes]) + "\n"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A figure, or a dash where there is none."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def difference(value: float | None, reference: float | None) -> str:
+    """How far a figure is above a reference, with its sign."""
+    return MISSING if value is None or reference is None else f"{value - reference:+.1f}"
+
+
+def with_spread(mean: float | None, spread: float | None) -> str:
+    """Mean and, where there are several, their standard deviation."""
+    return number(mean) if spread is None else f"{number(mean)} ± {spread:.2f}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cells[0].ljust(widths[0])]
+    padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return f"| {' | '.join(padded)} |"
