@@ -214,10 +214,12 @@ def plain_losses(
     set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
     for _ in range(n_steps):
         image = torch.from_numpy(images[next(order)]).to(device)
+        pixels = image.float().permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W] in the default layout
         with torch.no_grad():
-            teacher_features = teacher(image)
+            teacher_features = teacher.body((pixels - teacher.mean) / teacher.std)
+        backbone = student.backbone
         masked = mask_features(
-            student.backbone(image),
+            backbone.body((pixels - backbone.mean) / backbone.std),
             mask_ratio=config.mask_ratio,
             generator=mask_generator,
             stages=config.generation_stages,
