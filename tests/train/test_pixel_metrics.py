@@ -112,5 +112,7 @@ def test_a_whole_test_set_stays_within_its_time_and_memory() -> None:
     command = [sys.executable, "-m", "tests.benchmarks.metrics", "--run", "ours_broken_down"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert found["seconds"] <= 30
+    assert (
+        found["cpu_seconds"] <= 30
+    )  # one thread's work: what other work there is on the machine does not count
     assert found["peak_mib"] * 2**20 <= 2e9
