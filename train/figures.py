@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -79,8 +79,9 @@ def training_figure(curves: Mapping[str, TrainingCurve]) -> Figure:
     if losses.lines:
         losses.legend(frameon=False)
         losses.set(yscale="log", ylabel="loss")
-        for axis in (losses.yaxis.set_major_formatter, losses.yaxis.set_minor_formatter):
-            axis(ScalarFormatter())
+        losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        losses.yaxis.set_major_formatter(ScalarFormatter())
+        losses.yaxis.set_minor_formatter(NullFormatter())
     if (learning_rate := curves.get("learning_rate")) is not None:
         rate.plot(learning_rate.steps, learning_rate.values, color=INK, linewidth=1)
     rate.set(xlabel="step", ylabel="rate")
