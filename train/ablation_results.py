@@ -31,9 +31,9 @@ def ablation_table(
         return (
             *result.row.label,
             with_spread(*result.mean_and_spread("image_auroc")),
-            number(paper.image if paper else None),
+            number(paper.image),
             with_spread(*result.mean_and_spread("pixel_auroc")),
-            number(paper.pixel if paper else None),
+            number(paper.pixel),
         )
 
     faults = [
@@ -114,8 +114,8 @@ def _row_as_json(ablation: Ablation, result: RowResult) -> dict[str, Any]:
         "label": dict(zip(ablation.columns, result.row.label, strict=True)),
         "overrides": dict(result.row.overrides),
         "fault": result.fault,
-        "image": {"mean": image[0], "spread": image[1], "paper": paper and paper.image},
-        "pixel": {"mean": pixel[0], "spread": pixel[1], "paper": paper and paper.pixel},
+        "image": {"mean": image[0], "spread": image[1], "paper": paper.image},
+        "pixel": {"mean": pixel[0], "spread": pixel[1], "paper": paper.pixel},
         "runs": [
             {
                 "category": run.category,

@@ -137,14 +137,17 @@ def complexity_table(rows: Sequence[PairComplexity], *, hardware: str, repeats: 
 
     def cells(row: PairComplexity) -> tuple[str, ...]:
         paper = row.paper
+        parameters, gmacs, time_ms = (
+            (None, None, None) if paper is None else (paper.parameters_m, paper.gmacs, paper.time_ms)
+        )
         return (
             f"{row.student} of {row.teacher}, {row.image_size} px",
             number(row.parameters_m, 2),
-            number(paper.parameters_m if paper else None),
+            number(parameters),
             number(row.gmacs, 2),
-            number(paper.gmacs if paper else None),
+            number(gmacs),
             number(row.student_ms),
-            number(paper.time_ms if paper else None),
+            number(time_ms),
             number(row.pair_ms),
         )
 

@@ -1,6 +1,7 @@
 """The figures of the paper's Tables 1 to 6, 8 and 9, and what can be known of Table 7; percent unless said.
 
-Where an average row does not agree with its column, the paper's figure stands here and a comment says so.
+Every average row agrees with its column within rounding, which a test checks; where two tables differ, a comment
+says so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Auroc:
     image: float | None
     pixel: float | None
 
+
+UNKNOWN = Auroc(None, None)
 
 # Table 1: image ROCAUC by method, in the order of CATEGORIES.
 TABLE_1_COLUMNS: Mapping[str, tuple[float, ...]] = {
