@@ -99,7 +99,7 @@ class CommaSeparated(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The parts as texts; pydantic makes numbers of them."""
-        return tuple(value.split(",")) if isinstance(value, str) else value
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 
 def apply_options(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:
