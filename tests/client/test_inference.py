@@ -85,7 +85,7 @@ def served_names(message: str) -> list[str]:
 @pytest.mark.parametrize(
     ("model", "found"),
     [
-        ("distance_fusion", "takes distance_1, distance_2, distance_3, release_id, foreground and gives "),
+        ("distance_fusion", "takes distance_1, distance_2, distance_3, foreground, release_id and gives "),
         ("plate_encoded", "takes encoded_image and gives "),
         ("teacher_tf_efficientnet_lite2_128", "takes image and gives teacher_1, teacher_2, teacher_3; "),
     ],
