@@ -20,6 +20,7 @@ from train.progress import console
 FloatArray = NDArray[np.float32]
 
 MAX_PASTED_IMAGES = 64  # enough for a mean; each is judged several times
+DETECTABILITY_POWER = 4
 MIN_GOOD_IMAGES = 8  # with fewer, their spread is not known well enough to weigh by
 
 
@@ -124,9 +125,9 @@ def stage_weights(
     """How much each stage's map counts; the three sum to 3, as equal ones do.
 
     `good_maximum` divides each stage by its usual maximum on good images, so that none drowns the others.
-    `pasted_defects` multiplies that by the square of the stage's detectability index d': how many standard
+    `pasted_defects` multiplies that by the fourth power of the stage's detectability index d': how many standard
     deviations the maxima of images with a pasted patch lie above those of good images. A stage that does not tell
-    them apart is noise in the sum.
+    them apart is noise in the sum; the power was measured (docs/edge-preset.md).
 
     Args:
         distances: [N, h, h] a stage, of held-out good images.
@@ -141,7 +142,7 @@ def stage_weights(
         gain = stage_maxima(pasted, config=config).mean(axis=1) - good.mean(axis=1)
         detectability = (gain / good.std(axis=1, ddof=1).clip(1e-12)).clip(0)
         if detectability.any():
-            weights = weights * detectability**2
+            weights = weights * detectability**DETECTABILITY_POWER
     first, second, third = (3 * weights / weights.sum()).tolist()
     return first, second, third
 

@@ -36,8 +36,9 @@ class FitConfig(BaseModel):
         le=4,
         description="Channels between a block's two convolutions, as a share of the teacher's",
     )
-    center_features: bool = Field(
-        False, description="Compare features less the teacher's mean over good images; not in the paper"
+    centered_stages: tuple[int, ...] = Field(
+        (),
+        description="Stages whose features are compared less the teacher's mean over good images; the paper's: none",
     )
     cosine_weight: float = Field(1.0, ge=0, description="Weight of the cosine distance (Eq. 1)")
     alpha: float = Field(1.0, ge=0, description="Weight of the L2 distance (Eq. 5)")
@@ -84,7 +85,7 @@ class FitConfig(BaseModel):
             raise ValueError("give either epochs or steps, not both and not neither")
         return steps
 
-    @field_validator("generation_stages")
+    @field_validator("generation_stages", "centered_stages")
     @classmethod
     def _some_of_three_stages(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
         if set(stages) - {1, 2, 3} or len(set(stages)) < len(stages):
@@ -144,7 +145,7 @@ PRESETS: Mapping[str, FitConfig] = {
         batch_size=16,
         epochs=None,
         steps=1500,
-        center_features=True,
+        centered_stages=(3,),
         schedule="cosine",
         freeze_batchnorm=True,
         smoothing_sigma=6.0,

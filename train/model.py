@@ -42,7 +42,7 @@ class Student(nn.Module):
         teacher_channels: what the blocks have to give.
         generation_stages: stages with a block, of 1, 2 and 3; the others pass the backbone's features on.
         generation_width: see `GenerationBlock`.
-        center_features: compare with the teacher's features less their mean, see `set_teacher_means`.
+        centered_stages: those compared with the teacher's features less their mean, see `set_teacher_means`.
 
     Raises:
         ConfigError: a stage without a block whose channels are not the teacher's.
@@ -55,13 +55,13 @@ class Student(nn.Module):
         teacher_channels: Sequence[int],
         generation_stages: Sequence[int] = STAGES,
         generation_width: float = 1.0,
-        center_features: bool = False,
+        centered_stages: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.center_features = center_features
-        if center_features:
-            for stage, channels in zip(STAGES, teacher_channels, strict=True):
+        self.centered_stages = tuple(centered_stages)
+        for stage, channels in zip(STAGES, teacher_channels, strict=True):
+            if stage in self.centered_stages:
                 self.register_buffer(f"teacher_mean_{stage}", torch.zeros(channels))
         self.generation_stages = tuple(generation_stages)
         blocks: list[nn.Module] = []
@@ -88,16 +88,16 @@ class Student(nn.Module):
 
         All features of a network point more or less the same way; less their mean, directions differ more.
         """
-        if self.center_features:
-            for stage, mean in zip(STAGES, means, strict=True):
+        for stage, mean in zip(STAGES, means, strict=True):
+            if stage in self.centered_stages:
                 getattr(self, f"teacher_mean_{stage}").copy_(mean)
 
     def centered(self, teacher_features: Sequence[Tensor]) -> list[Tensor]:
         """What the student has to regenerate: the teacher's features [B, C, h, w], less their means if centred."""
-        if not self.center_features:
-            return list(teacher_features)
         return [
             feature - getattr(self, f"teacher_mean_{stage}").view(1, -1, 1, 1)
+            if stage in self.centered_stages
+            else feature
             for stage, feature in zip(STAGES, teacher_features, strict=True)
         ]
 
@@ -164,7 +164,7 @@ def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Se
         teacher_channels=teacher_channels,
         generation_stages=config.generation_stages,
         generation_width=config.generation_width,
-        center_features=config.center_features,
+        centered_stages=config.centered_stages,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -167,3 +168,21 @@ def test_an_old_format_is_built_again(
     assert result.built
     assert isinstance(result.manifest, Manifest)
     assert result.manifest.format == "astmfr-build-2"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"centered_stages": (1, 2, 3), "stage_weighting": "pasted_defects"},
+        {"generation_width": 0.5, "cosine_weight": 0.0, "alpha": 0.5},
+        {"teacher": "test_resnet", "student": "test_resnet", "generation_stages": (2,)},
+    ],
+    ids=["centred", "narrow, L2 alone", "one block"],
+)
+def test_every_choice_of_the_method_is_exported_as_it_was_trained(
+    options: dict[str, Any], tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
+) -> None:
+    fit_tiny(tiny_data, tmp_path / "runs" / CATEGORY, **options)
+    manifest = run(tmp_path / "runs", tmp_path / "build").manifest
+    assert [entry.max_difference <= 1e-4 for entry in manifest.parity] == [True] * 3
+    assert all(getattr(manifest.config, name) == value for name, value in options.items())

@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 
 
 # As the paper compares features: the blot is what random networks find oddest in its picture.
-PLAIN = {"center_features": False, "stage_weighting": "equal"}
+PLAIN = {"centered_stages": (), "stage_weighting": "equal"}
 
 
 @pytest.fixture(scope="module")

@@ -202,7 +202,7 @@ def test_the_papers_sizes(name: str, as_student: bool, parameters_m: float, gmac
 
 def test_centred_features_are_compared_less_their_mean_over_good_images() -> None:
     overrides = {"teacher": "test_resnet", "student": "test_efficientnet", "weights": "random"}
-    config = fit_config("edge", overrides | {"center_features": True})
+    config = fit_config("edge", overrides | {"centered_stages": (1, 2, 3)})
     teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
     image = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=seeded())
     features = teacher(image)
@@ -217,5 +217,11 @@ def test_centred_features_are_compared_less_their_mean_over_good_images() -> Non
         student(image), [f - m.view(1, -1, 1, 1) for f, m in zip(features, means, strict=True)], scale=2.0
     )
     torch.testing.assert_close(student.distances(image, features, scale=2.0), expected)
-    _, plain, _ = build_teacher_and_student(fit_config("edge", overrides), weights_dir=None)
-    assert all(torch.equal(a, b) for a, b in zip(plain.centered(features), features, strict=True))
+    last = build_teacher_and_student(
+        fit_config("edge", overrides | {"centered_stages": (3,)}), weights_dir=None
+    )[1]
+    last.set_teacher_means(means)
+    first, second, third = last.centered(features)
+    assert torch.equal(first, features[0])
+    assert torch.equal(second, features[1])
+    torch.testing.assert_close(third, features[2] - means[2].view(1, -1, 1, 1))
