@@ -32,7 +32,7 @@ def score_histogram(judged: JudgedSet, *, threshold: float) -> Figure:
     axes.hist(scores[labels], bins=bins, color=DEFECT_COLOUR, alpha=0.7, label=f"defective ({labels.sum()})")
     axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.3g}")
     axes.set(xlabel="image score", ylabel="images")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
     return figure
 
 
@@ -77,7 +77,7 @@ def training_figure(curves: Mapping[str, TrainingCurve]) -> Figure:
     if (validation := curves.get("loss/validation")) is not None:
         losses.plot(validation.steps, validation.values, color=DEFECT_COLOUR, label="held-out good images")
     if losses.lines:
-        losses.legend(frameon=False)
+        losses.legend(frameon=False, loc="upper right")
         losses.set(yscale="log", ylabel="loss")
         losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         losses.yaxis.set_major_formatter(ScalarFormatter())

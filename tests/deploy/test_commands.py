@@ -143,7 +143,7 @@ def test_sigterm_ends_run_with_its_command(repository: Path) -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == "started\n"
         running.terminate()
-        running.communicate(timeout=10)
-    assert running.returncode == 128 + signal.SIGTERM
+        _, said = running.communicate(timeout=10)
+    assert running.returncode == 128 + signal.SIGTERM, said
     assert comes_true(lambda: not processes_of(server))
     assert comes_true(lambda: not processes_of(running.pid))
