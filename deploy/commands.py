@@ -6,8 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import click
 
@@ -71,6 +71,19 @@ def _interrupt_on_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+@contextmanager
+def _interrupts_kept() -> Iterator[list[int]]:
+    """Keep signals that come meanwhile: a command that is just being started could not be stopped by them."""
+    kept: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: kept.append(number)) for number in numbers]
+    try:
+        yield kept
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def _show(server: TritonServer) -> None:
     """One line a model, then the addresses; on stderr, which leaves stdout to a command."""
     models = server.models()
@@ -95,10 +108,16 @@ def _addresses(server: TritonServer) -> dict[str, str]:
 
 
 def _run(command: Sequence[str], addresses: dict[str, str]) -> int:
-    process = subprocess.Popen(ending_with_parent(command), env=os.environ | addresses)
+    process = None
     try:
+        with _interrupts_kept() as kept:
+            process = subprocess.Popen(ending_with_parent(command), env=os.environ | addresses)
+        if kept:
+            raise KeyboardInterrupt
         exit_code = process.wait()
     except KeyboardInterrupt:
+        if process is None:
+            raise
         process.terminate()
         exit_code = _wait_or_kill(process)
     return exit_code if exit_code >= 0 else 128 - exit_code
