@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from deploy import commands
 from deploy.__main__ import main
 from tests.deploy.conftest import comes_true, processes_of, shared_memory_of
 
@@ -147,3 +149,23 @@ def test_sigterm_ends_run_with_its_command(repository: Path) -> None:
     assert running.returncode == 128 + signal.SIGTERM, said
     assert comes_true(lambda: not processes_of(server))
     assert comes_true(lambda: not processes_of(running.pid))
+
+
+def test_a_signal_that_comes_while_the_command_is_being_started_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = subprocess.Popen
+
+    def interrupted_start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(*args, **options)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    commands._interrupt_on_signals()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", interrupted_start)
+            assert commands._run(["sleep", "60"], {}) == 128 + signal.SIGTERM
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
