@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ class Monitor:
     """Watches a run from outside the loop; the weights do not depend on it unless a plateau stop is asked for.
 
     Args:
-        log_dir: TensorBoard events; what an earlier run wrote after `first_step` is hidden.
+        log_dir: TensorBoard events; those of an earlier run are removed, those of this one after `first_step` hidden.
         held_out: good images that are not trained on, and the teacher's features of them.
         config: intervals and patience.
         first_step: where the run starts or goes on.
@@ -42,6 +43,8 @@ class Monitor:
         self.held_out = held_out
         self.config = config
         self.bar = bar
+        if first_step == 0:
+            shutil.rmtree(log_dir, ignore_errors=True)
         self.events = SummaryWriter(log_dir, purge_step=first_step)
         self.bar.advance(first_step)
 

@@ -19,7 +19,7 @@ class Provenance(BaseModel):
     n_held_out: int
     n_broken: int
     weights: dict[str, str]
-    steps: int
+    steps: int | None = None  # checkpoints from before it was kept have none
     seconds_train: float
     final_loss: float
     versions: dict[str, str]

@@ -57,6 +57,15 @@ def metadata_of(path: Path) -> dict[str, str]:
         return dict(file.metadata())
 
 
+def test_a_header_from_before_steps_were_kept_is_read(checkpoint: Checkpoint, path: Path) -> None:
+    metadata = metadata_of(path)
+    provenance = json.loads(metadata["provenance"])
+    assert provenance.pop("steps") == 2
+    save_file(load_file(path), path, metadata=metadata | {"provenance": json.dumps(provenance)})
+    assert read_header(path).provenance.steps is None
+    assert read_release_id(path) == checkpoint.release_id
+
+
 def test_round_trip_bit_for_bit(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "runs" / "again.safetensors"
     returned = save(checkpoint, path)

@@ -70,6 +70,15 @@ def test_the_loss_falls_and_is_logged(tiny_data: CategoryData, fit_tiny: FitTiny
     assert max(logged(tmp_path, "learning_rate")) <= 1e-3
 
 
+def test_a_new_run_leaves_no_events_of_the_one_before(
+    tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
+) -> None:
+    fit_tiny(tiny_data, tmp_path, steps=5)
+    fit_tiny(tiny_data, tmp_path, steps=3)
+    assert len(logged(tmp_path, "loss/train")) == 3
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
 def test_the_teacher_is_frozen_and_the_student_is_not(tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     for backbone, name, frozen in (
