@@ -22,6 +22,7 @@ from train.errors import DataError
 from train.features import compute_teacher_features
 from train.hardware import hardware_name
 from train.loop import (
+    has_fast_convolutions,
     initial_state,
     learning_rate_factor,
     masked_regeneration_loss,
@@ -184,7 +185,9 @@ def our_losses(
 ) -> Iterator[float]:
     """The steps of `train.loop.train_student`, without its watching and saving."""
     state = initial_state(student, config=config, n_steps=n_steps, device=device)
-    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
+    set_training_mode(
+        student, freeze_batchnorm=config.freeze_batchnorm, fast=has_fast_convolutions(config, device)
+    )
     batch: Batch
     for batch in load_batches(
         good, batch_size=config.batch_size, seed=config.seed, steps=range(n_steps), device=device
@@ -202,7 +205,7 @@ def plain_losses(
     n_steps: int,
     device: torch.device,
 ) -> Iterator[float]:
-    """The loop that one would write first: the teacher at every step, the default layout, the default Adam."""
+    """The loop that one would write first: the teacher at every step, PyTorch's defaults elsewhere."""
     optimizer = torch.optim.Adam(
         student.parameters(), lr=config.learning_rate, betas=config.betas, fused=False
     )
@@ -211,7 +214,7 @@ def plain_losses(
     )
     mask_generator = torch.Generator().manual_seed(config.seed)
     order = batch_indices(len(images), batch_size=config.batch_size, seed=config.seed)
-    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
+    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm, fast=False)
     for _ in range(n_steps):
         image = torch.from_numpy(images[next(order)]).to(device)
         pixels = image.float().permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W] in the default layout

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from train.batches import Batch, GoodImages, load_batches
 from train.config import FitConfig
 from train.errors import TrainingError
-from train.model import Student, distillation_loss, mask_features
+from train.model import GenerationBlock, Student, distillation_loss, mask_features
 from train.monitor import Monitor
 from train.progress import progress_bar
 from train.resume import ResumeFile, TrainingState
@@ -65,7 +65,9 @@ def train_student(
     n_steps = config.total_steps(len(good))
     state = initial_state(student, config=config, n_steps=n_steps, device=device)
     resume.restore(state)
-    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
+    set_training_mode(
+        student, freeze_batchnorm=config.freeze_batchnorm, fast=has_fast_convolutions(config, device)
+    )
     if config.compile:
         for module in (student.backbone, *student.generation_blocks):
             module.compile()
@@ -168,9 +170,24 @@ def learning_rate_factor(step: int, *, n_steps: int, schedule: str) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
-def set_training_mode(student: Student, *, freeze_batchnorm: bool) -> None:
-    """Training mode; with frozen BatchNorm its layers keep their pretrained statistics."""
+def has_fast_convolutions(config: FitConfig, device: torch.device) -> bool:
+    """Whether the generation blocks train by `train.winograd`: on a CPU, in float32, not compiled."""
+    half = autocast_dtype(config.mixed_precision, device) is not None
+    return device.type == "cpu" and not half and not config.compile
+
+
+def set_training_mode(student: Student, *, freeze_batchnorm: bool, fast: bool) -> None:
+    """Training mode.
+
+    Args:
+        student: changed in place.
+        freeze_batchnorm: its layers keep their pretrained statistics.
+        fast: see `has_fast_convolutions`.
+    """
     student.train()
+    for block in student.generation_blocks:
+        if isinstance(block, GenerationBlock):
+            block.fast_training = fast
     if freeze_batchnorm:
         for module in student.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

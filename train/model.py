@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from train.backbones import Backbone, LoadedWeights, build_backbone, load_weights, random_weights
 from train.config import FitConfig
 from train.errors import ConfigError
+from train.winograd import winograd_conv3x3
 
 STAGES = (1, 2, 3)
 NORM_EPSILON = 1e-6  # a feature vector of all zeros has no direction; its cosine is then 0
@@ -20,18 +21,28 @@ class GenerationBlock(nn.Module):
     """Two 3x3 convolutions with a ReLU between, student's channels to teacher's (Section 3.2).
 
     `width` is the share of the teacher's channels between them; the paper's is 1.
+
+    Attributes:
+        fast_training: in training mode, convolve by `train.winograd`; on the CPU, in float32.
     """
 
     def __init__(self, *, student_channels: int, teacher_channels: int, width: float = 1.0) -> None:
         super().__init__()
+        self.fast_training = False
         inner_channels = max(1, round(width * teacher_channels))
         self.first = nn.Conv2d(student_channels, inner_channels, kernel_size=3, padding=1)
         self.second = nn.Conv2d(inner_channels, teacher_channels, kernel_size=3, padding=1)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Regenerate a feature map: [B, C_s, h, w] to [B, C_t, h, w]."""
-        regenerated: Tensor = self.second(self.first(feature).relu())
-        return regenerated
+        return self._convolve(self.second, self._convolve(self.first, feature).relu())
+
+    def _convolve(self, layer: nn.Conv2d, feature: Tensor) -> Tensor:
+        if self.training and self.fast_training:
+            assert layer.bias is not None
+            return winograd_conv3x3(feature, layer.weight, layer.bias)
+        convolved: Tensor = layer(feature)
+        return convolved
 
 
 class Student(nn.Module):
