@@ -22,6 +22,7 @@ from train.errors import DataError
 from train.features import compute_teacher_features
 from train.hardware import hardware_name
 from train.loop import (
+    fast_backbone,
     has_fast_convolutions,
     initial_state,
     learning_rate_factor,
@@ -189,11 +190,12 @@ def our_losses(
         student, freeze_batchnorm=config.freeze_batchnorm, fast=has_fast_convolutions(config, device)
     )
     batch: Batch
-    for batch in load_batches(
-        good, batch_size=config.batch_size, seed=config.seed, steps=range(n_steps), device=device
-    ):
-        take_step(state, masked_regeneration_loss(student, batch, state.mask_generator, config=config))
-        yield state.recent_losses[-1]
+    with fast_backbone(student, config=config):
+        for batch in load_batches(
+            good, batch_size=config.batch_size, seed=config.seed, steps=range(n_steps), device=device
+        ):
+            take_step(state, masked_regeneration_loss(student, batch, state.mask_generator, config=config))
+            yield state.recent_losses[-1]
 
 
 def plain_losses(

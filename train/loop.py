@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from train.batches import Batch, GoodImages, load_batches
 from train.config import FitConfig
 from train.errors import TrainingError
+from train.frozen_batchnorm import folded_batchnorm
 from train.model import GenerationBlock, Student, distillation_loss, mask_features
 from train.monitor import Monitor
 from train.progress import progress_bar
@@ -79,6 +81,7 @@ def train_student(
         device=device,
     )
     with (
+        fast_backbone(student, config=config),
         progress_bar("Training", n_steps) as bar,
         Monitor(log_dir, held_out=held_out, config=config, first_step=state.step, bar=bar) as monitor,
     ):
@@ -98,6 +101,13 @@ def train_student(
     return TrainingOutcome(
         steps=state.step, final_loss=float(np.mean(state.recent_losses)), seconds=state.seconds
     )
+
+
+def fast_backbone(student: Student, *, config: FitConfig) -> AbstractContextManager[int]:
+    """The student's backbone without passes for its frozen BatchNorm; a compiler does that itself."""
+    if config.freeze_batchnorm and not config.compile:
+        return folded_batchnorm(student.backbone, image_size=config.image_size)
+    return nullcontext(0)
 
 
 def masked_regeneration_loss(

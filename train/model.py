@@ -14,6 +14,7 @@ from train.errors import ConfigError
 from train.winograd import winograd_conv3x3
 
 STAGES = (1, 2, 3)
+WINOGRAD_CHANNELS = 96  # with fewer, its transforms cost more than its products save
 NORM_EPSILON = 1e-6  # a feature vector of all zeros has no direction; its cosine is then 0
 
 
@@ -23,7 +24,7 @@ class GenerationBlock(nn.Module):
     `width` is the share of the teacher's channels between them; the paper's is 1.
 
     Attributes:
-        fast_training: in training mode, convolve by `train.winograd`; on the CPU, in float32.
+        fast_training: in training mode, convolve many channels by `train.winograd`; on the CPU, in float32.
     """
 
     def __init__(self, *, student_channels: int, teacher_channels: int, width: float = 1.0) -> None:
@@ -38,7 +39,8 @@ class GenerationBlock(nn.Module):
         return self._convolve(self.second, self._convolve(self.first, feature).relu())
 
     def _convolve(self, layer: nn.Conv2d, feature: Tensor) -> Tensor:
-        if self.training and self.fast_training:
+        wide = min(layer.in_channels, layer.out_channels) >= WINOGRAD_CHANNELS
+        if self.training and self.fast_training and wide:
             assert layer.bias is not None
             return winograd_conv3x3(feature, layer.weight, layer.bias)
         convolved: Tensor = layer(feature)
