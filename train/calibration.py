@@ -21,6 +21,9 @@ FloatArray = NDArray[np.float32]
 
 MAX_PASTED_IMAGES = 64  # enough for a mean; each is judged several times
 DETECTABILITY_POWER = 4
+DETECTABILITY_LIMIT = (
+    8.0  # half-way between, one image in 30,000 is taken for the other kind: that is sure enough
+)
 MIN_GOOD_IMAGES = 8  # with fewer, their spread is not known well enough to weigh by
 
 
@@ -127,7 +130,8 @@ def stage_weights(
     `good_maximum` divides each stage by its usual maximum on good images, so that none drowns the others.
     `pasted_defects` multiplies that by the fourth power of the stage's detectability index d': how many standard
     deviations the maxima of images with a pasted patch lie above those of good images. A stage that does not tell
-    them apart is noise in the sum; the power was measured (docs/edge-preset.md).
+    them apart is noise in the sum; the power was measured (docs/edge-preset.md). Stages that are all sure, beyond
+    DETECTABILITY_LIMIT, count alike: one that is surer still finds no more, and a finer one shows better where.
 
     Args:
         distances: [N, h, h] a stage, of held-out good images.
@@ -140,7 +144,7 @@ def stage_weights(
     weights = 1 / good.mean(axis=1).clip(1e-12)
     if config.stage_weighting == "pasted_defects" and pasted is not None and good.shape[1] >= MIN_GOOD_IMAGES:
         gain = stage_maxima(pasted, config=config).mean(axis=1) - good.mean(axis=1)
-        detectability = (gain / good.std(axis=1, ddof=1).clip(1e-12)).clip(0)
+        detectability = (gain / good.std(axis=1, ddof=1).clip(1e-12)).clip(0, DETECTABILITY_LIMIT)
         if detectability.any():
             weights = weights * detectability**DETECTABILITY_POWER
     first, second, third = (3 * weights / weights.sum()).tolist()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from tests.conftest import CATEGORY, FitTiny
-from train.calibration import fit_calibration, image_threshold, stage_weights
+from train.calibration import DETECTABILITY_LIMIT, fit_calibration, image_threshold, stage_weights
 from train.checkpoint import read_release_id
 from train.config import fit_config
 from train.data import CategoryData, read_category
@@ -92,6 +92,16 @@ def test_too_few_images_keep_the_rate_that_they_are_said_to_promise(
     assert np.mean(rates) == pytest.approx(1 / 21, abs=4 * float(np.std(rates)) / 1000**0.5)
     printed = " ".join(capsys.readouterr().err.split())
     assert "20 held-out good images promise a false-reject rate of 4.8%; for 1.0% hold out 99." in printed
+
+
+def test_stages_that_are_all_sure_count_alike() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "pasted_defects"})
+    good = flat_distances(*[(1.0, 1.0, 1.0), (3.0, 3.0, 3.0)] * 4)  # mean 2, deviation just over 1
+    sure, surer = 2 + 1.1 * DETECTABILITY_LIMIT, 2 + 100 * DETECTABILITY_LIMIT
+    pasted = flat_distances((sure, surer, 2 + 0.5 * DETECTABILITY_LIMIT))
+    first, second, third = stage_weights(good, pasted, config=config)
+    assert first == pytest.approx(second)
+    assert third < 0.1 * first
 
 
 def test_thresholds_by_hand() -> None:
