@@ -20,7 +20,7 @@ from train.progress import console
 FloatArray = NDArray[np.float32]
 
 MAX_PASTED_IMAGES = 64  # enough for a mean; each is judged several times
-DETECTABILITY_POWER = 4
+DETECTABILITY_POWER = 2
 DETECTABILITY_LIMIT = (
     8.0  # half-way between, one image in 30,000 is taken for the other kind: that is sure enough
 )
@@ -128,7 +128,7 @@ def stage_weights(
     """How much each stage's map counts; the three sum to 3, as equal ones do.
 
     `good_maximum` divides each stage by its usual maximum on good images, so that none drowns the others.
-    `pasted_defects` multiplies that by the fourth power of the stage's detectability index d': how many standard
+    `pasted_defects` multiplies that by the square of the stage's detectability index d': how many standard
     deviations the maxima of images with a pasted patch lie above those of good images. A stage that does not tell
     them apart is noise in the sum; the power was measured (docs/edge-preset.md). Stages that are all sure, beyond
     DETECTABILITY_LIMIT, count alike: one that is surer still finds no more, and a finer one shows better where.
