@@ -3,11 +3,12 @@
 #   make demo                    everything on real solar cells, from training to a benchmark
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
-# Options: CATEGORY PRESET DATA PLATFORM EPOCHS STEPS FOREGROUND WEIGHTS_DIR URL IMAGES
+# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND WEIGHTS_DIR URL IMAGES
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
 PLATFORM ?= python
+PRECISION ?= fp32
 URL      ?= localhost:8001
 
 VENV := .venv
@@ -26,13 +27,13 @@ FIND_IMAGES   = images="$(IMAGES)"; \
 BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --json $(RUN)/bench.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate export serve predict bench bench-train bench-metrics demo report test lint clean
+.PHONY: help setup data train evaluate export verify engine serve predict bench bench-train bench-metrics demo report test lint clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo; echo "Options, with their defaults: CATEGORY=$(CATEGORY) PLATFORM=$(PLATFORM) URL=$(URL)"
 	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"; \
-	echo "FOREGROUND=none|threshold|sam"
+	echo "FOREGROUND=none|threshold|sam  PRECISION=fp32|fp16|int8"
 
 # Two environments, made by themselves and made again when their lists change.
 # .triton/ has its own because the server's Python stub needs numpy 1.
@@ -60,9 +61,15 @@ train: $(VENV)/.installed ## Fit and calibrate, unless the checkpoint is up to d
 evaluate: train ## Judge the test set; runs/CATEGORY/metrics.json and report.html
 	@$(PY) -m train evaluate $(DATA_OPTIONS) $(WEIGHTS)
 
-export: evaluate ## Train if needed, write and verify ONNX, publish into model_repository/
-	@$(PY) -m export onnx --category $(CATEGORY) $(WEIGHTS)
-	@$(PY) -m export publish --category $(CATEGORY) --platform $(PLATFORM)
+export: evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/
+	@$(PY) -m export onnx --category $(CATEGORY) --precision $(PRECISION) $(WEIGHTS)
+	@$(PY) -m export publish --category $(CATEGORY) --precision $(PRECISION) --platform $(PLATFORM)
+
+verify: $(VENV)/.installed ## Every build of CATEGORY beside PyTorch on its test set; the live ensemble too with URL
+	@$(PY) -m export verify --category $(CATEGORY) $(if $(filter command line,$(origin URL)),--url $(URL)) $(WEIGHTS)
+
+engine: $(VENV)/.installed ## Would TensorRT take the graphs of CATEGORY? Without a GPU
+	@$(PY) -m export engine --category $(CATEGORY)
 
 serve: setup ## Serve everything that is published, until Ctrl-C
 	@$(PY) -m deploy serve

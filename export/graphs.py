@@ -26,7 +26,8 @@ SAMPLE_BATCH = 2  # with 1 the exporter takes the batch for a constant
 TEACHER_INPUTS = ("image",)
 TEACHER_OUTPUTS = ("teacher_1", "teacher_2", "teacher_3")
 STUDENT_INPUTS = ("image", *TEACHER_OUTPUTS)
-STUDENT_OUTPUTS = ("distance_1", "distance_2", "distance_3", "release_id")
+DISTANCES = ("distance_1", "distance_2", "distance_3")
+STUDENT_OUTPUTS = (*DISTANCES, "release_id")
 
 
 class TeacherGraph(nn.Module):
@@ -66,6 +67,11 @@ class GraphFiles:
 
     teacher: Path
     student: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> GraphFiles:
+        """Where a build keeps them."""
+        return cls(teacher=folder / "teacher.onnx", student=folder / "student.onnx")
 
 
 def write_graphs(checkpoint: Checkpoint, files: GraphFiles) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from export.agreement import Agreement, Limits
 from export.errors import ExportError
 from train.config import FitConfig
 from train.files import sha256_of
@@ -43,6 +44,9 @@ class Manifest(BaseModel):
     Attributes:
         foreground_id: the SAM that removes the background, 0 without one; categories that agree share one model.
         foreground_difference: largest share of its masks' pixels in which its graph differs from PyTorch.
+        agreements: what the parity gate found on the test set, of each judge that was asked.
+        limits: what those were held to.
+        kept_in_float: int8's sensitive convolutions, and how much each changes the anomaly maps alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +64,9 @@ class Manifest(BaseModel):
     parity_images: str
     foreground_id: int = 0
     foreground_difference: float | None = None
+    agreements: list[Agreement] = []
+    limits: Limits | None = None
+    kept_in_float: list[str] = []
     config: FitConfig
     provenance: Provenance
     versions: dict[str, str]

@@ -44,9 +44,14 @@ def to_text(config: pb.ModelConfig) -> str:
     return HEADER + str(text_format.MessageToString(config))
 
 
-def teacher_name(backbone: str, image_size: int) -> str:
-    """`teacher_<backbone>`, shared by every category of one image size."""
-    return _sized(f"teacher_{backbone}", image_size)
+def teacher_name(backbone: str, image_size: int, *, precision: str = "fp32") -> str:
+    """`teacher_<backbone>`, shared by every category of one image size and precision."""
+    return _of_precision(_sized(f"teacher_{backbone}", image_size), precision)
+
+
+def student_name(category: str, *, precision: str = "fp32") -> str:
+    """`<category>_student`; another precision has other types, and a model's versions share theirs."""
+    return _of_precision(f"{category}_student", precision)
 
 
 def decoder_name(image_size: int) -> str:
@@ -64,10 +69,11 @@ def image_spec(image_size: int) -> TensorSpec:
     return TensorSpec("image", "UINT8", (image_size, image_size, 3))
 
 
-def feature_specs(image_size: int, channels: Sequence[int]) -> list[TensorSpec]:
-    """The teacher's features at strides 4, 8 and 16."""
+def feature_specs(image_size: int, channels: Sequence[int], *, precision: str = "fp32") -> list[TensorSpec]:
+    """The teacher's features at strides 4, 8 and 16; in half precision they are half as large."""
+    data_type = "FP16" if precision == "fp16" else "FP32"
     return [
-        TensorSpec(name, "FP32", (count, image_size // stride, image_size // stride))
+        TensorSpec(name, data_type, (count, image_size // stride, image_size // stride))
         for name, count, stride in zip(TEACHER_FEATURES, channels, (4, 8, 16), strict=True)
     ]
 
@@ -286,6 +292,10 @@ def _output(spec: TensorSpec) -> pb.ModelOutput:
 
 def _data_type(spec: TensorSpec) -> int:
     return int(pb.DataType.Value(f"TYPE_{spec.type}"))
+
+
+def _of_precision(name: str, precision: str) -> str:
+    return name if precision == "fp32" else f"{name}_{precision}"
 
 
 def _sized(name: str, image_size: int) -> str:

@@ -94,7 +94,7 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
 
     Raises:
         ExportError: no build, or its files changed since they were verified.
-        PublishError: the folder is no model repository.
+        PublishError: the folder is no model repository, or the parity gate did not accept the build.
     """
     manifest = read_manifest(build)
     target = Repository(repository)
@@ -102,9 +102,10 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
         raise PublishError(
             f"{repository} holds no distance_fusion backend; expected the project's model_repository/."
         )
+    require_accepted(manifest, build)
     size = manifest.config.image_size
-    student = f"{manifest.category}_student"
-    teacher = configs.teacher_name(manifest.config.teacher, size)
+    student = configs.student_name(manifest.category, precision=manifest.precision)
+    teacher = configs.teacher_name(manifest.config.teacher, size, precision=manifest.precision)
 
     teacher_version = _add_version(
         target,
@@ -127,7 +128,8 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
     calibration = repository / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
     write_text(calibration, (build / "calibration.json").read_text())
 
-    image, features = configs.image_spec(size), configs.feature_specs(size, manifest.teacher_channels)
+    image = configs.image_spec(size)
+    features = configs.feature_specs(size, manifest.teacher_channels, precision=manifest.precision)
     changed = [
         target.write_config(
             configs.backbone_config(
@@ -165,6 +167,20 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
         f"{done}: {manifest.category} and {manifest.category}_encoded over {teacher} {teacher_version} and "
         f"{student} {student_version}{masked}, platform {platform}, release {manifest.release_id}"
     )
+
+
+def require_accepted(manifest: Manifest, build: Path) -> None:
+    """What the parity gate found beyond its limits is not published.
+
+    Raises:
+        PublishError: such a judge is in the manifest.
+    """
+    for agreement in manifest.agreements:
+        if not agreement.accepted:
+            raise PublishError(
+                f"{build} does not judge as its checkpoint does ({agreement.judge}: "
+                f"{'; '.join(agreement.beyond_limits)}); nothing is published; export again."
+            )
 
 
 def _add_version(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.errors import VerificationError
-from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
+from export.graphs import OPSET, STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
 from export.manifest import Parity
 from train.checkpoint import Checkpoint
 from train.model import GenerationBlock
@@ -23,6 +23,11 @@ PARITY_BATCHES = (1, 3, 8)
 MAX_DISTANCE_DIFFERENCE = 1e-4
 FOREGROUND_BATCHES = (1, 2)  # SAM takes seconds an image on a CPU
 MAX_FOREGROUND_DIFFERENCE = 1e-3  # share of the pixels: those that lie on the mask's very edge
+
+# ONNX's own ends at 2 GiB; the paper's pair is a tenth of that.
+MAX_GRAPH_BYTES = 1 << 30
+MAX_IR_VERSION = 10  # what the ONNX Runtime of the pinned servers reads
+PRECISION_OPERATORS = {"Cast", "QuantizeLinear", "DequantizeLinear"}
 
 # What would make a verdict depend on chance, or hide a mask.
 FORBIDDEN_OPERATORS = {
@@ -47,10 +52,20 @@ def verify_graphs(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.
     Raises:
         VerificationError: the first thing found that is not as it must be.
     """
+    verify_structure(checkpoint, files)
+    return check_parity(checkpoint, files, images)
+
+
+def verify_structure(checkpoint: Checkpoint, files: GraphFiles) -> None:
+    """All that can be seen without running the graphs, whatever their precision.
+
+    Raises:
+        VerificationError: the first thing found that is not as it must be.
+    """
     for path in (files.teacher, files.student):
         check_structure(path)
+    check_convolutions(files, checkpoint)
     check_generation_blocks(checkpoint, files.student)
-    return check_parity(checkpoint, files, images)
 
 
 def verify_foreground(sam: SamForeground, path: Path, images: NDArray[np.uint8]) -> float:
@@ -99,6 +114,11 @@ def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "maskin
     Raises:
         VerificationError: see above.
     """
+    if path.stat().st_size > MAX_GRAPH_BYTES:
+        raise VerificationError(
+            f"{path.name} has {path.stat().st_size / 1e9:.1f} GB; expected at most {MAX_GRAPH_BYTES / 1e9:.1f}; "
+            "it is not opened."
+        )
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -109,6 +129,14 @@ def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "maskin
         raise VerificationError(
             f"{path.name} uses operator domains {sorted(domains)}; expected ONNX's own alone."
         )
+    (opset,) = [entry.version for entry in model.opset_import]
+    if opset != OPSET or model.ir_version > MAX_IR_VERSION:
+        raise VerificationError(
+            f"{path.name} has opset {opset} and IR version {model.ir_version}; expected opset {OPSET} and at most IR "
+            f"version {MAX_IR_VERSION}, which Triton's ONNX Runtime reads."
+        )
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise VerificationError(f"{path.name} keeps weights in other files; expected all of them inside.")
     operators = {node.op_type for node in model.graph.node}
     for kind in forbidden:
         if found := operators & FORBIDDEN_OPERATORS[kind]:
@@ -117,34 +145,92 @@ def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "maskin
             )
 
 
+def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:
+    """Both graphs hold exactly as many convolutions as their networks.
+
+    Raises:
+        VerificationError: more or fewer.
+    """
+    for path, network in ((files.teacher, checkpoint.teacher), (files.student, checkpoint.student)):
+        expected = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+        found = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
+        if found != expected:
+            raise VerificationError(
+                f"{path.name} holds {found} convolutions; expected the {expected} of its network."
+            )
+
+
 def check_generation_blocks(checkpoint: Checkpoint, path: Path) -> None:
-    """Every stage's two generation convolutions are there, wired as a block, with the checkpoint's weights bit for bit.
+    """Every stage's two generation convolutions are there, wired as a block, with the checkpoint's weights.
+
+    They must be equal bit for bit; in half precision, rounded to it; in int8, within half a step of the scale.
 
     Raises:
         VerificationError: one is missing, changed, or fed by anything but the backbone.
     """
-    graph = onnx.load(path).graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    producer = {output: node for node in graph.node for output in node.output}
+    graph = Wiring(onnx.load(path).graph)
     for stage, block in enumerate(checkpoint.student.generation_blocks, start=1):
         if not isinstance(block, GenerationBlock):
             continue  # a stage without one compares the student's own features
-        first = _find_convolution(graph, constants, block.first)
-        second = _find_convolution(graph, constants, block.second)
+        first = graph.find_convolution(block.first)
+        second = graph.find_convolution(block.second)
         if first is None or second is None:
             raise VerificationError(
                 f"{path.name} lacks the generation block of stage {stage} with the checkpoint's weights; export again."
             )
-        relu = producer.get(second.input[0])
-        if relu is None or relu.op_type != "Relu" or relu.input[0] not in first.output:
+        relu = graph.source(second.input[0])
+        if relu is None or relu.op_type != "Relu" or graph.source(relu.input[0]) is not first:
             raise VerificationError(
                 f"{path.name} wires the generation block of stage {stage} in another way."
             )
-        source = producer.get(first.input[0])
-        if source is None or (source.op_type == "Mul" and any(name in constants for name in source.input)):
+        source = graph.source(first.input[0])
+        if source is None or (
+            source.op_type == "Mul" and any(name in graph.constants for name in source.input)
+        ):
             raise VerificationError(
                 f"{path.name} multiplies stage {stage}'s features by a constant before the generation block: a mask."
             )
+
+
+class Wiring:
+    """A graph's nodes by what they give; changes of precision on the way are seen through."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.nodes = list(graph.node)
+        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self._producers = {output: node for node in self.nodes for output in node.output}
+
+    def source(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that computes a tensor."""
+        node = self._producers.get(tensor)
+        while node is not None and node.op_type in PRECISION_OPERATORS:
+            node = self._producers.get(node.input[0])
+        return node
+
+    def find_convolution(self, layer: torch.nn.Conv2d) -> onnx.NodeProto | None:
+        """The Conv node with this layer's weight and bias."""
+        assert layer.bias is not None
+        wanted = [layer.weight.numpy(force=True), layer.bias.numpy(force=True)]
+        return next((node for node in self.nodes if self._holds(node, wanted)), None)
+
+    def _holds(self, node: onnx.NodeProto, wanted: Sequence[NDArray[np.float32]]) -> bool:
+        if node.op_type != "Conv" or len(node.input) != 3:
+            return False
+        return all(self._is(name, value) for name, value in zip(list(node.input)[1:], wanted, strict=True))
+
+    def _is(self, tensor: str, wanted: NDArray[np.float32]) -> bool:
+        """Whether a constant is this value, as far as its precision can hold it."""
+        found = self.constants.get(tensor)
+        if found is not None:
+            return found.shape == wanted.shape and np.array_equal(found, wanted.astype(found.dtype))
+        node = self._producers.get(tensor)
+        if node is None or node.op_type != "DequantizeLinear" or node.input[0] not in self.constants:
+            return False
+        steps, scale = self.constants[node.input[0]], self.constants[node.input[1]]
+        if steps.shape != wanted.shape:
+            return False
+        scale = scale.reshape(-1, *[1] * (wanted.ndim - 1))  # one for each output channel
+        return bool((np.abs(steps * scale - wanted) <= 0.501 * scale).all())
 
 
 def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
@@ -204,24 +290,3 @@ def _compare(
             f"expected at most {MAX_DISTANCE_DIFFERENCE:.0e}."
         )
     return Parity(batch=batch, max_difference=float(joined.max()), mean_difference=float(joined.mean()))
-
-
-def _find_convolution(
-    graph: onnx.GraphProto, constants: dict[str, NDArray[np.float32]], layer: torch.nn.Conv2d
-) -> onnx.NodeProto | None:
-    """The Conv node with exactly this layer's weight and bias."""
-    assert layer.bias is not None
-    wanted = [layer.weight.numpy(force=True), layer.bias.numpy(force=True)]
-    return next((node for node in graph.node if _holds(node, constants, wanted)), None)
-
-
-def _holds(
-    node: onnx.NodeProto, constants: dict[str, NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]]
-) -> bool:
-    """Whether a node is a convolution with exactly this weight and bias."""
-    if node.op_type != "Conv" or len(node.input) != 3:
-        return False
-    found = [constants.get(name) for name in node.input[1:]]
-    return all(
-        ours is not None and np.array_equal(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)
-    )

@@ -1,0 +1,135 @@
+"""`export verify`: every form of a category that there is, beside PyTorch, on its whole test set."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.agreement import LIMITS, Agreement, Limits
+from export.errors import ExportError
+from export.graphs import GraphFiles
+from export.live import LiveJudge
+from export.manifest import Manifest, read_manifest
+from export.parity import JudgedTestSet, Maps, OnnxJudge
+from export.precisions import PRECISIONS, build_folder, product_images
+from export.verification import verify_structure
+from train.checkpoint import Checkpoint, load_checkpoint
+from train.files import write_text
+from train.foreground import load_foreground
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What `verify_category` found.
+
+    Attributes:
+        agreements: one for each judge.
+        report: the JSON file that holds them.
+        flipped: pictures of the images that were judged otherwise.
+    """
+
+    agreements: list[Agreement]
+    report: Path
+    flipped: list[Path]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every judge is within its limits."""
+        return all(agreement.accepted for agreement in self.agreements)
+
+
+def verify_category(
+    category: str,
+    *,
+    runs_dir: Path,
+    build_dir: Path,
+    images_dir: Path | None,
+    url: str | None,
+    limits: Mapping[str, Limits] = LIMITS,
+    weights_dir: Path | None = None,
+) -> GateResult:
+    """Compare every build of a category, and the live ensemble, with PyTorch; keep it in the manifests.
+
+    A build that is beyond its limits is remembered as such and cannot be published.
+
+    Args:
+        category: the product.
+        runs_dir: holds <category>/checkpoint.safetensors.
+        build_dir: holds <category>/.
+        images_dir: the product's images, in place of those it was trained on.
+        url: host:port of a server's gRPC endpoint; None asks no server.
+        limits: by precision.
+        weights_dir: where SAM's weights may lie.
+
+    Raises:
+        UserError: no checkpoint, build, images or server, builds of another release, or a graph whose structure is
+            not what it must be.
+    """
+    checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
+    folders = existing_builds(build_dir, category, checkpoint)
+    finder = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
+    judged = JudgedTestSet.of(
+        checkpoint, product_images(checkpoint, images_dir), foreground=finder, device=torch.device("cpu")
+    )
+    flipped_dir = build_dir / category / "flipped"
+    shutil.rmtree(flipped_dir, ignore_errors=True)
+    agreements, flipped = [], []
+
+    def compare(name: str, precision: str, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Agreement:
+        agreement = judged.compare(name, precision, maps, limits[precision], labels=labels)
+        pictures = flipped_dir / name.replace(" ", "_")
+        flipped.extend(judged.write_flipped(maps, pictures, labels=labels))
+        agreements.append(agreement)
+        return agreement
+
+    live: list[Agreement] = []
+    if url is not None:
+        with LiveJudge(url, category=category, release_id=checkpoint.release_id) as server:
+            answers = server.judge(judged.images)
+            live = [compare(server.name, server.precision, answers.maps, answers.labels)]
+    for precision, folder in folders.items():
+        files = GraphFiles.in_folder(folder)
+        verify_structure(checkpoint, files)
+        onnx_judge = OnnxJudge(f"ONNX {precision}", precision, files, checkpoint.calibration)
+        found = [compare(onnx_judge.name, precision, onnx_judge.maps(judged.images))]
+        found += [agreement for agreement in live if agreement.precision == precision]
+        keep_agreements(folder, found, limits[precision])
+    report = build_dir / category / "verification.json"
+    write_text(report, json.dumps([agreement.model_dump() for agreement in agreements], indent=2) + "\n")
+    return GateResult(agreements, report, flipped)
+
+
+def existing_builds(build_dir: Path, category: str, checkpoint: Checkpoint) -> dict[str, Path]:
+    """The folders of a category's builds by precision.
+
+    Raises:
+        ExportError: there is none, a file was changed after export, or a build is of another checkpoint.
+    """
+    folders = {precision: build_folder(build_dir, category, precision) for precision in PRECISIONS}
+    existing = {
+        precision: folder for precision, folder in folders.items() if (folder / "manifest.json").is_file()
+    }
+    if not existing:
+        raise ExportError(f"{build_dir / category} holds no build; make one with `python -m export onnx`.")
+    for folder in existing.values():
+        release = read_manifest(folder).release_id
+        if release != checkpoint.release_id:
+            raise ExportError(
+                f"{folder} is a build of release {release}; expected the checkpoint's {checkpoint.release_id}; "
+                "export again."
+            )
+    return existing
+
+
+def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -> Manifest:
+    """Write what was found into a build's manifest."""
+    manifest = read_manifest(folder).model_copy(update={"agreements": agreements, "limits": limits})
+    write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
+    return manifest

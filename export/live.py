@@ -1,0 +1,91 @@
+"""The published ensemble as a judge: asked over gRPC, as a client would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
+
+from export.errors import ExportError
+from train.progress import progress_bar
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class LiveVerdicts:
+    """What a server answered about a test set.
+
+    Attributes:
+        maps: [N, S, S] float32 anomaly maps, the background removed where the release removes it.
+        labels: [N] bool.
+    """
+
+    maps: NDArray[np.float32]
+    labels: NDArray[np.bool_]
+
+
+class LiveJudge:
+    """The ensemble of a category on a running server."""
+
+    def __init__(self, url: str, *, category: str, release_id: int) -> None:
+        """Connect and look the category up.
+
+        Args:
+            url: host:port of the gRPC endpoint.
+            category: the ensemble.
+            release_id: the release that it must answer for.
+
+        Raises:
+            ExportError: no server, no such ensemble, or another release.
+        """
+        self._client = grpcclient.InferenceServerClient(url)
+        self._category, self._url = category, url
+        try:
+            if not self._client.is_model_ready(category, client_timeout=TIMEOUT_S):
+                raise ExportError(
+                    f"Category {category!r} is not served at {url}; publish it and start the server."
+                )
+            config = self._client.get_model_config(category, client_timeout=TIMEOUT_S).config
+        except InferenceServerException as error:
+            raise ExportError(f"No Triton server answers at {url} ({error.message()}).") from None
+        found = config.parameters["release_id"].string_value
+        if found != str(release_id):
+            raise ExportError(
+                f"{url} serves release {found or 'unknown'} of {category!r}; expected {release_id}; publish the build "
+                "that is to be verified."
+            )
+        self.precision: str = config.parameters["precision"].string_value or "fp32"
+        self.name = f"live {self.precision}"
+
+    def __enter__(self) -> LiveJudge:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def judge(self, images: NDArray[np.uint8]) -> LiveVerdicts:
+        """Ask about each of `images` [N, S, S, 3] uint8.
+
+        Raises:
+            ExportError: an answer that is an error, or too late.
+        """
+        maps, labels = [], []
+        with progress_bar(self.name, len(images)) as bar:
+            for image in images:
+                tensor = grpcclient.InferInput("image", [1, *image.shape], "UINT8")
+                tensor.set_data_from_numpy(image[None])
+                try:
+                    answer = self._client.infer(self._category, [tensor], client_timeout=TIMEOUT_S)
+                except InferenceServerException as error:
+                    raise ExportError(f"The server at {self._url} answered: {error.message()}.") from None
+                maps.append(answer.as_numpy("anomaly_map")[0])
+                labels.append(bool(answer.as_numpy("pred_label")[0, 0]))
+                bar.advance()
+        return LiveVerdicts(np.stack(maps), np.array(labels))
