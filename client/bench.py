@@ -88,6 +88,7 @@ def benchmark_category(
     Args:
         timeout_s: deadline of the calls that look the category up, seconds.
         images_dir: images to send, MAX_IMAGES of them spread over the folder.
+        build: build/<category>; the bare chain runs the graphs there that are of the served precision.
         threads: of the bare chain; 0 is one a core.
         perf_analyzer: the binary, or None to look for it.
 
@@ -97,14 +98,14 @@ def benchmark_category(
     binary = PerfAnalyzer(perf_analyzer)
     files = find_images([images_dir])
     with JudgeClient(url, category=category, timeout_s=timeout_s) as judge:
-        size = judge.image_size
+        size, precision = judge.image_size, judge.precision
     n_sent = min(len(files), MAX_IMAGES)
     spread = [files[index * len(files) // n_sent].path for index in range(n_sent)]
     return run_benchmark(
         category=category,
         url=url,
         images=load_pixels(spread, image_size=size),
-        build=build,
+        build=build if precision == "fp32" else build / precision,  # where `export` keeps it
         requests=requests,
         concurrency=concurrency,
         threads=threads or len(os.sched_getaffinity(0)),

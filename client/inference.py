@@ -49,6 +49,7 @@ class JudgeClient:
     Attributes:
         image_size: side of the square image that the category's networks see, pixels.
         synthetic: the category was trained on rendered images; whatever is shown of it has to say so.
+        precision: of the graphs that are served, `fp32`, `fp16` or `int8`.
     """
 
     def __init__(self, url: str, *, category: str, timeout_s: float) -> None:
@@ -67,7 +68,7 @@ class JudgeClient:
         self.timeout_s = timeout_s
         self._client = grpcclient.InferenceServerClient(url)
         try:
-            self.image_size, self.synthetic = self._look_up()
+            self.image_size, self.synthetic, self.precision = self._look_up()
         except ServerError:
             self.close()
             raise
@@ -133,8 +134,8 @@ class JudgeClient:
             latency_ms=latency_ms,
         )
 
-    def _look_up(self) -> tuple[int, bool]:
-        """The side of the image that the ensemble takes, and whether it was trained on rendered images."""
+    def _look_up(self) -> tuple[int, bool, str]:
+        """The side of the image that the ensemble takes, whether it was trained on rendered images, its precision."""
         try:
             ready = self._client.is_model_ready(self.category, client_timeout=self.timeout_s)
             if not ready:
@@ -151,7 +152,9 @@ class JudgeClient:
                 f"{', '.join(sorted(outputs))}; expected an ensemble published by `python -m export publish`, "
                 "which takes image and gives a verdict."
             )
-        return int(shapes["image"][0]), config.parameters["synthetic"].string_value == "true"
+        parameters = config.parameters
+        precision = parameters["precision"].string_value or "fp32"
+        return int(shapes["image"][0]), parameters["synthetic"].string_value == "true", str(precision)
 
     def _not_published(self) -> str:
         index = self._client.get_model_repository_index(client_timeout=self.timeout_s)

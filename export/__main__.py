@@ -9,8 +9,6 @@ from typing import Any
 import click
 from rich.console import Console
 
-from export.errors import ExportError
-
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
 
@@ -29,7 +27,7 @@ _weights_dir = click.option(
 _precision = click.option(
     "--precision",
     default="fp32",
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),  # export.manifest.PRECISIONS, which costs a second to import
     help="What the graphs compute in.",
 )
 
@@ -61,8 +59,9 @@ def onnx(
     fp16 and int8 are made from the float32 graphs, carry their precision in the graph, and are accepted only when
     they judge the test set as the checkpoint does. int8 is calibrated on good training images.
     """
+    from export.manifest import build_folder
     from export.parity import agreement_table
-    from export.precisions import build_folder, build_precision
+    from export.precisions import build_precision
 
     result = build_precision(
         category,
@@ -126,10 +125,10 @@ def verify(
     click.echo(f"Report: {result.report}")
     if result.flipped:
         click.echo(f"Judged otherwise: {len(result.flipped)} pictures in {result.flipped[0].parents[1]}")
-    refused = [agreement for agreement in result.agreements if not agreement.accepted]
-    for agreement in refused:
-        click.echo(f"Refused: {agreement.judge}: {'; '.join(agreement.beyond_limits)}.", err=True)
-    if refused:
+    for agreement in result.agreements:
+        for sentence in agreement.beyond_limits:
+            click.echo(f"Refused: {agreement.judge}: {sentence}.", err=True)
+    if not result.accepted:
         sys.exit(1)
 
 
@@ -142,21 +141,14 @@ def engine(category: str, build_dir: Path, keep: bool) -> None:
 
     Shows whether TensorRT takes the graphs, in which types. The engines are for RTX cards, not for Triton.
     """
-    from export.engine import check_engines, engine_table
-    from export.precisions import PRECISIONS, build_folder
+    from export.engine import check_engines, engine_table, keep_engine
+    from export.manifest import existing_builds
 
-    folders = {precision: build_folder(build_dir, category, precision) for precision in PRECISIONS}
-    builds = {name: folder for name, folder in folders.items() if (folder / "manifest.json").is_file()}
-    if not builds:
-        raise ExportError(f"{build_dir / category} holds no build; make one with `python -m export onnx`.")
-    checked = check_engines(builds)
+    checked = check_engines(existing_builds(build_dir, category))
     Console().print(engine_table(checked))
     if keep:
         for found in checked:
-            graph, precision = found.name.split(", ")
-            path = builds[precision] / f"{graph}.rtx"
-            path.write_bytes(found.engine)
-            click.echo(f"Kept: {path}")
+            click.echo(f"Kept: {keep_engine(found)}")
 
 
 @main.command()
@@ -177,7 +169,7 @@ def publish(
     category: str, build_dir: Path, repository: Path, platform: str, precision: str, max_batch_size: int
 ) -> None:
     """Put a build into the model repository as a numbered release, and let the ensembles point to it."""
-    from export.precisions import build_folder
+    from export.manifest import build_folder
     from export.publish import publish_category
 
     click.echo(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +18,9 @@ from export.graphs import OPSET, GraphFiles, write_foreground_graph, write_graph
 from export.manifest import FileRecord, Manifest, read_manifest
 from export.verification import PARITY_BATCHES, verify_foreground, verify_graphs
 from train.checkpoint import Checkpoint, load_checkpoint, read_release_id, release_id
-from train.data import load_images, read_category
+from train.data import CategoryData, load_images, read_category
 from train.errors import DataError
-from train.files import sha256_of, write_text
+from train.files import replacing_folder, sha256_of, write_text
 from train.foreground import ForegroundFinder, load_foreground
 from train.progress import console
 
@@ -73,25 +71,34 @@ def build_category(
         )
     foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
-    images, images_from = _parity_images(checkpoint, images_dir)
-    build_dir.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=build_dir, prefix=f".{category}."))
-    try:
-        staging.chmod(0o755)
+    data = product_images(checkpoint, images_dir)
+    with replacing_folder(target) as folder:
         manifest = _build(
             checkpoint,
             checkpoint_path,
-            staging,
+            folder,
             foreground=foreground,
-            images=images,
-            images_from=images_from,
+            images=_parity_images(checkpoint, data),
+            images_from=str(data.root),
         )
-        if target.exists():
-            target.rename(staging / "replaced")
-        (staging / "new").rename(target)
-    finally:
-        shutil.rmtree(staging)
     return BuildResult(manifest, built=True)
+
+
+def product_images(checkpoint: Checkpoint, images_dir: Path | None) -> CategoryData:
+    """The images that a checkpoint was trained on, or those of another folder.
+
+    Raises:
+        ExportError: there are none.
+    """
+    provenance = checkpoint.provenance
+    root = images_dir or Path(provenance.data_root)
+    try:
+        return read_category(root, dataset=provenance.dataset, category=provenance.category)
+    except DataError:
+        raise ExportError(
+            f"{root} holds no images to compare the graphs with PyTorch on; give a folder of the product's "
+            "images with --images."
+        ) from None
 
 
 def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
@@ -103,16 +110,14 @@ def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
 def _build(
     checkpoint: Checkpoint,
     checkpoint_path: Path,
-    staging: Path,
+    folder: Path,
     *,
     foreground: ForegroundFinder,
     images: NDArray[np.uint8],
     images_from: str,
 ) -> Manifest:
-    """Write everything to staging/new and verify it there."""
-    folder = staging / "new"
-    folder.mkdir()
-    files = GraphFiles(teacher=folder / "teacher.onnx", student=folder / "student.onnx")
+    """Write everything to a folder and verify it there."""
+    files = GraphFiles.in_folder(folder)
     with console.status("Writing ONNX graphs"):
         write_graphs(checkpoint, files)
     with console.status("Verifying them against the checkpoint"):
@@ -159,21 +164,11 @@ def _up_to_date_manifest(target: Path, checkpoint_path: Path) -> Manifest | None
         return None
     versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in LIBRARIES}
     same = manifest.release_id == read_release_id(checkpoint_path) and manifest.versions == versions
-    return manifest if same and manifest.format == FORMAT else None
+    return manifest if same and manifest.format == FORMAT and not manifest.refused else None
 
 
-def _parity_images(checkpoint: Checkpoint, images_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
-    """Eight real images, spread over the test set where there is one, and where they came from."""
-    root = images_dir or Path(checkpoint.provenance.data_root)
-    try:
-        data = read_category(
-            root, dataset=checkpoint.provenance.dataset, category=checkpoint.provenance.category
-        )
-    except DataError:
-        raise ExportError(
-            f"{root} holds no images to compare the graphs with PyTorch on; give a folder of the product's "
-            "images with --images."
-        ) from None
+def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uint8]:
+    """Eight real images [8, S, S, 3] uint8, spread over the test set where there is one."""
     candidates = [image.path for image in data.test] or list(data.train_good)
     needed = max(PARITY_BATCHES)
     spread = np.linspace(0, len(candidates) - 1, num=min(needed, len(candidates))).astype(int)
@@ -184,4 +179,4 @@ def _parity_images(checkpoint: Checkpoint, images_dir: Path | None) -> tuple[NDA
         what="images for verification",
     )
     # A small set is gone through again.
-    return np.resize(loaded.pixels, (needed, *loaded.pixels.shape[1:])), str(root)
+    return np.resize(loaded.pixels, (needed, *loaded.pixels.shape[1:]))

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from export.errors import ExportError, VerificationError
 from export.graphs import GraphFiles
+from train.files import replacing
 
 COMPUTE_CAPABILITY = "SM89"  # Ada; the verdict is the same for every GPU that TensorRT for RTX knows
 PROFILE = (1, 4, 8)  # images a batch: smallest, best, largest
@@ -28,23 +29,28 @@ class CheckedEngine:
     """What TensorRT made of a graph.
 
     Attributes:
-        name: the file's, and its precision.
+        graph: the file it was built from.
+        precision: of the graph.
         version: of TensorRT for RTX.
         n_layers: of the parsed network.
         inputs, outputs: name, type and shape of each; -1 is the batch.
-        n_bytes: of the engine.
         seconds: for parsing and building.
         engine: the engine itself.
     """
 
-    name: str
+    graph: Path
+    precision: str
     version: str
     n_layers: int
     inputs: list[str]
     outputs: list[str]
-    n_bytes: int
     seconds: float
     engine: bytes
+
+    @property
+    def name(self) -> str:
+        """The graph and its precision."""
+        return f"{self.graph.stem}, {self.precision}"
 
 
 def check_engines(builds: dict[str, Path]) -> list[CheckedEngine]:
@@ -59,7 +65,7 @@ def check_engines(builds: dict[str, Path]) -> list[CheckedEngine]:
     """
     trt = load_tensorrt()
     return [
-        build_engine(path, trt=trt, name=f"{path.stem}, {precision}")
+        build_engine(path, trt=trt, precision=precision)
         for precision, folder in builds.items()
         for path in (GraphFiles.in_folder(folder).teacher, GraphFiles.in_folder(folder).student)
     ]
@@ -80,18 +86,26 @@ def load_tensorrt() -> ModuleType:
         ) from None
 
 
-def build_engine(path: Path, *, trt: ModuleType, name: str) -> CheckedEngine:
+def keep_engine(checked: CheckedEngine) -> Path:
+    """Write an engine beside its graph, as <graph>.rtx."""
+    path = checked.graph.with_suffix(".rtx")
+    with replacing(path) as temporary:
+        temporary.write_bytes(checked.engine)
+    return path
+
+
+def build_engine(path: Path, *, trt: ModuleType, precision: str) -> CheckedEngine:
     """Parse a graph and build its engine ahead of time, in the types that stand in the graph.
 
     Args:
         path: the ONNX file.
         trt: see `load_tensorrt`.
-        name: what to call it.
+        precision: of the graph.
 
     Raises:
         VerificationError: TensorRT refuses the graph; the sentence names the node.
     """
-    started = time.perf_counter()
+    started, name = time.perf_counter(), f"{path.stem}, {precision}"
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)  # strongly typed: there is nothing else
@@ -108,12 +122,12 @@ def build_engine(path: Path, *, trt: ModuleType, name: str) -> CheckedEngine:
             f"TensorRT parses {name} and builds no engine; its own messages above say why."
         )
     return CheckedEngine(
-        name=name,
+        graph=path,
+        precision=precision,
         version=trt.__version__,
         n_layers=network.num_layers,
         inputs=[_described(network.get_input(index)) for index in range(network.num_inputs)],
         outputs=[_described(network.get_output(index)) for index in range(network.num_outputs)],
-        n_bytes=engine.nbytes,
         seconds=time.perf_counter() - started,
         engine=bytes(engine),
     )
@@ -134,7 +148,7 @@ def engine_table(checked: Sequence[CheckedEngine]) -> Table:
             "\n".join(engine.inputs),
             "\n".join(engine.outputs),
             str(engine.n_layers),
-            f"{engine.n_bytes / 2**20:.1f}",
+            f"{len(engine.engine) / 2**20:.1f}",
             f"{engine.seconds:.1f}",
         )
     return table

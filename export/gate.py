@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from export.agreement import LIMITS, Agreement, Limits
+from export.build import product_images
 from export.errors import ExportError
 from export.graphs import GraphFiles
 from export.live import LiveJudge
-from export.manifest import Manifest, read_manifest
+from export.manifest import existing_builds, read_manifest
 from export.parity import JudgedTestSet, Maps, OnnxJudge
-from export.precisions import PRECISIONS, build_folder, product_images
 from export.verification import verify_structure
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint import load_checkpoint
 from train.files import write_text
 from train.foreground import load_foreground
 
@@ -73,7 +73,9 @@ def verify_category(
             not what it must be.
     """
     checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
-    folders = existing_builds(build_dir, category, checkpoint)
+    folders = existing_builds(build_dir, category)
+    for folder in folders.values():
+        require_release(folder, checkpoint.release_id)
     finder = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
     judged = JudgedTestSet.of(
         checkpoint, product_images(checkpoint, images_dir), foreground=finder, device=torch.device("cpu")
@@ -106,30 +108,20 @@ def verify_category(
     return GateResult(agreements, report, flipped)
 
 
-def existing_builds(build_dir: Path, category: str, checkpoint: Checkpoint) -> dict[str, Path]:
-    """The folders of a category's builds by precision.
+def require_release(folder: Path, release_id: int) -> None:
+    """A build is of this release, and its files are those that were exported.
 
     Raises:
-        ExportError: there is none, a file was changed after export, or a build is of another checkpoint.
+        ExportError: of another, or a file was changed after export.
     """
-    folders = {precision: build_folder(build_dir, category, precision) for precision in PRECISIONS}
-    existing = {
-        precision: folder for precision, folder in folders.items() if (folder / "manifest.json").is_file()
-    }
-    if not existing:
-        raise ExportError(f"{build_dir / category} holds no build; make one with `python -m export onnx`.")
-    for folder in existing.values():
-        release = read_manifest(folder).release_id
-        if release != checkpoint.release_id:
-            raise ExportError(
-                f"{folder} is a build of release {release}; expected the checkpoint's {checkpoint.release_id}; "
-                "export again."
-            )
-    return existing
+    release = read_manifest(folder).release_id
+    if release != release_id:
+        raise ExportError(
+            f"{folder} is a build of release {release}; expected the checkpoint's {release_id}; export again."
+        )
 
 
-def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -> Manifest:
+def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -> None:
     """Write what was found into a build's manifest."""
     manifest = read_manifest(folder).model_copy(update={"agreements": agreements, "limits": limits})
     write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
-    return manifest

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from export.agreement import Agreement, Limits
+from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
 from train.config import FitConfig
 from train.files import sha256_of
 from train.provenance import Provenance
+
+PRECISIONS = tuple(LIMITS)
 
 
 class FileRecord(BaseModel):
@@ -70,6 +72,36 @@ class Manifest(BaseModel):
     config: FitConfig
     provenance: Provenance
     versions: dict[str, str]
+
+    @property
+    def refused(self) -> list[str]:
+        """What the parity gate found beyond its limits, a sentence for each judge."""
+        return [
+            f"{agreement.judge}: {'; '.join(agreement.beyond_limits)}"
+            for agreement in self.agreements
+            if not agreement.accepted
+        ]
+
+
+def build_folder(build_dir: Path, category: str, precision: str) -> Path:
+    """Where a category's build in a precision lies: float32 in build/<category>/, others in a folder of it."""
+    folder = build_dir / category
+    return folder if precision == "fp32" else folder / precision
+
+
+def existing_builds(build_dir: Path, category: str) -> dict[str, Path]:
+    """The folders of a category's builds by precision.
+
+    Raises:
+        ExportError: there is none.
+    """
+    folders = {precision: build_folder(build_dir, category, precision) for precision in PRECISIONS}
+    existing = {
+        precision: folder for precision, folder in folders.items() if (folder / "manifest.json").is_file()
+    }
+    if not existing:
+        raise ExportError(f"{build_dir / category} holds no build; make one with `python -m export onnx`.")
+    return existing
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -6,10 +6,10 @@ Judges give anomaly maps; PyTorch's is the reference. The test set is compared o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from rich.table import Table
 from export.agreement import Agreement, Limits, beyond
 from export.errors import ExportError
 from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
+from export.verification import open_session
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -26,9 +27,10 @@ from model_repository.distance_fusion.map_fusion import (
     judge,
     remove_background,
 )
+from train.breakdown import subset_measures
 from train.checkpoint import Checkpoint
 from train.data import CategoryData, TestImage, load_images
-from train.evaluate import compute_distances, measure
+from train.evaluate import compute_maps, judged_set
 from train.foreground import ForegroundFinder, find_foreground
 from train.masks import load_masks
 from train.progress import progress_bar
@@ -50,10 +52,7 @@ class OnnxJudge:
 
     def maps(self, images: Images) -> Maps:
         """[N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed."""
-        teacher, student = (
-            ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-            for path in (self.files.teacher, self.files.student)
-        )
+        teacher, student = (open_session(path) for path in (self.files.teacher, self.files.student))
         parts = []
         with progress_bar(self.name, len(images)) as bar:
             for start in range(0, len(images), BATCH_SIZE):
@@ -101,27 +100,35 @@ class JudgedTestSet:
             what="test images",
         )
         test = tuple(test[index] for index in loaded.kept)
-        distances = compute_distances(
-            checkpoint.teacher.to(device),
-            checkpoint.student.to(device),
-            loaded.pixels,
-            scale=checkpoint.config.distance_scale,
-            device=device,
-            what="PyTorch",
-        )
         return cls(
             calibration=checkpoint.calibration,
             test=test,
             images=loaded.pixels,
             masks=load_masks(test, image_size=checkpoint.config.image_size),
             parts=find_foreground(loaded.pixels, foreground, device=device),
-            maps=fuse_distances(distances, checkpoint.calibration),
+            maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),
         )
 
     def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
         """What the server would answer with these maps; `labels` [N] are its own, where it was asked."""
         verdict = judge(remove_background(maps, self.parts), self.calibration)
         return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
+
+    def measures(self, verdict: Verdict) -> dict[str, float | None]:
+        """Image AUROC, PRO and false-reject rate, None where one cannot be had."""
+        judged = judged_set(verdict, self.test, self.masks)
+        found = subset_measures(judged, np.flatnonzero(judged.labels))
+        rejected = judged.rejected[~judged.labels]
+        return {
+            "image_auroc": found["image_auroc"],
+            "pro": found["pro"],
+            "false_reject_rate": float(rejected.mean()) if len(rejected) else None,
+        }
+
+    @cached_property
+    def expected(self) -> dict[str, float | None]:
+        """PyTorch's own measures."""
+        return self.measures(self.verdict(self.maps))
 
     def compare(
         self,
@@ -134,7 +141,7 @@ class JudgedTestSet:
     ) -> Agreement:
         """Measure another judge's maps [N, S, S], and labels [N] where it gives its own, beside PyTorch's."""
         ours, theirs = self.verdict(maps, labels), self.verdict(self.maps)
-        measures, expected = (measure(verdict, self.test, self.masks) for verdict in (ours, theirs))
+        measures, expected = self.measures(ours), self.expected
         map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
         score_difference = np.abs(ours.pred_score - theirs.pred_score)
         changes = {

@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 
 from export.agreement import LIMITS, Agreement, Limits
-from export.build import BuildResult, build_category
+from export.build import BuildResult, build_category, product_images
 from export.errors import ExportError, VerificationError
 from export.graphs import TEACHER_OUTPUTS, GraphFiles
 from export.half import to_half
-from export.manifest import FileRecord, Manifest, read_manifest
+from export.manifest import FileRecord, Manifest, build_folder, read_manifest
 from export.parity import JudgedTestSet, OnnxJudge
 from export.quantization import Sensitivity, quantize
 from export.verification import verify_structure
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.data import CategoryData, load_images, read_category, split_good
-from train.errors import DataError
-from train.files import sha256_of, write_text
+from train.data import CategoryData, load_images, split_good
+from train.files import replacing_folder, sha256_of, write_text
 from train.foreground import load_foreground
 from train.progress import console
-
-PRECISIONS = tuple(LIMITS)
 
 
 def build_precision(
@@ -50,7 +44,7 @@ def build_precision(
 
     Args:
         category: the product.
-        precision: one of PRECISIONS.
+        precision: one of `export.manifest.PRECISIONS`.
         runs_dir: holds <category>/checkpoint.safetensors.
         build_dir: takes <category>/ and <category>/<precision>/.
         images_dir: the product's images, in place of those it was trained on.
@@ -73,19 +67,16 @@ def build_precision(
     if precision == "fp32":
         return whole
     folder, limits = build_dir / category, limits or LIMITS[precision]
-    target = folder / precision
+    target = build_folder(build_dir, category, precision)
     if not force:
         manifest = _up_to_date_manifest(target, whole.manifest, limits)
         if manifest is not None:
             return BuildResult(manifest, built=False)
     checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
     data = product_images(checkpoint, images_dir)
-    staging = Path(tempfile.mkdtemp(dir=folder, prefix=f".{precision}."))
-    try:
-        staging.chmod(0o755)
-        (staging / "new").mkdir()
-        files = GraphFiles.in_folder(staging / "new")
-        source = GraphFiles.in_folder(folder)
+    source = GraphFiles.in_folder(folder)
+    with replacing_folder(target) as new:
+        files = GraphFiles.in_folder(new)
         kept: list[Sensitivity] = []
         if precision == "fp16":
             write_half(source, files)
@@ -101,38 +92,13 @@ def build_precision(
             rejected_dir=folder / f"rejected-{precision}",
             weights_dir=weights_dir,
         )
-        manifest = _write_manifest(
-            whole.manifest, staging / "new", files, precision, kept=kept, agreement=agreement, limits=limits
+        for name in whole.manifest.files:
+            if not (new / name).exists():  # the calibration, and SAM
+                shutil.copyfile(folder / name, new / name)
+        manifest = write_manifest(
+            whole.manifest, new, precision, kept=kept, agreement=agreement, limits=limits
         )
-        if target.exists():
-            target.rename(staging / "replaced")
-        (staging / "new").rename(target)
-    finally:
-        shutil.rmtree(staging)
     return BuildResult(manifest, built=True)
-
-
-def build_folder(build_dir: Path, category: str, precision: str) -> Path:
-    """Where a category's build in a precision lies."""
-    folder = build_dir / category
-    return folder if precision == "fp32" else folder / precision
-
-
-def product_images(checkpoint: Checkpoint, images_dir: Path | None) -> CategoryData:
-    """The images that a checkpoint was trained on, or those of another folder.
-
-    Raises:
-        ExportError: there are none.
-    """
-    provenance = checkpoint.provenance
-    root = images_dir or Path(provenance.data_root)
-    try:
-        return read_category(root, dataset=provenance.dataset, category=provenance.category)
-    except DataError:
-        raise ExportError(
-            f"{root} holds no images to judge with both the graphs and the checkpoint; give a folder of the product's "
-            "images with --images."
-        ) from None
 
 
 def write_half(source: GraphFiles, files: GraphFiles) -> None:
@@ -215,36 +181,32 @@ def hold_to_gate(
     return agreement
 
 
-def _write_manifest(
+def write_manifest(
     whole: Manifest,
     folder: Path,
-    files: GraphFiles,
     precision: str,
     *,
     kept: list[Sensitivity],
     agreement: Agreement,
     limits: Limits,
 ) -> Manifest:
-    """The float32 manifest with what is this precision's own, and its calibration beside it."""
-    source = folder.parent.parent  # the float32 build that it is staged in
-    for name in whole.files:
-        if not (folder / name).exists():
-            shutil.copyfile(source / name, folder / name)
+    """The float32 manifest with what is this precision's own."""
     records = {
         name: FileRecord(sha256=sha256_of(folder / name), n_bytes=(folder / name).stat().st_size)
         for name in whole.files
     }
-    changes: Mapping[str, Any] = {
-        "precision": precision,
-        # A half-precision teacher is the same for all categories; int8 is calibrated on one.
-        "teacher_id": _other_id(whole.teacher_id, precision, records["teacher.onnx"].sha256),
-        "files": records,
-        "parity": [],
-        "agreements": [agreement],
-        "limits": limits,
-        "kept_in_float": [f"{found.graph}: {found.node} ({found.change:.3f})" for found in kept],
-    }
-    manifest = whole.model_copy(update=dict(changes))
+    manifest = whole.model_copy(
+        update={
+            "precision": precision,
+            # A half-precision teacher is the same for all categories; int8 is calibrated on one.
+            "teacher_id": _other_id(whole.teacher_id, precision, records["teacher.onnx"].sha256),
+            "files": records,
+            "parity": [],
+            "agreements": [agreement],
+            "limits": limits,
+            "kept_in_float": [f"{found.graph}: {found.node} ({found.change:.3f})" for found in kept],
+        }
+    )
     write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
     return manifest
 
@@ -260,5 +222,4 @@ def _up_to_date_manifest(target: Path, whole: Manifest, limits: Limits) -> Manif
     except ExportError:
         return None
     same = (manifest.release_id, manifest.versions) == (whole.release_id, whole.versions)
-    accepted = all(agreement.accepted for agreement in manifest.agreements)
-    return manifest if same and accepted and manifest.limits == limits else None
+    return manifest if same and not manifest.refused and manifest.limits == limits else None

@@ -97,12 +97,12 @@ def publish_category(build: Path, *, repository: Path, platform: str, max_batch_
         PublishError: the folder is no model repository, or the parity gate did not accept the build.
     """
     manifest = read_manifest(build)
+    require_accepted(manifest, build)
     target = Repository(repository)
     if not (repository / "distance_fusion" / "map_fusion.py").is_file():
         raise PublishError(
             f"{repository} holds no distance_fusion backend; expected the project's model_repository/."
         )
-    require_accepted(manifest, build)
     size = manifest.config.image_size
     student = configs.student_name(manifest.category, precision=manifest.precision)
     teacher = configs.teacher_name(manifest.config.teacher, size, precision=manifest.precision)
@@ -175,12 +175,11 @@ def require_accepted(manifest: Manifest, build: Path) -> None:
     Raises:
         PublishError: such a judge is in the manifest.
     """
-    for agreement in manifest.agreements:
-        if not agreement.accepted:
-            raise PublishError(
-                f"{build} does not judge as its checkpoint does ({agreement.judge}: "
-                f"{'; '.join(agreement.beyond_limits)}); nothing is published; export again."
-            )
+    if manifest.refused:
+        raise PublishError(
+            f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
+            "export again."
+        )
 
 
 def _add_version(

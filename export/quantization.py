@@ -116,7 +116,8 @@ class _Pair:
 
     @classmethod
     def load(cls, files: GraphFiles, images: Images) -> _Pair:
-        teacher = _open(onnx.load(files.teacher))
+        models = {"teacher": onnx.load(files.teacher), "student": onnx.load(files.student)}
+        teacher = _open(models["teacher"])
         image_feeds = [{"image": image[None]} for image in images]
 
         def student_feeds() -> Iterator[Feed]:
@@ -124,7 +125,7 @@ class _Pair:
                 yield feed | features_of(teacher, feed["image"])
 
         return cls(
-            models={"teacher": onnx.load(files.teacher), "student": onnx.load(files.student)},
+            models=models,
             ranges={
                 "teacher": _activation_ranges(files.teacher, iter(image_feeds)),
                 "student": _activation_ranges(files.student, student_feeds()),

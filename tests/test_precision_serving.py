@@ -29,6 +29,8 @@ def product(repository: Path, server: TritonServer) -> Product:
     """A tiny product, published in float32 while the server runs, and loaded."""
     made = make_product("bolt", "edge", TINY_OPTIONS, repository, n_train=10, n_test_good=3)
     load(server, made)
+    with made.connect(server) as judge:
+        assert judge.precision == "fp32"
     return made
 
 
@@ -76,6 +78,8 @@ def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Pr
         max_batch_size=MAX_BATCH_SIZE,
     )
     load(server, product)
+    with product.connect(server) as judge:
+        assert judge.precision == "fp16"
     result = verify(server, product, fp16=LOOSE)
     found = {agreement.judge: agreement for agreement in result.agreements}
     assert set(found) == {"live fp16", "ONNX fp32", "ONNX fp16"}

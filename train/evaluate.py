@@ -83,6 +83,23 @@ def compute_distances(
     return [np.concatenate(stage) for stage in zip(*batches, strict=True)]
 
 
+def compute_maps(
+    checkpoint: Checkpoint, images: NDArray[np.uint8], *, device: torch.device, what: str
+) -> FloatArray:
+    """Anomaly maps [N, S, S] of images, before the background is removed; see `compute_distances`."""
+    checkpoint.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    checkpoint.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    distances = compute_distances(
+        checkpoint.teacher,
+        checkpoint.student,
+        images,
+        scale=checkpoint.config.distance_scale,
+        device=device,
+        what=what,
+    )
+    return fuse_distances(distances, checkpoint.calibration)
+
+
 def evaluate(
     checkpoint: Checkpoint,
     data: CategoryData,
@@ -114,17 +131,7 @@ def evaluate(
     )
     test = tuple(data.test[index] for index in images.kept)
     masks = load_masks(test, image_size=config.image_size)  # a wrong one is told before the long part
-    checkpoint.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    checkpoint.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    distances = compute_distances(
-        checkpoint.teacher,
-        checkpoint.student,
-        images.pixels,
-        scale=config.distance_scale,
-        device=device,
-        what="Evaluation",
-    )
-    whole_map = fuse_distances(distances, checkpoint.calibration)
+    whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)
     verdict = judge(remove_background(whole_map, parts), checkpoint.calibration)
     return Evaluation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,25 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; on success rename it to `path`, in place of what stood there.
+
+    When the block raises, the new folder is removed and whatever stood at `path` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        folder = staging / "new"
+        folder.mkdir(mode=0o755)
+        yield folder
+        if path.exists():
+            path.rename(staging / "replaced")
+        folder.rename(path)
+    finally:
+        shutil.rmtree(staging)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
+from onnx import numpy_helper
 
 from export.__main__ import main
 from tests.conftest import CATEGORY
 from tests.products import ROOT
+from train.files import sha256_of
 
 
 def run(*arguments: str | Path) -> Result:
@@ -21,7 +25,7 @@ def test_help_shows_defaults() -> None:
     said = " ".join(run("publish", "--help").output.split())
     assert "[default: 8; 1<=x<=128]" in said
     assert "[default: model_repository]" in said
-    assert {"onnx", "publish"} <= set(run("--help").output.split())
+    assert {"onnx", "verify", "engine", "publish"} <= set(run("--help").output.split())
 
 
 def test_onnx_then_publish(tiny_runs: Path, tmp_path: Path) -> None:
@@ -38,11 +42,50 @@ def test_onnx_then_publish(tiny_runs: Path, tmp_path: Path) -> None:
     assert "Published: pill and pill_encoded" in published.output
 
 
+def test_verify_and_engine(tiny_runs: Path, tiny_build: Path, tmp_path: Path) -> None:
+    builds = shutil.copytree(tiny_build, tmp_path / "build")
+    options = ("--category", CATEGORY, "--build-dir", builds)
+    verified = run("verify", *options, "--runs-dir", tiny_runs)
+    assert verified.exit_code == 0, verified.output
+    assert "ONNX fp32" in verified.output
+    (agreement,) = json.loads((builds / CATEGORY / "verification.json").read_text())
+    assert agreement["flips"] == 0
+    assert agreement["max_map_difference"] < 1e-4
+    built = run("engine", *options, "--keep")
+    assert built.exit_code == 0, built.output
+    assert (builds / CATEGORY / "student.rtx").stat().st_size > 0
+
+    # The swapped normalisation of another teacher: same structure, other verdicts.
+    swap_mean_and_std(builds / CATEGORY)
+    refused = run("verify", *options, "--runs-dir", tiny_runs)
+    assert refused.exit_code == 1
+    assert "Refused: ONNX fp32: map difference" in refused.output
+    published = run("publish", *options, "--repository", tmp_path / "models")
+    assert published.exit_code == 1
+    assert "does not judge as its checkpoint does (ONNX fp32: map difference" in published.output
+
+
+def swap_mean_and_std(build: Path) -> None:
+    """Plant the fault in the student's graph, and the manifest's word for it."""
+    path = build / "student.onnx"
+    model = onnx.load(path)
+    found = {tensor.name.rsplit(".", 1)[-1]: tensor for tensor in model.graph.initializer}
+    mean, std = (numpy_helper.to_array(found[name]) for name in ("mean", "std"))
+    found["mean"].CopyFrom(numpy_helper.from_array(std, found["mean"].name))
+    found["std"].CopyFrom(numpy_helper.from_array(mean, found["std"].name))
+    onnx.save(model, path)
+    manifest = json.loads((build / "manifest.json").read_text())
+    manifest["files"]["student.onnx"] = {"sha256": sha256_of(path), "n_bytes": path.stat().st_size}
+    (build / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("onnx", "--category", "screw"), "does not exist; make it with `python -m train fit`"),
         (("publish", "--category", "screw"), "does not exist; make it with `python -m export onnx`"),
+        (("verify", "--category", "screw"), "does not exist; make it with `python -m train fit`"),
+        (("engine", "--category", "screw"), "holds no build; make one with `python -m export onnx`"),
     ],
 )
 def test_what_is_not_there_is_told_in_one_sentence(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from export import precisions
 from export.agreement import LIMITS, Agreement, Limits, beyond
-from export.engine import check_engines, engine_table
+from export.engine import check_engines, engine_table, keep_engine
 from export.errors import ExportError, PublishError, VerificationError
 from export.gate import verify_category
 from export.graphs import TEACHER_OUTPUTS, GraphFiles
@@ -287,23 +288,38 @@ def test_verify_remembers_what_it_found_and_publishing_heeds_it(
     with pytest.raises(PublishError, match="does not judge as its checkpoint does"):
         publish("int8")
     assert not (repository / "pill_student_int8").exists()
+    with pytest.raises(PublishError, match="ONNX fp32"):
+        publish(".")
+    assert build(work, "fp32").built  # what was refused is not up to date
+    assert "pill_student 1" in publish(".")
 
 
 def test_tensorrt_takes_every_precision(built: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     builds = {"fp32": built, "fp16": built / "fp16", "int8": built / "int8"}
     checked = check_engines(builds)
     assert [engine.name for engine in checked] == [
         f"{graph}, {precision}" for precision in builds for graph in ("teacher", "student")
     ]
-    assert all(engine.n_bytes > 0 for engine in checked)
+    assert all(len(engine.engine) > 0 for engine in checked)
     half = checked[3]
     assert [entry.split()[1] for entry in half.inputs] == ["UINT8", "HALF", "HALF", "HALF"]
     assert engine_table(checked).row_count == 6
 
 
+def test_a_kept_engine_lies_beside_its_graph(built: Path, tmp_path: Path) -> None:
+    work = Path(shutil.copytree(built / "fp16", tmp_path / "build"))
+    teacher, _ = check_engines({"fp16": work})
+    assert keep_engine(teacher) == work / "teacher.rtx"
+    assert (work / "teacher.rtx").read_bytes() == teacher.engine
+
+
+def test_without_tensorrt_it_says_what_to_install(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(ExportError, match=r"is not installed; `pip install 'astmfr\[engine-check\]'`"):
+        check_engines({"fp32": built})
+
+
 def test_a_graph_that_tensorrt_refuses_is_told_by_its_node(built: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     work = Path(shutil.copytree(built, tmp_path / "build"))
     model = onnx.load(work / "teacher.onnx")
     transpose = next(node for node in model.graph.node if node.op_type == "Transpose")
