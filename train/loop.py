@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from train.allocator import keep_freed_memory
 from train.batches import Batch, GoodImages, load_batches
 from train.config import FitConfig
 from train.errors import TrainingError
@@ -64,6 +65,7 @@ def train_student(
     Raises:
         TrainingError: the loss is no number; the state before that step stays in the resume file.
     """
+    keep_freed_memory()
     n_steps = config.total_steps(len(good))
     state = initial_state(student, config=config, n_steps=n_steps, device=device)
     resume.restore(state)

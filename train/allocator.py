@@ -1,0 +1,23 @@
+"""Memory that is freed stays with the process while it trains.
+
+glibc gives large blocks back to the kernel as soon as they are freed, and every training step asks for the same ones
+again: thousands of page faults a step, each of which fills a page with zeros (docs/training-speed.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+# malloc.h: parameters of mallopt, and sizes in bytes.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+NEVER_TRIM = (1 << 31) - 1
+LARGEST_KEPT_BLOCK = 1 << 30
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep freed blocks of up to 1 GiB for the rest of the process; False where there is no glibc."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BLOCK)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER_TRIM))
