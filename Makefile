@@ -27,7 +27,7 @@ FIND_IMAGES   = images="$(IMAGES)"; \
 BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --json $(RUN)/bench.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate export verify engine serve predict bench bench-train bench-metrics demo report test lint clean
+.PHONY: help setup data train evaluate export verify engine engine-check bench-export serve predict bench bench-train bench-metrics demo report test lint clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -63,13 +63,20 @@ evaluate: train ## Judge the test set; runs/CATEGORY/metrics.json and report.htm
 
 export: evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/
 	@$(PY) -m export onnx --category $(CATEGORY) --precision $(PRECISION) $(WEIGHTS)
+	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export engine --category $(CATEGORY) --precision $(PRECISION))
 	@$(PY) -m export publish --category $(CATEGORY) --precision $(PRECISION) --platform $(PLATFORM)
 
 verify: $(VENV)/.installed ## Every build of CATEGORY beside PyTorch on its test set; the live ensemble too with URL
 	@$(PY) -m export verify --category $(CATEGORY) $(if $(filter command line,$(origin URL)),--url $(URL)) $(WEIGHTS)
 
-engine: $(VENV)/.installed ## Would TensorRT take the graphs of CATEGORY? Without a GPU
-	@$(PY) -m export engine --category $(CATEGORY)
+engine: $(VENV)/.installed ## Build TensorRT engines of CATEGORY in PRECISION; on the kind of GPU that will run them
+	@$(PY) -m export engine --category $(CATEGORY) --precision $(PRECISION)
+
+engine-check: $(VENV)/.installed ## Would TensorRT take the graphs of CATEGORY? Without a GPU
+	@$(PY) -m export engine --category $(CATEGORY) --check
+
+bench-export: $(VENV)/.installed ## Sizes and CPU latency of every build of CATEGORY beside float32
+	@$(PY) -m export bench --category $(CATEGORY)
 
 serve: setup ## Serve everything that is published, until Ctrl-C
 	@$(PY) -m deploy serve
@@ -120,11 +127,12 @@ report: $(VENV)/.installed ## The page and table about what the server said
 test: setup ## All tests, those against the real server included
 	@$(PY) -m pytest
 
-lint: $(VENV)/.installed ## ruff, mypy --strict, import contracts
+lint: $(VENV)/.installed ## ruff, mypy --strict, import contracts, hadolint
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/hadolint deploy/*.Dockerfile
 
 clean: ## Remove what was made; data/ and the environments stay
 	rm -rf runs build logs

@@ -1,4 +1,4 @@
-"""Command line of the export stage: `python -m export onnx | verify | engine | publish`."""
+"""Command line of the export stage: `python -m export onnx | verify | bench | engine | publish`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
+
+from export.server_image import SERVER_IMAGE
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
@@ -30,6 +33,15 @@ _precision = click.option(
     type=click.Choice(["fp32", "fp16", "int8"]),  # export.manifest.PRECISIONS, which costs a second to import
     help="What the graphs compute in.",
 )
+_limits = click.option(
+    "--limits",
+    "limits_file",
+    type=PATH,
+    help="TOML with other limits, a table a precision: flips = 0.01 under [int8], say.  [default: the strict ones]",
+)
+_server_image = click.option(
+    "--server-image", default=SERVER_IMAGE, help="NVIDIA's Triton image that loads the engines."
+)
 
 
 @click.group(context_settings=CONTEXT)
@@ -44,6 +56,7 @@ def main() -> None:
 @_images
 @_weights_dir
 @_precision
+@_limits
 @click.option("--force", is_flag=True, help="Build even when up to date.")
 def onnx(
     category: str,
@@ -52,6 +65,7 @@ def onnx(
     images: Path | None,
     weights_dir: Path | None,
     precision: str,
+    limits_file: Path | None,
     force: bool,
 ) -> None:
     """Write teacher.onnx and student.onnx, and foreground.onnx of SAM; verify them against the checkpoint.
@@ -59,6 +73,7 @@ def onnx(
     fp16 and int8 are made from the float32 graphs, carry their precision in the graph, and are accepted only when
     they judge the test set as the checkpoint does. int8 is calibrated on good training images.
     """
+    from export.agreement import read_limits
     from export.manifest import build_folder
     from export.parity import agreement_table
     from export.precisions import build_precision
@@ -70,7 +85,9 @@ def onnx(
         build_dir=build_dir,
         images_dir=images,
         force=force,
+        limits=read_limits(limits_file)[precision],
         weights_dir=weights_dir,
+        ask_tensorrt=True,
     )
     folder = build_folder(build_dir, category, precision)
     if not result.built:
@@ -86,6 +103,10 @@ def onnx(
         click.echo(
             f"SAM's masks: {result.manifest.foreground_difference:.3%} of the pixels differ from PyTorch"
         )
+    verdict = result.manifest.tensorrt_verdict
+    click.echo(
+        f"Taken by {verdict}" if verdict else "TensorRT was not asked: pip install 'astmfr[engine-check]'"
+    )
     click.echo(f"Exported: {folder}, {precision}, release {result.manifest.release_id}")
 
 
@@ -95,21 +116,24 @@ def onnx(
 @_runs_dir
 @_images
 @_weights_dir
-@click.option("--url", help="host:port of a server's gRPC endpoint: ask its ensemble too.")
+@_limits
+@click.option("--url", help="host:port of a server's gRPC endpoint: ask its ensembles too.")
 def verify(
     category: str,
     build_dir: Path,
     runs_dir: Path,
     images: Path | None,
     weights_dir: Path | None,
+    limits_file: Path | None,
     url: str | None,
 ) -> None:
-    """Judge the whole test set with every build, and a live ensemble, beside PyTorch; exit 1 beyond a limit.
+    """Judge the whole test set with every build, engine and live ensemble beside PyTorch; exit 1 beyond a limit.
 
     Limits: fp32 no flipped label and maps within 1e-4; fp16 0.0005 of AUROC and 0.2 % of the labels; int8 0.005 and
     1 %. The images that were judged otherwise are written to <category>/flipped/, the table to
     <category>/verification.json and into the manifests; a build beyond a limit is not published.
     """
+    from export.agreement import read_limits
     from export.gate import verify_category
     from export.parity import agreement_table
 
@@ -119,9 +143,12 @@ def verify(
         build_dir=build_dir,
         images_dir=images,
         url=url,
+        limits=read_limits(limits_file),
         weights_dir=weights_dir,
     )
     Console().print(agreement_table(category, result.agreements))
+    for sentence in result.not_run:
+        click.echo(f"Not run: {sentence}")
     click.echo(f"Report: {result.report}")
     if result.flipped:
         click.echo(f"Judged otherwise: {len(result.flipped)} pictures in {result.flipped[0].parents[1]}")
@@ -135,17 +162,135 @@ def verify(
 @main.command()
 @_category
 @_build_dir
-@click.option("--keep", is_flag=True, help="Keep the engines beside the graphs, as <graph>.rtx.")
-def engine(category: str, build_dir: Path, keep: bool) -> None:
-    """Build every graph of a category with TensorRT for RTX, ahead of time and without a GPU.
-
-    Shows whether TensorRT takes the graphs, in which types. The engines are for RTX cards, not for Triton.
-    """
-    from export.engine import check_engines, engine_table, keep_engine
+@_runs_dir
+@_images
+@click.option("--threads", default=0, type=click.IntRange(0), help="Of a run; 0 is all cores.")
+@click.option("--rounds", default=50, type=click.IntRange(3), help="Times each build is timed, in turns.")
+def bench(
+    category: str, build_dir: Path, runs_dir: Path, images: Path | None, threads: int, rounds: int
+) -> None:
+    """Size of every build and its latency on this CPU, one image at a time, beside float32 in the same run."""
+    from export.latency import latency_table, measure_builds, write_latencies
     from export.manifest import existing_builds
 
-    checked = check_engines(existing_builds(build_dir, category))
-    Console().print(engine_table(checked))
+    folders = existing_builds(build_dir, category)
+    measured = measure_builds(
+        folders, category=category, runs_dir=runs_dir, images_dir=images, threads=threads, rounds=rounds
+    )
+    Console().print(latency_table(measured))
+    click.echo(f"Report: {write_latencies(measured, build_dir / category / 'latency.json')}")
+
+
+@main.command()
+@_category
+@_build_dir
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="Of the graphs.  [default: fp32; with --check every one that was exported]",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Only see whether TensorRT takes the graphs; needs no GPU, gives no model.plan.",
+)
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="With --check: keep the engines beside the graphs, as <graph>.rtx for RTX cards.",
+)
+@click.option("--min-batch", default=1, type=click.IntRange(1), help="Smallest batch, images.")
+@click.option("--opt-batch", default=4, type=click.IntRange(1), help="Batch to tune for, images.")
+@click.option("--max-batch", default=8, type=click.IntRange(1), help="Largest batch, images.")
+@click.option(
+    "--workspace-mib",
+    type=click.IntRange(1),
+    help="Scratch memory a layer may take, MiB.  [default: all of the GPU's]",
+)
+@click.option(
+    "--optimization-level", default=3, type=click.IntRange(0, 5), help="0 builds fastest, 5 searches longest."
+)
+@click.option(
+    "--version-compatible/--one-version",
+    default=False,
+    help="Also load in later TensorRTs of the same major version; slower, and Triton must be told "
+    "(--backend-config=tensorrt,version-compatible=true).",
+)
+@click.option(
+    "--hardware-compatibility",
+    default="none",
+    type=click.Choice(["none", "same_compute_capability", "ampere_plus"]),
+    help="Other GPUs to run on.",
+)
+@click.option("--force", is_flag=True, help="Build even when up to date.")
+@click.option(
+    "--in-container", is_flag=True, help="Run in the Triton image that will load the engines, with docker."
+)
+@_server_image
+@click.pass_context
+def engine(
+    context: click.Context,
+    /,
+    category: str,
+    build_dir: Path,
+    precision: str | None,
+    check: bool,
+    keep: bool,
+    force: bool,
+    in_container: bool,
+    server_image: str,
+    **options: Any,
+) -> None:
+    """Build teacher.plan and student.plan for Triton's TensorRT backend, on the kind of GPU that will run them.
+
+    An engine runs only on the TensorRT that built it: --in-container builds with the server's own. --check asks
+    TensorRT for RTX instead, ahead of time and without a GPU, in which types it takes the graphs.
+    """
+    if in_container:
+        from export.container import run_in_container
+
+        sys.exit(run_in_container(_given_options(context), build_dir=build_dir, server_image=server_image))
+    if check:
+        _check_engines(category, build_dir, precision, keep=keep)
+        return
+    if keep:
+        raise click.UsageError("--keep goes with --check; engines for Triton are always kept.")
+    from export.engine import build_category_engines, engine_options, engine_table
+
+    precision = precision or "fp32"
+    result = build_category_engines(
+        category, precision, build_dir=build_dir, options=engine_options(options), force=force
+    )
+    Console().print(engine_table(result.records, precision=precision))
+    click.echo("Built." if result.built else "Up to date.")
+
+
+def _given_options(context: click.Context) -> list[str]:
+    """The options that were given, but for those that say where to run and where builds lie."""
+    given: list[str] = []
+    for option in context.command.params:
+        name = str(option.name)
+        source = context.get_parameter_source(name)
+        if source is not ParameterSource.COMMANDLINE or name in ("in_container", "server_image", "build_dir"):
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            given.append(option.opts[0] if value else option.secondary_opts[0])
+        else:
+            given += [option.opts[0], str(value)]
+    return given
+
+
+def _check_engines(category: str, build_dir: Path, precision: str | None, *, keep: bool) -> None:
+    from export.engine import check_engines, check_table, keep_engine
+    from export.manifest import build_folder, existing_builds
+
+    if precision is None:
+        builds = existing_builds(build_dir, category)
+    else:
+        builds = {precision: build_folder(build_dir, category, precision)}
+    checked = check_engines(builds)
+    Console().print(check_table(checked))
     if keep:
         for found in checked:
             click.echo(f"Kept: {keep_engine(found)}")
@@ -160,24 +305,59 @@ def engine(category: str, build_dir: Path, keep: bool) -> None:
 @click.option(
     "--platform",
     default="python",
-    type=click.Choice(["python", "onnxruntime"]),
-    help="What runs the backbones: python for the embedded server, onnxruntime for NVIDIA's container.",
+    type=click.Choice(["python", "onnxruntime", "tensorrt"]),
+    help="What runs the backbones: python for the embedded server, the others for NVIDIA's container.",
 )
 @_precision
 @click.option("--max-batch-size", default=8, type=click.IntRange(1, 128), help="Images a batch, at most.")
+@click.option(
+    "--execution-provider",
+    default="cpu",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    help="Of ONNX Runtime, on --platform onnxruntime.",
+)
+@click.option(
+    "--threads",
+    default=0,
+    type=click.IntRange(0),
+    help="Of a run on a CPU, on --platform onnxruntime; 0 is all cores.",
+)
+@click.option(
+    "--server-tensorrt",
+    help="TensorRT of the server that loads the engines, 10.13.3 say.  [default: the image's that built them]",
+)
+@click.option(
+    "--server-compute-capability", help="Of that server's GPU, 8.9 say.  [default: this machine's GPU]"
+)
+@_server_image
 def publish(
-    category: str, build_dir: Path, repository: Path, platform: str, precision: str, max_batch_size: int
+    category: str,
+    build_dir: Path,
+    repository: Path,
+    platform: str,
+    precision: str,
+    max_batch_size: int,
+    execution_provider: str,
+    threads: int,
+    server_tensorrt: str | None,
+    server_compute_capability: str | None,
+    server_image: str,
 ) -> None:
     """Put a build into the model repository as a numbered release, and let the ensembles point to it."""
+    from export.engine_target import TargetServer
     from export.manifest import build_folder
+    from export.model_configs import Platform
     from export.publish import publish_category
 
+    if platform != "onnxruntime" and execution_provider != "cpu":
+        raise click.UsageError("--execution-provider goes with --platform onnxruntime.")
     click.echo(
         publish_category(
             build_folder(build_dir, category, precision),
             repository=repository,
-            platform=platform,
+            platform=Platform(platform, execution_provider, threads),
             max_batch_size=max_batch_size,
+            server=TargetServer(server_tensorrt, server_compute_capability, server_image),
         )
     )
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from export.errors import ExportError
 
 
 class Limits(BaseModel):
@@ -20,11 +24,11 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    map_difference: float | None = None
-    auroc_loss: float
-    pro_loss: float
-    flips: float
-    false_reject_change: float
+    map_difference: float | None = Field(None, ge=0)
+    auroc_loss: float = Field(ge=0)
+    pro_loss: float = Field(ge=0)
+    flips: float = Field(ge=0, le=1)
+    false_reject_change: float = Field(ge=0, le=1)
 
 
 LIMITS: Mapping[str, Limits] = {
@@ -32,6 +36,38 @@ LIMITS: Mapping[str, Limits] = {
     "fp16": Limits(auroc_loss=0.0005, pro_loss=0.0005, flips=0.002, false_reject_change=0.01),
     "int8": Limits(auroc_loss=0.005, pro_loss=0.005, flips=0.01, false_reject_change=0.02),
 }
+
+
+def read_limits(path: Path | None) -> Mapping[str, Limits]:
+    """`LIMITS`, with what a TOML file says in their place: a table a precision, keys as in `Limits`.
+
+    Args:
+        path: the file; None reads none.
+
+    Raises:
+        ExportError: no such file, no TOML, or a precision, key or value that is none.
+    """
+    if path is None:
+        return LIMITS
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ExportError(
+            f"{path} cannot be read as TOML ({error}); expected a table a precision, [int8] with flips = 0.01 say."
+        ) from None
+    if unknown := sorted(set(tables) - set(LIMITS)):
+        raise ExportError(f"{path} has a table {unknown[0]!r}; expected those of {', '.join(LIMITS)}.")
+    limits = dict(LIMITS)
+    for precision, table in tables.items():
+        try:
+            limits[precision] = Limits.model_validate({**LIMITS[precision].model_dump(), **table})
+        except (TypeError, ValidationError) as error:
+            fault = error.errors()[0] if isinstance(error, ValidationError) else None
+            told = f"{fault['loc'][0]}: {fault['msg']}" if fault else "no table"
+            raise ExportError(
+                f"{path} sets a limit of {precision} wrongly ({told}); expected {', '.join(Limits.model_fields)}."
+            ) from None
+    return limits
 
 
 class Agreement(BaseModel):

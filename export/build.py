@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.engine import tensorrt_verdict
 from export.errors import ExportError
-from export.graphs import OPSET, GraphFiles, write_foreground_graph, write_graphs
-from export.manifest import FileRecord, Manifest, read_manifest
+from export.graphs import OPSET, write_foreground_graph, write_graphs
+from export.manifest import FileRecord, GraphFiles, Manifest, read_manifest
 from export.verification import PARITY_BATCHES, verify_foreground, verify_graphs
 from train.checkpoint import Checkpoint, load_checkpoint, read_release_id, release_id
 from train.data import CategoryData, load_images, read_category
@@ -44,6 +45,7 @@ def build_category(
     images_dir: Path | None,
     force: bool,
     weights_dir: Path | None = None,
+    ask_tensorrt: bool = False,
 ) -> BuildResult:
     """Write and verify a category's graphs, unless those of its checkpoint are there already.
 
@@ -54,6 +56,7 @@ def build_category(
         images_dir: real images for the parity check; None means those of the training data.
         force: build even when up to date.
         weights_dir: where SAM's weights may lie, for a checkpoint that was calibrated with it.
+        ask_tensorrt: accept only what TensorRT for RTX takes, too, where it is installed.
 
     Raises:
         UserError: no checkpoint, no images to check with, or a graph that is not accepted.
@@ -80,6 +83,7 @@ def build_category(
             foreground=foreground,
             images=_parity_images(checkpoint, data),
             images_from=str(data.root),
+            ask_tensorrt=ask_tensorrt,
         )
     return BuildResult(manifest, built=True)
 
@@ -115,6 +119,7 @@ def _build(
     foreground: ForegroundFinder,
     images: NDArray[np.uint8],
     images_from: str,
+    ask_tensorrt: bool,
 ) -> Manifest:
     """Write everything to a folder and verify it there."""
     files = GraphFiles.in_folder(folder)
@@ -122,6 +127,10 @@ def _build(
         write_graphs(checkpoint, files)
     with console.status("Verifying them against the checkpoint"):
         parity = verify_graphs(checkpoint, files, images)
+    verdict = None
+    if ask_tensorrt:
+        with console.status("Asking TensorRT"):
+            verdict = tensorrt_verdict(files, "fp32")
     written = [files.teacher, files.student]
     difference = None
     if foreground.sam is not None:
@@ -149,6 +158,7 @@ def _build(
         parity_images=images_from,
         foreground_id=foreground.id,
         foreground_difference=difference,
+        tensorrt_verdict=verdict,
         config=checkpoint.config,
         provenance=checkpoint.provenance,
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -1,51 +1,58 @@
-"""Would TensorRT take this graph? Its own parser and builder say so, without a GPU.
+"""`export engine`: would TensorRT take the graphs, and the engines that Triton's TensorRT backend loads.
 
-`tensorrt_rtx`, from PyPI, is TensorRT for RTX cards: NVIDIA's parser and builder, ahead of time. Its engines are not
-for Triton, but its verdict on a graph is: does it parse and build, strongly typed, in these types and shapes?
+The check is by TensorRT for RTX: NVIDIA's parser and builder, from PyPI, ahead of time and without a GPU. Its engines
+are for RTX cards and not for Triton; its verdict on a graph is what is wanted. Engines for Triton come from TensorRT
+itself, on the kind of GPU that runs them.
 """
 
 from __future__ import annotations
 
-import importlib
-import time
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
 from rich.table import Table
 
-from export.errors import ExportError, VerificationError
-from export.graphs import GraphFiles
-from train.files import replacing
+from export.errors import ExportError
+from export.gpu import Gpu, require_gpu
+from export.manifest import (
+    EngineRecord,
+    FileRecord,
+    GraphFiles,
+    Manifest,
+    build_folder,
+    engine_path,
+    read_manifest,
+)
+from export.tensorrt_builder import (
+    RTX_PACKAGE,
+    BuiltEngine,
+    EngineOptions,
+    build_engine,
+    load_tensorrt,
+    load_tensorrt_rtx,
+)
+from train.files import replacing, sha256_of, write_text
+from train.progress import progress_bar
 
-COMPUTE_CAPABILITY = "SM89"  # Ada; the verdict is the same for every GPU that TensorRT for RTX knows
-PROFILE = (1, 4, 8)  # images a batch: smallest, best, largest
+CHECKED_CAPABILITY = "SM89"  # Ada; the verdict is the same for every GPU that TensorRT for RTX knows
+IMAGE_VARIABLE = "ASTMFR_ENGINE_IMAGE"  # set by export.container: the image that this runs in
+PROGRESS_UNITS = 100
 
 
 @dataclass(frozen=True)
 class CheckedEngine:
-    """What TensorRT made of a graph.
-
-    Attributes:
-        graph: the file it was built from.
-        precision: of the graph.
-        version: of TensorRT for RTX.
-        n_layers: of the parsed network.
-        inputs, outputs: name, type and shape of each; -1 is the batch.
-        seconds: for parsing and building.
-        engine: the engine itself.
-    """
+    """What TensorRT for RTX made of a graph."""
 
     graph: Path
     precision: str
-    version: str
-    n_layers: int
-    inputs: list[str]
-    outputs: list[str]
-    seconds: float
-    engine: bytes
+    built: BuiltEngine
 
     @property
     def name(self) -> str:
@@ -53,8 +60,16 @@ class CheckedEngine:
         return f"{self.graph.stem}, {self.precision}"
 
 
-def check_engines(builds: dict[str, Path]) -> list[CheckedEngine]:
-    """Build the teacher and student of each precision.
+@dataclass(frozen=True)
+class EngineBuild:
+    """Engines of a build, and whether they were built now or found up to date."""
+
+    records: Mapping[str, EngineRecord]
+    built: bool
+
+
+def check_engines(builds: Mapping[str, Path]) -> list[CheckedEngine]:
+    """Build the teacher and student of each precision ahead of time.
 
     Args:
         builds: folders by precision.
@@ -63,80 +78,157 @@ def check_engines(builds: dict[str, Path]) -> list[CheckedEngine]:
         ExportError: TensorRT for RTX is not installed.
         VerificationError: it refuses a graph; the sentence names the node.
     """
-    trt = load_tensorrt()
+    trt = load_tensorrt_rtx()
     return [
-        build_engine(path, trt=trt, precision=precision)
+        CheckedEngine(
+            path,
+            precision,
+            build_engine(
+                trt,
+                path,
+                name=f"{path.stem}, {precision}",
+                options=EngineOptions(),
+                compute_capability=CHECKED_CAPABILITY,
+            ),
+        )
         for precision, folder in builds.items()
         for path in (GraphFiles.in_folder(folder).teacher, GraphFiles.in_folder(folder).student)
     ]
 
 
-def load_tensorrt() -> ModuleType:
-    """TensorRT for RTX.
+def tensorrt_verdict(files: GraphFiles, precision: str) -> str | None:
+    """That TensorRT takes both graphs, for the manifest; None where TensorRT for RTX is not installed.
 
     Raises:
-        ExportError: it is not installed.
+        VerificationError: it refuses one; the sentence names the node.
     """
-    try:
-        return importlib.import_module("tensorrt_rtx")
-    except ImportError:
-        raise ExportError(
-            "TensorRT for RTX, which checks graphs without a GPU, is not installed; `pip install "
-            "'astmfr[engine-check]'`."
-        ) from None
-
-
-def keep_engine(checked: CheckedEngine) -> Path:
-    """Write an engine beside its graph, as <graph>.rtx."""
-    path = checked.graph.with_suffix(".rtx")
-    with replacing(path) as temporary:
-        temporary.write_bytes(checked.engine)
-    return path
-
-
-def build_engine(path: Path, *, trt: ModuleType, precision: str) -> CheckedEngine:
-    """Parse a graph and build its engine ahead of time, in the types that stand in the graph.
-
-    Args:
-        path: the ONNX file.
-        trt: see `load_tensorrt`.
-        precision: of the graph.
-
-    Raises:
-        VerificationError: TensorRT refuses the graph; the sentence names the node.
-    """
-    started, name = time.perf_counter(), f"{path.stem}, {precision}"
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)  # strongly typed: there is nothing else
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(path.read_bytes(), str(path)):
-        raise VerificationError(f"TensorRT refuses {name}: {_first_error(parser)}.")
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, COMPUTE_CAPABILITY), 0)
-    config.add_optimization_profile(_profile(builder, network))
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise VerificationError(
-            f"TensorRT parses {name} and builds no engine; its own messages above say why."
-        )
-    return CheckedEngine(
-        graph=path,
-        precision=precision,
-        version=trt.__version__,
-        n_layers=network.num_layers,
-        inputs=[_described(network.get_input(index)) for index in range(network.num_inputs)],
-        outputs=[_described(network.get_output(index)) for index in range(network.num_outputs)],
-        seconds=time.perf_counter() - started,
-        engine=bytes(engine),
+    if find_spec(RTX_PACKAGE) is None:
+        return None
+    teacher, student = check_engines({precision: files.teacher.parent})
+    return (
+        f"TensorRT for RTX {teacher.built.tensorrt}, {CHECKED_CAPABILITY}: teacher {teacher.built.n_layers} layers, "
+        f"student {student.built.n_layers}"
     )
 
 
-def engine_table(checked: Sequence[CheckedEngine]) -> Table:
+def keep_engine(checked: CheckedEngine) -> Path:
+    """Write an engine for RTX cards beside its graph, as <graph>.rtx, for ONNX Runtime's RTX provider."""
+    path = checked.graph.with_suffix(".rtx")
+    with replacing(path) as temporary:
+        temporary.write_bytes(checked.built.data)
+    return path
+
+
+def engine_options(chosen: Mapping[str, Any]) -> EngineOptions:
+    """Options as they were given.
+
+    Raises:
+        ExportError: a profile that is not in ascending order.
+    """
+    try:
+        return EngineOptions.model_validate(dict(chosen))
+    except ValidationError:
+        batches = [chosen[name] for name in ("min_batch", "opt_batch", "max_batch")]
+        raise ExportError(
+            f"A profile of batches {batches} is not in ascending order; expected --min-batch, --opt-batch and "
+            "--max-batch to rise."
+        ) from None
+
+
+def build_category_engines(
+    category: str, precision: str, *, build_dir: Path, options: EngineOptions, force: bool
+) -> EngineBuild:
+    """Build model.plan of a category's teacher and student, with TensorRT and for the GPU that is there.
+
+    They lie beside the graphs as teacher.plan and student.plan; publishing calls each model.plan.
+
+    Args:
+        category: the product.
+        precision: of the graphs, one of `export.manifest.PRECISIONS`.
+        build_dir: holds <category>/, and takes the timing caches.
+        options: of the build.
+        force: build even when up to date.
+
+    Raises:
+        UserError: no build, no TensorRT, no GPU or one that is too old, or a graph that TensorRT refuses; the engines
+            that were there stay.
+    """
+    folder = build_folder(build_dir, category, precision)
+    manifest = read_manifest(folder)
+    trt, gpu = load_tensorrt(), require_gpu()
+    if not force and _up_to_date(manifest, options, trt, gpu):
+        return EngineBuild(manifest.engines, built=False)
+    return EngineBuild(_build(folder, manifest, trt, gpu, options, build_dir / ".timing"), built=True)
+
+
+def _build(
+    folder: Path, manifest: Manifest, trt: ModuleType, gpu: Gpu, options: EngineOptions, cache_dir: Path
+) -> dict[str, EngineRecord]:
+    cache = cache_dir / f"{trt.__version__}-{gpu.compute_capability}.cache"
+    files = GraphFiles.in_folder(folder)
+    built: dict[str, BuiltEngine] = {}
+    for path in (files.teacher, files.student):
+        with _build_progress(f"{path.stem}, {manifest.precision}") as on_progress:
+            built[path.stem] = build_engine(
+                trt,
+                path,
+                name=f"{path.stem}, {manifest.precision}",
+                options=options,
+                timing_cache=cache.read_bytes() if cache.is_file() else b"",
+                on_progress=on_progress,
+            )
+        with replacing(cache) as temporary:
+            temporary.write_bytes(built[path.stem].timing_cache)
+    records = {}
+    for name, engine in built.items():  # both or neither
+        target = engine_path(folder, name)
+        with replacing(target) as temporary:
+            temporary.write_bytes(engine.data)
+        records[name] = EngineRecord(
+            file=FileRecord(sha256=sha256_of(target), n_bytes=target.stat().st_size),
+            onnx_sha256=manifest.files[f"{name}.onnx"].sha256,
+            tensorrt=engine.tensorrt,
+            gpu=gpu.name,
+            compute_capability=gpu.compute_capability,
+            image=os.environ.get(IMAGE_VARIABLE),
+            options=options,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            seconds=round(engine.seconds, 2),
+        )
+    changed = manifest.model_copy(update={"engines": records})
+    write_text(folder / "manifest.json", changed.model_dump_json(indent=2) + "\n")
+    return records
+
+
+def _up_to_date(manifest: Manifest, options: EngineOptions, trt: ModuleType, gpu: Gpu) -> bool:
+    wanted = (options, trt.__version__, gpu.name, gpu.compute_capability)
+    return len(manifest.engines) == 2 and all(
+        (engine.options, engine.tensorrt, engine.gpu, engine.compute_capability) == wanted
+        and engine.onnx_sha256 == manifest.files[f"{name}.onnx"].sha256
+        for name, engine in manifest.engines.items()
+    )
+
+
+@contextmanager
+def _build_progress(name: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar that follows TensorRT's own account of its work."""
+    with progress_bar(f"TensorRT: {name}", PROGRESS_UNITS) as bar:
+        done = 0
+
+        def on_progress(phase: str, share: float) -> None:
+            nonlocal done
+            reached = round(share * PROGRESS_UNITS)
+            bar.advance(max(reached - done, 0), note=phase)
+            done = max(reached, done)
+
+        yield on_progress
+
+
+def check_table(checked: Sequence[CheckedEngine]) -> Table:
     """One line a graph."""
     table = Table(
-        title=f"TensorRT for RTX {checked[0].version}, {COMPUTE_CAPABILITY}, strongly typed, no GPU"
+        title=f"TensorRT for RTX {checked[0].built.tensorrt}, {CHECKED_CAPABILITY}, strongly typed, no GPU"
     )
     for heading in ("graph", "inputs", "outputs"):
         table.add_column(heading)
@@ -145,27 +237,30 @@ def engine_table(checked: Sequence[CheckedEngine]) -> Table:
     for engine in checked:
         table.add_row(
             engine.name,
-            "\n".join(engine.inputs),
-            "\n".join(engine.outputs),
-            str(engine.n_layers),
-            f"{len(engine.engine) / 2**20:.1f}",
-            f"{engine.seconds:.1f}",
+            "\n".join(str(tensor) for tensor in engine.built.inputs),
+            "\n".join(str(tensor) for tensor in engine.built.outputs),
+            str(engine.built.n_layers),
+            f"{len(engine.built.data) / 2**20:.1f}",
+            f"{engine.built.seconds:.1f}",
         )
     return table
 
 
-def _first_error(parser: Any) -> str:
-    error = parser.get_error(0)
-    return f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}".rstrip(". ")
-
-
-def _profile(builder: Any, network: Any) -> Any:
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        profile.set_shape(tensor.name, *((batch, *tuple(tensor.shape)[1:]) for batch in PROFILE))
-    return profile
-
-
-def _described(tensor: Any) -> str:
-    return f"{tensor.name} {tensor.dtype.name} {list(tensor.shape)}"
+def engine_table(records: Mapping[str, EngineRecord], *, precision: str) -> Table:
+    """One line an engine that was built for Triton."""
+    table = Table(title="Engines for Triton's TensorRT backend")
+    for heading in ("engine", "TensorRT", "GPU", "batches"):
+        table.add_column(heading)
+    for heading in ("MiB", "seconds"):
+        table.add_column(heading, justify="right")
+    for name, record in records.items():
+        batches = (record.options.min_batch, record.options.opt_batch, record.options.max_batch)
+        table.add_row(
+            f"{name}, {precision}",
+            record.tensorrt,
+            f"{record.gpu}, compute capability {record.compute_capability}",
+            " / ".join(str(batch) for batch in batches),
+            f"{record.file.n_bytes / 2**20:.1f}",
+            f"{record.seconds:.1f}",
+        )
+    return table

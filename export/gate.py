@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.build import product_images
+from export.engine_judge import EngineJudge
 from export.errors import ExportError
-from export.graphs import GraphFiles
 from export.live import LiveJudge
-from export.manifest import existing_builds, read_manifest
+from export.manifest import GraphFiles, existing_builds, read_manifest
 from export.parity import JudgedTestSet, Maps, OnnxJudge
 from export.verification import verify_structure
 from train.checkpoint import load_checkpoint
@@ -33,11 +33,13 @@ class GateResult:
         agreements: one for each judge.
         report: the JSON file that holds them.
         flipped: pictures of the images that were judged otherwise.
+        not_run: engines that are there and that this machine cannot run, and why.
     """
 
     agreements: list[Agreement]
     report: Path
     flipped: list[Path]
+    not_run: list[str]
 
     @property
     def accepted(self) -> bool:
@@ -55,7 +57,7 @@ def verify_category(
     limits: Mapping[str, Limits] = LIMITS,
     weights_dir: Path | None = None,
 ) -> GateResult:
-    """Compare every build of a category, and the live ensemble, with PyTorch; keep it in the manifests.
+    """Compare every build of a category, its engines and the live ensembles with PyTorch; keep it in the manifests.
 
     A build that is beyond its limits is remembered as such and cannot be published.
 
@@ -86,7 +88,7 @@ def verify_category(
 
     def compare(name: str, precision: str, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Agreement:
         agreement = judged.compare(name, precision, maps, limits[precision], labels=labels)
-        pictures = flipped_dir / name.replace(" ", "_")
+        pictures = flipped_dir / name.replace(",", "").replace(" ", "_")
         flipped.extend(judged.write_flipped(maps, pictures, labels=labels))
         agreements.append(agreement)
         return agreement
@@ -94,18 +96,29 @@ def verify_category(
     live: list[Agreement] = []
     if url is not None:
         with LiveJudge(url, category=category, release_id=checkpoint.release_id) as server:
-            answers = server.judge(judged.images)
-            live = [compare(server.name, server.precision, answers.maps, answers.labels)]
+            for name, answers in (
+                (server.name, server.judge(judged.images)),
+                (server.encoded_name, server.judge_files([image.path for image in judged.test])),
+            ):
+                live.append(compare(name, server.precision, answers.maps, answers.labels))
+    no_engines: list[str] = []
     for precision, folder in folders.items():
         files = GraphFiles.in_folder(folder)
         verify_structure(checkpoint, files)
         onnx_judge = OnnxJudge(f"ONNX {precision}", precision, files, checkpoint.calibration)
         found = [compare(onnx_judge.name, precision, onnx_judge.maps(judged.images))]
+        if read_manifest(folder).engines:
+            try:
+                engine_judge = EngineJudge.of(folder, checkpoint.calibration)
+            except ExportError as error:
+                no_engines.append(f"TensorRT {precision}: {error.message}")
+            else:
+                found.append(compare(engine_judge.name, precision, engine_judge.maps(judged.images)))
         found += [agreement for agreement in live if agreement.precision == precision]
         keep_agreements(folder, found, limits[precision])
     report = build_dir / category / "verification.json"
     write_text(report, json.dumps([agreement.model_dump() for agreement in agreements], indent=2) + "\n")
-    return GateResult(agreements, report, flipped)
+    return GateResult(agreements, report, flipped, no_engines)
 
 
 def require_release(folder: Path, release_id: int) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from export.manifest import GraphFiles
 from train.backbones import Backbone
 from train.checkpoint import Checkpoint
 from train.model import Student
@@ -59,19 +59,6 @@ class StudentGraph(nn.Module):
         """Distance maps at stages 1 to 3, and the release that made them."""
         distances = self.student.distances(image, (teacher_1, teacher_2, teacher_3), scale=self.scale)
         return *distances, self.release.expand(image.shape[0], 1)
-
-
-@dataclass(frozen=True)
-class GraphFiles:
-    """Where a category's two ONNX files lie."""
-
-    teacher: Path
-    student: Path
-
-    @classmethod
-    def in_folder(cls, folder: Path) -> GraphFiles:
-        """Where a build keeps them."""
-        return cls(teacher=folder / "teacher.onnx", student=folder / "student.onnx")
 
 
 def write_graphs(checkpoint: Checkpoint, files: GraphFiles) -> None:

@@ -1,8 +1,14 @@
-"""The published ensemble as a judge: asked over gRPC, as a client would."""
+"""The published ensembles as judges: asked over gRPC, as a client would.
+
+`<category>` is sent the pixels that PyTorch sees, `<category>_encoded` the image files: it decodes and resizes by
+itself, and must come to the same verdict.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -30,7 +36,7 @@ class LiveVerdicts:
 
 
 class LiveJudge:
-    """The ensemble of a category on a running server."""
+    """The two ensembles of a category on a running server."""
 
     def __init__(self, url: str, *, category: str, release_id: int) -> None:
         """Connect and look the category up.
@@ -61,6 +67,7 @@ class LiveJudge:
             )
         self.precision: str = config.parameters["precision"].string_value or "fp32"
         self.name = f"live {self.precision}"
+        self.encoded_name = f"{self.name}, encoded"
 
     def __enter__(self) -> LiveJudge:
         return self
@@ -71,21 +78,49 @@ class LiveJudge:
         self._client.close()
 
     def judge(self, images: NDArray[np.uint8]) -> LiveVerdicts:
-        """Ask about each of `images` [N, S, S, 3] uint8.
+        """Ask `<category>` about each of `images` [N, S, S, 3] uint8.
 
         Raises:
             ExportError: an answer that is an error, or too late.
         """
+        return self._ask(self._category, self.name, (_image_input(image) for image in images), len(images))
+
+    def judge_files(self, paths: Sequence[Path]) -> LiveVerdicts:
+        """Ask `<category>_encoded` about each image file.
+
+        Raises:
+            ExportError: an answer that is an error, or too late.
+        """
+        return self._ask(
+            f"{self._category}_encoded",
+            self.encoded_name,
+            (_file_input(path) for path in paths),
+            len(paths),
+        )
+
+    def _ask(
+        self, model: str, name: str, inputs: Iterable[grpcclient.InferInput], count: int
+    ) -> LiveVerdicts:
         maps, labels = [], []
-        with progress_bar(self.name, len(images)) as bar:
-            for image in images:
-                tensor = grpcclient.InferInput("image", [1, *image.shape], "UINT8")
-                tensor.set_data_from_numpy(image[None])
+        with progress_bar(name, count) as bar:
+            for tensor in inputs:
                 try:
-                    answer = self._client.infer(self._category, [tensor], client_timeout=TIMEOUT_S)
+                    answer = self._client.infer(model, [tensor], client_timeout=TIMEOUT_S)
                 except InferenceServerException as error:
                     raise ExportError(f"The server at {self._url} answered: {error.message()}.") from None
                 maps.append(answer.as_numpy("anomaly_map")[0])
                 labels.append(bool(answer.as_numpy("pred_label")[0, 0]))
                 bar.advance()
         return LiveVerdicts(np.stack(maps), np.array(labels))
+
+
+def _image_input(image: NDArray[np.uint8]) -> grpcclient.InferInput:
+    tensor = grpcclient.InferInput("image", [1, *image.shape], "UINT8")
+    tensor.set_data_from_numpy(image[None])
+    return tensor
+
+
+def _file_input(path: Path) -> grpcclient.InferInput:
+    tensor = grpcclient.InferInput("encoded_image", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[path.read_bytes()]], dtype=np.object_))
+    return tensor

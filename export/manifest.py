@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
+from export.tensorrt_builder import EngineOptions
+from export.tensors import TensorSpec
 from train.config import FitConfig
 from train.files import sha256_of
 from train.provenance import Provenance
@@ -40,6 +44,35 @@ class Parity(BaseModel):
     mean_difference: float
 
 
+class EngineRecord(BaseModel):
+    """What an engine was built from, with and for; it runs on no other TensorRT and, as a rule, on no other GPU.
+
+    Attributes:
+        file: the engine.
+        onnx_sha256: of the graph that it was built from.
+        tensorrt: version that built it.
+        gpu: name of the GPU it was built on.
+        compute_capability: of that GPU, `8.9` say.
+        image: the container image that it was built in, None outside of one.
+        options: batches it takes, and all else that was chosen.
+        inputs, outputs: without the batch.
+        seconds: that the build took.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: FileRecord
+    onnx_sha256: str
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+    image: str | None
+    options: EngineOptions
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    seconds: float
+
+
 class Manifest(BaseModel):
     """What a build is and what it was made from; stands beside every published model.
 
@@ -49,6 +82,8 @@ class Manifest(BaseModel):
         agreements: what the parity gate found on the test set, of each judge that was asked.
         limits: what those were held to.
         kept_in_float: int8's sensitive convolutions, and how much each changes the anomaly maps alone.
+        tensorrt_verdict: what took both graphs when they were exported, None where nobody was asked.
+        engines: TensorRT's, of `teacher` and `student`, where they were built.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +104,8 @@ class Manifest(BaseModel):
     agreements: list[Agreement] = []
     limits: Limits | None = None
     kept_in_float: list[str] = []
+    tensorrt_verdict: str | None = None
+    engines: dict[str, EngineRecord] = {}
     config: FitConfig
     provenance: Provenance
     versions: dict[str, str]
@@ -81,6 +118,19 @@ class Manifest(BaseModel):
             for agreement in self.agreements
             if not agreement.accepted
         ]
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """Where a category's two ONNX files lie."""
+
+    teacher: Path
+    student: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> GraphFiles:
+        """Where a build keeps them."""
+        return cls(teacher=folder / "teacher.onnx", student=folder / "student.onnx")
 
 
 def build_folder(build_dir: Path, category: str, precision: str) -> Path:
@@ -122,3 +172,26 @@ def read_manifest(folder: Path) -> Manifest:
         if not file.is_file() or sha256_of(file) != record.sha256:
             raise ExportError(f"{file} is not the file that was verified; export again.")
     return manifest
+
+
+def require_engines(folder: Path, manifest: Manifest) -> Mapping[str, EngineRecord]:
+    """The engines of a build, of teacher and student.
+
+    Raises:
+        ExportError: there are none, they are of other graphs, or a file was changed since it was built.
+    """
+    again = f"build it with `python -m export engine --category {manifest.category} --precision {manifest.precision}`"
+    for name in ("teacher", "student"):
+        engine, file = manifest.engines.get(name), engine_path(folder, name)
+        if engine is None:
+            raise ExportError(f"{folder} holds no TensorRT engine of the {name}; {again}.")
+        if engine.onnx_sha256 != manifest.files[f"{name}.onnx"].sha256:
+            raise ExportError(f"{file} was built from another {name}.onnx; {again}.")
+        if not file.is_file() or sha256_of(file) != engine.file.sha256:
+            raise ExportError(f"{file} is not the engine that was built; {again}.")
+    return manifest.engines
+
+
+def engine_path(folder: Path, graph: str) -> Path:
+    """Where the engine of `teacher` or `student` lies."""
+    return folder / f"{graph}.plan"

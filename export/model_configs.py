@@ -11,22 +11,18 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from export.tensors import TensorSpec
+
 HEADER = "# Written by `python -m export publish`; changes here are lost.\n"
 QUEUE_SIZE = 64  # requests that may wait at a step; one more is refused
 FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their name
+ENGINE_CACHE = (
+    "/tmp/astmfr-engines"  # where ONNX Runtime's TensorRT provider keeps what it built, in the container
+)
 
 VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
 DISTANCES = ("distance_1", "distance_2", "distance_3")
 TEACHER_FEATURES = ("teacher_1", "teacher_2", "teacher_3")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, type and shape without the batch of a tensor; -1 is any size."""
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -109,13 +105,38 @@ ENCODED_IMAGE = TensorSpec("encoded_image", "STRING", (1,))
 ORIGINAL_SIZE = TensorSpec("original_size", "INT32", (2,))
 
 
+@dataclass(frozen=True)
+class Platform:
+    """What runs the backbones.
+
+    Attributes:
+        name: `python` (ONNX Runtime in a Python backend), `onnxruntime` or `tensorrt`.
+        provider: of the `onnxruntime` platform: `cpu`, `cuda` or `tensorrt`.
+        threads: of one run on a CPU, on the `onnxruntime` platform; 0 lets ONNX Runtime take every core.
+    """
+
+    name: str = "python"
+    provider: str = "cpu"
+    threads: int = 0
+
+    @property
+    def file_name(self) -> str:
+        """The file in a version folder that the server opens."""
+        return {"python": "model.py", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}[self.name]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether its models need a GPU."""
+        return self.name == "tensorrt" or (self.name == "onnxruntime" and self.provider != "cpu")
+
+
 def backbone_config(
     name: str,
     *,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     versions: Sequence[int],
-    platform: str,
+    platform: Platform,
     max_batch_size: int,
     warm_up_sizes: Sequence[int] = (),
 ) -> pb.ModelConfig:
@@ -126,23 +147,79 @@ def backbone_config(
         inputs: what it takes.
         outputs: what it gives.
         versions: those that are loaded; an ensemble's pinned one must be among them.
-        platform: `python` (ONNX Runtime in a Python backend) or `onnxruntime`.
+        platform: what runs it.
         max_batch_size: images, at most.
         warm_up_sizes: batches to run before the first request; one image and the largest batch unless given.
     """
     config = _step_config(name, inputs=inputs, outputs=outputs, max_batch_size=max_batch_size)
     config.version_policy.specific.versions.extend(versions)
-    if platform == "python":
-        config.backend = "python"
-    else:
-        config.backend = "onnxruntime"
-        config.default_model_filename = "model.onnx"
-        # As in backends/onnxruntime_model.py: a session's threads spin no longer than its run lasts.
-        config.parameters["session.intra_op.allow_spinning"].string_value = "1"
-        config.parameters["session.force_spinning_stop"].string_value = "1"
+    config.backend = platform.name
+    if platform.name != "python":
+        config.default_model_filename = platform.file_name
+    if platform.on_gpu:
+        config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_GPU
+    if platform.name == "onnxruntime":
+        _configure_onnxruntime(config, platform, inputs)
+    elif platform.name == "tensorrt":
+        _configure_tensorrt(config, inputs)
     sizes = warm_up_sizes or sorted({1, max_batch_size})
     config.model_warmup.extend(_warm_up(f"batch_{size}", inputs, batch_size=size) for size in sizes)
     return config
+
+
+def _configure_onnxruntime(config: pb.ModelConfig, platform: Platform, inputs: Sequence[TensorSpec]) -> None:
+    """Threads on a CPU; CUDA or TensorRT inside ONNX Runtime on a GPU."""
+    parameters = {"execution_mode": "0"}  # one operator after the other: the graphs have one branch
+    if platform.provider == "cpu":
+        config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
+        parameters["intra_op_thread_count"] = str(platform.threads)
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
+    if platform.provider == "cuda":
+        # One stream for copies and kernels: features are used where they were computed.
+        accelerator = {"do_copy_in_default_stream": "1"}
+    elif platform.provider == "tensorrt":
+        # Types stand in the graph, so no precision_mode. One profile for all batches, or every new size builds anew.
+        shapes = {
+            bound: ",".join(
+                f"{spec.name}:{'x'.join(str(side) for side in (batch, *spec.shape))}" for spec in inputs
+            )
+            for bound, batch in (
+                ("min", 1),
+                ("opt", max(1, config.max_batch_size // 2)),
+                ("max", config.max_batch_size),
+            )
+        }
+        accelerator = {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": f"{ENGINE_CACHE}/{config.name}",
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": ENGINE_CACHE,
+            **{f"trt_profile_{bound}_shapes": shape for bound, shape in shapes.items()},
+        }
+    else:
+        return
+    config.optimization.execution_accelerators.gpu_execution_accelerator.append(
+        pb.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator(
+            name=platform.provider, parameters=accelerator
+        )
+    )
+
+
+def _configure_tensorrt(config: pb.ModelConfig, inputs: Sequence[TensorSpec]) -> None:
+    """CUDA graphs of the batches that come most: a launch an image in place of one a layer."""
+    cuda = config.optimization.cuda
+    cuda.graphs = True
+    for size in graph_batches(config.max_batch_size):
+        graph = cuda.graph_spec.add(batch_size=size)
+        for spec in inputs:
+            graph.input[spec.name].dim.extend(spec.shape)
+
+
+def graph_batches(max_batch_size: int) -> list[int]:
+    """1, 2, 4 and so on, and the largest: the batches whose launches are recorded."""
+    powers = [1 << power for power in range(max_batch_size.bit_length())]
+    return sorted({*(size for size in powers if size < max_batch_size), max_batch_size})
 
 
 def distance_fusion_config() -> pb.ModelConfig:

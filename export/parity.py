@@ -18,7 +18,8 @@ from rich.table import Table
 
 from export.agreement import Agreement, Limits, beyond
 from export.errors import ExportError
-from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
+from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS
+from export.manifest import GraphFiles
 from export.verification import open_session
 from model_repository.distance_fusion.map_fusion import (
     Calibration,

@@ -15,10 +15,11 @@ import torch
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.build import BuildResult, build_category, product_images
+from export.engine import tensorrt_verdict
 from export.errors import ExportError, VerificationError
-from export.graphs import TEACHER_OUTPUTS, GraphFiles
+from export.graphs import TEACHER_OUTPUTS
 from export.half import to_half
-from export.manifest import FileRecord, Manifest, build_folder, read_manifest
+from export.manifest import FileRecord, GraphFiles, Manifest, build_folder, read_manifest
 from export.parity import JudgedTestSet, OnnxJudge
 from export.quantization import Sensitivity, quantize
 from export.verification import verify_structure
@@ -39,6 +40,7 @@ def build_precision(
     force: bool,
     limits: Limits | None = None,
     weights_dir: Path | None = None,
+    ask_tensorrt: bool = False,
 ) -> BuildResult:
     """Write a category's graphs in a precision and hold them to the parity gate; float32 comes first.
 
@@ -51,6 +53,7 @@ def build_precision(
         force: build even when up to date.
         limits: of the gate; those of `LIMITS` unless given.
         weights_dir: where SAM's weights may lie.
+        ask_tensorrt: accept only what TensorRT for RTX takes, too, where it is installed.
 
     Raises:
         UserError: no checkpoint or images, or a graph that is not accepted; nothing is left but, in
@@ -63,6 +66,7 @@ def build_precision(
         images_dir=images_dir,
         force=force,
         weights_dir=weights_dir,
+        ask_tensorrt=ask_tensorrt,
     )
     if precision == "fp32":
         return whole
@@ -83,6 +87,7 @@ def build_precision(
         else:
             kept = write_int8(source, files, checkpoint, data)
         verify_structure(checkpoint, files)
+        verdict = tensorrt_verdict(files, precision) if ask_tensorrt else None
         agreement = hold_to_gate(
             checkpoint,
             data,
@@ -96,7 +101,13 @@ def build_precision(
             if not (new / name).exists():  # the calibration, and SAM
                 shutil.copyfile(folder / name, new / name)
         manifest = write_manifest(
-            whole.manifest, new, precision, kept=kept, agreement=agreement, limits=limits
+            whole.manifest,
+            new,
+            precision,
+            kept=kept,
+            agreement=agreement,
+            limits=limits,
+            tensorrt_verdict=verdict,
         )
     return BuildResult(manifest, built=True)
 
@@ -189,6 +200,7 @@ def write_manifest(
     kept: list[Sensitivity],
     agreement: Agreement,
     limits: Limits,
+    tensorrt_verdict: str | None,
 ) -> Manifest:
     """The float32 manifest with what is this precision's own."""
     records = {
@@ -204,6 +216,8 @@ def write_manifest(
             "parity": [],
             "agreements": [agreement],
             "limits": limits,
+            "tensorrt_verdict": tensorrt_verdict,
+            "engines": {},
             "kept_in_float": [f"{found.graph}: {found.node} ({found.change:.3f})" for found in kept],
         }
     )

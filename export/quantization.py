@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
 
 from export.errors import ExportError
-from export.graphs import DISTANCES, TEACHER_OUTPUTS, GraphFiles
+from export.graphs import DISTANCES, TEACHER_OUTPUTS
+from export.manifest import GraphFiles
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
 from train.progress import progress_bar
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.errors import VerificationError
-from export.graphs import OPSET, STUDENT_OUTPUTS, TEACHER_OUTPUTS, GraphFiles
-from export.manifest import Parity
+from export.graphs import OPSET, STUDENT_OUTPUTS, TEACHER_OUTPUTS
+from export.manifest import GraphFiles, Parity
 from train.checkpoint import Checkpoint
 from train.model import GenerationBlock
 from train.sam import SamForeground
@@ -137,6 +137,17 @@ def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "maskin
         )
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise VerificationError(f"{path.name} keeps weights in other files; expected all of them inside.")
+    training = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "BatchNormalization"
+        and (len(node.output) > 1 or any(a.name == "training_mode" and a.i for a in node.attribute))
+    ]
+    if training:
+        raise VerificationError(
+            f"{path.name} holds BatchNorm in training mode ({training[0]}): a verdict would depend on the rest of its "
+            "batch."
+        )
     operators = {node.op_type for node in model.graph.node}
     for kind in forbidden:
         if found := operators & FORBIDDEN_OPERATORS[kind]:

@@ -20,6 +20,7 @@ from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
 from export.build import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
+from export.model_configs import Platform
 from export.publish import publish_category
 from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge, remove_background
 from train.checkpoint import Checkpoint, load_checkpoint
@@ -106,7 +107,7 @@ def make_product(
         weights_dir=weights_dir,
     )
     publish_category(
-        work / "build" / category, repository=repository, platform="python", max_batch_size=MAX_BATCH_SIZE
+        work / "build" / category, repository=repository, platform=Platform(), max_batch_size=MAX_BATCH_SIZE
     )
     checkpoint = load_checkpoint(run_dir / "checkpoint.safetensors")
     pixels = load_images(
@@ -159,7 +160,7 @@ def publish_uncalibrated(product: Product) -> None:
         }
     )
     (build / "manifest.json").write_text(changed.model_dump_json())
-    publish_category(build, repository=product.repository, platform="python", max_batch_size=MAX_BATCH_SIZE)
+    publish_category(build, repository=product.repository, platform=Platform(), max_batch_size=MAX_BATCH_SIZE)
     (product.repository / "distance_fusion" / "calibrations" / f"{UNCALIBRATED_RELEASE}.json").unlink()
 
 

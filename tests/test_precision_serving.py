@@ -9,10 +9,11 @@ import tritonclient.grpc as grpcclient
 
 from deploy.server import TritonServer
 from export.agreement import LIMITS, Limits
-from export.errors import ExportError
+from export.errors import ExportError, PublishError
 from export.gate import GateResult, verify_category
 from export.live import LiveJudge
 from export.manifest import read_manifest
+from export.model_configs import Platform, decoder_name
 from export.precisions import build_precision
 from export.publish import publish_category
 from tests.conftest import TINY_OPTIONS
@@ -21,6 +22,7 @@ from tests.products import MAX_BATCH_SIZE, TIMEOUT_S, Product, make_product, unu
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 pytest_plugins = ["tests.serving"]
 
+DECODER = decoder_name(TINY_OPTIONS["image_size"])
 LOOSE = Limits(auroc_loss=1, pro_loss=1, flips=1, false_reject_change=1)  # of untrained networks
 
 
@@ -28,15 +30,16 @@ LOOSE = Limits(auroc_loss=1, pro_loss=1, flips=1, false_reject_change=1)  # of u
 def product(repository: Path, server: TritonServer) -> Product:
     """A tiny product, published in float32 while the server runs, and loaded."""
     made = make_product("bolt", "edge", TINY_OPTIONS, repository, n_train=10, n_test_good=3)
-    load(server, made)
+    load(server, made.name, f"{made.name}_encoded")
     with made.connect(server) as judge:
         assert judge.precision == "fp32"
     return made
 
 
-def load(server: TritonServer, product: Product) -> None:
+def load(server: TritonServer, *models: str) -> None:
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
-        client.load_model(product.name, client_timeout=TIMEOUT_S)
+        for model in models:
+            client.load_model(model, client_timeout=TIMEOUT_S)
 
 
 def verify(server: TritonServer, product: Product, **limits: Limits) -> GateResult:
@@ -53,11 +56,37 @@ def verify(server: TritonServer, product: Product, **limits: Limits) -> GateResu
 
 def test_live_float32_judges_as_pytorch_does(server: TritonServer, product: Product) -> None:
     result = verify(server, product)
-    assert [agreement.judge for agreement in result.agreements] == ["live fp32", "ONNX fp32"]
+    judges = ["live fp32", "live fp32, encoded", "ONNX fp32"]
+    assert [agreement.judge for agreement in result.agreements] == judges
     assert result.accepted, [agreement.beyond_limits for agreement in result.agreements]
     assert result.flipped == []
     kept = read_manifest(product.build).agreements
-    assert [agreement.judge for agreement in kept] == ["ONNX fp32", "live fp32"]
+    assert [agreement.judge for agreement in kept] == ["ONNX fp32", "live fp32", "live fp32, encoded"]
+
+
+def test_another_resize_in_the_server_is_caught(server: TritonServer, product: Product) -> None:
+    """Files are resized by the server; one that does it otherwise judges other pixels."""
+    backend = product.repository / DECODER / "image_decoding.py"
+    right = backend.read_text()
+    wrong = right.replace("Resampling.BILINEAR", "Resampling.NEAREST")
+    assert wrong != right
+    try:
+        backend.write_text(wrong)
+        load(server, DECODER)
+        result = verify(server, product)
+        refused = {agreement.judge for agreement in result.agreements if not agreement.accepted}
+        assert refused == {"live fp32, encoded"}
+        with pytest.raises(PublishError, match="live fp32, encoded: map difference"):
+            publish_category(
+                product.build,
+                repository=product.repository,
+                platform=Platform(),
+                max_batch_size=MAX_BATCH_SIZE,
+            )
+    finally:
+        backend.write_text(right)
+        load(server, DECODER)
+    assert verify(server, product).accepted
 
 
 def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Product) -> None:
@@ -74,15 +103,15 @@ def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Pr
     publish_category(
         product.build / "fp16",
         repository=product.repository,
-        platform="python",
+        platform=Platform(),
         max_batch_size=MAX_BATCH_SIZE,
     )
-    load(server, product)
+    load(server, product.name, f"{product.name}_encoded")
     with product.connect(server) as judge:
         assert judge.precision == "fp16"
     result = verify(server, product, fp16=LOOSE)
     found = {agreement.judge: agreement for agreement in result.agreements}
-    assert set(found) == {"live fp16", "ONNX fp32", "ONNX fp16"}
+    assert set(found) == {"live fp16", "live fp16, encoded", "ONNX fp32", "ONNX fp16"}
     live, offline = found["live fp16"], found["ONNX fp16"]
     assert 0 < live.max_map_difference < 0.1
     assert live.mean_map_difference == pytest.approx(offline.mean_map_difference, rel=0.05)

@@ -7,15 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
 from export import build as build_module
 from export.build import BuildResult, build_category, teacher_id
 from export.errors import ExportError, VerificationError
-from export.manifest import Manifest, read_manifest
+from export.manifest import GraphFiles, Manifest, Parity, read_manifest
 from tests.conftest import CATEGORY, FitTiny
-from train.checkpoint import load_checkpoint, read_release_id
+from train.checkpoint import Checkpoint, load_checkpoint, read_release_id
 from train.data import CategoryData
 from train.errors import CheckpointError
 from train.files import sha256_of
@@ -123,6 +124,30 @@ def test_a_graph_that_is_not_accepted_leaves_no_file(
         run(tiny_runs, build_dir, force=True)
     assert contents(build_dir) == before
     assert sorted(path.name for path in build_dir.iterdir()) == ([CATEGORY] if there_before else [])
+
+
+def test_a_graph_that_tensorrt_refuses_is_not_accepted(
+    tiny_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parser names the node; here of a graph whose operator it does not have."""
+
+    def with_an_operator_of_ours(checkpoint: Checkpoint, files: GraphFiles, images: object) -> list[Parity]:
+        model = onnx.load(files.student)
+        next(node for node in model.graph.node if node.op_type == "Transpose").op_type = "Ours"
+        onnx.save(model, files.student)
+        return []
+
+    monkeypatch.setattr(build_module, "verify_graphs", with_an_operator_of_ours)
+    with pytest.raises(VerificationError, match=r"TensorRT refuses student, fp32: node .*Ours"):
+        build_category(
+            CATEGORY,
+            runs_dir=tiny_runs,
+            build_dir=tmp_path / "build",
+            images_dir=None,
+            force=False,
+            ask_tensorrt=True,
+        )
+    assert list((tmp_path / "build").iterdir()) == []
 
 
 def test_no_checkpoint_and_another_categorys_checkpoint_are_refused(

@@ -25,7 +25,7 @@ def test_help_shows_defaults() -> None:
     said = " ".join(run("publish", "--help").output.split())
     assert "[default: 8; 1<=x<=128]" in said
     assert "[default: model_repository]" in said
-    assert {"onnx", "verify", "engine", "publish"} <= set(run("--help").output.split())
+    assert {"onnx", "verify", "bench", "engine", "publish"} <= set(run("--help").output.split())
 
 
 def test_onnx_then_publish(tiny_runs: Path, tmp_path: Path) -> None:
@@ -35,6 +35,7 @@ def test_onnx_then_publish(tiny_runs: Path, tmp_path: Path) -> None:
     first = run("onnx", *options, "--runs-dir", tiny_runs)
     assert first.exit_code == 0, first.output
     assert "Batch 8: largest difference from PyTorch" in first.output
+    assert "Taken by TensorRT for RTX" in first.output
     assert "Exported:" in first.output
     assert "Up to date:" in run("onnx", *options, "--runs-dir", tiny_runs).output
     published = run("publish", *options, "--repository", tmp_path / "models")
@@ -51,7 +52,7 @@ def test_verify_and_engine(tiny_runs: Path, tiny_build: Path, tmp_path: Path) ->
     (agreement,) = json.loads((builds / CATEGORY / "verification.json").read_text())
     assert agreement["flips"] == 0
     assert agreement["max_map_difference"] < 1e-4
-    built = run("engine", *options, "--keep")
+    built = run("engine", *options, "--check", "--keep")
     assert built.exit_code == 0, built.output
     assert (builds / CATEGORY / "student.rtx").stat().st_size > 0
 
@@ -63,6 +64,33 @@ def test_verify_and_engine(tiny_runs: Path, tiny_build: Path, tmp_path: Path) ->
     published = run("publish", *options, "--repository", tmp_path / "models")
     assert published.exit_code == 1
     assert "does not judge as its checkpoint does (ONNX fp32: map difference" in published.output
+
+
+def test_limits_are_a_file(tiny_runs: Path, tiny_build: Path, tmp_path: Path) -> None:
+    builds = shutil.copytree(tiny_build, tmp_path / "build")
+    options = ("verify", "--category", CATEGORY, "--build-dir", builds, "--runs-dir", tiny_runs, "--limits")
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[fp32]\nmap_difference = 1e-9\n")
+    refused = run(*options, limits)
+    assert refused.exit_code == 1
+    assert "at most 1e-09 allowed" in refused.output
+    kept = json.loads((builds / CATEGORY / "manifest.json").read_text())["limits"]
+    assert (kept["map_difference"], kept["flips"]) == (1e-9, 0)  # the others stay as strict as they were
+    assert run(*options, tmp_path / "none.toml").output.startswith("Error: ")
+
+
+def test_bench_tells_sizes_and_ratios(tiny_runs: Path, tiny_build: Path, tmp_path: Path) -> None:
+    builds = shutil.copytree(tiny_build, tmp_path / "build")
+    options = ("--category", CATEGORY, "--build-dir", builds, "--runs-dir", tiny_runs)
+    told = run("bench", *options, "--rounds", "5", "--threads", "1")
+    assert told.exit_code == 0, told.output
+    measured = json.loads((builds / CATEGORY / "latency.json").read_text())
+    (build,) = measured["builds"]
+    assert build["precision"] == "fp32"
+    assert build["ratio"] == 1
+    assert build["student_bytes"] == (builds / CATEGORY / "student.onnx").stat().st_size
+    assert 0 < build["median_ms"] <= build["p90_ms"]
+    assert (measured["threads"], measured["rounds"]) == (1, 5)
 
 
 def swap_mean_and_std(build: Path) -> None:
@@ -85,7 +113,12 @@ def swap_mean_and_std(build: Path) -> None:
         (("onnx", "--category", "screw"), "does not exist; make it with `python -m train fit`"),
         (("publish", "--category", "screw"), "does not exist; make it with `python -m export onnx`"),
         (("verify", "--category", "screw"), "does not exist; make it with `python -m train fit`"),
-        (("engine", "--category", "screw"), "holds no build; make one with `python -m export onnx`"),
+        (("engine", "--category", "screw"), "does not exist; make it with `python -m export onnx`"),
+        (
+            ("engine", "--check", "--category", "screw"),
+            "holds no build; make one with `python -m export onnx`",
+        ),
+        (("bench", "--category", "screw"), "holds no build; make one with `python -m export onnx`"),
     ],
 )
 def test_what_is_not_there_is_told_in_one_sentence(

@@ -14,7 +14,9 @@ from onnx import helper
 from export.build import build_category
 from export.errors import PublishError, VerificationError
 from export.manifest import read_manifest
-from export.publish import Repository, publish_category
+from export.model_configs import Platform
+from export.publish import publish_category
+from export.repository import Repository
 from export.verification import open_session, verify_foreground
 from tests.conftest import CATEGORY, TINY_OPTIONS
 from tests.products import ROOT
@@ -75,7 +77,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def publish(folder: Path, repository: Path, platform: str = "python") -> str:
-    return publish_category(folder, repository=repository, platform=platform, max_batch_size=4)
+    return publish_category(folder, repository=repository, platform=Platform(platform), max_batch_size=4)
 
 
 def steps(repository: Path, ensemble: str = CATEGORY) -> dict[str, int]:

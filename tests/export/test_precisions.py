@@ -18,12 +18,13 @@ from PIL import Image
 
 from export import precisions
 from export.agreement import LIMITS, Agreement, Limits, beyond
-from export.engine import check_engines, engine_table, keep_engine
+from export.engine import check_engines, check_table, keep_engine
 from export.errors import ExportError, PublishError, VerificationError
 from export.gate import verify_category
-from export.graphs import TEACHER_OUTPUTS, GraphFiles
+from export.graphs import TEACHER_OUTPUTS
 from export.half import FLOAT_CONVOLUTIONS, half_nodes, to_half
-from export.manifest import read_manifest
+from export.manifest import GraphFiles, read_manifest
+from export.model_configs import Platform
 from export.parity import JudgedTestSet, OnnxJudge
 from export.precisions import build_precision
 from export.publish import publish_category
@@ -277,7 +278,7 @@ def test_verify_remembers_what_it_found_and_publishing_heeds_it(
 
     def publish(precision: str) -> str:
         return publish_category(
-            folder / precision, repository=repository, platform="python", max_batch_size=4
+            folder / precision, repository=repository, platform=Platform(), max_batch_size=4
         )
 
     assert "pill_student_fp16 1" in publish("fp16")
@@ -300,17 +301,17 @@ def test_tensorrt_takes_every_precision(built: Path) -> None:
     assert [engine.name for engine in checked] == [
         f"{graph}, {precision}" for precision in builds for graph in ("teacher", "student")
     ]
-    assert all(len(engine.engine) > 0 for engine in checked)
+    assert all(len(engine.built.data) > 0 for engine in checked)
     half = checked[3]
-    assert [entry.split()[1] for entry in half.inputs] == ["UINT8", "HALF", "HALF", "HALF"]
-    assert engine_table(checked).row_count == 6
+    assert [tensor.type for tensor in half.built.inputs] == ["UINT8", "FP16", "FP16", "FP16"]
+    assert check_table(checked).row_count == 6
 
 
 def test_a_kept_engine_lies_beside_its_graph(built: Path, tmp_path: Path) -> None:
     work = Path(shutil.copytree(built / "fp16", tmp_path / "build"))
     teacher, _ = check_engines({"fp16": work})
     assert keep_engine(teacher) == work / "teacher.rtx"
-    assert (work / "teacher.rtx").read_bytes() == teacher.engine
+    assert (work / "teacher.rtx").read_bytes() == teacher.built.data
 
 
 def test_without_tensorrt_it_says_what_to_install(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.build import build_category
 from export.errors import ExportError, PublishError
 from export.manifest import read_manifest
-from export.publish import Repository, publish_category
+from export.model_configs import Platform
+from export.publish import publish_category
+from export.repository import Repository
 from tests.conftest import CATEGORY, FitTiny
 from tests.products import ROOT
 from train.data import CategoryData
@@ -53,7 +55,7 @@ def other_builds(
 
 
 def publish(build: Path, repository: Path, platform: str = "python") -> str:
-    return publish_category(build, repository=repository, platform=platform, max_batch_size=4)
+    return publish_category(build, repository=repository, platform=Platform(platform), max_batch_size=4)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
@@ -204,3 +206,16 @@ def test_a_folder_that_is_no_repository_is_refused(tiny_build: Path, tmp_path: P
     with pytest.raises(PublishError, match="holds no distance_fusion backend"):
         publish(tiny_build / CATEGORY, tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_batches_of_a_shared_teacher_do_not_shrink_under_others(tiny_build: Path, repository: Path) -> None:
+    publish(tiny_build / CATEGORY, repository)
+    (repository / "nut").mkdir()
+    text = (repository / CATEGORY / "config.pbtxt").read_text()
+    (repository / "nut/config.pbtxt").write_text(text.replace(f'name: "{CATEGORY}"', 'name: "nut"'))
+    before = snapshot(repository)
+    with pytest.raises(
+        PublishError, match=r"nut is served over teacher_\w+ in batches of up to 4, and 2 were asked"
+    ):
+        publish_category(tiny_build / CATEGORY, repository=repository, platform=Platform(), max_batch_size=2)
+    assert snapshot(repository) == before

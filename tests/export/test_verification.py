@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from export.errors import VerificationError
-from export.graphs import GraphFiles
+from export.manifest import GraphFiles
 from export.verification import (
     PARITY_BATCHES,
     check_generation_blocks,
@@ -104,6 +104,47 @@ def test_a_random_node_is_found(files: GraphFiles, kind: str) -> None:
     edit(files.student, plant)
     with pytest.raises(VerificationError, match=rf"student\.onnx holds random nodes \['{kind}'\]"):
         check_structure(files.student)
+
+
+def test_a_batchnorm_in_training_mode_is_found(files: GraphFiles) -> None:
+    def plant(graph: onnx.GraphProto) -> None:
+        node = next(node for node in graph.node if node.op_type == "Relu")
+        (channels,) = [
+            value.type.tensor_type.shape.dim[1].dim_value
+            for value in onnx.shape_inference.infer_shapes(onnx.load(files.student)).graph.value_info
+            if value.name == node.input[0]
+        ]
+        names = ["norm_scale", "norm_bias", "norm_mean", "norm_var"]
+        for name in names:
+            graph.initializer.append(numpy_helper.from_array(np.ones(channels, np.float32), name))
+        outputs, inputs = ["planted", "running_mean", "running_var"], [node.input[0], *names]
+        inserted = helper.make_node("BatchNormalization", inputs, outputs, name="forgotten", training_mode=1)
+        graph.node.insert(list(graph.node).index(node), inserted)
+        node.input[0] = "planted"
+
+    edit(files.student, plant)
+    with pytest.raises(
+        VerificationError, match=r"student\.onnx holds BatchNorm in training mode \(forgotten\)"
+    ):
+        check_structure(files.student)
+
+
+def test_statistics_of_the_batch_are_found_by_their_verdicts(
+    checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]
+) -> None:
+    """BatchNorm in training mode as plain operators, which no name gives away."""
+
+    def plant(graph: onnx.GraphProto) -> None:
+        node = next(node for node in graph.node if node.op_type == "Sigmoid")
+        graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), "batch_axes"))
+        mean = helper.make_node("ReduceMean", [node.input[0], "batch_axes"], ["batch_mean"])
+        graph.node.insert(list(graph.node).index(node), mean)
+        insert_before(graph, node, "Sub", "batch_mean")
+
+    edit(files.student, plant)
+    check_structure(files.student)
+    with pytest.raises(VerificationError, match="Distance maps differ by"):
+        check_parity(checkpoint, files, images)
 
 
 def test_a_mask_made_by_comparison_is_found(files: GraphFiles) -> None:

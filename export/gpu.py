@@ -1,0 +1,67 @@
+"""Which GPU this machine has, and which GPUs TensorRT takes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from export.errors import ExportError
+
+# Turing: TensorRT 10.5 dropped Volta, and Triton's containers of 2026 start here too (their release notes).
+OLDEST_COMPUTE_CAPABILITY = "7.5"
+TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Name and compute capability, `8.9` say."""
+
+    name: str
+    compute_capability: str
+
+
+def local_gpu() -> Gpu | None:
+    """The first GPU that nvidia-smi lists, or None without one."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None
+    asked = [command, "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    name, _, capability = answer.partition("\n")[0].rpartition(",")
+    return Gpu(name.strip(), capability.strip()) if name and capability.strip() else None
+
+
+def require_gpu() -> Gpu:
+    """The GPU that engines are built for.
+
+    Raises:
+        ExportError: there is none, or it is too old for TensorRT.
+    """
+    gpu = local_gpu()
+    if gpu is None:
+        raise ExportError(
+            "nvidia-smi lists no GPU, and TensorRT builds an engine on the kind of GPU that runs it; run this on the "
+            "production machine, or `export engine --check` to see whether TensorRT takes the graphs."
+        )
+    if version_numbers(gpu.compute_capability) < version_numbers(OLDEST_COMPUTE_CAPABILITY):
+        raise ExportError(
+            f"{gpu.name} has compute capability {gpu.compute_capability}; TensorRT needs {OLDEST_COMPUTE_CAPABILITY} "
+            "or later (Turing); publish with --platform onnxruntime."
+        )
+    return gpu
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """`10.13.3.9` as numbers that compare.
+
+    Raises:
+        ExportError: it is no version.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise ExportError(f"{version!r} is no version; expected numbers and points, 8.9 or 10.13.3 say.")
+    return tuple(int(part) for part in version.split("."))

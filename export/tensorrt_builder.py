@@ -1,0 +1,270 @@
+"""TensorRT's parser and builder, whichever there is: `tensorrt` 10 or 11, or TensorRT for RTX.
+
+They differ in what they offer and not in how it is called, so every choice is made by what the API has. All
+networks are strongly typed: the types are those of the graph. Neither torch nor onnx is imported, since this also
+runs inside NVIDIA's container.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from export.errors import ExportError, VerificationError
+from export.tensors import TensorSpec
+
+# The bindings alone, of the second name, go with libraries that are installed without pip, as in NVIDIA's container.
+PACKAGES = ("tensorrt", "tensorrt_bindings")
+RTX_PACKAGE = "tensorrt_rtx"
+TRITON_TYPES = {
+    "FLOAT": "FP32",
+    "HALF": "FP16",
+    "INT32": "INT32",
+    "INT64": "INT64",
+    "UINT8": "UINT8",
+    "BOOL": "BOOL",
+}
+
+
+class EngineOptions(BaseModel):
+    """How an engine is built; two engines of the same graph, options, TensorRT and GPU are the same engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_batch: int = Field(1, ge=1, description="Smallest batch that the engine takes, images")
+    opt_batch: int = Field(4, ge=1, description="Batch that it is tuned for, images")
+    max_batch: int = Field(8, ge=1, description="Largest batch, images")
+    workspace_mib: int | None = Field(
+        None, ge=1, description="Scratch memory a layer may take, MiB; None: all of the GPU's"
+    )
+    optimization_level: int = Field(3, ge=0, le=5, description="0 builds fastest, 5 searches longest")
+    version_compatible: bool = Field(False, description="Loads in later TensorRTs of the same major version")
+    hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = Field(
+        "none", description="Other GPUs on which the engine loads"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EngineOptions:
+        if not self.min_batch <= self.opt_batch <= self.max_batch:
+            raise ValueError(
+                f"a profile of batches {self.min_batch}, {self.opt_batch}, {self.max_batch} is not in ascending order"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What TensorRT made of a graph.
+
+    Attributes:
+        tensorrt: version of the TensorRT that built it.
+        n_layers: of the parsed network.
+        inputs, outputs: without the batch, in Triton's types.
+        seconds: for parsing and building.
+        data: the engine itself.
+        timing_cache: what was measured of the layers on this GPU; a later build starts from it.
+    """
+
+    tensorrt: str
+    n_layers: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    seconds: float
+    data: bytes
+    timing_cache: bytes
+
+
+def load_tensorrt() -> ModuleType:
+    """TensorRT itself, which builds for the GPU it runs on.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    for name in PACKAGES:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ExportError(
+        "TensorRT, which builds engines for Triton, is not installed; `pip install 'astmfr[gpu]'` on a machine with an "
+        "NVIDIA GPU or give --in-container; without it `export engine --check` and the platforms onnxruntime and "
+        "python work."
+    )
+
+
+def load_tensorrt_rtx() -> ModuleType:
+    """TensorRT for RTX, which builds ahead of time and needs no GPU.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    try:
+        return importlib.import_module(RTX_PACKAGE)
+    except ImportError:
+        raise ExportError(
+            "TensorRT for RTX, which checks graphs without a GPU, is not installed; `pip install "
+            "'astmfr[engine-check]'`."
+        ) from None
+
+
+def build_engine(
+    trt: ModuleType,
+    path: Path,
+    *,
+    name: str,
+    options: EngineOptions,
+    compute_capability: str | None = None,
+    timing_cache: bytes = b"",
+    on_progress: Callable[[str, float], None] | None = None,
+) -> BuiltEngine:
+    """Parse a graph and build its engine, in the types that stand in the graph.
+
+    Args:
+        trt: see `load_tensorrt` and `load_tensorrt_rtx`.
+        path: the ONNX file.
+        name: what to call it.
+        options: of the build.
+        compute_capability: `SM89`, say, to build ahead of time for such a GPU; None builds for the one that is there.
+        timing_cache: of an earlier build; one of another GPU or TensorRT is not used.
+        on_progress: called with the phase and the share of it that is done, 0 to 1.
+
+    Raises:
+        VerificationError: TensorRT refuses the graph; the sentence names the node.
+        ExportError: this TensorRT lacks what an option asks for.
+    """
+    started = time.perf_counter()
+    errors: list[str] = []
+    logger = _error_logger(trt, errors)
+    builder = trt.Builder(logger)
+    network = builder.create_network(_strongly_typed(trt))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(path.read_bytes(), str(path)):
+        raise VerificationError(f"TensorRT refuses {name}: {_first_error(parser)}.")
+    config = builder.create_builder_config()
+    _configure(trt, config, options)
+    if compute_capability is not None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, compute_capability), 0)
+    config.add_optimization_profile(_profile(builder, network, options))
+    _set_timing_cache(config, timing_cache)
+    if on_progress is not None:
+        config.progress_monitor = _progress_monitor(trt, on_progress)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise VerificationError(
+            f"TensorRT parses {name} and builds no engine: {errors[0] if errors else 'it does not say why'}."
+        )
+    return BuiltEngine(
+        tensorrt=trt.__version__,
+        n_layers=network.num_layers,
+        inputs=tuple(_spec(network.get_input(index)) for index in range(network.num_inputs)),
+        outputs=tuple(_spec(network.get_output(index)) for index in range(network.num_outputs)),
+        seconds=time.perf_counter() - started,
+        data=bytes(engine),
+        timing_cache=_timing_cache(config),
+    )
+
+
+def _strongly_typed(trt: ModuleType) -> int:
+    """TensorRT 10 wants a flag; later ones know nothing else and may have dropped it."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _configure(trt: ModuleType, config: Any, options: EngineOptions) -> None:
+    # Tensor cores round float32 to 10 bits of mantissa unless told not to, and float32 is held to 1e-4 of a map.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.builder_optimization_level = options.optimization_level
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    level = options.hardware_compatibility.upper()
+    if level != "NONE":
+        if not hasattr(trt.HardwareCompatibilityLevel, level):
+            raise ExportError(
+                f"TensorRT {trt.__version__} has no hardware compatibility {options.hardware_compatibility!r}; take "
+                "another or a later TensorRT."
+            )
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
+
+
+def _profile(builder: Any, network: Any, options: EngineOptions) -> Any:
+    profile = builder.create_optimization_profile()
+    batches = (options.min_batch, options.opt_batch, options.max_batch)
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        profile.set_shape(tensor.name, *((batch, *tuple(tensor.shape)[1:]) for batch in batches))
+    return profile
+
+
+def _set_timing_cache(config: Any, earlier: bytes) -> None:
+    """Start from an earlier build's, or from nothing where that is of another GPU or TensorRT."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT for RTX times nothing ahead of time
+        cache = config.create_timing_cache(earlier)
+        if cache is None or not config.set_timing_cache(cache, False):
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _timing_cache(config: Any) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # see _set_timing_cache
+        return bytes(config.get_timing_cache().serialize())
+
+
+def _progress_monitor(trt: ModuleType, on_progress: Callable[[str, float], None]) -> Any:
+    """Steps of the outermost phase; those nested in it come and go too fast to read."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self._steps[phase_name] = num_steps
+
+        def phase_finish(self, phase_name: str) -> None:
+            if self._steps.pop(phase_name, None) is not None:
+                on_progress(phase_name, 1.0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self._steps:
+                on_progress(phase_name, (step + 1) / max(self._steps[phase_name], 1))
+            return True  # go on
+
+    return Monitor()
+
+
+def _error_logger(trt: ModuleType, errors: list[str]) -> Any:
+    """Keeps what TensorRT would print about errors."""
+
+    class Logger(trt.ILogger):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                errors.append(message.strip().rstrip("."))
+
+    return Logger()
+
+
+def _first_error(parser: Any) -> str:
+    error = parser.get_error(0)
+    return f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}".rstrip(". ")
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    return TensorSpec(
+        tensor.name, TRITON_TYPES.get(tensor.dtype.name, tensor.dtype.name), tuple(tensor.shape)[1:]
+    )
