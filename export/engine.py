@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,6 +39,7 @@ from export.tensorrt_builder import (
     load_tensorrt,
     load_tensorrt_rtx,
 )
+from export.tensors import TensorSpec
 from train.files import replacing, sha256_of, write_text
 from train.progress import progress_bar
 
@@ -232,18 +234,30 @@ def check_table(checked: Sequence[CheckedEngine]) -> Table:
     )
     for heading in ("graph", "inputs", "outputs"):
         table.add_column(heading)
-    for heading in ("layers", "engine, MiB", "seconds"):
+    for heading in ("layers", "MiB", "seconds"):
         table.add_column(heading, justify="right")
     for engine in checked:
         table.add_row(
             engine.name,
-            "\n".join(str(tensor) for tensor in engine.built.inputs),
-            "\n".join(str(tensor) for tensor in engine.built.outputs),
+            _types(engine.built.inputs),
+            _types(engine.built.outputs),
             str(engine.built.n_layers),
             f"{len(engine.built.data) / 2**20:.1f}",
             f"{engine.built.seconds:.1f}",
         )
     return table
+
+
+def _types(tensors: Sequence[TensorSpec]) -> str:
+    """A line for each run of tensors of one type that are numbered: `teacher_1..3 FP16`."""
+    lines = []
+    for (kind, stem), run in groupby(
+        tensors, key=lambda tensor: (tensor.type, tensor.name.rstrip("0123456789"))
+    ):
+        names = [tensor.name for tensor in run]
+        last = f"..{names[-1].removeprefix(stem)}" if len(names) > 1 else ""
+        lines.append(f"{names[0]}{last} {kind}")
+    return "\n".join(lines)
 
 
 def engine_table(records: Mapping[str, EngineRecord], *, precision: str) -> Table:
