@@ -64,6 +64,7 @@ evaluate: train ## Judge the test set; runs/CATEGORY/metrics.json and report.htm
 export: evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/
 	@$(PY) -m export onnx --category $(CATEGORY) --precision $(PRECISION) $(WEIGHTS)
 	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export engine --category $(CATEGORY) --precision $(PRECISION))
+	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export verify --category $(CATEGORY) $(WEIGHTS))
 	@$(PY) -m export publish --category $(CATEGORY) --precision $(PRECISION) --platform $(PLATFORM)
 
 verify: $(VENV)/.installed ## Every build of CATEGORY beside PyTorch on its test set; the live ensemble too with URL

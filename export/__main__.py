@@ -200,7 +200,11 @@ def bench(
     help="With --check: keep the engines beside the graphs, as <graph>.rtx for RTX cards.",
 )
 @click.option("--min-batch", default=1, type=click.IntRange(1), help="Smallest batch, images.")
-@click.option("--opt-batch", default=4, type=click.IntRange(1), help="Batch to tune for, images.")
+@click.option(
+    "--opt-batch",
+    type=click.IntRange(1),
+    help="Batch to tune for, images.  [default: 4, at most --max-batch]",
+)
 @click.option("--max-batch", default=8, type=click.IntRange(1), help="Largest batch, images.")
 @click.option(
     "--workspace-mib",
@@ -236,31 +240,48 @@ def engine(
     precision: str | None,
     check: bool,
     keep: bool,
+    min_batch: int,
+    opt_batch: int | None,
+    max_batch: int,
+    workspace_mib: int | None,
+    optimization_level: int,
+    version_compatible: bool,
+    hardware_compatibility: str,
     force: bool,
     in_container: bool,
     server_image: str,
-    **options: Any,
 ) -> None:
     """Build teacher.plan and student.plan for Triton's TensorRT backend, on the kind of GPU that will run them.
 
     An engine runs only on the TensorRT that built it: --in-container builds with the server's own. --check asks
     TensorRT for RTX instead, ahead of time and without a GPU, in which types it takes the graphs.
     """
-    if in_container:
-        from export.container import run_in_container
-
-        sys.exit(run_in_container(_given_options(context), build_dir=build_dir, server_image=server_image))
+    if in_container and check:
+        raise click.UsageError("--check needs no GPU and no container; leave --in-container out.")
+    if keep and not check:
+        raise click.UsageError("--keep goes with --check; engines for Triton are always kept.")
     if check:
         _check_engines(category, build_dir, precision, keep=keep)
         return
-    if keep:
-        raise click.UsageError("--keep goes with --check; engines for Triton are always kept.")
     from export.engine import build_category_engines, engine_options, engine_table
+    from export.manifest import build_folder, read_manifest
 
-    precision = precision or "fp32"
-    result = build_category_engines(
-        category, precision, build_dir=build_dir, options=engine_options(options), force=force
+    options = engine_options(
+        min_batch=min_batch,
+        opt_batch=opt_batch,
+        max_batch=max_batch,
+        workspace_mib=workspace_mib,
+        optimization_level=optimization_level,
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility,
     )
+    precision = precision or "fp32"
+    if in_container:
+        from export.container import run_in_container
+
+        read_manifest(build_folder(build_dir, category, precision))  # before minutes of docker
+        sys.exit(run_in_container(_given_options(context), build_dir=build_dir, server_image=server_image))
+    result = build_category_engines(category, precision, build_dir=build_dir, options=options, force=force)
     Console().print(engine_table(result.records, precision=precision))
     click.echo("Built." if result.built else "Up to date.")
 
@@ -282,7 +303,7 @@ def _given_options(context: click.Context) -> list[str]:
 
 
 def _check_engines(category: str, build_dir: Path, precision: str | None, *, keep: bool) -> None:
-    from export.engine import check_engines, check_table, keep_engine
+    from export.engine_check import check_engines, check_table, keep_engine
     from export.manifest import build_folder, existing_builds
 
     if precision is None:
@@ -323,6 +344,16 @@ def _check_engines(category: str, build_dir: Path, precision: str | None, *, kee
     help="Of a run on a CPU, on --platform onnxruntime; 0 is all cores.",
 )
 @click.option(
+    "--engine-cache",
+    default="/tmp/astmfr-engines",
+    help="Folder on the server where ONNX Runtime's TensorRT keeps what it built; a volume outlives the container.",
+)
+@click.option(
+    "--unverified",
+    is_flag=True,
+    help="Publish engines that `export verify` has not judged; the ensembles say so.",
+)
+@click.option(
     "--server-tensorrt",
     help="TensorRT of the server that loads the engines, 10.13.3 say.  [default: the image's that built them]",
 )
@@ -339,6 +370,8 @@ def publish(
     max_batch_size: int,
     execution_provider: str,
     threads: int,
+    engine_cache: str,
+    unverified: bool,
     server_tensorrt: str | None,
     server_compute_capability: str | None,
     server_image: str,
@@ -355,9 +388,10 @@ def publish(
         publish_category(
             build_folder(build_dir, category, precision),
             repository=repository,
-            platform=Platform(platform, execution_provider, threads),
+            platform=Platform(platform, execution_provider, threads, engine_cache),
             max_batch_size=max_batch_size,
             server=TargetServer(server_tensorrt, server_compute_capability, server_image),
+            unverified=unverified,
         )
     )
 

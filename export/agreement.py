@@ -57,21 +57,26 @@ def read_limits(path: Path | None) -> Mapping[str, Limits]:
         ) from None
     if unknown := sorted(set(tables) - set(LIMITS)):
         raise ExportError(f"{path} has a table {unknown[0]!r}; expected those of {', '.join(LIMITS)}.")
-    limits = dict(LIMITS)
+    limits, faults = dict(LIMITS), []
     for precision, table in tables.items():
         try:
             limits[precision] = Limits.model_validate({**LIMITS[precision].model_dump(), **table})
-        except (TypeError, ValidationError) as error:
-            fault = error.errors()[0] if isinstance(error, ValidationError) else None
-            told = f"{fault['loc'][0]}: {fault['msg']}" if fault else "no table"
-            raise ExportError(
-                f"{path} sets a limit of {precision} wrongly ({told}); expected {', '.join(Limits.model_fields)}."
-            ) from None
+        except TypeError:
+            faults.append(f"{precision} is no table")
+        except ValidationError as error:
+            faults += [f"{precision}.{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()]
+    if faults:
+        raise ExportError(
+            f"{path} sets limits wrongly ({'; '.join(faults)}); expected {', '.join(Limits.model_fields)} as numbers."
+        )
     return limits
 
 
 class Agreement(BaseModel):
-    """A judge beside PyTorch on a test set; a change is the judge's less PyTorch's, None where it cannot be had."""
+    """A judge beside PyTorch on a test set; a change is the judge's less PyTorch's, None where it cannot be had.
+
+    `files` tells by SHA-256 which graphs or engines it judged with.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,6 +94,7 @@ class Agreement(BaseModel):
     false_reject_rate: float | None
     false_reject_change: float | None
     beyond_limits: list[str]
+    files: dict[str, str] = {}
 
     @property
     def accepted(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.engine import tensorrt_verdict
+from export.engine_check import tensorrt_verdict
 from export.errors import ExportError
 from export.graphs import OPSET, write_foreground_graph, write_graphs
 from export.manifest import FileRecord, GraphFiles, Manifest, read_manifest

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,14 @@ def run_in_container(arguments: Sequence[str], *, build_dir: Path, server_image:
             "run `export engine` where the server's TensorRT is installed."
         )
     builder = builder_tag(server_image)
-    if subprocess.run(build_command(docker, builder, server_image), check=False).returncode != 0:
+    there = (
+        subprocess.run([docker, "image", "inspect", builder], capture_output=True, check=False).returncode
+        == 0
+    )
+    if (
+        not there
+        and subprocess.run(build_command(docker, builder, server_image), check=False).returncode != 0
+    ):
         raise ExportError(
             f"The builder image of {server_image} could not be made; docker says why above. Without internet, carry it "
             f"over with `docker save {builder}` and `docker load`."
@@ -50,13 +58,14 @@ def run_in_container(arguments: Sequence[str], *, build_dir: Path, server_image:
 
 
 def builder_tag(server_image: str) -> str:
-    """What the builder image is called; another Dockerfile or server image is another one."""
-    digest = hashlib.sha256(DOCKERFILE.read_bytes() + server_image.encode()).hexdigest()
+    """What the builder image is called; another server image, or a change in what it is made from, is another one."""
+    made_from = DOCKERFILE.read_bytes() + (DOCKERFILE.parent / "tensorrt_version.py").read_bytes()
+    digest = hashlib.sha256(made_from + server_image.encode()).hexdigest()
     return f"astmfr-engine-builder:{digest[:12]}"
 
 
 def build_command(docker: str, builder: str, server_image: str) -> list[str]:
-    """Make the builder image; docker does nothing when it is there."""
+    """Make the builder image."""
     return [
         docker, "build", "--tag", builder, "--build-arg", f"SERVER_IMAGE={server_image}",
         "--file", str(DOCKERFILE), str(DOCKERFILE.parent),
@@ -68,9 +77,10 @@ def run_command(
 ) -> list[str]:
     """Run the command as this user, on this code, with paths that mean the same inside as outside."""
     build = build_dir.resolve()
+    terminal = ["--tty"] if sys.stderr.isatty() else []  # for the progress bar
     code = [f"--volume={ROOT / name}:{MOUNTED_CODE}/{name}:ro" for name in ("export", "train")]
     return [
-        docker, "run", "--rm", "--gpus=all", f"--user={os.getuid()}:{os.getgid()}",
+        docker, "run", "--rm", *terminal, "--gpus=all", f"--user={os.getuid()}:{os.getgid()}",
         *code, f"--volume={build}:{build}", f"--workdir={build.parent}",
         f"--env=PYTHONPATH={MOUNTED_CODE}", "--env=PYTHONDONTWRITEBYTECODE=1", f"--env={IMAGE_VARIABLE}={server_image}",
         builder, "python3", "-m", "export", "engine", *arguments, "--build-dir", str(build),

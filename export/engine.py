@@ -1,18 +1,11 @@
-"""`export engine`: would TensorRT take the graphs, and the engines that Triton's TensorRT backend loads.
-
-The check is by TensorRT for RTX: NVIDIA's parser and builder, from PyPI, ahead of time and without a GPU. Its engines
-are for RTX cards and not for Triton; its verdict on a graph is what is wanted. Engines for Triton come from TensorRT
-itself, on the kind of GPU that runs them.
-"""
+"""The engines that Triton's TensorRT backend loads: built by TensorRT on the kind of GPU that runs them, recorded."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,36 +23,15 @@ from export.manifest import (
     build_folder,
     engine_path,
     read_manifest,
+    require_engines,
 )
-from export.tensorrt_builder import (
-    RTX_PACKAGE,
-    BuiltEngine,
-    EngineOptions,
-    build_engine,
-    load_tensorrt,
-    load_tensorrt_rtx,
-)
-from export.tensors import TensorSpec
+from export.tensorrt_builder import BuiltEngine, EngineOptions, build_engine, load_tensorrt
 from train.files import replacing, sha256_of, write_text
 from train.progress import progress_bar
 
-CHECKED_CAPABILITY = "SM89"  # Ada; the verdict is the same for every GPU that TensorRT for RTX knows
 IMAGE_VARIABLE = "ASTMFR_ENGINE_IMAGE"  # set by export.container: the image that this runs in
 PROGRESS_UNITS = 100
-
-
-@dataclass(frozen=True)
-class CheckedEngine:
-    """What TensorRT for RTX made of a graph."""
-
-    graph: Path
-    precision: str
-    built: BuiltEngine
-
-    @property
-    def name(self) -> str:
-        """The graph and its precision."""
-        return f"{self.graph.stem}, {self.precision}"
+DEFAULT_OPT_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -70,71 +42,19 @@ class EngineBuild:
     built: bool
 
 
-def check_engines(builds: Mapping[str, Path]) -> list[CheckedEngine]:
-    """Build the teacher and student of each precision ahead of time.
-
-    Args:
-        builds: folders by precision.
+def engine_options(**chosen: Any) -> EngineOptions:
+    """Options as they were given; the batch to tune for is 4, or the largest where that is smaller.
 
     Raises:
-        ExportError: TensorRT for RTX is not installed.
-        VerificationError: it refuses a graph; the sentence names the node.
+        ExportError: one is out of range, or the profile does not rise.
     """
-    trt = load_tensorrt_rtx()
-    return [
-        CheckedEngine(
-            path,
-            precision,
-            build_engine(
-                trt,
-                path,
-                name=f"{path.stem}, {precision}",
-                options=EngineOptions(),
-                compute_capability=CHECKED_CAPABILITY,
-            ),
-        )
-        for precision, folder in builds.items()
-        for path in (GraphFiles.in_folder(folder).teacher, GraphFiles.in_folder(folder).student)
-    ]
-
-
-def tensorrt_verdict(files: GraphFiles, precision: str) -> str | None:
-    """That TensorRT takes both graphs, for the manifest; None where TensorRT for RTX is not installed.
-
-    Raises:
-        VerificationError: it refuses one; the sentence names the node.
-    """
-    if find_spec(RTX_PACKAGE) is None:
-        return None
-    teacher, student = check_engines({precision: files.teacher.parent})
-    return (
-        f"TensorRT for RTX {teacher.built.tensorrt}, {CHECKED_CAPABILITY}: teacher {teacher.built.n_layers} layers, "
-        f"student {student.built.n_layers}"
-    )
-
-
-def keep_engine(checked: CheckedEngine) -> Path:
-    """Write an engine for RTX cards beside its graph, as <graph>.rtx, for ONNX Runtime's RTX provider."""
-    path = checked.graph.with_suffix(".rtx")
-    with replacing(path) as temporary:
-        temporary.write_bytes(checked.built.data)
-    return path
-
-
-def engine_options(chosen: Mapping[str, Any]) -> EngineOptions:
-    """Options as they were given.
-
-    Raises:
-        ExportError: a profile that is not in ascending order.
-    """
+    if chosen.get("opt_batch") is None:
+        chosen["opt_batch"] = max(chosen["min_batch"], min(DEFAULT_OPT_BATCH, chosen["max_batch"]))
     try:
-        return EngineOptions.model_validate(dict(chosen))
-    except ValidationError:
-        batches = [chosen[name] for name in ("min_batch", "opt_batch", "max_batch")]
-        raise ExportError(
-            f"A profile of batches {batches} is not in ascending order; expected --min-batch, --opt-batch and "
-            "--max-batch to rise."
-        ) from None
+        return EngineOptions.model_validate(chosen)
+    except ValidationError as error:
+        faults = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        raise ExportError(f"These options make no engine: {faults}; give others.") from None
 
 
 def build_category_engines(
@@ -158,7 +78,7 @@ def build_category_engines(
     folder = build_folder(build_dir, category, precision)
     manifest = read_manifest(folder)
     trt, gpu = load_tensorrt(), require_gpu()
-    if not force and _up_to_date(manifest, options, trt, gpu):
+    if not force and _up_to_date(folder, manifest, options, trt, gpu):
         return EngineBuild(manifest.engines, built=False)
     return EngineBuild(_build(folder, manifest, trt, gpu, options, build_dir / ".timing"), built=True)
 
@@ -181,13 +101,12 @@ def _build(
             )
         with replacing(cache) as temporary:
             temporary.write_bytes(built[path.stem].timing_cache)
-    records = {}
-    for name, engine in built.items():  # both or neither
-        target = engine_path(folder, name)
-        with replacing(target) as temporary:
-            temporary.write_bytes(engine.data)
-        records[name] = EngineRecord(
-            file=FileRecord(sha256=sha256_of(target), n_bytes=target.stat().st_size),
+    with ExitStack() as stack:  # both are written before either is renamed
+        for name, engine in built.items():
+            stack.enter_context(replacing(engine_path(folder, name))).write_bytes(engine.data)
+    records = {
+        name: EngineRecord(
+            file=_record_of(engine_path(folder, name)),
             onnx_sha256=manifest.files[f"{name}.onnx"].sha256,
             tensorrt=engine.tensorrt,
             gpu=gpu.name,
@@ -198,17 +117,26 @@ def _build(
             outputs=engine.outputs,
             seconds=round(engine.seconds, 2),
         )
+        for name, engine in built.items()
+    }
     changed = manifest.model_copy(update={"engines": records})
     write_text(folder / "manifest.json", changed.model_dump_json(indent=2) + "\n")
     return records
 
 
-def _up_to_date(manifest: Manifest, options: EngineOptions, trt: ModuleType, gpu: Gpu) -> bool:
-    wanted = (options, trt.__version__, gpu.name, gpu.compute_capability)
-    return len(manifest.engines) == 2 and all(
-        (engine.options, engine.tensorrt, engine.gpu, engine.compute_capability) == wanted
-        and engine.onnx_sha256 == manifest.files[f"{name}.onnx"].sha256
-        for name, engine in manifest.engines.items()
+def _record_of(path: Path) -> FileRecord:
+    return FileRecord(sha256=sha256_of(path), n_bytes=path.stat().st_size)
+
+
+def _up_to_date(folder: Path, manifest: Manifest, options: EngineOptions, trt: ModuleType, gpu: Gpu) -> bool:
+    try:
+        records = require_engines(folder, manifest)
+    except ExportError:
+        return False  # none, or others than those that were recorded
+    wanted = (options, trt.__version__, gpu.name, gpu.compute_capability, os.environ.get(IMAGE_VARIABLE))
+    return all(
+        (engine.options, engine.tensorrt, engine.gpu, engine.compute_capability, engine.image) == wanted
+        for engine in records.values()
     )
 
 
@@ -225,39 +153,6 @@ def _build_progress(name: str) -> Iterator[Callable[[str, float], None]]:
             done = max(reached, done)
 
         yield on_progress
-
-
-def check_table(checked: Sequence[CheckedEngine]) -> Table:
-    """One line a graph."""
-    table = Table(
-        title=f"TensorRT for RTX {checked[0].built.tensorrt}, {CHECKED_CAPABILITY}, strongly typed, no GPU"
-    )
-    for heading in ("graph", "inputs", "outputs"):
-        table.add_column(heading)
-    for heading in ("layers", "MiB", "seconds"):
-        table.add_column(heading, justify="right")
-    for engine in checked:
-        table.add_row(
-            engine.name,
-            _types(engine.built.inputs),
-            _types(engine.built.outputs),
-            str(engine.built.n_layers),
-            f"{len(engine.built.data) / 2**20:.1f}",
-            f"{engine.built.seconds:.1f}",
-        )
-    return table
-
-
-def _types(tensors: Sequence[TensorSpec]) -> str:
-    """A line for each run of tensors of one type that are numbered: `teacher_1..3 FP16`."""
-    lines = []
-    for (kind, stem), run in groupby(
-        tensors, key=lambda tensor: (tensor.type, tensor.name.rstrip("0123456789"))
-    ):
-        names = [tensor.name for tensor in run]
-        last = f"..{names[-1].removeprefix(stem)}" if len(names) > 1 else ""
-        lines.append(f"{names[0]}{last} {kind}")
-    return "\n".join(lines)
 
 
 def engine_table(records: Mapping[str, EngineRecord], *, precision: str) -> Table:

@@ -17,7 +17,7 @@ from export.errors import ExportError
 from export.gpu import require_gpu
 from export.graphs import DISTANCES, TEACHER_OUTPUTS
 from export.manifest import engine_path, read_manifest, require_engines
-from export.tensorrt_builder import load_tensorrt
+from export.tensorrt_builder import load_tensorrt, start
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
 from train.progress import progress_bar
 
@@ -25,13 +25,15 @@ from train.progress import progress_bar
 class Engine:
     """A plan on the GPU; tensors go in and come out there."""
 
-    def __init__(self, trt: ModuleType, path: Path) -> None:
-        """Load a plan.
+    def __init__(self, trt: ModuleType, path: Path, *, version_compatible: bool) -> None:
+        """Load a plan; one that is version-compatible carries a runtime of its own, which has to be allowed.
 
         Raises:
             ExportError: it is of another TensorRT or GPU.
         """
-        runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        runtime = start(trt, trt.Runtime, trt.Logger(trt.Logger.ERROR))
+        if version_compatible:
+            runtime.engine_host_code_allowed = True
         self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise ExportError(
@@ -47,7 +49,10 @@ class Engine:
         """All outputs of one batch."""
         kept = {name: tensor.contiguous() for name, tensor in inputs.items()}
         for name, tensor in kept.items():
-            self._context.set_input_shape(name, tuple(tensor.shape))
+            if not self._context.set_input_shape(name, tuple(tensor.shape)):
+                raise ExportError(
+                    f"An engine takes no {name} of shape {list(tensor.shape)}; build it again with --min-batch 1."
+                )
             self._context.set_tensor_address(name, tensor.data_ptr())
         outputs = {}
         for name in self._outputs:
@@ -87,8 +92,14 @@ class EngineJudge:
             )
         return cls(
             name=f"TensorRT {manifest.precision}",
-            teacher=Engine(trt, engine_path(folder, "teacher")),
-            student=Engine(trt, engine_path(folder, "student")),
+            **{
+                name: Engine(
+                    trt,
+                    engine_path(folder, name),
+                    version_compatible=record.options.version_compatible,
+                )
+                for name, record in records.items()
+            },
             batch_size=min(record.options.max_batch for record in records.values()),
             calibration=calibration,
         )
@@ -114,5 +125,6 @@ class EngineJudge:
 
 
 def _torch_type(engine: Any, name: str) -> torch.dtype:
-    types = {"FLOAT": torch.float32, "HALF": torch.float16, "INT64": torch.int64, "UINT8": torch.uint8}
+    """Of teacher and student, that is; they have no others."""
+    types = {"FLOAT": torch.float32, "HALF": torch.float16, "INT64": torch.int64}
     return types[engine.get_tensor_dtype(name).name]

@@ -17,7 +17,14 @@ from export.build import product_images
 from export.engine_judge import EngineJudge
 from export.errors import ExportError
 from export.live import LiveJudge
-from export.manifest import GraphFiles, existing_builds, read_manifest
+from export.manifest import (
+    GraphFiles,
+    engine_hashes,
+    existing_builds,
+    graph_hashes,
+    read_manifest,
+    require_engines,
+)
 from export.parity import JudgedTestSet, Maps, OnnxJudge
 from export.verification import verify_structure
 from train.checkpoint import load_checkpoint
@@ -84,10 +91,16 @@ def verify_category(
     )
     flipped_dir = build_dir / category / "flipped"
     shutil.rmtree(flipped_dir, ignore_errors=True)
-    agreements, flipped = [], []
+    agreements, flipped, not_run = [], [], []
 
-    def compare(name: str, precision: str, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Agreement:
-        agreement = judged.compare(name, precision, maps, limits[precision], labels=labels)
+    def compare(
+        name: str,
+        precision: str,
+        maps: Maps,
+        files: Mapping[str, str],
+        labels: NDArray[np.bool_] | None = None,
+    ) -> Agreement:
+        agreement = judged.compare(name, precision, maps, limits[precision], labels=labels, files=files)
         pictures = flipped_dir / name.replace(",", "").replace(" ", "_")
         flipped.extend(judged.write_flipped(maps, pictures, labels=labels))
         agreements.append(agreement)
@@ -96,29 +109,55 @@ def verify_category(
     live: list[Agreement] = []
     if url is not None:
         with LiveJudge(url, category=category, release_id=checkpoint.release_id) as server:
+            files = served_files(server, folders)
             for name, answers in (
                 (server.name, server.judge(judged.images)),
                 (server.encoded_name, server.judge_files([image.path for image in judged.test])),
             ):
-                live.append(compare(name, server.precision, answers.maps, answers.labels))
-    no_engines: list[str] = []
+                live.append(compare(name, server.precision, answers.maps, files, answers.labels))
     for precision, folder in folders.items():
-        files = GraphFiles.in_folder(folder)
-        verify_structure(checkpoint, files)
-        onnx_judge = OnnxJudge(f"ONNX {precision}", precision, files, checkpoint.calibration)
-        found = [compare(onnx_judge.name, precision, onnx_judge.maps(judged.images))]
-        if read_manifest(folder).engines:
+        graphs, manifest = GraphFiles.in_folder(folder), read_manifest(folder)
+        verify_structure(checkpoint, graphs)
+        onnx_judge = OnnxJudge(f"ONNX {precision}", precision, graphs, checkpoint.calibration)
+        found = [compare(onnx_judge.name, precision, onnx_judge.maps(judged.images), graph_hashes(manifest))]
+        if manifest.engines:
+            require_engines(folder, manifest)
             try:
                 engine_judge = EngineJudge.of(folder, checkpoint.calibration)
             except ExportError as error:
-                no_engines.append(f"TensorRT {precision}: {error.message}")
+                not_run.append(f"TensorRT {precision}: {error.message}")
             else:
-                found.append(compare(engine_judge.name, precision, engine_judge.maps(judged.images)))
+                maps = engine_judge.maps(judged.images)
+                found.append(compare(engine_judge.name, precision, maps, engine_hashes(manifest)))
         found += [agreement for agreement in live if agreement.precision == precision]
         keep_agreements(folder, found, limits[precision])
     report = build_dir / category / "verification.json"
     write_text(report, json.dumps([agreement.model_dump() for agreement in agreements], indent=2) + "\n")
-    return GateResult(agreements, report, flipped, no_engines)
+    return GateResult(agreements, report, flipped, not_run)
+
+
+def served_files(server: LiveJudge, folders: Mapping[str, Path]) -> dict[str, str]:
+    """Which of a build's files a server judges with.
+
+    Raises:
+        ExportError: with none of this machine's builds in its precision.
+    """
+    folder = folders.get(server.precision)
+    if folder is None:
+        raise ExportError(
+            f"{server.url} serves {server.precision}, and there is no such build here to hold it to; make it with "
+            f"`python -m export onnx --precision {server.precision}`."
+        )
+    manifest = read_manifest(folder)
+    graphs, engines = graph_hashes(manifest), engine_hashes(manifest)
+    if server.student_sha256 in ("", graphs["student.onnx"]):
+        return graphs
+    if server.student_sha256 == engines.get("student.plan"):
+        return engines
+    raise ExportError(
+        f"{server.url} serves another student than the build in {folder}, of the same release; publish the build that "
+        "is to be verified."
+    )
 
 
 def require_release(folder: Path, release_id: int) -> None:
@@ -135,6 +174,14 @@ def require_release(folder: Path, release_id: int) -> None:
 
 
 def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -> None:
-    """Write what was found into a build's manifest."""
-    manifest = read_manifest(folder).model_copy(update={"agreements": agreements, "limits": limits})
-    write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
+    """Write what was found into a build's manifest; what others said earlier of the same files stays."""
+    manifest = read_manifest(folder)
+    files = graph_hashes(manifest) | engine_hashes(manifest)
+    asked = {agreement.judge for agreement in agreements}
+    earlier = [
+        agreement
+        for agreement in manifest.agreements
+        if agreement.judge not in asked and agreement.files and agreement.files.items() <= files.items()
+    ]
+    changed = manifest.model_copy(update={"agreements": [*agreements, *earlier], "limits": limits})
+    write_text(folder / "manifest.json", changed.model_dump_json(indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -23,17 +24,22 @@ class Gpu:
 
 
 def local_gpu() -> Gpu | None:
-    """The first GPU that nvidia-smi lists, or None without one."""
+    """The GPU that this process would compute on, or None where nvidia-smi knows of none.
+
+    nvidia-smi counts GPUs by their place on the bus; so does CUDA from then on, which otherwise puts the fastest first.
+    """
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
-    asked = [command, "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+    asked = [command, f"--id={first}", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    name, _, capability = answer.partition("\n")[0].rpartition(",")
-    return Gpu(name.strip(), capability.strip()) if name and capability.strip() else None
+    found = re.match(r"(.+), *(\d+\.\d+) *$", answer, re.MULTILINE)
+    return Gpu(found[1].strip(), found[2]) if found else None
 
 
 def require_gpu() -> Gpu:
@@ -45,8 +51,8 @@ def require_gpu() -> Gpu:
     gpu = local_gpu()
     if gpu is None:
         raise ExportError(
-            "nvidia-smi lists no GPU, and TensorRT builds an engine on the kind of GPU that runs it; run this on the "
-            "production machine, or `export engine --check` to see whether TensorRT takes the graphs."
+            "nvidia-smi tells of no GPU, and TensorRT builds an engine on the kind of GPU that runs it; run this on "
+            "the production machine, or `export engine --check` to see whether TensorRT takes the graphs."
         )
     if version_numbers(gpu.compute_capability) < version_numbers(OLDEST_COMPUTE_CAPABILITY):
         raise ExportError(
@@ -57,11 +63,12 @@ def require_gpu() -> Gpu:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """`10.13.3.9` as numbers that compare.
+    """`10.13.3.9` as numbers that compare; what follows them, `.post1` say, does not count.
 
     Raises:
         ExportError: it is no version.
     """
-    if not re.fullmatch(r"\d+(\.\d+)*", version):
+    numbers = re.match(r"\d+(\.\d+)*(?!\d)", version)
+    if numbers is None:
         raise ExportError(f"{version!r} is no version; expected numbers and points, 8.9 or 10.13.3 say.")
-    return tuple(int(part) for part in version.split("."))
+    return tuple(int(part) for part in numbers[0].split("."))

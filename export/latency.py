@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from export.build import product_images
+from export.gate import require_release
 from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 from export.manifest import GraphFiles
 from export.verification import open_session
@@ -81,9 +82,11 @@ def measure_builds(
         rounds: times each build is timed.
 
     Raises:
-        UserError: no checkpoint or images.
+        UserError: no checkpoint or images, or a build of another release or that was changed.
     """
     checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
+    for folder in folders.values():
+        require_release(folder, checkpoint.release_id)
     data = product_images(checkpoint, images_dir)
     paths = [image.path for image in data.test] or list(data.train_good)
     images = load_images(

@@ -50,7 +50,7 @@ class LiveJudge:
             ExportError: no server, no such ensemble, or another release.
         """
         self._client = grpcclient.InferenceServerClient(url)
-        self._category, self._url = category, url
+        self._category, self.url = category, url
         try:
             if not self._client.is_model_ready(category, client_timeout=TIMEOUT_S):
                 raise ExportError(
@@ -65,6 +65,8 @@ class LiveJudge:
                 f"{url} serves release {found or 'unknown'} of {category!r}; expected {release_id}; publish the build "
                 "that is to be verified."
             )
+        # Repositories of before this parameter have none.
+        self.student_sha256: str = config.parameters["student_sha256"].string_value
         self.precision: str = config.parameters["precision"].string_value or "fp32"
         self.name = f"live {self.precision}"
         self.encoded_name = f"{self.name}, encoded"
@@ -107,7 +109,7 @@ class LiveJudge:
                 try:
                     answer = self._client.infer(model, [tensor], client_timeout=TIMEOUT_S)
                 except InferenceServerException as error:
-                    raise ExportError(f"The server at {self._url} answered: {error.message()}.") from None
+                    raise ExportError(f"The server at {self.url} answered: {error.message()}.") from None
                 maps.append(answer.as_numpy("anomaly_map")[0])
                 labels.append(bool(answer.as_numpy("pred_label")[0, 0]))
                 bar.advance()

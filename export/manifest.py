@@ -174,6 +174,16 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def graph_hashes(manifest: Manifest) -> dict[str, str]:
+    """SHA-256 of teacher.onnx and student.onnx by name."""
+    return {name: manifest.files[name].sha256 for name in ("teacher.onnx", "student.onnx")}
+
+
+def engine_hashes(manifest: Manifest) -> dict[str, str]:
+    """SHA-256 of teacher.plan and student.plan by name; empty without engines."""
+    return {f"{name}.plan": record.file.sha256 for name, record in manifest.engines.items()}
+
+
 def require_engines(folder: Path, manifest: Manifest) -> Mapping[str, EngineRecord]:
     """The engines of a build, of teacher and student.
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from google.protobuf import text_format
@@ -23,16 +23,6 @@ ENGINE_CACHE = (
 VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
 DISTANCES = ("distance_1", "distance_2", "distance_3")
 TEACHER_FEATURES = ("teacher_1", "teacher_2", "teacher_3")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A model in an ensemble, its version pinned, and how its tensors are called there."""
-
-    model: str
-    version: int
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
 
 
 def to_text(config: pb.ModelConfig) -> str:
@@ -113,11 +103,13 @@ class Platform:
         name: `python` (ONNX Runtime in a Python backend), `onnxruntime` or `tensorrt`.
         provider: of the `onnxruntime` platform: `cpu`, `cuda` or `tensorrt`.
         threads: of one run on a CPU, on the `onnxruntime` platform; 0 lets ONNX Runtime take every core.
+        engine_cache: where provider `tensorrt` keeps what it built, on the server; the folder above must exist there.
     """
 
     name: str = "python"
     provider: str = "cpu"
     threads: int = 0
+    engine_cache: str = "/tmp/astmfr-engines"
 
     @property
     def file_name(self) -> str:
@@ -192,9 +184,11 @@ def _configure_onnxruntime(config: pb.ModelConfig, platform: Platform, inputs: S
         }
         accelerator = {
             "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": f"{ENGINE_CACHE}/{config.name}",
+            # One folder for all, since the provider makes no more than the last one of a path.
+            "trt_engine_cache_path": platform.engine_cache,
+            "trt_engine_cache_prefix": config.name,
             "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": ENGINE_CACHE,
+            "trt_timing_cache_path": platform.engine_cache,
             **{f"trt_profile_{bound}_shapes": shape for bound, shape in shapes.items()},
         }
     else:
@@ -226,7 +220,7 @@ def distance_fusion_config() -> pb.ModelConfig:
     """The fusion of every category and image size."""
     inputs = [*(TensorSpec(name, "FP32", (-1, -1)) for name in DISTANCES), RELEASE_ID]
     config = _step_config("distance_fusion", inputs=inputs, outputs=verdict_specs(-1), max_batch_size=128)
-    mask = _input(foreground_spec(-1))
+    mask = input_of(foreground_spec(-1))
     mask.optional = True  # an ensemble whose release keeps the background maps nothing to it
     config.input.append(mask)
     config.backend = "python"
@@ -267,82 +261,13 @@ def foreground_config(image_size: int) -> pb.ModelConfig:
     return config
 
 
-def ensemble_config(
-    name: str,
-    *,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    steps: Sequence[Step],
-    parameters: Mapping[str, str],
-    max_batch_size: int,
-) -> pb.ModelConfig:
-    """An ensemble over pinned versions; `parameters` tell what it was made from."""
-    config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=max_batch_size)
-    config.input.extend(_input(spec) for spec in inputs)
-    config.output.extend(_output(spec) for spec in outputs)
-    for step in steps:
-        config.ensemble_scheduling.step.append(
-            pb.ModelEnsembling.Step(
-                model_name=step.model,
-                model_version=step.version,
-                input_map=dict(step.inputs),
-                output_map=dict(step.outputs),
-            )
-        )
-    for key, value in sorted(parameters.items()):
-        config.parameters[key].string_value = value
-    return config
-
-
-def judging_steps(
-    *,
-    teacher: str,
-    teacher_version: int,
-    student: str,
-    student_version: int,
-    foreground: str | None = None,
-    foreground_version: int = 1,
-) -> list[Step]:
-    """image -> teacher -> student -> distance_fusion -> verdict; and image -> foreground -> distance_fusion."""
-    mask = {"foreground": "foreground"} if foreground else {}
-    masking = [Step(foreground, foreground_version, {"image": "image"}, mask)] if foreground else []
-    distances = {name: name for name in DISTANCES}
-    features = {name: name for name in TEACHER_FEATURES}
-    return [
-        *masking,
-        Step(teacher, teacher_version, {"image": "image"}, features),
-        Step(
-            student,
-            student_version,
-            {"image": "image", **features},
-            {**distances, "release_id": "student_release_id"},
-        ),
-        Step(
-            "distance_fusion",
-            1,
-            {**distances, "release_id": "student_release_id", **mask},
-            {name: name for name in VERDICT_OUTPUTS},
-        ),
-    ]
-
-
-def decoding_step(image_size: int) -> Step:
-    """encoded_image -> image, original_size."""
-    return Step(
-        decoder_name(image_size),
-        1,
-        {"encoded_image": "encoded_image"},
-        {"image": "image", "original_size": "original_size"},
-    )
-
-
 def _step_config(
     name: str, *, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch_size: int
 ) -> pb.ModelConfig:
-    """One CPU instance with a bounded queue in which waiting requests are batched."""
+    """One instance with a bounded queue in which waiting requests are batched."""
     config = pb.ModelConfig(name=name, max_batch_size=max_batch_size)
-    config.input.extend(_input(spec) for spec in inputs)
-    config.output.extend(_output(spec) for spec in outputs)
+    config.input.extend(input_of(spec) for spec in inputs)
+    config.output.extend(output_of(spec) for spec in outputs)
     config.instance_group.append(pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO))
     # The bound is a number and no time: 64 requests are done within any sensible deadline, a client that
     # gives up cancels its own, and a time makes the batcher stall more often (docs/serving.md).
@@ -359,11 +284,13 @@ def _warm_up(name: str, inputs: Sequence[TensorSpec], *, batch_size: int) -> pb.
     return warm_up
 
 
-def _input(spec: TensorSpec) -> pb.ModelInput:
+def input_of(spec: TensorSpec) -> pb.ModelInput:
+    """A tensor as a model's input."""
     return pb.ModelInput(name=spec.name, data_type=_data_type(spec), dims=spec.shape)
 
 
-def _output(spec: TensorSpec) -> pb.ModelOutput:
+def output_of(spec: TensorSpec) -> pb.ModelOutput:
+    """A tensor as a model's output."""
     return pb.ModelOutput(name=spec.name, data_type=_data_type(spec), dims=spec.shape)
 
 

@@ -95,13 +95,13 @@ class Rule:
 
 
 def broken_rules(config: pb.ModelConfig, file: ModelFile) -> list[str]:
-    """What a teacher's, student's or SAM's configuration does against the rules, a sentence each.
+    """What a teacher's, student's or SAM's configuration does against the rules, a sentence and its source each.
 
     Args:
         config: of the `onnxruntime` or `tensorrt` platform.
         file: the model that it opens.
     """
-    return [sentence for rule in RULES for sentence in rule.broken(config, file)]
+    return [f"{sentence} ({rule.source})" for rule in RULES for sentence in rule.broken(config, file)]
 
 
 def broken_pins(ensemble: pb.ModelConfig, models: Mapping[str, pb.ModelConfig]) -> list[str]:
@@ -153,12 +153,10 @@ def _batches(config: pb.ModelConfig, file: ModelFile) -> list[str]:
     ]
 
 
-def _parameters(config: pb.ModelConfig, file: ModelFile) -> list[str]:
-    known = ONNXRUNTIME_PARAMETERS if config.backend == "onnxruntime" else TENSORRT_PARAMETERS
-    told = [
-        f"parameter {key!r} is unknown to backend {config.backend}"
-        for key in sorted(set(config.parameters) - known)
-    ]
+def _onnxruntime_parameters(config: pb.ModelConfig, file: ModelFile) -> list[str]:
+    if config.backend != "onnxruntime":
+        return []
+    told = _unknown_parameters(config, ONNXRUNTIME_PARAMETERS)
     accelerators = config.optimization.execution_accelerators
     for accelerator in accelerators.gpu_execution_accelerator:
         if accelerator.name not in ACCELERATOR_PARAMETERS:
@@ -169,13 +167,23 @@ def _parameters(config: pb.ModelConfig, file: ModelFile) -> list[str]:
     return told
 
 
+def _tensorrt_parameters(config: pb.ModelConfig, file: ModelFile) -> list[str]:
+    return _unknown_parameters(config, TENSORRT_PARAMETERS) if config.backend == "tensorrt" else []
+
+
+def _unknown_parameters(config: pb.ModelConfig, known: set[str]) -> list[str]:
+    unknown = sorted(set(config.parameters) - known)
+    return [f"parameter {key!r} is unknown to backend {config.backend}" for key in unknown]
+
+
 def _threads(config: pb.ModelConfig, file: ModelFile) -> list[str]:
     if config.backend != "onnxruntime" or _kind(config) != "KIND_CPU":
         return []
+    set_to = {key: value.string_value for key, value in config.parameters.items()}
     told = []
-    if not config.parameters["intra_op_thread_count"].string_value.isdecimal():
+    if not set_to.get("intra_op_thread_count", "").isdecimal():
         told.append("the threads of an operator are not set (intra_op_thread_count)")
-    if config.parameters["execution_mode"].string_value != "0":
+    if set_to.get("execution_mode") != "0":
         told.append("operators are not told to run one after the other (execution_mode 0)")
     return told
 
@@ -231,7 +239,8 @@ RULES: Sequence[Rule] = (
         SERVER_DOCS + "model_configuration.md",
         _batches,
     ),
-    Rule("Parameters are ones that the backend reads.", ONNXRUNTIME_DOCS, _parameters),
+    Rule("Parameters are ones that ONNX Runtime's backend reads.", ONNXRUNTIME_DOCS, _onnxruntime_parameters),
+    Rule("Parameters are ones that TensorRT's backend reads.", TENSORRT_DOCS, _tensorrt_parameters),
     Rule("ONNX Runtime on a CPU is told its threads.", ONNXRUNTIME_DOCS, _threads),
     Rule("What needs a GPU has its instances there.", SERVER_DOCS + "model_configuration.md", _devices),
     Rule(

@@ -5,6 +5,7 @@ Judges give anomaly maps; PyTorch's is the reference. The test set is compared o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -139,8 +140,12 @@ class JudgedTestSet:
         limits: Limits,
         *,
         labels: NDArray[np.bool_] | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> Agreement:
-        """Measure another judge's maps [N, S, S], and labels [N] where it gives its own, beside PyTorch's."""
+        """Measure another judge's maps [N, S, S], and labels [N] where it gives its own, beside PyTorch's.
+
+        `files` are what it judged with, see `Agreement`.
+        """
         ours, theirs = self.verdict(maps, labels), self.verdict(self.maps)
         measures, expected = self.measures(ours), self.expected
         map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
@@ -174,6 +179,7 @@ class JudgedTestSet:
             false_reject_rate=measures["false_reject_rate"],
             false_reject_change=changes["false_reject_rate"],
             beyond_limits=beyond(reached, limits),
+            files=dict(files or {}),
         )
 
     def write_flipped(

@@ -15,7 +15,7 @@ import torch
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.build import BuildResult, build_category, product_images
-from export.engine import tensorrt_verdict
+from export.engine_check import tensorrt_verdict
 from export.errors import ExportError, VerificationError
 from export.graphs import TEACHER_OUTPUTS
 from export.half import to_half
@@ -180,7 +180,8 @@ def hold_to_gate(
     judged = JudgedTestSet.of(checkpoint, data, foreground=finder, device=torch.device("cpu"))
     judge = OnnxJudge(f"ONNX {precision}", precision, files, checkpoint.calibration)
     maps = judge.maps(judged.images)
-    agreement = judged.compare(judge.name, precision, maps, limits)
+    hashes = {path.name: sha256_of(path) for path in (files.teacher, files.student)}
+    agreement = judged.compare(judge.name, precision, maps, limits, files=hashes)
     shutil.rmtree(rejected_dir, ignore_errors=True)  # of a try before
     if not agreement.accepted:
         written = judged.write_flipped(maps, rejected_dir)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export import model_configs as configs
-from export.manifest import Manifest
+from export.errors import PublishError
+from export.manifest import EngineRecord, Manifest, engine_path
 from train.files import write_text
 
 
@@ -33,10 +35,13 @@ class Repository:
     def find_version(self, model: str, matches: Callable[[Manifest], bool]) -> int | None:
         """The newest version of a model whose manifest `matches` accepts."""
         for version in reversed(self.versions(model)):
-            path = self.root / model / str(version) / "manifest.json"
-            if path.is_file() and matches(Manifest.model_validate_json(path.read_text())):
+            if self.has_file(model, version, "manifest.json") and matches(self.read_manifest(model, version)):
                 return version
         return None
+
+    def read_manifest(self, model: str, version: int) -> Manifest:
+        """The manifest of the build that a version came from."""
+        return Manifest.model_validate_json((self.root / model / str(version) / "manifest.json").read_text())
 
     def has_file(self, model: str, version: int, name: str) -> bool:
         """Whether a version holds this file."""
@@ -75,6 +80,70 @@ class Repository:
             folder.rename(target)
         finally:
             shutil.rmtree(staging)
+
+    def add_version(
+        self,
+        model: str,
+        graph: str,
+        build: Path,
+        manifest: Manifest,
+        *,
+        with_engine: bool,
+        same: Callable[[Manifest], bool],
+    ) -> int:
+        """The version that holds a graph, today's backend and, where asked for, its engine; added where there is none.
+
+        Args:
+            model: the folder.
+            graph: `teacher`, `student` or `foreground`.
+            build: where its files lie.
+            manifest: of the build.
+            with_engine: whether the version needs model.plan.
+            same: whether the build of a version is the same model.
+        """
+        backend = resources.files("export.backends").joinpath("onnxruntime_model.py").read_text()
+        found = self.find_version(model, same)
+        if (
+            found is not None
+            and (self.root / model / str(found) / "model.py").read_text() == backend
+            and (not with_engine or self.has_file(model, found, "model.plan"))
+        ):
+            return found
+        version = max(self.versions(model), default=0) + 1
+        with self.staged(self.root / model / str(version)) as folder:
+            shutil.copyfile(build / f"{graph}.onnx", folder / "model.onnx")
+            (folder / "model.py").write_text(backend)
+            if with_engine:
+                shutil.copyfile(engine_path(build, graph), folder / "model.plan")
+            (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+        return version
+
+    def publish_sibling(self, committed: str, config: pb.ModelConfig, parts: Sequence[str]) -> None:
+        """Give an image size of its own a committed backend under another name.
+
+        Raises:
+            PublishError: the committed one is not there.
+        """
+        source, folder = self.root / committed, self.root / config.name
+        if not source.is_dir():
+            raise PublishError(
+                f"{self.root} holds no {committed} backend; expected the project's model_repository/."
+            )
+        if source == folder:
+            return
+        for part in parts:
+            if not (folder / part).is_file() or (folder / part).read_bytes() != (source / part).read_bytes():
+                (folder / part).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / part, folder / part)
+        self.write_config(config)
+
+
+def same_engine(first: EngineRecord | None, second: EngineRecord | None) -> bool:
+    """Whether two builds made the same engine; their bytes differ, since TensorRT times its choices anew."""
+    if first is None or second is None:
+        return False
+    apart = {"file", "seconds"}
+    return first.model_dump(exclude=apart) == second.model_dump(exclude=apart)
 
 
 def pinned_versions(ensemble: pb.ModelConfig, model: str) -> list[int]:

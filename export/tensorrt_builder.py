@@ -24,6 +24,7 @@ from export.tensors import TensorSpec
 # The bindings alone, of the second name, go with libraries that are installed without pip, as in NVIDIA's container.
 PACKAGES = ("tensorrt", "tensorrt_bindings")
 RTX_PACKAGE = "tensorrt_rtx"
+OLDEST_MAJOR = 10
 TRITON_TYPES = {
     "FLOAT": "FP32",
     "HALF": "FP16",
@@ -90,9 +91,18 @@ def load_tensorrt() -> ModuleType:
     """
     for name in PACKAGES:
         try:
-            return importlib.import_module(name)
-        except ImportError:
+            trt = importlib.import_module(name)
+        except ModuleNotFoundError:
             continue
+        except ImportError as error:
+            raise ExportError(
+                f"TensorRT is installed and cannot be loaded ({error}); install it again."
+            ) from None
+        if int(trt.__version__.split(".")[0]) < OLDEST_MAJOR:
+            raise ExportError(
+                f"TensorRT {trt.__version__} knows no strongly typed networks; install version {OLDEST_MAJOR} or later."
+            )
+        return trt
     raise ExportError(
         "TensorRT, which builds engines for Triton, is not installed; `pip install 'astmfr[gpu]'` on a machine with an "
         "NVIDIA GPU or give --in-container; without it `export engine --check` and the platforms onnxruntime and "
@@ -143,11 +153,13 @@ def build_engine(
     started = time.perf_counter()
     errors: list[str] = []
     logger = _error_logger(trt, errors)
-    builder = trt.Builder(logger)
+    builder = start(trt, trt.Builder, logger)
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(path.read_bytes(), str(path)):
         raise VerificationError(f"TensorRT refuses {name}: {_first_error(parser)}.")
+    if network.num_outputs == 0:
+        raise VerificationError(f"TensorRT finds no graph in {path}; export again.")
     config = builder.create_builder_config()
     _configure(trt, config, options)
     if compute_capability is not None:
@@ -157,6 +169,7 @@ def build_engine(
     _set_timing_cache(config, timing_cache)
     if on_progress is not None:
         config.progress_monitor = _progress_monitor(trt, on_progress)
+    errors.clear()  # a timing cache of another GPU is none
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise VerificationError(
@@ -171,6 +184,21 @@ def build_engine(
         data=bytes(engine),
         timing_cache=_timing_cache(config),
     )
+
+
+def start(trt: ModuleType, kind: Callable[[Any], Any], logger: Any) -> Any:
+    """TensorRT's builder or runtime.
+
+    Raises:
+        ExportError: it cannot start; the driver is too old for it, most often.
+    """
+    try:
+        return kind(logger)
+    except TypeError as error:  # what the bindings raise when the library gives nothing
+        raise ExportError(
+            f"TensorRT {trt.__version__} does not start here ({error}); it needs a GPU and a driver that is new enough "
+            "for it (nvidia-smi shows both)."
+        ) from None
 
 
 def _strongly_typed(trt: ModuleType) -> int:
@@ -261,7 +289,8 @@ def _error_logger(trt: ModuleType, errors: list[str]) -> Any:
 
 def _first_error(parser: Any) -> str:
     error = parser.get_error(0)
-    return f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}".rstrip(". ")
+    where = f"node {error.node_name()!r} ({error.node_operator()}): " if error.node_operator() else ""
+    return f"{where}{error.desc()}".rstrip(". ")
 
 
 def _spec(tensor: Any) -> TensorSpec:

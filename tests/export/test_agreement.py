@@ -30,9 +30,12 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("[int4]\nflips = 0.1\n", r"has a table 'int4'; expected those of fp32, fp16, int8"),
-        ("[int8]\nflops = 0.1\n", r"sets a limit of int8 wrongly \(flops: .*\); expected map_difference"),
-        ("[int8]\nflips = 2\n", r"sets a limit of int8 wrongly \(flips: .*less than or equal to 1"),
-        ("int8 = 3\n", r"sets a limit of int8 wrongly \(no table\)"),
+        ("[int8]\nflops = 0.1\n", r"sets limits wrongly \(int8.flops: .*\); expected map_difference"),
+        (
+            "[int8]\nflips = 2\npro_loss = 'x'\n",
+            r"\(int8.pro_loss: .* number.*; int8.flips: .*equal to 1\)",
+        ),
+        ("int8 = 3\n", r"sets limits wrongly \(int8 is no table\)"),
         ("[int8\n", "cannot be read as TOML"),
     ],
 )

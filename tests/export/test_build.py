@@ -24,12 +24,6 @@ from train.files import sha256_of
 FILES = ["calibration.json", "manifest.json", "student.onnx", "teacher.onnx"]
 
 
-@pytest.fixture
-def build_dir(tiny_build: Path, tmp_path: Path) -> Path:
-    """A copy of the build to spoil."""
-    return Path(shutil.copytree(tiny_build, tmp_path / "build"))
-
-
 def run(
     runs_dir: Path,
     build_dir: Path,

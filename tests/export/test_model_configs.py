@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export import model_configs as configs
+from export.ensembles import decoding_step, ensemble_config, judging_steps
 from export.tensors import TensorSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
@@ -115,7 +116,7 @@ def test_models_of_another_image_size_carry_it_in_their_name() -> None:
 
 @pytest.mark.parametrize("foreground", [None, "foreground_sam"])
 def test_ensemble_pins_its_steps_and_every_tensor_has_a_source(foreground: str | None) -> None:
-    judging = configs.judging_steps(
+    judging = judging_steps(
         teacher="teacher_x",
         teacher_version=2,
         student="pill_student",
@@ -123,11 +124,11 @@ def test_ensemble_pins_its_steps_and_every_tensor_has_a_source(foreground: str |
         foreground=foreground,
         foreground_version=3,
     )
-    ensemble = configs.ensemble_config(
+    ensemble = ensemble_config(
         "pill_encoded",
         inputs=[configs.ENCODED_IMAGE],
         outputs=[*configs.verdict_specs(256), configs.ORIGINAL_SIZE],
-        steps=[configs.decoding_step(256), *judging],
+        steps=[decoding_step(256), *judging],
         parameters={"synthetic": "true"},
         max_batch_size=8,
     )

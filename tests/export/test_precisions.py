@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -18,12 +19,12 @@ from PIL import Image
 
 from export import precisions
 from export.agreement import LIMITS, Agreement, Limits, beyond
-from export.engine import check_engines, check_table, keep_engine
+from export.engine_check import check_engines, check_table, keep_engine
 from export.errors import ExportError, PublishError, VerificationError
-from export.gate import verify_category
+from export.gate import served_files, verify_category
 from export.graphs import TEACHER_OUTPUTS
 from export.half import FLOAT_CONVOLUTIONS, half_nodes, to_half
-from export.manifest import GraphFiles, read_manifest
+from export.manifest import GraphFiles, graph_hashes, read_manifest
 from export.model_configs import Platform
 from export.parity import JudgedTestSet, OnnxJudge
 from export.precisions import build_precision
@@ -350,3 +351,20 @@ def test_agreement_is_accepted_when_nothing_is_beyond() -> None:
         judge="x", precision="fp32", n_images=1, flips=0, beyond_limits=[], **fields, **nothing
     )
     assert agreement.accepted
+
+
+def test_a_server_with_another_file_of_the_release_is_told(built: Path) -> None:
+    folders = {"fp32": built, "fp16": built / "fp16"}
+
+    def serves(precision: str, sha256: str) -> dict[str, str]:
+        server = SimpleNamespace(url="localhost:8001", precision=precision, student_sha256=sha256)
+        return served_files(server, folders)  # type: ignore[arg-type]
+
+    half = read_manifest(built / "fp16")
+    assert serves("fp16", half.files["student.onnx"].sha256) == graph_hashes(half)
+    with pytest.raises(
+        ExportError, match=r"serves another student than the build in .*fp16, of the same release"
+    ):
+        serves("fp16", read_manifest(built).files["student.onnx"].sha256)
+    with pytest.raises(ExportError, match="serves int8, and there is no such build here"):
+        serves("int8", "")

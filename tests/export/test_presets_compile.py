@@ -10,7 +10,7 @@ import pytest
 
 from export import precisions, quantization
 from export.agreement import LIMITS, Limits
-from export.engine import check_engines
+from export.engine_check import check_engines
 from export.manifest import build_folder, read_manifest
 from export.precisions import build_precision
 from tests.conftest import FitTiny

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -19,6 +20,7 @@ from export.repository import Repository
 from tests.conftest import CATEGORY, FitTiny
 from tests.products import ROOT
 from train.data import CategoryData
+from train.files import sha256_of
 
 TEACHER = "teacher_test_resnet_64"
 STUDENT = f"{CATEGORY}_student"
@@ -116,6 +118,7 @@ def test_ensembles_pin_their_steps_and_tell_where_they_come_from(tiny_build: Pat
         }
         assert parameters == {
             "checkpoint_sha256": manifest.checkpoint_sha256,
+            "student_sha256": manifest.files["student.onnx"].sha256,
             "data_fingerprint": manifest.provenance.data_fingerprint,
             "dataset": "synthetic",
             "precision": "fp32",
@@ -219,3 +222,20 @@ def test_batches_of_a_shared_teacher_do_not_shrink_under_others(tiny_build: Path
     ):
         publish_category(tiny_build / CATEGORY, repository=repository, platform=Platform(), max_batch_size=2)
     assert snapshot(repository) == before
+
+
+def test_another_graph_of_a_release_is_another_version(
+    tiny_build: Path, repository: Path, tmp_path: Path
+) -> None:
+    """int8 calibrated anew, say: what the gate judged is what is served."""
+    publish(tiny_build / CATEGORY, repository)
+    build = Path(shutil.copytree(tiny_build / CATEGORY, tmp_path / "again"))
+    model = onnx.load(build / "student.onnx")
+    model.doc_string = "written again"
+    onnx.save(model, build / "student.onnx")
+    manifest = json.loads((build / "manifest.json").read_text())
+    path = build / "student.onnx"
+    manifest["files"][path.name] = {"sha256": sha256_of(path), "n_bytes": path.stat().st_size}
+    (build / "manifest.json").write_text(json.dumps(manifest))
+    assert f"{STUDENT} 2" in publish(build, repository)
+    assert (repository / STUDENT / "2/model.onnx").read_bytes() == path.read_bytes()
