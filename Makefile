@@ -125,8 +125,10 @@ report: $(VENV)/.installed ## The page and table about what the server said
 	    $(if $(wildcard $(RUN)/metrics.json),--metrics $(RUN)/metrics.json) \
 	    $(if $(wildcard $(RUN)/bench.json),--bench $(RUN)/bench.json)
 
+# Two processes, a module in one of them; each with a server of its own, and with one thread so as not to get in the
+# other's way.
 test: setup ## All tests, those against the real server included
-	@$(PY) -m pytest
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed ## ruff, mypy --strict, import contracts, hadolint
 	@$(VENV)/bin/ruff check .
