@@ -150,10 +150,7 @@ def _build(
         opset=OPSET,
         teacher_channels=(first, second, third),
         checkpoint_sha256=sha256_of(checkpoint_path),
-        files={
-            path.name: FileRecord(sha256=sha256_of(path), n_bytes=path.stat().st_size)
-            for path in (*written, calibration_path)
-        },
+        files={path.name: FileRecord.of(path) for path in (*written, calibration_path)},
         parity=parity,
         parity_images=images_from,
         foreground_id=foreground.id,

@@ -26,7 +26,7 @@ from export.manifest import (
     require_engines,
 )
 from export.tensorrt_builder import BuiltEngine, EngineOptions, build_engine, load_tensorrt
-from train.files import replacing, sha256_of, write_text
+from train.files import replacing, write_text
 from train.progress import progress_bar
 
 IMAGE_VARIABLE = "ASTMFR_ENGINE_IMAGE"  # set by export.container: the image that this runs in
@@ -106,7 +106,7 @@ def _build(
             stack.enter_context(replacing(engine_path(folder, name))).write_bytes(engine.data)
     records = {
         name: EngineRecord(
-            file=_record_of(engine_path(folder, name)),
+            file=FileRecord.of(engine_path(folder, name)),
             onnx_sha256=manifest.files[f"{name}.onnx"].sha256,
             tensorrt=engine.tensorrt,
             gpu=gpu.name,
@@ -122,10 +122,6 @@ def _build(
     changed = manifest.model_copy(update={"engines": records})
     write_text(folder / "manifest.json", changed.model_dump_json(indent=2) + "\n")
     return records
-
-
-def _record_of(path: Path) -> FileRecord:
-    return FileRecord(sha256=sha256_of(path), n_bytes=path.stat().st_size)
 
 
 def _up_to_date(folder: Path, manifest: Manifest, options: EngineOptions, trt: ModuleType, gpu: Gpu) -> bool:

@@ -19,6 +19,7 @@ from export.errors import ExportError
 from export.live import LiveJudge
 from export.manifest import (
     GraphFiles,
+    Manifest,
     engine_hashes,
     existing_builds,
     graph_hashes,
@@ -83,8 +84,9 @@ def verify_category(
     """
     checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
     folders = existing_builds(build_dir, category)
-    for folder in folders.values():
-        require_release(folder, checkpoint.release_id)
+    manifests = {
+        precision: require_release(folder, checkpoint.release_id) for precision, folder in folders.items()
+    }
     finder = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
     judged = JudgedTestSet.of(
         checkpoint, product_images(checkpoint, images_dir), foreground=finder, device=torch.device("cpu")
@@ -116,7 +118,7 @@ def verify_category(
             ):
                 live.append(compare(name, server.precision, answers.maps, files, answers.labels))
     for precision, folder in folders.items():
-        graphs, manifest = GraphFiles.in_folder(folder), read_manifest(folder)
+        graphs, manifest = GraphFiles.in_folder(folder), manifests[precision]
         verify_structure(checkpoint, graphs)
         onnx_judge = OnnxJudge(f"ONNX {precision}", precision, graphs, checkpoint.calibration)
         found = [compare(onnx_judge.name, precision, onnx_judge.maps(judged.images), graph_hashes(manifest))]
@@ -160,17 +162,19 @@ def served_files(server: LiveJudge, folders: Mapping[str, Path]) -> dict[str, st
     )
 
 
-def require_release(folder: Path, release_id: int) -> None:
-    """A build is of this release, and its files are those that were exported.
+def require_release(folder: Path, release_id: int) -> Manifest:
+    """The manifest of a build of this release, whose files are those that were exported.
 
     Raises:
         ExportError: of another, or a file was changed after export.
     """
-    release = read_manifest(folder).release_id
-    if release != release_id:
+    manifest = read_manifest(folder)
+    if manifest.release_id != release_id:
         raise ExportError(
-            f"{folder} is a build of release {release}; expected the checkpoint's {release_id}; export again."
+            f"{folder} is a build of release {manifest.release_id}; expected the checkpoint's {release_id}; export "
+            "again."
         )
+    return manifest
 
 
 def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -> None:

@@ -10,17 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from rich.table import Table
 
 from export.build import product_images
 from export.gate import require_release
-from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 from export.manifest import GraphFiles
-from export.verification import open_session
+from export.onnx_chain import OnnxChain
 from train.checkpoint import load_checkpoint
 from train.data import load_images
 from train.files import write_text
@@ -92,7 +89,10 @@ def measure_builds(
     images = load_images(
         paths[:N_IMAGES], image_size=checkpoint.config.image_size, strict=False, what="images"
     ).pixels
-    chains = {precision: _Chain.open(folder, threads) for precision, folder in folders.items()}
+    chains = {
+        precision: OnnxChain.open(GraphFiles.in_folder(folder), threads=threads)
+        for precision, folder in folders.items()
+    }
     seconds: dict[str, list[float]] = {precision: [] for precision in folders}
     with progress_bar("Timing in turns", rounds) as bar:
         for chain in chains.values():
@@ -142,24 +142,6 @@ def write_latencies(measured: Latencies, path: Path) -> Path:
     """Write them as JSON."""
     write_text(path, json.dumps(asdict(measured), indent=2) + "\n")
     return path
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """Teacher, then student."""
-
-    teacher: ort.InferenceSession
-    student: ort.InferenceSession
-
-    @classmethod
-    def open(cls, folder: Path, threads: int) -> _Chain:
-        files = GraphFiles.in_folder(folder)
-        return cls(open_session(files.teacher, threads=threads), open_session(files.student, threads=threads))
-
-    def run(self, image: NDArray[np.uint8]) -> None:
-        names = list(TEACHER_OUTPUTS)
-        features = dict(zip(names, self.teacher.run(names, {"image": image}), strict=True))
-        self.student.run(list(STUDENT_OUTPUTS), {"image": image, **features})
 
 
 def _latency(precision: str, folder: Path, seconds: Mapping[str, list[float]]) -> BuildLatency:

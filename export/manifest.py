@@ -27,6 +27,11 @@ class FileRecord(BaseModel):
     sha256: str
     n_bytes: int
 
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """What a file is now."""
+        return cls(sha256=sha256_of(path), n_bytes=path.stat().st_size)
+
 
 class Parity(BaseModel):
     """How far the graphs' distance maps are from the checkpoint's.

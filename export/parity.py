@@ -19,9 +19,8 @@ from rich.table import Table
 
 from export.agreement import Agreement, Limits, beyond
 from export.errors import ExportError
-from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 from export.manifest import GraphFiles
-from export.verification import open_session
+from export.onnx_chain import OnnxChain
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -54,20 +53,19 @@ class OnnxJudge:
 
     def maps(self, images: Images) -> Maps:
         """[N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed."""
-        teacher, student = (open_session(path) for path in (self.files.teacher, self.files.student))
+        chain = OnnxChain.open(self.files)
         parts = []
         with progress_bar(self.name, len(images)) as bar:
             for start in range(0, len(images), BATCH_SIZE):
-                feed = {"image": images[start : start + BATCH_SIZE]}
-                features = dict(zip(TEACHER_OUTPUTS, teacher.run(list(TEACHER_OUTPUTS), feed), strict=True))
-                *distances, release = student.run(list(STUDENT_OUTPUTS), feed | features)
+                batch = images[start : start + BATCH_SIZE]
+                distances, release = chain.run(batch)
                 if (release != self.calibration.release_id).any():
                     raise ExportError(
                         f"{self.files.student} answers for release {int(release[0, 0])}; expected "
                         f"{self.calibration.release_id}; export again."
                     )
                 parts.append(fuse_distances(distances, self.calibration))
-                bar.advance(len(feed["image"]))
+                bar.advance(len(batch))
         return np.concatenate(parts)
 
 

@@ -204,10 +204,7 @@ def write_manifest(
     tensorrt_verdict: str | None,
 ) -> Manifest:
     """The float32 manifest with what is this precision's own."""
-    records = {
-        name: FileRecord(sha256=sha256_of(folder / name), n_bytes=(folder / name).stat().st_size)
-        for name in whole.files
-    }
+    records = {name: FileRecord.of(folder / name) for name in whole.files}
     manifest = whole.model_copy(
         update={
             "precision": precision,

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
 
 from export.errors import ExportError
-from export.graphs import DISTANCES, TEACHER_OUTPUTS
+from export.graphs import DISTANCES
 from export.manifest import GraphFiles
+from export.onnx_chain import Feed, Images, teacher_features
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
 from train.progress import progress_bar
 
@@ -36,8 +37,6 @@ SENSITIVITY_IMAGES = 16
 MAX_CHANGE = 0.25
 SHARE_GIVEN_UP = 0.1  # of the quantised convolutions, at a time, until the change is small enough
 
-Images = NDArray[np.uint8]
-Feed = dict[str, NDArray[Any]]
 Ranges = Any  # onnxruntime.quantization.TensorsData
 
 
@@ -123,7 +122,7 @@ class _Pair:
 
         def student_feeds() -> Iterator[Feed]:
             for feed in image_feeds:
-                yield feed | features_of(teacher, feed["image"])
+                yield feed | teacher_features(teacher, feed["image"])
 
         return cls(
             models=models,
@@ -179,14 +178,8 @@ class _Judge:
 
     def _maps(self, teacher: ort.InferenceSession, student: ort.InferenceSession) -> NDArray[np.float32]:
         feed = {"image": self._images}
-        distances = student.run(list(DISTANCES), feed | features_of(teacher, self._images))
+        distances = student.run(list(DISTANCES), feed | teacher_features(teacher, self._images))
         return fuse_distances(distances, self._calibration)
-
-
-def features_of(teacher: ort.InferenceSession, images: Images) -> Feed:
-    """The teacher's features by name."""
-    names = list(TEACHER_OUTPUTS)
-    return dict(zip(names, teacher.run(names, {"image": images}), strict=True))
 
 
 def _sensitivities(pair: _Pair, judge: _Judge) -> list[Sensitivity]:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.errors import VerificationError
-from export.graphs import OPSET, STUDENT_OUTPUTS, TEACHER_OUTPUTS
+from export.graphs import OPSET
 from export.manifest import GraphFiles, Parity
+from export.onnx_chain import OnnxChain, open_session
 from train.checkpoint import Checkpoint
 from train.model import GenerationBlock
 from train.sam import SamForeground
@@ -250,14 +250,12 @@ def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.u
     Raises:
         VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, or another release id.
     """
-    teacher, student = (open_session(path) for path in (files.teacher, files.student))
+    chain = OnnxChain.open(files)
     results = []
     for batch in PARITY_BATCHES:
         image = images[:batch]
         expected = reference_distances(checkpoint, image)
-        features = teacher.run(TEACHER_OUTPUTS, {"image": image})
-        inputs = {"image": image, **dict(zip(TEACHER_OUTPUTS, features, strict=True))}
-        *distances, release = student.run(STUDENT_OUTPUTS, inputs)
+        distances, release = chain.run(image)
         if release.shape != (batch, 1) or (release != checkpoint.release_id).any():
             raise VerificationError(
                 f"student.onnx gives release {release.ravel()[:1]}; expected {checkpoint.release_id}."
@@ -274,13 +272,6 @@ def reference_distances(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> li
             image, checkpoint.teacher(image), scale=checkpoint.config.distance_scale
         )
     return [distance.numpy() for distance in distances]
-
-
-def open_session(path: Path, *, threads: int = 0) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU; `threads` 0 lets ONNX Runtime choose."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _compare(

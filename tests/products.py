@@ -27,7 +27,6 @@ from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData, load_images, read_category
 from train.datasets.synthetic import lay_out
 from train.evaluate import compute_distances
-from train.files import sha256_of
 from train.fit import fit_category
 from train.foreground import find_foreground, load_foreground
 from train.report import evaluate_category
@@ -151,7 +150,7 @@ def publish_uncalibrated(product: Product) -> None:
     graph = build / "student.onnx"
     change_release(graph, product.checkpoint.release_id, UNCALIBRATED_RELEASE)
     manifest = read_manifest(product.build)
-    record = FileRecord(sha256=sha256_of(graph), n_bytes=graph.stat().st_size)
+    record = FileRecord.of(graph)
     changed: Manifest = manifest.model_copy(
         update={
             "category": UNCALIBRATED,

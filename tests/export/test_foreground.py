@@ -15,9 +15,10 @@ from export.build import build_category
 from export.errors import PublishError, VerificationError
 from export.manifest import read_manifest
 from export.model_configs import Platform
+from export.onnx_chain import open_session
 from export.publish import publish_category
 from export.repository import Repository
-from export.verification import open_session, verify_foreground
+from export.verification import verify_foreground
 from tests.conftest import CATEGORY, TINY_OPTIONS
 from tests.products import ROOT
 from tests.tiny_sam import save_tiny_sam

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.verification import open_session
+from export.onnx_chain import open_session
 from tests.conftest import CATEGORY
 from train.checkpoint import Checkpoint, load_checkpoint
 
