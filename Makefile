@@ -24,7 +24,7 @@ FIT_OPTIONS  := $(if $(PRESET),--preset $(PRESET)) $(if $(STEPS),--steps $(STEPS
 # In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
 FIND_IMAGES   = images="$(IMAGES)"; \
     [ -n "$$images" ] || images=$$($(PY) -m train data $(DATA_OPTIONS) --print-test-dir) || exit 1
-BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --json $(RUN)/bench.json
+BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --output $(RUN)/bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data train evaluate export verify engine engine-check bench-export serve predict bench bench-train bench-metrics demo report test lint clean
@@ -118,12 +118,12 @@ demo: setup ## All of it on real images: train, evaluate, export, serve, ask, be
 ask-and-measure: # inside `deploy run`, which gives the server's address
 	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) --skip-broken \
 	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
-	@$(FIND_IMAGES); $(PY) $(BENCH)
+	@$(FIND_IMAGES); $(PY) $(BENCH) --sweep-requests 0
 
 report: $(VENV)/.installed ## The page and table about what the server said
 	@$(PY) -m client report --predictions $(RUN)/predictions.jsonl --output $(RUN)/served.html \
 	    $(if $(wildcard $(RUN)/metrics.json),--metrics $(RUN)/metrics.json) \
-	    $(if $(wildcard $(RUN)/bench.json),--bench $(RUN)/bench.json)
+	    $(if $(wildcard $(RUN)/bench/bench.json),--bench $(RUN)/bench/bench.json)
 
 # Two processes, a module in one of them; each with a server of its own, and with one thread so as not to get in the
 # other's way.

@@ -9,6 +9,7 @@ with JudgeClient("localhost:8001", category="pill", timeout_s=5) as judge:
 
 from client.errors import ClientError
 from client.images import load_image
-from client.inference import JudgeClient, Verdict
+from client.inference import JudgeClient
+from client.verdicts import Score, Verdict
 
-__all__ = ["ClientError", "JudgeClient", "Verdict", "load_image"]
+__all__ = ["ClientError", "JudgeClient", "Score", "Verdict", "load_image"]

@@ -32,6 +32,16 @@ def main() -> None:
 @_url
 @_timeout
 @click.option("--encoded", is_flag=True, help="Send the files as they are and let the server decode them.")
+@click.option("--score-only", is_flag=True, help="Ask for scores alone; no map leaves the server.")
+@click.option(
+    "--in-flight", default=4, type=click.IntRange(1), help="Requests that may be on their way at a time."
+)
+@click.option("--batch", default=1, type=click.IntRange(1), help="Images a request.")
+@click.option(
+    "--shared-memory",
+    is_flag=True,
+    help="Hand images and maps over through system shared memory; the server must be on this host.",
+)
 @click.option("--threshold", type=float, help="Image threshold in place of the release's own.")
 @click.option("--jsonl", type=PATH, help="Write every answer there, one JSON object a line.")
 @click.option("--overlays", type=PATH, help="Write a picture of every answer into this folder.")
@@ -42,6 +52,10 @@ def predict(
     url: str,
     timeout_s: float,
     encoded: bool,
+    score_only: bool,
+    in_flight: int,
+    batch: int,
+    shared_memory: bool,
     threshold: float | None,
     jsonl: Path | None,
     overlays: Path | None,
@@ -53,10 +67,21 @@ def predict(
     from client.inference import JudgeClient
     from client.predictions import predict_images, predictions_table, write_jsonl
 
+    if score_only and overlays:
+        raise click.UsageError(
+            "--overlays draws the maps that --score-only does not ask for; leave one of them out."
+        )
     images = find_images(paths)
-    with JudgeClient(url, category=category, timeout_s=timeout_s) as judge:
+    with JudgeClient(url, category=category, timeout_s=timeout_s, shared_memory=shared_memory) as judge:
         predictions, broken = predict_images(
-            judge, images, encoded=encoded, threshold=threshold, overlays_dir=overlays
+            judge,
+            images,
+            encoded=encoded,
+            threshold=threshold,
+            overlays_dir=overlays,
+            score_only=score_only,
+            in_flight=in_flight,
+            batch=batch,
         )
     if predictions:
         output.print(predictions_table(predictions))
@@ -75,50 +100,98 @@ def predict(
 
 
 @main.command()
-@_category
+@click.option("--category", help="Published product, e.g. pill, mono.")
 @_url
 @_timeout
-@click.option("--images", required=True, type=PATH, help="Folder of real images to send.")
+@click.option("--images", type=PATH, help="Folder of real images to send.")
 @click.option(
-    "--build-dir", default="build", type=PATH, help="Holds <category>/teacher.onnx and student.onnx."
+    "--build-dir",
+    default="build",
+    type=PATH,
+    help="Holds <category>/teacher.onnx and student.onnx for the bare chain; without them there is none.",
 )
-@click.option("--requests", default=300, type=click.IntRange(1), help="Requests of each measurement.")
-@click.option("--concurrency", default=4, type=click.IntRange(1), help="Requests in flight under load.")
 @click.option(
-    "--threads", default=0, help="Of the bare chain's sessions; 0 is one a core, as the server has."
+    "--requests", default=500, type=click.IntRange(10), help="Requests of each measurement with a bar."
+)
+@click.option(
+    "--sweep-requests",
+    default=200,
+    type=click.IntRange(0),
+    help="Requests of each point of a sweep; 0 leaves out the sweeps, throughput and the client's ways to ask.",
+)
+@click.option(
+    "--concurrency",
+    "concurrencies",
+    multiple=True,
+    default=(1, 2, 4, 8, 16),
+    type=click.IntRange(1),
+    help="Requests in flight, a point of the sweep each; give it several times.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    default=(1, 2, 4, 8, 16),
+    type=click.IntRange(1),
+    help="Images a request, a point of the sweep each; what the category does not take is left out.",
 )
 @click.option("--perf-analyzer", help="The binary.  [default: that of `make setup`, else on PATH]")
-@click.option("--json", "json_path", type=PATH, help="Write the result there.")
+@click.option(
+    "--output",
+    "output_dir",
+    type=PATH,
+    help="Write bench.json, bench.csv, bench.md and the plots into this folder.",
+)
+@click.option(
+    "--compare",
+    nargs=2,
+    type=PATH,
+    metavar="A B",
+    help="Measure nothing; set two bench.json side by side.",
+)
 def bench(
-    category: str,
+    category: str | None,
     url: str,
     timeout_s: float,
-    images: Path,
+    images: Path | None,
     build_dir: Path,
     requests: int,
-    concurrency: int,
-    threads: int,
+    sweep_requests: int,
+    concurrencies: tuple[int, ...],
+    batches: tuple[int, ...],
     perf_analyzer: str | None,
-    json_path: Path | None,
+    output_dir: Path | None,
+    compare: tuple[Path, Path] | None,
 ) -> None:
     """Measure the ensemble with perf_analyzer, in turns with the bare ONNX Runtime chain."""
-    from client.bench import benchmark_category, benchmark_table, write_result
+    from client.benchmark.files import write_files
+    from client.benchmark.result import read_result
+    from client.benchmark.run import Options, benchmark_category
+    from client.benchmark.tables import comparison_table, result_tables
     from client.console import output
 
+    if compare:
+        first, second = map(read_result, compare)
+        output.print(comparison_table(first, second))
+        return
+    if category is None or images is None:
+        raise click.UsageError("A measurement needs --category and --images; --compare needs two files.")
     result = benchmark_category(
         category=category,
         url=url,
         timeout_s=timeout_s,
         images_dir=images,
         build=build_dir / category,
-        requests=requests,
-        concurrency=concurrency,
-        threads=threads,
         perf_analyzer=perf_analyzer,
+        options=Options(
+            requests=requests, sweep_requests=sweep_requests, concurrencies=concurrencies, batches=batches
+        ),
     )
-    output.print(benchmark_table(result))
-    if json_path:
-        write_result(result, json_path)
+    for table in result_tables(result):
+        output.print(table)
+    if output_dir:
+        for path in write_files(result, output_dir):
+            output.print(str(path), soft_wrap=True)
 
 
 @main.command()
@@ -126,13 +199,13 @@ def bench(
     "--predictions", "predictions_path", required=True, type=PATH, help="What `predict --jsonl` wrote."
 )
 @click.option("--metrics", "metrics_path", type=PATH, help="metrics.json, to set PyTorch's figures beside.")
-@click.option("--bench", "bench_path", type=PATH, help="What `bench --json` wrote.")
+@click.option("--bench", "bench_path", type=PATH, help="bench.json, which `bench --output` wrote.")
 @click.option("--output", "report_path", required=True, type=PATH, help="The HTML file to write.")
 def report(
     predictions_path: Path, metrics_path: Path | None, bench_path: Path | None, report_path: Path
 ) -> None:
     """Write a page about what the server said, and print the figures."""
-    from client.bench import read_result
+    from client.benchmark.result import read_result
     from client.console import output
     from client.predictions import read_jsonl
     from client.report import read_metrics, summary_table, write_report

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -14,64 +19,111 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from client.errors import ServerError
+from client.shared_memory import SharedRegion
+from client.verdicts import MAP_OUTPUTS, OUTPUTS, SCORE_OUTPUTS, Score, Verdict
 from model_repository.image_decoder.image_decoding import resize_image
 
 UNREACHABLE = ("onnect", "resolving", "resolution")  # how gRPC tells that it got no further than the address
-OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
+REFUSALS = ("maximum queue size", "timeout expired")  # how a full queue and a late request are told
+IN_FLIGHT = 4  # enough for every step of an ensemble to have work
+Picture = Image.Image | bytes  # an RGB image of any size, or an image file for the server to decode
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the server says of one image, whose side it sees as S pixels.
+class Request:
+    """A request for the verdicts of some images.
 
     Attributes:
-        score: maximum of the anomaly map.
-        threshold: an image whose score exceeds it is anomalous.
-        anomalous: the label.
-        release_id: which weights judged it.
-        anomaly_map: [S, S] float32.
-        mask: [S, S] bool; where the anomaly exceeds the pixel threshold.
-        latency_ms: from sending the request to having the answer, milliseconds.
+        model: the ensemble.
+        tensor: its one input.
+        n_images: the batch.
+        names: the outputs to ask for, `OUTPUTS` or `SCORE_OUTPUTS`.
+        threshold: image threshold in place of the release's own.
+        region: where images and maps are handed over, or None for the wire.
     """
 
-    score: float
-    threshold: float
-    anomalous: bool
-    release_id: int
-    anomaly_map: NDArray[np.float32]
-    mask: NDArray[np.bool_]
+    model: str
+    tensor: grpcclient.InferInput
+    n_images: int
+    names: Sequence[str]
+    threshold: float | None
+    region: SharedRegion | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: an array [B, ...] an output, and milliseconds from sending to having it."""
+
+    values: dict[str, NDArray[Any]]
     latency_ms: float
+
+    def scores(self) -> list[Score]:
+        """The verdict of every image without its maps."""
+        return [Score(**fields) for fields in self._fields()]
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdict of every image."""
+        maps, masks = (self.values[name] for name in MAP_OUTPUTS)
+        return [
+            Verdict(**fields, anomaly_map=anomaly_map, mask=mask)
+            for fields, anomaly_map, mask in zip(self._fields(), maps, masks, strict=True)
+        ]
+
+    def _fields(self) -> list[dict[str, Any]]:
+        columns = (self.values[name][:, 0].tolist() for name in SCORE_OUTPUTS)
+        return [
+            {
+                "score": score,
+                "anomalous": anomalous,
+                "threshold": threshold,
+                "release_id": release_id,
+                "latency_ms": self.latency_ms,
+            }
+            for score, anomalous, threshold, release_id in zip(*columns, strict=True)
+        ]
 
 
 class JudgeClient:
-    """A connection to a server for one category; use it as a context manager.
+    """A connection to a server for one category; use it as a context manager, and for as long as there are images.
 
     Attributes:
         image_size: side of the square image that the category's networks see, pixels.
+        max_batch: images that one request may hold.
         synthetic: the category was trained on rendered images; whatever is shown of it has to say so.
         precision: of the graphs that are served, `fp32`, `fp16` or `int8`.
+        preset: that the category was trained with, `edge` or `paper`.
+        release_id: which weights judge; the verdicts carry their own.
     """
 
-    def __init__(self, url: str, *, category: str, timeout_s: float) -> None:
+    def __init__(self, url: str, *, category: str, timeout_s: float, shared_memory: bool = False) -> None:
         """Connect and look the category up.
 
         Args:
             url: host:port of the server's gRPC endpoint.
             category: a published product.
             timeout_s: deadline of every call, seconds.
+            shared_memory: hand images and maps over through system shared memory; the server must be on this host.
 
         Raises:
-            ServerError: no server there, or the category is not published.
+            ServerError: no server there, the category is not published, or the server sees no memory of ours.
         """
         self.url = url
         self.category = category
         self.timeout_s = timeout_s
         self._client = grpcclient.InferenceServerClient(url)
+        self._resources = contextlib.ExitStack()
+        self._resources.callback(self._client.close)
         try:
-            self.image_size, self.synthetic, self.precision = self._look_up()
-        except ServerError:
+            self.image_size, self.max_batch, parameters = self._look_up()
+            self._shared_memory = shared_memory
+            self._region = self._resources.enter_context(self._regions(1, batch=1))[0]
+        except BaseException:
             self.close()
             raise
+        self.synthetic = parameters.get("synthetic") == "true"
+        self.precision = parameters.get("precision", "fp32")
+        self.preset = parameters.get("preset", "")
+        self.release_id = int(parameters.get("release_id", "0"))
 
     def __enter__(self) -> JudgeClient:
         return self
@@ -82,60 +134,193 @@ class JudgeClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+        """Free the shared memory, if any, and close the connection."""
+        self._resources.close()
 
-    def predict(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
-        """Resize an RGB image as in training and ask for its verdict.
+    def predict(self, image: Picture, *, threshold: float | None = None) -> Verdict:
+        """Ask for the verdict of one image.
 
         Args:
-            image: RGB, any size.
+            image: RGB, any size, resized here as in training; or an image file, which the server decodes and resizes.
             threshold: image threshold in place of the release's own.
 
         Raises:
-            ServerError: no answer within the deadline, or an error from the server.
+            ServerError: no answer within the deadline, or an error from the server; it may be unable to decode a file.
         """
-        pixels = resize_image(image, self.image_size)[None]  # [1, S, S, 3]
-        tensor = grpcclient.InferInput("image", list(pixels.shape), "UINT8")
-        tensor.set_data_from_numpy(pixels)
-        return self._ask(self.category, tensor, threshold)
+        return self._send(self._request([image], OUTPUTS, threshold, self._region)).verdicts()[0]
 
-    def predict_encoded(self, encoded: bytes, *, threshold: float | None = None) -> Verdict:
-        """Send an image file as it is and let the server decode it.
+    def score(self, image: Picture, *, threshold: float | None = None) -> Score:
+        """As `predict`, without the maps: they never leave the fusion."""
+        return self._send(self._request([image], SCORE_OUTPUTS, threshold, self._region)).scores()[0]
+
+    def predict_many(
+        self,
+        images: Iterable[Picture],
+        *,
+        in_flight: int = IN_FLIGHT,
+        batch: int = 1,
+        threshold: float | None = None,
+    ) -> Iterator[Verdict]:
+        """Ask about many images without waiting for one answer before the next request.
+
+        Args:
+            images: as `predict` takes them, all of one kind; read no further ahead than `in_flight * batch`.
+            in_flight: requests that may be on their way at a time; no more, or a fast reader floods the server.
+            batch: images a request, up to `max_batch`; the last request may hold fewer.
+            threshold: image threshold in place of the release's own.
+
+        Yields:
+            The verdicts, in the order of the images.
 
         Raises:
-            ServerError: as `predict`; also when the server cannot decode it.
+            ServerError: as `predict`, or a batch that the server does not take.
         """
-        tensor = grpcclient.InferInput("encoded_image", [1, 1], "BYTES")
-        tensor.set_data_from_numpy(np.array([[encoded]], dtype=np.object_))
-        return self._ask(f"{self.category}_encoded", tensor, threshold)
+        for answer in self._send_many(images, OUTPUTS, in_flight=in_flight, batch=batch, threshold=threshold):
+            yield from answer.verdicts()
 
-    def _ask(self, model: str, tensor: grpcclient.InferInput, threshold: float | None) -> Verdict:
+    def score_many(
+        self,
+        images: Iterable[Picture],
+        *,
+        in_flight: int = IN_FLIGHT,
+        batch: int = 1,
+        threshold: float | None = None,
+    ) -> Iterator[Score]:
+        """As `predict_many`, without the maps."""
+        for answer in self._send_many(
+            images, SCORE_OUTPUTS, in_flight=in_flight, batch=batch, threshold=threshold
+        ):
+            yield from answer.scores()
+
+    def _request(
+        self,
+        images: Sequence[Picture],
+        names: Sequence[str],
+        threshold: float | None,
+        region: SharedRegion | None,
+    ) -> Request:
+        files = [image for image in images if isinstance(image, bytes)]
+        if files:
+            model, tensor = f"{self.category}_encoded", _file_tensor(files)
+        else:
+            model = self.category
+            pictures = (image for image in images if not isinstance(image, bytes))
+            pixels = np.stack([resize_image(picture, self.image_size) for picture in pictures])
+            tensor = _pixel_tensor(pixels) if region is None else region.put(pixels)
+        return Request(model, tensor, len(images), names, threshold, region)
+
+    @contextlib.contextmanager
+    def _regions(self, count: int, *, batch: int) -> Iterator[list[SharedRegion | None]]:
+        """`count` regions for one request each, or as many Nones where the wire is used."""
+        if not self._shared_memory:
+            yield [None] * count
+            return
+        with contextlib.ExitStack() as stack:
+            regions: list[SharedRegion | None] = []
+            for _ in range(count):
+                try:
+                    region = SharedRegion(
+                        self._client, batch=batch, image_size=self.image_size, timeout_s=self.timeout_s
+                    )
+                except InferenceServerException as error:
+                    raise ServerError(
+                        f"The server at {self.url} does not see this host's shared memory ({error.message()}); "
+                        "ask without it, or run the client where the server's /dev/shm is."
+                    ) from None
+                stack.callback(region.close)
+                regions.append(region)
+            yield regions
+
+    def _send(self, request: Request) -> Answer:
         started = time.perf_counter()
         try:
-            answer = self._client.infer(
-                model,
-                [tensor],
-                outputs=[grpcclient.InferRequestedOutput(name) for name in OUTPUTS],
-                client_timeout=self.timeout_s,
-                parameters=None if threshold is None else {"threshold": str(threshold)},
-            )
+            result = self._client.infer(**self._arguments(request))
         except InferenceServerException as error:
             raise self._server_error(error) from None
-        latency_ms = 1000 * (time.perf_counter() - started)
-        values = {name: answer.as_numpy(name)[0] for name in OUTPUTS}
-        return Verdict(
-            score=float(values["pred_score"][0]),
-            threshold=float(values["threshold"][0]),
-            anomalous=bool(values["pred_label"][0]),
-            release_id=int(values["release_id"][0]),
-            anomaly_map=values["anomaly_map"],
-            mask=values["pred_mask"],
-            latency_ms=latency_ms,
-        )
+        return self._answer(request, result, started)
 
-    def _look_up(self) -> tuple[int, bool, str]:
-        """The side of the image that the ensemble takes, whether it was trained on rendered images, its precision."""
+    def _send_many(
+        self,
+        images: Iterable[Picture],
+        names: Sequence[str],
+        *,
+        in_flight: int,
+        batch: int,
+        threshold: float | None,
+    ) -> Iterator[Answer]:
+        """Answers in the order of the images, `in_flight` requests on their way at most."""
+        if batch > self.max_batch:
+            raise ServerError(
+                f"Category {self.category!r} at {self.url} takes batches of up to {self.max_batch} images, and "
+                f"{batch} were asked for; give a smaller batch, or publish it with --max-batch-size {batch}."
+            )
+        rest = iter(images)
+        pending: deque[tuple[Future[Answer], SharedRegion | None]] = deque()
+        with self._regions(in_flight, batch=batch) as free:
+            try:
+                while chosen := list(itertools.islice(rest, batch)):
+                    if not free:
+                        future, region = pending.popleft()
+                        yield future.result()
+                        free.append(region)
+                    region = free.pop()
+                    request = self._request(chosen, names, threshold, region)
+                    pending.append((self._send_later(request), region))
+                while pending:
+                    yield pending.popleft()[0].result()
+            except InferenceServerException as error:
+                raise self._server_error(error) from None
+            finally:
+                # The server may still write into the regions that are about to be freed.
+                wait([future for future, _ in pending])
+
+    def _send_later(self, request: Request) -> Future[Answer]:
+        future: Future[Answer] = Future()
+        started = time.perf_counter()
+
+        def settle(result: grpcclient.InferResult | None, error: InferenceServerException | None) -> None:
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(self._answer(request, result, started))
+
+        self._client.async_infer(callback=settle, **self._arguments(request))
+        return future
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        region = request.region
+        # Not the requested outputs alone: an ensemble asks its last step for all of them, whoever asks the ensemble.
+        parameters: dict[str, Any] = {} if "anomaly_map" in request.names else {"score_only": True}
+        if request.threshold is not None:
+            parameters["threshold"] = str(request.threshold)
+        return {
+            "model_name": request.model,
+            "inputs": [request.tensor],
+            "outputs": [
+                region.request(name, self._map_shape(request))
+                if region is not None
+                else grpcclient.InferRequestedOutput(name)
+                for name in request.names
+            ],
+            "client_timeout": self.timeout_s,
+            "parameters": parameters or None,
+        }
+
+    def _answer(self, request: Request, result: grpcclient.InferResult, started: float) -> Answer:
+        region = request.region
+        values = {
+            name: region.take(name, self._map_shape(request))
+            if region is not None and name in MAP_OUTPUTS
+            else result.as_numpy(name)
+            for name in request.names
+        }
+        return Answer(values, latency_ms=1000 * (time.perf_counter() - started))
+
+    def _map_shape(self, request: Request) -> tuple[int, int, int]:
+        return request.n_images, self.image_size, self.image_size
+
+    def _look_up(self) -> tuple[int, int, dict[str, str]]:
+        """The side of the image that the ensemble takes, its largest batch, and its parameters."""
         try:
             ready = self._client.is_model_ready(self.category, client_timeout=self.timeout_s)
             if not ready:
@@ -152,9 +337,8 @@ class JudgeClient:
                 f"{', '.join(sorted(outputs))}; expected an ensemble published by `python -m export publish`, "
                 "which takes image and gives a verdict."
             )
-        parameters = config.parameters
-        precision = parameters["precision"].string_value or "fp32"
-        return int(shapes["image"][0]), parameters["synthetic"].string_value == "true", str(precision)
+        parameters = {name: str(value.string_value) for name, value in config.parameters.items()}
+        return int(shapes["image"][0]), int(config.max_batch_size), parameters
 
     def _not_published(self) -> str:
         index = self._client.get_model_repository_index(client_timeout=self.timeout_s)
@@ -172,4 +356,21 @@ class JudgeClient:
             return ServerError(f"No answer from {self.url} within {self.timeout_s:g} s; is it overloaded?")
         if "UNAVAILABLE" in status and any(fault in message for fault in UNREACHABLE):
             return ServerError(f"No Triton server answers at {self.url}; start one with `make serve`.")
+        if any(refusal in message for refusal in REFUSALS):
+            return ServerError(
+                f"The server at {self.url} is overloaded and refused the request ({message.rstrip('. ')}); send fewer "
+                "at a time."
+            )
         return ServerError(f"The server at {self.url} answered: {message.rstrip('. ')}.")
+
+
+def _pixel_tensor(pixels: NDArray[np.uint8]) -> grpcclient.InferInput:
+    tensor = grpcclient.InferInput("image", list(pixels.shape), "UINT8")
+    tensor.set_data_from_numpy(pixels)
+    return tensor
+
+
+def _file_tensor(files: Sequence[bytes]) -> grpcclient.InferInput:
+    tensor = grpcclient.InferInput("encoded_image", [len(files), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array(files, dtype=np.object_)[:, None])
+    return tensor

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from PIL import Image
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
@@ -15,8 +17,9 @@ from client.console import console
 from client.errors import ClientError, ImageFileError
 from client.files import replace_file
 from client.images import ImageFile, load_image
-from client.inference import JudgeClient, Verdict
+from client.inference import IN_FLIGHT, JudgeClient
 from client.overlays import draw_overlay
+from client.verdicts import Score, Verdict
 
 TABLE_ROWS = 20  # of a long list; the whole is in --jsonl
 
@@ -53,8 +56,11 @@ def predict_images(
     encoded: bool,
     threshold: float | None,
     overlays_dir: Path | None,
+    score_only: bool = False,
+    in_flight: int = IN_FLIGHT,
+    batch: int = 1,
 ) -> tuple[list[Prediction], list[str]]:
-    """Ask about images one after the other.
+    """Ask about images; the next ones are read while the server judges.
 
     Args:
         judge: the connection.
@@ -62,6 +68,9 @@ def predict_images(
         encoded: send the files as they are, for the server to decode.
         threshold: image threshold in place of the release's own.
         overlays_dir: where pictures are written, or None.
+        score_only: ask for no maps; there are no overlays then.
+        in_flight: requests that may be on their way at a time.
+        batch: images a request.
 
     Returns:
         The predictions, and one sentence for each image that cannot be read.
@@ -69,15 +78,28 @@ def predict_images(
     Raises:
         ServerError: the server does not answer.
     """
-    ask = _ask_encoded if encoded else _ask_decoded
-    predictions, broken = [], []
-    for image in track(images, description="Asking", console=console):
-        try:
-            verdict = ask(judge, image.path, threshold)
-        except ImageFileError as error:
-            broken.append(error.message)
-            continue
-        overlay = _write_overlay(judge, image, verdict, overlays_dir) if overlays_dir else None
+    asked: deque[ImageFile] = deque()
+    broken: list[str] = []
+
+    def readable() -> Iterator[Image.Image | bytes]:
+        for image in track(images, description="Asking", console=console):
+            try:
+                picture = load_image(image.path)  # a broken file is named here, and not sent
+            except ImageFileError as error:
+                broken.append(error.message)
+                continue
+            asked.append(image)
+            yield image.path.read_bytes() if encoded else picture
+
+    ask = judge.score_many if score_only else judge.predict_many
+    predictions = []
+    for verdict in ask(readable(), in_flight=in_flight, batch=batch, threshold=threshold):
+        image = asked.popleft()
+        overlay = (
+            _write_overlay(judge, image, verdict, overlays_dir)
+            if overlays_dir and isinstance(verdict, Verdict)
+            else None
+        )
         predictions.append(_prediction(judge, image, verdict, overlay))
     return predictions, broken
 
@@ -129,15 +151,6 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
     return table
 
 
-def _ask_decoded(judge: JudgeClient, path: Path, threshold: float | None) -> Verdict:
-    return judge.predict(load_image(path), threshold=threshold)
-
-
-def _ask_encoded(judge: JudgeClient, path: Path, threshold: float | None) -> Verdict:
-    load_image(path)  # a broken file is named here, and not sent
-    return judge.predict_encoded(path.read_bytes(), threshold=threshold)
-
-
 def _write_overlay(judge: JudgeClient, image: ImageFile, verdict: Verdict, overlays_dir: Path) -> str:
     name = image.name if image.name.suffix == ".png" else image.name.with_name(f"{image.name.name}.png")
     path = overlays_dir / name
@@ -146,7 +159,7 @@ def _write_overlay(judge: JudgeClient, image: ImageFile, verdict: Verdict, overl
     return str(path)
 
 
-def _prediction(judge: JudgeClient, image: ImageFile, verdict: Verdict, overlay: str | None) -> Prediction:
+def _prediction(judge: JudgeClient, image: ImageFile, verdict: Score, overlay: str | None) -> Prediction:
     return Prediction(
         image=str(image.path),
         category=judge.category,

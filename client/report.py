@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from client.bench import BenchResult
+from client.benchmark.result import BenchResult
+from client.benchmark.tables import provenance, rows
 from client.errors import ClientError
 from client.files import write_text
 from client.predictions import Prediction
@@ -104,6 +105,8 @@ def write_report(
         measures=measures,
         metrics=metrics,
         bench=bench,
+        bench_rows=list(rows(bench)) if bench else [],
+        bench_provenance=provenance(bench.header) if bench else "",
         galleries=_galleries(predictions),
         link=lambda overlay: urllib.parse.quote(os.path.relpath(overlay, path.parent)),
     )
@@ -157,14 +160,18 @@ def summary_table(
     table.add_row("escapes", _percent(measures.escape_rate))
     if bench is not None:
         ensemble = bench.ensemble
-        table.add_row("latency over gRPC", f"p50 {ensemble.p50_ms:.1f} ms, p99 {ensemble.p99_ms:.1f} ms")
-        table.add_row(
-            "bare ONNX Runtime chain",
-            f"p50 {bench.bare_chain.p50_ms:.1f} ms; the ensemble takes {bench.p50_ratio:.2f} times as long",
-        )
-        table.add_row(
-            "throughput", f"{bench.loaded.throughput:.0f} images/s with {bench.concurrency} in flight"
-        )
+        tail = f", p99 {ensemble.p99_ms:.1f} ms" if ensemble.p99_ms else ""
+        table.add_row("latency over gRPC", f"p50 {ensemble.p50_ms:.1f} ms{tail}")
+        if bench.bare_chain is not None:
+            table.add_row(
+                "bare ONNX Runtime chain",
+                f"p50 {bench.bare_chain.p50_ms:.1f} ms; the ensemble takes {bench.p50_ratio:.2f} times as long",
+            )
+        if bench.loaded is not None:
+            table.add_row(
+                "throughput",
+                f"{bench.loaded.throughput:.0f} images/s with {bench.loaded.concurrency} in flight",
+            )
     table.add_row("release", ", ".join(map(str, measures.release_ids)))
     table.add_row("report", str(report))
     folders = sorted({str(Path(entry.overlay).parent) for entry in predictions if entry.overlay})

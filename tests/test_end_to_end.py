@@ -15,7 +15,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from client import JudgeClient, load_image
-from client.inference import OUTPUTS
+from client.verdicts import OUTPUTS
 from client.report import auroc
 from deploy.server import TritonServer
 from model_repository.image_decoder.image_decoding import decode_image
@@ -111,7 +111,7 @@ def test_an_encoded_image_is_judged_as_the_decoded_one(
     judge: JudgeClient, product: Product, form: str
 ) -> None:
     encoded = encode(photograph(product, -1, (200, 140)), form)
-    there, here = judge.predict_encoded(encoded), judge.predict(decode_image(encoded))
+    there, here = judge.predict(encoded), judge.predict(decode_image(encoded))
     np.testing.assert_allclose(there.anomaly_map, here.anomaly_map, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(there.mask, here.mask)
     assert (there.score, there.threshold) == pytest.approx((here.score, here.threshold), abs=1e-5)
@@ -167,7 +167,7 @@ def test_a_requests_threshold_replaces_the_releases(judge: JudgeClient, product:
     for threshold, anomalous in ((plain.score - 0.01, True), (plain.score + 0.01, False)):
         for verdict in (
             judge.predict(image, threshold=threshold),
-            judge.predict_encoded(product.data.test[0].path.read_bytes(), threshold=threshold),
+            judge.predict(product.data.test[0].path.read_bytes(), threshold=threshold),
         ):
             assert verdict.threshold == np.float32(threshold)
             assert verdict.anomalous is anomalous

@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console, RenderableType
 
-from client.bench import BenchResult, Measured
-from client.inference import Verdict
+from client.benchmark.calls import CallMeasured
+from client.benchmark.chain import ChainSettings, Spinning
+from client.benchmark.machine import Machine
+from client.benchmark.measured import Measured
+from client.benchmark.result import BenchResult, Header
+from client.benchmark.statistics import StepTimes
 from client.predictions import Prediction
+from client.verdicts import Verdict
 
 RELEASE = 8_765_432_109_876_543_210
 
@@ -54,28 +59,69 @@ def make_prediction(
     )
 
 
-def make_bench() -> BenchResult:
-    def measured(p50_ms: float) -> Measured:
-        return Measured(
-            p50_ms=p50_ms, p90_ms=2 * p50_ms, p99_ms=3 * p50_ms, throughput=1000 / p50_ms, requests=30
-        )
+def make_measured(p50_ms: float, **changes: Any) -> Measured:
+    """Latencies whose p90 is twice and whose p99 three times the p50."""
+    figures: dict[str, Any] = {
+        "requests": 500,
+        "batch": 1,
+        "concurrency": 1,
+        "p50_ms": p50_ms,
+        "p90_ms": 2 * p50_ms,
+        "p99_ms": 3 * p50_ms,
+        "throughput": 1000 / p50_ms,
+    }
+    return Measured(**(figures | changes))
 
-    return BenchResult(
-        category="pill",
-        ensemble=measured(12.0),
-        bare_chain=measured(10.0),
-        tuned_chain=measured(9.0),
-        loaded=measured(8.0),
-        concurrency=4,
-        p50_ratio=1.2,
-        tuned_p50_ratio=1.33,
-        throughput_ratio=1.25,
-        threads=2,
-        bare_chain_spinning="never",
-        image_size=128,
-        perf_analyzer="Perf Analyzer Version 2.51.0",
-        machine="A processor, 2 cores",
-    )
+
+STEPS = (
+    StepTimes(
+        "teacher", requests=500, executions=500, queue_ms=0.1, input_ms=0.2, infer_ms=4.0, output_ms=0.3
+    ),
+    StepTimes(
+        "student", requests=500, executions=250, queue_ms=0.5, input_ms=0.2, infer_ms=5.0, output_ms=0.1
+    ),
+)
+HEADER = Header(
+    category="pill",
+    preset="edge",
+    precision="fp32",
+    platform="python",
+    release_id=RELEASE,
+    image_size=128,
+    n_images=16,
+    started="2026-01-02T03:04:05+00:00",
+    machine=Machine("A processor", cores=2, memory_gib=24.0, gpu="", load=0.25, system="Linux 6"),
+    server_is_here=True,
+    server="triton 2.51.0",
+    perf_analyzer="Perf Analyzer Version 2.51.0",
+    versions={"python": "3.11.7", "onnxruntime": "1.30"},
+)
+
+
+def make_bench(**changes: Any) -> BenchResult:
+    """A whole benchmark: p50 1.2, p99 3, throughput 1.25 and files 0.9 times what they are held to."""
+    figures: dict[str, Any] = {
+        "header": HEADER,
+        "ensemble": make_measured(12.0, steps=STEPS),
+        "bare_chain": make_measured(10.0),
+        "default_chain": make_measured(15.0),
+        "encoded": make_measured(18.0),
+        "decoding": make_measured(8.0),
+        "chain_settings": ChainSettings(2, Spinning.DURING_RUNS),
+        "concurrency_sweep": (
+            make_measured(12.0, requests=200, p99_ms=None),
+            make_measured(20.0, requests=200, p99_ms=None, concurrency=2, throughput=125.0),
+        ),
+        "batch_sweep": (make_measured(12.0), make_measured(20.0, batch=2, throughput=100.0)),
+        "chain_batch_sweep": (make_measured(10.0), make_measured(19.0, batch=2, throughput=105.0)),
+        "loaded": make_measured(20.0, concurrency=2, throughput=125.0),
+        "loaded_chain": make_measured(10.0, throughput=100.0),
+        "calls": (
+            CallMeasured("plain call", requests=60, p50_ms=12.0, p99_ms=None, throughput=80.0),
+            CallMeasured("score only", requests=60, p50_ms=11.0, p99_ms=None, throughput=88.0),
+        ),
+    }
+    return BenchResult(**(figures | changes))
 
 
 def make_metrics(**changes: Any) -> dict[str, Any]:

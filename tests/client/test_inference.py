@@ -112,7 +112,7 @@ def test_the_deadline_holds_for_connecting_and_asking(server: TritonServer, judg
         messages = [
             refusal(connect(server.grpc_url, judge.category, timeout_s=0.2)),
             refusal(lambda: judge.predict(PICTURE)),
-            refusal(lambda: judge.predict_encoded(jpeg())),
+            refusal(lambda: judge.predict(jpeg())),
         ]
     assert messages == [f"No answer from {server.grpc_url} within 0.2 s; is it overloaded?"] * 3
     judge.timeout_s = TIMEOUT_S
@@ -135,10 +135,10 @@ def jpeg() -> bytes:
     ids=["empty", "garbage", "truncated"],
 )
 def test_what_the_server_cannot_decode(judge: JudgeClient, encoded: bytes, reason: str) -> None:
-    message = refusal(lambda: judge.predict_encoded(encoded))
+    message = refusal(lambda: judge.predict(encoded))
     assert message.startswith(f"The server at {judge.url} answered: ")
     assert f"encoded_image {reason}" in message
-    assert judge.predict_encoded(jpeg()).release_id > 0  # the next request is none the worse for it
+    assert judge.predict(jpeg()).release_id > 0  # the next request is none the worse for it
 
 
 def test_a_release_without_its_calibration(server: TritonServer, edge: Product) -> None:

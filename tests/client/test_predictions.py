@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 from client.errors import ClientError
 from client.images import find_images
-from client.inference import JudgeClient, Verdict
+from client.inference import JudgeClient
 from client.overlays import draw_overlay
 from client.predictions import (
     TABLE_ROWS,
@@ -21,6 +23,7 @@ from client.predictions import (
     read_jsonl,
     write_jsonl,
 )
+from client.verdicts import Score, Verdict
 from tests.client.samples import RELEASE, make_prediction, make_verdict, printed, save_image
 
 
@@ -38,9 +41,20 @@ class BrightnessJudge:
             np.full((8, 8), level, np.float32), threshold=0.5 if threshold is None else threshold
         )
 
-    def predict_encoded(self, encoded: bytes, *, threshold: float | None = None) -> Verdict:
-        self.encoded.append(encoded)
-        return self.predict(Image.new("RGB", (8, 8), "white"), threshold=threshold)
+    def predict_many(
+        self, images: Iterable[Image.Image | bytes], *, in_flight: int, batch: int, threshold: float | None
+    ) -> Iterator[Verdict]:
+        images = list(images)  # the worst case: all are read before the first answer comes
+        for image in images:
+            if isinstance(image, bytes):
+                self.encoded.append(image)
+                image = Image.new("RGB", (8, 8), "white")
+            yield self.predict(image, threshold=threshold)
+
+    def score_many(self, images: Iterable[Image.Image | bytes], **options: Any) -> Iterator[Score]:
+        for verdict in self.predict_many(images, **options):
+            fields = {field.name: getattr(verdict, field.name) for field in dataclasses.fields(Score)}
+            yield Score(**fields)
 
 
 def predict(
@@ -50,6 +64,7 @@ def predict(
     encoded: bool = False,
     threshold: float | None = None,
     overlays_dir: Path | None = None,
+    score_only: bool = False,
 ) -> tuple[list[Prediction], list[str]]:
     return predict_images(
         cast(JudgeClient, judge or BrightnessJudge()),
@@ -57,6 +72,7 @@ def predict(
         encoded=encoded,
         threshold=threshold,
         overlays_dir=overlays_dir,
+        score_only=score_only,
     )
 
 
@@ -86,6 +102,12 @@ def test_predictions_tell_what_was_asked_and_answered(images: Path) -> None:
         )
         for defect, score in (("crack", 1.0), ("good", 0.0))
     ]
+
+
+def test_scores_alone_are_judged_as_well_and_draw_nothing(images: Path, tmp_path: Path) -> None:
+    predictions, _ = predict([images], score_only=True, overlays_dir=tmp_path / "overlays")
+    assert predictions == predict([images])[0]
+    assert not (tmp_path / "overlays").exists()
 
 
 def test_a_threshold_is_passed_on_even_when_it_is_zero(images: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import map_fusion
 import triton_python_backend_utils as pb_utils
@@ -11,6 +12,7 @@ from map_fusion import Calibration
 
 # Warm-up requests carry it; no release has it (train.checkpoint.release_id is never 0).
 WARM_UP_RELEASE_ID = 0
+MAPS = {"anomaly_map", "pred_mask"}
 
 
 class TritonPythonModel:
@@ -47,9 +49,10 @@ class TritonPythonModel:
         """Compute the outputs that the request asks for.
 
         Raises:
-            ValueError: an unknown release, distance maps or a mask of other shapes than its calibration's, or a mask
-                that is missing or that its thresholds were not fitted with.
+            ValueError: an unknown release, distance maps or a mask of other shapes than its calibration's, a mask
+                that is missing or that its thresholds were not fitted with, or a parameter of another form.
         """
+        parameters = json.loads(request.parameters() or "{}")
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         release_ids = inputs["release_id"]
         calibration = self.calibration(int(release_ids[0, 0]))
@@ -58,7 +61,9 @@ class TritonPythonModel:
         check_foreground(calibration, given=foreground is not None)
         anomaly_map = map_fusion.fuse_distances(distances, calibration)
         verdict = map_fusion.judge(
-            map_fusion.remove_background(anomaly_map, foreground), calibration, requested_threshold(request)
+            map_fusion.remove_background(anomaly_map, foreground),
+            calibration,
+            requested_threshold(parameters),
         )
         outputs = {
             "anomaly_map": verdict.anomaly_map,
@@ -68,7 +73,10 @@ class TritonPythonModel:
             "threshold": verdict.threshold,
             "release_id": release_ids,
         }
-        return [pb_utils.Tensor(name, outputs[name]) for name in request.requested_output_names()]
+        names = set(request.requested_output_names())
+        if wants_score_only(parameters):
+            names -= MAPS
+        return [pb_utils.Tensor(name, outputs[name]) for name in names]
 
     def calibration(self, release_id: int) -> Calibration:
         """The calibration of a release, read once.
@@ -106,14 +114,28 @@ def check_foreground(calibration: Calibration, *, given: bool) -> None:
         )
 
 
-def requested_threshold(request: pb_utils.InferenceRequest) -> float | None:
+def requested_threshold(parameters: dict[str, Any]) -> float | None:
     """The image threshold that a request's parameters ask for, if any.
 
     Raises:
         ValueError: it is no number.
     """
-    value = json.loads(request.parameters() or "{}").get("threshold")
+    value = parameters.get("threshold")
     try:
         return None if value is None else float(value)
     except ValueError:
         raise ValueError(f"request parameter threshold is {value!r}; expected a number") from None
+
+
+def wants_score_only(parameters: dict[str, Any]) -> bool:
+    """Whether a request's parameters say that no maps are wanted.
+
+    Not the requested outputs: an ensemble asks its steps for all of them, whatever it is asked for itself.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    value = parameters.get("score_only", False)
+    if not isinstance(value, bool):
+        raise ValueError(f"request parameter score_only is {value!r}; expected true or false")
+    return value

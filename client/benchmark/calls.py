@@ -1,0 +1,114 @@
+"""This client's ways to ask, each beside the plain call: what a connection, a map and a wait cost."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from client.benchmark.measured import percentile
+from client.inference import IN_FLIGHT, JudgeClient
+from client.verdicts import Score
+
+ROUNDS = 3
+BATCH = 4
+Ask = Callable[[Sequence[Image.Image]], Iterable[Score]]
+
+
+@dataclass(frozen=True)
+class CallMeasured:
+    """One way to ask.
+
+    Attributes:
+        name: of the way.
+        requests: images that were asked about.
+        p50_ms: from sending an image's request to having its answer, milliseconds.
+        p99_ms: the same; None where there were too few.
+        throughput: images a second.
+    """
+
+    name: str
+    requests: int
+    p50_ms: float | None
+    p99_ms: float | None
+    throughput: float
+
+
+def measure_calls(
+    url: str,
+    *,
+    category: str,
+    timeout_s: float,
+    images: Sequence[Image.Image],
+    requests: int,
+    shared_memory: bool,
+) -> tuple[CallMeasured, ...]:
+    """Every way in turns.
+
+    Args:
+        url: host:port of the gRPC endpoint.
+        category: the ensemble.
+        timeout_s: deadline of every call, seconds.
+        images: of the size that the category takes, asked about in turn.
+        requests: images of each way, in all.
+        shared_memory: whether the server is on this host.
+
+    Raises:
+        ServerError: the server does not answer.
+    """
+    each = -(-requests // ROUNDS)
+    chosen = list(itertools.islice(itertools.cycle(images), each))
+    with ExitStack() as stack:
+        judge = stack.enter_context(JudgeClient(url, category=category, timeout_s=timeout_s))
+        ways = _ways(judge)
+        if shared_memory:
+            shared = JudgeClient(url, category=category, timeout_s=timeout_s, shared_memory=True)
+            stack.enter_context(shared)
+            ways |= {
+                f"{name}, shared memory": ask for name, ask in _ways(shared).items() if "client" not in name
+            }
+        latencies: dict[str, list[float]] = {name: [] for name in ways}
+        seconds = dict.fromkeys(ways, 0.0)
+        for _ in range(ROUNDS):
+            for name, ask in ways.items():
+                started = time.perf_counter()
+                latencies[name] += [answer.latency_ms for answer in ask(chosen)]
+                seconds[name] += time.perf_counter() - started
+    return tuple(
+        CallMeasured(
+            name=name,
+            requests=len(found),
+            p50_ms=percentile(found, 50),
+            p99_ms=percentile(found, 99),
+            throughput=len(found) / seconds[name],
+        )
+        for name, found in latencies.items()
+    )
+
+
+def _ways(judge: JudgeClient) -> dict[str, Ask]:
+    batch = min(BATCH, judge.max_batch)
+    return {
+        "plain call": lambda images: map(judge.predict, images),
+        "a new client each time": lambda images: _reconnecting(judge, images),
+        "score only": lambda images: map(judge.score, images),
+        f"{IN_FLIGHT} in flight": lambda images: judge.predict_many(images, in_flight=IN_FLIGHT),
+        f"{IN_FLIGHT} in flight, score only": lambda images: judge.score_many(images, in_flight=IN_FLIGHT),
+        f"batches of {batch}": lambda images: judge.predict_many(images, in_flight=1, batch=batch),
+        f"{IN_FLIGHT} batches of {batch} in flight": lambda images: judge.predict_many(
+            images, in_flight=IN_FLIGHT, batch=batch
+        ),
+    }
+
+
+def _reconnecting(judge: JudgeClient, images: Sequence[Image.Image]) -> Iterator[Score]:
+    """What it costs to connect, and to look the category up, for every image."""
+    for image in images:
+        started = time.perf_counter()
+        with JudgeClient(judge.url, category=judge.category, timeout_s=judge.timeout_s) as new:
+            verdict = new.predict(image)
+        yield replace(verdict, latency_ms=1000 * (time.perf_counter() - started))

@@ -1,0 +1,131 @@
+"""What the ensemble is measured against: teacher and student in one process, with nothing around them."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.errors import BenchmarkError
+
+FEATURES = ("teacher_1", "teacher_2", "teacher_3")
+DISTANCES = ("distance_1", "distance_2", "distance_3")
+GRAPHS = ("teacher.onnx", "student.onnx")
+TRIAL_ROUNDS = 3
+TRIAL_RUNS = 20  # of each setting in each round
+WARM_UP_RUNS = 3
+
+
+class Spinning(StrEnum):
+    """When the threads of a session that have nothing to do spin; it decides much on few cores."""
+
+    ALWAYS = "always"  # ONNX Runtime's default: between runs too, where the other session needs the core
+    NEVER = "never"
+    DURING_RUNS = "during runs"  # what the served backbones do
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """Threads of each session, and when they spin."""
+
+    threads: int
+    spinning: Spinning
+
+    def __str__(self) -> str:
+        return f"{self.threads} {'thread' if self.threads == 1 else 'threads'} spinning {self.spinning}"
+
+
+class BareChain:
+    """teacher.onnx, then student.onnx, in ONNX Runtime on the CPU."""
+
+    def __init__(self, build: Path, settings: ChainSettings) -> None:
+        """Open both graphs.
+
+        Args:
+            build: folder with the two files, build/<category>.
+            settings: of each session.
+
+        Raises:
+            BenchmarkError: ONNX Runtime or a file is missing.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise BenchmarkError(
+                "The bare chain needs onnxruntime; install it with `pip install astmfr[bench]`."
+            ) from None
+        self.settings = settings
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = settings.threads
+        spins, stops = settings.spinning != Spinning.NEVER, settings.spinning == Spinning.DURING_RUNS
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
+        options.add_session_config_entry("session.force_spinning_stop", str(int(stops)))
+        self._sessions: list[Any] = []
+        for name in GRAPHS:
+            path = build / name
+            if not path.is_file():
+                raise BenchmarkError(f"{path} does not exist; make it with `python -m export onnx`.")
+            self._sessions.append(
+                onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            )
+
+    def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Distance maps [B, h, h] a stage of `images` [B, S, S, 3] uint8."""
+        teacher, student = self._sessions
+        features = teacher.run(FEATURES, {"image": images})
+        distances: list[NDArray[np.float32]] = student.run(
+            DISTANCES, {"image": images, **dict(zip(FEATURES, features, strict=True))}
+        )
+        return distances
+
+    def latencies_ms(self, images: NDArray[np.uint8], *, requests: int, batch: int = 1) -> list[float]:
+        """Milliseconds of each of `requests` runs of `batch` images, going through `images` [N, S, S, 3] in turn."""
+        latencies = []
+        for index in range(requests):
+            chosen = images[np.arange(index * batch, (index + 1) * batch) % len(images)]
+            started = time.perf_counter()
+            self.run(chosen)
+            latencies.append(1000 * (time.perf_counter() - started))
+        return latencies
+
+
+def default_settings() -> ChainSettings:
+    """What a script has that says nothing: every core, and ONNX Runtime's own way of spinning."""
+    return ChainSettings(threads=cores(), spinning=Spinning.ALWAYS)
+
+
+def find_settings(build: Path, images: NDArray[np.uint8]) -> ChainSettings:
+    """The settings with the lowest median over single images, each tried in turns.
+
+    Threads are 1, 2, 4 and so on up to the cores; one session at a time has idle threads, so no more are held than
+    a machine has.
+
+    Raises:
+        BenchmarkError: as `BareChain`.
+    """
+    counts = sorted({*(1 << power for power in range(cores().bit_length())), cores()})
+    candidates = [
+        ChainSettings(threads, spinning)
+        for threads in counts
+        if threads <= cores()
+        # A single thread never waits for another one, so it has nothing to spin for.
+        for spinning in (Spinning if threads > 1 else [Spinning.NEVER])
+    ]
+    latencies: dict[ChainSettings, list[float]] = {settings: [] for settings in candidates}
+    for _ in range(TRIAL_ROUNDS):
+        for settings, found in latencies.items():
+            chain = BareChain(build, settings)  # opened anew: the threads of a waiting chain may spin
+            chain.latencies_ms(images, requests=WARM_UP_RUNS)
+            found += chain.latencies_ms(images, requests=TRIAL_RUNS)
+    return min(candidates, key=lambda settings: float(np.median(latencies[settings])))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

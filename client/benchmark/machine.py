@@ -1,0 +1,119 @@
+"""What the figures were measured on, and with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client.benchmark.chain import cores
+
+PACKAGES = ("astmfr", "tritonclient", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that the client runs on.
+
+    Attributes:
+        processor: its name.
+        cores: that this process may use.
+        memory_gib: in all.
+        gpu: names, or an empty string.
+        load: average of the last minute before the run; others used the machine too where it is not near 0.
+        system: kernel and its release.
+    """
+
+    processor: str
+    cores: int
+    memory_gib: float
+    gpu: str
+    load: float
+    system: str
+
+    def __str__(self) -> str:
+        gpu = f", {self.gpu}" if self.gpu else ", no GPU"
+        return f"{self.processor}, {self.cores} cores, {self.memory_gib:.0f} GiB{gpu}"
+
+
+def this_machine() -> Machine:
+    """The machine that this process runs on."""
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return Machine(
+        processor=_processor(),
+        cores=cores(),
+        memory_gib=round(pages * page / (1 << 30), 1),
+        gpu=_gpu(),
+        load=round(os.getloadavg()[0], 2),
+        system=f"{platform.system()} {platform.release()}",
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the client measures with; a package that is not there is left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """The time, to the second and in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def is_here(url: str) -> bool:
+    """Whether a server at host:port is on this machine."""
+    host = url.rpartition(":")[0].strip("[]")
+    try:
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(_is_own(address) for address in addresses)
+
+
+def _is_own(address: str) -> bool:
+    """An address is this machine's own if a socket can be bound to it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _processor() -> str:
+    model = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        lines = cpu_info.read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), model)
+    return model
+
+
+def _gpu() -> str:
+    """What nvidia-smi names; nothing where there is none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [tool, "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return ", ".join(done.stdout.split("\n")[:-1]) if done.returncode == 0 else ""

@@ -1,0 +1,83 @@
+"""Latencies as percentiles, where there are enough of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from client.benchmark.statistics import StepTimes
+from client.errors import BenchmarkError
+
+BEYOND = 5  # requests that must be slower than a percentile before it is said
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Requests of one kind.
+
+    Attributes:
+        requests: how many.
+        batch: images a request.
+        concurrency: requests in flight.
+        p50_ms, p90_ms, p99_ms: latency of a request, milliseconds; None where fewer than `BEYOND` were slower.
+        throughput: images a second.
+        steps: where the server spent the time, for the ensembles.
+    """
+
+    requests: int
+    batch: int
+    concurrency: int
+    p50_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    throughput: float
+    steps: tuple[StepTimes, ...] = ()
+
+
+def summarise(
+    latencies_ms: Sequence[float],
+    *,
+    batch: int = 1,
+    concurrency: int = 1,
+    throughput: float | None = None,
+    steps: tuple[StepTimes, ...] = (),
+) -> Measured:
+    """Percentiles of latencies; the throughput, unless given, is that of one request after the other.
+
+    Raises:
+        BenchmarkError: too few latencies for a median.
+    """
+    p50_ms = percentile(latencies_ms, 50)
+    if p50_ms is None:
+        raise BenchmarkError(
+            f"{len(latencies_ms)} requests are too few for a median; give at least {2 * BEYOND} with --requests."
+        )
+    return Measured(
+        requests=len(latencies_ms),
+        batch=batch,
+        concurrency=concurrency,
+        p50_ms=p50_ms,
+        p90_ms=percentile(latencies_ms, 90),
+        p99_ms=percentile(latencies_ms, 99),
+        throughput=throughput or 1000 * batch * len(latencies_ms) / sum(latencies_ms),
+        steps=steps,
+    )
+
+
+def percentile(latencies_ms: Sequence[float], percent: float) -> float | None:
+    """A percentile, or None where chance decides it: fewer than `BEYOND` values lie beyond."""
+    if len(latencies_ms) * (100 - percent) / 100 < BEYOND - 1e-9:
+        return None
+    return float(np.percentile(latencies_ms, percent))
+
+
+def requests_for(percent: float) -> int:
+    """How many requests a percentile takes."""
+    return int(np.ceil(BEYOND * 100 / (100 - percent)))
+
+
+def without_steps(measured: Measured) -> Measured:
+    """The same figures alone."""
+    return replace(measured, steps=())

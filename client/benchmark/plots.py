@@ -1,0 +1,152 @@
+"""A result as pictures: latency against throughput, where a request's time goes, how cost grows with the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from client.benchmark.measured import Measured
+from client.benchmark.result import BenchResult
+from client.errors import BenchmarkError
+from client.files import replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE_INCHES = (8.0, 5.0)
+DPI = 130
+PARTS = (("queue", "queue_ms"), ("copy in", "input_ms"), ("compute", "infer_ms"), ("copy out", "output_ms"))
+PART_COLOURS = ("#c44e52", "#8172b2", "#4c72b0", "#937860")
+REST_COLOUR = "#bbbbbb"
+
+
+def draw_all(result: BenchResult, folder: Path) -> list[Path]:
+    """Draw what was measured into a folder, one PNG a plot.
+
+    Returns:
+        The files: request_time.png, and with sweeps latency_throughput.png and batch.png.
+
+    Raises:
+        BenchmarkError: matplotlib is missing.
+    """
+    plots: dict[str, Callable[[Axes, BenchResult], None]] = {}
+    if result.ensemble.steps:
+        plots["request_time.png"] = draw_request_time
+    if result.concurrency_sweep:
+        plots["latency_throughput.png"] = draw_latency_throughput
+    if result.batch_sweep:
+        plots["batch.png"] = draw_batch
+    return [_draw(folder / name, draw, result) for name, draw in plots.items()]
+
+
+def draw_latency_throughput(axes: Axes, result: BenchResult) -> None:
+    """Median and, where it is stable, p90 against images a second; a point a number of requests in flight."""
+    points = result.concurrency_sweep
+    _line(axes, points, lambda point: point.p50_ms, "ensemble, p50", "in flight", "o-")
+    _line(axes, points, lambda point: point.p90_ms, "ensemble, p90", None, "o:")
+    if result.chain_batch_sweep:
+        _line(axes, result.chain_batch_sweep, lambda point: point.p50_ms, "bare chain, p50", "batch", "s--")
+    axes.set_xlabel("images a second")
+    axes.set_ylabel("latency of a request, ms")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def draw_request_time(axes: Axes, result: BenchResult) -> None:
+    """One request's mean time, one in flight: the parts of every step, then what is left to gRPC and the client."""
+    steps = result.ensemble.steps
+    names = [*(step.model for step in steps), "gRPC, client"]
+    start = 0.0
+    for row, step in enumerate(steps):
+        for (label, attribute), colour in zip(PARTS, PART_COLOURS, strict=True):
+            width = float(getattr(step, attribute))
+            axes.barh(row, width, left=start, color=colour, label=label if row == 0 else None)
+            start += width
+    mean_ms = 1000 / result.ensemble.throughput
+    axes.barh(len(steps), max(mean_ms - start, 0), left=start, color=REST_COLOUR)
+    if result.bare_chain is not None:
+        axes.axvline(result.bare_chain.p50_ms, color="black", linestyle="--", label="bare chain, p50")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("ms since the request was sent, one step after the other")
+    axes.legend(loc="lower left")
+
+
+def draw_batch(axes: Axes, result: BenchResult) -> None:
+    """Latency of a request against the images in it, with a fitted line each."""
+    for name, points, marker in (
+        ("ensemble", result.batch_sweep, "o"),
+        ("bare chain", result.chain_batch_sweep, "s"),
+    ):
+        if points:
+            draw_growth(axes, [(point.batch, point.p50_ms) for point in points], name=name, marker=marker)
+    axes.set_xlabel("images in a request")
+    axes.set_ylabel("p50 of a request, ms")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def draw_growth(
+    axes: Axes, points: Sequence[tuple[float, float]], *, name: str, marker: str, unit: str = "ms"
+) -> None:
+    """Points and, where there are two or more, their least-squares line with its equation in the legend."""
+    xs, ys = (np.array(values, float) for values in zip(*points, strict=True))
+    label = name
+    if len(points) > 1:
+        slope, offset = fit_line(points)
+        label = f"{name}: {offset:.3g} {unit} + {slope:.3g} {unit} each"
+        ends = np.array([0.0, xs.max()])
+        axes.plot(ends, offset + slope * ends, color="grey", linewidth=1)
+    axes.plot(xs, ys, marker, label=label)
+
+
+def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Slope and offset of the least-squares line through (x, y) points, two or more."""
+    xs, ys = zip(*points, strict=True)
+    slope, offset = np.polyfit(xs, ys, 1)
+    return float(slope), float(offset)
+
+
+def _line(
+    axes: Axes,
+    points: Sequence[Measured],
+    latency: Callable[[Measured], float | None],
+    label: str,
+    numbered: str | None,
+    style: str,
+) -> None:
+    found = [(point, value) for point in points if (value := latency(point)) is not None]
+    if not found:
+        return
+    axes.plot([point.throughput for point, _ in found], [value for _, value in found], style, label=label)
+    if numbered is None:
+        return
+    for point, value in found:
+        number = point.concurrency if numbered == "in flight" else point.batch
+        axes.annotate(
+            f"{number} {numbered}",
+            (point.throughput, value),
+            textcoords="offset points",
+            xytext=(6, -4),
+            fontsize=8,
+        )
+
+
+def _draw(path: Path, draw: Callable[[Axes, BenchResult], None], result: BenchResult) -> Path:
+    try:
+        from matplotlib.figure import Figure  # no pyplot: no window, nothing global
+    except ImportError:
+        raise BenchmarkError("Plots need matplotlib; install it with `pip install astmfr[bench]`.") from None
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    draw(axes, result)
+    header = result.header
+    axes.set_title(
+        f"{header.category}, {header.precision}, {header.image_size} px\n{header.machine}", fontsize=9
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))
+    return path

@@ -1,0 +1,231 @@
+"""A result for people and for spreadsheets: terminal tables, Markdown, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from client.benchmark.bars import Bar, bars
+from client.benchmark.measured import Measured
+from client.benchmark.result import BenchResult, Header
+
+COLUMNS = ("what", "in flight", "batch", "requests", "p50 ms", "p90 ms", "p99 ms", "images/s")
+STEP_COLUMNS = ("step", "requests", "batches", "queue ms", "copy in ms", "compute ms", "copy out ms")
+CALL_COLUMNS = ("client", "images", "p50 ms", "p99 ms", "images/s", "of the plain call's")
+BAR_COLUMNS = ("bar", "limit", "measured", "")
+CSV_COLUMNS = (
+    *("what", "step", "concurrency", "batch", "requests", "p50_ms", "p90_ms", "p99_ms", "images_per_s"),
+    *("executions", "queue_ms", "input_ms", "infer_ms", "output_ms"),
+)
+TOO_FEW = "too few"
+
+
+def rows(result: BenchResult) -> Iterator[tuple[str, Measured]]:
+    """Every measurement and what it is of, sweeps last."""
+    settings = f", {result.chain_settings}" if result.chain_settings else ""
+    named = (
+        (f"bare ONNX Runtime chain{settings}", result.bare_chain),
+        ("bare chain, ONNX Runtime's defaults", result.default_chain),
+        ("ensemble over gRPC", result.ensemble),
+        ("ensemble, JPEG files of 1024 x 1024", result.encoded),
+        ("decoding and resizing such a file", result.decoding),
+        ("ensemble at its best concurrency", result.loaded),
+        ("bare chain at its best batch", result.loaded_chain),
+    )
+    yield from ((name, measured) for name, measured in named if measured is not None)
+    for name, points in (
+        ("sweep: ensemble, concurrency", result.concurrency_sweep),
+        ("sweep: ensemble, batch", result.batch_sweep),
+        ("sweep: bare chain, batch", result.chain_batch_sweep),
+    ):
+        yield from ((name, point) for point in points)
+
+
+def result_tables(result: BenchResult) -> list[Table]:
+    """What a terminal shows: the figures, the time within the server, the client's ways to ask, the bars."""
+    figures = _table(COLUMNS, title=_title(result.header), caption=provenance(result.header))
+    for name, measured in rows(result):
+        figures.add_row(*_cells(name, measured))
+    tables = [figures]
+    if result.ensemble.steps:
+        steps = _table(STEP_COLUMNS, title="Where a request's time goes in the server, batch 1, means")
+        for cells in _step_cells(result.ensemble):
+            steps.add_row(*cells)
+        tables.append(steps)
+    if result.calls:
+        calls = _table(CALL_COLUMNS, title="This client's ways to ask")
+        for cells in _call_cells(result):
+            calls.add_row(*cells)
+        tables.append(calls)
+    held = _table(BAR_COLUMNS, title="Held to", numbers_from=2)
+    for bar in bars(result):
+        colour = "green" if bar.cleared else "red" if bar.value is not None else "yellow"
+        *cells, verdict = _bar_cells(bar)
+        held.add_row(*cells, f"[{colour}]{verdict}[/{colour}]")
+    return [*tables, held]
+
+
+def to_markdown(result: BenchResult) -> str:
+    """The result as a page of Markdown."""
+    parts = [
+        f"# {_title(result.header)}",
+        provenance(result.header),
+        _markdown(COLUMNS, [_cells(name, measured) for name, measured in rows(result)]),
+        "## Held to",
+        _markdown(BAR_COLUMNS, [_bar_cells(bar) for bar in bars(result)]),
+    ]
+    if result.ensemble.steps:
+        parts += [
+            "## Where a request's time goes in the server",
+            "Batch 1, one request in flight, means of a request.",
+            _markdown(STEP_COLUMNS, _step_cells(result.ensemble)),
+        ]
+    if result.calls:
+        parts += ["## This client's ways to ask", _markdown(CALL_COLUMNS, _call_cells(result))]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(result: BenchResult) -> str:
+    """One line a measurement and one a step of it; empty where there were too few requests."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for name, measured in rows(result):
+        load = (measured.concurrency, measured.batch)
+        figures = (measured.p50_ms, measured.p90_ms, measured.p99_ms, measured.throughput)
+        writer.writerow((name, "", *load, measured.requests, *figures, *5 * ("",)))
+        for step in measured.steps:
+            times = (step.queue_ms, step.input_ms, step.infer_ms, step.output_ms)
+            writer.writerow((name, step.model, *load, step.requests, *4 * ("",), step.executions, *times))
+    return buffer.getvalue()
+
+
+def comparison_table(first: BenchResult, second: BenchResult) -> Table:
+    """Two results side by side; measurements that only one of them has are left out."""
+    table = _table(
+        ("what", "in flight", "batch", "p50 ms A", "p50 ms B", "B / A", "images/s A", "images/s B", "B / A"),
+        title=f"A: {_title(first.header)}\nB: {_title(second.header)}",
+        caption=f"A: {provenance(first.header)}\nB: {provenance(second.header)}",
+    )
+    # Settings of a chain may differ between runs: they are compared by what was measured.
+    others = {_key(name, measured): measured for name, measured in rows(second)}
+    for name, measured in rows(first):
+        other = others.get(_key(name, measured))
+        if other is None:
+            continue
+        table.add_row(
+            name,
+            str(measured.concurrency),
+            str(measured.batch),
+            f"{measured.p50_ms:.2f}",
+            f"{other.p50_ms:.2f}",
+            f"{other.p50_ms / measured.p50_ms:.2f}",
+            f"{measured.throughput:.1f}",
+            f"{other.throughput:.1f}",
+            f"{other.throughput / measured.throughput:.2f}",
+        )
+    for bar, other_bar in zip(bars(first), bars(second), strict=True):
+        table.add_row(
+            bar.name,
+            "",
+            "",
+            _ratio(bar.value),
+            _ratio(other_bar.value),
+            _quotient(other_bar.value, bar.value),
+        )
+    return table
+
+
+def provenance(header: Header) -> str:
+    """The small print under every table."""
+    where = "" if header.server_is_here else "; THE SERVER IS ELSEWHERE, on a machine of its own"
+    packages = ", ".join(f"{name} {version}" for name, version in header.versions.items())
+    return (
+        f"{header.machine}, load {header.machine.load:.2f}, {header.machine.system}{where}. {header.server}, "
+        f"{header.perf_analyzer}, {packages}. Release {header.release_id}, {header.n_images} images in turn, "
+        f"{header.started}."
+    )
+
+
+def _title(header: Header) -> str:
+    return (
+        f"{header.category}, {header.preset or 'own'} preset, {header.precision}, {header.image_size} px, "
+        f"platform {header.platform}"
+    )
+
+
+def _key(name: str, measured: Measured) -> tuple[str, int, int]:
+    return name.split(",")[0] if "bare" in name else name, measured.concurrency, measured.batch
+
+
+def _cells(name: str, measured: Measured) -> list[str]:
+    return [
+        name,
+        str(measured.concurrency),
+        str(measured.batch),
+        str(measured.requests),
+        f"{measured.p50_ms:.2f}",
+        _milliseconds(measured.p90_ms),
+        _milliseconds(measured.p99_ms),
+        f"{measured.throughput:.1f}",
+    ]
+
+
+def _step_cells(measured: Measured) -> list[list[str]]:
+    return [
+        [
+            step.model,
+            str(step.requests),
+            str(step.executions),
+            *(f"{time:.3f}" for time in (step.queue_ms, step.input_ms, step.infer_ms, step.output_ms)),
+        ]
+        for step in measured.steps
+    ]
+
+
+def _call_cells(result: BenchResult) -> list[list[str]]:
+    plain = result.calls[0].throughput
+    return [
+        [
+            call.name,
+            str(call.requests),
+            _milliseconds(call.p50_ms),
+            _milliseconds(call.p99_ms),
+            f"{call.throughput:.1f}",
+            f"{call.throughput / plain:.2f}",
+        ]
+        for call in result.calls
+    ]
+
+
+def _bar_cells(bar: Bar) -> list[str]:
+    return [bar.name, bar.limit_text, _ratio(bar.value), bar.verdict]
+
+
+def _milliseconds(value: float | None) -> str:
+    return TOO_FEW if value is None else f"{value:.2f}"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _quotient(numerator: float | None, denominator: float | None) -> str:
+    return f"{numerator / denominator:.2f}" if numerator and denominator else "-"
+
+
+def _table(
+    columns: tuple[str, ...], *, title: str, caption: str | None = None, numbers_from: int = 1
+) -> Table:
+    table = Table(title=title, caption=caption)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index >= numbers_from and column else "left")
+    return table
+
+
+def _markdown(columns: tuple[str, ...], lines: list[list[str]]) -> str:
+    ruler = ["---"] + ["---:"] * (len(columns) - 1)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ruler, *lines))

@@ -1,0 +1,44 @@
+"""What the server says of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCORE_OUTPUTS = ("pred_score", "pred_label", "threshold", "release_id")  # a few bytes each
+MAP_OUTPUTS = ("anomaly_map", "pred_mask")  # as large as the image
+OUTPUTS = (*MAP_OUTPUTS, *SCORE_OUTPUTS)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The answer to a request for the score alone.
+
+    Attributes:
+        score: maximum of the anomaly map.
+        threshold: an image whose score exceeds it is anomalous.
+        anomalous: the label.
+        release_id: which weights judged it.
+        latency_ms: from sending the request to having the answer, milliseconds.
+    """
+
+    score: float
+    threshold: float
+    anomalous: bool
+    release_id: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Verdict(Score):
+    """The whole answer, for an image whose side the server sees as S pixels.
+
+    Attributes:
+        anomaly_map: [S, S] float32.
+        mask: [S, S] bool; where the anomaly exceeds the pixel threshold.
+    """
+
+    anomaly_map: NDArray[np.float32]
+    mask: NDArray[np.bool_]
