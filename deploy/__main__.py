@@ -1,4 +1,4 @@
-"""Command line of the deployment stage: `python -m deploy prepare | serve | run`."""
+"""Command line of the deployment stage: `python -m deploy prepare | serve | run | load | unload`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import click
 
 from deploy.commands import run_beside, serve_until_stopped
 from deploy.installation import prepare as prepare_installation
+from deploy.lazy_loading import ENCODED, unload_category
+from deploy.model_control import ModelControl
 from deploy.repository import require_published
 from deploy.server import running_server
 
@@ -45,7 +47,14 @@ def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Cal
             "--threads",
             default=0,
             type=click.IntRange(0),
-            help="Threads a backbone computes with, 0: all CPUs.",
+            help="Threads a Python backbone computes with, 0: those of its configuration.",
+        ),
+        click.option(
+            "--max-categories",
+            default=0,
+            type=click.IntRange(0),
+            help="Categories in memory at a time, 0: all. Others are loaded when a client loads them, and the one that "
+            "was asked longest ago goes.",
         ),
         click.option("--timeout-s", default=120.0, help="Seconds in which every model must be ready."),
     )
@@ -91,6 +100,30 @@ def run(command: tuple[str, ...], **options: Any) -> None:
     """
     require_published(options["repository"])
     sys.exit(run_beside(running_server(**options), command))
+
+
+_http_url = click.option(
+    "--http-url", default="http://127.0.0.1:8000", help="Where the server answers over HTTP."
+)
+
+
+@main.command()
+@click.argument("category")
+@_http_url
+def load(category: str, http_url: str) -> None:
+    """Load CATEGORY into a running server, both of its ensembles and their steps."""
+    control = ModelControl(http_url)
+    for model in (category, category + ENCODED):
+        control.load(model)
+    click.echo(f"Loaded: {category} and {category}{ENCODED}.")
+
+
+@main.command()
+@click.argument("category")
+@_http_url
+def unload(category: str, http_url: str) -> None:
+    """Take CATEGORY out of a running server; steps that other categories use stay."""
+    click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
 
 
 if __name__ == "__main__":

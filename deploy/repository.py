@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy.errors import RepositoryError
 
+POOL = r'key: "((?:cuda|pinned)_pool_bytes)"\s+value \{\s+string_value: "(\d+)"'
 # Committed beside what is published; alone they judge no image.
 SHARED_MODELS = frozenset({"distance_fusion", "foreground", "image_decoder"})
 
@@ -26,6 +27,48 @@ def find_models(repository: Path) -> list[str]:
             f"model repository {repository} holds no folder with a config.pbtxt; {_remedy()}"
         )
     return models
+
+
+def find_categories(repository: Path) -> dict[str, list[str]]:
+    """The categories of a repository in natural order, and the models of each: two ensembles, then their steps.
+
+    Raises:
+        RepositoryError: see `find_models`.
+    """
+    models = find_models(repository)
+    categories = {}
+    for name in models:
+        encoded = f"{name}_encoded"
+        if encoded in models:
+            config = (repository / encoded / "config.pbtxt").read_text()
+            categories[name] = [name, encoded, *re.findall(r'^ *model_name: "(.+)"$', config, re.MULTILINE)]
+    return categories
+
+
+def first_models(repository: Path, max_categories: int) -> list[str]:
+    """The models of the first categories, in natural order.
+
+    Args:
+        repository: Folder of model folders.
+        max_categories: How many categories.
+
+    Raises:
+        RepositoryError: see `find_models`.
+    """
+    wanted = list(find_categories(repository).values())[:max_categories]
+    return sorted({model for models in wanted for model in models}, key=_natural_key)
+
+
+def memory_pools(repository: Path) -> dict[str, int]:
+    """Bytes of `cuda_pool_bytes` and `pinned_pool_bytes` that the most demanding category asks for; empty on CPUs.
+
+    `export publish` computes them from the tensors' sizes (docs/gpu-plan.md).
+    """
+    asked: dict[str, int] = {}
+    for config in repository.glob("*/config.pbtxt"):
+        for pool, n_bytes in re.findall(POOL, config.read_text()):
+            asked[pool] = max(asked.get(pool, 0), int(n_bytes))
+    return asked
 
 
 def require_published(repository: Path) -> None:

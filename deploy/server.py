@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from deploy.errors import ServerError
 from deploy.installation import Installation, find_installation
+from deploy.lazy_loading import Janitor
+from deploy.model_control import REQUEST_TIMEOUT_S, ModelControl
 from deploy.model_state import ModelState, model_states
 from deploy.ports import Ports, claim_ports, host_address
 from deploy.processes import ending_with_parent
-from deploy.repository import find_models
+from deploy.repository import find_categories, find_models, first_models, memory_pools
 from deploy.server_log import last_words, load_times_s
-from deploy.server_options import IN_FLIGHT_TIMEOUT_S, server_options, thread_environment
+from deploy.server_options import (
+    IN_FLIGHT_TIMEOUT_S,
+    count_gpus,
+    pool_options,
+    server_options,
+    stub_environment,
+)
 
-REQUEST_TIMEOUT_S = 10
 STOP_TIMEOUT_S = IN_FLIGHT_TIMEOUT_S + 10
 POLL_S = 0.05
-
-# No proxy stands between a machine and itself.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @contextlib.contextmanager
@@ -43,6 +45,7 @@ def running_server(
     metrics_port: int = 0,
     triton_env: Path = Path(".triton"),
     threads: int = 0,
+    max_categories: int = 0,
     timeout_s: float = 120,
 ) -> Iterator[TritonServer]:
     """A tritonserver with every model of a repository ready, for the length of a `with` block.
@@ -57,14 +60,16 @@ def running_server(
         grpc_port: TCP port for gRPC, 0 for a free one.
         metrics_port: TCP port for metrics, 0 for a free one.
         triton_env: Environment of the embedded server, used when there is no tritonserver on PATH.
-        threads: Threads that a backbone computes with; 0 for as many as this process may use CPUs.
+        threads: Threads that a backbone computes with; 0 for those of its configuration.
+        max_categories: Categories in memory at a time: the first ones are loaded, others when a client loads them,
+            and then the one that was asked longest ago goes; 0 loads all and keeps them.
         timeout_s: Time in which every model must be ready.
 
     Raises:
         InstallationError, RepositoryError, PortError: the server cannot be started.
         ServerError: it died, was not ready in time, or a model failed to load. Nothing is left running.
     """
-    models = find_models(repository)
+    models = first_models(repository, max_categories) if max_categories else find_models(repository)
     installation = find_installation(triton_env)
     host = host_address(host)
     ports = claim_ports(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port))
@@ -75,7 +80,7 @@ def running_server(
         log=log,
         host=host,
         ports=ports,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads,
         timeout_s=timeout_s,
     )
     try:
@@ -84,9 +89,25 @@ def running_server(
         server.kill()
         raise
     try:
-        yield server
+        with _tidied(server, repository, max_categories):
+            yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def _tidied(server: TritonServer, repository: Path, max_categories: int) -> Iterator[None]:
+    """Keep a server to a number of categories for the length of a `with` block; 0 is any number."""
+    if not max_categories:
+        yield
+        return
+    categories = set(find_categories(repository))
+    janitor = Janitor(server.http_url, categories=categories, max_categories=max_categories)
+    janitor.start()
+    try:
+        yield
+    finally:
+        janitor.stop()
 
 
 class TritonServer:
@@ -128,7 +149,8 @@ class TritonServer:
         options = server_options(
             repository, models, host=host, ports=ports, shm_prefix=self._shm_prefix, timeout_s=timeout_s
         )
-        environment = installation.environment | thread_environment(threads)
+        options += pool_options(memory_pools(repository), gpus=count_gpus())
+        environment = installation.environment | stub_environment(threads)
         self._start([*installation.command, *options], environment)
 
     @property
@@ -147,14 +169,10 @@ class TritonServer:
         Raises:
             ServerError: the server does not answer.
         """
-        request = urllib.request.Request(f"{self.http_url}/v2/repository/index", data=b"{}", method="POST")
         try:
-            with _opener.open(request, timeout=REQUEST_TIMEOUT_S) as response:
-                index = json.load(response)
-        except OSError as error:
-            raise ServerError(
-                f"tritonserver at {self.http_url} does not answer ({error}); see {self.log}."
-            ) from None
+            index = ModelControl(self.http_url).index()
+        except ServerError as error:
+            raise ServerError(f"{error.message.rstrip('.')}; see {self.log}.") from None
         return model_states(self._models, index, self._log_text())
 
     def wait_until_ready(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.ports import Ports
@@ -11,6 +11,8 @@ IN_FLIGHT_TIMEOUT_S = 10  # for requests that the server is still answering when
 # Every Python model has a region in /dev/shm, where a container has 64 MiB for all of them unless told
 # otherwise. A region grows by itself when a request needs more.
 SHM_BYTES = 4 << 20
+PINNED_POOL_BYTES = 256 << 20  # Triton's own default; less is not worth asking for
+CUDA_POOL_BYTES = 64 << 20
 
 
 def server_options(
@@ -53,7 +55,40 @@ def server_options(
     ]
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """Variables that share out `threads` CPU threads; the Python models' stubs inherit them."""
+def pool_options(asked: Mapping[str, int], *, gpus: int) -> list[str]:
+    """Options that make Triton's memory pools large enough; nothing where nothing is asked for.
+
+    Args:
+        asked: `cuda_pool_bytes` and `pinned_pool_bytes` of the repository.
+        gpus: that the server has; each gets a pool.
+    """
+    if not asked:
+        return []
+    cuda = max(asked.get("cuda_pool_bytes", 0), CUDA_POOL_BYTES)
+    pinned = max(asked.get("pinned_pool_bytes", 0), PINNED_POOL_BYTES)
+    return [
+        f"--pinned-memory-pool-byte-size={pinned}",
+        *(f"--cuda-memory-pool-byte-size={gpu}:{cuda}" for gpu in range(gpus)),
+    ]
+
+
+def count_gpus() -> int:
+    """NVIDIA's GPUs that this machine shows."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def stub_environment(threads: int) -> dict[str, str]:
+    """Variables that the Python models' stubs inherit: how they share out CPU threads, and leave their folders alone.
+
+    Args:
+        threads: that a backbone computes with, in place of those in its configuration; 0 leaves those.
+    """
     # One thread for numpy: the fusion's small matrix products would only fight the backbones for cores.
-    return {"ASTMFR_INTRA_OP_THREADS": str(threads), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        # A __pycache__ in a model's folder is a change to Triton: it would load the model, and each ensemble over it,
+        # anew with the next category that is loaded.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **({"ASTMFR_INTRA_OP_THREADS": str(threads)} if threads else {}),
+    }

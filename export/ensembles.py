@@ -35,7 +35,13 @@ class Step:
 
 
 def category_ensembles(
-    manifest: Manifest, steps: Sequence[Step], *, max_batch_size: int, student_sha256: str, verified: bool
+    manifest: Manifest,
+    steps: Sequence[Step],
+    *,
+    max_batch_size: int,
+    student_sha256: str,
+    verified: bool,
+    parameters: Mapping[str, str],
 ) -> list[pb.ModelConfig]:
     """`<category>` and `<category>_encoded`; their parameters tell clients and the parity gate what is served.
 
@@ -45,9 +51,10 @@ def category_ensembles(
         max_batch_size: images a batch, at most.
         student_sha256: of the file that judges: the student's graph, or its engine.
         verified: whether that file has been held to the parity gate.
+        parameters: more of them: what the queues and pools were sized from.
     """
     size = manifest.config.image_size
-    parameters = {
+    told = {
         "release_id": str(manifest.release_id),
         "checkpoint_sha256": manifest.checkpoint_sha256,
         "student_sha256": student_sha256,
@@ -57,6 +64,7 @@ def category_ensembles(
         "preset": manifest.config.preset,
         "precision": manifest.precision,
         **({} if verified else {"unverified": "true"}),
+        **parameters,
     }
     return [
         ensemble_config(
@@ -64,7 +72,7 @@ def category_ensembles(
             inputs=[image_spec(size)],
             outputs=verdict_specs(size),
             steps=steps,
-            parameters=parameters,
+            parameters=told,
             max_batch_size=max_batch_size,
         ),
         ensemble_config(
@@ -72,7 +80,7 @@ def category_ensembles(
             inputs=[ENCODED_IMAGE],
             outputs=[*verdict_specs(size), ORIGINAL_SIZE],
             steps=[decoding_step(size), *steps],
-            parameters=parameters,
+            parameters=told,
             max_batch_size=max_batch_size,
         ),
     ]

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from export.concurrency import Concurrency, choose_concurrency, usable_cores
+from export.queues import QueuePolicy
 from export.tensors import TensorSpec
 
 HEADER = "# Written by `python -m export publish`; changes here are lost.\n"
-QUEUE_SIZE = 64  # requests that may wait at a step; one more is refused
 FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their name
 ENGINE_CACHE = (
     "/tmp/astmfr-engines"  # where ONNX Runtime's TensorRT provider keeps what it built, in the container
@@ -102,14 +103,16 @@ class Platform:
     Attributes:
         name: `python` (ONNX Runtime in a Python backend), `onnxruntime` or `tensorrt`.
         provider: of the `onnxruntime` platform: `cpu`, `cuda` or `tensorrt`.
-        threads: of one run on a CPU, on the `onnxruntime` platform; 0 lets ONNX Runtime take every core.
+        threads: of one run on a CPU; 0 is chosen from the machine.
         engine_cache: where provider `tensorrt` keeps what it built, on the server; the folder above must exist there.
+        instances: of each backbone; 0 is chosen from the machine.
     """
 
     name: str = "python"
     provider: str = "cpu"
     threads: int = 0
     engine_cache: str = "/tmp/astmfr-engines"
+    instances: int = 0
 
     @property
     def file_name(self) -> str:
@@ -121,6 +124,17 @@ class Platform:
         """Whether its models need a GPU."""
         return self.name == "tensorrt" or (self.name == "onnxruntime" and self.provider != "cpu")
 
+    def concurrency(self, *, shared: bool) -> Concurrency:
+        """Instances and threads of a backbone on this machine; `shared` by all categories, as the teacher is."""
+        return choose_concurrency(
+            self.name,
+            on_gpu=self.on_gpu,
+            shared=shared,
+            cores=usable_cores(),
+            threads=self.threads,
+            instances=self.instances,
+        )
+
 
 def backbone_config(
     name: str,
@@ -130,6 +144,8 @@ def backbone_config(
     versions: Sequence[int],
     platform: Platform,
     max_batch_size: int,
+    shared: bool = False,
+    queue: QueuePolicy | None = None,
     warm_up_sizes: Sequence[int] = (),
 ) -> pb.ModelConfig:
     """A teacher's, student's or SAM's configuration.
@@ -141,11 +157,17 @@ def backbone_config(
         versions: those that are loaded; an ensemble's pinned one must be among them.
         platform: what runs it.
         max_batch_size: images, at most.
+        shared: whether every category uses it, as they do the teacher.
+        queue: who may wait; 64 requests for any time unless given.
         warm_up_sizes: batches to run before the first request; one image and the largest batch unless given.
     """
-    config = _step_config(name, inputs=inputs, outputs=outputs, max_batch_size=max_batch_size)
+    config = _step_config(name, inputs=inputs, outputs=outputs, max_batch_size=max_batch_size, queue=queue)
+    concurrency = platform.concurrency(shared=shared)
     config.version_policy.specific.versions.extend(versions)
     config.backend = platform.name
+    config.instance_group[0].count = concurrency.instances
+    if concurrency.threads:
+        config.parameters["intra_op_thread_count"].string_value = str(concurrency.threads)
     if platform.name != "python":
         config.default_model_filename = platform.file_name
     if platform.on_gpu:
@@ -154,19 +176,20 @@ def backbone_config(
         _configure_onnxruntime(config, platform, inputs)
     elif platform.name == "tensorrt":
         _configure_tensorrt(config, inputs)
-    sizes = warm_up_sizes or sorted({1, max_batch_size})
+    # The largest first: the Python backend gives back what that took with the first image that comes alone, and the
+    # second is as fast as any.
+    sizes = warm_up_sizes or sorted({1, max_batch_size}, reverse=True)
     config.model_warmup.extend(_warm_up(f"batch_{size}", inputs, batch_size=size) for size in sizes)
+    config.model_warmup[-1].count = 2
     return config
 
 
 def _configure_onnxruntime(config: pb.ModelConfig, platform: Platform, inputs: Sequence[TensorSpec]) -> None:
-    """Threads on a CPU; CUDA or TensorRT inside ONNX Runtime on a GPU."""
-    parameters = {"execution_mode": "0"}  # one operator after the other: the graphs have one branch
+    """A CPU alone; or CUDA or TensorRT inside ONNX Runtime on a GPU."""
+    # One operator after the other: the graphs have one branch.
+    config.parameters["execution_mode"].string_value = "0"
     if platform.provider == "cpu":
         config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
-        parameters["intra_op_thread_count"] = str(platform.threads)
-    for key, value in parameters.items():
-        config.parameters[key].string_value = value
     if platform.provider == "cuda":
         # One stream for copies and kernels: features are used where they were computed.
         accelerator = {"do_copy_in_default_stream": "1"}
@@ -216,10 +239,12 @@ def graph_batches(max_batch_size: int) -> list[int]:
     return sorted({*(size for size in powers if size < max_batch_size), max_batch_size})
 
 
-def distance_fusion_config() -> pb.ModelConfig:
-    """The fusion of every category and image size."""
+def distance_fusion_config(queue: QueuePolicy | None = None) -> pb.ModelConfig:
+    """The fusion of every category and image size; `queue` as in `backbone_config`."""
     inputs = [*(TensorSpec(name, "FP32", (-1, -1)) for name in DISTANCES), RELEASE_ID]
-    config = _step_config("distance_fusion", inputs=inputs, outputs=verdict_specs(-1), max_batch_size=128)
+    config = _step_config(
+        "distance_fusion", inputs=inputs, outputs=verdict_specs(-1), max_batch_size=128, queue=queue
+    )
     mask = input_of(foreground_spec(-1))
     mask.optional = True  # an ensemble whose release keeps the background maps nothing to it
     config.input.append(mask)
@@ -229,13 +254,14 @@ def distance_fusion_config() -> pb.ModelConfig:
     return config
 
 
-def image_decoder_config(image_size: int) -> pb.ModelConfig:
-    """The decoder for one image size."""
+def image_decoder_config(image_size: int, queue: QueuePolicy | None = None) -> pb.ModelConfig:
+    """The decoder for one image size; `queue` as in `backbone_config`."""
     config = _step_config(
         decoder_name(image_size),
         inputs=[ENCODED_IMAGE],
         outputs=[image_spec(image_size), ORIGINAL_SIZE],
         max_batch_size=128,
+        queue=queue,
     )
     config.backend = "python"
     # A real file: a decoder cannot be warmed up with zeros.
@@ -247,14 +273,15 @@ def image_decoder_config(image_size: int) -> pb.ModelConfig:
     return config
 
 
-def foreground_config(image_size: int) -> pb.ModelConfig:
-    """The `threshold` method of background removal for one image size."""
+def foreground_config(image_size: int, queue: QueuePolicy | None = None) -> pb.ModelConfig:
+    """The `threshold` method of background removal for one image size; `queue` as in `backbone_config`."""
     image = image_spec(image_size)
     config = _step_config(
         foreground_name("threshold", image_size),
         inputs=[image],
         outputs=[foreground_spec(image_size)],
         max_batch_size=128,
+        queue=queue,
     )
     config.backend = "python"
     config.model_warmup.append(_warm_up("black", [image], batch_size=1))
@@ -262,17 +289,38 @@ def foreground_config(image_size: int) -> pb.ModelConfig:
 
 
 def _step_config(
-    name: str, *, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch_size: int
+    name: str,
+    *,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    max_batch_size: int,
+    queue: QueuePolicy | None,
 ) -> pb.ModelConfig:
     """One instance with a bounded queue in which waiting requests are batched."""
     config = pb.ModelConfig(name=name, max_batch_size=max_batch_size)
     config.input.extend(input_of(spec) for spec in inputs)
     config.output.extend(output_of(spec) for spec in outputs)
     config.instance_group.append(pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO))
-    # The bound is a number and no time: 64 requests are done within any sensible deadline, a client that
-    # gives up cancels its own, and a time makes the batcher stall more often (docs/serving.md).
-    config.dynamic_batching.default_queue_policy.max_queue_size = QUEUE_SIZE
+    queue = queue or QueuePolicy()
+    config.dynamic_batching.default_queue_policy.CopyFrom(_queue_policy(queue))
+    if queue.batch:
+        config.dynamic_batching.preferred_batch_size.append(min(queue.batch, max_batch_size))
     return config
+
+
+def _queue_policy(queue: QueuePolicy) -> pb.ModelQueuePolicy:
+    """A bound, and a time only where a latency budget asks for it.
+
+    Without one 64 requests are done within any sensible deadline, a client that gives up cancels its own, and a time
+    makes the batcher stall more often (docs/serving.md).
+    """
+    # Refused when the time is up, and no client may change it: both are Triton's defaults, which the text leaves out.
+    return pb.ModelQueuePolicy(
+        max_queue_size=queue.size,
+        default_timeout_microseconds=queue.timeout_us,
+        timeout_action=pb.ModelQueuePolicy.REJECT,
+        allow_timeout_override=False,
+    )
 
 
 def _warm_up(name: str, inputs: Sequence[TensorSpec], *, batch_size: int) -> pb.ModelWarmup:

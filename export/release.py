@@ -18,10 +18,12 @@ from export.engine_target import TargetServer, misfit
 from export.ensembles import category_ensembles, judging_steps
 from export.errors import PublishError
 from export.manifest import Manifest, engine_hashes
+from export.memory_pools import MemoryPools, size_pools
 from export.model_configs import Platform
 from export.model_rules import ModelFile, broken_pins, broken_rules
+from export.queues import LatencyBudget, QueuePolicy, tightest
 from export.repository import Repository, pinned_versions, same_engine
-from export.tensors import TensorSpec
+from export.tensors import TensorSpec, image_bytes
 from train.files import write_text
 
 DECODER_FILES = ("1/model.py", "image_decoding.py", "warmup/encoded_image")
@@ -36,7 +38,11 @@ def is_judged(manifest: Manifest) -> bool:
 
 @dataclass(frozen=True)
 class Release:
-    """One build, the repository it goes to, and how it is served there."""
+    """One build, the repository it goes to, and how it is served there.
+
+    Attributes:
+        budget: what an image may take; None where nothing is stated, and requests may wait for any time.
+    """
 
     manifest: Manifest
     build: Path
@@ -44,6 +50,7 @@ class Release:
     platform: Platform
     max_batch_size: int
     server: TargetServer
+    budget: LatencyBudget | None = None
 
     @property
     def size(self) -> int:
@@ -63,9 +70,37 @@ class Release:
         return configs.student_name(self.manifest.category, precision=self.manifest.precision)
 
     @property
-    def sam(self) -> str | None:
-        """SAM's model, for a release that removes the background with it."""
-        return configs.foreground_name("sam", self.size) if self.manifest.config.foreground == "sam" else None
+    def foreground(self) -> str | None:
+        """The model that removes the background; None where it stays."""
+        method = self.manifest.config.foreground
+        return None if method == "none" else configs.foreground_name(method, self.size)
+
+    @property
+    def ensembles(self) -> tuple[str, str]:
+        """The category's two."""
+        return self.manifest.category, f"{self.manifest.category}_encoded"
+
+    def step_configs(self) -> dict[str, pb.ModelConfig]:
+        """The configuration of each step as a first version, in the order in which an image goes through them."""
+        return {
+            "decoder": self._decoder_config(),
+            **({"foreground": self._foreground_config([1])} if self.foreground else {}),
+            "teacher": self._teacher_config([1]),
+            "student": self._student_config([1]),
+            "fusion": self._fusion_config(),
+        }
+
+    def memory_pools(self) -> MemoryPools:
+        """What a server needs to keep this category's features on the GPU."""
+        return size_pools(
+            image_bytes=image_bytes([configs.image_spec(self.size)]),
+            feature_bytes=image_bytes(self._features),
+            distance_bytes=image_bytes([*configs.distance_specs(self.size), configs.RELEASE_ID]),
+            max_batch_size=self.max_batch_size,
+            instances=self.platform.concurrency(shared=False).instances,
+            # A budget's longer queue empties by time, long before it is full.
+            queue_size=min(self._queue(self.student).size, QueuePolicy().size),
+        )
 
     def require_rules_kept(self) -> None:
         """Before anything is written.
@@ -73,12 +108,10 @@ class Release:
         Raises:
             PublishError: one breaks a rule of Triton's, or another category needs a shared model as it is.
         """
-        planned = {"teacher": self._teacher_config([1]), "student": self._student_config([1])}
         self._require_shared(self.teacher, "teacher")
-        if self.sam is not None:
-            planned["foreground"] = self._sam_config([1])
-            replace(self, platform=self._sam_platform)._require_shared(self.sam, "foreground")
-        for graph, config in planned.items():
+        if self.foreground and self.manifest.config.foreground == "sam":
+            replace(self, platform=self._sam_platform)._require_shared(self.foreground, "foreground")
+        for graph, config in self.step_configs().items():
             if config.backend == "python":
                 continue  # the server that runs these is here, and refuses them itself
             if config.backend == "tensorrt":
@@ -92,9 +125,8 @@ class Release:
 
     def _require_shared(self, model: str, graph: str) -> None:
         """Other categories over the same model need the versions and the batches that they were published with."""
-        mine = {self.manifest.category, f"{self.manifest.category}_encoded"}
         for ensemble in self.target.ensembles_over(model):
-            if ensemble.name in mine:
+            if ensemble.name in self.ensembles:
                 continue
             for version in pinned_versions(ensemble, model):
                 if fault := self._unservable(model, version, graph):
@@ -114,8 +146,8 @@ class Release:
         manifest, target = self.manifest, self.target
         teacher_version = self._add_teacher()
         student_version = self._add_student()
-        target.publish_sibling("image_decoder", configs.image_decoder_config(self.size), DECODER_FILES)
-        foreground, foreground_version = self._publish_foreground()
+        target.publish_sibling("image_decoder", self._decoder_config(), DECODER_FILES)
+        foreground_version = self._publish_foreground()
         calibration = target.root / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
         write_text(calibration, (self.build / "calibration.json").read_text())
 
@@ -126,7 +158,7 @@ class Release:
             teacher_version=teacher_version,
             student=self.student,
             student_version=student_version,
-            foreground=foreground,
+            foreground=self.foreground,
             foreground_version=foreground_version,
         )
         engine = manifest.engines.get("student") if self.platform.name == "tensorrt" else None
@@ -136,14 +168,19 @@ class Release:
             max_batch_size=self.max_batch_size,
             student_sha256=(engine.file if engine else manifest.files["student.onnx"]).sha256,
             verified=engine is None or is_judged(manifest),
+            parameters={
+                **(self.budget.to_parameters() if self.budget else {}),
+                **(self.memory_pools().to_parameters() if self.platform.on_gpu else {}),
+            },
         )
         models = {config.name: config for config in (teacher_config, student_config)}
         for ensemble in ensembles:
             if broken := broken_pins(ensemble, models):
                 raise PublishError(f"{'; '.join(broken)}; the ensembles stay as they are.")
-        changed = [target.write_config(config) for config in (teacher_config, student_config, *ensembles)]
+        written = (self._fusion_config(), teacher_config, student_config, *ensembles)
+        changed = [target.write_config(config) for config in written]
         done = "Published" if any(changed) else "Up to date"
-        masked = f", masked by {foreground} {foreground_version}" if foreground else ""
+        masked = f", masked by {self.foreground} {foreground_version}" if self.foreground else ""
         told = (
             "; start Triton with --backend-config=tensorrt,version-compatible=true"
             if engine is not None and engine.options.version_compatible
@@ -163,6 +200,8 @@ class Release:
             versions=versions,
             platform=self.platform,
             max_batch_size=self.max_batch_size,
+            shared=True,
+            queue=self._queue(self.teacher),
         )
 
     def _student_config(self, versions: Sequence[int]) -> pb.ModelConfig:
@@ -173,23 +212,40 @@ class Release:
             versions=versions,
             platform=self.platform,
             max_batch_size=self.max_batch_size,
+            queue=self._queue(self.student),
         )
 
-    def _sam_config(self, versions: Sequence[int]) -> pb.ModelConfig:
+    def _foreground_config(self, versions: Sequence[int]) -> pb.ModelConfig:
+        name = configs.foreground_name(self.manifest.config.foreground, self.size)
+        if self.manifest.config.foreground == "threshold":
+            return configs.foreground_config(self.size, self._queue(name))
         return configs.backbone_config(
-            configs.foreground_name("sam", self.size),
+            name,
             inputs=[configs.image_spec(self.size)],
             outputs=[configs.foreground_spec(self.size)],
             versions=versions,
             platform=self._sam_platform,
             max_batch_size=self.max_batch_size,
+            queue=self._queue(name),
             warm_up_sizes=[1],  # gigabytes an image
         )
 
+    def _decoder_config(self) -> pb.ModelConfig:
+        return configs.image_decoder_config(self.size, self._queue(configs.decoder_name(self.size)))
+
+    def _fusion_config(self) -> pb.ModelConfig:
+        return configs.distance_fusion_config(self._queue("distance_fusion"))
+
+    def _queue(self, model: str) -> QueuePolicy:
+        """No category waits longer at a shared step than its own budget allows; without budgets the default."""
+        others = self.target.budgets_over(model, but=self.ensembles)
+        return tightest([*others, *([self.budget] if self.budget else [])], model)
+
     @property
     def _sam_platform(self) -> Platform:
-        """SAM has no engine; NVIDIA's container has ONNX Runtime too."""
-        return Platform("onnxruntime", "cuda") if self.platform.name == "tensorrt" else self.platform
+        """SAM has no engine; NVIDIA's container has ONNX Runtime too. One instance: it takes gigabytes an image."""
+        platform = Platform("onnxruntime", "cuda") if self.platform.name == "tensorrt" else self.platform
+        return replace(platform, instances=1)
 
     @property
     def _features(self) -> list[TensorSpec]:
@@ -269,23 +325,20 @@ class Release:
             same=lambda other: same_graph(other) and (not with_engine or same_plan(other)),
         )
 
-    def _publish_foreground(self) -> tuple[str | None, int]:
-        """The model that removes the background for a release, and its version; None where it stays."""
-        method = self.manifest.config.foreground
-        if method == "none":
-            return None, 1
-        name = configs.foreground_name(method, self.size)
-        if method == "threshold":
-            config = configs.foreground_config(self.size)
-            self.target.publish_sibling("foreground", config, FOREGROUND_FILES)
-            return name, 1
+    def _publish_foreground(self) -> int:
+        """Publish the model that removes the background, if one does; its version."""
+        if self.foreground is None:
+            return 1
+        if self.manifest.config.foreground == "threshold":
+            self.target.publish_sibling("foreground", self._foreground_config([1]), FOREGROUND_FILES)
+            return 1
         version = self.target.add_version(
-            name,
+            self.foreground,
             "foreground",
             self.build,
             self.manifest,
             with_engine=False,
             same=lambda other: other.foreground_id == self.manifest.foreground_id,
         )
-        self.target.write_config(self._sam_config(self.target.versions(name)))
-        return name, version
+        self.target.write_config(self._foreground_config(self.target.versions(self.foreground)))
+        return version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +16,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export import model_configs as configs
 from export.errors import PublishError
 from export.manifest import EngineRecord, Manifest, engine_path
+from export.queues import LatencyBudget
 from train.files import write_text
 
 
@@ -51,6 +52,15 @@ class Repository:
         """The ensembles that a model is a step of, by name."""
         configured = (self.read_config(folder.name) for folder in sorted(self.root.iterdir()))
         return [config for config in configured if config is not None and pinned_versions(config, model)]
+
+    def budgets_over(self, model: str, *, but: Collection[str]) -> list[LatencyBudget]:
+        """Latency budgets of the ensembles that a model is a step of, `but` those of some names."""
+        budgets = (
+            LatencyBudget.from_parameters(parameters_of(ensemble))
+            for ensemble in self.ensembles_over(model)
+            if ensemble.name not in but
+        )
+        return [budget for budget in budgets if budget is not None]
 
     def read_config(self, model: str) -> pb.ModelConfig | None:
         """A model's configuration, or None where it has none."""
@@ -129,9 +139,7 @@ class Repository:
             raise PublishError(
                 f"{self.root} holds no {committed} backend; expected the project's model_repository/."
             )
-        if source == folder:
-            return
-        for part in parts:
+        for part in parts if source != folder else ():
             if not (folder / part).is_file() or (folder / part).read_bytes() != (source / part).read_bytes():
                 (folder / part).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / part, folder / part)
@@ -150,3 +158,8 @@ def pinned_versions(ensemble: pb.ModelConfig, model: str) -> list[int]:
     """The versions of a model that an ensemble is pinned to; of any other configuration, none."""
     steps = ensemble.ensemble_scheduling.step
     return [step.model_version for step in steps if step.model_name == model]
+
+
+def parameters_of(config: pb.ModelConfig) -> dict[str, str]:
+    """The parameters of a configuration by name."""
+    return {name: str(value.string_value) for name, value in config.parameters.items()}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+ITEM_BYTES = {"UINT8": 1, "BOOL": 1, "FP16": 2, "FP32": 4, "INT32": 4, "INT64": 8}
 
 
 @dataclass(frozen=True)
@@ -15,3 +19,8 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name} {self.type} {list(self.shape)}"
+
+
+def image_bytes(specs: Iterable[TensorSpec]) -> int:
+    """Bytes of one image's part of tensors of fixed size."""
+    return sum(ITEM_BYTES[spec.type] * math.prod(spec.shape) for spec in specs)

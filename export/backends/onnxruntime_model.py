@@ -6,29 +6,36 @@ that wait together run as one batch.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 
 class TritonPythonModel:
     """An ONNX graph whose tensors are named as in config.pbtxt."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the session; the launcher says how many threads the machine is good for."""
+        """Open the session."""
         config = json.loads(args["model_config"])
         self.inputs = [entry["name"] for entry in config["input"]]
         options = ort.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("ASTMFR_INTRA_OP_THREADS", "0"))
+        configured = config["parameters"].get("intra_op_thread_count", {}).get("string_value", "0")
+        options.intra_op_num_threads = usable_threads(configured)
         # Threads spin between the operators of a run, and stop when it ends: the other steps need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Weights beside the arena, which holds nothing then but what can be given back.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.warming_up = True
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Run all requests as one batch and give each its part."""
@@ -38,7 +45,7 @@ class TritonPythonModel:
             feed = tensors[0]
         else:
             feed = {name: np.concatenate([tensor[name] for tensor in tensors]) for name in self.inputs}
-        outputs = dict(zip(names, self.session.run(names, feed), strict=True))
+        outputs = dict(zip(names, self.run(names, feed), strict=True))
         responses, start = [], 0
         for request, tensor in zip(requests, tensors, strict=True):
             end = start + len(tensor[self.inputs[0]])
@@ -48,3 +55,23 @@ class TritonPythonModel:
             responses.append(pb_utils.InferenceResponse(parts))
             start = end
         return responses
+
+    def run(self, names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run the graph; the first run of one image gives back what reading it and warm-up's largest batch took."""
+        if not self.warming_up or len(feed[self.inputs[0]]) > 1:
+            return list(self.session.run(names, feed))
+        self.warming_up = False
+        shrinking = ort.RunOptions()
+        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        outputs = list(self.session.run(names, feed, shrinking))
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # glibc keeps what is freed: of a large student as much as its weights
+        return outputs
+
+
+def usable_threads(configured: str) -> int:
+    """Threads of a run: those that the launcher asks for, else the configured ones, on as many cores at most."""
+    cores = len(os.sched_getaffinity(0))
+    asked = int(os.environ.get("ASTMFR_INTRA_OP_THREADS", configured))
+    return min(asked or cores, cores)

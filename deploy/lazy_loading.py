@@ -1,0 +1,161 @@
+"""No more categories in memory than fit: what was asked for longest ago goes when another is loaded.
+
+A client that needs a category which is not there loads it, by Triton's own model control; this unloads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import click
+
+from deploy.errors import ServerError
+from deploy.model_control import ModelControl
+from deploy.repository import SHARED_MODELS
+
+POLL_S = 0.5
+MIN_LOADED_S = 2.0  # who loads a category has a moment to ask it
+ENCODED = "_encoded"  # the ensemble that takes image files is called so
+
+
+def loaded_categories(ready: set[str], known: set[str]) -> set[str]:
+    """The categories of which an ensemble is loaded.
+
+    Args:
+        ready: models that answer.
+        known: categories of the repository.
+    """
+    return {category for category in known if category in ready or category + ENCODED in ready}
+
+
+def last_used_s(category: str, asked_s: Mapping[str, float]) -> float:
+    """When a category was last asked, seconds since 1970; 0 for never.
+
+    Its student counts too: Triton makes an ensemble anew, and forgets when it was asked, whenever it loads one of its
+    steps anew, the fusion after another release was published, say.
+
+    Args:
+        category: the product.
+        asked_s: when each loaded model last answered.
+    """
+    own = (category, category + ENCODED)
+    return max(
+        (when for model, when in asked_s.items() if model in own or model.startswith(f"{category}_student")),
+        default=0,
+    )
+
+
+def too_many(
+    used_s: Mapping[str, float], *, seen_s: Mapping[str, float], now_s: float, keep: int
+) -> list[str]:
+    """The categories that must go, those first that were used longest ago.
+
+    What was loaded just now stays for MIN_LOADED_S at least. Times are seconds since 1970.
+
+    Args:
+        used_s: when each loaded category was last asked, or seen loaded.
+        seen_s: when each was first seen loaded.
+        now_s: the time.
+        keep: categories that may stay.
+    """
+    longest_first = sorted(used_s, key=lambda category: used_s[category])
+    leaving = longest_first[: max(0, len(used_s) - keep)]
+    return [category for category in leaving if now_s - seen_s[category] >= MIN_LOADED_S]
+
+
+def models_of(own: Sequence[str], steps_of: Mapping[str, Sequence[str]]) -> list[str]:
+    """What to unload of a category: its ensembles, then the steps that no other loaded ensemble uses.
+
+    Args:
+        own: the category's ensembles.
+        steps_of: steps of every loaded model; none of what is no ensemble.
+    """
+    elsewhere = {step for name, steps in steps_of.items() if name not in own for step in steps}
+    # Committed backends stay, whoever uses them: they cost little, and the next category needs them.
+    staying = elsewhere | SHARED_MODELS
+    return [*own, *dict.fromkeys(step for name in own for step in steps_of[name] if step not in staying)]
+
+
+def unload_category(control: ModelControl, category: str) -> list[str]:
+    """Unload a category's ensembles and what they alone use; what was unloaded.
+
+    Requests in flight are answered first: an ensemble's request holds its steps until it ends.
+
+    Raises:
+        ServerError: the server does not answer, or does not have the category.
+    """
+    ready = control.ready()
+    own = [name for name in (category, category + ENCODED) if name in ready]
+    if not own:
+        raise ServerError(f"category {category} is not loaded at {control.http_url}.")
+    leaving = models_of(own, {name: control.steps(name) for name in sorted(ready)})
+    for model in leaving:
+        control.unload(model)
+    return leaving
+
+
+class Janitor:
+    """Watches a server in a thread of its own, and unloads categories beyond a number."""
+
+    def __init__(self, http_url: str, *, categories: set[str], max_categories: int) -> None:
+        """Watch the server at `http_url`.
+
+        Args:
+            http_url: `http://host:port`.
+            categories: those of its repository.
+            max_categories: loaded at the same time, but for the moment in which one comes and another goes.
+        """
+        self._control = ModelControl(http_url)
+        self._categories = categories
+        self._max_categories = max_categories
+        self._seen_s: dict[str, float] = {}
+        self._used_s: dict[str, float] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="janitor", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; returns when nothing is being unloaded any more."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(POLL_S):
+            try:
+                self.tidy(now_s=time.time())
+            except ServerError as error:
+                # A category that somebody else unloads meanwhile, or a server that is going: the next look tells.
+                if not self._stopping.is_set():
+                    click.echo(f"Lazy loading: {error.message}", err=True)
+                    self._stopping.wait(10 * POLL_S)
+
+    def tidy(self, *, now_s: float) -> list[str]:
+        """Look once, and unload what is too much; the categories that went.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        index = self._control.index()
+        if any(entry.get("state") == "LOADING" for entry in index):
+            return []  # a category that is coming needs steps that nobody seems to use yet
+        ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
+        loaded = loaded_categories(ready, self._categories)
+        asked_s = self._control.last_asked_s()
+        self._seen_s = {name: self._seen_s.get(name, now_s) for name in loaded}
+        self._used_s = {
+            name: max(last_used_s(name, asked_s), self._used_s.get(name, now_s)) for name in loaded
+        }
+        leaving = too_many(self._used_s, seen_s=self._seen_s, now_s=now_s, keep=self._max_categories)
+        for category in leaving:
+            models = unload_category(self._control, category)
+            click.echo(
+                f"Unloaded {', '.join(models)}: {category} was last used {now_s - self._used_s[category]:.0f} s ago, "
+                f"and --max-categories is {self._max_categories}.",
+                err=True,
+            )
+        return leaving

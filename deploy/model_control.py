@@ -1,0 +1,100 @@
+"""Load, unload and look at models of a running server, by Triton's own model control over HTTP."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from deploy.errors import ServerError
+
+REQUEST_TIMEOUT_S = 10
+CONTROL_TIMEOUT_S = 120  # a model that is loaded is warmed up before the answer comes
+
+# No proxy stands between a machine and itself.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class ModelControl:
+    """Triton's model repository extension at an address."""
+
+    def __init__(self, http_url: str) -> None:
+        """Talk to `http_url`, `http://host:port`."""
+        self.http_url = http_url
+
+    def index(self) -> list[dict[str, str]]:
+        """Every version of every model that the server knows: `name` and, where tried, `version`, `state`, `reason`.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        found: list[dict[str, str]] = self._ask("/v2/repository/index", {})
+        return found
+
+    def ready(self) -> set[str]:
+        """Names of the models that answer.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        return {entry["name"] for entry in self.index() if entry.get("state") == "READY"}
+
+    def load(self, model: str) -> None:
+        """Load a model, of an ensemble its steps too, and wait until it is ready.
+
+        Raises:
+            ServerError: the server does not answer, has no such model, or could not load it.
+        """
+        self._ask(f"/v2/repository/models/{model}/load", {}, timeout_s=CONTROL_TIMEOUT_S)
+
+    def unload(self, model: str) -> None:
+        """Let a model go once its requests are answered; the steps of an ensemble stay.
+
+        Raises:
+            ServerError: the server does not answer or does not have it.
+        """
+        self._ask(f"/v2/repository/models/{model}/unload", {}, timeout_s=CONTROL_TIMEOUT_S)
+
+    def steps(self, ensemble: str) -> list[str]:
+        """The models that a loaded ensemble is made of; of any other model, none.
+
+        Raises:
+            ServerError: the server does not answer or has not loaded it.
+        """
+        config = self._ask(f"/v2/models/{ensemble}/config")
+        return [step["model_name"] for step in config.get("ensemble_scheduling", {}).get("step", [])]
+
+    def last_asked_s(self) -> dict[str, float]:
+        """When each loaded model last answered, seconds since 1970; 0 for never.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        asked: dict[str, float] = {}
+        for entry in self._ask("/v2/models/stats")["model_stats"]:
+            asked[entry["name"]] = max(asked.get(entry["name"], 0), entry["last_inference"] / 1000)
+        return asked
+
+    def _ask(
+        self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.http_url}{path}", data=data)
+        try:
+            with _opener.open(request, timeout=timeout_s) as response:
+                answer = response.read()
+        except urllib.error.HTTPError as error:
+            raise ServerError(f"tritonserver at {self.http_url} answered: {_fault(error)}.") from None
+        except OSError as error:
+            raise ServerError(f"tritonserver at {self.http_url} does not answer ({error}).") from None
+        return json.loads(answer) if answer else {}
+
+
+def _fault(error: urllib.error.HTTPError) -> str:
+    text = error.read().decode(errors="replace")
+    try:
+        text = str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        text = text or str(error)
+    return " ".join(text.split()).rstrip(". ")

@@ -1,0 +1,56 @@
+"""Threads and instances that were published are what the embedded server runs with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.server import TritonServer, running_server
+from export.concurrency import usable_cores
+from export.model_configs import Platform
+from export.publish import publish_category
+from tests.conftest import CATEGORY
+from tests.products import ROOT
+from tests.tiny_products import committed_repository
+
+pytestmark = pytest.mark.triton
+
+TEACHER = "teacher_test_resnet_64"
+STUDENT = f"{CATEGORY}_student"
+
+
+def stubs_of(server: TritonServer, model: str) -> list[int]:
+    """Threads of each process that runs a model."""
+    counts = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+            group = int((process / "stat").read_text().rpartition(")")[2].split()[2])
+        except OSError:
+            continue
+        if group == server.pid and "triton_python_backend_stub" in command and f"/{model}/" in command:
+            counts.append(len(list((process / "task").iterdir())))
+    return counts
+
+
+def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Path, tmp_path: Path) -> None:
+    repository = committed_repository(tmp_path / "models")
+    publish_category(
+        tiny_build / CATEGORY,
+        repository=repository,
+        platform=Platform(threads=1, instances=2),
+        max_batch_size=4,
+    )
+    processes: dict[int, list[list[int]]] = {}
+    for told in (0, 2):
+        log = tmp_path / f"log_{told}"
+        with running_server(
+            repository=repository, log=log, triton_env=ROOT / ".triton", threads=told
+        ) as server:
+            processes[told] = [stubs_of(server, model) for model in (TEACHER, STUDENT, "distance_fusion")]
+    assert [len(stubs) for stubs in processes[0]] == [2, 2, 1]
+    # A session's first thread is its caller's: each further one is a thread more.
+    more = min(2, usable_cores()) - 1
+    teacher, student, fusion = processes[0]
+    assert processes[2] == [[count + more for count in stubs] for stubs in (teacher, student)] + [fusion]

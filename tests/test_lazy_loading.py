@@ -1,0 +1,158 @@
+"""Three categories where two fit: what was asked longest ago goes, comes back when loaded, and nothing else goes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+from click.testing import CliRunner
+from tritonclient.utils import InferenceServerException
+
+from deploy.__main__ import main
+from deploy.errors import ServerError
+from deploy.lazy_loading import unload_category
+from deploy.model_control import ModelControl
+from deploy.repository import find_categories, first_models
+from deploy.server import TritonServer, running_server
+from tests.deploy.conftest import comes_true
+from tests.products import ROOT, TIMEOUT_S
+from tests.tiny_products import committed_repository, publish_tiny, renamed_build
+
+pytestmark = pytest.mark.triton
+
+RELEASES = {"bolt": 4711, "nut": 4712, "screw": 4713}
+TEACHER = "teacher_test_resnet_64"
+
+
+@pytest.fixture(scope="module")
+def repository(tiny_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three categories over one teacher."""
+    work = tmp_path_factory.mktemp("lazy")
+    target = committed_repository(work / "models")
+    for category, release_id in RELEASES.items():
+        publish_tiny(renamed_build(tiny_build, work, category, release_id), target)
+    return target
+
+
+@pytest.fixture
+def server(repository: Path, tmp_path: Path) -> Iterator[TritonServer]:
+    with running_server(
+        repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton", max_categories=2
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: TritonServer) -> Iterator[grpcclient.InferenceServerClient]:
+    with grpcclient.InferenceServerClient(server.grpc_url) as connected:
+        yield connected
+
+
+def ask(client: grpcclient.InferenceServerClient, category: str) -> int:
+    """The release that answers."""
+    image = grpcclient.InferInput("image", [1, 64, 64, 3], "UINT8")
+    image.set_data_from_numpy(np.full((1, 64, 64, 3), 128, np.uint8))
+    answer = client.infer(category, [image], client_timeout=TIMEOUT_S)
+    return int(answer.as_numpy("release_id")[0, 0])
+
+
+def load(client: grpcclient.InferenceServerClient, category: str) -> None:
+    """As a client does: the ensembles; Triton loads their steps."""
+    for model in (category, f"{category}_encoded"):
+        client.load_model(model, client_timeout=TIMEOUT_S)
+
+
+def loaded(server: TritonServer) -> set[str]:
+    return ModelControl(server.http_url).ready()
+
+
+def test_the_first_categories_are_loaded_with_what_they_need(repository: Path) -> None:
+    assert find_categories(repository).keys() == RELEASES.keys()
+    assert first_models(repository, 1) == [
+        "bolt", "bolt_encoded", "bolt_student", "distance_fusion", "image_decoder_64", TEACHER,
+    ]  # fmt: skip
+    assert "nut_student" in first_models(repository, 2)
+
+
+def test_the_one_unused_longest_goes_and_comes_back(
+    server: TritonServer, client: grpcclient.InferenceServerClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {"bolt", "nut", TEACHER} <= loaded(server)
+    with pytest.raises(InferenceServerException, match="unknown model"):
+        ask(client, "screw")
+    time.sleep(2)  # longer than a category may stay unasked after it was loaded
+    assert ask(client, "nut") == RELEASES["nut"]
+    time.sleep(0.01)
+    assert ask(client, "bolt") == RELEASES["bolt"]
+    load(client, "screw")
+    assert ask(client, "screw") == RELEASES["screw"]
+    assert comes_true(lambda: "nut_student" not in loaded(server), within_s=10)
+    assert loaded(server) == {
+        *(name for category in ("bolt", "screw") for name in find_names(category)),
+        TEACHER, "distance_fusion", "image_decoder_64",
+    }  # fmt: skip
+    assert "Unloaded nut, nut_encoded, nut_student: nut was last used" in capsys.readouterr().err
+    load(client, "nut")
+    assert ask(client, "nut") == RELEASES["nut"]
+    assert comes_true(lambda: "bolt_student" not in loaded(server), within_s=10)
+    assert ask(client, "screw") == RELEASES["screw"]
+
+
+def find_names(category: str) -> tuple[str, str, str]:
+    return category, f"{category}_encoded", f"{category}_student"
+
+
+def test_requests_in_flight_are_answered(
+    server: TritonServer, client: grpcclient.InferenceServerClient
+) -> None:
+    """While bolt is unloaded others ask it all the time: each gets its verdict, or hears that it is not there."""
+    told: list[str] = []
+    stopping = threading.Event()
+
+    def keep_asking() -> None:
+        with grpcclient.InferenceServerClient(server.grpc_url) as mine:
+            while not stopping.is_set():
+                try:
+                    told.append(str(ask(mine, "bolt")))
+                except InferenceServerException as error:
+                    told.append(str(error.message()))
+
+    asking = [threading.Thread(target=keep_asking) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    assert comes_true(lambda: len(told) > 50, within_s=20)
+    unload_category(ModelControl(server.http_url), "bolt")
+    gone = len(told)
+    assert comes_true(lambda: len(told) > gone + 50, within_s=20)
+    stopping.set()
+    for thread in asking:
+        thread.join()
+    faults = {answer for answer in told if answer != str(RELEASES["bolt"])}
+    assert faults, "it was never gone"
+    assert all("unknown model" in fault or "not ready" in fault for fault in faults), faults
+
+
+def test_load_and_unload_by_hand(server: TritonServer) -> None:
+    at = ["--http-url", server.http_url]
+    told = CliRunner().invoke(main, ["unload", "nut", *at])
+    assert told.output == "Unloaded: nut, nut_encoded, nut_student.\n"
+    assert not loaded(server).intersection(find_names("nut"))
+    again = CliRunner().invoke(main, ["unload", "nut", *at])
+    assert again.exit_code == 1
+    assert again.output == f"Error: category nut is not loaded at {server.http_url}.\n"
+    assert CliRunner().invoke(main, ["load", "nut", *at]).output == "Loaded: nut and nut_encoded.\n"
+    assert loaded(server).issuperset(find_names("nut"))
+    unknown = CliRunner().invoke(main, ["load", "washer", *at])
+    assert unknown.exit_code == 1
+    assert "washer" in unknown.output
+    assert len(unknown.output.splitlines()) == 1
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with pytest.raises(ServerError, match=r"tritonserver at http://127\.0\.0\.1:9 does not answer"):
+        ModelControl("http://127.0.0.1:9").ready()

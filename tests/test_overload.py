@@ -1,0 +1,81 @@
+"""More requests than a latency budget allows: each is answered or refused, none waits for its deadline."""
+
+from __future__ import annotations
+
+import queue
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
+
+from deploy.server import TritonServer, running_server
+from export.manifest import read_manifest
+from tests.conftest import CATEGORY
+from tests.products import ROOT, TIMEOUT_S
+from tests.tiny_products import committed_repository, publish_tiny
+
+pytestmark = pytest.mark.triton
+
+FLOOD = 200
+TRIES = 5
+# ms an image: 40 ms in all to wait in the queues
+SERVICE_MS = {"decoder": 2.0, "teacher": 4.0, "student": 3.0, "fusion": 1.0}
+BUDGET_MS = 50
+
+
+@pytest.fixture(scope="module")
+def server(tiny_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    work = tmp_path_factory.mktemp("overload")
+    repository = committed_repository(work / "models")
+    publish_tiny(tiny_build / CATEGORY, repository, latency_budget_ms=BUDGET_MS, service_ms=SERVICE_MS)
+    with running_server(repository=repository, log=work / "log", triton_env=ROOT / ".triton") as running:
+        yield running
+
+
+def flood(server: TritonServer, image: grpcclient.InferInput, *, requests: int) -> Counter[str]:
+    """Send all at once and count how they end: `answered`, or the status of the error."""
+    ended: queue.Queue[InferenceServerException | None] = queue.Queue()
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        for _ in range(requests):
+            client.async_infer(
+                CATEGORY, [image], callback=lambda result, error: ended.put(error), client_timeout=TIMEOUT_S
+            )
+        errors = [ended.get(timeout=2 * TIMEOUT_S) for _ in range(requests)]
+    return Counter("answered" if error is None else str(error.status()) for error in errors)
+
+
+def one_image(shape: tuple[int, ...]) -> grpcclient.InferInput:
+    return grpcclient.InferInput("image", [1, *shape], "UINT8").set_data_from_numpy(
+        np.full((1, *shape), 128, np.uint8)
+    )
+
+
+def ask_until_answered(client: grpcclient.InferenceServerClient, image: grpcclient.InferInput) -> int:
+    """The release that answers; on a busy machine a step's share of the time may be over now and then."""
+    for _ in range(TRIES - 1):
+        try:
+            return release_of(client, image)
+        except InferenceServerException as error:
+            if str(error.status()) != "StatusCode.UNAVAILABLE":
+                raise
+    return release_of(client, image)
+
+
+def release_of(client: grpcclient.InferenceServerClient, image: grpcclient.InferInput) -> int:
+    answer = client.infer(CATEGORY, [image], client_timeout=TIMEOUT_S)
+    return int(answer.as_numpy("release_id")[0, 0])
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_overload_is_refused_and_nothing_hangs(server: TritonServer, tiny_build: Path, turn: int) -> None:
+    image = one_image((64, 64, 3))
+    ended = flood(server, image, requests=FLOOD)
+    assert set(ended) == {"answered", "StatusCode.UNAVAILABLE"}, ended
+    # And afterwards it answers as if nothing had been.
+    expected = read_manifest(tiny_build / CATEGORY).release_id
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        assert [ask_until_answered(client, image) for _ in range(20)] == [expected] * 20
