@@ -27,7 +27,7 @@ FIND_IMAGES   = images="$(IMAGES)"; \
 BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --output $(RUN)/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate export verify engine engine-check bench-export serve predict bench bench-train bench-metrics demo report test lint clean
+.PHONY: help setup data train evaluate export verify engine engine-check bench-export serve predict bench bench-sizes bench-categories bench-peers bench-fusion bench-warm-up bench-train bench-metrics demo report test lint clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -92,6 +92,21 @@ ifeq ($(origin URL),command line)
 else
 	@$(FIND_IMAGES); $(PY) -m deploy run -- $(PY) $(BENCH)
 endif
+
+bench-sizes: setup ## Latency against image size, 128 to 384 px
+	@$(PY) -m tests.benchmarks.sizes $(if $(PRESET),--preset $(PRESET))
+
+bench-categories: setup ## Memory, start-up and latency of 1, 5 and 15 categories over one teacher
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.categories --build build/$(CATEGORY) --images "$$images"
+
+bench-peers: setup $(VENV)/.bench-peers ## CATEGORY's ensemble beside torch in FastAPI and pytriton's @batch
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.peers --category $(CATEGORY) --images "$$images"
+
+bench-fusion: $(VENV)/.installed ## The fusion of one image beside torch's filters
+	@$(PY) -m tests.benchmarks.fusion
+
+bench-warm-up: setup ## The first request of a fresh server beside the hundredth
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.warm_up --build build/$(CATEGORY) --images "$$images"
 
 bench-train: $(VENV)/.installed ## Measure training against a plain loop of the same network
 	@$(PY) -m train bench --category pill --data synthetic $(if $(PRESET),--preset $(PRESET)) \

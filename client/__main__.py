@@ -42,6 +42,7 @@ def main() -> None:
     is_flag=True,
     help="Hand images and maps over through system shared memory; the server must be on this host.",
 )
+@click.option("--load", is_flag=True, help="Let the server load the category when it is not in memory.")
 @click.option("--threshold", type=float, help="Image threshold in place of the release's own.")
 @click.option("--jsonl", type=PATH, help="Write every answer there, one JSON object a line.")
 @click.option("--overlays", type=PATH, help="Write a picture of every answer into this folder.")
@@ -56,6 +57,7 @@ def predict(
     in_flight: int,
     batch: int,
     shared_memory: bool,
+    load: bool,
     threshold: float | None,
     jsonl: Path | None,
     overlays: Path | None,
@@ -72,7 +74,9 @@ def predict(
             "--overlays draws the maps that --score-only does not ask for; leave one of them out."
         )
     images = find_images(paths)
-    with JudgeClient(url, category=category, timeout_s=timeout_s, shared_memory=shared_memory) as judge:
+    with JudgeClient(
+        url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load
+    ) as judge:
         predictions, broken = predict_images(
             judge,
             images,

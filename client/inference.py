@@ -8,79 +8,26 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc as grpcclient
-from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from client.errors import ServerError
+from client.requests import Answer, Request, file_tensor, pixel_tensor
 from client.shared_memory import SharedRegion
 from client.verdicts import MAP_OUTPUTS, OUTPUTS, SCORE_OUTPUTS, Score, Verdict
 from model_repository.image_decoder.image_decoding import resize_image
 
 UNREACHABLE = ("onnect", "resolving", "resolution")  # how gRPC tells that it got no further than the address
 REFUSALS = ("maximum queue size", "timeout expired")  # how a full queue and a late request are told
+UNLOADED = ("unknown model", "not ready")  # how a request for a model that has just gone is told
+LOAD_TIMEOUT_S = 60.0  # a large student's graph takes seconds to open
 IN_FLIGHT = 4  # enough for every step of an ensemble to have work
 Picture = Image.Image | bytes  # an RGB image of any size, or an image file for the server to decode
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request for the verdicts of some images.
-
-    Attributes:
-        model: the ensemble.
-        tensor: its one input.
-        n_images: the batch.
-        names: the outputs to ask for, `OUTPUTS` or `SCORE_OUTPUTS`.
-        threshold: image threshold in place of the release's own.
-        region: where images and maps are handed over, or None for the wire.
-    """
-
-    model: str
-    tensor: grpcclient.InferInput
-    n_images: int
-    names: Sequence[str]
-    threshold: float | None
-    region: SharedRegion | None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back: an array [B, ...] an output, and milliseconds from sending to having it."""
-
-    values: dict[str, NDArray[Any]]
-    latency_ms: float
-
-    def scores(self) -> list[Score]:
-        """The verdict of every image without its maps."""
-        return [Score(**fields) for fields in self._fields()]
-
-    def verdicts(self) -> list[Verdict]:
-        """The verdict of every image."""
-        maps, masks = (self.values[name] for name in MAP_OUTPUTS)
-        return [
-            Verdict(**fields, anomaly_map=anomaly_map, mask=mask)
-            for fields, anomaly_map, mask in zip(self._fields(), maps, masks, strict=True)
-        ]
-
-    def _fields(self) -> list[dict[str, Any]]:
-        columns = (self.values[name][:, 0].tolist() for name in SCORE_OUTPUTS)
-        return [
-            {
-                "score": score,
-                "anomalous": anomalous,
-                "threshold": threshold,
-                "release_id": release_id,
-                "latency_ms": self.latency_ms,
-            }
-            for score, anomalous, threshold, release_id in zip(*columns, strict=True)
-        ]
 
 
 class JudgeClient:
@@ -95,7 +42,9 @@ class JudgeClient:
         release_id: which weights judge; the verdicts carry their own.
     """
 
-    def __init__(self, url: str, *, category: str, timeout_s: float, shared_memory: bool = False) -> None:
+    def __init__(
+        self, url: str, *, category: str, timeout_s: float, shared_memory: bool = False, load: bool = False
+    ) -> None:
         """Connect and look the category up.
 
         Args:
@@ -103,6 +52,8 @@ class JudgeClient:
             category: a published product.
             timeout_s: deadline of every call, seconds.
             shared_memory: hand images and maps over through system shared memory; the server must be on this host.
+            load: let the server load the category when it is not in memory, now or later (`deploy serve
+                --max-categories`).
 
         Raises:
             ServerError: no server there, the category is not published, or the server sees no memory of ours.
@@ -110,6 +61,7 @@ class JudgeClient:
         self.url = url
         self.category = category
         self.timeout_s = timeout_s
+        self._load = load
         self._client = grpcclient.InferenceServerClient(url)
         self._resources = contextlib.ExitStack()
         self._resources.callback(self._client.close)
@@ -201,12 +153,12 @@ class JudgeClient:
     ) -> Request:
         files = [image for image in images if isinstance(image, bytes)]
         if files:
-            model, tensor = f"{self.category}_encoded", _file_tensor(files)
+            model, tensor = f"{self.category}_encoded", file_tensor(files)
         else:
             model = self.category
             pictures = (image for image in images if not isinstance(image, bytes))
             pixels = np.stack([resize_image(picture, self.image_size) for picture in pictures])
-            tensor = _pixel_tensor(pixels) if region is None else region.put(pixels)
+            tensor = pixel_tensor(pixels) if region is None else region.put(pixels)
         return Request(model, tensor, len(images), names, threshold, region)
 
     @contextlib.contextmanager
@@ -234,7 +186,13 @@ class JudgeClient:
     def _send(self, request: Request) -> Answer:
         started = time.perf_counter()
         try:
-            result = self._client.infer(**self._arguments(request))
+            try:
+                result = self._client.infer(**self._arguments(request))
+            except InferenceServerException as error:
+                if not self._is_unloaded(error):
+                    raise
+                self._load_category()
+                result = self._client.infer(**self._arguments(request))
         except InferenceServerException as error:
             raise self._server_error(error) from None
         return self._answer(request, result, started)
@@ -255,19 +213,18 @@ class JudgeClient:
                 f"{batch} were asked for; give a smaller batch, or publish it with --max-batch-size {batch}."
             )
         rest = iter(images)
-        pending: deque[tuple[Future[Answer], SharedRegion | None]] = deque()
+        pending: deque[tuple[Future[Answer], Request]] = deque()
         with self._regions(in_flight, batch=batch) as free:
             try:
                 while chosen := list(itertools.islice(rest, batch)):
                     if not free:
-                        future, region = pending.popleft()
-                        yield future.result()
-                        free.append(region)
-                    region = free.pop()
-                    request = self._request(chosen, names, threshold, region)
-                    pending.append((self._send_later(request), region))
+                        future, answered = pending.popleft()
+                        yield self._result(future, answered)
+                        free.append(answered.region)
+                    request = self._request(chosen, names, threshold, free.pop())
+                    pending.append((self._send_later(request), request))
                 while pending:
-                    yield pending.popleft()[0].result()
+                    yield self._result(*pending.popleft())
             except InferenceServerException as error:
                 raise self._server_error(error) from None
             finally:
@@ -286,6 +243,23 @@ class JudgeClient:
 
         self._client.async_infer(callback=settle, **self._arguments(request))
         return future
+
+    def _result(self, future: Future[Answer], request: Request) -> Answer:
+        """What a request came to; asked again when its category had just gone out of memory."""
+        try:
+            return future.result()
+        except InferenceServerException as error:
+            if not self._is_unloaded(error):
+                raise
+            return self._send(request)
+
+    def _is_unloaded(self, error: InferenceServerException) -> bool:
+        return self._load and any(word in str(error.message()) for word in UNLOADED)
+
+    def _load_category(self) -> None:
+        """Both ensembles, and with them the steps that they name; no harm where they are in memory."""
+        for model in (self.category, f"{self.category}_encoded"):
+            self._client.load_model(model, client_timeout=max(self.timeout_s, LOAD_TIMEOUT_S))
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         region = request.region
@@ -323,7 +297,9 @@ class JudgeClient:
         """The side of the image that the ensemble takes, its largest batch, and its parameters."""
         try:
             ready = self._client.is_model_ready(self.category, client_timeout=self.timeout_s)
-            if not ready:
+            if not ready and self._load and self._is_known():
+                self._load_category()
+            elif not ready:
                 raise ServerError(self._not_published())
             answer: Any = self._client.get_model_config(self.category, client_timeout=self.timeout_s)
         except InferenceServerException as error:
@@ -339,6 +315,11 @@ class JudgeClient:
             )
         parameters = {name: str(value.string_value) for name, value in config.parameters.items()}
         return int(shapes["image"][0]), int(config.max_batch_size), parameters
+
+    def _is_known(self) -> bool:
+        """Whether the category lies in the server's repository, in memory or not."""
+        index = self._client.get_model_repository_index(client_timeout=self.timeout_s)
+        return f"{self.category}_encoded" in {model.name for model in index.models}
 
     def _not_published(self) -> str:
         index = self._client.get_model_repository_index(client_timeout=self.timeout_s)
@@ -362,15 +343,3 @@ class JudgeClient:
                 "at a time."
             )
         return ServerError(f"The server at {self.url} answered: {message.rstrip('. ')}.")
-
-
-def _pixel_tensor(pixels: NDArray[np.uint8]) -> grpcclient.InferInput:
-    tensor = grpcclient.InferInput("image", list(pixels.shape), "UINT8")
-    tensor.set_data_from_numpy(pixels)
-    return tensor
-
-
-def _file_tensor(files: Sequence[bytes]) -> grpcclient.InferInput:
-    tensor = grpcclient.InferInput("encoded_image", [len(files), 1], "BYTES")
-    tensor.set_data_from_numpy(np.array(files, dtype=np.object_)[:, None])
-    return tensor

@@ -28,6 +28,7 @@ from deploy.server_options import (
     pool_options,
     server_options,
     stub_environment,
+    turns_path,
 )
 
 STOP_TIMEOUT_S = IN_FLIGHT_TIMEOUT_S + 10
@@ -120,6 +121,7 @@ class TritonServer:
         log: File with its output.
         origin: Where its binary comes from, for people.
         ready_s: Seconds from start to every model ready.
+        turns: File that a backbone holds a lock on while it computes with every core.
     """
 
     def __init__(
@@ -145,12 +147,13 @@ class TritonServer:
         self._models = models
         self._metrics_address = (address, ports.metrics)
         self._shm_prefix = f"astmfr_{secrets.token_hex(4)}_"
+        self.turns = turns_path(self._shm_prefix)
         self._timeout_s = timeout_s
         options = server_options(
             repository, models, host=host, ports=ports, shm_prefix=self._shm_prefix, timeout_s=timeout_s
         )
         options += pool_options(memory_pools(repository), gpus=count_gpus())
-        environment = installation.environment | stub_environment(threads)
+        environment = installation.environment | stub_environment(threads, shm_prefix=self._shm_prefix)
         self._start([*installation.command, *options], environment)
 
     @property

@@ -77,10 +77,16 @@ def count_gpus() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def stub_environment(threads: int) -> dict[str, str]:
+def turns_path(shm_prefix: str) -> Path:
+    """The file by which a server's backbones take turns; it goes with the server's regions."""
+    return Path("/dev/shm") / f"{shm_prefix}turns"
+
+
+def stub_environment(threads: int, *, shm_prefix: str) -> dict[str, str]:
     """Variables that the Python models' stubs inherit: how they share out CPU threads, and leave their folders alone.
 
     Args:
+        shm_prefix: How the names of this server's regions in /dev/shm begin.
         threads: that a backbone computes with, in place of those in its configuration; 0 leaves those.
     """
     # One thread for numpy: the fusion's small matrix products would only fight the backbones for cores.
@@ -90,5 +96,6 @@ def stub_environment(threads: int) -> dict[str, str]:
         # A __pycache__ in a model's folder is a change to Triton: it would load the model, and each ensemble over it,
         # anew with the next category that is loaded.
         "PYTHONDONTWRITEBYTECODE": "1",
+        "ASTMFR_TURNS": str(turns_path(shm_prefix)),
         **({"ASTMFR_INTRA_OP_THREADS": str(threads)} if threads else {}),
     }

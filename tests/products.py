@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,13 @@ from export.build import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
 from export.model_configs import Platform
 from export.publish import publish_category
-from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge, remove_background
+from model_repository.distance_fusion.map_fusion import (
+    Calibration,
+    Verdict,
+    fuse_distances,
+    judge,
+    remove_background,
+)
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData, load_images, read_category
 from train.datasets.synthetic import lay_out
@@ -141,6 +148,37 @@ def reference_verdict(
         fuse_distances(distances, checkpoint.calibration), find_foreground(pixels, finder, device=CPU)
     )
     return judge(anomaly_map, checkpoint.calibration)
+
+
+def copy_backends(repository: Path) -> Path:
+    """A model repository with the committed backends, and nothing of what is published in the project's own."""
+    leave_out = shutil.ignore_patterns("__pycache__", "calibrations")
+    for model in ("distance_fusion", "foreground", "image_decoder"):
+        shutil.copytree(ROOT / "model_repository" / model, repository / model, ignore=leave_out)
+    return repository
+
+
+def copy_as(build: Path, folder: Path, *, release_id: int | None = None) -> Path:
+    """A build as that of another category, named as the folder: files and a release of its own, the teacher the same.
+
+    The student's weights are the same too; each category's stand in a file of its own and are loaded from it.
+
+    Returns:
+        The folder.
+    """
+    category = folder.name
+    shutil.copytree(build, folder)
+    manifest = read_manifest(build)
+    digest = hashlib.sha256(f"{manifest.release_id} {category}".encode()).digest()
+    release = release_id or int.from_bytes(digest[:8], "big") >> 1
+    change_release(folder / "student.onnx", manifest.release_id, release)
+    calibration = Calibration.load(build / "calibration.json")
+    changed = replace(calibration, release_id=release, category=category)
+    (folder / "calibration.json").write_text(changed.to_json())
+    files = {name: FileRecord.of(folder / name) for name in manifest.files}
+    update = {"category": category, "release_id": release, "files": files}
+    (folder / "manifest.json").write_text(manifest.model_copy(update=update).model_dump_json())
+    return folder
 
 
 def publish_uncalibrated(product: Product) -> None:

@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from deploy.server import TritonServer, running_server
-from tests.products import ROOT, TIMEOUT_S, Product, make_product, publish_uncalibrated
+from tests.products import ROOT, TIMEOUT_S, Product, copy_backends, make_product, publish_uncalibrated
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +21,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A model repository with nothing in it but the committed backends; data, runs and builds lie beside."""
     work = tmp_path_factory.mktemp("served")
     target = work / "model_repository"
-    leave_out = shutil.ignore_patterns("__pycache__", "calibrations")
-    for model in ("distance_fusion", "foreground", "image_decoder"):
-        shutil.copytree(ROOT / "model_repository" / model, target / model, ignore=leave_out)
+    copy_backends(target)
     yield target
     shutil.rmtree(work)  # hundreds of MB, which pytest would keep
 

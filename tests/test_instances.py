@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from client import JudgeClient
 from deploy.server import TritonServer, running_server
 from export.concurrency import usable_cores
 from export.model_configs import Platform
 from export.publish import publish_category
 from tests.conftest import CATEGORY
-from tests.products import ROOT
-from tests.tiny_products import committed_repository
+from tests.products import ROOT, TIMEOUT_S, copy_backends
 
 pytestmark = pytest.mark.triton
 
@@ -35,7 +38,7 @@ def stubs_of(server: TritonServer, model: str) -> list[int]:
 
 
 def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Path, tmp_path: Path) -> None:
-    repository = committed_repository(tmp_path / "models")
+    repository = copy_backends(tmp_path / "models")
     publish_category(
         tiny_build / CATEGORY,
         repository=repository,
@@ -54,3 +57,23 @@ def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Pa
     more = min(2, usable_cores()) - 1
     teacher, student, fusion = processes[0]
     assert processes[2] == [[count + more for count in stubs] for stubs in (teacher, student)] + [fusion]
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core has nothing to share out")
+def test_backbones_with_every_core_compute_in_turns(tiny_build: Path, tmp_path: Path) -> None:
+    """Whoever holds the lock computes: while this test does, no answer comes."""
+    repository = copy_backends(tmp_path / "models")
+    publish_category(tiny_build / CATEGORY, repository=repository, platform=Platform(), max_batch_size=4)
+    with (
+        running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as server,
+        JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge,
+        server.turns.open("a") as turns,
+    ):
+        image = Image.new("RGB", (64, 64))
+        assert judge.predict(image).release_id == judge.release_id
+        fcntl.flock(turns, fcntl.LOCK_EX)
+        answers = ThreadPoolExecutor(1).submit(judge.predict, image)
+        assert not wait([answers], timeout=0.5).done
+        fcntl.flock(turns, fcntl.LOCK_UN)
+        assert answers.result(TIMEOUT_S).release_id == judge.release_id
+    assert not server.turns.exists()

@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 from click.testing import CliRunner
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+from client import ClientError, JudgeClient
 from deploy.__main__ import main
 from deploy.errors import ServerError
 from deploy.lazy_loading import unload_category
 from deploy.model_control import ModelControl
 from deploy.repository import find_categories, first_models
 from deploy.server import TritonServer, running_server
+from tests.conftest import CATEGORY
 from tests.deploy.conftest import comes_true
-from tests.products import ROOT, TIMEOUT_S
-from tests.tiny_products import committed_repository, publish_tiny, renamed_build
+from tests.products import ROOT, TIMEOUT_S, copy_as, copy_backends
+from tests.tiny_products import publish_tiny
 
 pytestmark = pytest.mark.triton
 
@@ -33,9 +36,9 @@ TEACHER = "teacher_test_resnet_64"
 def repository(tiny_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three categories over one teacher."""
     work = tmp_path_factory.mktemp("lazy")
-    target = committed_repository(work / "models")
+    target = copy_backends(work / "models")
     for category, release_id in RELEASES.items():
-        publish_tiny(renamed_build(tiny_build, work, category, release_id), target)
+        publish_tiny(copy_as(tiny_build / CATEGORY, work / category, release_id=release_id), target)
     return target
 
 
@@ -156,3 +159,23 @@ def test_load_and_unload_by_hand(server: TritonServer) -> None:
 def test_a_server_that_is_not_there_is_told() -> None:
     with pytest.raises(ServerError, match=r"tritonserver at http://127\.0\.0\.1:9 does not answer"):
         ModelControl("http://127.0.0.1:9").ready()
+
+
+def test_a_client_loads_what_it_needs(server: TritonServer) -> None:
+    def connect(category: str, *, load: bool) -> JudgeClient:
+        return JudgeClient(server.grpc_url, category=category, timeout_s=TIMEOUT_S, load=load)
+
+    with pytest.raises(ClientError, match="Category 'screw' is not served"):
+        connect("screw", load=False)
+    with pytest.raises(ClientError, match="Category 'gone' is not served"):
+        connect("gone", load=True)
+    image = Image.new("RGB", (64, 64))
+    with connect("screw", load=True) as judge, grpcclient.InferenceServerClient(server.grpc_url) as control:
+        assert judge.predict(image).release_id == RELEASES["screw"]
+        # It goes while the client is connected; as soon as it is needed again it is there.
+        for model in ("screw", "screw_encoded"):
+            control.unload_model(model, client_timeout=TIMEOUT_S)
+        assert judge.predict(image).release_id == RELEASES["screw"]
+        control.unload_model("screw", client_timeout=TIMEOUT_S)
+        verdicts = list(judge.predict_many([image] * 5, in_flight=3))
+        assert [verdict.release_id for verdict in verdicts] == [RELEASES["screw"]] * 5

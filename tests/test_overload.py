@@ -15,8 +15,8 @@ from tritonclient.utils import InferenceServerException
 from deploy.server import TritonServer, running_server
 from export.manifest import read_manifest
 from tests.conftest import CATEGORY
-from tests.products import ROOT, TIMEOUT_S
-from tests.tiny_products import committed_repository, publish_tiny
+from tests.products import ROOT, TIMEOUT_S, copy_backends
+from tests.tiny_products import publish_tiny
 
 pytestmark = pytest.mark.triton
 
@@ -30,7 +30,7 @@ BUDGET_MS = 50
 @pytest.fixture(scope="module")
 def server(tiny_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     work = tmp_path_factory.mktemp("overload")
-    repository = committed_repository(work / "models")
+    repository = copy_backends(work / "models")
     publish_tiny(tiny_build / CATEGORY, repository, latency_budget_ms=BUDGET_MS, service_ms=SERVICE_MS)
     with running_server(repository=repository, log=work / "log", triton_env=ROOT / ".triton") as running:
         yield running

@@ -127,7 +127,7 @@ def _line(
     for point, value in found:
         number = point.concurrency if numbered == "in flight" else point.batch
         axes.annotate(
-            f"{number} {numbered}",
+            f"{number} in flight" if numbered == "in flight" else f"batch of {number}",
             (point.throughput, value),
             textcoords="offset points",
             xytext=(6, -4),

@@ -6,9 +6,12 @@ that wait together run as one batch.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ class TritonPythonModel:
         self.inputs = [entry["name"] for entry in config["input"]]
         options = ort.SessionOptions()
         configured = config["parameters"].get("intra_op_thread_count", {}).get("string_value", "0")
-        options.intra_op_num_threads = usable_threads(configured)
+        threads = usable_threads(configured)
+        options.intra_op_num_threads = threads
         # Threads spin between the operators of a run, and stop when it ends: the other steps need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -36,6 +40,7 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.warming_up = True
+        self.turns = open_turns(threads)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Run all requests as one batch and give each its part."""
@@ -45,7 +50,8 @@ class TritonPythonModel:
             feed = tensors[0]
         else:
             feed = {name: np.concatenate([tensor[name] for tensor in tensors]) for name in self.inputs}
-        outputs = dict(zip(names, self.run(names, feed), strict=True))
+        with self.turn():
+            outputs = dict(zip(names, self.run(names, feed), strict=True))
         responses, start = [], 0
         for request, tensor in zip(requests, tensors, strict=True):
             end = start + len(tensor[self.inputs[0]])
@@ -56,6 +62,21 @@ class TritonPythonModel:
             start = end
         return responses
 
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Compute while no other backbone does, where each computes with every core.
+
+        Two runs side by side with a spinning thread a core each would take the cores from one another.
+        """
+        if self.turns is None:
+            yield
+            return
+        fcntl.flock(self.turns, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self.turns, fcntl.LOCK_UN)
+
     def run(self, names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the graph; the first run of one image gives back what reading it and warm-up's largest batch took."""
         if not self.warming_up or len(feed[self.inputs[0]]) > 1:
@@ -64,10 +85,17 @@ class TritonPythonModel:
         shrinking = ort.RunOptions()
         shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         outputs = list(self.session.run(names, feed, shrinking))
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # glibc keeps what is freed: of a large student as much as its weights
+        # glibc keeps what is freed: of a large student as much as its weights.
+        ctypes.CDLL(None).malloc_trim(0)
         return outputs
+
+
+def open_turns(threads: int) -> int | None:
+    """The file that the launcher names for backbones to take turns with; None where two runs fit side by side."""
+    path = os.environ.get("ASTMFR_TURNS")
+    if path is None or 2 * threads <= len(os.sched_getaffinity(0)) or threads == 1:
+        return None
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def usable_threads(configured: str) -> int:

@@ -51,8 +51,9 @@ def test_pools_are_never_smaller_than_tritons_own() -> None:
 
 
 def test_threads_stand_in_the_configuration_unless_they_are_given() -> None:
-    assert "ASTMFR_INTRA_OP_THREADS" not in stub_environment(0)
-    assert stub_environment(3)["ASTMFR_INTRA_OP_THREADS"] == "3"
+    assert "ASTMFR_INTRA_OP_THREADS" not in stub_environment(0, shm_prefix="a_")
+    assert stub_environment(3, shm_prefix="a_")["ASTMFR_INTRA_OP_THREADS"] == "3"
+    assert stub_environment(0, shm_prefix="a_")["ASTMFR_TURNS"] == "/dev/shm/a_turns"
 
 
 @pytest.mark.triton

@@ -12,8 +12,7 @@ from export.model_configs import Platform
 from export.publish import publish_category
 from export.repository import Repository
 from tests.conftest import CATEGORY
-from tests.products import ROOT
-from tests.tiny_products import committed_repository
+from tests.products import ROOT, copy_backends
 
 DOC = ROOT / "docs" / "queues-and-threads.md"
 
@@ -48,7 +47,7 @@ def test_the_docs_show_the_choices() -> None:
 
 @pytest.mark.parametrize("platform", [Platform(), Platform("onnxruntime"), Platform(threads=3, instances=2)])
 def test_they_are_written_into_both_backbones(tiny_build: Path, tmp_path: Path, platform: Platform) -> None:
-    repository = committed_repository(tmp_path / "models")
+    repository = copy_backends(tmp_path / "models")
     publish_category(tiny_build / CATEGORY, repository=repository, platform=platform, max_batch_size=4)
     for model in ("teacher_test_resnet_64", "pill_student"):
         config = Repository(repository).read_config(model)
@@ -65,7 +64,7 @@ def test_they_are_written_into_both_backbones(tiny_build: Path, tmp_path: Path, 
 
 
 def test_a_gpu_has_two_instances_and_no_threads(tiny_build: Path, tmp_path: Path) -> None:
-    repository = committed_repository(tmp_path / "models")
+    repository = copy_backends(tmp_path / "models")
     publish_category(
         tiny_build / CATEGORY,
         repository=repository,

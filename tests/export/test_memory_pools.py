@@ -10,7 +10,8 @@ from export.model_configs import Platform, distance_specs, feature_specs, image_
 from export.publish import publish_category
 from export.tensors import image_bytes
 from tests.conftest import CATEGORY
-from tests.tiny_products import committed_repository, publish_tiny
+from tests.products import copy_backends
+from tests.tiny_products import publish_tiny
 
 WIDE_RESNET = (256, 512, 1024)
 
@@ -38,7 +39,7 @@ def test_a_batch_of_eight_fits_the_default_pool_and_two_do_not() -> None:
 
 
 def test_ensembles_tell_the_launcher(tiny_build: Path, tmp_path: Path) -> None:
-    repository = committed_repository(tmp_path / "models")
+    repository = copy_backends(tmp_path / "models")
     publish_tiny(tiny_build / CATEGORY, repository)
     assert memory_pools(repository) == {}
     gpu = Platform("onnxruntime", "cuda")

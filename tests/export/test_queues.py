@@ -16,7 +16,8 @@ from export.publish import publish_category
 from export.queues import LatencyBudget, QueuePolicy, tightest
 from export.repository import Repository
 from tests.conftest import CATEGORY
-from tests.tiny_products import committed_repository, publish_tiny, renamed_build
+from tests.products import copy_as, copy_backends
+from tests.tiny_products import publish_tiny
 
 DEFAULT = pb.ModelQueuePolicy(max_queue_size=64)
 STATED = {"decoder": 2.0, "teacher": 4.0, "student": 3.0, "fusion": 1.0}  # ms: 10 in all
@@ -24,7 +25,7 @@ STATED = {"decoder": 2.0, "teacher": 4.0, "student": 3.0, "fusion": 1.0}  # ms: 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    return committed_repository(tmp_path / "models")
+    return copy_backends(tmp_path / "models")
 
 
 def queue(repository: Path, model: str) -> pb.ModelQueuePolicy:
@@ -105,7 +106,7 @@ def test_a_budget_reaches_every_step_and_goes_again(tiny_build: Path, repository
 
 
 def test_categories_keep_each_others_budgets(tiny_build: Path, repository: Path, tmp_path: Path) -> None:
-    nut = renamed_build(tiny_build, tmp_path, "nut", 4712)
+    nut = copy_as(tiny_build / CATEGORY, tmp_path / "nut")
     publish_tiny(tiny_build / CATEGORY, repository, latency_budget_ms=50, service_ms=STATED)
     publish_tiny(nut, repository, latency_budget_ms=30, service_ms=STATED)
     teacher = "teacher_test_resnet_64"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import map_fusion
+import numpy as np
 import triton_python_backend_utils as pb_utils
 from map_fusion import Calibration
 
@@ -19,7 +21,7 @@ class TritonPythonModel:
     """Fuses distance maps with the calibration of the release that made them."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Find the folder where `export` publishes one calibration a release."""
+        """Find the folder where `export` publishes one calibration a release, and read those that are there."""
         self.calibration_dir = Path(args["model_repository"]) / "calibrations"
         self.calibrations = {
             WARM_UP_RELEASE_ID: Calibration(
@@ -33,6 +35,9 @@ class TritonPythonModel:
                 pixel_threshold=float("inf"),
             )
         }
+        for path in self.calibration_dir.glob("*.json"):
+            with contextlib.suppress(ValueError):  # a damaged one is told to those who ask for its release
+                build_matrices(self.calibration(int(path.stem)))
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a fault in one is that one's error alone."""
@@ -93,6 +98,12 @@ class TritonPythonModel:
                     f"release {release_id} has no calibration at {path}; publish the release again"
                 ) from None
         return self.calibrations[release_id]
+
+
+def build_matrices(calibration: Calibration) -> None:
+    """Fuse maps of zeros, so that a release's first request finds its fusion matrices built."""
+    sides = [calibration.image_size // stride for stride in (4, 8, 16)]
+    map_fusion.fuse_distances([np.zeros((1, side, side), np.float32) for side in sides], calibration)
 
 
 def check_foreground(calibration: Calibration, *, given: bool) -> None:

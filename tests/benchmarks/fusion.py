@@ -1,0 +1,192 @@
+"""The fusion of one image on one thread beside the same three filters in torch, in turns: `make bench-fusion`.
+
+Each contender takes distance maps that lie in memory and gives map, score, label and mask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import Tensor
+
+from model_repository.distance_fusion.map_fusion import Calibration, Verdict, fuse_distances, judge
+from tests.benchmarks.results import FOLDER, Bar, run, time_in_turns, write_results
+
+SIZES = (128, 256)
+MOST_MS, LEAST_RATIO = 1.0, 10.0
+TURNS, CALLS = 40, 10
+PEERS = {
+    "separable": "torch, two 1-D convolutions",  # kornia's default
+    "square": "torch, one 2-D convolution",  # torchvision's gaussian_blur and anomalib's GaussianBlur2d
+}
+
+
+def calibration_of(size: int) -> Calibration:
+    """The paper's smoothing for an image size."""
+    return Calibration(
+        release_id=1,
+        category="bench",
+        image_size=size,
+        smoothing_sigma=4.0,
+        pool_size=5,
+        stage_weights=(0.2, 0.7, 2.1),
+        image_threshold=0.5,
+        pixel_threshold=0.25,
+    )
+
+
+def seeded_distances(size: int) -> list[NDArray[np.float32]]:
+    """One image's distance maps [1, h, h] a stage, uniform in 0 to 4."""
+    rng = np.random.default_rng(0)
+    return [rng.uniform(0, 4, (1, size // n, size // n)).astype(np.float32) for n in (4, 8, 16)]
+
+
+def ours(distances: list[NDArray[np.float32]], calibration: Calibration) -> Verdict:
+    """What the server does."""
+    return judge(fuse_distances(distances, calibration), calibration)
+
+
+@dataclass(frozen=True)
+class TorchFilters:
+    """Upsample, add up, blur, pool, judge: Section 3.4 as one writes it in torch.
+
+    Attributes:
+        distances: [1, 1, h, h] float32 a stage.
+        kernels: convolved with one after the other; [1, 1, 1, K] and [1, 1, K, 1], or [1, 1, K, K].
+        radius: of the kernels, pixels.
+    """
+
+    distances: Sequence[Tensor]
+    kernels: Sequence[Tensor]
+    radius: int
+    calibration: Calibration
+
+    @classmethod
+    def of(
+        cls, distances: list[NDArray[np.float32]], calibration: Calibration, *, separable: bool
+    ) -> TorchFilters:
+        """Kernels of 4 sigma; without `separable` their outer product."""
+        radius = int(4 * calibration.smoothing_sigma + 0.5)
+        offsets = torch.arange(-radius, radius + 1)
+        line = torch.exp(-0.5 * (offsets / calibration.smoothing_sigma) ** 2)
+        line = line / line.sum()
+        rows, columns = line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
+        return cls(
+            distances=[torch.from_numpy(distance)[:, None] for distance in distances],
+            kernels=[rows, columns] if separable else [rows * columns],
+            radius=radius,
+            calibration=calibration,
+        )
+
+    @torch.inference_mode()
+    def __call__(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Map [1, 1, S, S], score, label, mask."""
+        size, window = self.calibration.image_size, self.calibration.pool_size
+        anomaly_map = torch.zeros(1, 1, size, size)
+        for weight, distance in zip(self.calibration.stage_weights, self.distances, strict=True):
+            anomaly_map += weight * F.interpolate(
+                distance, (size, size), mode="bilinear", align_corners=False
+            )
+        anomaly_map = F.pad(anomaly_map, [self.radius] * 4, mode="reflect")
+        for kernel in self.kernels:
+            anomaly_map = F.conv2d(anomaly_map, kernel)
+        anomaly_map = F.avg_pool2d(
+            anomaly_map, window, stride=1, padding=window // 2, count_include_pad=False
+        )
+        score = anomaly_map.amax(dim=(2, 3))
+        label = score > self.calibration.image_threshold
+        return anomaly_map, score, label, anomaly_map > self.calibration.pixel_threshold
+
+
+def largest_differences(size: int, peer: TorchFilters) -> tuple[float, float]:
+    """Of the maps, of all pixels and of those that see no border: torch mirrors it without the edge's pixel."""
+    fused = fuse_distances(seeded_distances(size), calibration_of(size))[0]
+    difference = np.abs(peer()[0][0, 0].numpy() - fused)
+    border = peer.radius + peer.calibration.pool_size // 2
+    return float(difference.max()), float(difference[border:-border, border:-border].max())
+
+
+def measure(size: int, *, turns: int, calls: int) -> dict[str, Any]:
+    """Medians in milliseconds, ratios to ours and differences from ours, of one image size."""
+    distances, calibration = seeded_distances(size), calibration_of(size)
+    peers = {name: TorchFilters.of(distances, calibration, separable=name == "separable") for name in PEERS}
+    contenders: dict[str, Callable[[], object]] = {"ours": partial(ours, distances, calibration), **peers}
+    taken = time_in_turns(contenders, turns=turns, calls=calls)
+    median = {name: statistics.median(latencies) for name, latencies in taken.items()}
+    found: dict[str, Any] = {"size": size, "ours": {"ms": median["ours"]}}
+    for name, peer in peers.items():
+        everywhere, inside = largest_differences(size, peer)
+        found[name] = {
+            "ms": median[name],
+            "ratio": median[name] / median["ours"],
+            "difference": everywhere,
+            "difference_away_from_borders": inside,
+        }
+    return found
+
+
+def bars_of(found: dict[str, Any]) -> list[Bar]:
+    """What an image size is held to."""
+    at = f"at {found['size']} px"
+    ratios = [
+        Bar(what=f"times as fast as {label}, {at}", value=found[name]["ratio"], at_least=LEAST_RATIO)
+        for name, label in PEERS.items()
+    ]
+    return [Bar(what=f"fusion of an image {at}, ms", value=found["ours"]["ms"], at_most=MOST_MS), *ratios]
+
+
+def table_of(results: list[dict[str, Any]]) -> Table:
+    """One line a contender and size."""
+    table = Table(title="Distance maps to map, score, label and mask: one image, one thread")
+    for column in ("px", "", "ms", "times ours", "largest difference", "away from borders"):
+        table.add_column(column, justify="right" if column else "left")
+    for found in results:
+        table.add_row(str(found["size"]), "ours", f"{found['ours']['ms']:.3f}", "", "", "")
+        for name, label in PEERS.items():
+            peer = found[name]
+            table.add_row(
+                "",
+                label,
+                f"{peer['ms']:.3f}",
+                f"{peer['ratio']:.1f}",
+                f"{peer['difference']:.1e}",
+                f"{peer['difference_away_from_borders']:.1e}",
+            )
+    return table
+
+
+def main() -> None:
+    """Measure every size and print one table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--turns", type=int, default=TURNS, help="times each contender has its turn")
+    parser.add_argument("--calls", type=int, default=CALLS, help="calls a turn")
+    parser.add_argument("--json", type=Path, default=FOLDER / "fusion.json", help="gets the results")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        results = [measure(size, turns=asked.turns, calls=asked.calls) for size in SIZES]
+    bars = [bar for found in results for bar in bars_of(found)]
+    console = Console(width=120, highlight=False)
+    console.print(table_of(results))
+    for bar in bars:
+        console.print(str(bar))
+    write_results(asked.json, {"sizes": results}, bars)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,38 @@
+"""Model repositories for benchmarks, apart from the project's own, and copies of a build as other categories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+from onnx import numpy_helper
+
+from deploy.server import TritonServer, running_server
+from export.model_configs import Platform
+from export.publish import publish_category
+from tests.products import ROOT
+
+MAX_BATCH_SIZE = 8  # what `export publish` takes unless told otherwise
+START_TIMEOUT_S = 600
+
+
+def publish(build: Path, repository: Path) -> None:
+    """Publish as `python -m export publish` does."""
+    publish_category(build, repository=repository, platform=Platform(), max_batch_size=MAX_BATCH_SIZE)
+
+
+def weight_bytes(graph: Path) -> int:
+    """Bytes of a graph's weights."""
+    model = onnx.load(graph)
+    return sum(numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)
+
+
+@contextmanager
+def serving(repository: Path, *, log: Path) -> Iterator[TritonServer]:
+    """The real server over a repository, started as `python -m deploy serve` does."""
+    with running_server(
+        repository=repository, log=log, triton_env=ROOT / ".triton", timeout_s=START_TIMEOUT_S
+    ) as server:
+        yield server

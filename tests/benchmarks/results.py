@@ -1,0 +1,81 @@
+"""What the benchmarks have in common: percentiles, bars that hold or fall short, and a JSON file beside the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+import numpy as np
+
+from client.benchmark.machine import this_machine
+
+FOLDER = Path("runs/benchmarks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """What a figure is held to: at least, or at most, a limit."""
+
+    what: str
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure is on the right side of its limits."""
+        above = self.at_least is None or self.value >= self.at_least
+        return above and (self.at_most is None or self.value <= self.at_most)
+
+    def __str__(self) -> str:
+        limit = f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+        verdict = "holds" if self.holds else "FALLS SHORT"
+        return f"{verdict}: {self.what} is {self.value:.4g}, expected {limit}"
+
+
+def percentiles(latencies_ms: list[float]) -> tuple[float, float]:
+    """p50 and p99."""
+    p50, p99 = np.percentile(latencies_ms, [50, 99])
+    return float(p50), float(p99)
+
+
+def time_in_turns(
+    contenders: dict[str, Callable[[], object]], *, turns: int, calls: int
+) -> dict[str, list[float]]:
+    """Milliseconds of every call; each turn runs all contenders, `calls` times each, after one that is not counted."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(turns):
+        for name, run in contenders.items():
+            run()
+            for _ in range(calls):
+                started = perf_counter()
+                run()
+                taken[name].append(1000 * (perf_counter() - started))
+    return taken
+
+
+def write_results(path: Path, results: dict[str, Any], bars: list[Bar]) -> None:
+    """Results and bars as JSON, with the machine and how busy it was."""
+    values = {
+        "machine": str(this_machine()),
+        "load_average_1_min": os.getloadavg()[0],
+        **results,
+        "bars": [{**vars(bar), "holds": bar.holds} for bar in bars],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark; a fault that the project tells in one sentence is printed so, and the exit code is 1."""
+    try:
+        main()
+    except click.ClickException as error:
+        sys.exit(f"Error: {error.format_message()}")
