@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 MAX_THREADS = 8  # of a run: the small maps of one image give no more threads enough to do
 GPU_INSTANCES = 2
+# With one instance and a bounded queue Triton's batcher now and then sleeps for half a second beside waiting requests
+# (docs/queues-and-threads.md); a second one keeps it awake.
+PYTHON_INSTANCES = 2
 
 
 @dataclass(frozen=True)
@@ -44,29 +47,29 @@ SPINNING = {"python": "during runs", "onnxruntime": "always", "tensorrt": "none"
 CHOICES = (
     Choice(
         "1 core",
-        "`python`, `onnxruntime` on a CPU",
-        "1",
+        "`python`; `onnxruntime` on a CPU",
+        f"`python` {PYTHON_INSTANCES}, `onnxruntime` 1; SAM: 1",
         "1",
         "none",
-        "One thread computes in the caller's; there is nobody to wait for.",
+        "One thread computes in the caller's; there is nobody to wait for. A second instance keeps the batcher awake.",
     ),
     Choice(
         f"2 to {MAX_THREADS} cores",
-        "`python`, `onnxruntime` on a CPU",
-        "1",
+        "`python`; `onnxruntime` on a CPU",
+        f"`python` {PYTHON_INSTANCES}, `onnxruntime` 1; SAM: 1",
         "one a core",
         "`python` during runs; `onnxruntime` always, since its backend cannot be told otherwise",
         "The steps of one image follow each other, so each may have the whole machine: one image at a time is fastest "
-        "so. Requests that wait meanwhile become one batch, which needs no other instance and its memory.",
+        "so. On `python` the runs take turns, so that no two share the cores.",
     ),
     Choice(
         f"more than {MAX_THREADS} cores",
-        "`python`, `onnxruntime` on a CPU",
-        f"teacher: one for every {MAX_THREADS} cores; student and SAM: 1",
+        "`python`; `onnxruntime` on a CPU",
+        f"teacher: one for every {MAX_THREADS} cores, but as above at least; student and SAM as above",
         str(MAX_THREADS),
         "as above",
         f"The maps of one image are too small for more than {MAX_THREADS} threads. All categories share the teacher, "
-        "and its weights are paid once; a student of each category would pay them for every category. Not measured.",
+        "and its weights are paid once; more of a student would be paid for every category. Not measured.",
     ),
     Choice(
         "GPU",
@@ -101,7 +104,8 @@ def choose_concurrency(
     if on_gpu:
         return Concurrency(instances or GPU_INSTANCES, 0, "none")
     chosen = threads or min(cores, MAX_THREADS)
-    shared_out = max(1, cores // MAX_THREADS) if shared else 1
+    least = PYTHON_INSTANCES if platform == "python" else 1
+    shared_out = max(least, cores // MAX_THREADS) if shared else least
     return Concurrency(instances or shared_out, chosen, SPINNING[platform] if chosen > 1 else "none")
 
 

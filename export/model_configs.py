@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.concurrency import Concurrency, choose_concurrency, usable_cores
+from export.concurrency import PYTHON_INSTANCES, Concurrency, choose_concurrency, usable_cores
 from export.queues import QueuePolicy
 from export.tensors import TensorSpec
 
@@ -296,11 +296,13 @@ def _step_config(
     max_batch_size: int,
     queue: QueuePolicy | None,
 ) -> pb.ModelConfig:
-    """One instance with a bounded queue in which waiting requests are batched."""
+    """Instances with one bounded queue in which waiting requests are batched."""
     config = pb.ModelConfig(name=name, max_batch_size=max_batch_size)
     config.input.extend(input_of(spec) for spec in inputs)
     config.output.extend(output_of(spec) for spec in outputs)
-    config.instance_group.append(pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO))
+    config.instance_group.append(
+        pb.ModelInstanceGroup(count=PYTHON_INSTANCES, kind=pb.ModelInstanceGroup.KIND_AUTO)
+    )
     queue = queue or QueuePolicy()
     config.dynamic_batching.default_queue_policy.CopyFrom(_queue_policy(queue))
     if queue.batch:

@@ -42,7 +42,7 @@ def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Pa
     publish_category(
         tiny_build / CATEGORY,
         repository=repository,
-        platform=Platform(threads=1, instances=2),
+        platform=Platform(threads=1, instances=3),
         max_batch_size=4,
     )
     processes: dict[int, list[list[int]]] = {}
@@ -52,7 +52,7 @@ def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Pa
             repository=repository, log=log, triton_env=ROOT / ".triton", threads=told
         ) as server:
             processes[told] = [stubs_of(server, model) for model in (TEACHER, STUDENT, "distance_fusion")]
-    assert [len(stubs) for stubs in processes[0]] == [2, 2, 1]
+    assert [len(stubs) for stubs in processes[0]] == [3, 3, 2]
     # A session's first thread is its caller's: each further one is a thread more.
     more = min(2, usable_cores()) - 1
     teacher, student, fusion = processes[0]

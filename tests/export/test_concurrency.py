@@ -20,11 +20,11 @@ DOC = ROOT / "docs" / "queues-and-threads.md"
 @pytest.mark.parametrize(
     ("platform", "on_gpu", "shared", "cores", "expected"),
     [
-        ("python", False, True, 1, Concurrency(1, 1, "none")),
-        ("python", False, True, 2, Concurrency(1, 2, "during runs")),
+        ("python", False, True, 1, Concurrency(2, 1, "none")),
+        ("python", False, True, 2, Concurrency(2, 2, "during runs")),
         ("onnxruntime", False, False, 8, Concurrency(1, 8, "always")),
         ("python", False, True, 32, Concurrency(4, 8, "during runs")),
-        ("python", False, False, 32, Concurrency(1, 8, "during runs")),
+        ("python", False, False, 32, Concurrency(2, 8, "during runs")),
         ("onnxruntime", True, False, 16, Concurrency(2, 0, "none")),
         ("tensorrt", True, True, 1, Concurrency(2, 0, "none")),
     ],
@@ -60,7 +60,7 @@ def test_they_are_written_into_both_backbones(tiny_build: Path, tmp_path: Path, 
         )
     fusion = Repository(repository).read_config("distance_fusion")
     assert fusion is not None
-    assert fusion.instance_group[0].count == 1
+    assert fusion.instance_group[0].count == 2
 
 
 def test_a_gpu_has_two_instances_and_no_threads(tiny_build: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_plan_shows_what_would_be_written_and_writes_nothing(tiny_build: Path, r
     cells = [cell.strip() for cell in lines["pill_student"].strip("│").split("│")]
     features = 4 * (32 * 16 * 16 + 48 * 8 * 8 + 192 * 4 * 4)
     distances = 4 * (16 * 16 + 8 * 8 + 4 * 4)
-    assert cells[1] == "1"
+    assert cells[1] == "2"
     assert cells[3:] == ["256", "11.0", "1", "3.0", f"{64 * 64 * 3 + features:,}", f"{distances + 8:,}"]
     assert "a file" in lines["image_decoder_64"]
     assert [cell.strip() for cell in lines["all"].strip("│").split("│")][4:7] == ["40.0", "", "10.0"]
