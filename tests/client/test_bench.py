@@ -133,7 +133,7 @@ def test_files_and_pictures_are_written(measured: tuple[Result, Path], result: B
     for path in folder.glob("*.png"):
         with Image.open(path) as picture:
             assert np.asarray(picture.convert("L")).std() > 10  # something is drawn
-    lines = list(csv.DictReader((folder / "bench.csv").open()))
+    lines = list(csv.DictReader((folder / "bench.csv").read_text().splitlines()))
     ensemble = [line for line in lines if line["what"] == "ensemble over gRPC"]
     assert [line["step"] for line in ensemble] == ["", *(step.model for step in result.ensemble.steps)]
     assert float(ensemble[0]["p50_ms"]) == result.ensemble.p50_ms
@@ -144,7 +144,7 @@ def test_files_and_pictures_are_written(measured: tuple[Result, Path], result: B
 def test_two_runs_are_set_side_by_side(measured: tuple[Result, Path]) -> None:
     _, folder = measured
     path = str(folder / "bench.json")
-    done = CliRunner().invoke(main, ["bench", "--compare", path, path])
+    done = CliRunner().invoke(main, ["bench", "--compare", path, path], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "ensemble over gRPC" in done.stdout
     assert "1.00" in done.stdout
