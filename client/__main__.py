@@ -172,11 +172,11 @@ def bench(
     from client.benchmark.result import read_result
     from client.benchmark.run import Options, benchmark_category
     from client.benchmark.tables import comparison_table, result_tables
-    from client.console import output
+    from client.console import output, print_wide
 
     if compare:
         first, second = map(read_result, compare)
-        output.print(comparison_table(first, second))
+        print_wide(comparison_table(first, second))
         return
     if category is None or images is None:
         raise click.UsageError("A measurement needs --category and --images; --compare needs two files.")
@@ -192,7 +192,7 @@ def bench(
         ),
     )
     for table in result_tables(result):
-        output.print(table)
+        print_wide(table)
     if output_dir:
         for path in write_files(result, output_dir):
             output.print(str(path), soft_wrap=True)
