@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ def write_results(path: Path, results: dict[str, Any], bars: list[Bar]) -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Run a benchmark; a fault that the project tells in one sentence is printed so, and the exit code is 1."""
+    # As Ctrl-C does: whoever is told to end stops the servers that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()
     except click.ClickException as error:
