@@ -167,11 +167,8 @@ def summary_table(
                 "bare ONNX Runtime chain",
                 f"p50 {bench.bare_chain.p50_ms:.1f} ms; the ensemble takes {bench.p50_ratio:.2f} times as long",
             )
-        if bench.loaded is not None:
-            table.add_row(
-                "throughput",
-                f"{bench.loaded.throughput:.0f} images/s with {bench.loaded.concurrency} in flight",
-            )
+        busiest = bench.loaded or ensemble
+        table.add_row("throughput", f"{busiest.throughput:.0f} images/s with {busiest.concurrency} in flight")
     table.add_row("release", ", ".join(map(str, measures.release_ids)))
     table.add_row("report", str(report))
     folders = sorted({str(Path(entry.overlay).parent) for entry in predictions if entry.overlay})

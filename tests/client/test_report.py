@@ -171,6 +171,13 @@ def test_summary_table_tells_figures_and_places() -> None:
     }
 
 
+def test_without_sweeps_the_throughput_is_that_of_one_request_after_the_other() -> None:
+    table = summary_table(
+        drawn(JUDGED), metrics=None, bench=make_bench(loaded=None), report=Path("out/served.html")
+    )
+    assert "83 images/s with 1 in flight" in printed(table)
+
+
 def test_metrics_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text('{"image_auroc": 0.5, "synthetic": false}')
