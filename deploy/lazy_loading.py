@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import click
 
@@ -30,21 +31,30 @@ def loaded_categories(ready: set[str], known: set[str]) -> set[str]:
     return {category for category in known if category in ready or category + ENCODED in ready}
 
 
-def last_used_s(category: str, asked_s: Mapping[str, float]) -> float:
-    """When a category was last asked, seconds since 1970; 0 for never.
-
-    Its student counts too: Triton makes an ensemble anew, and forgets when it was asked, whenever it loads one of its
-    steps anew, the fusion after another release was published, say.
+def own_models(categories: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Of each category the models that no other one uses: its ensembles and its student, say.
 
     Args:
-        category: the product.
+        categories: the models of each, as `find_categories` gives them.
+    """
+    users = Counter(model for models in categories.values() for model in set(models))
+    return {
+        category: {model for model in models if users[model] == 1 and model not in SHARED_MODELS}
+        for category, models in categories.items()
+    }
+
+
+def last_used_s(own: Collection[str], asked_s: Mapping[str, float]) -> float:
+    """When a category was last asked, seconds since 1970; 0 for never.
+
+    Not by its ensembles alone: Triton makes an ensemble anew, and forgets when it was asked, whenever it loads one of
+    its steps anew, the fusion after another release was published, say.
+
+    Args:
+        own: the models that are the category's alone.
         asked_s: when each loaded model last answered.
     """
-    own = (category, category + ENCODED)
-    return max(
-        (when for model, when in asked_s.items() if model in own or model.startswith(f"{category}_student")),
-        default=0,
-    )
+    return max((when for model, when in asked_s.items() if model in own), default=0)
 
 
 def too_many(
@@ -99,16 +109,18 @@ def unload_category(control: ModelControl, category: str) -> list[str]:
 class Janitor:
     """Watches a server in a thread of its own, and unloads categories beyond a number."""
 
-    def __init__(self, http_url: str, *, categories: set[str], max_categories: int) -> None:
+    def __init__(
+        self, http_url: str, *, categories: Mapping[str, Sequence[str]], max_categories: int
+    ) -> None:
         """Watch the server at `http_url`.
 
         Args:
             http_url: `http://host:port`.
-            categories: those of its repository.
+            categories: those of its repository, and the models of each.
             max_categories: loaded at the same time, but for the moment in which one comes and another goes.
         """
         self._control = ModelControl(http_url)
-        self._categories = categories
+        self._own = own_models(categories)
         self._max_categories = max_categories
         self._seen_s: dict[str, float] = {}
         self._used_s: dict[str, float] = {}
@@ -144,11 +156,11 @@ class Janitor:
         if any(entry.get("state") == "LOADING" for entry in index):
             return []  # a category that is coming needs steps that nobody seems to use yet
         ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
-        loaded = loaded_categories(ready, self._categories)
+        loaded = loaded_categories(ready, set(self._own))
         asked_s = self._control.last_asked_s()
         self._seen_s = {name: self._seen_s.get(name, now_s) for name in loaded}
         self._used_s = {
-            name: max(last_used_s(name, asked_s), self._used_s.get(name, now_s)) for name in loaded
+            name: max(last_used_s(self._own[name], asked_s), self._used_s.get(name, now_s)) for name in loaded
         }
         leaving = too_many(self._used_s, seen_s=self._seen_s, now_s=now_s, keep=self._max_categories)
         for category in leaving:

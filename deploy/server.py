@@ -102,7 +102,7 @@ def _tidied(server: TritonServer, repository: Path, max_categories: int) -> Iter
     if not max_categories:
         yield
         return
-    categories = set(find_categories(repository))
+    categories = find_categories(repository)
     janitor = Janitor(server.http_url, categories=categories, max_categories=max_categories)
     janitor.start()
     try:

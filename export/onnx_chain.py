@@ -42,8 +42,16 @@ def teacher_features(teacher: ort.InferenceSession, images: Images) -> Feed:
     return dict(zip(names, teacher.run(names, {"image": images}), strict=True))
 
 
-def open_session(path: Path, *, threads: int = 0) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU; `threads` 0 lets ONNX Runtime choose."""
+def open_session(path: Path, *, threads: int = 0, stop_spinning: bool = False) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        path: the graph.
+        threads: of a run; 0 lets ONNX Runtime choose.
+        stop_spinning: threads spin no longer than a run, as in `export/backends/onnxruntime_model.py`.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    if stop_spinning:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

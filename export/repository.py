@@ -139,7 +139,7 @@ class Repository:
             raise PublishError(
                 f"{self.root} holds no {committed} backend; expected the project's model_repository/."
             )
-        for part in parts if source != folder else ():
+        for part in parts:
             if not (folder / part).is_file() or (folder / part).read_bytes() != (source / part).read_bytes():
                 (folder / part).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / part, folder / part)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
 from export.errors import PublishError
 from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 from export.manifest import Manifest
+from export.onnx_chain import open_session
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
 from model_repository.foreground.foreground_mask import foreground_mask
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
@@ -74,15 +74,15 @@ def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, Callab
         return lambda: foreground_mask(image)
 
     def sam() -> Callable[[], object]:
-        session = _open(build / "foreground.onnx", threads=threads)
+        session = open_session(build / "foreground.onnx", threads=threads, stop_spinning=True)
         return lambda: session.run(["foreground"], {"image": image})
 
     def teacher() -> Callable[[], object]:
-        session = _open(build / "teacher.onnx", threads=threads)
+        session = open_session(build / "teacher.onnx", threads=threads, stop_spinning=True)
         return lambda: session.run(list(TEACHER_OUTPUTS), {"image": image})
 
     def student() -> Callable[[], object]:
-        session = _open(build / "student.onnx", threads=threads)
+        session = open_session(build / "student.onnx", threads=threads, stop_spinning=True)
         feed = {entry.name: _zeros(entry) for entry in session.get_inputs()}
         return lambda: session.run(list(STUDENT_OUTPUTS), feed)
 
@@ -104,14 +104,6 @@ def _median_ms(opened: Callable[[], Callable[[], object]]) -> float:
         run()
         taken.append(1e3 * (time.perf_counter() - started))
     return statistics.median(taken)
-
-
-def _open(path: Path, *, threads: int) -> ort.InferenceSession:
-    """A session with the options of `export/backends/onnxruntime_model.py`."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _zeros(entry: Any) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
+from client.benchmark.measured import requests_for
 from client.benchmark.result import BenchResult
 
 # At most, or at least, by preset. What a bar stands for is told in docs/benchmark.md.
@@ -12,7 +13,6 @@ P50_RATIO = {"edge": 1.15, "paper": 1.05}
 TAIL_RATIO = {"edge": 1.5, "paper": 1.3}
 THROUGHPUT_RATIO = {"edge": 0.95, "paper": 0.97}
 ENCODED_RATIO = {"edge": 1.10, "paper": 1.05}
-TAIL_REQUESTS = 500
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Bar:
             return self.reason
         return "holds" if self.cleared else "FALLS SHORT"
 
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" is {self.value:.4g}, expected {self.limit_text}"
+        return f"{self.verdict}: {self.name}{value}"
+
     @property
     def limit_text(self) -> str:
         """The limit in words."""
@@ -67,10 +71,10 @@ def bars(result: BenchResult) -> list[Bar]:
         ),
         Bar(
             "p99 / p50",
-            result.tail_ratio if result.ensemble.requests >= TAIL_REQUESTS else None,
+            result.tail_ratio,
             TAIL_RATIO[preset],
             True,
-            f"{result.ensemble.requests} requests are too few, {TAIL_REQUESTS} would do",
+            f"{result.ensemble.requests} requests are too few, {requests_for(99)} would do",
         ),
         Bar(
             "images/s at the best concurrency / bare chain's at its best batch",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -76,8 +76,3 @@ def percentile(latencies_ms: Sequence[float], percent: float) -> float | None:
 def requests_for(percent: float) -> int:
     """How many requests a percentile takes."""
     return int(np.ceil(BEYOND * 100 / (100 - percent)))
-
-
-def without_steps(measured: Measured) -> Measured:
-    """The same figures alone."""
-    return replace(measured, steps=())

@@ -45,10 +45,13 @@ def draw_all(result: BenchResult, folder: Path) -> list[Path]:
 def draw_latency_throughput(axes: Axes, result: BenchResult) -> None:
     """Median and, where it is stable, p90 against images a second; a point a number of requests in flight."""
     points = result.concurrency_sweep
-    _line(axes, points, lambda point: point.p50_ms, "ensemble, p50", "in flight", "o-")
-    _line(axes, points, lambda point: point.p90_ms, "ensemble, p90", None, "o:")
-    if result.chain_batch_sweep:
-        _line(axes, result.chain_batch_sweep, lambda point: point.p50_ms, "bare chain, p50", "batch", "s--")
+    _line(axes, [(point, point.p50_ms) for point in points], "ensemble, p50", "o-")
+    _line(axes, [(point, point.p90_ms) for point in points if point.p90_ms], "ensemble, p90", "o:")
+    _line(axes, [(point, point.p50_ms) for point in result.chain_batch_sweep], "bare chain, p50", "s--")
+    for point in points:
+        _note(axes, point, f"{point.concurrency} in flight")
+    for point in result.chain_batch_sweep:
+        _note(axes, point, f"batch of {point.batch}")
     axes.set_xlabel("images a second")
     axes.set_ylabel("latency of a request, ms")
     axes.set_ylim(bottom=0)
@@ -110,29 +113,17 @@ def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return float(slope), float(offset)
 
 
-def _line(
-    axes: Axes,
-    points: Sequence[Measured],
-    latency: Callable[[Measured], float | None],
-    label: str,
-    numbered: str | None,
-    style: str,
-) -> None:
-    found = [(point, value) for point in points if (value := latency(point)) is not None]
-    if not found:
-        return
-    axes.plot([point.throughput for point, _ in found], [value for _, value in found], style, label=label)
-    if numbered is None:
-        return
-    for point, value in found:
-        number = point.concurrency if numbered == "in flight" else point.batch
-        axes.annotate(
-            f"{number} in flight" if numbered == "in flight" else f"batch of {number}",
-            (point.throughput, value),
-            textcoords="offset points",
-            xytext=(6, -4),
-            fontsize=8,
+def _line(axes: Axes, points: Sequence[tuple[Measured, float]], label: str, style: str) -> None:
+    """Latencies against images a second; nothing where there are none."""
+    if points:
+        axes.plot(
+            [point.throughput for point, _ in points], [value for _, value in points], style, label=label
         )
+
+
+def _note(axes: Axes, point: Measured, text: str) -> None:
+    at = (point.throughput, point.p50_ms)
+    axes.annotate(text, at, textcoords="offset points", xytext=(6, -4), fontsize=8)
 
 
 def _draw(path: Path, draw: Callable[[Axes, BenchResult], None], result: BenchResult) -> Path:

@@ -187,14 +187,11 @@ def benchmark_category(
         ClientError: no server, no images, a model that is no category, or no binary that runs here.
     """
     analyzer = PerfAnalyzer(perf_analyzer)
-    files = find_images([images_dir])
-    n_sent = min(len(files), MAX_IMAGES)
-    spread = [files[index * len(files) // n_sent].path for index in range(n_sent)]
     with ExitStack() as stack:
         judge = stack.enter_context(JudgeClient(url, category=category, timeout_s=timeout_s))
         client = grpcclient.InferenceServerClient(url)
         stack.callback(client.close)
-        images = load_pixels(spread, image_size=judge.image_size)
+        images = load_pixels(images_dir, image_size=judge.image_size)
         # Where `export` keeps the graphs of a precision.
         build = build if judge.precision == "fp32" else build / judge.precision
         bench = Bench(judge, client, analyzer, images=images, build=build)
@@ -319,16 +316,18 @@ def judge_platform(judge: JudgeClient, client: grpcclient.InferenceServerClient)
     return str(config.backend)
 
 
-def load_pixels(paths: Sequence[Path], *, image_size: int) -> NDArray[np.uint8]:
-    """Resized images [N, S, S, 3] of those files that can be read.
+def load_pixels(folder: Path, *, image_size: int) -> NDArray[np.uint8]:
+    """Resized images [N, S, S, 3], up to MAX_IMAGES spread over a folder; those that cannot be read are left out.
 
     Raises:
-        ImageFileError: none can.
+        ImageFileError: there are none, or none can be read.
     """
+    files = find_images([folder])
+    n_sent = min(len(files), MAX_IMAGES)
     pixels, faults = [], []
-    for path in paths:
+    for index in range(n_sent):
         try:
-            pixels.append(resize_image(load_image(path), image_size))
+            pixels.append(resize_image(load_image(files[index * len(files) // n_sent].path), image_size))
         except ImageFileError as error:
             faults.append(error)
     if not pixels:

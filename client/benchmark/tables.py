@@ -168,8 +168,8 @@ def _cells(name: str, measured: Measured) -> list[str]:
         str(measured.batch),
         str(measured.requests),
         f"{measured.p50_ms:.2f}",
-        _milliseconds(measured.p90_ms),
-        _milliseconds(measured.p99_ms),
+        milliseconds(measured.p90_ms),
+        milliseconds(measured.p99_ms),
         f"{measured.throughput:.1f}",
     ]
 
@@ -192,8 +192,8 @@ def _call_cells(result: BenchResult) -> list[list[str]]:
         [
             call.name,
             str(call.requests),
-            _milliseconds(call.p50_ms),
-            _milliseconds(call.p99_ms),
+            milliseconds(call.p50_ms),
+            milliseconds(call.p99_ms),
             f"{call.throughput:.1f}",
             f"{call.throughput / plain:.2f}",
         ]
@@ -205,7 +205,8 @@ def _bar_cells(bar: Bar) -> list[str]:
     return [bar.name, bar.limit_text, _ratio(bar.value), bar.verdict]
 
 
-def _milliseconds(value: float | None) -> str:
+def milliseconds(value: float | None) -> str:
+    """A latency, or that there were too few requests to tell it."""
     return TOO_FEW if value is None else f"{value:.2f}"
 
 

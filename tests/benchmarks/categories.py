@@ -26,13 +26,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from client.benchmark.bars import Bar
+from client.benchmark.measured import summarise
+from client.benchmark.perf_analyzer import LoadResult
+from client.benchmark.plots import fit_line
+from client.benchmark.run import load_pixels
+from client.benchmark.tables import milliseconds
 from deploy.server import TritonServer
 from export.manifest import read_manifest
 from export.model_configs import teacher_name
-from tests.benchmarks.images import Pixels, load_pixels
-from tests.benchmarks.load import Load, Send, closed_loop
+from tests.benchmarks.load import Pixels, Send, closed_loop
 from tests.benchmarks.releases import publish, serving, weight_bytes
-from tests.benchmarks.results import FOLDER, Bar, percentiles, run, write_results
+from tests.benchmarks.results import FOLDER, run, write_results
 from tests.products import copy_as, copy_backends
 
 COUNTS = (1, 5, 15)
@@ -65,7 +70,7 @@ class Served:
     memory_by_model_mib: dict[str, float]
     alone_p50_ms: float
     p50_ms: float
-    p99_ms: float
+    p99_ms: float | None
     throughput: float
     teacher_images: int
     teacher_batches: int
@@ -102,7 +107,7 @@ def teacher_counts(server: TritonServer, teacher: str) -> NDArray[np.int64]:
 
 def mixed_traffic(
     url: str, categories: Sequence[str], images: Pixels, *, in_flight: int, requests: int
-) -> Load:
+) -> LoadResult:
     """Requests of one image each, to the categories in turn, for whole verdicts."""
 
     @contextlib.contextmanager
@@ -146,17 +151,17 @@ def measure(build: Path, count: int, images: Pixels, *, requests: int) -> Served
             seen, batches = (teacher_counts(server, teacher) - before).tolist()
             memory = memory_by_model(server.pid)
             start_s = server.ready_s
-    p50_ms, p99_ms = percentiles(loaded.latencies_ms)
+    busy = summarise(loaded.latencies_ms, concurrency=IN_FLIGHT, throughput=loaded.throughput)
     return Served(
         categories=count,
         start_s=start_s,
         memory_mib=sum(memory.values()),
         memory_at_start_mib=sum(at_start.values()),
         memory_by_model_mib=memory,
-        alone_p50_ms=percentiles(alone.latencies_ms)[0],
-        p50_ms=p50_ms,
-        p99_ms=p99_ms,
-        throughput=loaded.throughput,
+        alone_p50_ms=summarise(alone.latencies_ms).p50_ms,
+        p50_ms=busy.p50_ms,
+        p99_ms=busy.p99_ms,
+        throughput=busy.throughput,
         teacher_images=seen,
         teacher_batches=batches,
     )
@@ -164,8 +169,7 @@ def measure(build: Path, count: int, images: Pixels, *, requests: int) -> Served
 
 def fitted_line(served: Sequence[Served], figure: Callable[[Served], float]) -> tuple[float, float]:
     """Slope a category and intercept of the least-squares line through a figure."""
-    slope, intercept = np.polyfit([each.categories for each in served], [figure(each) for each in served], 1)
-    return float(slope), float(intercept)
+    return fit_line([(each.categories, figure(each)) for each in served])
 
 
 def bars_of(served: Sequence[Served], student_mib: float) -> list[Bar]:
@@ -173,9 +177,10 @@ def bars_of(served: Sequence[Served], student_mib: float) -> list[Bar]:
     slope, _ = fitted_line(served, lambda each: each.memory_mib)
     return [
         Bar(
-            what="a further category's memory of its student's weights",
+            name="a further category's memory of its student's weights",
             value=slope / student_mib,
-            at_most=MOST_OF_WEIGHTS,
+            limit=MOST_OF_WEIGHTS,
+            at_most=True,
         ),
     ]
 
@@ -204,7 +209,7 @@ def table_of(served: Sequence[Served], title: str) -> Table:
             f"{stub_mib(each):.0f}",
             f"{each.alone_p50_ms:.1f}",
             f"{each.p50_ms:.1f}",
-            f"{each.p99_ms:.1f}",
+            milliseconds(each.p99_ms),
             f"{each.throughput:.0f}",
             str(each.teacher_images),
             str(each.teacher_batches),
@@ -261,7 +266,7 @@ def main() -> None:
     asked = parse_arguments()
     console = Console(width=140, highlight=False)
     manifest = read_manifest(asked.build)
-    images = load_pixels(asked.images, manifest.config.image_size)
+    images = load_pixels(asked.images, image_size=manifest.config.image_size)
     served = []
     for count in sorted(asked.counts):
         with console.status(f"{count} categories"):

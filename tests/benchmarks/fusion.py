@@ -22,8 +22,9 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
+from client.benchmark.bars import Bar
 from model_repository.distance_fusion.map_fusion import Calibration, Verdict, fuse_distances, judge
-from tests.benchmarks.results import FOLDER, Bar, run, time_in_turns, write_results
+from tests.benchmarks.results import FOLDER, run, time_in_turns, write_results
 
 SIZES = (128, 256)
 MOST_MS, LEAST_RATIO = 1.0, 10.0
@@ -142,10 +143,18 @@ def bars_of(found: dict[str, Any]) -> list[Bar]:
     """What an image size is held to."""
     at = f"at {found['size']} px"
     ratios = [
-        Bar(what=f"times as fast as {label}, {at}", value=found[name]["ratio"], at_least=LEAST_RATIO)
+        Bar(
+            name=f"times as fast as {label}, {at}",
+            value=found[name]["ratio"],
+            limit=LEAST_RATIO,
+            at_most=False,
+        )
         for name, label in PEERS.items()
     ]
-    return [Bar(what=f"fusion of an image {at}, ms", value=found["ours"]["ms"], at_most=MOST_MS), *ratios]
+    return [
+        Bar(name=f"fusion of an image {at}, ms", value=found["ours"]["ms"], limit=MOST_MS, at_most=True),
+        *ratios,
+    ]
 
 
 def table_of(results: list[dict[str, Any]]) -> Table:

@@ -7,30 +7,20 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
+from client.benchmark.perf_analyzer import LoadResult
+
+Pixels = NDArray[np.uint8]
 Send = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class Load:
-    """What came of it.
-
-    Attributes:
-        latencies_ms: of each request, milliseconds.
-        throughput: requests a second over the whole run.
-    """
-
-    latencies_ms: list[float]
-    throughput: float
 
 
 def closed_loop(
     connect: Callable[[], AbstractContextManager[Send]], *, concurrency: int, requests: int
-) -> Load:
+) -> LoadResult:
     """Send requests 0, 1, 2, ... from as many threads as shall be in flight, each over a connection of its own.
 
     Args:
@@ -57,6 +47,6 @@ def closed_loop(
         workers = [pool.submit(work) for _ in range(concurrency)]
         spans = list(itertools.chain.from_iterable(worker.result() for worker in workers))
     starts, ends = np.array(spans).T
-    return Load(
+    return LoadResult(
         latencies_ms=(1000 * (ends - starts)).tolist(), throughput=requests / float(ends.max() - starts.min())
     )

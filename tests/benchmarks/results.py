@@ -1,4 +1,4 @@
-"""What the benchmarks have in common: percentiles, bars that hold or fall short, and a JSON file beside the table."""
+"""What the benchmarks have in common: turns, and a JSON file beside the table."""
 
 from __future__ import annotations
 
@@ -7,44 +7,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import click
-import numpy as np
 
+from client.benchmark.bars import Bar
 from client.benchmark.machine import this_machine
 
 FOLDER = Path("runs/benchmarks")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """What a figure is held to: at least, or at most, a limit."""
-
-    what: str
-    value: float
-    at_least: float | None = None
-    at_most: float | None = None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the figure is on the right side of its limits."""
-        above = self.at_least is None or self.value >= self.at_least
-        return above and (self.at_most is None or self.value <= self.at_most)
-
-    def __str__(self) -> str:
-        limit = f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
-        verdict = "holds" if self.holds else "FALLS SHORT"
-        return f"{verdict}: {self.what} is {self.value:.4g}, expected {limit}"
-
-
-def percentiles(latencies_ms: list[float]) -> tuple[float, float]:
-    """p50 and p99."""
-    p50, p99 = np.percentile(latencies_ms, [50, 99])
-    return float(p50), float(p99)
 
 
 def time_in_turns(
@@ -68,7 +41,7 @@ def write_results(path: Path, results: dict[str, Any], bars: list[Bar]) -> None:
         "machine": str(this_machine()),
         "load_average_1_min": os.getloadavg()[0],
         **results,
-        "bars": [{**vars(bar), "holds": bar.holds} for bar in bars],
+        "bars": [{**asdict(bar), "cleared": bar.cleared} for bar in bars],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n")

@@ -9,29 +9,30 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import tritonclient.grpc as grpcclient
 from rich.console import Console
 from rich.table import Table
 
+from client.benchmark.bars import Bar
+from client.benchmark.run import load_pixels
+from client.benchmark.statistics import ServerStatistics, StepTimes, between
 from export.manifest import read_manifest
-from tests.benchmarks.images import Pixels, load_pixels
+from tests.benchmarks.load import Pixels
 from tests.benchmarks.releases import publish, serving
-from tests.benchmarks.results import FOLDER, Bar, run, write_results
+from tests.benchmarks.results import FOLDER, run, write_results
 from tests.products import copy_backends
 
 REQUESTS = 200
 SETTLED = slice(99, 200)  # from the hundredth on
 MOST_RATIO = 1.5  # p99 of p50 may be as much
 TIMEOUT_S = 60
-PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
-StepTimes = Mapping[str, Mapping[str, float]]  # milliseconds by step and part
+PARTS = ("queue_ms", "input_ms", "infer_ms", "output_ms")
+Steps = tuple[StepTimes, ...]
 
 
 @dataclass(frozen=True)
@@ -47,39 +48,13 @@ class Start:
     first_ms: float
     second_ms: float
     settled_ms: float
-    first_steps: StepTimes
-    settled_steps: StepTimes
+    first_steps: Steps
+    settled_steps: Steps
 
     @property
     def ratio(self) -> float:
         """The first request's latency of the settled one."""
         return self.first_ms / self.settled_ms
-
-
-def sums_ns(client: grpcclient.InferenceServerClient) -> dict[str, dict[str, tuple[int, int]]]:
-    """Count and nanoseconds so far, by model and part; ensembles have none of their own."""
-    statistics_ = client.get_inference_statistics(client_timeout=TIMEOUT_S)
-    return {
-        model.name: {
-            part: (getattr(model.inference_stats, part).count, getattr(model.inference_stats, part).ns)
-            for part in PARTS
-        }
-        for model in statistics_.model_stats
-    }
-
-
-def times_between(
-    before: Mapping[str, Mapping[str, tuple[int, int]]], after: Mapping[str, Mapping[str, tuple[int, int]]]
-) -> StepTimes:
-    """Means in milliseconds over the requests between two `sums_ns`, of the models that had any."""
-    found: dict[str, dict[str, float]] = {}
-    for model, parts in after.items():
-        for part, (count, total) in parts.items():
-            earlier_count, earlier_total = before[model][part]
-            if count > earlier_count and total > earlier_total:
-                mean = (total - earlier_total) / (count - earlier_count) / 1e6
-                found.setdefault(model, {})[part] = mean
-    return found
 
 
 def measure_start(repository: Path, category: str, images: Pixels, log: Path) -> Start:
@@ -88,7 +63,7 @@ def measure_start(repository: Path, category: str, images: Pixels, log: Path) ->
         serving(repository, log=log) as server,
         grpcclient.InferenceServerClient(server.grpc_url) as client,
     ):
-        client.get_model_config(category, client_timeout=TIMEOUT_S)
+        server_statistics = ServerStatistics(client, category, timeout_s=TIMEOUT_S)
 
         def latency_ms(number: int) -> float:
             image = images[number % len(images)][None]
@@ -98,27 +73,26 @@ def measure_start(repository: Path, category: str, images: Pixels, log: Path) ->
             client.infer(category, [tensor], client_timeout=TIMEOUT_S)
             return 1000 * (perf_counter() - started)
 
-        fresh = sums_ns(client)
+        fresh = server_statistics.snapshot()
         latencies = [latency_ms(0)]
-        after_first = sums_ns(client)
+        after_first = server_statistics.snapshot()
         latencies += [latency_ms(number) for number in range(1, SETTLED.start)]
-        before_settled = sums_ns(client)
+        before_settled = server_statistics.snapshot()
         latencies += [latency_ms(number) for number in range(SETTLED.start, REQUESTS)]
         return Start(
             first_ms=latencies[0],
             second_ms=latencies[1],
             settled_ms=statistics.median(latencies[SETTLED]),
-            first_steps=times_between(fresh, after_first),
-            settled_steps=times_between(before_settled, sums_ns(client)),
+            first_steps=between(fresh, after_first),
+            settled_steps=between(before_settled, server_statistics.snapshot()),
         )
 
 
-def median_steps(all_steps: list[StepTimes]) -> dict[str, dict[str, float]]:
-    """Medians over the starts."""
+def median_steps(starts: list[Steps]) -> dict[str, dict[str, float]]:
+    """Medians over the starts, by step and part."""
     return {
-        step: {part: float(np.median([steps[step][part] for steps in all_steps])) for part in parts}
-        for step, parts in all_steps[0].items()
-        if all(parts.keys() <= steps.get(step, {}).keys() for steps in all_steps)
+        same[0].model: {part: statistics.median(getattr(step, part) for step in same) for part in PARTS}
+        for same in zip(*starts, strict=True)
     }
 
 
@@ -138,7 +112,7 @@ def tables_of(starts: list[Start], title: str) -> list[Table]:
     first = median_steps([start.first_steps for start in starts])
     settled = median_steps([start.settled_steps for start in starts])
     for step, parts in first.items():
-        cells = (f"{parts.get(part, 0):.2f} / {settled.get(step, {}).get(part, 0):.2f}" for part in PARTS)
+        cells = (f"{parts[part]:.2f} / {settled[step][part]:.2f}" for part in PARTS)
         steps.add_row(step, *cells)
     return [latencies, steps]
 
@@ -160,7 +134,7 @@ def main() -> None:
     asked = parse_arguments()
     console = Console(width=120, highlight=False)
     manifest = read_manifest(asked.build)
-    images = load_pixels(asked.images, manifest.config.image_size)
+    images = load_pixels(asked.images, image_size=manifest.config.image_size)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "model_repository"
         copy_backends(repository)
@@ -172,7 +146,11 @@ def main() -> None:
                 starts.append(measure_start(repository, manifest.category, images, log))
     starts = starts[1:]
     ratio = statistics.median(start.ratio for start in starts)
-    bars = [Bar(what="the first request's latency of the later ones'", value=ratio, at_most=MOST_RATIO)]
+    bars = [
+        Bar(
+            name="the first request's latency of the later ones'", value=ratio, limit=MOST_RATIO, at_most=True
+        )
+    ]
     for table in tables_of(
         starts, f"{manifest.category}, {manifest.config.image_size} px, one request in flight"
     ):

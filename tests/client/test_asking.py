@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+import tritonclient.utils.shared_memory as shm
 from PIL import Image
 
 from client import JudgeClient
@@ -138,13 +139,27 @@ def test_shared_memory_is_given_back(
 def test_memory_that_the_server_does_not_see(
     server: TritonServer, edge: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise grpcclient.InferenceServerException("Unable to open shared memory region: '/astmfr_1'")
+    """As on another host: the region is there for the client, and its name leads nowhere for the real server."""
+    create = shm.create_shared_memory_region
+    keys: list[str] = []
 
-    monkeypatch.setattr(grpcclient.InferenceServerClient, "register_system_shared_memory", refuse)
+    def create_elsewhere(name: str, key: str, size: int, create_only: bool) -> object:
+        region = create(name, key, size, create_only=create_only)
+        Path("/dev/shm", key).rename(Path("/dev/shm", f"{key}_elsewhere"))
+        keys.append(key)
+        return region
+
+    def come_back(region: object) -> None:
+        Path("/dev/shm", f"{keys[-1]}_elsewhere").rename(Path("/dev/shm", keys[-1]))
+        destroy(region)
+
+    destroy = shm.destroy_shared_memory_region
+    monkeypatch.setattr(shm, "create_shared_memory_region", create_elsewhere)
+    monkeypatch.setattr(shm, "destroy_shared_memory_region", come_back)
     files = set(Path("/dev/shm").glob("astmfr_*"))
     with pytest.raises(
-        ServerError, match=r"does not see this host's shared memory \(Unable to open .*\); ask "
+        ServerError, match=r"does not see this host's shared memory \(.+\); ask without it, or run "
     ):
         JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True)
+    assert len(keys) == 1
     assert set(Path("/dev/shm").glob("astmfr_*")) <= files

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from deploy.lazy_loading import MIN_LOADED_S, last_used_s, loaded_categories, models_of, too_many
+from deploy.lazy_loading import (
+    MIN_LOADED_S,
+    last_used_s,
+    loaded_categories,
+    models_of,
+    own_models,
+    too_many,
+)
 
 LONG_AGO = dict.fromkeys(("bolt", "nut", "screw"), 0.0)
 USED = {"bolt": 30.0, "nut": 10.0, "screw": 20.0}
@@ -21,10 +28,26 @@ def test_what_was_just_loaded_stays_a_moment() -> None:
 
 
 def test_either_ensemble_and_the_student_count_as_use() -> None:
-    asked_s = {"nut": 5.0, "nut_encoded": 9.0, "nut_student_fp16": 0.0, "nutcase": 50.0, "teacher_x": 60.0}
-    assert last_used_s("nut", asked_s) == 9
-    assert last_used_s("nut", asked_s | {"nut_student": 11.0}) == 11
-    assert last_used_s("bolt", asked_s) == 0
+    steps = ["image_decoder", "teacher_x", "distance_fusion"]
+    own = own_models(
+        {
+            "nut": ["nut", "nut_encoded", "nut_student_fp16", *steps],
+            "nut_students": ["nut_students", "nut_students_encoded", "nut_students_student", *steps],
+            "bolt": ["bolt", "bolt_encoded", "bolt_student", *steps],
+        }
+    )
+    assert own["nut"] == {"nut", "nut_encoded", "nut_student_fp16"}
+    asked_s = {
+        **{"nut": 5.0, "nut_encoded": 9.0, "nut_student_fp16": 0.0, "nut_students_student": 50.0},
+        **{"teacher_x": 60.0, "distance_fusion": 70.0},
+    }
+    assert last_used_s(own["nut"], asked_s) == 9
+    assert last_used_s(own["nut"], asked_s | {"nut_student_fp16": 11.0}) == 11
+    assert last_used_s(own["bolt"], asked_s) == 0
+
+
+def test_a_category_that_is_alone_does_not_own_the_committed_backends() -> None:
+    assert own_models({"nut": ["nut", "nut_student", "distance_fusion"]}) == {"nut": {"nut", "nut_student"}}
 
 
 def test_a_category_is_loaded_with_either_of_its_ensembles() -> None:

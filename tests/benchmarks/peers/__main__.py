@@ -17,10 +17,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from client.benchmark.perf_analyzer import PerfAnalyzer
+from client.benchmark.bars import Bar
+from client.benchmark.measured import summarise
+from client.benchmark.perf_analyzer import LoadResult, PerfAnalyzer
+from client.benchmark.run import load_pixels
+from client.benchmark.tables import milliseconds
 from client.errors import BenchmarkError
-from tests.benchmarks.images import Pixels, load_pixels
-from tests.benchmarks.load import Load
+from tests.benchmarks.load import Pixels
 from tests.benchmarks.peers.contenders import (
     Contender,
     all_paused_but,
@@ -28,14 +31,14 @@ from tests.benchmarks.peers.contenders import (
     fastapi,
     pytriton,
 )
-from tests.benchmarks.results import FOLDER, Bar, percentiles, run, write_results
+from tests.benchmarks.results import FOLDER, run, write_results
 from train.checkpoint import load_checkpoint
 
 IN_FLIGHT = (1, 2, 4, 8)
 WARM_UP_REQUESTS = 20
 LEAST_RATIO = 1.3
 MAX_MAP_DIFFERENCE = 1e-3
-Measured = dict[int, list[Load]]  # by requests in flight, one a round
+Loads = dict[int, list[LoadResult]]  # by requests in flight, one a round
 
 
 def require_same_maps(contenders: list[Contender], images: Pixels) -> float:
@@ -56,9 +59,9 @@ def require_same_maps(contenders: list[Contender], images: Pixels) -> float:
 
 def measure_in_turns(
     contenders: list[Contender], images: Pixels, *, requests: int, rounds: int, console: Console
-) -> dict[str, Measured]:
+) -> dict[str, Loads]:
     """All contenders at every number of requests in flight, in each round."""
-    found: dict[str, Measured] = {
+    found: dict[str, Loads] = {
         contender.name: {in_flight: [] for in_flight in IN_FLIGHT} for contender in contenders
     }
     for turn in range(1, rounds + 1):
@@ -74,18 +77,18 @@ def measure_in_turns(
     return found
 
 
-def summarise(measured: Measured) -> dict[str, Any]:
+def best_of(measured: Loads) -> dict[str, Any]:
     """A contender's best: median throughput over the rounds, percentiles of all its requests."""
     throughput = {n: statistics.median(load.throughput for load in loads) for n, loads in measured.items()}
     best = max(throughput, key=lambda in_flight: throughput[in_flight])
-    p50_ms, p99_ms = percentiles([ms for load in measured[best] for ms in load.latencies_ms])
-    alone_ms, _ = percentiles([ms for load in measured[1] for ms in load.latencies_ms])
+    loaded = summarise([ms for load in measured[best] for ms in load.latencies_ms])
+    alone = summarise([ms for load in measured[1] for ms in load.latencies_ms])
     return {
         "throughput": throughput[best],
         "in_flight": best,
-        "p50_ms": p50_ms,
-        "p99_ms": p99_ms,
-        "p50_ms_1_in_flight": alone_ms,
+        "p50_ms": loaded.p50_ms,
+        "p99_ms": loaded.p99_ms,
+        "p50_ms_1_in_flight": alone.p50_ms,
         "throughput_by_in_flight": throughput,
         "throughput_of_each_round": {n: [load.throughput for load in loads] for n, loads in measured.items()},
     }
@@ -105,7 +108,7 @@ def table_of(results: dict[str, dict[str, Any]], title: str) -> Table:
             str(found["in_flight"]),
             f"{found['throughput']:.1f}",
             f"{found['p50_ms']:.1f}",
-            f"{found['p99_ms']:.1f}",
+            milliseconds(found["p99_ms"]),
             f"{found['p50_ms_1_in_flight']:.1f}",
             "" if found is ours else f"{times:.2f} times",
         )
@@ -117,9 +120,10 @@ def bars_of(results: dict[str, dict[str, Any]]) -> list[Bar]:
     ours, *others = results
     return [
         Bar(
-            what=f"throughput of that of {name}",
+            name=f"throughput of that of {name}",
             value=results[ours]["throughput"] / results[name]["throughput"],
-            at_least=LEAST_RATIO,
+            limit=LEAST_RATIO,
+            at_most=False,
         )
         for name in others
     ]
@@ -147,7 +151,7 @@ def main() -> None:
     checkpoint = asked.runs_dir / asked.category / "checkpoint.safetensors"
     build = asked.build_dir / asked.category
     size = load_checkpoint(checkpoint).config.image_size
-    images = load_pixels(asked.images, size)
+    images = load_pixels(asked.images, image_size=size)
     binary = PerfAnalyzer(None)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
         work = Path(folder)
@@ -163,7 +167,7 @@ def main() -> None:
         measured = measure_in_turns(
             contenders, images, requests=asked.requests, rounds=asked.rounds, console=console
         )
-    results = {name: summarise(loads) for name, loads in measured.items()}
+    results = {name: best_of(loads) for name, loads in measured.items()}
     bars = bars_of(results)
     console.print(
         table_of(results, f"{asked.category}, {size} px, {asked.requests * asked.rounds} requests each")

@@ -23,13 +23,12 @@ import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
+from client.benchmark.perf_analyzer import LoadResult, PerfAnalyzer, image_inputs
 from client.errors import BenchmarkError
 from deploy.installation import prepare
 from deploy.ports import Ports, claim_ports
 from deploy.processes import ending_with_parent
-from tests.benchmarks.images import Pixels
-from tests.benchmarks.load import Load, closed_loop
+from tests.benchmarks.load import Pixels, closed_loop
 from tests.benchmarks.releases import MAX_BATCH_SIZE, publish, serving
 from tests.benchmarks.results import FOLDER
 from tests.products import ROOT, copy_backends
@@ -57,7 +56,7 @@ class Contender(ABC):
         """The anomaly map [S, S] of an image [S, S, 3]."""
 
     @abstractmethod
-    def load(self, images: Pixels, *, concurrency: int, requests: int) -> Load:
+    def load(self, images: Pixels, *, concurrency: int, requests: int) -> LoadResult:
         """Requests of one image each from `images` [N, S, S, 3] in turn, `concurrency` of them in flight."""
 
 
@@ -77,12 +76,11 @@ class OverGrpc(Contender):
             answer = client.infer(self.model, [tensor], client_timeout=TIMEOUT_S)
         return np.array(answer.as_numpy("anomaly_map")[0])
 
-    def load(self, images: Pixels, *, concurrency: int, requests: int) -> Load:
+    def load(self, images: Pixels, *, concurrency: int, requests: int) -> LoadResult:
         """See `Contender`."""
-        found = self.perf_analyzer.measure(
+        return self.perf_analyzer.measure(
             self.model, self.url, inputs=image_inputs(images), concurrency=concurrency, requests=requests
         )
-        return Load(latencies_ms=found.latencies_ms, throughput=found.throughput)
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class OverHttp(Contender):
         with self._connect(image[None]) as send:
             return np.frombuffer(send(0), np.float32).reshape(image.shape[:2])
 
-    def load(self, images: Pixels, *, concurrency: int, requests: int) -> Load:
+    def load(self, images: Pixels, *, concurrency: int, requests: int) -> LoadResult:
         """See `Contender`."""
         return closed_loop(lambda: self._connect(images), concurrency=concurrency, requests=requests)
 
