@@ -87,7 +87,8 @@ class ModelControl:
         except urllib.error.HTTPError as error:
             raise ServerError(f"tritonserver at {self.http_url} answered: {_fault(error)}.") from None
         except OSError as error:
-            raise ServerError(f"tritonserver at {self.http_url} does not answer ({error}).") from None
+            reason = getattr(error, "reason", error)  # urllib wraps the system's own error
+            raise ServerError(f"tritonserver at {self.http_url} does not answer ({reason}).") from None
         return json.loads(answer) if answer else {}
 
 

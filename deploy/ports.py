@@ -66,7 +66,7 @@ def port_holder(port: int) -> str | None:
         with contextlib.suppress(OSError):
             if any(_link_target(fd) in sockets for fd in (process / "fd").iterdir()):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                return f"'{command.strip()[:80]}' (process {process.name})"
+                return f"'{' '.join(command.split())[:80]}' (process {process.name})"
     return None
 
 

@@ -132,7 +132,7 @@ def read_result(path: Path) -> BenchResult:
     try:
         return TypeAdapter(BenchResult).validate_json(path.read_bytes())
     except OSError as error:
-        reason = str(error)
+        reason = error.strerror or str(error)
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
