@@ -45,6 +45,8 @@ def server_options(
         "--exit-on-error=false",
         "--strict-readiness=true",
         f"--exit-timeout-secs={IN_FLIGHT_TIMEOUT_S}",
+        # Heeds the priorities in the configurations: a spare instance is asked while the first one is busy.
+        "--rate-limit=execution_count",
         f"--http-address={host}",
         f"--grpc-address={host}",
         f"--metrics-address={host}",

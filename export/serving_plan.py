@@ -139,7 +139,7 @@ def _step_plan(config: pb.ModelConfig, service_ms: float | None, n_bytes: Mappin
     known = [n_bytes[name] for name in inputs if name in n_bytes]
     return StepPlan(
         model=config.name,
-        instances=config.instance_group[0].count,
+        instances=sum(group.count for group in config.instance_group),
         threads=int(threads or (0 if config.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU else 1)),
         queue_size=policy.max_queue_size,
         queue_ms=wait_us / 1000 if wait_us else None,

@@ -21,11 +21,12 @@ pytestmark = pytest.mark.triton
 
 TEACHER = "teacher_test_resnet_64"
 STUDENT = f"{CATEGORY}_student"
+REQUESTS = 50
 
 
-def stubs_of(server: TritonServer, model: str) -> list[int]:
-    """Threads of each process that runs a model."""
-    counts = []
+def stubs_of(server: TritonServer, model: str) -> list[Path]:
+    """The processes that run a model, in /proc."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().decode(errors="replace")
@@ -33,8 +34,19 @@ def stubs_of(server: TritonServer, model: str) -> list[int]:
         except OSError:
             continue
         if group == server.pid and "triton_python_backend_stub" in command and f"/{model}/" in command:
-            counts.append(len(list((process / "task").iterdir())))
-    return counts
+            found.append(process)
+    return found
+
+
+def threads_of(server: TritonServer, model: str) -> list[int]:
+    """Threads of each process that runs a model."""
+    return [len(list((process / "task").iterdir())) for process in stubs_of(server, model)]
+
+
+def wake_ups(process: Path) -> int:
+    """How often a process's main thread went to sleep so far, to be woken by a request."""
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    return int(status["voluntary_ctxt_switches"])
 
 
 def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Path, tmp_path: Path) -> None:
@@ -51,12 +63,30 @@ def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Pa
         with running_server(
             repository=repository, log=log, triton_env=ROOT / ".triton", threads=told
         ) as server:
-            processes[told] = [stubs_of(server, model) for model in (TEACHER, STUDENT, "distance_fusion")]
+            processes[told] = [threads_of(server, model) for model in (TEACHER, STUDENT, "distance_fusion")]
     assert [len(stubs) for stubs in processes[0]] == [3, 3, 2]
     # A session's first thread is its caller's: each further one is a thread more.
     more = min(2, usable_cores()) - 1
     teacher, student, fusion = processes[0]
     assert processes[2] == [[count + more for count in stubs] for stubs in (teacher, student)] + [fusion]
+
+
+def test_a_spare_instance_stays_idle_while_requests_come_one_by_one(tiny_build: Path, tmp_path: Path) -> None:
+    repository = copy_backends(tmp_path / "models")
+    publish_category(tiny_build / CATEGORY, repository=repository, platform=Platform(), max_batch_size=4)
+    with (
+        running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as server,
+        JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge,
+    ):
+        stubs = {model: stubs_of(server, model) for model in (TEACHER, STUDENT, "distance_fusion")}
+        before = {stub: wake_ups(stub) for both in stubs.values() for stub in both}
+        for _ in range(REQUESTS):
+            judge.predict(Image.new("RGB", (64, 64)))
+        for model, both in stubs.items():
+            woken = sorted(wake_ups(stub) - before[stub] for stub in both)
+            assert len(woken) == 2
+            assert woken[1] >= REQUESTS, model
+            assert woken[0] <= REQUESTS / 10, model
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="one core has nothing to share out")

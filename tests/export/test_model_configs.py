@@ -51,8 +51,9 @@ def test_committed_configurations_are_what_the_code_writes(config: pb.ModelConfi
     ids=lambda config: f"{config.name}-{config.backend}",
 )
 def test_every_step_has_its_instances_a_bounded_queue_and_a_warm_up(config: pb.ModelConfig) -> None:
-    (group,) = config.instance_group
-    assert group.count == (1 if config.backend == "onnxruntime" else 2)
+    assert [(group.count, group.rate_limiter.priority) for group in config.instance_group] == (
+        [(1, 0)] if config.backend == "onnxruntime" else [(1, 0), (1, configs.SPARE_PRIORITY)]
+    )
     assert config.HasField("dynamic_batching")
     # A size alone: a queue policy with a time makes the server's batcher lose requests' wake-ups.
     assert config.dynamic_batching.default_queue_policy == pb.ModelQueuePolicy(max_queue_size=64)
