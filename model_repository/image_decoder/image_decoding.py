@@ -36,7 +36,7 @@ def decode_image(encoded: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         raise ImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
@@ -44,7 +44,7 @@ def decode_image(encoded: bytes) -> Image.Image:
     # Pillow's decoders tell damage in all of these ways.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
         raise ImageError(f"is truncated or damaged ({error})") from None
-    return _to_rgb(upright)
+    return _to_rgb(image)
 
 
 def read_image(path: Path) -> Image.Image:
@@ -78,7 +78,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-    return image.convert("RGB")
+    # Pillow would copy an image that is RGB already.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
