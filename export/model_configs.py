@@ -317,8 +317,8 @@ def _step_config(
 def _set_instances(config: pb.ModelConfig, count: int) -> None:
     """One instance, and spare ones for what comes while it is busy.
 
-    Instances of equal rank would take turns, each with its weights gone cold by then: 7 to 11 % of an image's time on a
-    CPU (docs/queues-and-threads.md). The server heeds it with `--rate-limit=execution_count`, as `deploy` starts it.
+    Instances of equal rank would work image by image in turn, each with its weights gone cold by then: a twentieth of
+    an image's time on a CPU (docs/queues-and-threads.md). The server heeds it with `--rate-limit=execution_count`, as `deploy` starts it.
     """
     del config.instance_group[:]
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
