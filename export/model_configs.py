@@ -318,7 +318,8 @@ def _set_instances(config: pb.ModelConfig, count: int) -> None:
     """One instance, and spare ones for what comes while it is busy.
 
     Instances of equal rank would work image by image in turn, each with its weights gone cold by then: a twentieth of
-    an image's time on a CPU (docs/queues-and-threads.md). The server heeds it with `--rate-limit=execution_count`, as `deploy` starts it.
+    an image's time on a CPU (docs/queues-and-threads.md). The server heeds it with `--rate-limit=execution_count`, as
+    `deploy` starts it.
     """
     del config.instance_group[:]
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
