@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 SIZE_INCHES = (8.0, 5.0)
 DPI = 130
-PARTS = (("queue", "queue_ms"), ("copy in", "input_ms"), ("compute", "infer_ms"), ("copy out", "output_ms"))
+PARTS = (
+    ("queue", "queue_ms"),
+    ("copy in", "input_ms"),
+    ("compute", "infer_ms"),
+    ("copy out (overlaps)", "output_ms"),
+)
 PART_COLOURS = ("#c44e52", "#8172b2", "#4c72b0", "#937860")
 REST_COLOUR = "#bbbbbb"
 
@@ -59,7 +64,10 @@ def draw_latency_throughput(axes: Axes, result: BenchResult) -> None:
 
 
 def draw_request_time(axes: Axes, result: BenchResult) -> None:
-    """One request's mean time, one in flight: the parts of every step, then what is left to gRPC and the client."""
+    """One request's mean time, one in flight: the parts of every step, then what is left to gRPC and the client.
+
+    A step's copy out overlaps with the next step (`StepTimes.output_ms`), which is drawn behind it all the same.
+    """
     steps = result.ensemble.steps
     names = [*(step.model for step in steps), "gRPC, client"]
     start = 0.0

@@ -26,7 +26,8 @@ class StepTimes:
         queue_ms: waiting for the step.
         input_ms: bringing the inputs to it, together with `output_ms` the copies.
         infer_ms: computing.
-        output_ms: bringing the outputs back.
+        output_ms: bringing the outputs back, in part beside the next step, which begins as soon as it has them:
+            the times of all steps may come to more than the request took.
     """
 
     model: str
@@ -36,11 +37,6 @@ class StepTimes:
     input_ms: float
     infer_ms: float
     output_ms: float
-
-    @property
-    def total_ms(self) -> float:
-        """All of it."""
-        return self.queue_ms + self.input_ms + self.infer_ms + self.output_ms
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,9 @@ def test_the_time_of_every_step_is_the_servers_own(result: BenchResult, edge: Pr
     for step in result.ensemble.steps:
         assert step.requests == step.executions == result.ensemble.requests  # one at a time: nothing to batch
         assert step.infer_ms > 0
-    within = sum(step.total_ms for step in result.ensemble.steps)
-    assert within < 1000 / result.ensemble.throughput  # a request's mean time
+    # Without the copies out, beside which the next step works already.
+    one_by_one = sum(step.queue_ms + step.input_ms + step.infer_ms for step in result.ensemble.steps)
+    assert one_by_one < 1000 / result.ensemble.throughput  # a request's mean time
     assert result.encoded is not None
     assert [step.model for step in result.encoded.steps] == ["image_decoder_128", *names]
     assert result.bare_chain is not None
