@@ -164,7 +164,7 @@ def summary_table(
         table.add_row("latency over gRPC", f"p50 {ensemble.p50_ms:.1f} ms{tail}")
         for name, chain in (
             ("bare ONNX Runtime chain", bench.bare_chain),
-            ("with ONNX Runtime's defaults", bench.default_chain),
+            ("with its own defaults", bench.default_chain),
         ):
             if chain is not None:
                 ratio = ensemble.p50_ms / chain.p50_ms

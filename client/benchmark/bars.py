@@ -71,7 +71,7 @@ def bars(result: BenchResult) -> list[Bar]:
             no_chain,
         ),
         Bar(
-            "p50 over gRPC, batch 1 / bare chain's with ONNX Runtime's defaults",
+            "p50 over gRPC, batch 1 / bare chain's, ONNX Runtime's defaults",
             result.default_p50_ratio if comparable else None,
             DEFAULT_P50_RATIO[preset],
             True,

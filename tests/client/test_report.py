@@ -164,7 +164,7 @@ def test_summary_table_tells_figures_and_places() -> None:
         "escapes": "33.3 %",
         "latency over gRPC": "p50 12.0 ms, p99 36.0 ms",
         "bare ONNX Runtime chain": "p50 10.0 ms; the ensemble takes 1.20 times as long",
-        "with ONNX Runtime's defaults": "p50 15.0 ms; the ensemble takes 0.80 times as long",
+        "with its own defaults": "p50 15.0 ms; the ensemble takes 0.80 times as long",
         "throughput": "125 images/s with 2 in flight",
         "release": str(RELEASE),
         "report": "out/served.html",
