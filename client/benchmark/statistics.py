@@ -26,8 +26,8 @@ class StepTimes:
         queue_ms: waiting for the step.
         input_ms: bringing the inputs to it, together with `output_ms` the copies.
         infer_ms: computing.
-        output_ms: bringing the outputs back, in part beside the next step, which begins as soon as it has them:
-            the times of all steps may come to more than the request took.
+        output_ms: bringing the outputs back, in part beside the next step, which begins before this one is said to
+            have ended: the times of all steps may come to more than the request took.
     """
 
     model: str

@@ -128,13 +128,15 @@ def comparison_table(first: BenchResult, second: BenchResult) -> Table:
             f"{other.throughput / measured.throughput:.2f}",
         )
     for bar, other_bar in zip(bars(first), bars(second), strict=True):
+        if bar.value is None or other_bar.value is None:
+            continue
         table.add_row(
             bar.name,
             "",
             "",
-            _ratio(bar.value),
-            _ratio(other_bar.value),
-            _quotient(other_bar.value, bar.value),
+            f"{bar.value:.2f}",
+            f"{other_bar.value:.2f}",
+            f"{other_bar.value / bar.value:.2f}",
         )
     return table
 
@@ -202,20 +204,12 @@ def _call_cells(result: BenchResult) -> list[list[str]]:
 
 
 def _bar_cells(bar: Bar) -> list[str]:
-    return [bar.name, bar.limit_text, _ratio(bar.value), bar.verdict]
+    return [bar.name, bar.limit_text, "-" if bar.value is None else f"{bar.value:.2f}", bar.verdict]
 
 
 def milliseconds(value: float | None) -> str:
     """A latency, or that there were too few requests to tell it."""
     return TOO_FEW if value is None else f"{value:.2f}"
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _quotient(numerator: float | None, denominator: float | None) -> str:
-    return f"{numerator / denominator:.2f}" if numerator and denominator else "-"
 
 
 def _table(
