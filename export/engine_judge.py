@@ -15,9 +15,9 @@ from torch import Tensor
 
 from export.errors import ExportError
 from export.gpu import require_gpu
-from export.graphs import DISTANCES, TEACHER_OUTPUTS
 from export.manifest import engine_path, read_manifest, require_engines
 from export.tensorrt_builder import load_tensorrt, start
+from export.tensors import DISTANCES, TEACHER_OUTPUTS
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
 from train.progress import progress_bar
 

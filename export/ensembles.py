@@ -10,10 +10,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.manifest import Manifest
 from export.model_configs import (
-    DISTANCES,
     ENCODED_IMAGE,
     ORIGINAL_SIZE,
-    TEACHER_FEATURES,
     VERDICT_OUTPUTS,
     decoder_name,
     image_spec,
@@ -21,7 +19,7 @@ from export.model_configs import (
     output_of,
     verdict_specs,
 )
-from export.tensors import TensorSpec
+from export.tensors import DISTANCES, TEACHER_OUTPUTS, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def judging_steps(
     mask = {"foreground": "foreground"} if foreground else {}
     masking = [Step(foreground, foreground_version, {"image": "image"}, mask)] if foreground else []
     distances = {name: name for name in DISTANCES}
-    features = {name: name for name in TEACHER_FEATURES}
+    features = {name: name for name in TEACHER_OUTPUTS}
     return [
         *masking,
         Step(teacher, teacher_version, {"image": "image"}, features),

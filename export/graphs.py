@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from export.manifest import GraphFiles
+from export.tensors import STUDENT_INPUTS, STUDENT_OUTPUTS, TEACHER_INPUTS, TEACHER_OUTPUTS
 from train.backbones import Backbone
 from train.checkpoint import Checkpoint
 from train.model import Student
@@ -22,12 +23,6 @@ from train.sam import SamForeground
 
 OPSET = 18  # what Triton's ONNX Runtime and TensorRT's parser both read
 SAMPLE_BATCH = 2  # with 1 the exporter takes the batch for a constant
-
-TEACHER_INPUTS = ("image",)
-TEACHER_OUTPUTS = ("teacher_1", "teacher_2", "teacher_3")
-STUDENT_INPUTS = ("image", *TEACHER_OUTPUTS)
-DISTANCES = ("distance_1", "distance_2", "distance_3")
-STUDENT_OUTPUTS = (*DISTANCES, "release_id")
 
 
 class TeacherGraph(nn.Module):

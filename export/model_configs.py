@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.concurrency import PYTHON_INSTANCES, Concurrency, choose_concurrency, usable_cores
 from export.queues import QueuePolicy
-from export.tensors import TensorSpec
+from export.tensors import DISTANCES, TEACHER_OUTPUTS, TensorSpec
 
 HEADER = "# Written by `python -m export publish`; changes here are lost.\n"
 FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their name
@@ -25,8 +25,6 @@ ENGINE_CACHE = (
 SPARE_PRIORITY = 1000
 
 VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
-DISTANCES = ("distance_1", "distance_2", "distance_3")
-TEACHER_FEATURES = ("teacher_1", "teacher_2", "teacher_3")
 
 
 def to_text(config: pb.ModelConfig) -> str:
@@ -64,7 +62,7 @@ def feature_specs(image_size: int, channels: Sequence[int], *, precision: str = 
     data_type = "FP16" if precision == "fp16" else "FP32"
     return [
         TensorSpec(name, data_type, (count, image_size // stride, image_size // stride))
-        for name, count, stride in zip(TEACHER_FEATURES, channels, (4, 8, 16), strict=True)
+        for name, count, stride in zip(TEACHER_OUTPUTS, channels, (4, 8, 16), strict=True)
     ]
 
 

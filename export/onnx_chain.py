@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 from export.manifest import GraphFiles
+from export.tensors import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 
 Images = NDArray[np.uint8]
 Feed = dict[str, NDArray[Any]]

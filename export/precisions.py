@@ -17,11 +17,11 @@ from export.agreement import LIMITS, Agreement, Limits
 from export.build import BuildResult, build_category, product_images
 from export.engine_check import tensorrt_verdict
 from export.errors import ExportError, VerificationError
-from export.graphs import TEACHER_OUTPUTS
 from export.half import to_half
 from export.manifest import FileRecord, GraphFiles, Manifest, build_folder, read_manifest
 from export.parity import JudgedTestSet, OnnxJudge
 from export.quantization import Sensitivity, quantize
+from export.tensors import TEACHER_OUTPUTS
 from export.verification import verify_structure
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData, load_images, split_good

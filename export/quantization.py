@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
 
 from export.errors import ExportError
-from export.graphs import DISTANCES
 from export.manifest import GraphFiles
 from export.onnx_chain import Feed, Images, teacher_features
+from export.tensors import DISTANCES
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
 from train.progress import progress_bar
 

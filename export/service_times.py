@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.errors import PublishError
-from export.graphs import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 from export.manifest import Manifest
 from export.onnx_chain import open_session
+from export.tensors import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
 from model_repository.foreground.foreground_mask import foreground_mask
 from model_repository.image_decoder.image_decoding import decode_image, resize_image

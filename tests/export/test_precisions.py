@@ -22,7 +22,6 @@ from export.agreement import LIMITS, Agreement, Limits, beyond
 from export.engine_check import check_engines, check_table, keep_engine
 from export.errors import ExportError, PublishError, VerificationError
 from export.gate import served_files, verify_category
-from export.graphs import TEACHER_OUTPUTS
 from export.half import FLOAT_CONVOLUTIONS, half_nodes, to_half
 from export.manifest import GraphFiles, graph_hashes, read_manifest
 from export.model_configs import Platform
@@ -30,6 +29,7 @@ from export.parity import JudgedTestSet, OnnxJudge
 from export.precisions import build_precision
 from export.publish import publish_category
 from export.quantization import MIN_CALIBRATION_IMAGES, quantize
+from export.tensors import TEACHER_OUTPUTS
 from export.verification import check_generation_blocks, verify_structure
 from tests.conftest import CATEGORY, FitTiny
 from tests.products import ROOT

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +102,22 @@ def test_first_release(tiny_build: Path, repository: Path) -> None:
     calibration = repository / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
     assert calibration.read_text() == (build / "calibration.json").read_text()
     assert list(tiny_build.parent.glob(".publish-*")) == []
+
+
+def test_publishing_and_timing_the_steps_need_no_torch(tiny_build: Path, repository: Path) -> None:
+    """Loading torch would take five times as long as the rest."""
+    options = {"--category": CATEGORY, "--build-dir": tiny_build, "--repository": repository}
+    arguments = [str(part) for option in options.items() for part in option]
+    script = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'torchvision', 'timm']))\n"
+        "from export.__main__ import main\n"
+        f"main(['publish', '--latency-budget-ms', '60000', *{arguments!r}])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Published: {CATEGORY} and" in done.stdout
 
 
 def read_published(version: Path) -> int:
