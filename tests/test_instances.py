@@ -72,6 +72,9 @@ def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Pa
 
 
 def test_a_spare_instance_stays_idle_while_requests_come_one_by_one(tiny_build: Path, tmp_path: Path) -> None:
+    """But for requests that come while the first one, its answer sent, is not back yet: on a busy machine up to one of
+    seven. Instances of one rank would get half of the requests each.
+    """
     repository = copy_backends(tmp_path / "models")
     publish_category(tiny_build / CATEGORY, repository=repository, platform=Platform(), max_batch_size=4)
     with (
@@ -83,10 +86,9 @@ def test_a_spare_instance_stays_idle_while_requests_come_one_by_one(tiny_build: 
         for _ in range(REQUESTS):
             judge.predict(Image.new("RGB", (64, 64)))
         for model, both in stubs.items():
-            woken = sorted(wake_ups(stub) - before[stub] for stub in both)
-            assert len(woken) == 2
-            assert woken[1] >= REQUESTS, model
-            assert woken[0] <= REQUESTS / 10, model
+            spare, first = sorted(wake_ups(stub) - before[stub] for stub in both)
+            assert first >= REQUESTS / 2, model
+            assert spare <= first / 3, model
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="one core has nothing to share out")
