@@ -91,9 +91,8 @@ def onnx(
     they judge the test set as the checkpoint does. int8 is calibrated on good training images.
     """
     from export.agreement import read_limits
+    from export.builds import build_precision
     from export.manifest import build_folder
-    from export.parity import agreement_table
-    from export.precisions import build_precision
 
     result = build_precision(
         category,
@@ -111,6 +110,8 @@ def onnx(
         click.echo(f"Up to date: {folder}")
         return
     if precision != "fp32":
+        from export.parity import agreement_table
+
         Console().print(agreement_table(category, result.manifest.agreements))
     if result.manifest.kept_in_float:
         click.echo(f"In float: {len(result.manifest.kept_in_float)} convolutions, see {folder}/manifest.json")

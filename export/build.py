@@ -1,13 +1,10 @@
-"""From a checkpoint to build/<category>/: two verified graphs, the calibration and a manifest."""
+"""From a checkpoint to build/<category>/: two verified float32 graphs, the calibration and a manifest."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,57 +13,26 @@ from torch import Tensor
 from export.engine_check import tensorrt_verdict
 from export.errors import ExportError
 from export.graphs import OPSET, write_foreground_graph, write_graphs
-from export.manifest import FileRecord, GraphFiles, Manifest, read_manifest
+from export.manifest import FORMAT, FileRecord, GraphFiles, Manifest, library_versions
 from export.verification import PARITY_BATCHES, verify_foreground, verify_graphs
-from train.checkpoint import Checkpoint, load_checkpoint, read_release_id, release_id
+from train.checkpoint import Checkpoint, load_checkpoint, release_id
 from train.data import CategoryData, load_images, read_category
 from train.errors import DataError
 from train.files import replacing_folder, sha256_of, write_text
 from train.foreground import ForegroundFinder, load_foreground
 from train.progress import console
 
-LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
-FORMAT = "astmfr-build-1"
 
-
-@dataclass(frozen=True)
-class BuildResult:
-    """What came of a build; `built` is False when it was up to date."""
-
-    manifest: Manifest
-    built: bool
-
-
-def build_category(
+def build_float32(
     category: str,
     *,
-    runs_dir: Path,
-    build_dir: Path,
+    checkpoint_path: Path,
+    target: Path,
     images_dir: Path | None,
-    force: bool,
-    weights_dir: Path | None = None,
-    ask_tensorrt: bool = False,
-) -> BuildResult:
-    """Write and verify a category's graphs, unless those of its checkpoint are there already.
-
-    Args:
-        category: the product.
-        runs_dir: holds <category>/checkpoint.safetensors.
-        build_dir: takes <category>/; replaced as a whole, or left as it was when anything fails.
-        images_dir: real images for the parity check; None means those of the training data.
-        force: build even when up to date.
-        weights_dir: where SAM's weights may lie, for a checkpoint that was calibrated with it.
-        ask_tensorrt: accept only what TensorRT for RTX takes, too, where it is installed.
-
-    Raises:
-        UserError: no checkpoint, no images to check with, or a graph that is not accepted.
-    """
-    checkpoint_path = runs_dir / category / "checkpoint.safetensors"
-    target = build_dir / category
-    if not force:
-        manifest = _up_to_date_manifest(target, checkpoint_path)
-        if manifest is not None:
-            return BuildResult(manifest, built=False)
+    weights_dir: Path | None,
+    ask_tensorrt: bool,
+) -> Manifest:
+    """Write and verify a checkpoint's graphs; see `export.builds.build_category`."""
     checkpoint = load_checkpoint(checkpoint_path)
     if checkpoint.provenance.category != category:
         raise ExportError(
@@ -76,7 +42,7 @@ def build_category(
     foreground.require_calibrated_with(checkpoint.calibration)
     data = product_images(checkpoint, images_dir)
     with replacing_folder(target) as folder:
-        manifest = _build(
+        return _build(
             checkpoint,
             checkpoint_path,
             folder,
@@ -85,7 +51,6 @@ def build_category(
             images_from=str(data.root),
             ask_tensorrt=ask_tensorrt,
         )
-    return BuildResult(manifest, built=True)
 
 
 def product_images(checkpoint: Checkpoint, images_dir: Path | None) -> CategoryData:
@@ -158,20 +123,10 @@ def _build(
         tensorrt_verdict=verdict,
         config=checkpoint.config,
         provenance=checkpoint.provenance,
-        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        versions=library_versions(),
     )
     write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
     return manifest
-
-
-def _up_to_date_manifest(target: Path, checkpoint_path: Path) -> Manifest | None:
-    try:
-        manifest = read_manifest(target)
-    except ExportError:
-        return None
-    versions: dict[str, Any] = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    same = manifest.release_id == read_release_id(checkpoint_path) and manifest.versions == versions
-    return manifest if same and manifest.format == FORMAT and not manifest.refused else None
 
 
 def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from train.files import sha256_of
 from train.provenance import Provenance
 
 PRECISIONS = tuple(LIMITS)
+FORMAT = "astmfr-build-1"
+LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
 
 
 class FileRecord(BaseModel):
@@ -136,6 +139,11 @@ class GraphFiles:
     def in_folder(cls, folder: Path) -> GraphFiles:
         """Where a build keeps them."""
         return cls(teacher=folder / "teacher.onnx", student=folder / "student.onnx")
+
+
+def library_versions() -> dict[str, str]:
+    """What writes and verifies graphs here: another version may write others."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def build_folder(build_dir: Path, category: str, precision: str) -> Path:

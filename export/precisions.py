@@ -1,8 +1,4 @@
-"""Builds in half precision and int8: made from the verified float32 graphs, accepted by the parity gate.
-
-build/<category>/ holds float32, build/<category>/<precision>/ the others. A new float32 build takes them away:
-they would be of another release.
-"""
+"""Builds in half precision and int8: made from the verified float32 graphs, accepted by the parity gate."""
 
 from __future__ import annotations
 
@@ -13,12 +9,12 @@ from pathlib import Path
 import onnx
 import torch
 
-from export.agreement import LIMITS, Agreement, Limits
-from export.build import BuildResult, build_category, product_images
+from export.agreement import Agreement, Limits
+from export.build import product_images
 from export.engine_check import tensorrt_verdict
 from export.errors import ExportError, VerificationError
 from export.half import to_half
-from export.manifest import FileRecord, GraphFiles, Manifest, build_folder, read_manifest
+from export.manifest import FileRecord, GraphFiles, Manifest
 from export.parity import JudgedTestSet, OnnxJudge
 from export.quantization import Sensitivity, quantize
 from export.tensors import TEACHER_OUTPUTS
@@ -30,55 +26,26 @@ from train.foreground import load_foreground
 from train.progress import console
 
 
-def build_precision(
-    category: str,
+def build_from_float32(
+    whole: Manifest,
     precision: str,
     *,
-    runs_dir: Path,
-    build_dir: Path,
+    checkpoint_path: Path,
+    source_dir: Path,
+    target: Path,
     images_dir: Path | None,
-    force: bool,
-    limits: Limits | None = None,
-    weights_dir: Path | None = None,
-    ask_tensorrt: bool = False,
-) -> BuildResult:
-    """Write a category's graphs in a precision and hold them to the parity gate; float32 comes first.
+    limits: Limits,
+    weights_dir: Path | None,
+    ask_tensorrt: bool,
+) -> Manifest:
+    """Write a category's graphs in fp16 or int8 and hold them to the parity gate; see `export.builds.build_precision`.
 
     Args:
-        category: the product.
-        precision: one of `export.manifest.PRECISIONS`.
-        runs_dir: holds <category>/checkpoint.safetensors.
-        build_dir: takes <category>/ and <category>/<precision>/.
-        images_dir: the product's images, in place of those it was trained on.
-        force: build even when up to date.
-        limits: of the gate; those of `LIMITS` unless given.
-        weights_dir: where SAM's weights may lie.
-        ask_tensorrt: accept only what TensorRT for RTX takes, too, where it is installed.
-
-    Raises:
-        UserError: no checkpoint or images, or a graph that is not accepted; nothing is left but, in
-            <category>/rejected-<precision>/, the images that were judged otherwise.
+        whole: of the float32 build, which lies in `source_dir`.
     """
-    whole = build_category(
-        category,
-        runs_dir=runs_dir,
-        build_dir=build_dir,
-        images_dir=images_dir,
-        force=force,
-        weights_dir=weights_dir,
-        ask_tensorrt=ask_tensorrt,
-    )
-    if precision == "fp32":
-        return whole
-    folder, limits = build_dir / category, limits or LIMITS[precision]
-    target = build_folder(build_dir, category, precision)
-    if not force:
-        manifest = _up_to_date_manifest(target, whole.manifest, limits)
-        if manifest is not None:
-            return BuildResult(manifest, built=False)
-    checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
+    checkpoint = load_checkpoint(checkpoint_path)
     data = product_images(checkpoint, images_dir)
-    source = GraphFiles.in_folder(folder)
+    source = GraphFiles.in_folder(source_dir)
     with replacing_folder(target) as new:
         files = GraphFiles.in_folder(new)
         kept: list[Sensitivity] = []
@@ -94,14 +61,14 @@ def build_precision(
             files,
             precision=precision,
             limits=limits,
-            rejected_dir=folder / f"rejected-{precision}",
+            rejected_dir=source_dir / f"rejected-{precision}",
             weights_dir=weights_dir,
         )
-        for name in whole.manifest.files:
+        for name in whole.files:
             if not (new / name).exists():  # the calibration, and SAM
-                shutil.copyfile(folder / name, new / name)
-        manifest = write_manifest(
-            whole.manifest,
+                shutil.copyfile(source_dir / name, new / name)
+        return write_manifest(
+            whole,
             new,
             precision,
             kept=kept,
@@ -109,7 +76,6 @@ def build_precision(
             limits=limits,
             tensorrt_verdict=verdict,
         )
-    return BuildResult(manifest, built=True)
 
 
 def write_half(source: GraphFiles, files: GraphFiles) -> None:
@@ -226,12 +192,3 @@ def write_manifest(
 def _other_id(teacher_id: int, precision: str, sha256: str) -> int:
     named = f"{teacher_id} {precision} {sha256 if precision == 'int8' else ''}"
     return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big") >> 1
-
-
-def _up_to_date_manifest(target: Path, whole: Manifest, limits: Limits) -> Manifest | None:
-    try:
-        manifest = read_manifest(target)
-    except ExportError:
-        return None
-    same = (manifest.release_id, manifest.versions) == (whole.release_id, whole.versions)
-    return manifest if same and not manifest.refused and manifest.limits == limits else None

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from export.build import build_category
+from export.builds import build_category
 from train.data import CategoryData, read_category
 from train.datasets import synthetic
-from train.fit import fit_category
+from train.runs import fit_category
 
 CATEGORY = "pill"
 TINY_OPTIONS: dict[str, Any] = {

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from client import JudgeClient
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
-from export.build import build_category
+from export.builds import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
 from export.model_configs import Platform
 from export.publish import publish_category
@@ -34,9 +34,8 @@ from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData, load_images, read_category
 from train.datasets.synthetic import lay_out
 from train.evaluate import compute_distances
-from train.fit import fit_category
 from train.foreground import find_foreground, load_foreground
-from train.report import evaluate_category
+from train.runs import evaluate_category, fit_category
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 60  # of a call; the machine may be busy

@@ -10,7 +10,6 @@ import click
 from train.cli_options import (
     PATH,
     category_options,
-    choose_device,
     config_option,
     config_options,
     overrides_of,
@@ -72,7 +71,7 @@ def fit(
     """Train and calibrate a category; does nothing when its checkpoint already answers to what is asked."""
     from train.data_checks import check_training_data
     from train.datasets import find_category
-    from train.fit import fit_category
+    from train.runs import fit_category
 
     found = find_category(category, data=data, data_dir=data_dir)
     show_banner(found.synthetic)
@@ -83,7 +82,7 @@ def fit(
         overrides=overrides_of(fields, random_weights=random_weights),
         run_dir=runs_dir / category,
         weights_dir=weights_dir,
-        device=choose_device(device),
+        device=device,
         strict=strict,
         force=force,
     )
@@ -109,14 +108,14 @@ def evaluate(
 ) -> None:
     """Judge the test set with the server's own fusion; write metrics.json and report.html."""
     from train.datasets import find_category
-    from train.report import evaluate_category
+    from train.runs import evaluate_category
 
     found = find_category(category, data=data, data_dir=data_dir)
     show_banner(found.synthetic)
     outcome = evaluate_category(
         found,
         run_dir=runs_dir / category,
-        device=choose_device(device),
+        device=device,
         strict=strict,
         force=force,
         foreground=foreground,

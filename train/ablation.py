@@ -18,10 +18,10 @@ from train.data import CategoryData
 from train.errors import ConfigError, DataError, UserError
 from train.evaluate import evaluate
 from train.files import write_text
-from train.fit import fit_category
 from train.model import student_without_weights
 from train.paper_tables import mean
 from train.progress import console
+from train.runs import fit_category
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -181,7 +181,7 @@ def measured_run(
     """Measures of a run, from its run.json where that is of these options and images; else trained, going on.
 
     Raises:
-        UserError: see `train.fit.fit_category` and `train.evaluate.evaluate`.
+        UserError: see `train.runs.fit_category` and `train.evaluate.evaluate`.
     """
     result_path = run_dir / "run.json"
     options = config.model_dump(mode="json")

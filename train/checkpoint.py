@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from model_repository.distance_fusion.map_fusion import Calibration
 from train.backbones import Backbone
+from train.checkpoint_header import FORMAT, Header, read_header, release_id_of
 from train.config import FitConfig
 from train.errors import CheckpointError
 from train.files import replacing
 from train.model import Student, build_student
 from train.provenance import Provenance
 
-FORMAT = "astmfr-1"
 FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # as a tensor says it
-MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a checkpoint's header tells without reading its tensors."""
-
-    config: FitConfig
-    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -53,13 +39,8 @@ class Checkpoint:
 
 
 def release_id(tensors: Mapping[str, Tensor]) -> int:
-    """The first 63 bits of a SHA-256 over names, types, shapes and bytes of all tensors; never 0."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return int.from_bytes(digest.digest()[:8], "big") >> 1 or 1
+    """Which tensors these are; see `train.checkpoint_header.release_id_of`."""
+    return release_id_of({name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
 
 
 def save_checkpoint(
@@ -82,39 +63,6 @@ def save_checkpoint(
         # Through Python's own writing, whose fault on a full disk is an OSError.
         temporary.write_bytes(save(tensors, metadata=metadata))
     return release_id(tensors)
-
-
-def read_header(path: Path) -> Header:
-    """Read a checkpoint's configuration and history, and check that the file is whole.
-
-    Raises:
-        CheckpointError: missing, truncated, another kind of file, or another version's.
-    """
-    metadata = _read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is a safetensors file of format {metadata.get('format', 'unknown')!r}; expected {FORMAT!r}, "
-            "written by `python -m train fit`; remove it and train again."
-        )
-    try:
-        return Header(
-            config=FitConfig.model_validate_json(metadata["config"]),
-            provenance=Provenance.model_validate_json(metadata["provenance"]),
-        )
-    except (KeyError, ValidationError) as error:
-        raise CheckpointError(
-            f"{path} has an unreadable header ({str(error).splitlines()[0]}); remove it and train again."
-        ) from None
-
-
-def read_release_id(path: Path) -> int:
-    """The release id of a checkpoint file, without building its networks.
-
-    Raises:
-        CheckpointError: see `read_header`.
-    """
-    read_header(path)
-    return release_id(load_file(path))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -202,39 +150,3 @@ _UNSET_CALIBRATION = Calibration(
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file: 8 bytes of header length, a JSON header, then the tensors."""
-    if not path.is_file():
-        raise CheckpointError(f"Checkpoint {path} does not exist; make it with `python -m train fit`.")
-    foreign = CheckpointError(
-        f"{path} is no safetensors file; expected a checkpoint of `python -m train fit`; move it away."
-    )
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length_bytes = file.read(8)
-        if len(length_bytes) < 8:
-            raise CheckpointError(
-                f"Checkpoint {path} is truncated ({size} bytes); remove it and train again, or restore it."
-            )
-        (length,) = struct.unpack("<Q", length_bytes)
-        if length > MAX_HEADER_BYTES:
-            raise foreign
-        text = file.read(length)
-    if len(text) < length and text.startswith(b"{"):
-        raise CheckpointError(
-            f"Checkpoint {path} is truncated in its header; remove it and train again, or restore it."
-        )
-    try:
-        header: dict[str, Any] = json.loads(text)
-        metadata: dict[str, str] = header.pop("__metadata__", {})
-        expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
-        raise foreign from None
-    if size != expected:
-        fault = "truncated" if size < expected else "longer than its header says"
-        raise CheckpointError(
-            f"Checkpoint {path} is {fault} ({size:,} of {expected:,} bytes); remove it and train again, or restore it."
-        )
-    return metadata

@@ -126,26 +126,6 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, value: str) 
     return seeds
 
 
-def choose_device(name: str) -> Any:
-    """The torch device of that name, or of the machine for `auto`.
-
-    Raises:
-        ConfigError: it cannot be used here.
-    """
-    import torch
-
-    from train.errors import ConfigError
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {name} cannot be used here ({str(error).splitlines()[0]}); use cpu."
-        ) from None
-
-
 def show_banner(synthetic: bool) -> None:
     """Say that the data is synthetic, where it is."""
     if synthetic:

@@ -11,7 +11,6 @@ import click
 from train.cli_options import (
     PATH,
     apply_options,
-    choose_device,
     config_option,
     overrides_of,
     parse_seeds,
@@ -20,6 +19,7 @@ from train.cli_options import (
     weights_options,
 )
 from train.config import PRESETS
+from train.devices import choose_device
 
 TABLES = ("4", "6", "7", "8")
 FIGURES = ("6",)

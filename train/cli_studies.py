@@ -9,7 +9,6 @@ import click
 
 from train.cli_options import (
     category_options,
-    choose_device,
     config_option,
     overrides_of,
     parse_seeds,
@@ -18,6 +17,7 @@ from train.cli_options import (
     show_banner,
     weights_options,
 )
+from train.devices import choose_device
 
 
 @click.command()

@@ -22,9 +22,8 @@ from train.config import FitConfig
 from train.data import CategoryData, TestImage, read_category
 from train.errors import DataError
 from train.files import write_text
-from train.fit import fit_category
 from train.progress import console
-from train.report import evaluate_category
+from train.runs import evaluate_category, fit_category
 from train.suspects import rank_suspects
 
 VARIANTS = ("clean", "mixed", "cleaned")

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from model_repository.image_decoder.image_decoding import FORMATS
-from train.checkpoint import read_header
+from train.checkpoint_header import read_header
 from train.data import CategoryData
 from train.errors import CheckpointError, DataError
 from train.progress import console

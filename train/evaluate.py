@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge, remove_background
 from train.backbones import Backbone
 from train.breakdown import JudgedSet, measures_of
-from train.checkpoint import Checkpoint, read_release_id
+from train.checkpoint import Checkpoint
 from train.data import CategoryData, TestImage, load_images
 from train.files import write_text
 from train.foreground import ForegroundFinder, find_foreground, load_foreground
@@ -199,23 +199,6 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "data_fingerprint": provenance.data_fingerprint,
         "weights": provenance.weights,
     }
-
-
-def is_up_to_date(
-    metrics_path: Path, *, checkpoint_path: Path, data: CategoryData, foreground: str = "none"
-) -> bool:
-    """Whether metrics.json is of this very checkpoint, test set and foreground, and holds all that is measured today.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read.
-    """
-    try:
-        metrics = json.loads(metrics_path.read_text())
-    except (FileNotFoundError, ValueError):
-        return False
-    found = tuple(metrics.get(name) for name in ("foreground", "release_id", "test_fingerprint"))
-    expected = (foreground, read_release_id(checkpoint_path), data.test_fingerprint())
-    return found == expected and "unavailable" in metrics
 
 
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +15,8 @@ from numpy.typing import NDArray
 from train.backbones import Backbone
 from train.batches import GoodImages
 from train.calibration import calibrate
-from train.checkpoint import read_header, save_checkpoint
-from train.config import FitConfig, fit_config
+from train.checkpoint import save_checkpoint
+from train.config import FitConfig
 from train.data import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.features import compute_teacher_features
@@ -30,78 +28,6 @@ from train.resume import ResumeFile
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a run came to.
-
-    Attributes:
-        checkpoint_path: where the checkpoint lies.
-        trained: False when it was up to date and nothing was done.
-    """
-
-    checkpoint_path: Path
-    trained: bool
-
-
-def fit_category(
-    data: CategoryData,
-    *,
-    preset: str | None,
-    overrides: Mapping[str, Any],
-    run_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
-    force: bool,
-) -> FitResult:
-    """Train a category unless its checkpoint already answers to what is asked.
-
-    Args:
-        data: the category's images.
-        preset: None means that of an existing checkpoint, or `edge`.
-        overrides: fields of `FitConfig` that were asked for; all others may be the checkpoint's.
-        run_dir: takes checkpoint.safetensors and tensorboard/.
-        weights_dir: pretrained weights, see `train.backbones.load_weights`.
-        device: where to train.
-        strict: a broken image stops the run.
-        force: train even when the checkpoint is up to date.
-
-    Raises:
-        UserError: bad options, images or weights, or an existing checkpoint that is damaged or foreign; it stays
-            as it is.
-    """
-    checkpoint_path = run_dir / "checkpoint.safetensors"
-    # Faulty options are told even when nothing is to be done.
-    config = fit_config(preset or "edge", overrides)
-    asked = {*overrides, *(["preset"] if preset else [])}
-    if not force and is_up_to_date(checkpoint_path, data=data, config=config, asked=asked):
-        return FitResult(checkpoint_path, trained=False)
-    fit(
-        data,
-        config=config,
-        checkpoint_path=checkpoint_path,
-        weights_dir=weights_dir,
-        device=device,
-        strict=strict,
-    )
-    return FitResult(checkpoint_path, trained=True)
-
-
-def is_up_to_date(
-    checkpoint_path: Path, *, data: CategoryData, config: FitConfig, asked: Collection[str]
-) -> bool:
-    """Whether a checkpoint was trained on these very images, with `config`'s values of the fields asked for.
-
-    Raises:
-        CheckpointError: a file that is damaged or foreign; it may be worth more than a new one.
-    """
-    if not checkpoint_path.exists():
-        return False
-    header = read_header(checkpoint_path)
-    same_options = all(getattr(header.config, name) == getattr(config, name) for name in asked)
-    return same_options and header.provenance.data_fingerprint == data.fingerprint()
 
 
 def fit(

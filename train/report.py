@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from train.breakdown import SIZES
-from train.checkpoint import Checkpoint, load_checkpoint, read_header
+from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData
-from train.evaluate import Evaluation, evaluate, is_up_to_date, judged_set, write_metrics
+from train.evaluate import Evaluation, evaluate, judged_set, write_metrics
 from train.figures import data_uri, panels, pro_figure, roc_figure, score_histogram, training_figure
 from train.files import write_text
 from train.foreground import load_foreground
@@ -34,45 +34,18 @@ class Gallery:
     pictures: list[tuple[str, str]]
 
 
-def evaluate_category(
+def report_category(
     data: CategoryData,
     *,
     run_dir: Path,
     device: torch.device,
     strict: bool,
-    force: bool,
-    foreground: str | None = None,
-    weights_dir: Path | None = None,
+    foreground: str,
+    weights_dir: Path | None,
 ) -> str:
-    """Evaluate a category's checkpoint and write metrics.json and report.html, unless they are up to date.
-
-    Args:
-        data: holds the test set.
-        run_dir: holds checkpoint.safetensors, takes the rest.
-        device: where to compute.
-        strict: a broken image stops the run.
-        force: evaluate even when up to date.
-        foreground: how the background is removed; None means the checkpoint's own way. Another one gets thresholds
-            of its own, see `train.recalibration`.
-        weights_dir: where SAM's weights may lie.
-
-    Returns:
-        One line that says what came out.
-
-    Raises:
-        UserError: no checkpoint, or no readable test image.
-    """
-    checkpoint_path, metrics_path, report_path = (
-        run_dir / name for name in ("checkpoint.safetensors", "metrics.json", "report.html")
-    )
-    foreground = foreground or read_header(checkpoint_path).config.foreground
-    up_to_date = (
-        is_up_to_date(metrics_path, checkpoint_path=checkpoint_path, data=data, foreground=foreground)
-        and report_path.is_file()
-    )
-    if up_to_date and not force:
-        return f"Up to date: {report_path}"
-    checkpoint = load_checkpoint(checkpoint_path)
+    """Evaluate a category's checkpoint and write metrics.json and report.html; see `train.runs.evaluate_category`."""
+    report_path = run_dir / "report.html"
+    checkpoint = load_checkpoint(run_dir / "checkpoint.safetensors")
     finder = load_foreground(foreground, weights_dir=weights_dir)
     if foreground != checkpoint.config.foreground:
         checkpoint = recalibrate(checkpoint, finder, data, device=device, strict=strict)
@@ -83,7 +56,7 @@ def evaluate_category(
         console.print(sentence, style="yellow", markup=False)
     page = render_report(evaluation, checkpoint, log_dir=run_dir / "tensorboard")
     write_text(report_path, page)
-    write_metrics(evaluation.metrics, metrics_path)
+    write_metrics(evaluation.metrics, run_dir / "metrics.json")
     return f"Evaluated: {summary(evaluation.metrics)}; {report_path}"
 
 

@@ -13,10 +13,9 @@ import torch
 from train.config import FitConfig
 from train.datasets import find_category
 from train.errors import ConfigError, DataError, UserError
-from train.fit import fit_category
 from train.paper_tables import CATEGORIES
 from train.progress import console
-from train.report import evaluate_category
+from train.runs import evaluate_category, fit_category
 
 
 @dataclass(frozen=True)

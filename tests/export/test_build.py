@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from export import build as build_module
-from export.build import BuildResult, build_category, teacher_id
+from export.build import teacher_id
+from export.builds import BuildResult, build_category
 from export.errors import ExportError, VerificationError
-from export.manifest import GraphFiles, Manifest, Parity, read_manifest
+from export.manifest import FORMAT, GraphFiles, Parity, read_manifest
 from tests.conftest import CATEGORY, FitTiny
-from train.checkpoint import Checkpoint, load_checkpoint, read_release_id
+from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint_header import read_release_id
 from train.data import CategoryData
 from train.errors import CheckpointError
 from train.files import sha256_of
@@ -179,14 +181,12 @@ def test_teacher_id_follows_weights_and_image_size(tiny_checkpoint: Path) -> Non
     assert teacher_id(state, 64) == teacher_id(dict(state), 64)
 
 
-def test_an_old_format_is_built_again(
-    tiny_runs: Path, build_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build_module, "FORMAT", "astmfr-build-2")
+def test_an_old_format_is_built_again(tiny_runs: Path, build_dir: Path) -> None:
+    path = build_dir / CATEGORY / "manifest.json"
+    path.write_text(path.read_text().replace(FORMAT, "astmfr-build-0"))
     result = run(tiny_runs, build_dir)
     assert result.built
-    assert isinstance(result.manifest, Manifest)
-    assert result.manifest.format == "astmfr-build-2"
+    assert read_manifest(build_dir / CATEGORY).format == result.manifest.format == FORMAT
 
 
 @pytest.mark.parametrize(

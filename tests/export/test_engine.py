@@ -266,7 +266,7 @@ def test_engines_judge_as_onnx_runtime_does(
         pytest.skip(error.message)
     if not torch.cuda.is_available():
         pytest.skip(f"torch {torch.__version__} has no CUDA")
-    from export.precisions import build_precision
+    from export.builds import build_precision
     from tests.export.test_precisions import LOOSE
 
     work = Path(shutil.copytree(tiny_build, tmp_path / "build"))

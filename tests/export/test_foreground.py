@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import helper
 
-from export.build import build_category
+from export.builds import build_category
 from export.errors import PublishError, VerificationError
 from export.manifest import read_manifest
 from export.model_configs import Platform
@@ -24,7 +24,7 @@ from tests.products import ROOT
 from tests.tiny_sam import save_tiny_sam
 from train.data import CategoryData, load_images
 from train.errors import WeightsError
-from train.fit import fit_category
+from train.runs import fit_category
 from train.sam import load_sam
 
 SIZE = 96  # larger than the tiny SAM's pictures: its graph resizes

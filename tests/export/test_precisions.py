@@ -19,6 +19,7 @@ from PIL import Image
 
 from export import precisions
 from export.agreement import LIMITS, Agreement, Limits, beyond
+from export.builds import build_precision
 from export.engine_check import check_engines, check_table, keep_engine
 from export.errors import ExportError, PublishError, VerificationError
 from export.gate import served_files, verify_category
@@ -26,7 +27,6 @@ from export.half import FLOAT_CONVOLUTIONS, half_nodes, to_half
 from export.manifest import GraphFiles, graph_hashes, read_manifest
 from export.model_configs import Platform
 from export.parity import JudgedTestSet, OnnxJudge
-from export.precisions import build_precision
 from export.publish import publish_category
 from export.quantization import MIN_CALIBRATION_IMAGES, quantize
 from export.tensors import TEACHER_OUTPUTS

@@ -10,9 +10,9 @@ import pytest
 
 from export import precisions, quantization
 from export.agreement import LIMITS, Limits
+from export.builds import build_precision
 from export.engine_check import check_engines
 from export.manifest import build_folder, read_manifest
-from export.precisions import build_precision
 from tests.conftest import FitTiny
 from train.data import CategoryData
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +11,14 @@ import onnx
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.build import build_category
+from export.builds import build_category
 from export.errors import ExportError, PublishError
 from export.manifest import read_manifest
 from export.model_configs import Platform
 from export.publish import publish_category
 from export.repository import Repository
 from tests.conftest import CATEGORY, FitTiny
+from tests.no_torch import run_without_torch
 from tests.products import ROOT
 from train.data import CategoryData
 from train.files import sha256_of
@@ -106,18 +105,9 @@ def test_first_release(tiny_build: Path, repository: Path) -> None:
 
 def test_publishing_and_timing_the_steps_need_no_torch(tiny_build: Path, repository: Path) -> None:
     """Loading torch would take five times as long as the rest."""
-    options = {"--category": CATEGORY, "--build-dir": tiny_build, "--repository": repository}
-    arguments = [str(part) for option in options.items() for part in option]
-    script = (
-        "import sys; sys.modules.update(dict.fromkeys(['torch', 'torchvision', 'timm']))\n"
-        "from export.__main__ import main\n"
-        f"main(['publish', '--latency-budget-ms', '60000', *{arguments!r}])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"Published: {CATEGORY} and" in done.stdout
+    options = ("--category", CATEGORY, "--build-dir", tiny_build, "--repository", repository)
+    printed = run_without_torch("export", "publish", *options, "--latency-budget-ms", 60000)
+    assert f"Published: {CATEGORY} and" in printed
 
 
 def read_published(version: Path) -> int:

@@ -13,7 +13,7 @@ from PIL import Image
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from tests.conftest import CATEGORY, FitTiny
 from train.calibration import DETECTABILITY_LIMIT, fit_calibration, image_threshold, stage_weights
-from train.checkpoint import read_release_id
+from train.checkpoint_header import read_release_id
 from train.config import fit_config
 from train.data import CategoryData, read_category
 

@@ -19,14 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.conftest import CATEGORY
-from train.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    read_header,
-    read_release_id,
-    release_id,
-    save_checkpoint,
-)
+from train.checkpoint import Checkpoint, load_checkpoint, release_id, save_checkpoint
+from train.checkpoint_header import read_header, read_release_id
 from train.errors import CheckpointError, StorageError
 
 

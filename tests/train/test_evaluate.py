@@ -19,8 +19,9 @@ from tests.conftest import CATEGORY
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData, TestImage, read_category
 from train.errors import DataError
-from train.evaluate import Evaluation, compute_distances, evaluate, is_up_to_date, measure, write_metrics
+from train.evaluate import Evaluation, compute_distances, evaluate, measure, write_metrics
 from train.metrics import per_region_overlap
+from train.runs import metrics_are_up_to_date
 
 CPU = torch.device("cpu")
 CALIBRATION = Calibration(
@@ -220,7 +221,7 @@ def written(evaluation: Evaluation, tmp_path: Path) -> Path:
 def test_metrics_of_this_checkpoint_and_test_set_are_up_to_date(
     written: Path, tiny_checkpoint: Path, tiny_data: CategoryData
 ) -> None:
-    assert is_up_to_date(written, checkpoint_path=tiny_checkpoint, data=tiny_data)
+    assert metrics_are_up_to_date(written, checkpoint_path=tiny_checkpoint, data=tiny_data)
 
 
 @pytest.mark.parametrize("change", [{"release_id": 1}, {"test_fingerprint": "0"}])
@@ -228,16 +229,16 @@ def test_metrics_of_anything_else_are_not(
     written: Path, tiny_checkpoint: Path, tiny_data: CategoryData, change: dict[str, Any]
 ) -> None:
     write_metrics(json.loads(written.read_text()) | change, written)
-    assert not is_up_to_date(written, checkpoint_path=tiny_checkpoint, data=tiny_data)
+    assert not metrics_are_up_to_date(written, checkpoint_path=tiny_checkpoint, data=tiny_data)
 
 
 def test_another_test_image_or_mask_is_noticed(
     written: Path, tiny_checkpoint: Path, own_data: CategoryData
 ) -> None:
-    assert is_up_to_date(written, checkpoint_path=tiny_checkpoint, data=own_data)
+    assert metrics_are_up_to_date(written, checkpoint_path=tiny_checkpoint, data=own_data)
     mask = next((own_data.root / "ground_truth").rglob("*.png"))
     Image.new("L", (64, 64)).save(mask)
-    assert not is_up_to_date(written, checkpoint_path=tiny_checkpoint, data=own_data)
+    assert not metrics_are_up_to_date(written, checkpoint_path=tiny_checkpoint, data=own_data)
 
 
 @pytest.mark.parametrize("text", [None, "", "{"])
@@ -247,4 +248,4 @@ def test_missing_or_damaged_metrics_are_made_again(
     path = tmp_path / "metrics.json"
     if text is not None:
         path.write_text(text)
-    assert not is_up_to_date(path, checkpoint_path=tiny_checkpoint, data=tiny_data)
+    assert not metrics_are_up_to_date(path, checkpoint_path=tiny_checkpoint, data=tiny_data)

@@ -16,11 +16,12 @@ from tests.conftest import CATEGORY, TINY_OPTIONS, FitTiny
 from train import features
 from train.backbones import random_weights
 from train.batches import batch_indices
-from train.checkpoint import load_checkpoint, read_header, read_release_id
+from train.checkpoint import load_checkpoint
+from train.checkpoint_header import read_header, read_release_id
 from train.data import CategoryData, read_category
 from train.errors import CheckpointError, ConfigError, DataError
-from train.fit import FitResult, fit_category
 from train.loop import learning_rate_factor
+from train.runs import FitResult, fit_category
 
 
 @pytest.fixture

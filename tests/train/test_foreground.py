@@ -22,14 +22,14 @@ from tests.conftest import CATEGORY, FitTiny
 from tests.tiny_sam import save_tiny_sam
 from train import sam as sam_module
 from train.__main__ import main
-from train.checkpoint import Checkpoint, load_checkpoint, read_header, read_release_id, save_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint_header import read_header, read_release_id
 from train.config import fit_config
 from train.data import CategoryData, load_images, read_category, split_good
 from train.errors import CheckpointError, ConfigError, DataError, WeightsError
 from train.evaluate import Evaluation, compute_distances, evaluate
-from train.fit import is_up_to_date
 from train.foreground import find_foreground, load_foreground
-from train.report import evaluate_category
+from train.runs import checkpoint_is_up_to_date, evaluate_category
 from train.sam import load_sam
 
 CPU = torch.device("cpu")
@@ -164,7 +164,7 @@ def test_another_foreground_is_another_training(masked_runs: Path, blotted: Cate
     path = masked_runs / CATEGORY / "checkpoint.safetensors"
     for asked, same in (({}, True), ({"foreground": "threshold"}, True), ({"foreground": "none"}, False)):
         config = fit_config("edge", asked)
-        assert is_up_to_date(path, data=blotted, config=config, asked=asked) is same
+        assert checkpoint_is_up_to_date(path, data=blotted, config=config, asked=asked) is same
 
 
 def test_evaluating_with_another_foreground_fits_thresholds_of_its_own(

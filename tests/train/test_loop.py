@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import TINY_OPTIONS, FitTiny
 from train.batches import GoodImages, load_batches
-from train.checkpoint import load_checkpoint, read_header
+from train.checkpoint import load_checkpoint
+from train.checkpoint_header import read_header
 from train.config import fit_config
 from train.data import CategoryData
 from train.errors import ConfigError

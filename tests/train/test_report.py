@@ -23,7 +23,8 @@ from train.checkpoint import Checkpoint, load_checkpoint
 from train.data import CategoryData
 from train.evaluate import Evaluation, evaluate, measure
 from train.figures import panels, running_mean, training_figure
-from train.report import EXAMPLES_PER_KIND, evaluate_category, galleries, render_report, summary
+from train.report import EXAMPLES_PER_KIND, galleries, render_report, summary
+from train.runs import evaluate_category
 from train.training_curves import read_training_curves
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY_OPTIONS, FitTiny
-from train.checkpoint import read_header, read_release_id
+from train.checkpoint_header import read_header, read_release_id
 from train.config import fit_config
 from train.data import CategoryData
 from train.errors import StorageError, TrainingError

@@ -1,0 +1,23 @@
+"""A second run with nothing changed says so at once: it does not load torch, which takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import CATEGORY
+from tests.no_torch import run_without_torch
+from train.data import CategoryData
+from train.runs import evaluate_category
+
+
+def test_a_second_run_needs_no_torch(tiny_data: CategoryData, tiny_runs: Path, tiny_build: Path) -> None:
+    run_dir = tiny_runs / CATEGORY
+    evaluate_category(tiny_data, run_dir=run_dir, device="cpu", strict=True, force=False)
+    category, runs = ("--category", CATEGORY), ("--runs-dir", tiny_runs)
+    data = ("--data", tiny_data.root)
+    fitted = run_without_torch("train", "fit", *category, *data, *runs, "--preset", "edge")
+    evaluated = run_without_torch("train", "evaluate", *category, *data, *runs)
+    built = run_without_torch("export", "onnx", *category, *runs, "--build-dir", tiny_build)
+    assert fitted == f"Up to date: {run_dir / 'checkpoint.safetensors'}\n"
+    assert evaluated == f"Up to date: {run_dir / 'report.html'}\n"
+    assert built == f"Up to date: {tiny_build / CATEGORY}\n"
