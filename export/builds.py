@@ -50,7 +50,7 @@ def build_category(
     checkpoint_path = runs_dir / category / "checkpoint.safetensors"
     target = build_dir / category
     if not force:
-        manifest = _up_to_date_float32(target, checkpoint_path)
+        manifest = _up_to_date_manifest(target, release_id=read_release_id(checkpoint_path))
         if manifest is not None:
             return BuildResult(manifest, built=False)
     from export.build import build_float32
@@ -109,8 +109,8 @@ def build_precision(
     limits = limits or LIMITS[precision]
     target = build_folder(build_dir, category, precision)
     if not force:
-        manifest = _up_to_date_precision(target, whole.manifest, limits)
-        if manifest is not None:
+        manifest = _up_to_date_manifest(target, release_id=whole.manifest.release_id)
+        if manifest is not None and manifest.limits == limits:
             return BuildResult(manifest, built=False)
     from export.precisions import build_from_float32
 
@@ -128,20 +128,12 @@ def build_precision(
     return BuildResult(manifest, built=True)
 
 
-def _up_to_date_float32(target: Path, checkpoint_path: Path) -> Manifest | None:
+def _up_to_date_manifest(target: Path, *, release_id: int) -> Manifest | None:
+    """Of a build that is whole, of this release, written by today's libraries, and not refused by the gate."""
     try:
         manifest = read_manifest(target)
     except ExportError:
         return None
-    expected = (FORMAT, read_release_id(checkpoint_path), library_versions())
-    same = (manifest.format, manifest.release_id, manifest.versions) == expected
+    found = (manifest.format, manifest.release_id, manifest.versions)
+    same = found == (FORMAT, release_id, library_versions())
     return manifest if same and not manifest.refused else None
-
-
-def _up_to_date_precision(target: Path, whole: Manifest, limits: Limits) -> Manifest | None:
-    try:
-        manifest = read_manifest(target)
-    except ExportError:
-        return None
-    same = (manifest.release_id, manifest.versions) == (whole.release_id, whole.versions)
-    return manifest if same and not manifest.refused and manifest.limits == limits else None

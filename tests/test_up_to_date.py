@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tests.conftest import CATEGORY
@@ -10,10 +11,12 @@ from train.data import CategoryData
 from train.runs import evaluate_category
 
 
-def test_a_second_run_needs_no_torch(tiny_data: CategoryData, tiny_runs: Path, tiny_build: Path) -> None:
-    run_dir = tiny_runs / CATEGORY
+def test_a_second_run_needs_no_torch(
+    tiny_data: CategoryData, tiny_runs: Path, tiny_build: Path, tmp_path: Path
+) -> None:
+    run_dir = shutil.copytree(tiny_runs / CATEGORY, tmp_path / CATEGORY)
     evaluate_category(tiny_data, run_dir=run_dir, device="cpu", strict=True, force=False)
-    category, runs = ("--category", CATEGORY), ("--runs-dir", tiny_runs)
+    category, runs = ("--category", CATEGORY), ("--runs-dir", tmp_path)
     data = ("--data", tiny_data.root)
     fitted = run_without_torch("train", "fit", *category, *data, *runs, "--preset", "edge")
     evaluated = run_without_torch("train", "evaluate", *category, *data, *runs)

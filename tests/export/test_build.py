@@ -15,7 +15,7 @@ from export import build as build_module
 from export.build import teacher_id
 from export.builds import BuildResult, build_category
 from export.errors import ExportError, VerificationError
-from export.manifest import FORMAT, GraphFiles, Parity, read_manifest
+from export.manifest import FORMAT, GraphFiles, Manifest, Parity, read_manifest
 from tests.conftest import CATEGORY, FitTiny
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.checkpoint_header import read_release_id
@@ -186,6 +186,7 @@ def test_an_old_format_is_built_again(tiny_runs: Path, build_dir: Path) -> None:
     path.write_text(path.read_text().replace(FORMAT, "astmfr-build-0"))
     result = run(tiny_runs, build_dir)
     assert result.built
+    assert isinstance(result.manifest, Manifest)
     assert read_manifest(build_dir / CATEGORY).format == result.manifest.format == FORMAT
 
 
