@@ -150,7 +150,7 @@ lint: $(VENV)/.installed ## ruff, mypy --strict, import contracts, hadolint
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
-	@$(VENV)/bin/hadolint deploy/*.Dockerfile
+	@$(VENV)/bin/hadolint export/engines/*.Dockerfile
 
 clean: ## Remove what was made; data/ and the environments stay
 	rm -rf runs build logs

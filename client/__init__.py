@@ -7,9 +7,9 @@ with JudgeClient("localhost:8001", category="pill", timeout_s=5) as judge:
     print(verdict.score, verdict.threshold, verdict.anomalous, verdict.release_id)
 """
 
-from client.errors import ClientError
-from client.images import load_image
-from client.inference import JudgeClient
-from client.verdicts import Score, Verdict
+from client.judging.connection import JudgeClient
+from client.judging.errors import ClientError
+from client.judging.verdicts import Score, Verdict
+from client.pictures.images import load_image
 
 __all__ = ["ClientError", "JudgeClient", "Score", "Verdict", "load_image"]

@@ -65,8 +65,8 @@ def predict(
 ) -> None:
     """Judge image files and folders; broken images are named, and the exit code is then 1."""
     from client.console import output
-    from client.images import find_images
-    from client.inference import JudgeClient
+    from client.judging.connection import JudgeClient
+    from client.pictures.images import find_images
     from client.predictions import predict_images, predictions_table, write_jsonl
 
     if score_only and overlays:

@@ -14,12 +14,12 @@ from rich.progress import track
 from rich.table import Table
 
 from client.console import console
-from client.errors import ClientError, ImageFileError
 from client.files import replace_file
-from client.images import ImageFile, load_image
-from client.inference import IN_FLIGHT, JudgeClient
-from client.overlays import draw_overlay
-from client.verdicts import Score, Verdict
+from client.judging.connection import IN_FLIGHT, JudgeClient
+from client.judging.errors import ClientError, ImageFileError
+from client.judging.verdicts import Score, Verdict
+from client.pictures.images import ImageFile, load_image
+from client.pictures.overlays import draw_overlay
 
 TABLE_ROWS = 20  # of a long list; the whole is in --jsonl
 

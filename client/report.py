@@ -17,8 +17,8 @@ from rich.table import Table
 
 from client.benchmark.result import BenchResult
 from client.benchmark.tables import provenance, rows
-from client.errors import ClientError
 from client.files import write_text
+from client.judging.errors import ClientError
 from client.predictions import Prediction
 
 PICTURES = 8  # of each kind

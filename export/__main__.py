@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from export.server_image import SERVER_IMAGE
+from export.engines.server_image import SERVER_IMAGE
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
@@ -91,7 +91,7 @@ def onnx(
     they judge the test set as the checkpoint does. int8 is calibrated on good training images.
     """
     from export.agreement import read_limits
-    from export.builds import build_precision
+    from export.builds.up_to_date import build_precision
     from export.manifest import build_folder
 
     result = build_precision(
@@ -110,7 +110,7 @@ def onnx(
         click.echo(f"Up to date: {folder}")
         return
     if precision != "fp32":
-        from export.parity import agreement_table
+        from export.parity.judges import agreement_table
 
         Console().print(agreement_table(category, result.manifest.agreements))
     if result.manifest.kept_in_float:
@@ -152,8 +152,8 @@ def verify(
     <category>/verification.json and into the manifests; a build beyond a limit is not published.
     """
     from export.agreement import read_limits
-    from export.gate import verify_category
-    from export.parity import agreement_table
+    from export.parity.gate import verify_category
+    from export.parity.judges import agreement_table
 
     result = verify_category(
         category,
@@ -188,8 +188,8 @@ def bench(
     category: str, build_dir: Path, runs_dir: Path, images: Path | None, threads: int, rounds: int
 ) -> None:
     """Size of every build and its latency on this CPU, one image at a time, beside float32 in the same run."""
-    from export.latency import latency_table, measure_builds, write_latencies
     from export.manifest import existing_builds
+    from export.parity.latency import latency_table, measure_builds, write_latencies
 
     folders = existing_builds(build_dir, category)
     measured = measure_builds(
@@ -281,7 +281,7 @@ def engine(
     if check:
         _check_engines(category, build_dir, precision, keep=keep)
         return
-    from export.engine import build_category_engines, engine_options, engine_table
+    from export.engines.build import build_category_engines, engine_options, engine_table
     from export.manifest import build_folder, read_manifest
 
     options = engine_options(
@@ -295,7 +295,7 @@ def engine(
     )
     precision = precision or "fp32"
     if in_container:
-        from export.container import run_in_container
+        from export.engines.container import run_in_container
 
         read_manifest(build_folder(build_dir, category, precision))  # before minutes of docker
         sys.exit(run_in_container(_given_options(context), build_dir=build_dir, server_image=server_image))
@@ -321,7 +321,7 @@ def _given_options(context: click.Context) -> list[str]:
 
 
 def _check_engines(category: str, build_dir: Path, precision: str | None, *, keep: bool) -> None:
-    from export.engine_check import check_engines, check_table, keep_engine
+    from export.engines.check import check_engines, check_table, keep_engine
     from export.manifest import build_folder, existing_builds
 
     if precision is None:
@@ -430,10 +430,10 @@ def publish(
     server_image: str,
 ) -> None:
     """Put a build into the model repository as a numbered release, and let the ensembles point to it."""
-    from export.engine_target import TargetServer
+    from export.engines.target import TargetServer
     from export.manifest import build_folder
-    from export.model_configs import Platform
-    from export.publish import publish_category
+    from export.releases.publish import publish_category
+    from export.serving.model_configs import Platform
 
     _require_provider_fits(platform, execution_provider)
     if service_ms and latency_budget_ms is None:
@@ -475,8 +475,8 @@ def plan(
     Nothing is written. Each step is timed with one image on this machine; docs/queues-and-threads.md tells the rules.
     """
     from export.manifest import build_folder
-    from export.model_configs import Platform
-    from export.serving_plan import plan_category, plan_table
+    from export.serving.model_configs import Platform
+    from export.serving.plan import plan_category, plan_table
 
     _require_provider_fits(platform, execution_provider)
     steps = plan_category(

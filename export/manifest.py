@@ -10,12 +10,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.agreement import LIMITS, Agreement, Limits
+from export.engines.tensorrt_builder import EngineOptions
 from export.errors import ExportError
-from export.tensorrt_builder import EngineOptions
 from export.tensors import TensorSpec
+from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
-from train.files import sha256_of
-from train.provenance import Provenance
+from train.support.files import sha256_of
 
 PRECISIONS = tuple(LIMITS)
 FORMAT = "astmfr-build-1"

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from export.builds import build_category
-from train.data import CategoryData, read_category
-from train.datasets import synthetic
+from export.builds.up_to_date import build_category
+from train.data.category import CategoryData, read_category
+from train.data.sources.synthetic import dataset as synthetic
 from train.runs import fit_category
 
 CATEGORY = "pill"

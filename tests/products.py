@@ -19,10 +19,10 @@ from onnx import numpy_helper
 from client import JudgeClient
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
-from export.builds import build_category
+from export.builds.up_to_date import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
-from export.model_configs import Platform
-from export.publish import publish_category
+from export.releases.publish import publish_category
+from export.serving.model_configs import Platform
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -30,11 +30,11 @@ from model_repository.distance_fusion.map_fusion import (
     judge,
     remove_background,
 )
-from train.checkpoint import Checkpoint, load_checkpoint
-from train.data import CategoryData, load_images, read_category
-from train.datasets.synthetic import lay_out
-from train.evaluate import compute_distances
-from train.foreground import find_foreground, load_foreground
+from train.calibration.foreground import find_foreground, load_foreground
+from train.checkpoint.tensors import Checkpoint, load_checkpoint
+from train.data.category import CategoryData, load_images, read_category
+from train.data.sources.synthetic.dataset import lay_out
+from train.evaluation.evaluate import compute_distances
 from train.runs import evaluate_category, fit_category
 
 ROOT = Path(__file__).resolve().parents[1]

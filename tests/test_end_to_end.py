@@ -15,8 +15,8 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from client import JudgeClient, load_image
+from client.judging.verdicts import OUTPUTS
 from client.report import auroc
-from client.verdicts import OUTPUTS
 from deploy.server import TritonServer
 from model_repository.image_decoder.image_decoding import decode_image
 from tests.products import TIMEOUT_S, Product

@@ -9,13 +9,13 @@ import tritonclient.grpc as grpcclient
 
 from deploy.server import TritonServer
 from export.agreement import LIMITS, Limits
-from export.builds import build_precision
+from export.builds.up_to_date import build_precision
 from export.errors import ExportError, PublishError
-from export.gate import GateResult, verify_category
-from export.live import LiveJudge
 from export.manifest import read_manifest
-from export.model_configs import Platform, decoder_name
-from export.publish import publish_category
+from export.parity.gate import GateResult, verify_category
+from export.parity.live import LiveJudge
+from export.releases.publish import publish_category
+from export.serving.model_configs import Platform, decoder_name
 from tests.conftest import TINY_OPTIONS
 from tests.products import MAX_BATCH_SIZE, TIMEOUT_S, Product, make_product, unused_url
 

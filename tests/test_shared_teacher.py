@@ -11,9 +11,9 @@ import pytest
 import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 
-from client.verdicts import OUTPUTS
+from client.judging.verdicts import OUTPUTS
 from deploy.server import TritonServer, running_server
-from export.model_configs import teacher_name
+from export.serving.model_configs import teacher_name
 from tests.conftest import TINY_OPTIONS
 from tests.products import ROOT, TIMEOUT_S, Product, copy_backends, make_product, reference_verdict
 

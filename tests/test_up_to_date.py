@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.conftest import CATEGORY
 from tests.no_torch import run_without_torch
-from train.data import CategoryData
+from train.data.category import CategoryData
 from train.runs import evaluate_category
 
 

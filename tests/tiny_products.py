@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from export.model_configs import Platform
-from export.publish import publish_category
+from export.releases.publish import publish_category
+from export.serving.model_configs import Platform
 
 
 def publish_tiny(build: Path, repository: Path, **options: Any) -> str:

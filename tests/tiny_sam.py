@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import SamConfig, SamModel
 
-from train.sam import SAM_FOLDER
+from train.calibration.sam import SAM_FOLDER
 
 SEED = 5  # of masks that cover about half of a picture; many others cover all of it
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from train.cli_options import (
+from train.cli.options import (
     PATH,
     category_options,
     config_option,
@@ -18,8 +18,8 @@ from train.cli_options import (
     show_banner,
     weights_options,
 )
-from train.cli_paper import ablate, complexity, reproduce
-from train.cli_studies import baselines, bench, contamination, suspects
+from train.cli.paper import ablate, complexity, reproduce
+from train.cli.studies import baselines, bench, contamination, suspects
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -34,7 +34,7 @@ def main() -> None:
 @click.option("--print-test-dir", is_flag=True, help="Print the folder of its test images and nothing else.")
 def data(category: str, data: str, data_dir: Path, print_test_dir: bool) -> None:
     """Lay out a category's images and count them."""
-    from train.datasets import find_category
+    from train.data.sources import find_category
 
     found = find_category(category, data=data, data_dir=data_dir)
     if print_test_dir:
@@ -69,8 +69,8 @@ def fit(
     **fields: Any,
 ) -> None:
     """Train and calibrate a category; does nothing when its checkpoint already answers to what is asked."""
-    from train.data_checks import check_training_data
-    from train.datasets import find_category
+    from train.data.checks import check_training_data
+    from train.data.sources import find_category
     from train.runs import fit_category
 
     found = find_category(category, data=data, data_dir=data_dir)
@@ -107,7 +107,7 @@ def evaluate(
     force: bool,
 ) -> None:
     """Judge the test set with the server's own fusion; write metrics.json and report.html."""
-    from train.datasets import find_category
+    from train.data.sources import find_category
     from train.runs import evaluate_category
 
     found = find_category(category, data=data, data_dir=data_dir)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train.checkpoint_header import read_header, read_release_id
+from train.checkpoint.header import read_header, read_release_id
 from train.config import FitConfig, fit_config
-from train.data import CategoryData
-from train.devices import choose_device
+from train.data.category import CategoryData
+from train.support.devices import choose_device
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +51,8 @@ def fit_category(
         preset: None means that of an existing checkpoint, or `edge`.
         overrides: fields of `FitConfig` that were asked for; all others may be the checkpoint's.
         run_dir: takes checkpoint.safetensors and tensorboard/.
-        weights_dir: pretrained weights, see `train.backbones.load_weights`.
-        device: where to train; see `train.devices.choose_device`.
+        weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
+        device: where to train; see `train.support.devices.choose_device`.
         strict: a broken image stops the run.
         force: train even when the checkpoint is up to date.
 
@@ -66,7 +66,7 @@ def fit_category(
     asked = {*overrides, *(["preset"] if preset else [])}
     if not force and checkpoint_is_up_to_date(checkpoint_path, data=data, config=config, asked=asked):
         return FitResult(checkpoint_path, trained=False)
-    from train.fit import fit
+    from train.fitting.fit import fit
 
     fit(
         data,
@@ -109,11 +109,11 @@ def evaluate_category(
     Args:
         data: holds the test set.
         run_dir: holds checkpoint.safetensors, takes the rest.
-        device: where to compute; see `train.devices.choose_device`.
+        device: where to compute; see `train.support.devices.choose_device`.
         strict: a broken image stops the run.
         force: evaluate even when up to date.
         foreground: how the background is removed; None means the checkpoint's own way. Another one gets thresholds
-            of its own, see `train.recalibration`.
+            of its own, see `train.calibration.recalibration`.
         weights_dir: where SAM's weights may lie.
 
     Returns:
@@ -132,7 +132,7 @@ def evaluate_category(
     )
     if up_to_date and not force:
         return f"Up to date: {report_path}"
-    from train.report import report_category
+    from train.evaluation.report import report_category
 
     return report_category(
         data,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from client.benchmark.measured import percentile
-from client.inference import IN_FLIGHT, JudgeClient
-from client.verdicts import Score
+from client.judging.connection import IN_FLIGHT, JudgeClient
+from client.judging.verdicts import Score
 
 ROUNDS = 3
 BATCH = 4

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.errors import BenchmarkError
+from client.judging.errors import BenchmarkError
 
 FEATURES = ("teacher_1", "teacher_2", "teacher_3")
 DISTANCES = ("distance_1", "distance_2", "distance_3")

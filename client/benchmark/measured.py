@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.benchmark.statistics import StepTimes
-from client.errors import BenchmarkError
+from client.judging.errors import BenchmarkError
 
 BEYOND = 5  # requests that must be slower than a percentile before it is said
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.console import console
-from client.errors import BenchmarkError
+from client.judging.errors import BenchmarkError
 
 CANDIDATES = (".triton/bin/perf-analyzer", "perf_analyzer")
 START_TIMEOUT_S = 60.0  # to start, connect and read the images

@@ -24,9 +24,9 @@ from client.benchmark.perf_analyzer import PerfAnalyzer, encoded_inputs, image_i
 from client.benchmark.result import BenchResult, Header
 from client.benchmark.statistics import ServerStatistics, StepTimes, between, pooled
 from client.console import console
-from client.errors import ImageFileError
-from client.images import find_images, load_image
-from client.inference import JudgeClient
+from client.judging.connection import JudgeClient
+from client.judging.errors import ImageFileError
+from client.pictures.images import find_images, load_image
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
 
 MAX_IMAGES = 16  # sent in turn

@@ -9,7 +9,7 @@ from typing import Any
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from client.errors import BenchmarkError
+from client.judging.errors import BenchmarkError
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 Snapshot = Mapping[str, "Counters"]

@@ -28,7 +28,7 @@ class Calibration:
     """How a release turns distance maps into verdicts; fitted on held-out good images.
 
     Attributes:
-        release_id: the release it belongs to, see `train.checkpoint.release_id`.
+        release_id: the release it belongs to, see `train.checkpoint.tensors.release_id`.
         category: the product, for messages.
         image_size: side of the square anomaly map in pixels.
         smoothing_sigma: standard deviation of the Gaussian blur, in pixels.
@@ -38,7 +38,7 @@ class Calibration:
         pixel_threshold: a pixel whose anomaly exceeds it belongs to the predicted mask.
         foreground: how the background was removed, `none`, `threshold` or `sam`; releases from before it could
             be had say nothing and mean `none`.
-        foreground_id: which SAM did it, see `train.sam`; 0 for the other two.
+        foreground_id: which SAM did it, see `train.calibration.sam`; 0 for the other two.
     """
 
     release_id: int

@@ -49,7 +49,7 @@ def seeded_maps(n_images: int, size: int) -> tuple[NDArray[np.float32], NDArray[
 
 def ours(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Measures:
     """The whole test set."""
-    from train.pixel_metrics import PixelScores
+    from train.evaluation.pixel_metrics import PixelScores
 
     defective = masks.any(axis=(1, 2))
     pixels = PixelScores(maps, masks, good=np.flatnonzero(~defective))
@@ -60,7 +60,7 @@ def ours(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Measures:
 
 def ours_broken_down(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Measures:
     """The whole test set, eight defect kinds and three sizes: all that `python -m train evaluate` measures."""
-    from train.pixel_metrics import PixelScores
+    from train.evaluation.pixel_metrics import PixelScores
 
     defective = np.flatnonzero(masks.any(axis=(1, 2)))
     pixels = PixelScores(maps, masks, good=np.flatnonzero(~masks.any(axis=(1, 2))))

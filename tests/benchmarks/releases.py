@@ -10,8 +10,8 @@ import onnx
 from onnx import numpy_helper
 
 from deploy.server import TritonServer, running_server
-from export.model_configs import Platform
-from export.publish import publish_category
+from export.releases.publish import publish_category
+from export.serving.model_configs import Platform
 from tests.products import ROOT
 
 MAX_BATCH_SIZE = 8  # what `export publish` takes unless told otherwise

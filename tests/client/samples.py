@@ -16,8 +16,8 @@ from client.benchmark.machine import Machine
 from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult, Header
 from client.benchmark.statistics import StepTimes
+from client.judging.verdicts import Verdict
 from client.predictions import Prediction
-from client.verdicts import Verdict
 
 RELEASE = 8_765_432_109_876_543_210
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from client.__main__ import main
-from client.overlays import CAPTION, PANEL
+from client.pictures.overlays import CAPTION, PANEL
 from client.predictions import read_jsonl, write_jsonl
 from client.report import auroc
 from deploy.server import TritonServer

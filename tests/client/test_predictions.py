@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.errors import ClientError
-from client.images import find_images
-from client.inference import JudgeClient
-from client.overlays import draw_overlay
+from client.judging.connection import JudgeClient
+from client.judging.errors import ClientError
+from client.judging.verdicts import Score, Verdict
+from client.pictures.images import find_images
+from client.pictures.overlays import draw_overlay
 from client.predictions import (
     TABLE_ROWS,
     Prediction,
@@ -23,7 +24,6 @@ from client.predictions import (
     read_jsonl,
     write_jsonl,
 )
-from client.verdicts import Score, Verdict
 from tests.client.samples import RELEASE, make_prediction, make_verdict, printed, save_image
 
 

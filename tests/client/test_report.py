@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from client.errors import ClientError
+from client.judging.errors import ClientError
 from client.predictions import Prediction
 from client.report import PICTURES, auroc, measure, read_metrics, summary_table, write_report
 from tests.client.samples import RELEASE, make_bench, make_metrics, make_prediction, printed

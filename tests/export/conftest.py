@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import export.engine as engine_module
-from export.tensorrt_builder import load_tensorrt_rtx
-from tests.export.engines import ADA, build_ahead_of_time
+import export.engines.build as engine_module
+from export.engines.tensorrt_builder import load_tensorrt_rtx
+from tests.export.ahead_of_time import ADA, build_ahead_of_time
 
 
 @pytest.fixture

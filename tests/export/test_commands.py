@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from export.__main__ import main
 from tests.conftest import CATEGORY
 from tests.products import ROOT
-from train.files import sha256_of
+from train.support.files import sha256_of
 
 
 def run(*arguments: str | Path) -> Result:

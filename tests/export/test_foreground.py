@@ -11,21 +11,21 @@ import pytest
 import torch
 from onnx import helper
 
-from export.builds import build_category
+from export.builds.up_to_date import build_category
 from export.errors import PublishError, VerificationError
+from export.graphs.chain import open_session
+from export.graphs.structure import verify_foreground
 from export.manifest import read_manifest
-from export.model_configs import Platform
-from export.onnx_chain import open_session
-from export.publish import publish_category
-from export.repository import Repository
-from export.verification import verify_foreground
+from export.releases.publish import publish_category
+from export.releases.repository import Repository
+from export.serving.model_configs import Platform
 from tests.conftest import CATEGORY, TINY_OPTIONS
 from tests.products import ROOT
 from tests.tiny_sam import save_tiny_sam
-from train.data import CategoryData, load_images
+from train.calibration.sam import load_sam
+from train.data.category import CategoryData, load_images
 from train.errors import WeightsError
 from train.runs import fit_category
-from train.sam import load_sam
 
 SIZE = 96  # larger than the tiny SAM's pictures: its graph resizes
 

@@ -16,9 +16,9 @@ from model_repository.foreground.foreground_mask import (
     remove_specks,
     widen,
 )
-from train.datasets.defects import render
-from train.datasets.designs import design_part, generator
-from train.datasets.rendering import place_part
+from train.data.sources.synthetic.defects import render
+from train.data.sources.synthetic.designs import design_part, generator
+from train.data.sources.synthetic.rendering import place_part
 
 Picture = NDArray[np.uint8]
 SIDE = 128

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.conftest import CATEGORY
 from train.__main__ import main
-from train.checkpoint import load_checkpoint
-from train.data import CategoryData
+from train.checkpoint.tensors import load_checkpoint
+from train.data.category import CategoryData
 
 TINY = (
     *("--teacher", "test_resnet", "--student", "test_efficientnet", "--random-weights"),

@@ -12,7 +12,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from map_fusion import Calibration
 
-# Warm-up requests carry it; no release has it (train.checkpoint.release_id is never 0).
+# Warm-up requests carry it; no release has it (train.checkpoint.tensors.release_id is never 0).
 WARM_UP_RELEASE_ID = 0
 MAPS = {"anomaly_map", "pred_mask"}
 

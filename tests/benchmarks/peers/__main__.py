@@ -22,7 +22,7 @@ from client.benchmark.measured import summarise
 from client.benchmark.perf_analyzer import LoadResult, PerfAnalyzer
 from client.benchmark.run import load_pixels
 from client.benchmark.tables import milliseconds
-from client.errors import BenchmarkError
+from client.judging.errors import BenchmarkError
 from tests.benchmarks.load import Pixels
 from tests.benchmarks.peers.contenders import (
     Contender,
@@ -32,7 +32,7 @@ from tests.benchmarks.peers.contenders import (
     pytriton,
 )
 from tests.benchmarks.results import FOLDER, run, write_results
-from train.checkpoint import load_checkpoint
+from train.checkpoint.tensors import load_checkpoint
 
 IN_FLIGHT = (1, 2, 4, 8)
 WARM_UP_REQUESTS = 20

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from client.benchmark.perf_analyzer import LoadResult, PerfAnalyzer, image_inputs
-from client.errors import BenchmarkError
+from client.judging.errors import BenchmarkError
 from deploy.installation import prepare
 from deploy.ports import Ports, claim_ports
 from deploy.processes import ending_with_parent

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge
-from train.checkpoint import Checkpoint, load_checkpoint
+from train.checkpoint.tensors import Checkpoint, load_checkpoint
 
 
 def predict(checkpoint: Checkpoint, pixels: bytes) -> Verdict:

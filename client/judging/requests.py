@@ -1,0 +1,82 @@
+"""What goes to the server for some images, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+from numpy.typing import NDArray
+
+from client.judging.shared_memory import SharedRegion
+from client.judging.verdicts import MAP_OUTPUTS, SCORE_OUTPUTS, Score, Verdict
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for the verdicts of some images.
+
+    Attributes:
+        model: the ensemble.
+        tensor: its one input.
+        n_images: the batch.
+        names: the outputs to ask for, `OUTPUTS` or `SCORE_OUTPUTS`.
+        threshold: image threshold in place of the release's own.
+        region: where images and maps are handed over, or None for the wire.
+    """
+
+    model: str
+    tensor: grpcclient.InferInput
+    n_images: int
+    names: Sequence[str]
+    threshold: float | None
+    region: SharedRegion | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: an array [B, ...] an output, and milliseconds from sending to having it."""
+
+    values: dict[str, NDArray[Any]]
+    latency_ms: float
+
+    def scores(self) -> list[Score]:
+        """The verdict of every image without its maps."""
+        return [Score(**fields) for fields in self._fields()]
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdict of every image."""
+        maps, masks = (self.values[name] for name in MAP_OUTPUTS)
+        return [
+            Verdict(**fields, anomaly_map=anomaly_map, mask=mask)
+            for fields, anomaly_map, mask in zip(self._fields(), maps, masks, strict=True)
+        ]
+
+    def _fields(self) -> list[dict[str, Any]]:
+        columns = (self.values[name][:, 0].tolist() for name in SCORE_OUTPUTS)
+        return [
+            {
+                "score": score,
+                "anomalous": anomalous,
+                "threshold": threshold,
+                "release_id": release_id,
+                "latency_ms": self.latency_ms,
+            }
+            for score, anomalous, threshold, release_id in zip(*columns, strict=True)
+        ]
+
+
+def pixel_tensor(pixels: NDArray[np.uint8]) -> grpcclient.InferInput:
+    """Images [B, S, S, 3] as they go over the wire."""
+    tensor = grpcclient.InferInput("image", list(pixels.shape), "UINT8")
+    tensor.set_data_from_numpy(pixels)
+    return tensor
+
+
+def file_tensor(files: Sequence[bytes]) -> grpcclient.InferInput:
+    """Image files as they go over the wire."""
+    tensor = grpcclient.InferInput("encoded_image", [len(files), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array(files, dtype=np.object_)[:, None])
+    return tensor

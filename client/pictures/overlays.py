@@ -1,0 +1,66 @@
+"""Pictures that a line operator reads: the image, and the anomaly map over it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from client.judging.verdicts import Verdict
+
+PANEL = 320  # pixels, the side of each of the two panels
+CAPTION = 30  # pixels, the strip above them
+OPACITY = 0.55
+FULL_SCALE = 1.5  # thresholds; where the colours end, the same on every picture
+SMALLEST_SCALE = 1e-6  # a threshold of 0 can be asked for
+# Dark violet, red, orange, pale yellow: brighter is more anomalous, also for the colour-blind.
+COLOUR_STOPS = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32)
+GOOD_COLOUR, ANOMALOUS_COLOUR, CONTOUR_COLOUR = (42, 127, 98), (200, 60, 50), (0, 255, 255)
+
+
+def draw_overlay(image: Image.Image, verdict: Verdict, *, synthetic: bool = False) -> Image.Image:
+    """The image beside itself under its anomaly map, the threshold's contour drawn in cyan.
+
+    Args:
+        image: RGB, any size; shown in the square that the server sees.
+        verdict: its verdict.
+        synthetic: say that the judge was trained on rendered images.
+
+    Returns:
+        RGB, [CAPTION + PANEL, 2 * PANEL].
+    """
+    plain = image.resize((PANEL, PANEL), Image.Resampling.BILINEAR)
+    anomaly = _enlarge(verdict.anomaly_map)
+    heat = colourise(anomaly / max(FULL_SCALE * verdict.threshold, SMALLEST_SCALE))
+    blended = (1 - OPACITY) * np.asarray(plain, np.float32) + OPACITY * heat
+    blended[_contour(anomaly > verdict.threshold)] = CONTOUR_COLOUR
+    colour = ANOMALOUS_COLOUR if verdict.anomalous else GOOD_COLOUR
+    picture = Image.new("RGB", (2 * PANEL, CAPTION + PANEL), colour)
+    picture.paste(plain, (0, CAPTION))
+    picture.paste(Image.fromarray(blended.astype(np.uint8)), (PANEL, CAPTION))
+    caption = (
+        f"{'ANOMALOUS' if verdict.anomalous else 'good'}   score {verdict.score:.3f}   "
+        f"threshold {verdict.threshold:.3f}   release {verdict.release_id}"
+        f"{'   SYNTHETIC DATA' if synthetic else ''}"
+    )
+    ImageDraw.Draw(picture).text((8, 7), caption, fill="white", font=ImageFont.load_default(size=14))
+    return picture
+
+
+def colourise(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colours [H, W, 3] in 0..255 of values [H, W], of which 0..1 is shown."""
+    position = values.clip(0, 1) * (len(COLOUR_STOPS) - 1)
+    lower = np.minimum(position.astype(int), len(COLOUR_STOPS) - 2)
+    fraction = (position - lower)[..., None]
+    return np.asarray(COLOUR_STOPS[lower] * (1 - fraction) + COLOUR_STOPS[lower + 1] * fraction, np.float32)
+
+
+def _enlarge(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(anomaly_map).resize((PANEL, PANEL), Image.Resampling.BILINEAR))
+
+
+def _contour(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels of a region that touch its outside."""
+    padded = np.pad(region, 1, mode="edge")
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return region & ~inner

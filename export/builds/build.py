@@ -1,0 +1,144 @@
+"""From a checkpoint to build/<category>/: two verified float32 graphs, the calibration and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.engines.check import tensorrt_verdict
+from export.errors import ExportError
+from export.graphs.structure import PARITY_BATCHES, verify_foreground, verify_graphs
+from export.graphs.write import OPSET, write_foreground_graph, write_graphs
+from export.manifest import FORMAT, FileRecord, GraphFiles, Manifest, library_versions
+from train.calibration.foreground import ForegroundFinder, load_foreground
+from train.checkpoint.tensors import Checkpoint, load_checkpoint, release_id
+from train.data.category import CategoryData, load_images, read_category
+from train.errors import DataError
+from train.support.files import replacing_folder, sha256_of, write_text
+from train.support.progress import console
+
+
+def build_float32(
+    category: str,
+    *,
+    checkpoint_path: Path,
+    target: Path,
+    images_dir: Path | None,
+    weights_dir: Path | None,
+    ask_tensorrt: bool,
+) -> Manifest:
+    """Write and verify a checkpoint's graphs; see `export.builds.up_to_date.build_category`."""
+    checkpoint = load_checkpoint(checkpoint_path)
+    if checkpoint.provenance.category != category:
+        raise ExportError(
+            f"{checkpoint_path} was trained for category {checkpoint.provenance.category!r}; expected {category!r}."
+        )
+    foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
+    foreground.require_calibrated_with(checkpoint.calibration)
+    data = product_images(checkpoint, images_dir)
+    with replacing_folder(target) as folder:
+        return _build(
+            checkpoint,
+            checkpoint_path,
+            folder,
+            foreground=foreground,
+            images=_parity_images(checkpoint, data),
+            images_from=str(data.root),
+            ask_tensorrt=ask_tensorrt,
+        )
+
+
+def product_images(checkpoint: Checkpoint, images_dir: Path | None) -> CategoryData:
+    """The images that a checkpoint was trained on, or those of another folder.
+
+    Raises:
+        ExportError: there are none.
+    """
+    provenance = checkpoint.provenance
+    root = images_dir or Path(provenance.data_root)
+    try:
+        return read_category(root, dataset=provenance.dataset, category=provenance.category)
+    except DataError:
+        raise ExportError(
+            f"{root} holds no images to compare the graphs with PyTorch on; give a folder of the product's "
+            "images with --images."
+        ) from None
+
+
+def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
+    """Which teacher this is: its tensors and the image size; categories that agree share one model."""
+    digest = hashlib.sha256(f"{release_id(teacher)} {image_size}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _build(
+    checkpoint: Checkpoint,
+    checkpoint_path: Path,
+    folder: Path,
+    *,
+    foreground: ForegroundFinder,
+    images: NDArray[np.uint8],
+    images_from: str,
+    ask_tensorrt: bool,
+) -> Manifest:
+    """Write everything to a folder and verify it there."""
+    files = GraphFiles.in_folder(folder)
+    with console.status("Writing ONNX graphs"):
+        write_graphs(checkpoint, files)
+    with console.status("Verifying them against the checkpoint"):
+        parity = verify_graphs(checkpoint, files, images)
+    verdict = None
+    if ask_tensorrt:
+        with console.status("Asking TensorRT"):
+            verdict = tensorrt_verdict(files, "fp32")
+    written = [files.teacher, files.student]
+    difference = None
+    if foreground.sam is not None:
+        written.append(folder / "foreground.onnx")
+        with console.status("Writing and verifying SAM's graph"):
+            write_foreground_graph(foreground.sam, written[-1], image_size=checkpoint.config.image_size)
+            difference = verify_foreground(foreground.sam, written[-1], images)
+    calibration_path = folder / "calibration.json"
+    write_text(calibration_path, checkpoint.calibration.to_json())
+    first, second, third = checkpoint.teacher.channels
+    manifest = Manifest(
+        format=FORMAT,
+        category=checkpoint.provenance.category,
+        release_id=checkpoint.release_id,
+        teacher_id=teacher_id(checkpoint.teacher.state_dict(), checkpoint.config.image_size),
+        precision="fp32",
+        opset=OPSET,
+        teacher_channels=(first, second, third),
+        checkpoint_sha256=sha256_of(checkpoint_path),
+        files={path.name: FileRecord.of(path) for path in (*written, calibration_path)},
+        parity=parity,
+        parity_images=images_from,
+        foreground_id=foreground.id,
+        foreground_difference=difference,
+        tensorrt_verdict=verdict,
+        config=checkpoint.config,
+        provenance=checkpoint.provenance,
+        versions=library_versions(),
+    )
+    write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
+def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uint8]:
+    """Eight real images [8, S, S, 3] uint8, spread over the test set where there is one."""
+    candidates = [image.path for image in data.test] or list(data.train_good)
+    needed = max(PARITY_BATCHES)
+    spread = np.linspace(0, len(candidates) - 1, num=min(needed, len(candidates))).astype(int)
+    loaded = load_images(
+        [candidates[index] for index in spread],
+        image_size=checkpoint.config.image_size,
+        strict=False,
+        what="images for verification",
+    )
+    # A small set is gone through again.
+    return np.resize(loaded.pixels, (needed, *loaded.pixels.shape[1:]))

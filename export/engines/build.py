@@ -1,0 +1,171 @@
+"""The engines that Triton's TensorRT backend loads: built by TensorRT on the kind of GPU that runs them, recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from export.engines.gpu import Gpu, require_gpu
+from export.engines.tensorrt_builder import BuiltEngine, EngineOptions, build_engine, load_tensorrt
+from export.errors import ExportError
+from export.manifest import (
+    EngineRecord,
+    FileRecord,
+    GraphFiles,
+    Manifest,
+    build_folder,
+    engine_path,
+    read_manifest,
+    require_engines,
+)
+from train.support.files import replacing, write_text
+from train.support.progress import progress_bar
+
+IMAGE_VARIABLE = "ASTMFR_ENGINE_IMAGE"  # set by export.engines.container: the image that this runs in
+PROGRESS_UNITS = 100
+DEFAULT_OPT_BATCH = 4
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """Engines of a build, and whether they were built now or found up to date."""
+
+    records: Mapping[str, EngineRecord]
+    built: bool
+
+
+def engine_options(**chosen: Any) -> EngineOptions:
+    """Options as they were given; the batch to tune for is 4, or the largest where that is smaller.
+
+    Raises:
+        ExportError: one is out of range, or the profile does not rise.
+    """
+    if chosen.get("opt_batch") is None:
+        chosen["opt_batch"] = max(chosen["min_batch"], min(DEFAULT_OPT_BATCH, chosen["max_batch"]))
+    try:
+        return EngineOptions.model_validate(chosen)
+    except ValidationError as error:
+        faults = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        raise ExportError(f"These options make no engine: {faults}; give others.") from None
+
+
+def build_category_engines(
+    category: str, precision: str, *, build_dir: Path, options: EngineOptions, force: bool
+) -> EngineBuild:
+    """Build model.plan of a category's teacher and student, with TensorRT and for the GPU that is there.
+
+    They lie beside the graphs as teacher.plan and student.plan; publishing calls each model.plan.
+
+    Args:
+        category: the product.
+        precision: of the graphs, one of `export.manifest.PRECISIONS`.
+        build_dir: holds <category>/, and takes the timing caches.
+        options: of the build.
+        force: build even when up to date.
+
+    Raises:
+        UserError: no build, no TensorRT, no GPU or one that is too old, or a graph that TensorRT refuses; the engines
+            that were there stay.
+    """
+    folder = build_folder(build_dir, category, precision)
+    manifest = read_manifest(folder)
+    trt, gpu = load_tensorrt(), require_gpu()
+    if not force and _up_to_date(folder, manifest, options, trt, gpu):
+        return EngineBuild(manifest.engines, built=False)
+    return EngineBuild(_build(folder, manifest, trt, gpu, options, build_dir / ".timing"), built=True)
+
+
+def _build(
+    folder: Path, manifest: Manifest, trt: ModuleType, gpu: Gpu, options: EngineOptions, cache_dir: Path
+) -> dict[str, EngineRecord]:
+    cache = cache_dir / f"{trt.__version__}-{gpu.compute_capability}.cache"
+    files = GraphFiles.in_folder(folder)
+    built: dict[str, BuiltEngine] = {}
+    for path in (files.teacher, files.student):
+        with _build_progress(f"{path.stem}, {manifest.precision}") as on_progress:
+            built[path.stem] = build_engine(
+                trt,
+                path,
+                name=f"{path.stem}, {manifest.precision}",
+                options=options,
+                timing_cache=cache.read_bytes() if cache.is_file() else b"",
+                on_progress=on_progress,
+            )
+        with replacing(cache) as temporary:
+            temporary.write_bytes(built[path.stem].timing_cache)
+    with ExitStack() as stack:  # both are written before either is renamed
+        for name, engine in built.items():
+            stack.enter_context(replacing(engine_path(folder, name))).write_bytes(engine.data)
+    records = {
+        name: EngineRecord(
+            file=FileRecord.of(engine_path(folder, name)),
+            onnx_sha256=manifest.files[f"{name}.onnx"].sha256,
+            tensorrt=engine.tensorrt,
+            gpu=gpu.name,
+            compute_capability=gpu.compute_capability,
+            image=os.environ.get(IMAGE_VARIABLE),
+            options=options,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            seconds=round(engine.seconds, 2),
+        )
+        for name, engine in built.items()
+    }
+    changed = manifest.model_copy(update={"engines": records})
+    write_text(folder / "manifest.json", changed.model_dump_json(indent=2) + "\n")
+    return records
+
+
+def _up_to_date(folder: Path, manifest: Manifest, options: EngineOptions, trt: ModuleType, gpu: Gpu) -> bool:
+    try:
+        records = require_engines(folder, manifest)
+    except ExportError:
+        return False  # none, or others than those that were recorded
+    wanted = (options, trt.__version__, gpu.name, gpu.compute_capability, os.environ.get(IMAGE_VARIABLE))
+    return all(
+        (engine.options, engine.tensorrt, engine.gpu, engine.compute_capability, engine.image) == wanted
+        for engine in records.values()
+    )
+
+
+@contextmanager
+def _build_progress(name: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar that follows TensorRT's own account of its work."""
+    with progress_bar(f"TensorRT: {name}", PROGRESS_UNITS) as bar:
+        done = 0
+
+        def on_progress(phase: str, share: float) -> None:
+            nonlocal done
+            reached = round(share * PROGRESS_UNITS)
+            bar.advance(max(reached - done, 0), note=phase)
+            done = max(reached, done)
+
+        yield on_progress
+
+
+def engine_table(records: Mapping[str, EngineRecord], *, precision: str) -> Table:
+    """One line an engine that was built for Triton."""
+    table = Table(title="Engines for Triton's TensorRT backend")
+    for heading in ("engine", "TensorRT", "GPU", "batches"):
+        table.add_column(heading)
+    for heading in ("MiB", "seconds"):
+        table.add_column(heading, justify="right")
+    for name, record in records.items():
+        batches = (record.options.min_batch, record.options.opt_batch, record.options.max_batch)
+        table.add_row(
+            f"{name}, {precision}",
+            record.tensorrt,
+            f"{record.gpu}, compute capability {record.compute_capability}",
+            " / ".join(str(batch) for batch in batches),
+            f"{record.file.n_bytes / 2**20:.1f}",
+            f"{record.seconds:.1f}",
+        )
+    return table

@@ -1,0 +1,57 @@
+"""Teacher, then student, in ONNX Runtime on the CPU: what the graphs answer, one way to ask them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from export.manifest import GraphFiles
+from export.tensors import STUDENT_OUTPUTS, TEACHER_OUTPUTS
+
+Images = NDArray[np.uint8]
+Feed = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class OnnxChain:
+    """Both graphs of a build, opened."""
+
+    teacher: ort.InferenceSession
+    student: ort.InferenceSession
+
+    @classmethod
+    def open(cls, files: GraphFiles, *, threads: int = 0) -> OnnxChain:
+        """Open both; `threads` 0 lets ONNX Runtime choose."""
+        return cls(open_session(files.teacher, threads=threads), open_session(files.student, threads=threads))
+
+    def run(self, images: Images) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
+        """Distance maps [B, h, h] a stage and release ids [B, 1] of `images` [B, S, S, 3] uint8."""
+        feed = {"image": images} | teacher_features(self.teacher, images)
+        *distances, release = self.student.run(list(STUDENT_OUTPUTS), feed)
+        return distances, release
+
+
+def teacher_features(teacher: ort.InferenceSession, images: Images) -> Feed:
+    """The teacher's features by name."""
+    names = list(TEACHER_OUTPUTS)
+    return dict(zip(names, teacher.run(names, {"image": images}), strict=True))
+
+
+def open_session(path: Path, *, threads: int = 0, stop_spinning: bool = False) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        path: the graph.
+        threads: of a run; 0 lets ONNX Runtime choose.
+        stop_spinning: threads spin no longer than a run, as in `export/serving/backends/onnxruntime_model.py`.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    if stop_spinning:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

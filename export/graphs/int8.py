@@ -1,0 +1,230 @@
+"""int8 written into the graphs: static QDQ around the convolutions that bear it.
+
+By onnxruntime.quantization: it knows the form TensorRT takes (symmetric, weights by channel, biases in float), the
+server's ONNX Runtime executes what it writes, and it needs no GPU, which NVIDIA's ModelOpt wants for its own
+calibration. Ranges come from good images of the category itself.
+
+Some convolutions do not bear it: a first one that sees bytes, thin ones that few channels pass through. They are
+found, not guessed: each convolution is quantised alone and the change of the anomaly map is measured; those that
+change it most stay in float.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
+
+from export.errors import ExportError
+from export.graphs.chain import Feed, Images, teacher_features
+from export.manifest import GraphFiles
+from export.tensors import DISTANCES
+from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
+from train.support.progress import progress_bar
+
+MIN_CALIBRATION_IMAGES = 10
+MAX_CALIBRATION_IMAGES = 64  # ranges settle long before
+SENSITIVITY_IMAGES = 16
+# Root mean square change of the anomaly maps, over their standard deviation.
+MAX_CHANGE = 0.25
+SHARE_GIVEN_UP = 0.1  # of the quantised convolutions, at a time, until the change is small enough
+
+Ranges = Any  # onnxruntime.quantization.TensorsData
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantising one convolution alone does.
+
+    Attributes:
+        graph: `teacher` or `student`.
+        node: the convolution.
+        change: root mean square change of the anomaly maps, over their standard deviation.
+    """
+
+    graph: str
+    node: str
+    change: float
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Both graphs in int8, and the convolutions that stayed in float, most sensitive first."""
+
+    teacher: onnx.ModelProto
+    student: onnx.ModelProto
+    kept: list[Sensitivity]
+    n_convolutions: int
+    change: float
+
+
+def quantize(
+    files: GraphFiles, images: Images, calibration: Calibration, *, max_change: float = MAX_CHANGE
+) -> Quantized:
+    """Quantise a verified float32 pair.
+
+    Args:
+        files: teacher.onnx and student.onnx.
+        images: [N, S, S, 3] uint8, good images that the category was trained on.
+        calibration: how the maps are fused.
+        max_change: largest change of the anomaly maps that is accepted, see `Sensitivity.change`.
+
+    Raises:
+        ExportError: too few images.
+    """
+    if len(images) < MIN_CALIBRATION_IMAGES:
+        raise ExportError(
+            f"int8 is calibrated on good training images of the category and found {len(images)}; expected at least "
+            f"{MIN_CALIBRATION_IMAGES}; add images or export with --precision fp16."
+        )
+    pair = _Pair.load(files, spread(images, MAX_CALIBRATION_IMAGES))
+    judge = _Judge(pair, spread(images, SENSITIVITY_IMAGES), calibration)
+    ranked = sorted(_sensitivities(pair, judge), key=lambda found: found.change)
+    chosen = ranked
+    while True:
+        teacher, student = (
+            pair.quantized(graph, [found.node for found in chosen if found.graph == graph])
+            for graph in ("teacher", "student")
+        )
+        change = judge.change(teacher, student)
+        if change <= max_change or not chosen:
+            break
+        chosen = chosen[: min(len(chosen) - 1, int(len(chosen) * (1 - SHARE_GIVEN_UP)))]
+    return Quantized(teacher, student, ranked[len(chosen) :][::-1], len(ranked), change)
+
+
+def spread(images: Images, count: int) -> Images:
+    """At most `count` of the images, evenly from first to last."""
+    chosen: Images = images[np.linspace(0, len(images) - 1, num=min(count, len(images))).astype(int)]
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The float32 graphs and the ranges of their activations."""
+
+    models: Mapping[str, onnx.ModelProto]
+    ranges: Mapping[str, Ranges]
+
+    @classmethod
+    def load(cls, files: GraphFiles, images: Images) -> _Pair:
+        models = {"teacher": onnx.load(files.teacher), "student": onnx.load(files.student)}
+        teacher = _open(models["teacher"])
+        image_feeds = [{"image": image[None]} for image in images]
+
+        def student_feeds() -> Iterator[Feed]:
+            for feed in image_feeds:
+                yield feed | teacher_features(teacher, feed["image"])
+
+        return cls(
+            models=models,
+            ranges={
+                "teacher": _activation_ranges(files.teacher, iter(image_feeds)),
+                "student": _activation_ranges(files.student, student_feeds()),
+            },
+        )
+
+    def convolutions(self, graph: str) -> list[str]:
+        return [node.name for node in self.models[graph].graph.node if node.op_type == "Conv"]
+
+    def quantized(self, graph: str, nodes: Sequence[str]) -> onnx.ModelProto:
+        """The graph with these convolutions quantised."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.models[graph])
+        if not nodes:
+            return model
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8,
+            tensors_range=self.ranges[graph],
+            nodes_to_quantize=list(nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=["Conv"],
+            # TensorRT takes symmetric int8 and float biases.
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        return _without_unused_domains(quantizer.model.model)
+
+
+class _Judge:
+    """Anomaly maps of some images, by quantised graphs beside the float ones."""
+
+    def __init__(self, pair: _Pair, images: Images, calibration: Calibration) -> None:
+        self._images, self._calibration = images, calibration
+        self._teacher, self._student = _open(pair.models["teacher"]), _open(pair.models["student"])
+        self._expected = self._maps(self._teacher, self._student)
+
+    def change(self, teacher: onnx.ModelProto | None, student: onnx.ModelProto | None) -> float:
+        """See `Sensitivity.change`; None is the float graph."""
+        found = self._maps(
+            self._teacher if teacher is None else _open(teacher),
+            self._student if student is None else _open(student),
+        )
+        mean_square = float(np.square(found - self._expected).mean())
+        return float(np.sqrt(mean_square) / max(float(self._expected.std()), 1e-12))
+
+    def _maps(self, teacher: ort.InferenceSession, student: ort.InferenceSession) -> NDArray[np.float32]:
+        feed = {"image": self._images}
+        distances = student.run(list(DISTANCES), feed | teacher_features(teacher, self._images))
+        return fuse_distances(distances, self._calibration)
+
+
+def _sensitivities(pair: _Pair, judge: _Judge) -> list[Sensitivity]:
+    nodes = [(graph, node) for graph in ("teacher", "student") for node in pair.convolutions(graph)]
+    found = []
+    with progress_bar("Sensitivity to int8", len(nodes)) as bar:
+        for graph, node in nodes:
+            model = pair.quantized(graph, [node])
+            change = judge.change(model, None) if graph == "teacher" else judge.change(None, model)
+            found.append(Sensitivity(graph, node, change))
+            bar.advance(note=node)
+    return found
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds one after the other, as the calibrator asks for them."""
+
+    def __init__(self, feeds: Iterator[Feed]) -> None:
+        self._feeds = feeds
+
+    def get_next(self) -> Feed | None:
+        return next(self._feeds, None)
+
+
+def _activation_ranges(path: Path, feeds: Iterator[Feed]) -> Ranges:
+    """Smallest and largest value of each convolution's input and output."""
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = create_calibrator(
+            path,
+            op_types_to_calibrate=["Conv"],
+            augmented_model_path=Path(folder, "augmented.onnx"),
+            extra_options={"symmetric": True},
+        )
+        calibrator.collect_data(_Reader(feeds))
+        return calibrator.compute_data()
+
+
+def _open(model: onnx.ModelProto) -> ort.InferenceSession:
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def _without_unused_domains(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The quantiser imports every domain it knows of; a graph that names one it does not use looks foreign."""
+    used = {node.domain for node in model.graph.node} | {""}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    return model

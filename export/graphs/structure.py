@@ -1,0 +1,294 @@
+"""A graph is accepted only when it is what the checkpoint is: same structure, same weights, same distances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from export.errors import VerificationError
+from export.graphs.chain import OnnxChain, open_session
+from export.graphs.write import OPSET
+from export.manifest import GraphFiles, Parity
+from train.calibration.sam import SamForeground
+from train.checkpoint.tensors import Checkpoint
+from train.method.student import GenerationBlock
+
+PARITY_BATCHES = (1, 3, 8)
+MAX_DISTANCE_DIFFERENCE = 1e-4
+FOREGROUND_BATCHES = (1, 2)  # SAM takes seconds an image on a CPU
+MAX_FOREGROUND_DIFFERENCE = 1e-3  # share of the pixels: those that lie on the mask's very edge
+
+# ONNX's own ends at 2 GiB; the paper's pair is a tenth of that.
+MAX_GRAPH_BYTES = 1 << 30
+MAX_IR_VERSION = 10  # what the ONNX Runtime of the pinned servers reads
+PRECISION_OPERATORS = {"Cast", "QuantizeLinear", "DequantizeLinear"}
+
+# What would make a verdict depend on chance, or hide a mask.
+FORBIDDEN_OPERATORS = {
+    "random": {
+        "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+    },
+    "masking": {"Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "NonZero", "ScatterND"},
+}  # fmt: skip
+
+
+def verify_graphs(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
+    """Check both graphs in full.
+
+    Args:
+        checkpoint: what they were made from.
+        files: the two ONNX files.
+        images: [N, S, S, 3] uint8 real images, at least max(PARITY_BATCHES).
+
+    Returns:
+        The parity at each batch size.
+
+    Raises:
+        VerificationError: the first thing found that is not as it must be.
+    """
+    verify_structure(checkpoint, files)
+    return check_parity(checkpoint, files, images)
+
+
+def verify_structure(checkpoint: Checkpoint, files: GraphFiles) -> None:
+    """All that can be seen without running the graphs, whatever their precision.
+
+    Raises:
+        VerificationError: the first thing found that is not as it must be.
+    """
+    for path in (files.teacher, files.student):
+        check_structure(path)
+    check_convolutions(files, checkpoint)
+    check_generation_blocks(checkpoint, files.student)
+
+
+def verify_foreground(sam: SamForeground, path: Path, images: NDArray[np.uint8]) -> float:
+    """Check foreground.onnx: its structure, and its masks against PyTorch's.
+
+    Args:
+        sam: what it was made from.
+        path: the ONNX file.
+        images: [N, S, S, 3] uint8 real images, at least max(FOREGROUND_BATCHES).
+
+    Returns:
+        The largest share of pixels that differ in a batch.
+
+    Raises:
+        VerificationError: the first thing found that is not as it must be.
+    """
+    check_structure(path, forbidden=("random",))
+    session = open_session(path)
+    difference = 0.0
+    for batch in FOREGROUND_BATCHES:
+        image = images[:batch]
+        (found,) = session.run(["foreground"], {"image": image})
+        with torch.inference_mode():
+            expected = sam.cpu()(torch.from_numpy(image)).numpy()
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise VerificationError(
+                f"{path.name} gives {found.dtype} {list(found.shape)}; expected {expected.dtype} "
+                f"{list(expected.shape)}."
+            )
+        difference = max(difference, float((found != expected).mean()))
+    if difference > MAX_FOREGROUND_DIFFERENCE:
+        raise VerificationError(
+            f"{path.name} differs from PyTorch in {difference:.2%} of the masks' pixels; expected at most "
+            f"{MAX_FOREGROUND_DIFFERENCE:.2%}."
+        )
+    return difference
+
+
+def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "masking")) -> None:
+    """ONNX's own checker in full, one operator domain, no external data, and none of the forbidden operators.
+
+    Args:
+        path: the ONNX file.
+        forbidden: kinds in `FORBIDDEN_OPERATORS`; a graph whose output is a mask may compare.
+
+    Raises:
+        VerificationError: see above.
+    """
+    if path.stat().st_size > MAX_GRAPH_BYTES:
+        raise VerificationError(
+            f"{path.name} has {path.stat().st_size / 1e9:.1f} GB; expected at most {MAX_GRAPH_BYTES / 1e9:.1f}; "
+            "it is not opened."
+        )
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise VerificationError(f"{path.name} is no valid ONNX graph: {error}.") from None
+    model = onnx.load(path, load_external_data=False)
+    domains = {entry.domain for entry in model.opset_import} - {"", "ai.onnx"}
+    if domains:
+        raise VerificationError(
+            f"{path.name} uses operator domains {sorted(domains)}; expected ONNX's own alone."
+        )
+    (opset,) = [entry.version for entry in model.opset_import]
+    if opset != OPSET or model.ir_version > MAX_IR_VERSION:
+        raise VerificationError(
+            f"{path.name} has opset {opset} and IR version {model.ir_version}; expected opset {OPSET} and at most IR "
+            f"version {MAX_IR_VERSION}, which Triton's ONNX Runtime reads."
+        )
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise VerificationError(f"{path.name} keeps weights in other files; expected all of them inside.")
+    training = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "BatchNormalization"
+        and (len(node.output) > 1 or any(a.name == "training_mode" and a.i for a in node.attribute))
+    ]
+    if training:
+        raise VerificationError(
+            f"{path.name} holds BatchNorm in training mode ({training[0]}): a verdict would depend on the rest of its "
+            "batch."
+        )
+    operators = {node.op_type for node in model.graph.node}
+    for kind in forbidden:
+        if found := operators & FORBIDDEN_OPERATORS[kind]:
+            raise VerificationError(
+                f"{path.name} holds {kind} nodes {sorted(found)}; expected none at inference."
+            )
+
+
+def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:
+    """Both graphs hold exactly as many convolutions as their networks.
+
+    Raises:
+        VerificationError: more or fewer.
+    """
+    for path, network in ((files.teacher, checkpoint.teacher), (files.student, checkpoint.student)):
+        expected = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+        found = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
+        if found != expected:
+            raise VerificationError(
+                f"{path.name} holds {found} convolutions; expected the {expected} of its network."
+            )
+
+
+def check_generation_blocks(checkpoint: Checkpoint, path: Path) -> None:
+    """Every stage's two generation convolutions are there, wired as a block, with the checkpoint's weights.
+
+    They must be equal bit for bit; in half precision, rounded to it; in int8, within half a step of the scale.
+
+    Raises:
+        VerificationError: one is missing, changed, or fed by anything but the backbone.
+    """
+    graph = Wiring(onnx.load(path).graph)
+    for stage, block in enumerate(checkpoint.student.generation_blocks, start=1):
+        if not isinstance(block, GenerationBlock):
+            continue  # a stage without one compares the student's own features
+        first = graph.find_convolution(block.first)
+        second = graph.find_convolution(block.second)
+        if first is None or second is None:
+            raise VerificationError(
+                f"{path.name} lacks the generation block of stage {stage} with the checkpoint's weights; export again."
+            )
+        relu = graph.source(second.input[0])
+        if relu is None or relu.op_type != "Relu" or graph.source(relu.input[0]) is not first:
+            raise VerificationError(
+                f"{path.name} wires the generation block of stage {stage} in another way."
+            )
+        source = graph.source(first.input[0])
+        if source is None or (
+            source.op_type == "Mul" and any(name in graph.constants for name in source.input)
+        ):
+            raise VerificationError(
+                f"{path.name} multiplies stage {stage}'s features by a constant before the generation block: a mask."
+            )
+
+
+class Wiring:
+    """A graph's nodes by what they give; changes of precision on the way are seen through."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.nodes = list(graph.node)
+        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self._producers = {output: node for node in self.nodes for output in node.output}
+
+    def source(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that computes a tensor."""
+        node = self._producers.get(tensor)
+        while node is not None and node.op_type in PRECISION_OPERATORS:
+            node = self._producers.get(node.input[0])
+        return node
+
+    def find_convolution(self, layer: torch.nn.Conv2d) -> onnx.NodeProto | None:
+        """The Conv node with this layer's weight and bias."""
+        assert layer.bias is not None
+        wanted = [layer.weight.numpy(force=True), layer.bias.numpy(force=True)]
+        return next((node for node in self.nodes if self._holds(node, wanted)), None)
+
+    def _holds(self, node: onnx.NodeProto, wanted: Sequence[NDArray[np.float32]]) -> bool:
+        if node.op_type != "Conv" or len(node.input) != 3:
+            return False
+        return all(self._is(name, value) for name, value in zip(list(node.input)[1:], wanted, strict=True))
+
+    def _is(self, tensor: str, wanted: NDArray[np.float32]) -> bool:
+        """Whether a constant is this value, as far as its precision can hold it."""
+        found = self.constants.get(tensor)
+        if found is not None:
+            return found.shape == wanted.shape and np.array_equal(found, wanted.astype(found.dtype))
+        node = self._producers.get(tensor)
+        if node is None or node.op_type != "DequantizeLinear" or node.input[0] not in self.constants:
+            return False
+        steps, scale = self.constants[node.input[0]], self.constants[node.input[1]]
+        if steps.shape != wanted.shape:
+            return False
+        scale = scale.reshape(-1, *[1] * (wanted.ndim - 1))  # one for each output channel
+        return bool((np.abs(steps * scale - wanted) <= 0.501 * scale).all())
+
+
+def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
+    """Distance maps of the ONNX chain against PyTorch's, at each of PARITY_BATCHES.
+
+    Raises:
+        VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, or another release id.
+    """
+    chain = OnnxChain.open(files)
+    results = []
+    for batch in PARITY_BATCHES:
+        image = images[:batch]
+        expected = reference_distances(checkpoint, image)
+        distances, release = chain.run(image)
+        if release.shape != (batch, 1) or (release != checkpoint.release_id).any():
+            raise VerificationError(
+                f"student.onnx gives release {release.ravel()[:1]}; expected {checkpoint.release_id}."
+            )
+        results.append(_compare(distances, expected, batch))
+    return results
+
+
+def reference_distances(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """What PyTorch gives: [B, h, h] a stage, on the CPU."""
+    with torch.inference_mode():
+        image = torch.from_numpy(images)
+        distances = checkpoint.student.distances(
+            image, checkpoint.teacher(image), scale=checkpoint.config.distance_scale
+        )
+    return [distance.numpy() for distance in distances]
+
+
+def _compare(
+    found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]], batch: int
+) -> Parity:
+    differences = []
+    for stage, (ours, theirs) in enumerate(zip(found, expected, strict=True), start=1):
+        if ours.shape != theirs.shape:
+            raise VerificationError(
+                f"distance_{stage} has shape {list(ours.shape)}; expected {list(theirs.shape)}."
+            )
+        differences.append(np.abs(ours - theirs).ravel())
+    joined = np.concatenate(differences)
+    # Not `>`: a difference that is no number must fail too.
+    if not joined.max() <= MAX_DISTANCE_DIFFERENCE:
+        raise VerificationError(
+            f"Distance maps differ by {joined.max():.2e} from the checkpoint's at batch {batch}; "
+            f"expected at most {MAX_DISTANCE_DIFFERENCE:.0e}."
+        )
+    return Parity(batch=batch, max_difference=float(joined.max()), mean_difference=float(joined.mean()))

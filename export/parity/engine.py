@@ -1,0 +1,130 @@
+"""TensorRT's engines as a judge, on the GPU they were built for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.engines.gpu import require_gpu
+from export.engines.tensorrt_builder import load_tensorrt, start
+from export.errors import ExportError
+from export.manifest import engine_path, read_manifest, require_engines
+from export.tensors import DISTANCES, TEACHER_OUTPUTS
+from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
+from train.support.progress import progress_bar
+
+
+class Engine:
+    """A plan on the GPU; tensors go in and come out there."""
+
+    def __init__(self, trt: ModuleType, path: Path, *, version_compatible: bool) -> None:
+        """Load a plan; one that is version-compatible carries a runtime of its own, which has to be allowed.
+
+        Raises:
+            ExportError: it is of another TensorRT or GPU.
+        """
+        runtime = start(trt, trt.Runtime, trt.Logger(trt.Logger.ERROR))
+        if version_compatible:
+            runtime.engine_host_code_allowed = True
+        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise ExportError(
+                f"TensorRT {trt.__version__} cannot load {path}; build it again on this machine with `export engine`."
+            )
+        self._context = self._engine.create_execution_context()
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        self._outputs = [
+            name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
+        ]
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All outputs of one batch."""
+        kept = {name: tensor.contiguous() for name, tensor in inputs.items()}
+        for name, tensor in kept.items():
+            if not self._context.set_input_shape(name, tuple(tensor.shape)):
+                raise ExportError(
+                    f"An engine takes no {name} of shape {list(tensor.shape)}; build it again with --min-batch 1."
+                )
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        outputs = {}
+        for name in self._outputs:
+            shape = tuple(self._context.get_tensor_shape(name))
+            outputs[name] = torch.empty(shape, dtype=_torch_type(self._engine, name), device="cuda")
+            self._context.set_tensor_address(name, outputs[name].data_ptr())
+        stream = torch.cuda.current_stream()
+        if not self._context.execute_async_v3(stream.cuda_stream):
+            raise ExportError("TensorRT could not run an engine; its own messages above say why.")
+        stream.synchronize()
+        return outputs
+
+
+@dataclass(frozen=True)
+class EngineJudge:
+    """teacher.plan and student.plan, then the server's fusion."""
+
+    name: str
+    teacher: Engine
+    student: Engine
+    batch_size: int
+    calibration: Calibration
+
+    @classmethod
+    def of(cls, folder: Path, calibration: Calibration) -> EngineJudge:
+        """The engines of a build.
+
+        Raises:
+            ExportError: no engines, no TensorRT, no GPU that torch can use, or engines of other ones.
+        """
+        manifest = read_manifest(folder)
+        records = require_engines(folder, manifest)
+        trt, gpu = load_tensorrt(), require_gpu()
+        if not torch.cuda.is_available():
+            raise ExportError(
+                f"torch {torch.__version__} cannot use {gpu.name}; install a CUDA build of torch."
+            )
+        return cls(
+            name=f"TensorRT {manifest.precision}",
+            **{
+                name: Engine(
+                    trt,
+                    engine_path(folder, name),
+                    version_compatible=record.options.version_compatible,
+                )
+                for name, record in records.items()
+            },
+            batch_size=min(record.options.max_batch for record in records.values()),
+            calibration=calibration,
+        )
+
+    def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed."""
+        parts = []
+        with progress_bar(self.name, len(images)) as bar:
+            for start in range(0, len(images), self.batch_size):
+                image = torch.from_numpy(images[start : start + self.batch_size]).cuda()
+                features = self.teacher.run({"image": image})
+                inputs = {"image": image, **{name: features[name] for name in TEACHER_OUTPUTS}}
+                answers = self.student.run(inputs)
+                if bool((answers["release_id"] != self.calibration.release_id).any()):
+                    raise ExportError(
+                        f"{self.name} answers for another release; expected {self.calibration.release_id}; build the "
+                        "engines again."
+                    )
+                distances = [answers[name].float().cpu().numpy() for name in DISTANCES]
+                parts.append(fuse_distances(distances, self.calibration))
+                bar.advance(len(image))
+        return np.concatenate(parts)
+
+
+def _torch_type(engine: Any, name: str) -> torch.dtype:
+    """Of teacher and student, that is; they have no others."""
+    types = {"FLOAT": torch.float32, "HALF": torch.float16, "INT64": torch.int64}
+    return types[engine.get_tensor_dtype(name).name]

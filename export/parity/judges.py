@@ -1,0 +1,241 @@
+"""The parity gate: does whatever serves a release judge the test set as the trained networks do?
+
+Judges give anomaly maps; PyTorch's is the reference. The test set is compared on here, never fitted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+from rich.table import Table
+
+from export.agreement import Agreement, Limits, beyond
+from export.errors import ExportError
+from export.graphs.chain import OnnxChain
+from export.manifest import GraphFiles
+from model_repository.distance_fusion.map_fusion import (
+    Calibration,
+    Verdict,
+    fuse_distances,
+    judge,
+    remove_background,
+)
+from train.calibration.foreground import ForegroundFinder, find_foreground
+from train.checkpoint.tensors import Checkpoint
+from train.data.category import CategoryData, TestImage, load_images
+from train.data.ground_truth import load_masks
+from train.evaluation.breakdown import subset_measures
+from train.evaluation.evaluate import compute_maps, judged_set
+from train.support.progress import progress_bar
+
+BATCH_SIZE = 8
+MAP_PIXELS = 256  # side of each picture of a flipped image
+Images = NDArray[np.uint8]
+Maps = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class OnnxJudge:
+    """Two ONNX files in ONNX Runtime on the CPU, then the server's fusion."""
+
+    name: str
+    precision: str
+    files: GraphFiles
+    calibration: Calibration
+
+    def maps(self, images: Images) -> Maps:
+        """[N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed."""
+        chain = OnnxChain.open(self.files)
+        parts = []
+        with progress_bar(self.name, len(images)) as bar:
+            for start in range(0, len(images), BATCH_SIZE):
+                batch = images[start : start + BATCH_SIZE]
+                distances, release = chain.run(batch)
+                if (release != self.calibration.release_id).any():
+                    raise ExportError(
+                        f"{self.files.student} answers for release {int(release[0, 0])}; expected "
+                        f"{self.calibration.release_id}; export again."
+                    )
+                parts.append(fuse_distances(distances, self.calibration))
+                bar.advance(len(batch))
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class JudgedTestSet:
+    """A category's test set with PyTorch's maps of it: what every judge is compared with."""
+
+    calibration: Calibration
+    test: tuple[TestImage, ...]
+    images: Images
+    masks: NDArray[np.bool_] | None
+    parts: NDArray[np.bool_] | None
+    maps: Maps
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, data: CategoryData, *, foreground: ForegroundFinder, device: torch.device
+    ) -> JudgedTestSet:
+        """Judge a test set with the checkpoint; training images stand in where there is none.
+
+        Args:
+            checkpoint: networks and calibration.
+            data: its category's images.
+            foreground: how the background is removed.
+            device: where PyTorch computes.
+        """
+        test = data.test or tuple(TestImage(path, "good", None) for path in data.train_good)
+        loaded = load_images(
+            [image.path for image in test],
+            image_size=checkpoint.config.image_size,
+            strict=False,
+            what="test images",
+        )
+        test = tuple(test[index] for index in loaded.kept)
+        return cls(
+            calibration=checkpoint.calibration,
+            test=test,
+            images=loaded.pixels,
+            masks=load_masks(test, image_size=checkpoint.config.image_size),
+            parts=find_foreground(loaded.pixels, foreground, device=device),
+            maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),
+        )
+
+    def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
+        """What the server would answer with these maps; `labels` [N] are its own, where it was asked."""
+        verdict = judge(remove_background(maps, self.parts), self.calibration)
+        return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
+
+    def measures(self, verdict: Verdict) -> dict[str, float | None]:
+        """Image AUROC, PRO and false-reject rate, None where one cannot be had."""
+        judged = judged_set(verdict, self.test, self.masks)
+        found = subset_measures(judged, np.flatnonzero(judged.labels))
+        rejected = judged.rejected[~judged.labels]
+        return {
+            "image_auroc": found["image_auroc"],
+            "pro": found["pro"],
+            "false_reject_rate": float(rejected.mean()) if len(rejected) else None,
+        }
+
+    @cached_property
+    def expected(self) -> dict[str, float | None]:
+        """PyTorch's own measures."""
+        return self.measures(self.verdict(self.maps))
+
+    def compare(
+        self,
+        name: str,
+        precision: str,
+        maps: Maps,
+        limits: Limits,
+        *,
+        labels: NDArray[np.bool_] | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> Agreement:
+        """Measure another judge's maps [N, S, S], and labels [N] where it gives its own, beside PyTorch's.
+
+        `files` are what it judged with, see `Agreement`.
+        """
+        ours, theirs = self.verdict(maps, labels), self.verdict(self.maps)
+        measures, expected = self.measures(ours), self.expected
+        map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
+        score_difference = np.abs(ours.pred_score - theirs.pred_score)
+        changes = {
+            key: _difference(measures[key], expected[key])
+            for key in ("image_auroc", "pro", "false_reject_rate")
+        }
+        flips = int((ours.pred_label != theirs.pred_label).sum())
+        reached = {
+            "map_difference": float(map_difference.max()),
+            "auroc_loss": None if changes["image_auroc"] is None else -changes["image_auroc"],
+            "pro_loss": None if changes["pro"] is None else -changes["pro"],
+            "flips": flips / len(self.test),
+            "false_reject_change": None
+            if changes["false_reject_rate"] is None
+            else abs(changes["false_reject_rate"]),
+        }
+        return Agreement(
+            judge=name,
+            precision=precision,
+            n_images=len(self.test),
+            max_map_difference=float(map_difference.max()),
+            mean_map_difference=float(map_difference.mean()),
+            max_score_difference=float(score_difference.max()),
+            mean_score_difference=float(score_difference.mean()),
+            image_auroc=measures["image_auroc"],
+            auroc_change=changes["image_auroc"],
+            pro_change=changes["pro"],
+            flips=flips,
+            false_reject_rate=measures["false_reject_rate"],
+            false_reject_change=changes["false_reject_rate"],
+            beyond_limits=beyond(reached, limits),
+            files=dict(files or {}),
+        )
+
+    def write_flipped(
+        self, maps: Maps, folder: Path, *, labels: NDArray[np.bool_] | None = None
+    ) -> list[Path]:
+        """Write each image whose label differs beside both maps, PyTorch's first.
+
+        Args:
+            maps: the other judge's, [N, S, S].
+            folder: takes the pictures.
+            labels: the other judge's own, [N].
+        """
+        ours, theirs = self.verdict(maps, labels), self.verdict(self.maps)
+        flipped = np.flatnonzero(ours.pred_label[:, 0] != theirs.pred_label[:, 0])
+        top = 2 * max(self.calibration.image_threshold, 1e-12)
+        written = []
+        for index in flipped:
+            panels = [self.images[index]] + [
+                (255 * colormaps["inferno"](verdict.anomaly_map[index] / top)[..., :3]).astype(np.uint8)
+                for verdict in (theirs, ours)
+            ]
+            picture = Image.fromarray(np.concatenate(panels, axis=1))
+            picture = picture.resize((3 * MAP_PIXELS, MAP_PIXELS), Image.Resampling.BILINEAR)
+            image = self.test[index]
+            scores = f"{theirs.pred_score[index, 0]:.4f}_{ours.pred_score[index, 0]:.4f}"
+            folder.mkdir(parents=True, exist_ok=True)
+            written.append(folder / f"{image.defect}_{image.path.stem}_{scores}.png")
+            picture.save(written[-1])
+        return written
+
+
+def agreement_table(category: str, agreements: list[Agreement]) -> Table:
+    """One line a judge."""
+    n_images = agreements[0].n_images if agreements else 0
+    table = Table(title=f"{category}: judges beside PyTorch on {n_images} images")
+    table.add_column("judge")
+    for heading in ("map max", "mean", "score max", "AUROC", "PRO", "flips", "rejects"):
+        table.add_column(heading, justify="right")
+    table.caption = (
+        "largest and mean differences; changes of AUROC and PRO; flipped labels; good images rejected"
+    )
+    for agreement in agreements:
+        table.add_row(
+            agreement.judge if agreement.accepted else f"{agreement.judge}: REFUSED",
+            f"{agreement.max_map_difference:.1e}",
+            f"{agreement.mean_map_difference:.1e}",
+            f"{agreement.max_score_difference:.1e}",
+            _shown(agreement.auroc_change, "+.4f"),
+            _shown(agreement.pro_change, "+.4f"),
+            str(agreement.flips),
+            _shown(agreement.false_reject_rate, ".1%"),
+        )
+    return table
+
+
+def _difference(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

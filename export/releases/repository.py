@@ -1,0 +1,165 @@
+"""A Triton model repository on disk: versions, configurations, and what ensembles are pinned to."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export.errors import PublishError
+from export.manifest import EngineRecord, Manifest, engine_path
+from export.serving import model_configs as configs
+from export.serving.queues import LatencyBudget
+from train.support.files import write_text
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model repository on disk."""
+
+    root: Path
+
+    def versions(self, model: str) -> list[int]:
+        """Version numbers of a model, ascending."""
+        folder = self.root / model
+        if not folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
+
+    def find_version(self, model: str, matches: Callable[[Manifest], bool]) -> int | None:
+        """The newest version of a model whose manifest `matches` accepts."""
+        for version in reversed(self.versions(model)):
+            if self.has_file(model, version, "manifest.json") and matches(self.read_manifest(model, version)):
+                return version
+        return None
+
+    def read_manifest(self, model: str, version: int) -> Manifest:
+        """The manifest of the build that a version came from."""
+        return Manifest.model_validate_json((self.root / model / str(version) / "manifest.json").read_text())
+
+    def has_file(self, model: str, version: int, name: str) -> bool:
+        """Whether a version holds this file."""
+        return (self.root / model / str(version) / name).is_file()
+
+    def ensembles_over(self, model: str) -> list[pb.ModelConfig]:
+        """The ensembles that a model is a step of, by name."""
+        configured = (self.read_config(folder.name) for folder in sorted(self.root.iterdir()))
+        return [config for config in configured if config is not None and pinned_versions(config, model)]
+
+    def budgets_over(self, model: str, *, but: Collection[str]) -> list[LatencyBudget]:
+        """Latency budgets of the ensembles that a model is a step of, `but` those of some names."""
+        budgets = (
+            LatencyBudget.from_parameters(parameters_of(ensemble))
+            for ensemble in self.ensembles_over(model)
+            if ensemble.name not in but
+        )
+        return [budget for budget in budgets if budget is not None]
+
+    def read_config(self, model: str) -> pb.ModelConfig | None:
+        """A model's configuration, or None where it has none."""
+        path = self.root / model / "config.pbtxt"
+        return text_format.Parse(path.read_text(), pb.ModelConfig()) if path.is_file() else None
+
+    def write_config(self, config: pb.ModelConfig) -> bool:
+        """Write a model's config.pbtxt by one rename; False when it stood there already."""
+        path = self.root / config.name / "config.pbtxt"
+        text = configs.to_text(config)
+        if path.is_file() and path.read_text() == text:
+            return False
+        if config.platform == "ensemble":
+            (path.parent / "1").mkdir(parents=True, exist_ok=True)  # Triton wants a version folder, if empty
+        write_text(path, text)
+        return True
+
+    @contextmanager
+    def staged(self, target: Path) -> Iterator[Path]:
+        """Fill a folder beside the repository, then rename it to `target` in it."""
+        staging = Path(tempfile.mkdtemp(dir=self.root.resolve().parent, prefix=".publish-"))
+        try:
+            folder = staging / target.name
+            folder.mkdir()
+            yield folder
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+        finally:
+            shutil.rmtree(staging)
+
+    def add_version(
+        self,
+        model: str,
+        graph: str,
+        build: Path,
+        manifest: Manifest,
+        *,
+        with_engine: bool,
+        same: Callable[[Manifest], bool],
+    ) -> int:
+        """The version that holds a graph, today's backend and, where asked for, its engine; added where there is none.
+
+        Args:
+            model: the folder.
+            graph: `teacher`, `student` or `foreground`.
+            build: where its files lie.
+            manifest: of the build.
+            with_engine: whether the version needs model.plan.
+            same: whether the build of a version is the same model.
+        """
+        backend = resources.files("export.serving.backends").joinpath("onnxruntime_model.py").read_text()
+        found = self.find_version(model, same)
+        if (
+            found is not None
+            and (self.root / model / str(found) / "model.py").read_text() == backend
+            and (not with_engine or self.has_file(model, found, "model.plan"))
+        ):
+            return found
+        version = max(self.versions(model), default=0) + 1
+        with self.staged(self.root / model / str(version)) as folder:
+            shutil.copyfile(build / f"{graph}.onnx", folder / "model.onnx")
+            (folder / "model.py").write_text(backend)
+            if with_engine:
+                shutil.copyfile(engine_path(build, graph), folder / "model.plan")
+            (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+        return version
+
+    def publish_sibling(self, committed: str, config: pb.ModelConfig, parts: Sequence[str]) -> None:
+        """Give an image size of its own a committed backend under another name.
+
+        Raises:
+            PublishError: the committed one is not there.
+        """
+        source, folder = self.root / committed, self.root / config.name
+        if not source.is_dir():
+            raise PublishError(
+                f"{self.root} holds no {committed} backend; expected the project's model_repository/."
+            )
+        for part in parts:
+            if not (folder / part).is_file() or (folder / part).read_bytes() != (source / part).read_bytes():
+                (folder / part).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / part, folder / part)
+        self.write_config(config)
+
+
+def same_engine(first: EngineRecord | None, second: EngineRecord | None) -> bool:
+    """Whether two builds made the same engine; their bytes differ, since TensorRT times its choices anew."""
+    if first is None or second is None:
+        return False
+    apart = {"file", "seconds"}
+    return first.model_dump(exclude=apart) == second.model_dump(exclude=apart)
+
+
+def pinned_versions(ensemble: pb.ModelConfig, model: str) -> list[int]:
+    """The versions of a model that an ensemble is pinned to; of any other configuration, none."""
+    steps = ensemble.ensemble_scheduling.step
+    return [step.model_version for step in steps if step.model_name == model]
+
+
+def parameters_of(config: pb.ModelConfig) -> dict[str, str]:
+    """The parameters of a configuration by name."""
+    return {name: str(value.string_value) for name, value in config.parameters.items()}

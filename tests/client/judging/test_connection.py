@@ -1,0 +1,163 @@
+"""JudgeClient against a real server: what it refuses, and in which words."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+from PIL import Image
+
+from client import JudgeClient, load_image
+from client.judging.errors import ServerError
+from deploy.server import TritonServer
+from tests.products import TIMEOUT_S, UNCALIBRATED, UNCALIBRATED_RELEASE, Product, unused_url
+
+pytestmark = pytest.mark.triton
+pytest_plugins = ["tests.serving"]
+
+PICTURE = Image.new("RGB", (40, 30), "gray")
+
+
+@pytest.fixture
+def judge(server: TritonServer, edge: Product) -> Iterator[JudgeClient]:
+    with edge.connect(server) as client:
+        yield client
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The one sentence with which an action ends."""
+    with pytest.raises(ServerError) as caught:
+        action()
+    message = caught.value.message
+    assert "\n" not in message
+    assert message.endswith((".", "?"))
+    assert not message.endswith("..")
+    return message
+
+
+def connect(url: str, category: str, *, timeout_s: float = TIMEOUT_S) -> Callable[[], JudgeClient]:
+    return lambda: JudgeClient(url, category=category, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [unused_url(), "http://127.0.0.1:8001", "no-such-host.invalid:8001"],
+    ids=["closed", "form", "name"],
+)
+def test_no_server_there(url: str) -> None:
+    message = refusal(connect(url, "plate", timeout_s=20))
+    assert message == f"No Triton server answers at {url}; start one with `make serve`."
+
+
+def test_the_category_is_looked_up_on_connecting(judge: JudgeClient, edge: Product) -> None:
+    assert judge.image_size == edge.checkpoint.config.image_size
+    assert judge.synthetic  # as the ensemble's parameters say
+
+
+def test_a_category_that_is_not_served(server: TritonServer, edge: Product) -> None:
+    message = refusal(connect(server.grpc_url, "pill"))
+    assert message.startswith(f"Category 'pill' is not served at {server.grpc_url}; it serves ")
+    assert {edge.name, UNCALIBRATED} <= set(served_names(message))
+    assert "`make export CATEGORY=pill`" in message
+
+
+def test_an_unloaded_category_is_not_listed(server: TritonServer, edge: Product) -> None:
+    with grpcclient.InferenceServerClient(server.grpc_url) as control:
+        control.unload_model(UNCALIBRATED, client_timeout=TIMEOUT_S)
+        try:
+            served = served_names(refusal(connect(server.grpc_url, UNCALIBRATED)))
+            assert edge.name in served
+            assert UNCALIBRATED not in served
+        finally:
+            control.load_model(UNCALIBRATED, client_timeout=TIMEOUT_S)
+
+
+def served_names(message: str) -> list[str]:
+    return message.partition("; it serves ")[2].partition(";")[0].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        ("distance_fusion", "takes distance_1, distance_2, distance_3, foreground, release_id and gives "),
+        ("plate_encoded", "takes encoded_image and gives "),
+        ("teacher_tf_efficientnet_lite2_128", "takes image and gives teacher_1, teacher_2, teacher_3; "),
+    ],
+)
+def test_a_model_that_is_no_category(server: TritonServer, model: str, found: str) -> None:
+    message = refusal(connect(server.grpc_url, model))
+    assert message.startswith(f"Model {model!r} at {server.grpc_url} {found}")
+    assert "expected an ensemble published by `python -m export publish`" in message
+
+
+@contextmanager
+def hanging(server: TritonServer) -> Iterator[None]:
+    """The server takes connections and answers none."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def test_the_deadline_holds_for_connecting_and_asking(server: TritonServer, judge: JudgeClient) -> None:
+    judge.timeout_s = 0.2
+    with hanging(server):
+        messages = [
+            refusal(connect(server.grpc_url, judge.category, timeout_s=0.2)),
+            refusal(lambda: judge.predict(PICTURE)),
+            refusal(lambda: judge.predict(jpeg())),
+        ]
+    assert messages == [f"No answer from {server.grpc_url} within 0.2 s; is it overloaded?"] * 3
+    judge.timeout_s = TIMEOUT_S
+    assert judge.predict(PICTURE).release_id > 0
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((200, 200), 80).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (b"", "is empty"),
+        (b"no image at all", "is not an image of a known format (PNG, JPEG, BMP, TIFF, WEBP)"),
+        (jpeg()[:2000], "is truncated or damaged ("),
+    ],
+    ids=["empty", "garbage", "truncated"],
+)
+def test_what_the_server_cannot_decode(judge: JudgeClient, encoded: bytes, reason: str) -> None:
+    message = refusal(lambda: judge.predict(encoded))
+    assert message.startswith(f"The server at {judge.url} answered: ")
+    assert f"encoded_image {reason}" in message
+    assert judge.predict(jpeg()).release_id > 0  # the next request is none the worse for it
+
+
+def test_a_release_without_its_calibration(server: TritonServer, edge: Product) -> None:
+    with JudgeClient(server.grpc_url, category=UNCALIBRATED, timeout_s=TIMEOUT_S) as judge:
+        message = refusal(lambda: judge.predict(PICTURE))
+        assert f"release {UNCALIBRATED_RELEASE} has no calibration at " in message
+        assert message.endswith(f"{UNCALIBRATED_RELEASE}.json; publish the release again.")
+
+        folder = edge.repository / "distance_fusion" / "calibrations"
+        restored = folder / f"{UNCALIBRATED_RELEASE}.json"
+        restored.write_bytes((folder / f"{edge.checkpoint.release_id}.json").read_bytes())
+        assert judge.predict(PICTURE).release_id == UNCALIBRATED_RELEASE  # as the sentence promised
+
+
+def test_images_of_any_size_are_resized_as_in_training(judge: JudgeClient, edge: Product) -> None:
+    path = edge.data.test[0].path
+    verdict = judge.predict(load_image(path))
+    size = edge.checkpoint.config.image_size
+    assert verdict.anomaly_map.shape == verdict.mask.shape == (size, size)
+    assert verdict.mask.dtype == np.bool_
+    assert (type(verdict.score), type(verdict.anomalous), type(verdict.release_id)) == (float, bool, int)
+    assert 0 < verdict.latency_ms < 1000 * TIMEOUT_S

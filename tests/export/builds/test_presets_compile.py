@@ -1,0 +1,77 @@
+"""Both presets' teacher and student in all three precisions: exported, checked, built by TensorRT for RTX."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export.agreement import LIMITS, Limits
+from export.builds import precisions
+from export.builds.up_to_date import build_precision
+from export.engines.check import check_engines
+from export.graphs import int8 as quantization
+from export.manifest import build_folder, read_manifest
+from tests.conftest import FitTiny
+from train.data.category import CategoryData
+
+pytestmark = pytest.mark.slow
+
+# What counts here is structure: with random weights labels flip.
+ANY = Limits(auroc_loss=1, pro_loss=1, flips=1, false_reject_change=1)
+BACKBONES = {
+    "edge": {"teacher": "tf_efficientnet_lite2", "student": "tf_efficientnet_lite0"},
+    "paper": {"teacher": "wide_resnet50_2", "student": "resnext50_32x4d"},
+}
+
+
+def all_alike(pair: Any, judge: Any) -> list[quantization.Sensitivity]:
+    nodes = [(graph, node) for graph in ("teacher", "student") for node in pair.convolutions(graph)]
+    return [quantization.Sensitivity(graph, node, 0.0) for graph, node in nodes]
+
+
+@pytest.mark.parametrize("preset", BACKBONES)
+def test_three_precisions(
+    preset: str, tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 32 px, every convolution in int8: which of them bear it is for a trained network to say."""
+    monkeypatch.setattr(precisions, "quantize", partial(quantization.quantize, max_change=1e9))
+    monkeypatch.setattr(quantization, "_sensitivities", all_alike)
+    category = tiny_data.category
+    fit_tiny(
+        tiny_data,
+        tmp_path / "runs" / category,
+        **BACKBONES[preset],
+        steps=1,
+        batch_size=2,
+        holdout_ratio=0.01,
+    )
+    for precision in LIMITS:
+        build_precision(
+            category,
+            precision,
+            runs_dir=tmp_path / "runs",
+            build_dir=tmp_path / "build",
+            images_dir=None,
+            force=False,
+            limits=None if precision == "fp32" else ANY,
+        )
+    folders = {precision: build_folder(tmp_path / "build", category, precision) for precision in LIMITS}
+    checked = check_engines(folders)
+    assert [engine.name for engine in checked] == [
+        f"{graph}, {precision}" for precision in LIMITS for graph in ("teacher", "student")
+    ]
+    features = {
+        engine.precision: {tensor.type for tensor in engine.built.inputs if tensor.name != "image"}
+        for engine in checked
+        if engine.graph.stem == "student"
+    }
+    assert features == {"fp32": {"FP32"}, "fp16": {"FP16"}, "int8": {"FP32"}}
+    sizes = {
+        precision: read_manifest(folder).files["student.onnx"].n_bytes
+        for precision, folder in folders.items()
+    }
+    assert sizes["int8"] < sizes["fp32"]
+    assert sizes["fp16"] < 0.7 * sizes["fp32"]

@@ -1,0 +1,194 @@
+"""Thresholds and stage weights by hand; the promise they make; the test set has no say."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from model_repository.distance_fusion.map_fusion import fuse_distances
+from tests.conftest import CATEGORY, FitTiny
+from train.calibration.thresholds import DETECTABILITY_LIMIT, fit_calibration, image_threshold, stage_weights
+from train.checkpoint.header import read_release_id
+from train.config import fit_config
+from train.data.category import CategoryData, read_category
+
+CONFIG = fit_config("edge", {"image_size": 32, "stage_weighting": "equal"})
+
+
+def flat_distances(*levels: tuple[float, float, float]) -> list[NDArray[np.float32]]:
+    """Distance maps of one level an image and stage: smoothing leaves them as they are."""
+    return [
+        np.stack([np.full((side, side), level[stage], np.float32) for level in levels])
+        for stage, side in enumerate((8, 4, 2))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n_images", "rate", "rank"),
+    [
+        (99, 0.01, 99),  # 100 * 0.99
+        (199, 0.01, 198),  # 200 * 0.99
+        (150, 0.01, 150),  # 149.49, rounded up
+        (9, 0.1, 9),
+        (19, 0.1, 18),
+        (3, 0.5, 2),
+    ],
+)
+def test_threshold_is_the_conformal_rank(
+    n_images: int, rate: float, rank: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = np.random.default_rng(0).permutation(np.arange(1, n_images + 1)).astype(np.float32)
+    assert image_threshold(scores, rate) == rank
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("n_images", "rate", "promised", "needed"), [(98, 0.01, "1.0%", 99), (4, 0.1, "20.0%", 9)]
+)
+def test_too_few_images_take_the_maximum_and_say_what_it_promises(
+    n_images: int, rate: float, promised: str, needed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert image_threshold(np.arange(n_images, dtype=np.float32), rate) == n_images - 1
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"{n_images} held-out good images promise a false-reject rate of {promised}" in printed
+    assert f"hold out {needed}." in printed
+
+
+@pytest.mark.parametrize(
+    ("n_images", "rate"),
+    [(99, 0.01), (250, 0.01), (62, 0.05), (19, 0.1), (20, 0.05), (20, 0.1), (20, 0.25), (3, 0.3)],
+)
+def test_promised_rate_holds_on_average(n_images: int, rate: float) -> None:
+    # A new score from 0..1 exceeds the threshold t with probability 1 - t; its mean is 1 - rank / (n + 1).
+    rng = np.random.default_rng(0)
+    rates = [1 - image_threshold(rng.random(n_images).astype(np.float32), rate) for _ in range(4000)]
+    standard_error = float(np.std(rates)) / 4000**0.5
+    assert np.mean(rates) <= rate + 4 * standard_error
+    assert np.mean(rates) >= rate - 1 / (n_images + 1) - 4 * standard_error
+
+
+def test_rate_holds_on_new_good_images_of_any_distribution() -> None:
+    """20 held out, scores with a long tail or with many ties: of 200 new good images at most 1 in 10 on average."""
+    rng = np.random.default_rng(0)
+    long_tail = rng.lognormal(sigma=2, size=(2000, 220)).astype(np.float32)
+    for scores, least in ((long_tail, 0.09), (np.round(long_tail), 0.0)):
+        thresholds = np.array([image_threshold(held_out, 0.1) for held_out in scores[:, :20]])
+        rates = (scores[:, 20:] > thresholds[:, None]).mean(axis=1)
+        standard_error = rates.std() / len(rates) ** 0.5
+        assert least <= rates.mean() <= 0.1 + 4 * standard_error
+
+
+def test_too_few_images_keep_the_rate_that_they_are_said_to_promise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """20 for 1 %: the largest score is exceeded by 1 in 21, and 99 would do."""
+    scores = np.random.default_rng(0).random((1000, 20)).astype(np.float32)
+    rates = [1 - image_threshold(held_out, 0.01) for held_out in scores]
+    assert np.mean(rates) == pytest.approx(1 / 21, abs=4 * float(np.std(rates)) / 1000**0.5)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "20 held-out good images promise a false-reject rate of 4.8%; for 1.0% hold out 99." in printed
+
+
+def test_stages_that_are_all_sure_count_alike() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "pasted_defects"})
+    good = flat_distances(*[(1.0, 1.0, 1.0), (3.0, 3.0, 3.0)] * 4)  # mean 2, deviation just over 1
+    sure, surer = 2 + 1.1 * DETECTABILITY_LIMIT, 2 + 100 * DETECTABILITY_LIMIT
+    pasted = flat_distances((sure, surer, 2 + 0.5 * DETECTABILITY_LIMIT))
+    first, second, third = stage_weights(good, pasted, config=config)
+    assert first == pytest.approx(second)
+    assert third < 0.25 * first
+
+
+def test_thresholds_by_hand() -> None:
+    levels = [(float(level), 0.0, 2.0) for level in range(1, 10)]
+    config = CONFIG.model_copy(update={"false_reject_rate": 0.25})
+    calibration = fit_calibration(flat_distances(*levels), config=config, category="bolt")
+    # Scores are 3 to 11; the rank is ceil(10 * 0.75) = 8.
+    assert calibration.image_threshold == pytest.approx(10, abs=1e-4)
+    assert calibration.pixel_threshold == pytest.approx(9, abs=1e-4)  # the 75 % quantile of 3..11
+    assert calibration.stage_weights == (1, 1, 1)
+    assert (calibration.category, calibration.image_size, calibration.release_id) == ("bolt", 32, 0)
+    assert (calibration.smoothing_sigma, calibration.pool_size) == (6.0, 5)
+
+
+def test_good_maximum_weights_by_hand() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "good_maximum"})
+    # Mean maxima 1, 2 and 4: weights as 4 to 2 to 1, summing to 3.
+    calibration = fit_calibration(
+        flat_distances((0.5, 1.0, 4.0), (1.5, 3.0, 4.0)), config=config, category="bolt"
+    )
+    assert calibration.stage_weights == pytest.approx((12 / 7, 6 / 7, 3 / 7), rel=1e-5)
+    assert calibration.image_threshold == pytest.approx((12 * 1.5 + 6 * 3 + 3 * 4) / 7, rel=1e-5)
+
+
+def test_pasted_defects_weights_by_hand() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "pasted_defects"})
+    # Means 2, 2 and 4, deviations 1, 2 and 1 (times sqrt(8 / 7), of a sample).
+    good = flat_distances(*[(1.0, 0.0, 3.0), (3.0, 4.0, 5.0)] * 4)
+    # The maxima rise by 3, 2 and -1: detectabilities in the proportion of 3, 1 and 0.
+    pasted = flat_distances((5.0, 4.0, 3.0), (5.0, 4.0, 3.0))
+    found = stage_weights(good, pasted, config=config)
+    first, second = 3**2 / 2, 1**2 / 2
+    assert found == pytest.approx((3 * first / (first + second), 3 * second / (first + second), 0), rel=1e-5)
+    # With few good images, or patches that no stage notices, only the usual maxima count.
+    usual = pytest.approx((1.2, 1.2, 0.6), rel=1e-5)
+    assert stage_weights([stage[:6] for stage in good], pasted, config=config) == usual
+    assert stage_weights(good, flat_distances((0.0, 0.0, 0.0)), config=config) == usual
+
+
+def test_a_silent_stage_does_not_divide_by_zero() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "good_maximum"})
+    calibration = fit_calibration(flat_distances((1.0, 1.0, 0.0)), config=config, category="bolt")
+    assert np.isfinite(calibration.stage_weights).all()
+    assert sum(calibration.stage_weights) == pytest.approx(3)
+
+
+def test_thresholds_are_of_the_maps_that_are_served() -> None:
+    rng = np.random.default_rng(0)
+    distances = [rng.random((30, side, side)).astype(np.float32) for side in (8, 4, 2)]
+    calibration = fit_calibration(distances, config=CONFIG, category="bolt")
+    maps = fuse_distances(distances, calibration)
+    assert calibration.image_threshold == maps.max()
+    assert float((maps > calibration.pixel_threshold).mean()) == pytest.approx(0.01, abs=1e-3)
+
+
+def with_other_test_set(data: CategoryData, root: Path, kind: str) -> CategoryData:
+    """The same training images beside another test set."""
+    shutil.copytree(data.root / "train", root / "train")
+    if kind == "unreadable images and masks":
+        for folder in ("test", "ground_truth"):
+            shutil.copytree(data.root / folder, root / folder)
+            for path in (root / folder).rglob("*.png"):
+                path.write_bytes(b"\0 no image")
+    elif kind == "defective training images":
+        shutil.copytree(data.root / "train/good", root / "test/crack")
+    elif kind == "training images called defective, with wrong masks":
+        shutil.copytree(data.root / "train/good", root / "test/crack")
+        for path in (root / "test/crack").iterdir():
+            mask = root / "ground_truth/crack" / f"{path.stem}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (3, 5), 255).save(mask)
+    return read_category(root, dataset="synthetic", category=CATEGORY)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "none",
+        "unreadable images and masks",
+        "defective training images",
+        "training images called defective, with wrong masks",
+    ],
+)
+def test_the_test_set_has_no_say(
+    kind: str, tiny_data: CategoryData, tiny_checkpoint: Path, fit_tiny: FitTiny, tmp_path: Path
+) -> None:
+    poisoned = with_other_test_set(tiny_data, tmp_path / CATEGORY, kind)
+    assert poisoned.test_fingerprint() != tiny_data.test_fingerprint()
+    checkpoint = fit_tiny(poisoned, tmp_path / "run")
+    assert read_release_id(checkpoint) == read_release_id(tiny_checkpoint)

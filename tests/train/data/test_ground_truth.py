@@ -1,0 +1,95 @@
+"""Ground truth masks: read, resized, and refused where they contradict their image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from tests.train.data.test_category import write_image, write_mask
+from train.data.category import TestImage
+from train.data.ground_truth import load_masks
+from train.errors import DataError
+
+
+@pytest.fixture
+def test(tmp_path: Path) -> tuple[TestImage, ...]:
+    """Two cracked images with masks, a good one and a scratched one without."""
+    masks = tmp_path / "ground_truth/crack"
+    return (
+        TestImage(
+            path=write_image(tmp_path / "crack/000.png"),
+            defect="crack",
+            mask_path=write_mask(masks / "000_mask.png", (0, 0, 4, 4)),
+        ),
+        TestImage(
+            path=write_image(tmp_path / "crack/001.png"),
+            defect="crack",
+            mask_path=write_mask(masks / "001_mask.png", (4, 4, 8, 8)),
+        ),
+        TestImage(path=write_image(tmp_path / "good/000.png"), defect="good", mask_path=None),
+        TestImage(path=write_image(tmp_path / "scratch/000.png"), defect="scratch", mask_path=None),
+    )
+
+
+def test_masks_are_resized_and_stay_masks(test: tuple[TestImage, ...]) -> None:
+    masks = load_masks(test[:3], image_size=4)
+    assert masks is not None
+    assert masks.dtype == np.bool_
+    corner = np.zeros((4, 4), bool)
+    corner[:2, :2] = True
+    np.testing.assert_array_equal(masks, [corner, corner[::-1, ::-1], np.zeros((4, 4), bool)])
+
+
+def test_an_image_without_a_mask_has_an_empty_one_beside_others(test: tuple[TestImage, ...]) -> None:
+    masks = load_masks(test, image_size=4)
+    assert masks is not None
+    assert masks.any(axis=(1, 2)).tolist() == [True, True, False, False]
+
+
+def test_without_any_mask_there_are_none(test: tuple[TestImage, ...]) -> None:
+    assert load_masks(test[2:], image_size=4) is None
+
+
+def test_a_broken_mask_is_named(test: tuple[TestImage, ...]) -> None:
+    assert test[0].mask_path is not None
+    test[0].mask_path.write_text("no image")
+    with pytest.raises(DataError, match=r"Ground truth mask .*000_mask\.png is not an image"):
+        load_masks(test[:1], image_size=4)
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes(test: tuple[TestImage, ...]) -> None:
+    write_image(test[1].path, size=(8, 6))
+    with pytest.raises(
+        DataError,
+        match=r"001_mask\.png is 8 x 8 pixels, its image .*001\.png 8 x 6; expected equal sizes; draw",
+    ):
+        load_masks(test, image_size=4)
+
+
+def test_a_mask_fits_the_upright_image(test: tuple[TestImage, ...]) -> None:
+    """A photograph stored lying is judged upright, and its mask is drawn over it upright."""
+    lying = Image.new("RGB", (8, 6))
+    exif = lying.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    lying.save(test[0].path, exif=exif)
+    assert test[0].mask_path is not None
+    Image.new("L", (6, 8)).save(test[0].mask_path)
+    assert load_masks(test[:1], image_size=4) is not None
+    Image.new("L", (8, 6)).save(test[0].mask_path)
+    with pytest.raises(DataError, match=r"8 x 6 pixels, its image .* 6 x 8"):
+        load_masks(test[:1], image_size=4)
+
+
+def test_a_defect_marked_on_a_good_image_is_refused(test: tuple[TestImage, ...]) -> None:
+    path = test[0].mask_path
+    good = TestImage(path=test[2].path, defect="good", mask_path=path)
+    with pytest.raises(DataError, match=r"000_mask\.png marks a defect on an image in test/good.*; move"):
+        load_masks([good], image_size=4)
+    assert path is not None
+    Image.new("L", (8, 8)).save(path)
+    masks = load_masks([good], image_size=4)
+    assert masks is not None
+    assert not masks.any()

@@ -1,0 +1,273 @@
+"""The page of an evaluation: figures, pictures, and the label of synthetic data."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from model_repository.distance_fusion.map_fusion import Verdict
+from tests.conftest import CATEGORY
+from train.checkpoint.tensors import Checkpoint, load_checkpoint
+from train.data.category import CategoryData
+from train.evaluation.breakdown import SIZES
+from train.evaluation.evaluate import Evaluation, evaluate, measure
+from train.evaluation.figures import panels, running_mean, training_figure
+from train.evaluation.report import EXAMPLES_PER_KIND, galleries, render_report, summary
+from train.fitting.training_curves import read_training_curves
+from train.runs import evaluate_category
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def evaluation(checkpoint: Checkpoint, tiny_data: CategoryData) -> Evaluation:
+    found = evaluate(checkpoint, tiny_data, device=CPU, strict=True)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(evaluation: Evaluation, checkpoint: Checkpoint) -> str:
+    return render_report(evaluation, checkpoint)
+
+
+@pytest.fixture
+def run_dir(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A run that has been trained and not evaluated."""
+    run = tmp_path / "runs" / CATEGORY
+    run.mkdir(parents=True)
+    (run / "checkpoint.safetensors").symlink_to(tiny_checkpoint)
+    return run
+
+
+def run(data: CategoryData, run_dir: Path, *, force: bool = False) -> str:
+    return evaluate_category(data, run_dir=run_dir, device=CPU, strict=True, force=force)
+
+
+def rejecting(evaluation: Evaluation, *, good: bool, defective: bool) -> Evaluation:
+    """The same scores, the images of each class all rejected or all passed."""
+    labels = np.where(evaluation.labels, defective, good)[:, None]
+    return replace(evaluation, verdict=replace(evaluation.verdict, pred_label=labels))
+
+
+def test_page_is_one_file_with_pictures_inside(page: str) -> None:
+    sources = re.findall(r'(?:src|href)="(.*?)"', page)
+    assert len(sources) > 2
+    for source in sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        Image.open(io.BytesIO(base64.b64decode(data))).load()
+    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
+
+
+def test_page_holds_figures_and_how_it_was_made(
+    page: str, evaluation: Evaluation, checkpoint: Checkpoint
+) -> None:
+    metrics = evaluation.metrics
+    for key in ("image_auroc", "pixel_auroc", "pro", "threshold"):
+        assert f"{metrics[key]:.4f}" in page
+    for value in (
+        checkpoint.config.teacher,
+        checkpoint.provenance.data_fingerprint,
+        str(checkpoint.release_id),
+    ):
+        assert value in page
+
+
+def test_page_holds_the_verdict_with_counts_and_intervals_and_the_tables(
+    page: str, evaluation: Evaluation
+) -> None:
+    metrics, text = evaluation.metrics, re.sub(r"<.*?>", " ", page)
+    low, high = metrics["escape_interval"]
+    assert (
+        f"{metrics['n_escapes']} of 7 defective images; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+        in text
+    )
+    low, high = metrics["false_reject_interval"]
+    assert f"of 4 good images; 95 % interval {100 * low:.1f} to {100 * high:.1f} %" in text
+    assert len(metrics["by_defect"]) == 7
+    for name, part in (
+        metrics["by_defect"] | {SIZES[name]: part for name, part in metrics["by_size"].items()}
+    ).items():
+        row = re.search(rf"<td>{name}</td>(.*?)</tr>", page, re.DOTALL)
+        assert row is not None
+        assert f"<td>{part['n_images']}</td>" in row[1]
+        assert f"<td>{part['pro']:.4f}</td>" in row[1]
+    assert metrics["test_fingerprint"] in page
+
+
+def test_page_says_what_cannot_be_had_and_shows_the_rest(
+    evaluation: Evaluation, checkpoint: Checkpoint
+) -> None:
+    bare = tuple(replace(image, mask_path=None) for image in evaluation.test)
+    unmasked = replace(evaluation, test=bare, masks=None)
+    unmasked = replace(unmasked, metrics={**evaluation.metrics, **measure(evaluation.verdict, bare, None)})
+    page = render_report(unmasked, checkpoint)
+    assert "There are no masks: pixel measures and defect sizes cannot be had." in page
+    assert page.count("not available") == 3
+    assert 'alt="PRO curve"' not in page
+    assert "By defect size" not in page
+    assert "By defect kind" in page
+
+
+def test_page_of_one_class_is_a_page(evaluation: Evaluation, checkpoint: Checkpoint) -> None:
+    good = np.flatnonzero(~evaluation.labels)
+    verdict = Verdict(**{name: value[good] for name, value in vars(evaluation.verdict).items()})
+    test = tuple(evaluation.test[index] for index in good)
+    found = measure(verdict, test, None)
+    only_good = Evaluation(
+        metrics={**evaluation.metrics, **found},
+        test=test,
+        pixels=evaluation.pixels[good],
+        verdict=verdict,
+        masks=None,
+    )
+    page = render_report(only_good, checkpoint)
+    assert "The test set has no defective images" in page
+    assert "no defective images<" in page.replace("\n", "")
+    assert "By defect kind" not in page
+
+
+def test_training_curves_are_read_back_and_shown(
+    evaluation: Evaluation, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    with SummaryWriter(tmp_path) as events:
+        for step in range(30):
+            events.add_scalar("loss/train", 3.0 - step / 16, step)
+            events.add_scalar("other", 1.0, step)
+        events.add_scalar("loss/validation", 2.5, 29)
+    curves = read_training_curves(tmp_path)
+    assert curves.keys() == {"loss/train", "loss/validation"}
+    assert curves["loss/train"].steps.tolist() == list(range(30))
+    assert curves["loss/train"].values.tolist() == [3.0 - step / 16 for step in range(30)]
+    assert curves["loss/validation"].values.tolist() == [2.5]
+    assert [axes.get_xlabel() for axes in training_figure(curves).axes] == ["", "step"]
+    page = render_report(evaluation, checkpoint, log_dir=tmp_path)
+    assert 'alt="training curves"' in page
+    assert "No training curves" not in page
+
+
+def test_without_events_the_page_says_so(page: str, tmp_path: Path) -> None:
+    assert read_training_curves(tmp_path / "none") == {}
+    assert "No training curves: the run's TensorBoard events are not there." in page
+    assert 'alt="training curves"' not in page
+
+
+def test_curves_of_a_real_run_are_found(tiny_runs: Path) -> None:
+    curves = read_training_curves(tiny_runs / CATEGORY / "tensorboard")
+    assert curves["loss/train"].steps.tolist() == [0, 1]
+
+
+def test_running_mean_by_hand() -> None:
+    assert running_mean(np.array([1.0, 2.0, 6.0, 3.0]), 3).tolist() == [1.5, 3.0, pytest.approx(11 / 3), 4.5]
+    assert running_mean(np.array([1.0, 3.0]), 10).tolist() == [1.0, 2.0]
+
+
+def test_the_mask_stands_beside_the_image_where_there_is_one(evaluation: Evaluation) -> None:
+    image, anomaly_map = evaluation.pixels[0], evaluation.verdict.anomaly_map[0]
+    mask = np.zeros(anomaly_map.shape, bool)
+    mask[4:9, 4:9] = True
+    for given, titles in (
+        (mask, ["image", "mask", "anomaly map", "overlay"]),
+        (None, ["image", "anomaly map", "overlay"]),
+    ):
+        figure = panels(image, anomaly_map, given, usual=0.0, threshold=1.0)
+        assert [axes.get_title() for axes in figure.axes] == titles
+        assert figure.axes[0].images[0].get_array().shape == image.shape
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_shows_the_whole_page(page: str, tmp_path: Path) -> None:
+    """Every picture is decoded and nothing is wider than a laptop's window."""
+    probe = (
+        "<script>document.title = [document.documentElement.scrollWidth, "
+        "[...document.images].filter(image => image.naturalWidth > 0).length].join();</script>"
+    )
+    (tmp_path / "report.html").write_text(page.replace("</body>", probe + "</body>"))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [
+        "--window-size=1200,800",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"file://{tmp_path}/report.html",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    title = re.search(r"<title>(\d+),(\d+)</title>", done.stdout)
+    assert title is not None
+    assert int(title[1]) <= 1200
+    assert int(title[2]) == page.count("<img ")
+
+
+def test_page_of_synthetic_data_says_so(page: str, evaluation: Evaluation, checkpoint: Checkpoint) -> None:
+    assert "Synthetic data" in page
+    photographed = replace(evaluation, metrics={**evaluation.metrics, "synthetic": False})
+    real = replace(checkpoint, provenance=checkpoint.provenance.model_copy(update={"synthetic": False}))
+    assert "Synthetic data" not in render_report(photographed, real)
+
+
+@pytest.mark.parametrize(
+    ("good", "defective", "counts"),
+    [
+        (False, False, {"Worst escapes": 7, "Worst false rejects": 0, "Clearest catches": 0, "Best of the good": 4}),
+        (True, True, {"Worst escapes": 0, "Worst false rejects": 4, "Clearest catches": 7, "Best of the good": 0}),
+    ],
+)  # fmt: skip
+def test_every_image_is_in_the_gallery_it_belongs_to(
+    evaluation: Evaluation, good: bool, defective: bool, counts: dict[str, int]
+) -> None:
+    shown = galleries(rejecting(evaluation, good=good, defective=defective))
+    assert {gallery.title.split(" (")[0].split(":")[0]: gallery.title.split("(")[1] for gallery in shown} == {
+        title: f"{count})" for title, count in counts.items()
+    }
+    assert [len(gallery.pictures) for gallery in shown] == [
+        min(count, EXAMPLES_PER_KIND) for count in counts.values()
+    ]
+
+
+def test_the_worst_come_first(evaluation: Evaluation) -> None:
+    escapes, _, _, passed = galleries(rejecting(evaluation, good=False, defective=False))
+    for gallery in (escapes, passed):
+        scores = [float(caption.rpartition(": ")[2]) for _, caption in gallery.pictures]
+        assert scores == sorted(scores)
+
+
+def test_summary_leaves_out_what_cannot_be_had(evaluation: Evaluation) -> None:
+    metrics = {**evaluation.metrics, "image_auroc": 0.93755, "pixel_auroc": None, "pro": None}
+    assert summary(metrics) == "image AUROC 0.9375, 11 images"
+
+
+def test_nothing_is_evaluated_twice(tiny_data: CategoryData, run_dir: Path) -> None:
+    assert run(tiny_data, run_dir).startswith("Evaluated: image AUROC ")
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        "checkpoint.safetensors",
+        "metrics.json",
+        "report.html",
+    ]
+    assert run(tiny_data, run_dir) == f"Up to date: {run_dir / 'report.html'}"
+    assert run(tiny_data, run_dir, force=True).startswith("Evaluated")
+    (run_dir / "report.html").unlink()
+    assert run(tiny_data, run_dir).startswith("Evaluated")
+    assert (run_dir / "report.html").is_file()
+
+
+def test_a_plain_folder_has_nothing_to_evaluate(tiny_data: CategoryData, run_dir: Path) -> None:
+    said = run(replace(tiny_data, test=()), run_dir)
+    assert said == f"No test images in {tiny_data.root / 'test'}: nothing to evaluate."
+    assert [path.name for path in run_dir.iterdir()] == ["checkpoint.safetensors"]

@@ -1,0 +1,64 @@
+"""Another way to remove the background than a checkpoint's own: thresholds that belong to it, in memory alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from train.calibration.foreground import ForegroundFinder
+from train.calibration.thresholds import calibrate
+from train.checkpoint.tensors import Checkpoint
+from train.data.category import CategoryData, load_images, split_good
+from train.errors import DataError
+from train.support.progress import console
+
+
+def recalibrate(
+    checkpoint: Checkpoint,
+    finder: ForegroundFinder,
+    data: CategoryData,
+    *,
+    device: torch.device,
+    strict: bool,
+) -> Checkpoint:
+    """Fit a checkpoint's thresholds again, on the same held-out good images with another foreground.
+
+    Args:
+        checkpoint: stays as it is, on disk too.
+        finder: the foreground to calibrate with.
+        data: what the checkpoint was trained on.
+        device: where to compute.
+        strict: a broken image stops the run.
+
+    Returns:
+        The same networks and release id with the new foreground and thresholds.
+
+    Raises:
+        DataError: other images than those that it was trained on: which were held out cannot be known.
+    """
+    config = checkpoint.config.model_copy(update={"foreground": finder.method})
+    if data.fingerprint() != checkpoint.provenance.data_fingerprint:
+        raise DataError(
+            f"Thresholds for --foreground {finder.method} cannot be fitted: {data.root} does not hold the good images "
+            f"that the checkpoint was trained on; give them with --data, or train with --foreground {finder.method}."
+        )
+    console.print(
+        f"The checkpoint's thresholds are for foreground {checkpoint.config.foreground}; those for "
+        f"{finder.method} are fitted on its held-out good images and not kept.",
+        style="yellow",
+    )
+    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
+    _, held_out = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
+    calibration = calibrate(
+        checkpoint.teacher.to(device),
+        checkpoint.student.to(device),
+        images.pixels[held_out],
+        config=config,
+        category=checkpoint.provenance.category,
+        finder=finder,
+        device=device,
+    )
+    return replace(
+        checkpoint, config=config, calibration=replace(calibration, release_id=checkpoint.release_id)
+    )

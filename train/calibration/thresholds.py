@@ -1,0 +1,186 @@
+"""Thresholds and stage weights, fitted on good images held out from training; the test set is never used."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, remove_background
+from train.calibration.foreground import ForegroundFinder, find_foreground
+from train.calibration.pasting import paste_patches
+from train.config import FitConfig
+from train.evaluation.evaluate import compute_distances
+from train.method.backbones import Backbone
+from train.method.student import Student
+from train.support.progress import console
+
+FloatArray = NDArray[np.float32]
+
+MAX_PASTED_IMAGES = 64  # enough for a mean; each is judged several times
+DETECTABILITY_POWER = 2
+DETECTABILITY_LIMIT = (
+    8.0  # half-way between, one image in 30,000 is taken for the other kind: that is sure enough
+)
+MIN_GOOD_IMAGES = 8  # with fewer, their spread is not known well enough to weigh by
+
+
+def calibrate(
+    teacher: Backbone,
+    student: Student,
+    images: NDArray[np.uint8],
+    *,
+    config: FitConfig,
+    category: str,
+    finder: ForegroundFinder,
+    device: torch.device,
+) -> Calibration:
+    """Fit trained networks' calibration.
+
+    Args:
+        teacher: on the device.
+        student: on the device.
+        images: [N, S, S, 3] uint8, good ones held out from training.
+        config: what `fit_calibration` needs.
+        category: the product's name.
+        finder: how the background is removed.
+        device: where to compute.
+    """
+
+    def distances_of(pixels: NDArray[np.uint8], what: str) -> list[FloatArray]:
+        scale = config.distance_scale
+        return compute_distances(teacher, student, pixels, scale=scale, device=device, what=what)
+
+    pasted = None
+    if config.stage_weighting == "pasted_defects":
+        pasted = distances_of(
+            paste_patches(images[:MAX_PASTED_IMAGES], seed=config.seed), "Weighing the stages"
+        )
+    return fit_calibration(
+        distances_of(images, "Calibration"),
+        config=config,
+        category=category,
+        pasted=pasted,
+        foreground=find_foreground(images, finder, device=device),
+        foreground_id=finder.id,
+    )
+
+
+def fit_calibration(
+    distances: list[FloatArray],
+    *,
+    config: FitConfig,
+    category: str,
+    pasted: list[FloatArray] | None = None,
+    foreground: NDArray[np.bool_] | None = None,
+    foreground_id: int = 0,
+) -> Calibration:
+    """Fit a category's calibration on the distance maps of its held-out good images.
+
+    Args:
+        distances: [N, h, h] float32 a stage.
+        config: smoothing, the way stages are weighted and the target false-reject rate.
+        category: the product's name.
+        pasted: distance maps of good images with pasted patches, for `pasted_defects`.
+        foreground: [N, S, S] bool masks of the parts, where the background is removed. The thresholds are fitted on
+            masked maps; the weights of the stages on whole ones, so that a mask changes nothing but what it hides.
+        foreground_id: which SAM found them.
+
+    Returns:
+        A calibration whose `release_id` is still 0; the checkpoint gives it.
+    """
+    weights = stage_weights(distances, pasted, config=config)
+    unset = _calibration(config, category, weights, image_threshold=math.inf, pixel_threshold=math.inf)
+    maps = remove_background(fuse_distances(distances, unset), foreground)
+    return _calibration(
+        config,
+        category,
+        weights,
+        image_threshold=image_threshold(maps.max(axis=(1, 2)), config.false_reject_rate),
+        pixel_threshold=float(np.quantile(maps, 1 - config.false_reject_rate)),
+        foreground_id=foreground_id,
+    )
+
+
+def image_threshold(good_scores: FloatArray, false_reject_rate: float) -> float:
+    """The score that a new good image exceeds with at most the asked probability.
+
+    It is the k-th smallest of n held-out scores with k = ceil((n + 1) * (1 - rate)), the conformal
+    quantile. With fewer than 1 / rate - 1 images there is no such k: the largest score is taken, and the
+    rate that this gives, 1 / (n + 1), is said.
+    """
+    n_images = len(good_scores)
+    rank = math.ceil(round((n_images + 1) * (1 - false_reject_rate), 9))
+    if rank > n_images:
+        console.print(
+            f"{n_images} held-out good images promise a false-reject rate of {1 / (n_images + 1):.1%}; "
+            f"for {false_reject_rate:.1%} hold out {math.ceil(1 / false_reject_rate) - 1}.",
+            style="yellow",
+        )
+    return float(np.sort(good_scores)[min(rank, n_images) - 1])
+
+
+def stage_weights(
+    distances: list[FloatArray], pasted: list[FloatArray] | None, *, config: FitConfig
+) -> tuple[float, float, float]:
+    """How much each stage's map counts; the three sum to 3, as equal ones do.
+
+    `good_maximum` divides each stage by its usual maximum on good images, so that none drowns the others.
+    `pasted_defects` multiplies that by the square of the stage's detectability index d': how many standard
+    deviations the maxima of images with a pasted patch lie above those of good images. A stage that does not tell
+    them apart is noise in the sum; the power was measured (docs/edge-preset.md). Stages that are all sure, beyond
+    DETECTABILITY_LIMIT, count alike: one that is surer still finds no more, and a finer one shows better where.
+
+    Args:
+        distances: [N, h, h] a stage, of held-out good images.
+        pasted: the same of images with pasted patches.
+        config: `stage_weighting` and the smoothing.
+    """
+    if config.stage_weighting == "equal":
+        return 1.0, 1.0, 1.0
+    good = stage_maxima(distances, config=config)
+    weights = 1 / good.mean(axis=1).clip(1e-12)
+    if config.stage_weighting == "pasted_defects" and pasted is not None and good.shape[1] >= MIN_GOOD_IMAGES:
+        gain = stage_maxima(pasted, config=config).mean(axis=1) - good.mean(axis=1)
+        detectability = (gain / good.std(axis=1, ddof=1).clip(1e-12)).clip(0, DETECTABILITY_LIMIT)
+        if detectability.any():
+            weights = weights * detectability**DETECTABILITY_POWER
+    first, second, third = (3 * weights / weights.sum()).tolist()
+    return first, second, third
+
+
+def stage_maxima(distances: list[FloatArray], *, config: FitConfig) -> NDArray[np.float64]:
+    """[3, N]: the maximum of each image's anomaly map, were it made of one stage alone."""
+    maxima = []
+    for stage in range(3):
+        alone = [0.0, 0.0, 0.0]
+        alone[stage] = 1.0
+        weights = (alone[0], alone[1], alone[2])
+        single = _calibration(config, "", weights, image_threshold=math.inf, pixel_threshold=math.inf)
+        maxima.append(fuse_distances(distances, single).max(axis=(1, 2)))
+    return np.stack(maxima).astype(np.float64)
+
+
+def _calibration(
+    config: FitConfig,
+    category: str,
+    stage_weights: tuple[float, float, float],
+    *,
+    image_threshold: float,
+    pixel_threshold: float,
+    foreground_id: int = 0,
+) -> Calibration:
+    return Calibration(
+        release_id=0,
+        category=category,
+        image_size=config.image_size,
+        smoothing_sigma=config.smoothing_sigma,
+        pool_size=config.pool_size,
+        stage_weights=stage_weights,
+        image_threshold=image_threshold,
+        pixel_threshold=pixel_threshold,
+        foreground=config.foreground,
+        foreground_id=foreground_id,
+    )

@@ -1,0 +1,113 @@
+"""What a checkpoint's file tells without its networks: configuration, history, release id.
+
+Loads no torch: it takes seconds, and whoever asks whether a checkpoint is up to date mostly hears yes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors.numpy import load_file
+
+from train.checkpoint.provenance import Provenance
+from train.config import FitConfig
+from train.errors import CheckpointError
+
+FORMAT = "astmfr-1"
+MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint's header tells without reading its tensors."""
+
+    config: FitConfig
+    provenance: Provenance
+
+
+def release_id_of(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """The first 63 bits of a SHA-256 over names, types, shapes and bytes of all tensors; never 0."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} torch.{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return int.from_bytes(digest.digest()[:8], "big") >> 1 or 1
+
+
+def read_header(path: Path) -> Header:
+    """Read a checkpoint's configuration and history, and check that the file is whole.
+
+    Raises:
+        CheckpointError: missing, truncated, another kind of file, or another version's.
+    """
+    metadata = _read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is a safetensors file of format {metadata.get('format', 'unknown')!r}; expected {FORMAT!r}, "
+            "written by `python -m train fit`; remove it and train again."
+        )
+    try:
+        return Header(
+            config=FitConfig.model_validate_json(metadata["config"]),
+            provenance=Provenance.model_validate_json(metadata["provenance"]),
+        )
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(
+            f"{path} has an unreadable header ({str(error).splitlines()[0]}); remove it and train again."
+        ) from None
+
+
+def read_release_id(path: Path) -> int:
+    """The release id of a checkpoint file, without building its networks.
+
+    Raises:
+        CheckpointError: see `read_header`.
+    """
+    read_header(path)
+    return release_id_of(load_file(path))
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file: 8 bytes of header length, a JSON header, then the tensors."""
+    if not path.is_file():
+        raise CheckpointError(f"Checkpoint {path} does not exist; make it with `python -m train fit`.")
+    foreign = CheckpointError(
+        f"{path} is no safetensors file; expected a checkpoint of `python -m train fit`; move it away."
+    )
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length_bytes = file.read(8)
+        if len(length_bytes) < 8:
+            raise CheckpointError(
+                f"Checkpoint {path} is truncated ({size} bytes); remove it and train again, or restore it."
+            )
+        (length,) = struct.unpack("<Q", length_bytes)
+        if length > MAX_HEADER_BYTES:
+            raise foreign
+        text = file.read(length)
+    if len(text) < length and text.startswith(b"{"):
+        raise CheckpointError(
+            f"Checkpoint {path} is truncated in its header; remove it and train again, or restore it."
+        )
+    try:
+        header: dict[str, Any] = json.loads(text)
+        metadata: dict[str, str] = header.pop("__metadata__", {})
+        expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+        raise foreign from None
+    if size != expected:
+        fault = "truncated" if size < expected else "longer than its header says"
+        raise CheckpointError(
+            f"Checkpoint {path} is {fault} ({size:,} of {expected:,} bytes); remove it and train again, or restore it."
+        )
+    return metadata

@@ -1,0 +1,215 @@
+"""Commands that do the paper's tables again: `complexity`, `ablate`, `reproduce`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from train.cli.options import (
+    PATH,
+    apply_options,
+    config_option,
+    overrides_of,
+    parse_seeds,
+    run_options,
+    show_banner,
+    weights_options,
+)
+from train.config import PRESETS
+from train.support.devices import choose_device
+
+TABLES = ("4", "6", "7", "8")
+FIGURES = ("6",)
+
+
+@click.command()
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="A pair to measure beside the paper's.")
+@config_option("teacher")
+@config_option("student")
+@config_option("image_size")
+@click.option("--paper-rows/--no-paper-rows", default=True, help="The three students of the paper's Table 5.")
+@click.option("--repeats", default=20, type=click.IntRange(min=1), help="Timed runs; the median is shown.")
+@click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one.")
+@click.option("--json", "json_path", type=PATH, help="Write the figures to this file, too.")
+def complexity(
+    preset: str | None,
+    paper_rows: bool,
+    repeats: int,
+    device: str,
+    json_path: Path | None,
+    **fields: Any,
+) -> None:
+    """Print Table 5 for the paper's pairs and any other: parameters, GMACs and time, beside the paper's figures."""
+    import json
+
+    from train.studies.complexity import as_json, complexity_table, measure_pair, pairs_to_measure
+    from train.support.files import write_text
+    from train.support.hardware import hardware_name
+
+    chosen = choose_device(device)
+    configs = pairs_to_measure(preset, overrides_of(fields, random_weights=False), paper_rows=paper_rows)
+    rows = [measure_pair(config, device=chosen, repeats=repeats) for config in configs]
+    machine = hardware_name(chosen)
+    click.echo(complexity_table(rows, hardware=machine, repeats=repeats).markdown(), nl=False)
+    if json_path is not None:
+        content = as_json(rows, hardware=machine, repeats=repeats)
+        write_text(json_path, json.dumps(content, indent=2) + "\n")
+
+
+def protocol_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The paper's protocol, and what a run may change of it."""
+    return apply_options(
+        command,
+        click.option(
+            "--preset",
+            type=click.Choice(list(PRESETS)),
+            default="paper",
+            help="Set of choices to start from.",
+        ),
+        config_option("image_size"),
+        config_option("batch_size"),
+        config_option("epochs"),
+        config_option("steps"),
+        weights_options,
+    )
+
+
+@click.command()
+@click.option("--table", "tables", type=click.Choice(TABLES), multiple=True, help="Table; may be repeated.")
+@click.option("--figure", "figures", type=click.Choice(FIGURES), multiple=True, help="Figure.")
+@click.option(
+    "--category", "categories", multiple=True, required=True, help="Product; repeated, rows are averages."
+)
+@click.option("--data", default="auto", help="Data set or folder, as for fit.")
+@click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
+@run_options
+@protocol_options
+@click.option("--seeds", default="0", callback=parse_seeds, help="Seeds, with commas between.")
+@click.option("--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]")
+@click.option("--next", "resnext", help="Network in ResNeXt50's part.  [default: the preset's student]")
+@click.option("--resnet", help="Network in ResNet50's part.  [paper: resnet50, edge: tf_efficientnet_lite1]")
+@click.option(
+    "--identical-student",
+    type=click.Choice(["scratch", "pretrained"]),
+    default="scratch",
+    help="Start of a student that is the teacher's network, too (Tables 4 and 6).",
+)
+@click.option(
+    "--keep-checkpoints", is_flag=True, help="Keep them when a run is measured: 0.2 GB each for paper."
+)
+def ablate(
+    tables: tuple[str, ...],
+    figures: tuple[str, ...],
+    categories: tuple[str, ...],
+    data: str,
+    data_dir: Path,
+    runs_dir: Path,
+    strict: bool,
+    device: str,
+    preset: str,
+    weights_dir: Path | None,
+    random_weights: bool,
+    seeds: tuple[int, ...],
+    wide: str | None,
+    resnext: str | None,
+    resnet: str | None,
+    identical_student: Literal["scratch", "pretrained"],
+    keep_checkpoints: bool,
+    **fields: Any,
+) -> None:
+    """Run the paper's ablations on any data and set each row beside the paper's; goes on where it was stopped."""
+    if not tables and not figures:
+        raise click.UsageError("Nothing to run; give --table 4, 6, 7 or 8, or --figure 6.")
+    from train.config import fit_config
+    from train.data.sources import find_category
+    from train.errors import TrainingError
+    from train.studies.ablation.results import ablation_table, write_ablation
+    from train.studies.ablation.rows import ABLATIONS, Networks
+    from train.studies.ablation.run import RunSettings, run_ablations
+
+    networks = Networks.of_preset(preset, wide=wide, resnext=resnext, resnet=resnet)
+    settings = RunSettings(
+        base=fit_config(preset, overrides_of(fields, random_weights=random_weights)),
+        seeds=seeds,
+        runs_dir=runs_dir,
+        weights_dir=weights_dir,
+        device=choose_device(device),
+        strict=strict,
+        keep_checkpoints=keep_checkpoints,
+    )
+    names = [f"table-{table}" for table in tables] + [f"figure-{figure}" for figure in figures]
+    ablations = [ABLATIONS[name](networks, identical_student) for name in dict.fromkeys(names)]
+    found = [find_category(category, data=data, data_dir=data_dir) for category in dict.fromkeys(categories)]
+    show_banner(any(one.synthetic for one in found))
+    results = run_ablations(ablations, found, settings=settings)
+    folder = runs_dir / (found[0].category if len(found) == 1 else "") / "ablations"
+    for ablation in ablations:
+        rows = results[ablation.name]
+        click.echo(ablation_table(ablation, rows, found, settings).markdown())
+        for path in write_ablation(ablation, rows, found, settings, folder=folder):
+            click.echo(f"Written: {path}")
+    failed = [run for rows in results.values() for row in rows for run in row.runs if run.fault]
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} runs failed, the first: {failed[0].fault} Finished runs are kept; mend it and run again."
+        )
+
+
+@click.command()
+@click.option(
+    "--data", default="mvtec_ad", help="mvtec_ad, synthetic, or a folder that holds the categories' folders."
+)
+@click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
+@click.option("--categories", default="all", help="Some of the 15, with commas between.")
+@run_options
+@protocol_options
+@config_option("teacher")
+@config_option("student")
+def reproduce(
+    data: str,
+    data_dir: Path,
+    categories: str,
+    runs_dir: Path,
+    strict: bool,
+    device: str,
+    preset: str,
+    weights_dir: Path | None,
+    random_weights: bool,
+    **fields: Any,
+) -> None:
+    """Train and evaluate all of MVTec AD and set Tables 1, 2 and 3 beside the paper's; skips what is there."""
+    from train.config import fit_config
+    from train.errors import TrainingError
+    from train.studies.reproduce.run import chosen_categories, run_category
+    from train.studies.reproduce.tables import result_tables, write_results
+
+    config = fit_config(preset, overrides_of(fields, random_weights=random_weights))
+    chosen, chosen_device = chosen_categories(categories), choose_device(device)
+    results = []
+    for category in chosen:
+        result = run_category(
+            category,
+            data=data,
+            data_dir=data_dir,
+            config=config,
+            runs_dir=runs_dir,
+            weights_dir=weights_dir,
+            device=chosen_device,
+            strict=strict,
+        )
+        results.append(result)
+        # After each: whoever stops it has the table of what is done.
+        paths = write_results(results, config=config, runs_dir=runs_dir)
+    show_banner(any(result.synthetic for result in results))
+    for table in result_tables(results, config=config):
+        click.echo(table.markdown())
+    click.echo(f"Written: {', '.join(map(str, paths))}")
+    failed = [result.category for result in results if result.fault is not None]
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} of {len(results)} categories failed: {', '.join(failed)}; the first table says why. "
+            "The others are kept; mend them and run again."
+        )

@@ -1,0 +1,224 @@
+"""Images of one category on disk: where they are, what they are, and how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_repository.image_decoder.image_decoding import SUFFIXES, ImageError, read_image, resize_image
+from train.errors import DataError
+from train.support.progress import console, progress_bar
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class TestImage:
+    """One image of the test set.
+
+    Attributes:
+        path: the image file.
+        defect: name of its defect kind, `good` where it has none.
+        mask_path: its ground truth mask, where there is one.
+    """
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    path: Path
+    defect: str
+    mask_path: Path | None
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether the image shows a defect."""
+        return self.defect != "good"
+
+
+@dataclass(frozen=True)
+class CategoryData:
+    """The files of one category, in MVTec AD's layout.
+
+    Attributes:
+        dataset: `mvtec_ad`, `elpv`, `synthetic` or `folder`.
+        category: the product's name.
+        root: the folder that holds it.
+        train_good: the good images to train on and calibrate with, sorted by name.
+        test: the test set; empty for a plain folder of good images.
+    """
+
+    dataset: str
+    category: str
+    root: Path
+    train_good: tuple[Path, ...]
+    test: tuple[TestImage, ...]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images were rendered; whatever is made from them has to say so."""
+        return self.dataset == "synthetic"
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and bytes of the training images, in hexadecimal."""
+        return fingerprint(self.train_good)
+
+    def test_fingerprint(self) -> str:
+        """SHA-256 over the names and bytes of the test images and masks, in hexadecimal."""
+        masks = [image.mask_path for image in self.test if image.mask_path is not None]
+        return fingerprint([*(image.path for image in self.test), *masks])
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """Images of one size in memory.
+
+    Attributes:
+        pixels: [N, S, S, 3] uint8, RGB.
+        kept: positions, in the list that was asked for, of the images that could be read.
+        broken: one sentence for each image that could not.
+    """
+
+    pixels: NDArray[np.uint8]
+    kept: tuple[int, ...]
+    broken: tuple[str, ...]
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(
+            f"{path.parent.name}/{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest()
+        )
+    return digest.hexdigest()
+
+
+def check_category_name(category: str) -> None:
+    """Folders and served models are named after a category, so it must be a name and no path.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not SAFE_NAME.fullmatch(category):
+        raise DataError(
+            f"Category {category!r} is no safe folder name; expected letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit; rename it."
+        )
+
+
+def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
+    """List a category's files: MVTec AD's layout, or a plain folder of good images.
+
+    Raises:
+        DataError: the folder is missing or holds no good images to train on, or the name is no name.
+    """
+    check_category_name(category)
+    if not root.is_dir():
+        raise DataError(
+            f"Data folder {root} does not exist; expected {root}/train/good/*.png or a folder of images."
+        )
+    good_dir = root / "train" / "good"
+    if not good_dir.is_dir():
+        good_dir = root
+    train_good = image_files(good_dir)
+    if not train_good:
+        raise DataError(
+            f"Category {category!r} has no good images: {good_dir} holds none of {', '.join(SUFFIXES)}; "
+            "put images of good parts there."
+        )
+    return CategoryData(
+        dataset=dataset, category=category, root=root, train_good=train_good, test=_test_images(root)
+    )
+
+
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """The image files of a folder, by suffix, sorted by name; hidden files are left out."""
+    return tuple(
+        sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+        )
+    )
+
+
+def load_images(
+    paths: Sequence[Path], *, image_size: int, strict: bool, what: str = "images"
+) -> LoadedImages:
+    """Read, resize and stack images, on all cores.
+
+    Args:
+        paths: image files.
+        image_size: side of the square result in pixels.
+        strict: stop at the first broken image instead of naming and skipping it.
+        what: what the progress bar calls them.
+
+    Raises:
+        DataError: a broken image when strict, or no readable image at all.
+    """
+
+    def load(path: Path) -> NDArray[np.uint8] | ImageError:
+        try:
+            return resize_image(read_image(path), image_size)
+        except ImageError as error:
+            return error
+
+    loaded: list[NDArray[np.uint8] | ImageError] = []
+    with ThreadPoolExecutor() as pool, progress_bar(f"Reading {what}", len(paths)) as bar:
+        for result in pool.map(load, paths):
+            if strict and isinstance(result, ImageError):
+                pool.shutdown(cancel_futures=True)
+                raise DataError(f"{result}; mend or remove it, or leave out --strict to skip it.")
+            loaded.append(result)
+            bar.advance()
+    kept = tuple(i for i, image in enumerate(loaded) if isinstance(image, np.ndarray))
+    broken = tuple(str(image) for image in loaded if isinstance(image, ImageError))
+    for sentence in broken:
+        console.print(f"Skipped: {sentence}", style="yellow", markup=False)
+    if broken:
+        console.print(f"{len(broken)} of {len(paths)} {what} skipped.", style="yellow")
+    if not kept:
+        raise DataError(
+            f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
+        )
+    pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
+    return LoadedImages(pixels=pixels, kept=kept, broken=broken)
+
+
+def split_good(
+    n_images: int, *, holdout_ratio: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions of the images to train on, and of those held out for calibration; at least one each.
+
+    Raises:
+        DataError: fewer than two images.
+    """
+    if n_images < 2:
+        raise DataError(
+            f"Found {n_images} good image; expected at least 2, one to train on and one to calibrate with."
+        )
+    order = np.random.default_rng(seed).permutation(n_images)
+    n_held_out = min(max(1, round(holdout_ratio * n_images)), n_images - 1)
+    return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+
+def _test_images(root: Path) -> tuple[TestImage, ...]:
+    test_dir = root / "test"
+    if not test_dir.is_dir():
+        return ()
+    return tuple(
+        TestImage(path=path, defect=folder.name, mask_path=_mask_path(root, folder.name, path))
+        for folder in sorted(path for path in test_dir.iterdir() if path.is_dir())
+        for path in image_files(folder)
+    )
+
+
+def _mask_path(root: Path, defect: str, image_path: Path) -> Path | None:
+    path = root / "ground_truth" / defect / f"{image_path.stem}_mask.png"
+    return path if path.is_file() else None

@@ -1,0 +1,188 @@
+"""Looks at a category's files before time is spent on them: odd sizes, copies, another product's images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from model_repository.image_decoder.image_decoding import FORMATS
+from train.checkpoint.header import read_header
+from train.data.category import CategoryData
+from train.errors import CheckpointError, DataError
+from train.support.progress import console
+
+MAX_SIDE_RATIO = 2.0  # longer side of the largest image over that of the smallest
+MAX_ASPECT_SPREAD = 1.5  # width over height, of the widest image over that of the tallest
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """An image file and its upright width and height in pixels."""
+
+    path: Path
+    width: int
+    height: int
+
+    @property
+    def side(self) -> int:
+        """The longer of both."""
+        return max(self.width, self.height)
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        return self.width / self.height
+
+    def __str__(self) -> str:
+        return f"{_short(self.path)} ({self.width} x {self.height})"
+
+
+def check_training_data(data: CategoryData, *, run_dir: Path, force: bool) -> None:
+    """Warn about images that are likely a mistake; refuse those that another run was trained on.
+
+    Args:
+        data: the category's images.
+        run_dir: of this category; the other runs lie beside it.
+        force: take another run's images all the same.
+
+    Raises:
+        DataError: see `require_own_images`.
+    """
+    if not force:
+        require_own_images(data, run_dir=run_dir)
+    for sentence in (*size_warnings(data), *copy_warnings(data)):
+        console.print(f"Warning: {sentence}", style="yellow", markup=False)
+
+
+def require_own_images(data: CategoryData, *, run_dir: Path) -> None:
+    """Refuse images that a run of another name was trained on: one of the two products would be judged by the other.
+
+    A run that is there, and was trained on these images, has been accepted before.
+
+    Raises:
+        DataError: both names and the remedy.
+    """
+    others = [
+        path for path in sorted(run_dir.parent.glob("*/checkpoint.safetensors")) if path.parent != run_dir
+    ]
+    if not others:
+        return
+    fingerprint = data.fingerprint()
+    if _trained_on(run_dir / "checkpoint.safetensors") == fingerprint:
+        return
+    for other in others:
+        if _trained_on(other) == fingerprint:
+            raise DataError(
+                f"Categories {data.category!r} and {other.parent.name!r} have the same {len(data.train_good)} training "
+                f"images, those in {data.train_good[0].parent}; give each product its own, or use --force to train it "
+                "all the same."
+            )
+
+
+def size_warnings(data: CategoryData) -> list[str]:
+    """Images whose sizes or shapes are far apart: all are resized to one square, so they would not look alike."""
+    sizes = [size for path in _all_images(data) if (size := read_size(path)) is not None]
+    if not sizes:
+        return []
+    smallest, largest = min(sizes, key=lambda size: size.side), max(sizes, key=lambda size: size.side)
+    tallest, widest = min(sizes, key=lambda size: size.aspect), max(sizes, key=lambda size: size.aspect)
+    warnings = []
+    if largest.side > MAX_SIDE_RATIO * smallest.side:
+        warnings.append(
+            f"images of {data.category!r} differ in size, from {smallest} to {largest}; all are resized to one size, "
+            "so a part would be seen at several scales; take them with one camera setting."
+        )
+    if widest.aspect > MAX_ASPECT_SPREAD * tallest.aspect:
+        warnings.append(
+            f"images of {data.category!r} differ in shape, from {tallest} to {widest}; all are resized to a square, "
+            "so parts would be distorted differently; crop them to one shape."
+        )
+    return warnings
+
+
+def read_size(path: Path) -> ImageSize | None:
+    """The upright size out of a file's header; None for a broken file, which reading the images will name."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            # Cameras write JPEG; of a PNG Pillow would decode every pixel to look for an orientation.
+            if image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+                width, height = height, width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return ImageSize(path, width, height)
+
+
+def copy_warnings(data: CategoryData) -> list[str]:
+    """Files with the same bytes where each should be another image."""
+    defect_of = {image.path: image.defect for image in data.test}
+    copies = {paths: set(paths) & defect_of.keys() for paths in identical_files(_all_images(data))}
+    leaks = [paths for paths, tested in copies.items() if tested and len(tested) < len(paths)]
+    repeated = [paths for paths, tested in copies.items() if len(paths) - len(tested) > 1]
+    contradictory = [
+        paths for paths, tested in copies.items() if len({defect_of[path] for path in tested}) > 1
+    ]
+    warnings = []
+    if leaks:
+        n_tested = sum(len(copies[paths]) for paths in leaks)
+        trained, tested = _one_of_each(leaks[0], copies[leaks[0]])
+        warnings.append(
+            f"LEAK: {n_tested} of {len(data.test)} test images of {data.category!r} are trained on as well, {tested} "
+            f"being {trained}, byte for byte; measures will be too good; remove them from one side."
+        )
+    if repeated:
+        first, second = [path for path in repeated[0] if path not in defect_of][:2]
+        n_copies = sum(len(paths) - len(copies[paths]) - 1 for paths in repeated)
+        warnings.append(
+            f"{n_copies} of {len(data.train_good)} training images of {data.category!r} are copies, {_short(second)} "
+            f"of {_short(first)} among them; they count double, and held-out images may be trained on; remove them."
+        )
+    if contradictory:
+        kinds = {defect_of[path]: path for path in contradictory[0] if path in defect_of}
+        names = " and ".join(_short(path) for path in list(kinds.values())[:2])
+        warnings.append(
+            f"{len(contradictory)} test images of {data.category!r} lie in several folders, {names} among them; they "
+            "are judged once as each; keep them where they belong."
+        )
+    return warnings
+
+
+def identical_files(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Groups of two or more files with the same bytes, each in the given order; only files of one length are read."""
+    by_length: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_length[path.stat().st_size].append(path)
+    by_content: dict[bytes, list[Path]] = defaultdict(list)
+    for same_length in by_length.values():
+        if len(same_length) > 1:
+            for path in same_length:
+                by_content[hashlib.sha256(path.read_bytes()).digest()].append(path)
+    return [tuple(group) for group in by_content.values() if len(group) > 1]
+
+
+def _trained_on(checkpoint_path: Path) -> str | None:
+    """The data fingerprint in a checkpoint; None where there is none to read, which is not the matter here."""
+    try:
+        return read_header(checkpoint_path).provenance.data_fingerprint
+    except CheckpointError:
+        return None
+
+
+def _all_images(data: CategoryData) -> list[Path]:
+    return [*data.train_good, *(image.path for image in data.test)]
+
+
+def _one_of_each(paths: Sequence[Path], tested: set[Path]) -> tuple[str, str]:
+    trained = next(path for path in paths if path not in tested)
+    return _short(trained), _short(next(path for path in paths if path in tested))
+
+
+def _short(path: Path) -> str:
+    """The last three parts of a path: train/good/000.png."""
+    return "/".join(path.parts[-3:])

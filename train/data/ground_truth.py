@@ -1,0 +1,58 @@
+"""Ground truth masks on disk, and what they must agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from model_repository.image_decoder.image_decoding import ImageError, read_image
+from train.data.category import TestImage
+from train.errors import DataError
+
+
+def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool_] | None:
+    """Ground truth masks [N, S, S] for test images, or None where not one of them has a mask.
+
+    A mask is resized with the nearest neighbour, so that it stays a mask. An image without one gets an empty one.
+
+    Raises:
+        DataError: a mask file that is no image, is of another size than its image, or marks a defect on a good one.
+    """
+    if all(image.mask_path is None for image in test):
+        return None
+    masks = np.zeros((len(test), image_size, image_size), bool)
+    for index, image in enumerate(test):
+        if image.mask_path is not None:
+            masks[index] = _load_mask(image, image.mask_path, image_size)
+    return masks
+
+
+def _load_mask(image: TestImage, mask_path: Path, image_size: int) -> NDArray[np.bool_]:
+    try:
+        mask = read_image(mask_path).convert("L")
+    except ImageError as error:
+        raise DataError(f"Ground truth mask {error}.") from None
+    (width, height), (expected_width, expected_height) = mask.size, _upright_size(image.path)
+    if (width, height) != (expected_width, expected_height):
+        raise DataError(
+            f"Ground truth mask {mask_path} is {width} x {height} pixels, its image {image.path} "
+            f"{expected_width} x {expected_height}; expected equal sizes; draw the mask over the image itself."
+        )
+    if not image.anomalous and mask.getextrema() != (0, 0):
+        raise DataError(
+            f"Ground truth mask {mask_path} marks a defect on an image in test/good; expected a black mask or none; "
+            "move the image to the folder of its defect kind, or remove the mask."
+        )
+    return np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST)) > 0
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    """Width and height as `read_image` gives them, from the file's header alone."""
+    with Image.open(path) as image:
+        width, height = image.size
+        lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (height, width) if lies_on_its_side else (width, height)

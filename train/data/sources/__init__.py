@@ -1,0 +1,111 @@
+"""The data sets that can be asked for by name, and how a category is found among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from train.data.category import CategoryData, read_category
+from train.data.sources import elpv
+from train.data.sources.synthetic import dataset as synthetic
+from train.errors import DataError
+
+MVTEC_AD_CATEGORIES = (
+    "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw",
+    "tile", "toothbrush", "transistor", "wood", "zipper",
+)  # fmt: skip
+DATASETS = ("auto", "mvtec_ad", "elpv", "synthetic")
+
+
+def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
+    """Find a category's images, laying them out first where the data set is one we can make.
+
+    Args:
+        category: the product's name.
+        data: `mvtec_ad`, `elpv`, `synthetic`, a folder of the user's, or `auto`: the user's copy of MVTec AD
+            when it holds the category, ELPV for its two, else the synthetic set.
+        data_dir: where data sets lie.
+
+    Raises:
+        DataError: an unknown category, a missing folder, no good images.
+    """
+    if data == "auto":
+        data = _dataset_of(category, data_dir)
+    if data == "mvtec_ad":
+        _require_known(category, MVTEC_AD_CATEGORIES, "MVTec AD")
+        root = data_dir / "mvtec_ad" / category
+        if not root.is_dir():
+            raise DataError(
+                f"{root} does not exist; unpack your copy of MVTec AD there, or use --data synthetic "
+                "(its licence does not allow us to ship it)."
+            )
+        found = read_category(root, dataset=data, category=category)
+        _require_complete(found)
+        return found
+    if data == "elpv":
+        _require_known(category, elpv.CATEGORIES, "ELPV")
+        root = elpv.lay_out(data_dir / "elpv", category=category)
+        return read_category(root, dataset=data, category=category)
+    if data == "synthetic":
+        root = synthetic.lay_out(data_dir / "synthetic", category=category)
+        return read_category(root, dataset=data, category=category)
+    return _own_folder(Path(data), category)
+
+
+def _dataset_of(category: str, data_dir: Path) -> str:
+    if (data_dir / "mvtec_ad" / category).is_dir():
+        return "mvtec_ad"
+    if category in elpv.CATEGORIES:
+        return "elpv"
+    known = (*MVTEC_AD_CATEGORIES, *elpv.CATEGORIES)
+    _require_known(
+        category, known, "MVTec AD or ELPV", "--data synthetic takes any name, --data FOLDER your images"
+    )
+    return "synthetic"
+
+
+def _require_complete(found: CategoryData) -> None:
+    """A copy of MVTec AD that was unpacked in part would be measured wrongly, and nobody would know."""
+    fault = _missing_part(found)
+    if fault:
+        raise DataError(
+            f"{found.root} is no complete category of MVTec AD: {fault}; unpack it again, or give it as a folder "
+            f"of your own with --data {found.root.parent}."
+        )
+
+
+def _missing_part(found: CategoryData) -> str | None:
+    if found.train_good[0].parent != found.root / "train" / "good":
+        return "train/good is missing"
+    kinds = sorted({image.defect for image in found.test})
+    if "good" not in kinds or kinds == ["good"]:
+        return f"test/ holds {', '.join(kinds) or 'nothing'}, not good and defective images"
+    bare = [image.path for image in found.test if image.anomalous and image.mask_path is None]
+    if bare:
+        first = f"{bare[0].parent.name}/{bare[0].name}"
+        return f"{len(bare)} test images have no mask in ground_truth/, {first} among them"
+    return None
+
+
+def _own_folder(folder: Path, category: str) -> CategoryData:
+    if not folder.is_dir():
+        raise DataError(
+            f"--data {folder} is neither a folder nor a data set; expected one of {', '.join(DATASETS)} or a folder."
+        )
+    nested = folder / category
+    if nested.is_dir():
+        return read_category(nested, dataset=_kind_of(nested), category=category)
+    categories = sorted(path.parent.parent.name for path in folder.glob("*/train/good"))
+    if categories:
+        raise DataError(f"Unknown category {category!r} in {folder}; it holds {', '.join(categories)}.")
+    return read_category(folder, dataset=_kind_of(folder), category=category)
+
+
+def _kind_of(folder: Path) -> str:
+    """Rendered images stay `synthetic` whichever way they are given."""
+    return "synthetic" if (folder / synthetic.MARKER).is_file() else "folder"
+
+
+def _require_known(category: str, known: tuple[str, ...], where: str, otherwise: str = "") -> None:
+    if category not in known:
+        remedy = f"; {otherwise}" if otherwise else ""
+        raise DataError(f"Unknown category {category!r} in {where}; known are {', '.join(known)}{remedy}.")

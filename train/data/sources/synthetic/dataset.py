@@ -1,0 +1,124 @@
+"""The `synthetic` data set: rendered parts with print, texture, defects and exact masks, for any category.
+
+Laid out in MVTec AD's way, in seconds. `synthetic.json` beside the images says that none was photographed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from train.data.category import check_category_name
+from train.data.sources.synthetic.defects import DAMAGES, render
+from train.data.sources.synthetic.designs import design_part, generator
+from train.errors import DataError
+
+VERSION = 1  # raise it whenever the same settings would give other pixels
+MARKER = "synthetic.json"
+SMALLEST_IMAGE = 32
+DEFECTS: tuple[str, ...] = tuple(DAMAGES)
+
+
+def lay_out(
+    root: Path,
+    *,
+    category: str,
+    seed: int = 0,
+    image_size: int = 256,
+    n_train: int = 120,
+    n_test_good: int = 30,
+    n_per_defect: int = 8,
+) -> Path:
+    """Render a category to `root/category`; do nothing where it is already there with the same settings.
+
+    A folder rendered with other settings is replaced.
+
+    Args:
+        root: where the data set's categories lie.
+        category: any name that can be a folder's; with the seed it decides what the parts look like.
+        seed: another seed gives other parts.
+        image_size: side of the square images in pixels, at least `SMALLEST_IMAGE`.
+        n_train: good images to train on.
+        n_test_good: good images to test on.
+        n_per_defect: test images of each of `DEFECTS`.
+
+    Returns:
+        The category's folder.
+
+    Raises:
+        DataError: the name is no safe folder name, the images would be too small, or such a folder exists
+            and was not rendered here.
+    """
+    _check(category, image_size)
+    settings = {
+        "version": VERSION,
+        "category": category,
+        "seed": seed,
+        "image_size": image_size,
+        "n_train": n_train,
+        "n_test_good": n_test_good,
+        "n_per_defect": n_per_defect,
+    }
+    marker = {"synthetic": True, "note": "Rendered images, not photographs.", "settings": settings}
+    target = root / category
+    if _marker_of(target) == marker:
+        return target
+
+    counts = {"train/good": n_train, "test/good": n_test_good}
+    counts |= {f"test/{defect}": n_per_defect for defect in DEFECTS}
+    root.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=root, prefix=f".{category}."))
+    try:
+        for folder, count in counts.items():
+            _render_folder(
+                staging / "new", folder, count, category=category, seed=seed, image_size=image_size
+            )
+        (staging / "new" / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
+        if target.exists():
+            target.rename(staging / "old")
+        (staging / "new").rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _check(category: str, image_size: int) -> None:
+    check_category_name(category)
+    if image_size < SMALLEST_IMAGE:
+        raise DataError(
+            f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
+        )
+
+
+def _marker_of(target: Path) -> object:
+    """What a folder of ours says about itself; None where there is none, or it does not say it in JSON."""
+    if not target.exists():
+        return None
+    if not (target / MARKER).is_file():
+        raise DataError(
+            f"{target} exists without {MARKER}, so it was not rendered here; "
+            "move it away or choose another category name."
+        )
+    try:
+        return json.loads((target / MARKER).read_text())
+    except ValueError:
+        return None
+
+
+def _render_folder(root: Path, folder: str, count: int, *, category: str, seed: int, image_size: int) -> None:
+    design, name = design_part(category, seed), Path(folder).name
+    defect = name if name in DEFECTS else None
+    image_dir, mask_dir = root / folder, root / "ground_truth" / name
+    image_dir.mkdir(parents=True)
+    if defect:
+        mask_dir.mkdir(parents=True)
+    for i in range(count):
+        rng = generator(seed, f"{category}/{folder}/{i}")
+        image, mask = render(design, rng, image_size=image_size, defect=defect)
+        Image.fromarray(image).save(image_dir / f"{i:03d}.png", compress_level=1)
+        if defect:
+            Image.fromarray(mask).convert("L").save(mask_dir / f"{i:03d}_mask.png")

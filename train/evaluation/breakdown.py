@@ -1,0 +1,186 @@
+"""Measures of a judged test set: of all of it, of each defect kind, and of each defect size (Table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.data.category import TestImage
+from train.evaluation.metrics import auroc, average_precision, f1, rate_interval
+from train.evaluation.pixel_metrics import PixelMeasures, PixelScores
+
+# Upper ends of the share of anomalous pixels, and how they are called (Section 4.2).
+SIZES = {"small": "under 5 %", "middle": "5 to 20 %", "large": "over 20 %"}
+SMALL_BELOW, MIDDLE_UP_TO = 0.05, 0.20
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    """Test images with their verdicts and ground truth.
+
+    Attributes:
+        test: the images.
+        scores: [N] image scores.
+        rejected: [N] which were judged anomalous.
+        maps: [N, S, S] anomaly maps.
+        masks: [N, S, S] ground truth, empty where an image has none; or None where no image has one.
+    """
+
+    test: tuple[TestImage, ...]
+    scores: FloatArray
+    rejected: BoolArray
+    maps: FloatArray
+    masks: BoolArray | None
+
+    @cached_property
+    def labels(self) -> BoolArray:
+        """[N]: which images show a defect."""
+        return np.array([image.anomalous for image in self.test], bool)
+
+    @cached_property
+    def marked(self) -> BoolArray:
+        """[N]: which defective images have a mask that marks something."""
+        if self.masks is None:
+            return np.zeros(len(self.test), bool)
+        return self.masks.any(axis=(1, 2)) & self.labels
+
+    @cached_property
+    def unmasked(self) -> BoolArray:
+        """[N]: which defective images have no mask file."""
+        bare = np.array([image.mask_path is None for image in self.test], bool)
+        return bare & self.labels & ~self.marked
+
+    @cached_property
+    def pixels(self) -> PixelScores | None:
+        """Pixels of the images whose defects are marked and of the good ones; None without masks."""
+        if self.masks is None or not self.marked.any():
+            return None
+        return PixelScores(self.maps, self.masks, good=np.flatnonzero(~self.labels))
+
+    @property
+    def kinds(self) -> dict[str, IntArray]:
+        """Positions of the images of each defect kind, by its name."""
+        names = np.array([image.defect for image in self.test])
+        return {str(name): np.flatnonzero(names == name) for name in np.unique(names[self.labels])}
+
+    @property
+    def sizes(self) -> dict[str, IntArray]:
+        """Positions of the marked images of each defect size; sizes without images are left out."""
+        if self.masks is None or self.unmasked.any():
+            return {}
+        shares = self.masks.mean(axis=(1, 2))
+        which = {
+            "small": shares < SMALL_BELOW,
+            "middle": (shares >= SMALL_BELOW) & (shares <= MIDDLE_UP_TO),
+            "large": shares > MIDDLE_UP_TO,
+        }
+        found = {name: np.flatnonzero(chosen & self.marked) for name, chosen in which.items()}
+        return {name: images for name, images in found.items() if len(images)}
+
+
+def measures_of(judged: JudgedSet) -> dict[str, Any]:
+    """What metrics.json says of the verdicts; None where a measure cannot be had, and `unavailable` says why."""
+    defective, good = np.flatnonzero(judged.labels), np.flatnonzero(~judged.labels)
+    return {
+        **subset_measures(judged, defective),
+        **_rate("false_reject", int(judged.rejected[good].sum()), len(good)),
+        **_rate("escape", int((~judged.rejected[defective]).sum()), len(defective)),
+        "n_test": len(judged.test),
+        "n_test_good": len(good),
+        "n_test_anomalous": len(defective),
+        "by_defect": _breakdown(judged, judged.kinds),
+        "by_size": _breakdown(judged, judged.sizes),
+        "unavailable": unavailable(judged),
+    }
+
+
+def subset_measures(judged: JudgedSet, images: IntArray) -> dict[str, float | None]:
+    """The measures of some defective images against all good ones.
+
+    Args:
+        judged: the test set.
+        images: positions of the defective images.
+    """
+    chosen = ~judged.labels
+    chosen[images] = True
+    scores, labels, rejected = judged.scores[chosen], judged.labels[chosen], judged.rejected[chosen]
+    pixel = _pixel_measures(judged, images)
+    return {
+        "image_auroc": auroc(scores, labels),
+        "image_average_precision": average_precision(scores, labels),
+        "image_f1": f1(rejected, labels),
+        "pixel_auroc": pixel.auroc if pixel else None,
+        "pixel_average_precision": pixel.average_precision if pixel else None,
+        "pro": pixel.pro if pixel else None,
+    }
+
+
+def unavailable(judged: JudgedSet) -> list[str]:
+    """Which measures cannot be had, or lack images, and why: one sentence each."""
+    sentences = []
+    if judged.labels.all():
+        sentences.append(
+            "The test set has no good images: image AUROC, average precision, F1 and the false reject rate "
+            "cannot be had; put some into test/good."
+        )
+    if not judged.labels.any():
+        return [
+            "The test set has no defective images: image AUROC, average precision, F1, the escape rate and all pixel "
+            "measures cannot be had; put some into test/<defect kind>."
+        ]
+    if not judged.marked.any() and judged.unmasked.any():
+        return [*sentences, "There are no masks: pixel measures and defect sizes cannot be had."]
+    for kind, images in judged.kinds.items():
+        bare, empty = judged.unmasked[images], ~judged.marked[images] & ~judged.unmasked[images]
+        if bare.any():
+            sentences.append(
+                f"{bare.sum()} of {_images(len(images))} of kind {kind} have no mask: pixel measures of this kind and "
+                f"of the whole test set, and defect sizes cannot be had; put them into ground_truth/{kind}."
+            )
+        if empty.any():
+            first = judged.test[int(images[empty][0])].path.name
+            sentences.append(
+                f"{empty.sum()} of {_images(len(images))} of kind {kind} have a mask that marks nothing at this image "
+                f"size, {kind}/{first} among them: pixel measures and defect sizes leave them out."
+            )
+    return sentences
+
+
+def _breakdown(judged: JudgedSet, subsets: Mapping[str, IntArray]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "n_images": len(images),
+            **subset_measures(judged, images),
+            **_rate("escape", int((~judged.rejected[images]).sum()), len(images)),
+        }
+        for name, images in subsets.items()
+    }
+
+
+def _rate(name: str, count: int, total: int) -> dict[str, Any]:
+    """A rate, its 95 % interval, and the count behind it."""
+    interval = rate_interval(count, total)
+    return {
+        f"{name}_rate": count / total if total else None,
+        f"{name}_interval": None if interval is None else list(interval),
+        f"n_{name}s": count,
+    }
+
+
+def _pixel_measures(judged: JudgedSet, images: IntArray) -> PixelMeasures | None:
+    """None where one of the images has no mask: measures of the others would be read as those of all."""
+    if judged.pixels is None or judged.unmasked[images].any():
+        return None
+    return judged.pixels.measure(images[judged.marked[images]])
+
+
+def _images(count: int) -> str:
+    return f"{count} image" if count == 1 else f"{count} images"

@@ -1,0 +1,160 @@
+"""The evaluation as a page: one file, no network, pictures inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+
+from train.calibration.foreground import load_foreground
+from train.calibration.recalibration import recalibrate
+from train.checkpoint.tensors import Checkpoint, load_checkpoint
+from train.data.category import CategoryData
+from train.evaluation.breakdown import SIZES
+from train.evaluation.evaluate import Evaluation, evaluate, judged_set, write_metrics
+from train.evaluation.figures import (
+    data_uri,
+    panels,
+    pro_figure,
+    roc_figure,
+    score_histogram,
+    training_figure,
+)
+from train.fitting.training_curves import TrainingCurve, read_training_curves
+from train.support.files import write_text
+from train.support.progress import console
+
+EXAMPLES_PER_KIND = 6
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A titled row of pictures, each a data URI and its caption."""
+
+    title: str
+    pictures: list[tuple[str, str]]
+
+
+def report_category(
+    data: CategoryData,
+    *,
+    run_dir: Path,
+    device: torch.device,
+    strict: bool,
+    foreground: str,
+    weights_dir: Path | None,
+) -> str:
+    """Evaluate a category's checkpoint and write metrics.json and report.html; see `train.runs.evaluate_category`."""
+    report_path = run_dir / "report.html"
+    checkpoint = load_checkpoint(run_dir / "checkpoint.safetensors")
+    finder = load_foreground(foreground, weights_dir=weights_dir)
+    if foreground != checkpoint.config.foreground:
+        checkpoint = recalibrate(checkpoint, finder, data, device=device, strict=strict)
+    evaluation = evaluate(checkpoint, data, foreground=finder, device=device, strict=strict)
+    if evaluation is None:
+        return f"No test images in {data.root / 'test'}: nothing to evaluate."
+    for sentence in evaluation.metrics["unavailable"]:
+        console.print(sentence, style="yellow", markup=False)
+    page = render_report(evaluation, checkpoint, log_dir=run_dir / "tensorboard")
+    write_text(report_path, page)
+    write_metrics(evaluation.metrics, run_dir / "metrics.json")
+    return f"Evaluated: {summary(evaluation.metrics)}; {report_path}"
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """The measures in one line; those that cannot be had are left out."""
+    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
+    parts = [f"{label} {metrics[key]:.4f}" for key, label in names.items() if metrics[key] is not None]
+    without = metrics["image_auroc_without_foreground"]
+    if without is not None:
+        parts[0] += f" with foreground {metrics['foreground']} and {without:.4f} without"
+    return ", ".join([*parts, f"{metrics['n_test']} images"])
+
+
+def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, log_dir: Path | None = None) -> str:
+    """The page as HTML text.
+
+    Args:
+        evaluation: the judged test set.
+        checkpoint: what judged it.
+        log_dir: TensorBoard events of its training, if they are kept.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("train.evaluation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    calibration = json.loads(checkpoint.calibration.to_json())
+    return environment.get_template("report.html.j2").render(
+        metrics=evaluation.metrics,
+        sizes=SIZES,
+        config=checkpoint.config.model_dump(),
+        provenance=checkpoint.provenance.model_dump(),
+        origin=checkpoint.provenance.model_dump(exclude={"versions", "category", "synthetic"}),
+        calibration={
+            key: calibration[key] for key in ("stage_weights", "image_threshold", "pixel_threshold")
+        },
+        plots=plots(evaluation, read_training_curves(log_dir) if log_dir else {}),
+        galleries=galleries(evaluation),
+    )
+
+
+def plots(evaluation: Evaluation, training: Mapping[str, TrainingCurve]) -> dict[str, str | None]:
+    """The plots as data URIs, by name; None for those that cannot be had."""
+    judged = judged_set(evaluation.verdict, evaluation.test, evaluation.masks)
+    pro = evaluation.metrics["pro"]
+    marked = np.flatnonzero(judged.marked)
+    curves = judged.pixels.curves(marked) if judged.pixels is not None and pro is not None else None
+    return {
+        "histogram": data_uri(score_histogram(judged, threshold=evaluation.metrics["threshold"])),
+        "roc": data_uri(roc_figure(judged, curves)),
+        "pro": None if curves is None else data_uri(pro_figure(curves, pro=pro)),
+        "training": data_uri(training_figure(training)) if training else None,
+    }
+
+
+def galleries(evaluation: Evaluation) -> list[Gallery]:
+    """The images that a person wants to see first: escapes, false rejects, and the clearest of each kind."""
+    score, rejected = evaluation.verdict.pred_score[:, 0], evaluation.verdict.pred_label[:, 0]
+    order = np.argsort(score)
+    defective = evaluation.labels
+    usual = min(float(np.median(evaluation.verdict.anomaly_map)), evaluation.metrics["threshold"])
+    kinds = (
+        ("Worst escapes: defective, judged good", [i for i in order if defective[i] and not rejected[i]]),
+        (
+            "Worst false rejects: good, judged defective",
+            [i for i in order[::-1] if not defective[i] and rejected[i]],
+        ),
+        ("Clearest catches", [i for i in order[::-1] if defective[i] and rejected[i]]),
+        ("Best of the good", [i for i in order if not defective[i] and not rejected[i]]),
+    )
+    return [
+        Gallery(
+            title=f"{title} ({len(indices)})",
+            pictures=[_picture(evaluation, int(index), usual=usual) for index in indices[:EXAMPLES_PER_KIND]],
+        )
+        for title, indices in kinds
+    ]
+
+
+def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, str]:
+    """Image, mask, map and overlay of one image, and which it is."""
+    mask = None if evaluation.masks is None else evaluation.masks[index]
+    figure = panels(
+        evaluation.pixels[index],
+        evaluation.verdict.anomaly_map[index],
+        mask if mask is not None and mask.any() else None,
+        usual=usual,
+        threshold=evaluation.metrics["threshold"],
+    )
+    item = evaluation.test[index]
+    caption = f"{item.defect}/{item.path.name}: {evaluation.verdict.pred_score[index, 0]:.3f}"
+    return data_uri(figure, dpi=100), caption

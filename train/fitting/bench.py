@@ -1,0 +1,272 @@
+"""How fast training is beside a plain loop of the same network: both in one run, in turns."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from train.config import FitConfig
+from train.data.category import CategoryData, load_images
+from train.errors import DataError
+from train.fitting.batches import Batch, GoodImages, batch_indices, load_batches
+from train.fitting.features import compute_teacher_features
+from train.fitting.loop import (
+    fast_backbone,
+    has_fast_convolutions,
+    initial_state,
+    learning_rate_factor,
+    masked_regeneration_loss,
+    set_training_mode,
+    take_step,
+)
+from train.method.backbones import Backbone
+from train.method.student import Student, build_teacher_and_student, distillation_loss, mask_features
+from train.support.hardware import hardware_name
+from train.support.progress import progress_bar
+
+# How many times the plain loop's images per second, on a CPU.
+TARGET_RATIOS = {"edge": 1.8, "paper": 1.4}
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """What came out of both loops.
+
+    Attributes:
+        seconds: a step, in each round.
+        losses: of each step.
+        seconds_before: spent before the first step; the teacher's features, computed once.
+    """
+
+    seconds: list[float]
+    losses: list[float]
+    seconds_before: float = 0.0
+
+    @property
+    def seconds_a_step(self) -> float:
+        """Median over the rounds."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class TrainingComparison:
+    """Ours beside the plain loop."""
+
+    config: FitConfig
+    n_images: int
+    hardware: str
+    ours: TrainingSpeed
+    plain: TrainingSpeed
+
+    @property
+    def pair_ratios(self) -> list[float]:
+        """Images per second of ours over the plain loop's, in each round."""
+        return [plain / ours for plain, ours in zip(self.plain.seconds, self.ours.seconds, strict=True)]
+
+    @property
+    def step_ratio(self) -> float:
+        """The median of `pair_ratios`."""
+        return statistics.median(self.pair_ratios)
+
+    @property
+    def run_ratio(self) -> float:
+        """The same over the configuration's whole run, the teacher's features counted in."""
+        n_steps = self.config.total_steps(self.n_images)
+        plain, ours = (
+            speed.seconds_before + n_steps * speed.seconds_a_step for speed in (self.plain, self.ours)
+        )
+        return plain / ours
+
+
+def run_training_bench(
+    data: CategoryData,
+    *,
+    config: FitConfig,
+    weights_dir: Path | None,
+    device: torch.device,
+    strict: bool,
+    round_steps: int,
+    rounds: int,
+    scratch_dir: Path,
+) -> TrainingComparison:
+    """`compare_training_speed` on a category's good images.
+
+    Raises:
+        UserError: images or weights that cannot be had, or fewer images than a batch.
+    """
+    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
+    if len(images.pixels) < config.batch_size:
+        raise DataError(
+            f"Category {data.category!r} has {len(images.pixels)} good images; expected at least one batch of "
+            f"{config.batch_size}; add images or lower --batch-size."
+        )
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    return compare_training_speed(
+        config,
+        images.pixels,
+        weights_dir=weights_dir,
+        device=device,
+        round_steps=round_steps,
+        rounds=rounds,
+        scratch_dir=scratch_dir,
+    )
+
+
+def compare_training_speed(
+    config: FitConfig,
+    images: NDArray[np.uint8],
+    *,
+    weights_dir: Path | None,
+    device: torch.device,
+    round_steps: int,
+    rounds: int,
+    scratch_dir: Path,
+) -> TrainingComparison:
+    """Train the same network twice in turns, a round of ours and a round of the plain loop.
+
+    Both start from the same weights and see the same images and masks in the same order.
+
+    Args:
+        config: what is trained.
+        images: [N, S, S, 3] uint8.
+        weights_dir: see `train.method.backbones.load_weights`.
+        device: where to train.
+        round_steps: steps that one time is taken over.
+        rounds: pairs of times.
+        scratch_dir: see `train.fitting.features.compute_teacher_features`.
+    """
+    teacher, student, _ = build_teacher_and_student(config, weights_dir=weights_dir)
+    plain_teacher, plain_student = copy.deepcopy(teacher).to(device), copy.deepcopy(student).to(device)
+    teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    started = time.perf_counter()
+    features = compute_teacher_features(teacher, images, scratch_dir=scratch_dir, device=device)
+    seconds_before = time.perf_counter() - started
+
+    n_steps = round_steps * (rounds + 1)  # the first round warms up
+    good = GoodImages(images, features, [""] * len(images))
+    for network in (student, plain_student):
+        network.set_teacher_means(features.means())
+    losses = {
+        "ours": our_losses(student, good, config=config, n_steps=n_steps, device=device),
+        "plain": plain_losses(
+            plain_teacher, plain_student, images, config=config, n_steps=n_steps, device=device
+        ),
+    }
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    seen: dict[str, list[float]] = {"ours": [], "plain": []}
+    with progress_bar("Training in turns", 2 * n_steps) as bar:
+        for _ in range(rounds + 1):
+            for name, loop in losses.items():
+                started = time.perf_counter()
+                for _ in range(round_steps):
+                    seen[name].append(next(loop))
+                    bar.advance(note=name)
+                seconds[name].append((time.perf_counter() - started) / round_steps)
+    return TrainingComparison(
+        config=config,
+        n_images=len(images),
+        hardware=hardware_name(device),
+        ours=TrainingSpeed(seconds["ours"][1:], seen["ours"], seconds_before),
+        plain=TrainingSpeed(seconds["plain"][1:], seen["plain"]),
+    )
+
+
+def our_losses(
+    student: Student, good: GoodImages, *, config: FitConfig, n_steps: int, device: torch.device
+) -> Iterator[float]:
+    """The steps of `train.fitting.loop.train_student`, without its watching and saving."""
+    state = initial_state(student, config=config, n_steps=n_steps, device=device)
+    set_training_mode(
+        student, freeze_batchnorm=config.freeze_batchnorm, fast=has_fast_convolutions(config, device)
+    )
+    batch: Batch
+    with fast_backbone(student, config=config):
+        for batch in load_batches(
+            good, batch_size=config.batch_size, seed=config.seed, steps=range(n_steps), device=device
+        ):
+            take_step(state, masked_regeneration_loss(student, batch, state.mask_generator, config=config))
+            yield state.recent_losses[-1]
+
+
+def plain_losses(
+    teacher: Backbone,
+    student: Student,
+    images: NDArray[np.uint8],
+    *,
+    config: FitConfig,
+    n_steps: int,
+    device: torch.device,
+) -> Iterator[float]:
+    """The loop that one would write first: the teacher at every step, PyTorch's defaults elsewhere."""
+    optimizer = torch.optim.Adam(
+        student.parameters(), lr=config.learning_rate, betas=config.betas, fused=False
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, n_steps=n_steps, schedule=config.schedule)
+    )
+    mask_generator = torch.Generator().manual_seed(config.seed)
+    order = batch_indices(len(images), batch_size=config.batch_size, seed=config.seed)
+    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm, fast=False)
+    for _ in range(n_steps):
+        image = torch.from_numpy(images[next(order)]).to(device)
+        pixels = image.float().permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W] in the default layout
+        with torch.no_grad():
+            teacher_features = teacher.body((pixels - teacher.mean) / teacher.std)
+        backbone = student.backbone
+        masked = mask_features(
+            backbone.body((pixels - backbone.mean) / backbone.std),
+            mask_ratio=config.mask_ratio,
+            generator=mask_generator,
+            stages=config.generation_stages,
+        )
+        loss = distillation_loss(
+            student.regenerate(masked), student.centered(teacher_features), scale=config.distance_scale
+        )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        scheduler.step()
+        yield loss.item()
+
+
+def comparison_table(comparison: TrainingComparison) -> Table:
+    """Both loops beside each other, and whether the target is met."""
+    config, n_last = comparison.config, 10
+    shown = Table(
+        title=f"Training, preset {config.preset}, {config.image_size} px, batch {config.batch_size}",
+        caption=comparison.hardware,
+    )
+    for name in ("", "images/s", "s before", f"loss, last {n_last} steps"):
+        shown.add_column(name, justify="left" if not name else "right")
+    for label, speed in (("plain loop", comparison.plain), ("train fit", comparison.ours)):
+        shown.add_row(
+            label,
+            f"{config.batch_size / speed.seconds_a_step:.2f}",
+            f"{speed.seconds_before:.1f}",
+            f"{statistics.mean(speed.losses[-n_last:]):.4f}",
+        )
+    return shown
+
+
+def verdict(comparison: TrainingComparison) -> str:
+    """The ratios in a sentence, and how they stand to the target."""
+    ratio, target = comparison.step_ratio, TARGET_RATIOS.get(comparison.config.preset)
+    pairs = sorted(comparison.pair_ratios)
+    n_steps = comparison.config.total_steps(comparison.n_images)
+    said = (
+        f"{ratio:.2f} times the plain loop's images per second (pairs from {pairs[0]:.2f} to {pairs[-1]:.2f}); "
+        f"{comparison.run_ratio:.2f} over a run of {n_steps} steps, the teacher's features counted in"
+    )
+    if target is None:
+        return said + "."
+    return f"{said}; target {target}: {'met' if ratio >= target else 'FALLS SHORT'}."

@@ -1,0 +1,117 @@
+"""Early word on a run: losses and pictures for TensorBoard, a bar, and a stop when nothing gets better."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
+from train.config import FitConfig
+from train.fitting.batches import GoodImages
+from train.fitting.resume import TrainingState
+from train.method.student import Student
+from train.support.progress import ProgressBar
+
+VALIDATION_IMAGES = 32  # enough for a curve; all held-out images would cost a tenth of the training
+VALIDATION_BATCH = 16
+PICTURES = 4
+PICTURE_INTERVAL = 5  # validations
+
+
+class Monitor:
+    """Watches a run from outside the loop; the weights do not depend on it unless a plateau stop is asked for.
+
+    Args:
+        log_dir: TensorBoard events; those of an earlier run are removed, those of this one after `first_step` hidden.
+        held_out: good images that are not trained on, and the teacher's features of them.
+        config: intervals and patience.
+        first_step: where the run starts or goes on.
+        bar: shows loss and time left.
+    """
+
+    def __init__(
+        self, log_dir: Path, *, held_out: GoodImages, config: FitConfig, first_step: int, bar: ProgressBar
+    ) -> None:
+        self.held_out = held_out
+        self.config = config
+        self.bar = bar
+        if first_step == 0:
+            shutil.rmtree(log_dir, ignore_errors=True)
+        self.events = SummaryWriter(log_dir, purge_step=first_step)
+        self.bar.advance(first_step)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.events.close()
+
+    def after_step(self, state: TrainingState, student: Student) -> bool:
+        """Log the step that was just done; True when training should stop for lack of progress."""
+        step, loss = state.step - 1, state.recent_losses[-1]
+        self.events.add_scalar("loss/train", loss, step)
+        self.events.add_scalar("learning_rate", state.scheduler.get_last_lr()[0], step)
+        self.bar.advance(note=f"loss {loss:.4f}")
+        interval = self.config.validation_interval
+        if not interval or state.step % interval:
+            return False
+        distances = held_out_distances(student, self.held_out, scale=self.config.distance_scale)
+        validation_loss = float(sum(stage.mean() for stage in distances))
+        self.events.add_scalar("loss/validation", validation_loss, step)
+        if state.step % (PICTURE_INTERVAL * interval) == 0:
+            picture = maps_beside_images(self.held_out.images, distances, config=self.config)
+            self.events.add_image("held-out good images, anomaly maps", picture, step, dataformats="HWC")
+        if validation_loss < state.best_validation:
+            state.best_validation, state.validations_since_best = validation_loss, 0
+        else:
+            state.validations_since_best += 1
+        patience = self.config.plateau_patience
+        return patience is not None and state.validations_since_best >= patience
+
+
+def held_out_distances(student: Student, held_out: GoodImages, *, scale: float) -> list[NDArray[np.float32]]:
+    """Distance maps [N, h, h] a stage of the first held-out images, without masking; the student's mode is kept."""
+    modes = {module: module.training for module in student.modules()}
+    device = next(student.parameters()).device
+    student.eval()
+    batches = []
+    n_images = min(len(held_out), VALIDATION_IMAGES)
+    with torch.inference_mode():
+        for start in range(0, n_images, VALIDATION_BATCH):
+            indices = np.arange(start, min(start + VALIDATION_BATCH, n_images))
+            features = held_out.teacher_features.batch(indices, device)
+            image = torch.from_numpy(held_out.images[indices]).to(device)
+            batches.append([stage.cpu().numpy() for stage in student.distances(image, features, scale=scale)])
+    for module, training in modes.items():
+        module.training = training
+    return [np.concatenate(stage) for stage in zip(*batches, strict=True)]
+
+
+def maps_beside_images(
+    images: NDArray[np.uint8], distances: Sequence[NDArray[np.float32]], *, config: FitConfig
+) -> NDArray[np.uint8]:
+    """A picture [rows * S, 2 * S, 3] uint8: each image beside its anomaly map, black at 0, white at the scale."""
+    unweighted = Calibration(
+        release_id=0,
+        category="",
+        image_size=config.image_size,
+        smoothing_sigma=config.smoothing_sigma,
+        pool_size=config.pool_size,
+        stage_weights=(1.0, 1.0, 1.0),
+        image_threshold=0.0,
+        pixel_threshold=0.0,
+    )
+    maps = fuse_distances([stage[:PICTURES] for stage in distances], unweighted)
+    coloured = mpl.colormaps["inferno"](maps / max(config.distance_scale, 1e-12))[..., :3]
+    rows = np.concatenate([images[: len(maps)], (255 * coloured).astype(np.uint8)], axis=2)
+    return rows.reshape(-1, *rows.shape[2:])

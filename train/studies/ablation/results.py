@@ -1,0 +1,145 @@
+"""An ablation's rows beside the paper's figures: a table, a file for programs, a plot of Figure 6."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from train.data.category import CategoryData
+from train.studies.ablation.rows import Ablation
+from train.studies.ablation.run import RowResult, RunSettings
+from train.support.files import replacing, write_text
+from train.support.tables import ResultTable, number, with_spread
+
+SYNTHETIC_NOTE = (
+    "SYNTHETIC DATA: rendered parts, not photographs; these figures say nothing about a real product."
+)
+IMAGE_COLOUR, PIXEL_COLOUR = "#2b5c8a", "#c8553d"
+
+
+def ablation_table(
+    ablation: Ablation, rows: Sequence[RowResult], data: Sequence[CategoryData], settings: RunSettings
+) -> ResultTable:
+    """Image and pixel ROCAUC of each row in percent, each beside the paper's."""
+
+    def cells(result: RowResult) -> tuple[str, ...]:
+        paper = result.row.paper
+        return (
+            *result.row.label,
+            with_spread(*result.mean_and_spread("image_auroc")),
+            number(paper.image),
+            with_spread(*result.mean_and_spread("pixel_auroc")),
+            number(paper.pixel),
+        )
+
+    faults = [
+        f"Row {index}: {result.fault}"
+        for index, result in enumerate(rows, start=1)
+        if result.fault is not None
+    ]
+    return ResultTable(
+        title=ablation.title,
+        columns=(*ablation.columns, "image ROCAUC %", "paper", "pixel ROCAUC %", "paper"),
+        rows=tuple(cells(result) for result in rows),
+        notes=(_conditions(data, settings), *ablation.notes, *faults),
+    )
+
+
+def write_ablation(
+    ablation: Ablation,
+    rows: Sequence[RowResult],
+    data: Sequence[CategoryData],
+    settings: RunSettings,
+    *,
+    folder: Path,
+) -> list[Path]:
+    """Write `<name>.md` and `<name>.json`, and a plot of Figure 6; tell which."""
+    paths = [folder / f"{ablation.name}.{suffix}" for suffix in ("md", "json")]
+    text = ablation_table(ablation, rows, data, settings).markdown()
+    if ablation.name == "figure-6":
+        paths.append(folder / "figure-6.png")
+        with replacing(paths[-1]) as temporary:
+            ratio_figure(rows).savefig(temporary, format="png", dpi=130)
+        text += "\n![ROCAUC by masking ratio](figure-6.png)\n"
+    write_text(paths[0], text)
+    write_text(paths[1], json.dumps(as_json(ablation, rows, data, settings), indent=2) + "\n")
+    return paths
+
+
+def as_json(
+    ablation: Ablation, rows: Sequence[RowResult], data: Sequence[CategoryData], settings: RunSettings
+) -> dict[str, Any]:
+    """All runs, means and spreads, percent."""
+    return {
+        "name": ablation.name,
+        "title": ablation.title,
+        "categories": [found.category for found in data],
+        "synthetic": any(found.synthetic for found in data),
+        "seeds": list(settings.seeds),
+        "base": settings.base.model_dump(mode="json"),
+        "rows": [_row_as_json(ablation, result) for result in rows],
+    }
+
+
+def ratio_figure(rows: Sequence[RowResult]) -> Figure:
+    """Figure 6: image ROCAUC in blue and pixel ROCAUC in red over the masking ratio, spreads as bars."""
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    kinds = (("image_auroc", IMAGE_COLOUR, "image"), ("pixel_auroc", PIXEL_COLOUR, "pixel"))
+    for measure, colour, label in kinds:
+        points = [(result.row.overrides["mask_ratio"], *result.mean_and_spread(measure)) for result in rows]
+        known = [(ratio, value, spread or 0.0) for ratio, value, spread in points if value is not None]
+        if known:
+            ratios, values, spreads = zip(*known, strict=True)
+            axes.errorbar(
+                ratios, values, yerr=spreads, color=colour, marker="o", capsize=3, label=f"{label} ROCAUC"
+            )
+    axes.set(
+        xlabel="masking ratio", ylabel="ROCAUC, %", xticks=[row.row.overrides["mask_ratio"] for row in rows]
+    )
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    return figure
+
+
+def _row_as_json(ablation: Ablation, result: RowResult) -> dict[str, Any]:
+    image, pixel = (result.mean_and_spread(measure) for measure in ("image_auroc", "pixel_auroc"))
+    paper = result.row.paper
+    return {
+        "label": dict(zip(ablation.columns, result.row.label, strict=True)),
+        "overrides": dict(result.row.overrides),
+        "fault": result.fault,
+        "image": {"mean": image[0], "spread": image[1], "paper": paper.image},
+        "pixel": {"mean": pixel[0], "spread": pixel[1], "paper": paper.pixel},
+        "runs": [
+            {
+                "category": run.category,
+                "seed": run.seed,
+                "image": run.percent("image_auroc"),
+                "pixel": run.percent("pixel_auroc"),
+                "pro": run.percent("pro"),
+                "fault": run.fault,
+            }
+            for run in result.runs
+        ],
+    }
+
+
+def _conditions(data: Sequence[CategoryData], settings: RunSettings) -> str:
+    """What the figures are of; the paper's are averages over MVTec AD."""
+    base = settings.base
+    length = f"{base.steps} steps" if base.steps is not None else f"{base.epochs} epochs"
+    categories = ", ".join(f"{found.dataset}/{found.category}" for found in data)
+    seeds = ", ".join(map(str, settings.seeds))
+    spread = "" if len(settings.seeds) == 1 else ", ± standard deviation over the seeds"
+    weights = "" if base.weights == "pretrained" else " UNTRAINED BACKBONES: for tests only."
+    synthetic = f" {SYNTHETIC_NOTE}" if any(found.synthetic for found in data) else ""
+    return (
+        f"Mean over {categories}; seeds {seeds}{spread}; {length} of {base.batch_size}, {base.image_size} px. The "
+        f"paper's figures are of MVTec AD, 200 epochs, its own networks.{weights}{synthetic}"
+    )

@@ -1,0 +1,207 @@
+"""What the paper's ablations vary: Tables 4, 6, 7 and 8, and Figure 6, as rows of options (Section 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from train.config import PRESETS, FitConfig
+from train.studies.paper_figures import FIGURE_6_RATIOS, TABLE_4, TABLE_6, TABLE_7, TABLE_8, UNKNOWN, Auroc
+
+StudentWeights = Literal["pretrained", "scratch"]
+# The network that takes ResNet50's part in Tables 6 and 7; weights of both are to be had as those of the pair are.
+THIRD_NETWORKS: Mapping[str, str] = {"paper": "resnet50", "edge": "tf_efficientnet_lite1"}
+YES, NO = "✓", ""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks in the paper's three parts.
+
+    Attributes:
+        wide: WideResNet50's, the teacher.
+        resnext: ResNeXt50's, the student.
+        resnet: ResNet50's.
+    """
+
+    wide: str
+    resnext: str
+    resnet: str
+
+    @classmethod
+    def of_preset(
+        cls, preset: str, *, wide: str | None = None, resnext: str | None = None, resnet: str | None = None
+    ) -> Networks:
+        """The preset's teacher and student and a third network, unless others are named."""
+        config = PRESETS[preset]
+        return cls(
+            wide=wide or config.teacher,
+            resnext=resnext or config.student,
+            resnet=resnet or THIRD_NETWORKS[preset],
+        )
+
+
+PAPERS = Networks.of_preset("paper")
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One row: how it is labelled, the fields of `FitConfig` it sets, and what the paper found."""
+
+    label: tuple[str, ...]
+    overrides: Mapping[str, Any]
+    paper: Auroc = UNKNOWN
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table of the paper.
+
+    Attributes:
+        name: such as `table-4`; files are named after it.
+        title: what stands above it.
+        columns: heads of the rows' labels.
+        rows: in the paper's order.
+        notes: what a reader has to know.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[AblationRow, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def table_4(networks: Networks, identical: StudentWeights) -> Ablation:
+    """Effects of AST and MFR: experiments 1 to 4.
+
+    Without AST the teacher's network is the student's, too, trained from scratch as in STFPM, which the baseline
+    follows: pretrained, it would be the teacher from the start. Without MFR there are no masks and no blocks.
+    """
+
+    def row(experiment: int, mfr: bool, ast: bool) -> AblationRow:
+        pair = _pair(networks.wide, networks.resnext if ast else networks.wide, identical)
+        stages = {} if mfr else {"generation_stages": ()}
+        label = (str(experiment), YES if mfr else NO, YES if ast else NO)
+        return AblationRow(label, {**pair, **stages}, TABLE_4[mfr, ast])
+
+    return Ablation(
+        name="table-4",
+        title="Table 4: effects of AST and MFR",
+        columns=("Exp.", "MFR", "AST"),
+        rows=(row(1, False, False), row(2, False, True), row(3, True, False), row(4, True, True)),
+        notes=(_identical_note(identical),),
+    )
+
+
+def table_6(networks: Networks, identical: StudentWeights) -> Ablation:
+    """Effects of the asymmetric structure: three identical pairs and the asymmetric one, all with MFR."""
+    parts = (("resnet", "resnet"), ("wide", "wide"), ("resnext", "resnext"), ("wide", "resnext"))
+
+    def row(teacher: str, student: str) -> AblationRow:
+        names, papers = _named(networks, teacher, student), _named(PAPERS, teacher, student)
+        return AblationRow(names, _pair(*names, identical), TABLE_6[papers])
+
+    return Ablation(
+        name="table-6",
+        title="Table 6: effects of the asymmetric S-T structure",
+        columns=("teacher", "student"),
+        rows=tuple(row(*part) for part in parts),
+        notes=(_identical_note(identical),),
+    )
+
+
+def table_7(networks: Networks, identical: StudentWeights) -> Ablation:
+    """Effects of a pretrained student, and the six asymmetric pairs of three networks."""
+    parts = [
+        (teacher, student)
+        for teacher in ("resnet", "wide", "resnext")
+        for student in ("resnet", "wide", "resnext")
+        if teacher != student
+    ]
+
+    def row(teacher: str, student: str, weights: StudentWeights) -> AblationRow:
+        names, papers = _named(networks, teacher, student), _named(PAPERS, teacher, student)
+        paper = TABLE_7.get((*papers, weights == "pretrained"), UNKNOWN)
+        return AblationRow((*names, weights), _student(*names, weights), paper)
+
+    return Ablation(
+        name="table-7",
+        title="Table 7: effects of a pretrained student and of different backbones",
+        columns=("teacher", "student", "student's weights"),
+        rows=(row("wide", "resnext", "scratch"), *(row(*part, "pretrained") for part in parts)),
+        notes=(
+            "The paper's Table 7 cannot be read in the text at hand, its columns run together: its figures stand "
+            "only where another of its tables gives the same pair.",
+        ),
+    )
+
+
+def table_8(networks: Networks, identical: StudentWeights) -> Ablation:
+    """Effects of where the MFR module is added: all subsets of the three stages."""
+
+    def row(stages: tuple[int, ...], paper: Auroc) -> AblationRow:
+        label = tuple(YES if stage in stages else NO for stage in (1, 2, 3))
+        pair = _pair(networks.wide, networks.resnext, identical)
+        return AblationRow(label, {**pair, "generation_stages": stages}, paper)
+
+    return Ablation(
+        name="table-8",
+        title="Table 8: effects of the locations of the MFR module",
+        columns=("stage1", "stage2", "stage3"),
+        rows=tuple(row(stages, paper) for stages, paper in TABLE_8.items()),
+        notes=(
+            "The paper's first row is its experiment 1 of Table 4, an identical pair; the same pair as in the other "
+            "rows is its experiment 2 (96.5 and 97.3), and that is what runs here.",
+        ),
+    )
+
+
+def figure_6(networks: Networks, identical: StudentWeights) -> Ablation:
+    """Performance under different masking ratios."""
+    pair = _pair(networks.wide, networks.resnext, identical)
+    return Ablation(
+        name="figure-6",
+        title="Figure 6: performance under different masking ratios",
+        columns=("masking ratio",),
+        rows=tuple(AblationRow((str(ratio),), {**pair, "mask_ratio": ratio}) for ratio in FIGURE_6_RATIOS),
+        notes=("The paper shows this as a plot without figures and calls 0.3 and 0.5 optimal.",),
+    )
+
+
+ABLATIONS: Mapping[str, Callable[[Networks, StudentWeights], Ablation]] = {
+    "table-4": table_4,
+    "table-6": table_6,
+    "table-7": table_7,
+    "table-8": table_8,
+    "figure-6": figure_6,
+}
+
+
+def run_name(config: FitConfig) -> str:
+    """A folder name that tells what an ablation varies; equal rows of several tables share a run."""
+    stages = "".join(map(str, config.generation_stages)) or "none"
+    return (
+        f"{config.teacher}-{config.student}-{config.student_weights}-stages-{stages}-mask-{config.mask_ratio}"
+    )
+
+
+def _pair(teacher: str, student: str, identical: StudentWeights) -> dict[str, Any]:
+    """An asymmetric pair's student is pretrained, an identical one's as asked."""
+    return _student(teacher, student, identical if teacher == student else "pretrained")
+
+
+def _student(teacher: str, student: str, weights: StudentWeights) -> dict[str, Any]:
+    chosen: dict[str, Any] = {"teacher": teacher, "student": student, "student_weights": weights}
+    # A student from scratch has no BatchNorm statistics that could be kept.
+    return chosen | ({"freeze_batchnorm": False} if weights == "scratch" else {})
+
+
+def _named(networks: Networks, teacher: str, student: str) -> tuple[str, str]:
+    return getattr(networks, teacher), getattr(networks, student)
+
+
+def _identical_note(weights: StudentWeights) -> str:
+    start = "from scratch, as in STFPM, the paper's baseline" if weights == "scratch" else "pretrained"
+    return f"Students of identical pairs start {start} (--identical-student)."

@@ -1,0 +1,149 @@
+"""PatchCore (Roth et al. 2022): distance to the nearest good patch of a memory bank.
+
+A peer to compare with, on the same teacher's features; its patches also rank suspect training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.random_projection import GaussianRandomProjection
+from torch import Tensor
+from torch.nn import functional as F
+
+from train.support.progress import progress_bar
+
+CORESET_RATIO = 0.01
+PROJECTED_CHANNELS = 128  # the coreset is searched in so many (Johnson and Lindenstrauss)
+N_NEIGHBOURS = 9  # b of Eq. 7
+IMAGES_AT_ONCE = 16
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PatchCore:
+    """The memory bank, [M, C] float32: good patches that lie near all other good patches."""
+
+    bank: Tensor
+
+
+def fit_patchcore(
+    stages: Sequence[FloatArray],
+    *,
+    seed: int,
+    device: torch.device,
+    coreset_ratio: float = CORESET_RATIO,
+) -> PatchCore:
+    """Choose the memory bank among the patches of good images.
+
+    Args:
+        stages: [N, h, w, C] a stage, the teacher's features of N good images.
+        seed: draws the projection and the first patch.
+        device: where it is computed.
+        coreset_ratio: share of the patches to keep, 0 to 1.
+    """
+    patches = local_patches(stages).flatten(0, 2)  # [N * h * w, C]
+    n_selected = min(len(patches), max(N_NEIGHBOURS, round(coreset_ratio * len(patches))))
+    points = project(patches, seed=seed).to(device)
+    selected = greedy_coreset(points, n_selected=n_selected, seed=seed)
+    return PatchCore(bank=patches[selected].to(device))
+
+
+def patchcore_maps(model: PatchCore, stages: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Distance of each patch to the nearest in the bank, and the image scores.
+
+    Args:
+        model: the memory bank.
+        stages: [N, h, w, C] a stage.
+
+    Returns:
+        Maps [N, h_2, w_2] on stage 2's grid and scores [N] (Eq. 6 and 7), both float32.
+    """
+    maps, scores = [], []
+    n_images = len(stages[0])
+    for start in range(0, n_images, IMAGES_AT_ONCE):
+        patches = local_patches([stage[start : start + IMAGES_AT_ONCE] for stage in stages])
+        patches = patches.to(model.bank)
+        distance, nearest = torch.cdist(patches.flatten(1, 2), model.bank[None]).min(dim=-1)  # [B, P]
+        maps.append(distance.reshape(patches.shape[:3]).cpu().numpy())
+        for image in range(len(patches)):
+            worst = int(distance[image].argmax())
+            score = reweighted_score(
+                patches.flatten(1, 2)[image, worst], bank=model.bank, nearest=int(nearest[image, worst])
+            )
+            scores.append(score)
+    return np.concatenate(maps), np.array(scores, np.float32)
+
+
+def reweighted_score(patch: Tensor, *, bank: Tensor, nearest: int) -> float:
+    """Distance of an image's worst patch, less where the bank itself is dense around its neighbour (Eq. 7).
+
+    Args:
+        patch: [C], the patch that is farthest from the bank.
+        bank: [M, C].
+        nearest: position in the bank of the patch's nearest neighbour m*.
+
+    Returns:
+        (1 - exp(|patch - m*|) / sum exp(|patch - m|)) * |patch - m*|, m over the nearest neighbours of m*,
+        itself among them.
+    """
+    around = (bank - bank[nearest]).norm(dim=-1).topk(min(N_NEIGHBOURS, len(bank)), largest=False).indices
+    distances = (bank[around] - patch).norm(dim=-1)
+    distance = (bank[nearest] - patch).norm()
+    share = (distance - distances.logsumexp(dim=0)).exp()  # no overflow, whatever the distances
+    return float((1 - share) * distance)
+
+
+def local_patches(stages: Sequence[FloatArray]) -> Tensor:
+    """Locally aware patches: stages 2 and 3, averaged over 3x3 neighbours, on stage 2's grid.
+
+    Returns:
+        [N, h_2, w_2, C_2 + C_3] float32.
+    """
+    _, second, third = (torch.from_numpy(np.asarray(stage)).permute(0, 3, 1, 2) for stage in stages)
+    second, third = (
+        F.avg_pool2d(stage, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+        for stage in (second, third)
+    )
+    third = F.interpolate(third, size=second.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([second, third], dim=1).permute(0, 2, 3, 1).contiguous()
+
+
+def project(points: Tensor, *, seed: int) -> Tensor:
+    """Points [N, C] in fewer channels, their distances nearly kept; as they are where C is small enough."""
+    if points.shape[1] <= PROJECTED_CHANNELS:
+        return points
+    projection = GaussianRandomProjection(n_components=PROJECTED_CHANNELS, random_state=seed)
+    projected: NDArray[np.float64] = projection.fit_transform(points.numpy())
+    return torch.from_numpy(projected.astype(np.float32))
+
+
+def greedy_coreset(points: Tensor, *, n_selected: int, seed: int) -> Tensor:
+    """Positions of points that cover all others: each new one is the farthest from those before (Algorithm 1).
+
+    Args:
+        points: [N, C].
+        n_selected: how many, at most N.
+        seed: draws the first.
+
+    Returns:
+        [n_selected] int64, in the order of selection, on the CPU.
+    """
+    squares = points.square().sum(dim=1)
+    distance = torch.full_like(squares, torch.inf)  # squared, of each point to the nearest selected one
+    selected = [int(np.random.default_rng(seed).integers(len(points)))]
+    with progress_bar("Coreset", n_selected) as bar:
+        bar.advance()
+        while len(selected) < n_selected:
+            last = selected[-1]
+            to_last = torch.add(squares, points @ points[last], alpha=-2).add_(squares[last])
+            torch.minimum(distance, to_last, out=distance)
+            distance[last] = -torch.inf  # never twice, though rounding or copies leave it the farthest
+            selected.append(int(distance.argmax()))
+            bar.advance()
+    return torch.tensor(selected)

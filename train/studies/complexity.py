@@ -1,0 +1,180 @@
+"""Parameters, multiply-accumulates and time of teacher-student pairs (Table 5)."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from train.config import PRESETS, FitConfig, fit_config
+from train.method.student import build_teacher_and_student, distance_maps, student_without_weights
+from train.studies.paper_figures import TABLE_5, TABLE_5_TEACHER, Complexity
+from train.support.tables import ResultTable, number
+
+WARM_UP_RUNS = 3
+
+
+@dataclass(frozen=True)
+class PairComplexity:
+    """What a pair costs; `paper` is the row of Table 5 that was measured on the same student.
+
+    Attributes:
+        parameters_m: of the student with its generation blocks, millions.
+        gmacs: of the same for one image, thousand millions of multiply-accumulates.
+        student_ms: median time of the student, one image.
+        pair_ms: median time of teacher, student and distance maps, one image.
+    """
+
+    teacher: str
+    student: str
+    image_size: int
+    parameters_m: float
+    gmacs: float
+    student_ms: float
+    pair_ms: float
+    paper: Complexity | None
+
+
+def pairs_to_measure(
+    preset: str | None, overrides: Mapping[str, Any], *, paper_rows: bool
+) -> list[FitConfig]:
+    """The three students of Table 5, and the pair that was asked for by a preset or by names.
+
+    Raises:
+        ConfigError: see `train.config.fit_config`.
+    """
+    configs = [fit_config("paper", {"student": student}) for student in TABLE_5] if paper_rows else []
+    if preset or overrides or not paper_rows:
+        configs.append(fit_config(preset or "paper", overrides))
+    return list({_shape(config): config for config in configs}.values())
+
+
+def measure_pair(config: FitConfig, *, device: torch.device, repeats: int) -> PairComplexity:
+    """Count and time a pair with random weights, which change neither sizes nor times.
+
+    Args:
+        config: networks, image size and generation blocks.
+        device: where to take the time.
+        repeats: timed runs; the median is taken.
+
+    Raises:
+        ConfigError: see `train.method.student.student_without_weights`.
+    """
+    parameters, macs = count(student_without_weights(config), image_size=config.image_size)
+    student_ms, pair_ms = time_pair(config, device=device, repeats=repeats)
+    return PairComplexity(
+        teacher=config.teacher,
+        student=config.student,
+        image_size=config.image_size,
+        parameters_m=parameters / 1e6,
+        gmacs=macs / 1e9,
+        student_ms=student_ms,
+        pair_ms=pair_ms,
+        paper=paper_row(config),
+    )
+
+
+def count(network: nn.Module, *, image_size: int) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates for one image, of a network on the meta device."""
+    image = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(image)
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return n_parameters, counter.get_total_flops() // 2
+
+
+def time_pair(config: FitConfig, *, device: torch.device, repeats: int) -> tuple[float, float]:
+    """Median milliseconds of the student, and of teacher, student and distance maps, for one image."""
+    untrained = config.model_copy(update={"weights": "random", "student_weights": "pretrained"})
+    teacher, student, _ = build_teacher_and_student(untrained, weights_dir=None)
+    for network in (teacher, student.eval()):
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    size = config.image_size
+    image = torch.randint(256, (1, size, size, 3), dtype=torch.uint8).to(device)
+
+    def pair() -> list[Tensor]:
+        return distance_maps(student(image), teacher(image), scale=config.distance_scale)
+
+    def finished(run: Callable[[], object]) -> None:
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    with torch.inference_mode():
+        student_ms = median_ms(lambda: finished(lambda: student(image)), repeats=repeats)
+        return student_ms, median_ms(lambda: finished(pair), repeats=repeats)
+
+
+def median_ms(
+    run: Callable[[], None], *, repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Median time of a call in milliseconds, after a few that do not count."""
+    for _ in range(WARM_UP_RUNS):
+        run()
+    times = []
+    for _ in range(repeats):
+        started = clock()
+        run()
+        times.append(clock() - started)
+    return 1e3 * statistics.median(times)
+
+
+def paper_row(config: FitConfig) -> Complexity | None:
+    """The row of Table 5, where teacher, blocks and image size are the paper's."""
+    papers = PRESETS["paper"].model_copy(update={"teacher": TABLE_5_TEACHER, "student": config.student})
+    return TABLE_5.get(config.student) if _shape(config) == _shape(papers) else None
+
+
+def complexity_table(rows: Sequence[PairComplexity], *, hardware: str, repeats: int) -> ResultTable:
+    """Table 5, each figure beside the paper's."""
+
+    def cells(row: PairComplexity) -> tuple[str, ...]:
+        paper = row.paper
+        parameters, gmacs, time_ms = (
+            (None, None, None) if paper is None else (paper.parameters_m, paper.gmacs, paper.time_ms)
+        )
+        return (
+            f"{row.student} of {row.teacher}, {row.image_size} px",
+            number(row.parameters_m, 2),
+            number(parameters),
+            number(row.gmacs, 2),
+            number(gmacs),
+            number(row.student_ms),
+            number(time_ms),
+            number(row.pair_ms),
+        )
+
+    return ResultTable(
+        title="Table 5: complexity of different backbones used for the student network",
+        columns=("student", "M parameters", "paper", "GMACs", "paper", "student ms", "paper", "pair ms"),
+        rows=tuple(cells(row) for row in rows),
+        notes=(
+            f"Parameters and multiply-accumulates are of the student with its generation blocks. Times are of one "
+            f"image, the median of {repeats} runs in PyTorch on {hardware}; the pair is teacher, student and "
+            "distance maps. The paper's times are of an NVIDIA Titan Xp.",
+            "The paper's ResNet50 row (36.3 M, 21.2 GMACs) is more than this construction comes to.",
+        ),
+    )
+
+
+def as_json(rows: Sequence[PairComplexity], *, hardware: str, repeats: int) -> dict[str, Any]:
+    """What the table says, for programs."""
+    return {"hardware": hardware, "repeats": repeats, "rows": [dataclasses.asdict(row) for row in rows]}
+
+
+def _shape(config: FitConfig) -> tuple[Any, ...]:
+    """What decides over sizes and times."""
+    return (
+        config.teacher,
+        config.student,
+        config.image_size,
+        config.generation_stages,
+        config.generation_width,
+    )

@@ -1,0 +1,191 @@
+"""Which training images may show a defect: a ranking for a person to look at. Nothing is ever removed.
+
+An image is suspect when one of its regions looks like nothing in the other training images. Each position
+of stage 3 is compared with the other images' positions, and the distance to the third nearest image
+counts, so that a bad image that lies there twice does not vouch for itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+from rich.table import Table
+
+from model_repository.distance_fusion.map_fusion import upsampling_matrix
+from train.config import FitConfig
+from train.data.category import CategoryData, load_images
+from train.errors import DataError
+from train.fitting.features import compute_teacher_features
+from train.method.student import load_teacher
+from train.support.files import write_text
+from train.support.progress import progress_bar
+
+N_TH_IMAGE = 3
+REGION_RATIO = 1 / 16  # the image score is the mean over so large a share of its positions, the farthest
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """A category's training images, the most suspect first.
+
+    Attributes:
+        paths: N image files.
+        scores: [N] float32, falling.
+        maps: [N, h, h] float32, distance of each position to the other images.
+        pixels: [N, S, S, 3] uint8.
+    """
+
+    paths: tuple[Path, ...]
+    scores: FloatArray
+    maps: FloatArray
+    pixels: NDArray[np.uint8]
+
+
+def rank_suspects(
+    data: CategoryData,
+    *,
+    config: FitConfig,
+    scratch_dir: Path,
+    weights_dir: Path | None,
+    device: torch.device,
+    strict: bool,
+) -> Suspects:
+    """Rank all images of train/good, those that fitting holds out too.
+
+    Args:
+        data: the category's images.
+        config: teacher and image size count.
+        scratch_dir: for features that do not fit in memory.
+        weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
+        device: where to compute.
+        strict: a broken image stops the run.
+
+    Raises:
+        UserError: bad images or weights, or fewer than two images.
+    """
+    teacher = load_teacher(config, weights_dir=weights_dir).to(device)
+    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="training images")
+    if len(images.pixels) < 2:
+        raise DataError(
+            f"{data.root} has 1 training image that can be read; expected at least 2 to compare with each other."
+        )
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    features = compute_teacher_features(teacher, images.pixels, scratch_dir=scratch_dir, device=device)
+    maps = neighbour_distances(features.stages[2], n_th_image=N_TH_IMAGE, device=device)
+    scores = region_scores(maps)
+    order = np.argsort(-scores, kind="stable")
+    paths = [data.train_good[index] for index in images.kept]
+    return Suspects(
+        paths=tuple(paths[index] for index in order),
+        scores=scores[order],
+        maps=maps[order],
+        pixels=images.pixels[order],
+    )
+
+
+def neighbour_distances(feature: FloatArray, *, n_th_image: int, device: torch.device) -> FloatArray:
+    """Distance of each position's vector to the n-th nearest of the other images.
+
+    The distance to an image is that to its nearest position, wherever it lies.
+
+    Args:
+        feature: [N, h, w, C], N at least 2.
+        n_th_image: 1 is the nearest; less than N.
+        device: where it is computed.
+
+    Returns:
+        [N, h, w] float32.
+    """
+    n_images, height, width, channels = feature.shape
+    vectors = torch.from_numpy(np.asarray(feature)).reshape(-1, channels).to(device)  # [N * P, C]
+    distances = np.empty((n_images, height * width), np.float32)
+    with progress_bar("Comparing images", n_images) as bar:
+        for index in range(n_images):
+            own = vectors.reshape(n_images, -1, channels)[index]
+            to_images = torch.cdist(own, vectors).reshape(len(own), n_images, -1).amin(dim=-1)  # [P, N]
+            to_images[:, index] = torch.inf
+            rank = min(n_th_image, n_images - 1)
+            distances[index] = to_images.kthvalue(rank, dim=1).values.cpu().numpy()
+            bar.advance()
+    return distances.reshape(n_images, height, width)
+
+
+def region_scores(maps: FloatArray) -> FloatArray:
+    """Image scores [N]: mean over the farthest sixteenth of each map [N, h, w], one position at least."""
+    flat = np.sort(maps.reshape(len(maps), -1), axis=1)
+    n_positions = max(1, round(REGION_RATIO * flat.shape[1]))
+    scores: FloatArray = flat[:, -n_positions:].mean(axis=1)
+    return scores
+
+
+def write_suspects(
+    suspects: Suspects, data: CategoryData, *, config: FitConfig, run_dir: Path, top: int
+) -> Path:
+    """Write the whole ranking to suspects.json and the first `top` as a page, suspects.html; give the page's path."""
+    ranking = [
+        {"rank": rank, "score": round(float(score), 6), "path": str(path)}
+        for rank, (score, path) in enumerate(zip(suspects.scores, suspects.paths, strict=True), start=1)
+    ]
+    described: dict[str, Any] = {
+        "category": data.category,
+        "dataset": data.dataset,
+        "synthetic": data.synthetic,
+        "data_fingerprint": data.fingerprint(),
+        "teacher": config.teacher,
+        "weights": config.weights,
+        "image_size": config.image_size,
+    }
+    write_text(run_dir / "suspects.json", json.dumps(described | {"ranking": ranking}, indent=2) + "\n")
+    page = run_dir / "suspects.html"
+    write_text(page, render_page(suspects, described, top=top))
+    return page
+
+
+def render_page(suspects: Suspects, described: dict[str, Any], *, top: int) -> str:
+    """The contact sheet as one HTML file, pictures inside."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("train.studies", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    shown = suspects.paths[:top]
+    return environment.get_template("suspects.html.j2").render(
+        **described,
+        n_images=len(suspects.paths),
+        pictures=[
+            (picture(suspects, index), str(path), float(suspects.scores[index]))
+            for index, path in enumerate(shown)
+        ],
+    )
+
+
+def picture(suspects: Suspects, index: int) -> str:
+    """An image beside itself under its map, as a data URI; all pictures have one colour scale."""
+    image = suspects.pixels[index]
+    low, high = float(np.median(suspects.maps)), float(suspects.maps.max())
+    matrix = upsampling_matrix(suspects.maps.shape[-1], image.shape[0])
+    heat = (matrix @ suspects.maps[index] @ matrix.T - low) / max(high - low, 1e-12)
+    colours = 255 * colormaps["inferno"](heat.clip(0, 1))[..., :3]  # [S, S, 3]
+    overlay = (0.5 * image + 0.5 * colours).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.hstack([image, overlay])).save(buffer, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def suspects_table(suspects: Suspects, *, top: int) -> Table:
+    """The first `top` images: rank, score, path."""
+    table = Table("rank", "score", "path", title=f"The most suspect of {len(suspects.paths)} training images")
+    for rank, (score, path) in enumerate(zip(suspects.scores[:top], suspects.paths, strict=False), start=1):
+        table.add_row(str(rank), f"{score:.3f}", str(path))
+    return table
