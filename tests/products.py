@@ -144,7 +144,7 @@ def reference_verdict(
     )
     finder = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
     anomaly_map = remove_background(
-        fuse_distances(distances, checkpoint.calibration), find_foreground(pixels, finder, device=CPU)
+        fuse_distances(distances, checkpoint.calibration.fusion), find_foreground(pixels, finder, device=CPU)
     )
     return judge(anomaly_map, checkpoint.calibration)
 

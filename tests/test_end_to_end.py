@@ -15,9 +15,9 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from client import JudgeClient, load_image
-from client.judging.verdicts import OUTPUTS
 from client.report import auroc
 from deploy.server import TritonServer
+from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 from model_repository.image_decoder.image_decoding import decode_image
 from tests.products import TIMEOUT_S, Product
 
@@ -44,7 +44,7 @@ def ask(
     model: str,
     tensor: NDArray[Any],
     *,
-    outputs: tuple[str, ...] = OUTPUTS,
+    outputs: tuple[str, ...] = VERDICT_OUTPUTS,
     parameters: dict[str, str] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """A plain tritonclient request with a whole batch."""
@@ -131,7 +131,7 @@ def test_original_size_is_height_and_width_of_the_upright_image(
         server,
         f"{product.name}_encoded",
         np.array(files, np.object_)[:, None],
-        outputs=("original_size", *OUTPUTS),
+        outputs=("original_size", *VERDICT_OUTPUTS),
     )
     assert answer["original_size"].dtype == np.int32
     assert answer["original_size"].tolist() == [[140, 200], [64, 32]]

@@ -13,10 +13,10 @@ from PIL import Image
 from client import JudgeClient
 from deploy.server import TritonServer, running_server
 from export.releases.publish import publish_category
-from export.serving.concurrency import usable_cores
 from export.serving.model_configs import Platform
 from tests.conftest import CATEGORY
 from tests.products import ROOT, TIMEOUT_S, copy_backends
+from train.support.cores import usable_cores
 
 pytestmark = pytest.mark.triton
 

@@ -11,9 +11,9 @@ import pytest
 import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 
-from client.judging.verdicts import OUTPUTS
 from deploy.server import TritonServer, running_server
 from export.serving.model_configs import teacher_name
+from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 from tests.conftest import TINY_OPTIONS
 from tests.products import ROOT, TIMEOUT_S, Product, copy_backends, make_product, reference_verdict
 
@@ -69,7 +69,7 @@ def test_mixed_traffic_shares_the_teachers_batches_and_each_gets_its_own_verdict
             index = number // len(products) % len(product.pixels)
             image = grpcclient.InferInput("image", [1, *product.pixels.shape[1:]], "UINT8")
             image.set_data_from_numpy(product.pixels[index : index + 1])
-            outputs = [grpcclient.InferRequestedOutput(name) for name in OUTPUTS]
+            outputs = [grpcclient.InferRequestedOutput(name) for name in VERDICT_OUTPUTS]
             answer = client.infer(product.name, [image], outputs=outputs, client_timeout=TIMEOUT_S)
             assert answer.as_numpy("release_id").tolist() == [[product.checkpoint.release_id]]
             np.testing.assert_allclose(

@@ -19,7 +19,8 @@ from tritonclient.utils import InferenceServerException
 from client.judging.errors import ServerError
 from client.judging.requests import Answer, Request, file_tensor, pixel_tensor
 from client.judging.shared_memory import SharedRegion
-from client.judging.verdicts import MAP_OUTPUTS, OUTPUTS, SCORE_OUTPUTS, Score, Verdict
+from client.judging.verdicts import SCORE_OUTPUTS, Score, Verdict
+from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS, VERDICT_OUTPUTS
 from model_repository.image_decoder.image_decoding import resize_image
 
 UNREACHABLE = ("onnect", "resolving", "resolution")  # how gRPC tells that it got no further than the address
@@ -99,7 +100,7 @@ class JudgeClient:
         Raises:
             ServerError: no answer within the deadline, or an error from the server; it may be unable to decode a file.
         """
-        return self._send(self._request([image], OUTPUTS, threshold, self._region)).verdicts()[0]
+        return self._send(self._request([image], VERDICT_OUTPUTS, threshold, self._region)).verdicts()[0]
 
     def score(self, image: Picture, *, threshold: float | None = None) -> Score:
         """As `predict`, without the maps: they never leave the fusion."""
@@ -127,7 +128,9 @@ class JudgeClient:
         Raises:
             ServerError: as `predict`, or a batch that the server does not take.
         """
-        for answer in self._send_many(images, OUTPUTS, in_flight=in_flight, batch=batch, threshold=threshold):
+        for answer in self._send_many(
+            images, VERDICT_OUTPUTS, in_flight=in_flight, batch=batch, threshold=threshold
+        ):
             yield from answer.verdicts()
 
     def score_many(
@@ -307,7 +310,7 @@ class JudgeClient:
         config = answer.config
         shapes = {tensor.name: list(tensor.dims) for tensor in config.input}
         outputs = {tensor.name for tensor in config.output}
-        if "image" not in shapes or not set(OUTPUTS) <= outputs:
+        if "image" not in shapes or not set(VERDICT_OUTPUTS) <= outputs:
             raise ServerError(
                 f"Model {self.category!r} at {self.url} takes {', '.join(sorted(shapes))} and gives "
                 f"{', '.join(sorted(outputs))}; expected an ensemble published by `python -m export publish`, "

@@ -11,7 +11,8 @@ import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 
 from client.judging.shared_memory import SharedRegion
-from client.judging.verdicts import MAP_OUTPUTS, SCORE_OUTPUTS, Score, Verdict
+from client.judging.verdicts import SCORE_OUTPUTS, Score, Verdict
+from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Request:
         model: the ensemble.
         tensor: its one input.
         n_images: the batch.
-        names: the outputs to ask for, `OUTPUTS` or `SCORE_OUTPUTS`.
+        names: the outputs to ask for, `VERDICT_OUTPUTS` or `SCORE_OUTPUTS`.
         threshold: image threshold in place of the release's own.
         region: where images and maps are handed over, or None for the wire.
     """

@@ -13,7 +13,7 @@ import tritonclient.utils.shared_memory as shm
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from client.judging.verdicts import MAP_OUTPUTS
+from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 
 # The server lets go of a region a moment after it has answered.
 IN_USE = "in use"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SCORE_OUTPUTS = ("pred_score", "pred_label", "threshold", "release_id")  # a few bytes each
-MAP_OUTPUTS = ("anomaly_map", "pred_mask")  # as large as the image
-OUTPUTS = (*MAP_OUTPUTS, *SCORE_OUTPUTS)
+from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS, VERDICT_OUTPUTS
+
+SCORE_OUTPUTS = tuple(name for name in VERDICT_OUTPUTS if name not in MAP_OUTPUTS)  # a few bytes each
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class _Judge:
     def _maps(self, teacher: ort.InferenceSession, student: ort.InferenceSession) -> NDArray[np.float32]:
         feed = {"image": self._images}
         distances = student.run(list(DISTANCES), feed | teacher_features(teacher, self._images))
-        return fuse_distances(distances, self._calibration)
+        return fuse_distances(distances, self._calibration.fusion)
 
 
 def _sensitivities(pair: _Pair, judge: _Judge) -> list[Sensitivity]:

@@ -119,7 +119,7 @@ class EngineJudge:
                         "engines again."
                     )
                 distances = [answers[name].float().cpu().numpy() for name in DISTANCES]
-                parts.append(fuse_distances(distances, self.calibration))
+                parts.append(fuse_distances(distances, self.calibration.fusion))
                 bar.advance(len(image))
         return np.concatenate(parts)
 

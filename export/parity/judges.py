@@ -64,7 +64,7 @@ class OnnxJudge:
                         f"{self.files.student} answers for release {int(release[0, 0])}; expected "
                         f"{self.calibration.release_id}; export again."
                     )
-                parts.append(fuse_distances(distances, self.calibration))
+                parts.append(fuse_distances(distances, self.calibration.fusion))
                 bar.advance(len(batch))
         return np.concatenate(parts)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from export.manifest import GraphFiles
 from export.parity.gate import require_release
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import load_images
+from train.support.cores import usable_cores
 from train.support.files import write_text
 from train.support.hardware import hardware_name
 from train.support.progress import progress_bar
@@ -110,7 +110,7 @@ def measure_builds(
         builds=[_latency(precision, folder, seconds) for precision, folder in folders.items()],
         hardware=hardware_name(torch.device("cpu")),
         onnxruntime=ort.__version__,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads or usable_cores(),
         rounds=rounds,
     )
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 MAX_THREADS = 8  # of a run: the small maps of one image give no more threads enough to do
@@ -80,11 +79,6 @@ CHOICES = (
         "One instance copies while the other computes. SAM takes gigabytes an image. Not measured.",
     ),
 )
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def choose_concurrency(

@@ -12,7 +12,6 @@ from export.manifest import Manifest
 from export.serving.model_configs import (
     ENCODED_IMAGE,
     ORIGINAL_SIZE,
-    VERDICT_OUTPUTS,
     decoder_name,
     image_spec,
     input_of,
@@ -20,6 +19,7 @@ from export.serving.model_configs import (
     verdict_specs,
 )
 from export.tensors import DISTANCES, TEACHER_OUTPUTS, TensorSpec
+from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.serving.concurrency import PYTHON_INSTANCES, Concurrency, choose_concurrency, usable_cores
+from export.serving.concurrency import PYTHON_INSTANCES, Concurrency, choose_concurrency
 from export.serving.queues import QueuePolicy
 from export.tensors import DISTANCES, TEACHER_OUTPUTS, TensorSpec
+from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS, VERDICT_OUTPUTS
+from train.support.cores import usable_cores
 
 HEADER = "# Written by `python -m export publish`; changes here are lost.\n"
 FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their name
@@ -23,8 +25,6 @@ ENGINE_CACHE = (
 
 # Runs of the first instance to one of a spare one, where neither is busy.
 SPARE_PRIORITY = 1000
-
-VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
 
 
 def to_text(config: pb.ModelConfig) -> str:
@@ -77,13 +77,11 @@ def distance_specs(image_size: int) -> list[TensorSpec]:
 def verdict_specs(image_size: int) -> list[TensorSpec]:
     """What the fusion gives; an image size of -1 is any."""
     square = (image_size, image_size)
+    types = ("FP32", "FP32", "BOOL", "BOOL", "FP32", "INT64")
+    shapes = [square if name in MAP_OUTPUTS else (1,) for name in VERDICT_OUTPUTS]
     return [
-        TensorSpec("anomaly_map", "FP32", square),
-        TensorSpec("pred_score", "FP32", (1,)),
-        TensorSpec("pred_label", "BOOL", (1,)),
-        TensorSpec("pred_mask", "BOOL", square),
-        TensorSpec("threshold", "FP32", (1,)),
-        TensorSpec("release_id", "INT64", (1,)),
+        TensorSpec(name, data_type, shape)
+        for name, data_type, shape in zip(VERDICT_OUTPUTS, types, shapes, strict=True)
     ]
 
 

@@ -15,9 +15,9 @@ from export.releases.publish import measure_steps, require_repository, with_budg
 from export.releases.release import Release
 from export.releases.repository import Repository
 from export.serving import model_configs as configs
-from export.serving.concurrency import usable_cores
 from export.serving.model_configs import Platform
 from export.tensors import image_bytes
+from train.support.cores import usable_cores
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, Callab
 
     def fusion() -> Callable[[], object]:
         calibration = Calibration.load(build / "calibration.json")
-        return lambda: judge(fuse_distances(maps, calibration), calibration)
+        return lambda: judge(fuse_distances(maps, calibration.fusion), calibration)
 
     masking = {} if foreground == "none" else {"foreground": sam if foreground == "sam" else threshold}
     return {"decoder": decoder, **masking, "teacher": teacher, "student": student, "fusion": fusion}

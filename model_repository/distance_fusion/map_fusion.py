@@ -22,6 +22,30 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+# What the server answers, in this order: the fields of `Verdict`, and the release that judged.
+VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
+MAP_OUTPUTS = (
+    "anomaly_map",
+    "pred_mask",
+)  # those of an image's size; a request for the score alone leaves them out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """How the stages' distance maps become one anomaly map (Section 3.4).
+
+    Attributes:
+        image_size: side of the square anomaly map in pixels.
+        smoothing_sigma: standard deviation of the Gaussian blur, in pixels.
+        pool_size: side of the average pooling window, in pixels; odd.
+        stage_weights: factor of each stage's distance map, at least 0.
+    """
+
+    image_size: int
+    smoothing_sigma: float
+    pool_size: int
+    stage_weights: tuple[float, float, float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
@@ -30,14 +54,11 @@ class Calibration:
     Attributes:
         release_id: the release it belongs to, see `train.checkpoint.tensors.release_id`.
         category: the product, for messages.
-        image_size: side of the square anomaly map in pixels.
-        smoothing_sigma: standard deviation of the Gaussian blur, in pixels.
-        pool_size: side of the average pooling window, in pixels; odd.
-        stage_weights: factor of each stage's distance map, at least 0.
+        image_size, smoothing_sigma, pool_size, stage_weights: see `Fusion`.
         image_threshold: an image whose score exceeds it is judged anomalous.
         pixel_threshold: a pixel whose anomaly exceeds it belongs to the predicted mask.
-        foreground: how the background was removed, `none`, `threshold` or `sam`; releases from before it could
-            be had say nothing and mean `none`.
+        foreground: how the background was removed, `none`, `threshold` or `sam`. Older releases have no such field;
+            their background was not removed.
         foreground_id: which SAM did it, see `train.calibration.sam`; 0 for the other two.
     """
 
@@ -51,6 +72,16 @@ class Calibration:
     pixel_threshold: float
     foreground: str = "none"
     foreground_id: int = 0
+
+    @property
+    def fusion(self) -> Fusion:
+        """The part of it that makes anomaly maps; the thresholds judge them."""
+        return Fusion(
+            image_size=self.image_size,
+            smoothing_sigma=self.smoothing_sigma,
+            pool_size=self.pool_size,
+            stage_weights=self.stage_weights,
+        )
 
     def to_json(self) -> str:
         """The calibration as JSON text."""
@@ -154,25 +185,25 @@ def _fusion_matrices(
     return *matrices, np.hstack(matrices)
 
 
-def fuse_distances(distances: list[FloatArray], calibration: Calibration) -> FloatArray:
+def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
     """Accumulate the stages' distance maps into anomaly maps (Section 3.4).
 
     Args:
         distances: one [B, h, h] float32 array a stage.
-        calibration: image size, smoothing and stage weights.
+        fusion: image size, smoothing and stage weights.
 
     Returns:
-        [B, S, S] float32, S being the calibration's image size.
+        [B, S, S] float32, S being the image size.
     """
     *matrices, side_by_side = _fusion_matrices(
         tuple(distance.shape[-1] for distance in distances),
-        target=calibration.image_size,
-        sigma=calibration.smoothing_sigma,
-        window=calibration.pool_size,
+        target=fusion.image_size,
+        sigma=fusion.smoothing_sigma,
+        window=fusion.pool_size,
     )
     half_done = [
         np.float32(weight) * (distance @ matrix.T)  # [B, h, S]
-        for distance, matrix, weight in zip(distances, matrices, calibration.stage_weights, strict=True)
+        for distance, matrix, weight in zip(distances, matrices, fusion.stage_weights, strict=True)
     ]
     # The sum over stages is one product of the matrices side by side with the half-done maps on top of
     # each other: one pass over the large result in place of three.

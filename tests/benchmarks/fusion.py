@@ -57,7 +57,7 @@ def seeded_distances(size: int) -> list[NDArray[np.float32]]:
 
 def ours(distances: list[NDArray[np.float32]], calibration: Calibration) -> Verdict:
     """What the server does."""
-    return judge(fuse_distances(distances, calibration), calibration)
+    return judge(fuse_distances(distances, calibration.fusion), calibration)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class TorchFilters:
 
 def largest_differences(size: int, peer: TorchFilters) -> tuple[float, float]:
     """Of the maps, of all pixels and of those that see no border: torch mirrors it without the edge's pixel."""
-    fused = fuse_distances(seeded_distances(size), calibration_of(size))[0]
+    fused = fuse_distances(seeded_distances(size), calibration_of(size).fusion)[0]
     difference = np.abs(peer()[0][0, 0].numpy() - fused)
     border = peer.radius + peer.calibration.pool_size // 2
     return float(difference.max()), float(difference[border:-border, border:-border].max())

@@ -79,7 +79,7 @@ def test_fusion_equals_the_filters_of_torch_and_scipy(
     calibration = replace(
         CALIBRATION, image_size=size, smoothing_sigma=sigma, pool_size=window, stage_weights=weights
     )
-    fused = fuse_distances(distances, calibration)
+    fused = fuse_distances(distances, calibration.fusion)
     expected = fuse_with_filters(distances, size=size, sigma=sigma, window=window, weights=weights)
     assert fused.shape == (2, size, size)
     assert fused.dtype == np.float32
@@ -93,7 +93,7 @@ def test_without_smoothing_and_pooling_only_upsampling_is_left() -> None:
         F.interpolate(torch.from_numpy(distance)[:, None], size=(64, 64), mode="bilinear")[:, 0].numpy()
         for distance in distances
     )
-    np.testing.assert_allclose(fuse_distances(distances, calibration), expected, atol=1e-5)
+    np.testing.assert_allclose(fuse_distances(distances, calibration.fusion), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

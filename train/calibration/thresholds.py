@@ -15,9 +15,8 @@ from train.config import FitConfig
 from train.evaluation.evaluate import compute_distances
 from train.method.backbones import Backbone
 from train.method.student import Student
+from train.support.arrays import FloatArray
 from train.support.progress import console
-
-FloatArray = NDArray[np.float32]
 
 MAX_PASTED_IMAGES = 64  # enough for a mean; each is judged several times
 DETECTABILITY_POWER = 2
@@ -92,14 +91,15 @@ def fit_calibration(
         A calibration whose `release_id` is still 0; the checkpoint gives it.
     """
     weights = stage_weights(distances, pasted, config=config)
-    unset = _calibration(config, category, weights, image_threshold=math.inf, pixel_threshold=math.inf)
-    maps = remove_background(fuse_distances(distances, unset), foreground)
-    return _calibration(
-        config,
-        category,
-        weights,
+    fusion = config.fusion(weights)
+    maps = remove_background(fuse_distances(distances, fusion), foreground)
+    return Calibration(
+        release_id=0,
+        category=category,
+        **vars(fusion),
         image_threshold=image_threshold(maps.max(axis=(1, 2)), config.false_reject_rate),
         pixel_threshold=float(np.quantile(maps, 1 - config.false_reject_rate)),
+        foreground=config.foreground,
         foreground_id=foreground_id,
     )
 
@@ -153,34 +153,6 @@ def stage_weights(
 
 def stage_maxima(distances: list[FloatArray], *, config: FitConfig) -> NDArray[np.float64]:
     """[3, N]: the maximum of each image's anomaly map, were it made of one stage alone."""
-    maxima = []
-    for stage in range(3):
-        alone = [0.0, 0.0, 0.0]
-        alone[stage] = 1.0
-        weights = (alone[0], alone[1], alone[2])
-        single = _calibration(config, "", weights, image_threshold=math.inf, pixel_threshold=math.inf)
-        maxima.append(fuse_distances(distances, single).max(axis=(1, 2)))
-    return np.stack(maxima).astype(np.float64)
-
-
-def _calibration(
-    config: FitConfig,
-    category: str,
-    stage_weights: tuple[float, float, float],
-    *,
-    image_threshold: float,
-    pixel_threshold: float,
-    foreground_id: int = 0,
-) -> Calibration:
-    return Calibration(
-        release_id=0,
-        category=category,
-        image_size=config.image_size,
-        smoothing_sigma=config.smoothing_sigma,
-        pool_size=config.pool_size,
-        stage_weights=stage_weights,
-        image_threshold=image_threshold,
-        pixel_threshold=pixel_threshold,
-        foreground=config.foreground,
-        foreground_id=foreground_id,
-    )
+    only_one_stage = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    maps = (fuse_distances(distances, config.fusion(weights)) for weights in only_one_stage)
+    return np.stack([stage.max(axis=(1, 2)) for stage in maps]).astype(np.float64)

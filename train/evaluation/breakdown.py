@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from train.data.category import TestImage
 from train.evaluation.metrics import auroc, average_precision, f1, rate_interval
 from train.evaluation.pixel_metrics import PixelMeasures, PixelScores
+from train.support.arrays import FloatArray
 
 # Upper ends of the share of anomalous pixels, and how they are called (Section 4.2).
 SIZES = {"small": "under 5 %", "middle": "5 to 20 %", "large": "over 20 %"}
 SMALL_BELOW, MIDDLE_UP_TO = 0.05, 0.20
-FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
 

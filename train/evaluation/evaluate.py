@@ -20,11 +20,11 @@ from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
 from train.method.backbones import Backbone
 from train.method.student import Student
+from train.support.arrays import FloatArray
 from train.support.files import write_text
 from train.support.progress import progress_bar
 
 BATCH_SIZE = 16
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def compute_maps(
         device=device,
         what=what,
     )
-    return fuse_distances(distances, checkpoint.calibration)
+    return fuse_distances(distances, checkpoint.calibration.fusion)
 
 
 def evaluate(

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from train.evaluation.pixel_metrics import PixelScores, areas_right_of, shares_above
+from train.support.arrays import FloatArray
 
-FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from train.support.arrays import FloatArray
+
 MAX_FALSE_POSITIVE_RATE = 0.3  # where the PRO curve is cut off (Section 4.1)
 IMAGES_AT_A_TIME = 64  # looked up together: bounds the memory when defects are large
 EIGHT_NEIGHBOURS = np.ones((3, 3))
-FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
+from model_repository.distance_fusion.map_fusion import fuse_distances
 from train.config import FitConfig
 from train.fitting.batches import GoodImages
 from train.fitting.resume import TrainingState
@@ -101,16 +101,7 @@ def maps_beside_images(
     images: NDArray[np.uint8], distances: Sequence[NDArray[np.float32]], *, config: FitConfig
 ) -> NDArray[np.uint8]:
     """A picture [rows * S, 2 * S, 3] uint8: each image beside its anomaly map, black at 0, white at the scale."""
-    unweighted = Calibration(
-        release_id=0,
-        category="",
-        image_size=config.image_size,
-        smoothing_sigma=config.smoothing_sigma,
-        pool_size=config.pool_size,
-        stage_weights=(1.0, 1.0, 1.0),
-        image_threshold=0.0,
-        pixel_threshold=0.0,
-    )
+    unweighted = config.fusion(stage_weights=(1.0, 1.0, 1.0))
     maps = fuse_distances([stage[:PICTURES] for stage in distances], unweighted)
     coloured = mpl.colormaps["inferno"](maps / max(config.distance_scale, 1e-12))[..., :3]
     rows = np.concatenate([images[: len(maps)], (255 * coloured).astype(np.uint8)], axis=2)

@@ -28,13 +28,12 @@ from train.data.category import CategoryData, load_images
 from train.errors import DataError
 from train.fitting.features import compute_teacher_features
 from train.method.student import load_teacher
+from train.support.arrays import FloatArray
 from train.support.files import write_text
 from train.support.progress import progress_bar
 
 N_TH_IMAGE = 3
 REGION_RATIO = 1 / 16  # the image score is the mean over so large a share of its positions, the farthest
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

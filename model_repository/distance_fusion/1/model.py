@@ -14,7 +14,6 @@ from map_fusion import Calibration
 
 # Warm-up requests carry it; no release has it (train.checkpoint.tensors.release_id is never 0).
 WARM_UP_RELEASE_ID = 0
-MAPS = {"anomaly_map", "pred_mask"}
 
 
 class TritonPythonModel:
@@ -64,24 +63,17 @@ class TritonPythonModel:
         distances = [inputs[f"distance_{stage}"] for stage in (1, 2, 3)]
         foreground = inputs.get("foreground")
         check_foreground(calibration, given=foreground is not None)
-        anomaly_map = map_fusion.fuse_distances(distances, calibration)
+        anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
         verdict = map_fusion.judge(
             map_fusion.remove_background(anomaly_map, foreground),
             calibration,
             requested_threshold(parameters),
         )
-        outputs = {
-            "anomaly_map": verdict.anomaly_map,
-            "pred_score": verdict.pred_score,
-            "pred_label": verdict.pred_label,
-            "pred_mask": verdict.pred_mask,
-            "threshold": verdict.threshold,
-            "release_id": release_ids,
-        }
-        names = set(request.requested_output_names())
+        outputs = {**vars(verdict), "release_id": release_ids}
+        requested = set(request.requested_output_names())
         if wants_score_only(parameters):
-            names -= MAPS
-        return [pb_utils.Tensor(name, outputs[name]) for name in names]
+            requested -= set(map_fusion.MAP_OUTPUTS)
+        return [pb_utils.Tensor(name, outputs[name]) for name in requested]
 
     def calibration(self, release_id: int) -> Calibration:
         """The calibration of a release, read once.
@@ -103,7 +95,7 @@ class TritonPythonModel:
 def build_matrices(calibration: Calibration) -> None:
     """Fuse maps of zeros, so that a release's first request finds its fusion matrices built."""
     sides = [calibration.image_size // stride for stride in (4, 8, 16)]
-    map_fusion.fuse_distances([np.zeros((1, side, side), np.float32) for side in sides], calibration)
+    map_fusion.fuse_distances([np.zeros((1, side, side), np.float32) for side in sides], calibration.fusion)
 
 
 def check_foreground(calibration: Calibration, *, given: bool) -> None:

@@ -23,8 +23,8 @@ def predict(checkpoint: Checkpoint, pixels: bytes) -> Verdict:
         distances = checkpoint.student.distances(
             image, checkpoint.teacher(image), scale=checkpoint.config.distance_scale
         )
-    fused = fuse_distances([distance.numpy() for distance in distances], checkpoint.calibration)
-    return judge(fused, checkpoint.calibration)
+    fused = fuse_distances([distance.numpy() for distance in distances], checkpoint.calibration.fusion)
+    return judge(fused, checkpoint.calibration.fusion)
 
 
 def create_app(checkpoint: Checkpoint) -> FastAPI:

@@ -30,7 +30,7 @@ def create_infer_func(build: Path, calibration: Calibration) -> Any:
         features = dict(zip(FEATURES, teacher.run(FEATURES, {"image": image}), strict=True))
         *distances, release_id = student.run((*DISTANCES, "release_id"), {"image": image, **features})
         return {
-            **vars(judge(fuse_distances(distances, calibration), calibration)),
+            **vars(judge(fuse_distances(distances, calibration.fusion), calibration)),
             "release_id": release_id,
         }
 

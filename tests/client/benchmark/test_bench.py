@@ -172,7 +172,7 @@ def test_the_bare_chain_runs_the_very_files_that_are_served(edge: Product, graph
 @pytest.mark.triton
 def test_the_bare_chain_comes_to_pytorchs_maps(edge: Product) -> None:
     distances = BareChain(edge.build, ONE_THREAD).run(edge.pixels)
-    found = fuse_distances(distances, edge.checkpoint.calibration)
+    found = fuse_distances(distances, edge.checkpoint.calibration.fusion)
     np.testing.assert_allclose(found, edge.expected.anomaly_map, rtol=0, atol=1e-3)
 
 

@@ -14,11 +14,11 @@ from export.serving.concurrency import (
     Concurrency,
     choices_table,
     choose_concurrency,
-    usable_cores,
 )
 from export.serving.model_configs import Platform
 from tests.conftest import CATEGORY
 from tests.products import ROOT, copy_backends
+from train.support.cores import usable_cores
 
 DOC = ROOT / "docs" / "queues-and-threads.md"
 

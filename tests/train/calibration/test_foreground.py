@@ -107,7 +107,7 @@ def test_both_aurocs_of_table_9_are_scikit_learns(
     distances = compute_distances(
         masked.teacher, masked.student, found.pixels, scale=2.0, device=CPU, what="Test"
     )
-    maps = fuse_distances(distances, masked.calibration)
+    maps = fuse_distances(distances, masked.calibration.fusion)
     mask = foreground_mask(found.pixels)
     without = roc_auc_score(found.labels, maps.max(axis=(1, 2)))
     with_mask = roc_auc_score(found.labels, remove_background(maps, mask).max(axis=(1, 2)))
@@ -126,7 +126,7 @@ def test_thresholds_are_fitted_on_masked_maps(masked: Checkpoint, blotted: Categ
     distances = compute_distances(
         masked.teacher, masked.student, pixels[held_out], scale=config.distance_scale, device=CPU, what="Test"
     )
-    maps = fuse_distances(distances, masked.calibration)
+    maps = fuse_distances(distances, masked.calibration.fusion)
     part = np.where(foreground_mask(pixels[held_out]), maps, 0)
     # Two are held out: the threshold is the larger score.
     assert masked.calibration.image_threshold == pytest.approx(part.max())

@@ -152,7 +152,7 @@ def test_thresholds_are_of_the_maps_that_are_served() -> None:
     rng = np.random.default_rng(0)
     distances = [rng.random((30, side, side)).astype(np.float32) for side in (8, 4, 2)]
     calibration = fit_calibration(distances, config=CONFIG, category="bolt")
-    maps = fuse_distances(distances, calibration)
+    maps = fuse_distances(distances, calibration.fusion)
     assert calibration.image_threshold == maps.max()
     assert float((maps > calibration.pixel_threshold).mean()) == pytest.approx(0.01, abs=1e-3)
 

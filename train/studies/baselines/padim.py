@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from train.support.arrays import FloatArray
+
 N_CHANNELS = 100  # drawn at random out of all stages' channels; the paper's choice
 REGULARISATION = 0.01  # added to each covariance's diagonal, so that it can be inverted
 POSITIONS_AT_ONCE = 256  # a chunk of positions is worked on in double precision, the rest waits
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

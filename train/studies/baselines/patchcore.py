@@ -15,14 +15,13 @@ from sklearn.random_projection import GaussianRandomProjection
 from torch import Tensor
 from torch.nn import functional as F
 
+from train.support.arrays import FloatArray
 from train.support.progress import progress_bar
 
 CORESET_RATIO = 0.01
 PROJECTED_CHANNELS = 128  # the coreset is searched in so many (Johnson and Lindenstrauss)
 N_NEIGHBOURS = 9  # b of Eq. 7
 IMAGES_AT_ONCE = 16
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,11 @@ from train.method.student import load_teacher
 from train.studies.baselines.padim import fit_padim, padim_maps
 from train.studies.baselines.patchcore import fit_patchcore, patchcore_maps
 from train.studies.baselines.results import BaselineResult, read_results, write_results
+from train.support.arrays import FloatArray
 from train.support.progress import console
 
 METHODS = ("padim", "patchcore")
 SMOOTHING_SIGMA = 4.0  # pixels, in both papers
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
