@@ -8,18 +8,18 @@ from typing import Any
 import click
 
 from train.cli.options import (
+    FIT_FIELDS,
     PATH,
+    CategoryOptions,
+    ConfigOptions,
+    RunOptions,
     category_options,
     config_option,
     config_options,
-    overrides_of,
-    preset_option,
     run_options,
-    show_banner,
-    weights_options,
 )
 from train.cli.paper import ablate, complexity, reproduce
-from train.cli.studies import baselines, bench, contamination, suspects
+from train.cli.studies import baselines, contamination, suspects
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -32,58 +32,41 @@ def main() -> None:
 @main.command()
 @category_options
 @click.option("--print-test-dir", is_flag=True, help="Print the folder of its test images and nothing else.")
-def data(category: str, data: str, data_dir: Path, print_test_dir: bool) -> None:
+def data(category: CategoryOptions, print_test_dir: bool) -> None:
     """Lay out a category's images and count them."""
-    from train.data.sources import find_category
-
-    found = find_category(category, data=data, data_dir=data_dir)
+    images = category.find(quiet=print_test_dir)
     if print_test_dir:
-        click.echo(found.root / "test" if found.test else found.root)
+        click.echo(images.root / "test" if images.test else images.root)
         return
-    show_banner(found.synthetic)
-    click.echo(f"{found.root}: {len(found.train_good)} good images to train on, {len(found.test)} to test.")
+    click.echo(
+        f"{images.root}: {len(images.train_good)} good images to train on, {len(images.test)} to test."
+    )
 
 
 @main.command()
 @category_options
 @run_options
-@preset_option
-@config_options
-@weights_options
+@config_options(*FIT_FIELDS)
 @click.option(
     "--force",
     is_flag=True,
     help="Train even when the checkpoint is up to date, or another run has these images.",
 )
-def fit(
-    category: str,
-    data: str,
-    data_dir: Path,
-    runs_dir: Path,
-    strict: bool,
-    device: str,
-    preset: str | None,
-    weights_dir: Path | None,
-    random_weights: bool,
-    force: bool,
-    **fields: Any,
-) -> None:
+def fit(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, force: bool) -> None:
     """Train and calibrate a category; does nothing when its checkpoint already answers to what is asked."""
     from train.data.checks import check_training_data
-    from train.data.sources import find_category
     from train.runs import fit_category
 
-    found = find_category(category, data=data, data_dir=data_dir)
-    show_banner(found.synthetic)
-    check_training_data(found, run_dir=runs_dir / category, force=force)
+    images = category.find()
+    check_training_data(images, run_dir=run.runs_dir / category.name, force=force)
     result = fit_category(
-        found,
-        preset=preset,
-        overrides=overrides_of(fields, random_weights=random_weights),
-        run_dir=runs_dir / category,
-        weights_dir=weights_dir,
-        device=device,
-        strict=strict,
+        images,
+        preset=asked.preset,
+        overrides=asked.overrides,
+        run_dir=run.runs_dir / category.name,
+        weights_dir=asked.weights_dir,
+        device=run.device,
+        strict=run.strict,
         force=force,
     )
     click.echo(f"{'Trained' if result.trained else 'Up to date'}: {result.checkpoint_path}")
@@ -96,27 +79,16 @@ def fit(
 @click.option("--weights-dir", type=PATH, help="Holds SAM's folder sam-vit-base.")
 @click.option("--force", is_flag=True, help="Evaluate even when metrics.json is up to date.")
 def evaluate(
-    category: str,
-    data: str,
-    data_dir: Path,
-    runs_dir: Path,
-    strict: bool,
-    device: str,
-    foreground: str | None,
-    weights_dir: Path | None,
-    force: bool,
+    category: CategoryOptions, run: RunOptions, foreground: str | None, weights_dir: Path | None, force: bool
 ) -> None:
     """Judge the test set with the server's own fusion; write metrics.json and report.html."""
-    from train.data.sources import find_category
     from train.runs import evaluate_category
 
-    found = find_category(category, data=data, data_dir=data_dir)
-    show_banner(found.synthetic)
     outcome = evaluate_category(
-        found,
-        run_dir=runs_dir / category,
-        device=device,
-        strict=strict,
+        category.find(),
+        run_dir=run.runs_dir / category.name,
+        device=run.device,
+        strict=run.strict,
         force=force,
         foreground=foreground,
         weights_dir=weights_dir,
@@ -124,7 +96,7 @@ def evaluate(
     click.echo(outcome)
 
 
-for command in (complexity, ablate, reproduce, baselines, suspects, contamination, bench):
+for command in (complexity, ablate, reproduce, baselines, suspects, contamination):
     main.add_command(command)
 
 

@@ -1,6 +1,7 @@
 """runs/<category>/: a checkpoint, its measures and their report, each made unless it is up to date.
 
-Torch is loaded for work alone: it takes seconds, and a second `make export` has none.
+Importing torch takes seconds, so it is imported only where something has to be fitted or evaluated: a `make export`
+that finds everything up to date never imports it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from train.checkpoint.header import read_header, read_release_id
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
+from train.errors import DataError
 from train.support.devices import choose_device
+from train.support.progress import console
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run came to.
+    """A category's checkpoint, and whether this call trained it.
 
     Attributes:
-        checkpoint_path: where the checkpoint lies.
-        trained: False when it was up to date and nothing was done.
+        checkpoint_path: the checkpoint's file.
+        trained: False where the checkpoint was up to date.
     """
 
     checkpoint_path: Path
@@ -44,12 +47,12 @@ def fit_category(
     strict: bool,
     force: bool,
 ) -> FitResult:
-    """Train a category unless its checkpoint already answers to what is asked.
+    """Train a category, unless its checkpoint was trained on these images with the options that were asked for.
 
     Args:
         data: the category's images.
         preset: None means that of an existing checkpoint, or `edge`.
-        overrides: fields of `FitConfig` that were asked for; all others may be the checkpoint's.
+        overrides: fields of `FitConfig` that were asked for; an existing checkpoint may differ in all others.
         run_dir: takes checkpoint.safetensors and tensorboard/.
         weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
         device: where to train; see `train.support.devices.choose_device`.
@@ -57,11 +60,11 @@ def fit_category(
         force: train even when the checkpoint is up to date.
 
     Raises:
-        UserError: bad options, images or weights, or an existing checkpoint that is damaged or foreign; it stays
-            as it is.
+        UserError: bad options, images or weights, or an existing checkpoint that cannot be read, which is not
+            overwritten.
     """
     checkpoint_path = run_dir / "checkpoint.safetensors"
-    # Faulty options are told even when nothing is to be done.
+    # First of all: wrong options are an error even where the checkpoint is up to date.
     config = fit_config(preset or "edge", overrides)
     asked = {*overrides, *(["preset"] if preset else [])}
     if not force and checkpoint_is_up_to_date(checkpoint_path, data=data, config=config, asked=asked):
@@ -85,7 +88,7 @@ def checkpoint_is_up_to_date(
     """Whether a checkpoint was trained on these very images, with `config`'s values of the fields asked for.
 
     Raises:
-        CheckpointError: a file that is damaged or foreign; it may be worth more than a new one.
+        CheckpointError: the file cannot be read. It is not taken for out of date, for it would be overwritten.
     """
     if not checkpoint_path.exists():
         return False
@@ -108,7 +111,7 @@ def evaluate_category(
 
     Args:
         data: holds the test set.
-        run_dir: holds checkpoint.safetensors, takes the rest.
+        run_dir: holds checkpoint.safetensors, takes metrics.json and report.html.
         device: where to compute; see `train.support.devices.choose_device`.
         strict: a broken image stops the run.
         force: evaluate even when up to date.
@@ -117,37 +120,81 @@ def evaluate_category(
         weights_dir: where SAM's weights may lie.
 
     Returns:
-        One line that says what came out.
+        One line with the measures, or why nothing was evaluated.
 
     Raises:
         UserError: no checkpoint, or no readable test image.
     """
     checkpoint_path, report_path = run_dir / "checkpoint.safetensors", run_dir / "report.html"
     foreground = foreground or read_header(checkpoint_path).config.foreground
-    up_to_date = (
-        metrics_are_up_to_date(
-            run_dir / "metrics.json", checkpoint_path=checkpoint_path, data=data, foreground=foreground
-        )
-        and report_path.is_file()
+    metrics_path = run_dir / "metrics.json"
+    up_to_date = report_path.is_file() and metrics_are_up_to_date(
+        metrics_path, checkpoint_path=checkpoint_path, data=data, foreground=foreground
     )
     if up_to_date and not force:
         return f"Up to date: {report_path}"
-    from train.evaluation.report import report_category
+    from train.calibration.foreground import load_foreground
+    from train.calibration.recalibration import recalibrate
+    from train.checkpoint.tensors import load_checkpoint
+    from train.evaluation.evaluate import evaluate, write_metrics
+    from train.evaluation.report import report_category, summary
 
-    return report_category(
+    device = choose_device(device)
+    checkpoint = load_checkpoint(checkpoint_path)
+    finder = load_foreground(foreground, weights_dir=weights_dir)
+    if foreground != checkpoint.config.foreground:
+        checkpoint = recalibrate(checkpoint, finder, data, device=device, strict=strict)
+    evaluation = evaluate(checkpoint, data, foreground=finder, device=device, strict=strict)
+    if evaluation is None:
+        return f"No test images in {data.root / 'test'}: nothing to evaluate."
+    for sentence in evaluation.metrics["unavailable"]:
+        console.print(sentence, style="yellow", markup=False)
+    report_category(evaluation, checkpoint, run_dir=run_dir)
+    write_metrics(evaluation.metrics, metrics_path)
+    return f"Evaluated: {summary(evaluation.metrics)}; {report_path}"
+
+
+def fit_and_evaluate(
+    data: CategoryData,
+    *,
+    config: FitConfig,
+    run_dir: Path,
+    weights_dir: Path | None,
+    device: torch.device,
+    strict: bool,
+) -> dict[str, Any]:
+    """Train a category with this very configuration and evaluate it; what is up to date is not done again.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: see `fit_category` and `evaluate_category`, or there are no test images.
+    """
+    if not data.test:
+        raise DataError(f"{data.root} has no test images to measure with; put them into test/<defect>.")
+    # Every field counts as asked for, so that no older checkpoint with other options passes as up to date.
+    fit_category(
         data,
+        preset=config.preset,
+        overrides=config.model_dump(),
         run_dir=run_dir,
-        device=choose_device(device),
-        strict=strict,
-        foreground=foreground,
         weights_dir=weights_dir,
+        device=device,
+        strict=strict,
+        force=False,
     )
+    outcome = evaluate_category(
+        data, run_dir=run_dir, device=device, strict=strict, force=False, weights_dir=weights_dir
+    )
+    console.print(outcome, markup=False)
+    return dict(json.loads((run_dir / "metrics.json").read_text()))
 
 
 def metrics_are_up_to_date(
     metrics_path: Path, *, checkpoint_path: Path, data: CategoryData, foreground: str = "none"
 ) -> bool:
-    """Whether metrics.json is of this very checkpoint, test set and foreground, and holds all that is measured today.
+    """Whether metrics.json is of this checkpoint, test set and foreground, and has every measure of today's code.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -156,6 +203,6 @@ def metrics_are_up_to_date(
         metrics = json.loads(metrics_path.read_text())
     except (FileNotFoundError, ValueError):
         return False
-    found = tuple(metrics.get(name) for name in ("foreground", "release_id", "test_fingerprint"))
-    expected = (foreground, read_release_id(checkpoint_path), data.test_fingerprint())
-    return found == expected and "unavailable" in metrics
+    measured = tuple(metrics.get(name) for name in ("foreground", "release_id", "test_fingerprint"))
+    asked = (foreground, read_release_id(checkpoint_path), data.test_fingerprint())
+    return measured == asked and "unavailable" in metrics

@@ -1,21 +1,27 @@
-"""How fast training is beside a plain loop of the same network: both in one run, in turns."""
+"""How fast training is beside a plain loop of the same network, both in one run, in turns: `make bench-train`."""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import statistics
-import time
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.table import Table
 
-from train.config import FitConfig
-from train.data.category import CategoryData, load_images
+from client.benchmark.bars import Bar
+from tests.benchmarks.results import FOLDER, run, write_results
+from train.config import PRESETS, FitConfig, fit_config
+from train.data.category import load_images
+from train.data.sources import find_category
 from train.errors import DataError
 from train.fitting.batches import Batch, GoodImages, batch_indices, load_batches
 from train.fitting.features import compute_teacher_features
@@ -30,21 +36,22 @@ from train.fitting.loop import (
 )
 from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student, distillation_loss, mask_features
+from train.support.devices import choose_device
 from train.support.hardware import hardware_name
 from train.support.progress import progress_bar
 
-# How many times the plain loop's images per second, on a CPU.
+# At least so many times the plain loop's images per second, on a CPU.
 TARGET_RATIOS = {"edge": 1.8, "paper": 1.4}
 
 
 @dataclass(frozen=True)
 class TrainingSpeed:
-    """What came out of both loops.
+    """Times and losses of one loop.
 
     Attributes:
-        seconds: a step, in each round.
-        losses: of each step.
-        seconds_before: spent before the first step; the teacher's features, computed once.
+        seconds: of a step, the mean of each round; the first round is not counted.
+        losses: of every step.
+        seconds_before: before the first step: the teacher's features, which `train fit` computes once.
     """
 
     seconds: list[float]
@@ -79,46 +86,12 @@ class TrainingComparison:
 
     @property
     def run_ratio(self) -> float:
-        """The same over the configuration's whole run, the teacher's features counted in."""
+        """The plain loop's seconds over ours for the configuration's whole run, the teacher's features counted in."""
         n_steps = self.config.total_steps(self.n_images)
         plain, ours = (
             speed.seconds_before + n_steps * speed.seconds_a_step for speed in (self.plain, self.ours)
         )
         return plain / ours
-
-
-def run_training_bench(
-    data: CategoryData,
-    *,
-    config: FitConfig,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
-    round_steps: int,
-    rounds: int,
-    scratch_dir: Path,
-) -> TrainingComparison:
-    """`compare_training_speed` on a category's good images.
-
-    Raises:
-        UserError: images or weights that cannot be had, or fewer images than a batch.
-    """
-    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
-    if len(images.pixels) < config.batch_size:
-        raise DataError(
-            f"Category {data.category!r} has {len(images.pixels)} good images; expected at least one batch of "
-            f"{config.batch_size}; add images or lower --batch-size."
-        )
-    scratch_dir.mkdir(parents=True, exist_ok=True)
-    return compare_training_speed(
-        config,
-        images.pixels,
-        weights_dir=weights_dir,
-        device=device,
-        round_steps=round_steps,
-        rounds=rounds,
-        scratch_dir=scratch_dir,
-    )
 
 
 def compare_training_speed(
@@ -131,7 +104,7 @@ def compare_training_speed(
     rounds: int,
     scratch_dir: Path,
 ) -> TrainingComparison:
-    """Train the same network twice in turns, a round of ours and a round of the plain loop.
+    """Train the same network with both loops in turns, a round of ours and a round of the plain one.
 
     Both start from the same weights and see the same images and masks in the same order.
 
@@ -140,17 +113,17 @@ def compare_training_speed(
         images: [N, S, S, 3] uint8.
         weights_dir: see `train.method.backbones.load_weights`.
         device: where to train.
-        round_steps: steps that one time is taken over.
-        rounds: pairs of times.
+        round_steps: steps of a round.
+        rounds: how many are timed, after one to warm up.
         scratch_dir: see `train.fitting.features.compute_teacher_features`.
     """
     teacher, student, _ = build_teacher_and_student(config, weights_dir=weights_dir)
     plain_teacher, plain_student = copy.deepcopy(teacher).to(device), copy.deepcopy(student).to(device)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    started = time.perf_counter()
+    started = perf_counter()
     features = compute_teacher_features(teacher, images, scratch_dir=scratch_dir, device=device)
-    seconds_before = time.perf_counter() - started
+    seconds_before = perf_counter() - started
 
     n_steps = round_steps * (rounds + 1)  # the first round warms up
     good = GoodImages(images, features, [""] * len(images))
@@ -167,11 +140,11 @@ def compare_training_speed(
     with progress_bar("Training in turns", 2 * n_steps) as bar:
         for _ in range(rounds + 1):
             for name, loop in losses.items():
-                started = time.perf_counter()
+                started = perf_counter()
                 for _ in range(round_steps):
                     seen[name].append(next(loop))
                     bar.advance(note=name)
-                seconds[name].append((time.perf_counter() - started) / round_steps)
+                seconds[name].append((perf_counter() - started) / round_steps)
     return TrainingComparison(
         config=config,
         n_images=len(images),
@@ -184,7 +157,7 @@ def compare_training_speed(
 def our_losses(
     student: Student, good: GoodImages, *, config: FitConfig, n_steps: int, device: torch.device
 ) -> Iterator[float]:
-    """The steps of `train.fitting.loop.train_student`, without its watching and saving."""
+    """The steps of `train.fitting.loop.train_student`, without its logs and saved states."""
     state = initial_state(student, config=config, n_steps=n_steps, device=device)
     set_training_mode(
         student, freeze_batchnorm=config.freeze_batchnorm, fast=has_fast_convolutions(config, device)
@@ -240,14 +213,14 @@ def plain_losses(
 
 
 def comparison_table(comparison: TrainingComparison) -> Table:
-    """Both loops beside each other, and whether the target is met."""
+    """Both loops beside each other."""
     config, n_last = comparison.config, 10
     shown = Table(
         title=f"Training, preset {config.preset}, {config.image_size} px, batch {config.batch_size}",
         caption=comparison.hardware,
     )
-    for name in ("", "images/s", "s before", f"loss, last {n_last} steps"):
-        shown.add_column(name, justify="left" if not name else "right")
+    for column in ("", "images/s", "s before", f"loss, last {n_last} steps"):
+        shown.add_column(column, justify="left" if not column else "right")
     for label, speed in (("plain loop", comparison.plain), ("train fit", comparison.ours)):
         shown.add_row(
             label,
@@ -258,15 +231,78 @@ def comparison_table(comparison: TrainingComparison) -> Table:
     return shown
 
 
-def verdict(comparison: TrainingComparison) -> str:
-    """The ratios in a sentence, and how they stand to the target."""
-    ratio, target = comparison.step_ratio, TARGET_RATIOS.get(comparison.config.preset)
-    pairs = sorted(comparison.pair_ratios)
-    n_steps = comparison.config.total_steps(comparison.n_images)
-    said = (
-        f"{ratio:.2f} times the plain loop's images per second (pairs from {pairs[0]:.2f} to {pairs[-1]:.2f}); "
-        f"{comparison.run_ratio:.2f} over a run of {n_steps} steps, the teacher's features counted in"
+def bar_of(comparison: TrainingComparison) -> Bar:
+    """What the ratio is held to; a preset of one's own has no target."""
+    pairs, n_steps = comparison.pair_ratios, comparison.config.total_steps(comparison.n_images)
+    return Bar(
+        name=f"images per second of the plain loop's (pairs from {min(pairs):.2f} to {max(pairs):.2f}; "
+        f"{comparison.run_ratio:.2f} over a run of {n_steps} steps, the teacher's features counted in)",
+        value=comparison.step_ratio,
+        limit=TARGET_RATIOS[comparison.config.preset],
+        at_most=False,
     )
-    if target is None:
-        return said + "."
-    return f"{said}; target {target}: {'met' if ratio >= target else 'FALLS SHORT'}."
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What is trained, and for how long."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--preset", default="edge", choices=list(PRESETS), help="what is trained")
+    parser.add_argument("--category", default="pill", help="product")
+    parser.add_argument("--data", default="synthetic", help="data set or folder, as for `train fit`")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where data sets lie")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--weights-dir", type=Path, help="pretrained weights, as for `train fit`")
+    weights.add_argument("--random-weights", action="store_true", help="untrained backbones")
+    parser.add_argument("--batch-size", type=int, help="default: the preset's")
+    parser.add_argument("--device", default="auto", help="cuda, cpu or auto")
+    parser.add_argument("--round-steps", type=int, default=5, help="steps of a round")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one to warm up")
+    parser.add_argument("--json", type=Path, help="gets the results  (default: in runs/benchmarks)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train with both loops and print one table."""
+    asked = parse_arguments()
+    overrides = {"weights": "random"} if asked.random_weights else {}
+    if asked.batch_size is not None:
+        overrides["batch_size"] = asked.batch_size
+    config = fit_config(asked.preset, overrides)
+    data = find_category(asked.category, data=asked.data, data_dir=asked.data_dir)
+    images = load_images(data.train_good, image_size=config.image_size, strict=True).pixels
+    if len(images) < config.batch_size:
+        raise DataError(
+            f"Category {asked.category!r} has {len(images)} good images; expected at least one batch of "
+            f"{config.batch_size}; add images or lower --batch-size."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = compare_training_speed(
+            config,
+            images,
+            weights_dir=asked.weights_dir,
+            device=choose_device(asked.device),
+            round_steps=asked.round_steps,
+            rounds=asked.rounds,
+            scratch_dir=Path(folder),
+        )
+    bar = bar_of(comparison)
+    console = Console(width=120, highlight=False)
+    console.print(comparison_table(comparison))
+    console.print(str(bar))
+    results = {
+        "preset": config.preset,
+        "image_size": config.image_size,
+        "batch_size": config.batch_size,
+        "weights": config.weights,
+        "dataset": f"{data.dataset}/{data.category}",
+        "hardware": comparison.hardware,
+        "ours": asdict(comparison.ours),
+        "plain": asdict(comparison.plain),
+    }
+    write_results(asked.json or FOLDER / f"training-{config.preset}.json", results, [bar])
+
+
+if __name__ == "__main__":
+    run(main)

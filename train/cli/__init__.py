@@ -1,1 +1,5 @@
-"""cli."""
+"""The commands of `python -m train`, apart from data, fit and evaluate, and the options that all of them share.
+
+`paper` does the paper's tables again, `studies` compares and examines on one category, `options` is what both and
+the main group use.
+"""

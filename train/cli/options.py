@@ -1,22 +1,94 @@
-"""What the commands of the training stage share: options, the device, the banner of synthetic data."""
+"""What the commands of the training stage share: groups of options as objects, and the banner of synthetic data.
+
+A group of options reaches its command as one frozen object, so that a command takes a few arguments.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from train.config import PRESETS, FitConfig
+from train.config import PRESETS, FitConfig, fit_config
+
+if TYPE_CHECKING:
+    from train.data.category import CategoryData
 
 PATH = click.Path(path_type=Path)
+FIT_FIELDS = tuple(name for name in FitConfig.model_fields if name not in ("preset", "weights"))
+Command = Callable[..., None]
+DATA_DIR = click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
+DEVICE = click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one.")
 
 
-def category_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Which category, and where its images lie."""
+@dataclass(frozen=True)
+class CategoryOptions:
+    """A category, and the data set or folder that holds its images."""
+
+    name: str
+    data: str
+    data_dir: Path
+
+    def find(self, *, quiet: bool = False) -> CategoryData:
+        """The category's images, laid out first where the data set is one we can make.
+
+        The banner of synthetic data is shown unless `quiet`.
+
+        Raises:
+            DataError: see `train.data.sources.find_category`.
+        """
+        from train.data.sources import find_category
+
+        images = find_category(self.name, data=self.data, data_dir=self.data_dir)
+        show_banner(images.synthetic and not quiet)
+        return images
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where runs lie, where networks compute, and whether a broken image stops them."""
+
+    runs_dir: Path
+    strict: bool
+    device: str
+
+
+@dataclass(frozen=True)
+class ConfigOptions:
+    """What was asked for of a configuration.
+
+    Attributes:
+        preset: None where none was given.
+        overrides: the fields of `FitConfig` that were given.
+        weights_dir: where backbones have their weights from.
+    """
+
+    preset: str | None
+    overrides: Mapping[str, Any]
+    weights_dir: Path | None
+
+    def config(self, **fields: Any) -> FitConfig:
+        """The preset with what was asked for, and with `fields`.
+
+        Raises:
+            ConfigError: see `train.config.fit_config`.
+        """
+        return fit_config(self.preset or "edge", {**self.overrides, **fields})
+
+
+def category_options(command: Command) -> Command:
+    """Which category, and where its images lie: the argument `category`, a `CategoryOptions`."""
+
+    @functools.wraps(command)
+    def grouped(*, category: str, data: str, data_dir: Path, **others: Any) -> None:
+        command(category=CategoryOptions(category, data, data_dir), **others)
+
     return apply_options(
-        command,
+        grouped,
         click.option("--category", required=True, help="Product, e.g. pill, mono."),
         click.option(
             "--data",
@@ -24,43 +96,61 @@ def category_options(command: Callable[..., None]) -> Callable[..., None]:
             help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the "
             "category, ELPV for mono and poly, else synthetic.",
         ),
-        click.option("--data-dir", default="data", type=PATH, help="Where data sets lie."),
+        DATA_DIR,
     )
 
 
-def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """How images become a run."""
+def run_options(command: Command) -> Command:
+    """How images become a run: the argument `run`, a `RunOptions`."""
+
+    @functools.wraps(command)
+    def grouped(*, runs_dir: Path, strict: bool, device: str, **others: Any) -> None:
+        command(run=RunOptions(runs_dir, strict, device), **others)
+
     return apply_options(
-        command,
+        grouped,
         click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept."),
         click.option("--strict", is_flag=True, help="Stop at a broken image instead of skipping it."),
-        click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one."),
+        DEVICE,
     )
 
 
-def weights_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Where backbones have their weights from."""
-    return apply_options(
-        command,
-        click.option("--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth."),
-        click.option(
-            "--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only."
-        ),
-    )
+def config_options(*fields: str, preset: str | None = None) -> Callable[[Command], Command]:
+    """A preset, some fields of `FitConfig` and weights: the argument `asked`, a `ConfigOptions`.
 
+    Args:
+        fields: their names; unless given on the command line, the preset decides.
+        preset: the one that is taken where none is given; None is `edge`, or that of an existing checkpoint.
+    """
 
-def preset_option(command: Callable[..., None]) -> Callable[..., None]:
-    """The set of choices to start from."""
-    option = click.option(
-        "--preset", type=click.Choice(list(PRESETS)), help="Set of choices to start from.  [default: edge]"
-    )
-    return apply_options(command, option)
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def grouped(
+            *, preset: str | None, weights_dir: Path | None, random_weights: bool, **others: Any
+        ) -> None:
+            overrides = given({name: others.pop(name) for name in fields})
+            weights = {"weights": "random"} if random_weights else {}
+            command(asked=ConfigOptions(preset, overrides | weights, weights_dir), **others)
 
+        default = "  [default: edge]" if preset is None else ""
+        return apply_options(
+            grouped,
+            click.option(
+                "--preset",
+                type=click.Choice(list(PRESETS)),
+                default=preset,
+                help=f"Set of choices to start from.{default}",
+            ),
+            *(config_option(name) for name in fields),
+            click.option(
+                "--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth."
+            ),
+            click.option(
+                "--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only."
+            ),
+        )
 
-def config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """One option for each field of `FitConfig`; unless given, the preset decides."""
-    fields = [name for name in FitConfig.model_fields if name not in ("preset", "weights")]
-    return apply_options(command, *(config_option(name) for name in fields))
+    return decorate
 
 
 def config_option(name: str) -> Callable[..., Any]:
@@ -102,17 +192,16 @@ class CommaSeparated(click.ParamType[Any]):
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 
-def apply_options(command: Callable[..., None], *options: Callable[..., Any]) -> Callable[..., None]:
+def apply_options(command: Command, *options: Callable[..., Any]) -> Command:
     """Options in the order of their listing."""
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def overrides_of(fields: dict[str, Any], *, random_weights: bool) -> dict[str, Any]:
-    """The fields of `FitConfig` that were given on the command line."""
-    overrides = {name: value for name, value in fields.items() if value is not None}
-    return overrides | ({"weights": "random"} if random_weights else {})
+def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were given on the command line."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def parse_seeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -126,14 +215,16 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, value: str) 
     return seeds
 
 
+SEEDS = click.option("--seeds", default="0", callback=parse_seeds, help="Seeds, with commas between.")
+
+
 def show_banner(synthetic: bool) -> None:
     """Say that the data is synthetic, where it is."""
     if synthetic:
+        rule = "=" * 78
         click.secho(
-            "="
-            * 78
-            + "\n  SYNTHETIC DATA: rendered parts, not photographs. Figures say nothing about a real product.\n"
-            "  For real ones put MVTec AD under data/mvtec_ad/ or give a folder with --data.\n" + "=" * 78,
+            f"{rule}\n  SYNTHETIC DATA: rendered parts, not photographs. Figures say nothing about a real product.\n"
+            f"  For real ones put MVTec AD under data/mvtec_ad/ or give a folder with --data.\n{rule}",
             fg="yellow",
             err=True,
         )

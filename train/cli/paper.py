@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from train.cli.options import (
+    DATA_DIR,
+    DEVICE,
     PATH,
+    SEEDS,
+    Command,
+    ConfigOptions,
+    RunOptions,
     apply_options,
     config_option,
-    overrides_of,
-    parse_seeds,
+    config_options,
+    given,
     run_options,
     show_banner,
-    weights_options,
 )
 from train.config import PRESETS
 from train.support.devices import choose_device
 
 TABLES = ("4", "6", "7", "8")
 FIGURES = ("6",)
+# What a run may change of the paper's protocol.
+PROTOCOL_FIELDS = ("image_size", "batch_size", "epochs", "steps")
 
 
 @click.command()
@@ -32,7 +40,7 @@ FIGURES = ("6",)
 @config_option("image_size")
 @click.option("--paper-rows/--no-paper-rows", default=True, help="The three students of the paper's Table 5.")
 @click.option("--repeats", default=20, type=click.IntRange(min=1), help="Timed runs; the median is shown.")
-@click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one.")
+@DEVICE
 @click.option("--json", "json_path", type=PATH, help="Write the figures to this file, too.")
 def complexity(
     preset: str | None,
@@ -50,7 +58,7 @@ def complexity(
     from train.support.hardware import hardware_name
 
     chosen = choose_device(device)
-    configs = pairs_to_measure(preset, overrides_of(fields, random_weights=False), paper_rows=paper_rows)
+    configs = pairs_to_measure(preset, given(fields), paper_rows=paper_rows)
     rows = [measure_pair(config, device=chosen, repeats=repeats) for config in configs]
     machine = hardware_name(chosen)
     click.echo(complexity_table(rows, hardware=machine, repeats=repeats).markdown(), nl=False)
@@ -59,21 +67,45 @@ def complexity(
         write_text(json_path, json.dumps(content, indent=2) + "\n")
 
 
-def protocol_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The paper's protocol, and what a run may change of it."""
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The networks in the paper's three parts, and how a student that is the teacher's network starts."""
+
+    wide: str | None
+    resnext: str | None
+    resnet: str | None
+    identical_student: Literal["scratch", "pretrained"]
+
+
+def network_options(command: Command) -> Command:
+    """Which networks take the paper's parts: the argument `networks`, a `NetworkOptions`."""
+
+    @functools.wraps(command)
+    def grouped(
+        *,
+        wide: str | None,
+        resnext: str | None,
+        resnet: str | None,
+        identical_student: Literal["scratch", "pretrained"],
+        **others: Any,
+    ) -> None:
+        command(networks=NetworkOptions(wide, resnext, resnet, identical_student), **others)
+
     return apply_options(
-        command,
+        grouped,
+        click.option("--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]"),
         click.option(
-            "--preset",
-            type=click.Choice(list(PRESETS)),
-            default="paper",
-            help="Set of choices to start from.",
+            "--next", "resnext", help="Network in ResNeXt50's part.  [default: the preset's student]"
         ),
-        config_option("image_size"),
-        config_option("batch_size"),
-        config_option("epochs"),
-        config_option("steps"),
-        weights_options,
+        click.option(
+            "--resnet", help="Network in ResNet50's part.  [paper: resnet50, edge: tf_efficientnet_lite1]"
+        ),
+        click.option(
+            "--identical-student",
+            type=click.Choice(["scratch", "pretrained"]),
+            default="scratch",
+            help="Start of a student that is the teacher's network, too (Tables 4 and 6).",
+        ),
     )
 
 
@@ -84,19 +116,11 @@ def protocol_options(command: Callable[..., None]) -> Callable[..., None]:
     "--category", "categories", multiple=True, required=True, help="Product; repeated, rows are averages."
 )
 @click.option("--data", default="auto", help="Data set or folder, as for fit.")
-@click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
+@DATA_DIR
 @run_options
-@protocol_options
-@click.option("--seeds", default="0", callback=parse_seeds, help="Seeds, with commas between.")
-@click.option("--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]")
-@click.option("--next", "resnext", help="Network in ResNeXt50's part.  [default: the preset's student]")
-@click.option("--resnet", help="Network in ResNet50's part.  [paper: resnet50, edge: tf_efficientnet_lite1]")
-@click.option(
-    "--identical-student",
-    type=click.Choice(["scratch", "pretrained"]),
-    default="scratch",
-    help="Start of a student that is the teacher's network, too (Tables 4 and 6).",
-)
+@config_options(*PROTOCOL_FIELDS, preset="paper")
+@SEEDS
+@network_options
 @click.option(
     "--keep-checkpoints", is_flag=True, help="Keep them when a run is measured: 0.2 GB each for paper."
 )
@@ -106,55 +130,48 @@ def ablate(
     categories: tuple[str, ...],
     data: str,
     data_dir: Path,
-    runs_dir: Path,
-    strict: bool,
-    device: str,
-    preset: str,
-    weights_dir: Path | None,
-    random_weights: bool,
+    run: RunOptions,
+    asked: ConfigOptions,
     seeds: tuple[int, ...],
-    wide: str | None,
-    resnext: str | None,
-    resnet: str | None,
-    identical_student: Literal["scratch", "pretrained"],
+    networks: NetworkOptions,
     keep_checkpoints: bool,
-    **fields: Any,
 ) -> None:
     """Run the paper's ablations on any data and set each row beside the paper's; goes on where it was stopped."""
     if not tables and not figures:
         raise click.UsageError("Nothing to run; give --table 4, 6, 7 or 8, or --figure 6.")
-    from train.config import fit_config
     from train.data.sources import find_category
     from train.errors import TrainingError
     from train.studies.ablation.results import ablation_table, write_ablation
     from train.studies.ablation.rows import ABLATIONS, Networks
     from train.studies.ablation.run import RunSettings, run_ablations
 
-    networks = Networks.of_preset(preset, wide=wide, resnext=resnext, resnet=resnet)
     settings = RunSettings(
-        base=fit_config(preset, overrides_of(fields, random_weights=random_weights)),
+        base=asked.config(),
         seeds=seeds,
-        runs_dir=runs_dir,
-        weights_dir=weights_dir,
-        device=choose_device(device),
-        strict=strict,
+        runs_dir=run.runs_dir,
+        weights_dir=asked.weights_dir,
+        device=choose_device(run.device),
+        strict=run.strict,
         keep_checkpoints=keep_checkpoints,
     )
-    names = [f"table-{table}" for table in tables] + [f"figure-{figure}" for figure in figures]
-    ablations = [ABLATIONS[name](networks, identical_student) for name in dict.fromkeys(names)]
-    found = [find_category(category, data=data, data_dir=data_dir) for category in dict.fromkeys(categories)]
-    show_banner(any(one.synthetic for one in found))
-    results = run_ablations(ablations, found, settings=settings)
-    folder = runs_dir / (found[0].category if len(found) == 1 else "") / "ablations"
+    parts = Networks.of_preset(
+        settings.base.preset, wide=networks.wide, resnext=networks.resnext, resnet=networks.resnet
+    )
+    experiments = [f"table-{table}" for table in tables] + [f"figure-{figure}" for figure in figures]
+    ablations = [ABLATIONS[name](parts, networks.identical_student) for name in dict.fromkeys(experiments)]
+    products = [find_category(name, data=data, data_dir=data_dir) for name in dict.fromkeys(categories)]
+    show_banner(any(product.synthetic for product in products))
+    results = run_ablations(ablations, products, settings=settings)
+    folder = run.runs_dir / (products[0].category if len(products) == 1 else "") / "ablations"
     for ablation in ablations:
         rows = results[ablation.name]
-        click.echo(ablation_table(ablation, rows, found, settings).markdown())
-        for path in write_ablation(ablation, rows, found, settings, folder=folder):
+        click.echo(ablation_table(ablation, rows, products, settings).markdown())
+        for path in write_ablation(ablation, rows, products, settings, folder=folder):
             click.echo(f"Written: {path}")
-    failed = [run for rows in results.values() for row in rows for run in row.runs if run.fault]
-    if failed:
+    faults = [one.fault for rows in results.values() for row in rows for one in row.runs if one.fault]
+    if faults:
         raise TrainingError(
-            f"{len(failed)} runs failed, the first: {failed[0].fault} Finished runs are kept; mend it and run again."
+            f"{len(faults)} runs failed, the first: {faults[0]} Finished runs are kept; mend it and run again."
         )
 
 
@@ -162,32 +179,18 @@ def ablate(
 @click.option(
     "--data", default="mvtec_ad", help="mvtec_ad, synthetic, or a folder that holds the categories' folders."
 )
-@click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
+@DATA_DIR
 @click.option("--categories", default="all", help="Some of the 15, with commas between.")
 @run_options
-@protocol_options
-@config_option("teacher")
-@config_option("student")
-def reproduce(
-    data: str,
-    data_dir: Path,
-    categories: str,
-    runs_dir: Path,
-    strict: bool,
-    device: str,
-    preset: str,
-    weights_dir: Path | None,
-    random_weights: bool,
-    **fields: Any,
-) -> None:
+@config_options(*PROTOCOL_FIELDS, "teacher", "student", preset="paper")
+def reproduce(data: str, data_dir: Path, categories: str, run: RunOptions, asked: ConfigOptions) -> None:
     """Train and evaluate all of MVTec AD and set Tables 1, 2 and 3 beside the paper's; skips what is there."""
-    from train.config import fit_config
     from train.errors import TrainingError
     from train.studies.reproduce.run import chosen_categories, run_category
     from train.studies.reproduce.tables import result_tables, write_results
 
-    config = fit_config(preset, overrides_of(fields, random_weights=random_weights))
-    chosen, chosen_device = chosen_categories(categories), choose_device(device)
+    config = asked.config()
+    chosen, device = chosen_categories(categories), choose_device(run.device)
     results = []
     for category in chosen:
         result = run_category(
@@ -195,14 +198,14 @@ def reproduce(
             data=data,
             data_dir=data_dir,
             config=config,
-            runs_dir=runs_dir,
-            weights_dir=weights_dir,
-            device=chosen_device,
-            strict=strict,
+            runs_dir=run.runs_dir,
+            weights_dir=asked.weights_dir,
+            device=device,
+            strict=run.strict,
         )
         results.append(result)
         # After each: whoever stops it has the table of what is done.
-        paths = write_results(results, config=config, runs_dir=runs_dir)
+        paths = write_results(results, config=config, runs_dir=run.runs_dir)
     show_banner(any(result.synthetic for result in results))
     for table in result_tables(results, config=config):
         click.echo(table.markdown())

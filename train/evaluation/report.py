@@ -10,14 +10,10 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import torch
 
-from train.calibration.foreground import load_foreground
-from train.calibration.recalibration import recalibrate
-from train.checkpoint.tensors import Checkpoint, load_checkpoint
-from train.data.category import CategoryData
+from train.checkpoint.tensors import Checkpoint
 from train.evaluation.breakdown import SIZES
-from train.evaluation.evaluate import Evaluation, evaluate, judged_set, write_metrics
+from train.evaluation.evaluate import Evaluation, judged_set
 from train.evaluation.figures import (
     data_uri,
     panels,
@@ -28,7 +24,6 @@ from train.evaluation.figures import (
 )
 from train.fitting.training_curves import TrainingCurve, read_training_curves
 from train.support.files import write_text
-from train.support.progress import console
 
 EXAMPLES_PER_KIND = 6
 
@@ -41,36 +36,16 @@ class Gallery:
     pictures: list[tuple[str, str]]
 
 
-def report_category(
-    data: CategoryData,
-    *,
-    run_dir: Path,
-    device: torch.device,
-    strict: bool,
-    foreground: str,
-    weights_dir: Path | None,
-) -> str:
-    """Evaluate a category's checkpoint and write metrics.json and report.html; see `train.runs.evaluate_category`."""
-    report_path = run_dir / "report.html"
-    checkpoint = load_checkpoint(run_dir / "checkpoint.safetensors")
-    finder = load_foreground(foreground, weights_dir=weights_dir)
-    if foreground != checkpoint.config.foreground:
-        checkpoint = recalibrate(checkpoint, finder, data, device=device, strict=strict)
-    evaluation = evaluate(checkpoint, data, foreground=finder, device=device, strict=strict)
-    if evaluation is None:
-        return f"No test images in {data.root / 'test'}: nothing to evaluate."
-    for sentence in evaluation.metrics["unavailable"]:
-        console.print(sentence, style="yellow", markup=False)
+def report_category(evaluation: Evaluation, checkpoint: Checkpoint, *, run_dir: Path) -> None:
+    """Write report.html: the evaluation, and the training that `run_dir` still holds the records of."""
     page = render_report(evaluation, checkpoint, log_dir=run_dir / "tensorboard")
-    write_text(report_path, page)
-    write_metrics(evaluation.metrics, run_dir / "metrics.json")
-    return f"Evaluated: {summary(evaluation.metrics)}; {report_path}"
+    write_text(run_dir / "report.html", page)
 
 
 def summary(metrics: dict[str, Any]) -> str:
     """The measures in one line; those that cannot be had are left out."""
-    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
-    parts = [f"{label} {metrics[key]:.4f}" for key, label in names.items() if metrics[key] is not None]
+    labels = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
+    parts = [f"{label} {metrics[key]:.4f}" for key, label in labels.items() if metrics[key] is not None]
     without = metrics["image_auroc_without_foreground"]
     if without is not None:
         parts[0] += f" with foreground {metrics['foreground']} and {without:.4f} without"

@@ -1,7 +1,8 @@
-"""How far the method falls when bad images lie among the good ones it learns from, and what looking at suspects saves.
+"""How far image AUROC falls when defective images lie among the good ones that are trained on.
 
-Defective images are taken out of the test set and trained on as good ones. Three runs with one test set:
-`clean` without them, `mixed` with them, `cleaned` with them after the most suspect images were removed unseen.
+Some defective images are taken out of the test set and put among the training images. Three runs share one test set:
+`clean` trains without them, `mixed` with them, and `cleaned` with them after the most suspect images of
+`train.studies.suspects` were removed, without a person looking.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 
 from train.config import FitConfig
 from train.data.category import CategoryData, TestImage, read_category
 from train.errors import DataError
-from train.runs import evaluate_category, fit_category
+from train.runs import fit_and_evaluate
+from train.studies.paper_figures import mean
 from train.studies.suspects import rank_suspects
 from train.support.files import write_text
 from train.support.progress import console
+from train.support.tables import ResultTable, share
 
 VARIANTS = ("clean", "mixed", "cleaned")
 MEASURES = ("image_auroc", "pixel_auroc", "pro")
-PLANTED = "planted"  # starts the file names of bad images in train/good
+PLANTED = "planted"  # starts the file names of defective images in train/good
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class ContaminationResult:
         n_planted: bad images among them.
         n_removed: images that `cleaned` leaves out.
         n_planted_removed: bad ones among those.
-        n_test: images of the one test set.
+        n_test: images of the test set that all three variants share.
         measures: by variant, then by name; None where they cannot be had.
-        config: what was trained.
+        config: the configuration that was trained.
     """
 
     seed: int
@@ -88,61 +90,83 @@ def measure_contamination(
     """
     results = []
     for config in configs:
-        planted = choose_planted(data, ratio=ratio, seed=config.seed)
-        test = [image for image in data.test if image not in planted]
-        seed_dir = run_dir / "contamination" / f"seed{config.seed}"
-        train = {"clean": named(data.train_good), "mixed": named(data.train_good, planted)}
-        folders = {
-            variant: lay_out(seed_dir / variant / "data", train=train[variant], test=test)
-            for variant in ("clean", "mixed")
-        }
-        mixed = read_category(folders["mixed"], dataset=data.dataset, category=data.category)
-        suspects = rank_suspects(
-            mixed,
+        result = measure_seed(
+            data,
             config=config,
-            scratch_dir=seed_dir,
+            ratio=ratio,
+            removed_ratio=removed_ratio,
+            seed_dir=run_dir / "contamination" / f"seed{config.seed}",
             weights_dir=weights_dir,
             device=device,
             strict=strict,
         )
-        removed = {path.name for path in suspects.paths[: math.ceil(removed_ratio * len(mixed.train_good))]}
-        kept = {name: path for name, path in train["mixed"].items() if name not in removed}
-        folders["cleaned"] = lay_out(seed_dir / "cleaned" / "data", train=kept, test=test)
-        measures = {}
-        for variant in VARIANTS:
-            console.print(f"seed {config.seed}, {variant}")
-            measures[variant] = train_and_evaluate(
-                read_category(folders[variant], dataset=data.dataset, category=data.category),
-                config=config,
-                run_dir=seed_dir / variant,
-                weights_dir=weights_dir,
-                device=device,
-                strict=strict,
-            )
-        results.append(
-            ContaminationResult(
-                seed=config.seed,
-                ratio=ratio,
-                n_good=len(data.train_good),
-                n_planted=len(planted),
-                n_removed=len(removed),
-                n_planted_removed=sum(name.startswith(PLANTED) for name in removed),
-                n_test=len(test),
-                measures=measures,
-                config=config.model_dump(mode="json"),
-            )
-        )
+        results.append(result)
         described = {"category": data.category, "dataset": data.dataset, "synthetic": data.synthetic}
         text = json.dumps(described | {"results": [asdict(result) for result in results]}, indent=2)
         write_text(run_dir / "contamination.json", text + "\n")
     return results
 
 
+def measure_seed(
+    data: CategoryData,
+    *,
+    config: FitConfig,
+    ratio: float,
+    removed_ratio: float,
+    seed_dir: Path,
+    weights_dir: Path | None,
+    device: torch.device,
+    strict: bool,
+) -> ContaminationResult:
+    """Lay out, train and evaluate the three variants with one configuration; see `measure_contamination`."""
+    planted = choose_planted(data, ratio=ratio, seed=config.seed)
+    test = [image for image in data.test if image not in planted]
+    mixed = named(data.train_good, planted)
+    variants = {
+        "clean": lay_out(data, seed_dir / "clean" / "data", train=named(data.train_good), test=test),
+        "mixed": lay_out(data, seed_dir / "mixed" / "data", train=mixed, test=test),
+    }
+    suspects = rank_suspects(
+        variants["mixed"],
+        config=config,
+        scratch_dir=seed_dir,
+        weights_dir=weights_dir,
+        device=device,
+        strict=strict,
+    )
+    removed = {path.name for path in suspects.paths[: math.ceil(removed_ratio * len(mixed))]}
+    cleaned = {name: path for name, path in mixed.items() if name not in removed}
+    variants["cleaned"] = lay_out(data, seed_dir / "cleaned" / "data", train=cleaned, test=test)
+    measures = {}
+    for variant, images in variants.items():
+        console.print(f"seed {config.seed}, {variant}")
+        metrics = fit_and_evaluate(
+            images,
+            config=config,
+            run_dir=seed_dir / variant,
+            weights_dir=weights_dir,
+            device=device,
+            strict=strict,
+        )
+        measures[variant] = {name: metrics[name] for name in MEASURES}
+    return ContaminationResult(
+        seed=config.seed,
+        ratio=ratio,
+        n_good=len(data.train_good),
+        n_planted=len(planted),
+        n_removed=len(removed),
+        n_planted_removed=sum(name.startswith(PLANTED) for name in removed),
+        n_test=len(test),
+        measures=measures,
+        config=config.model_dump(mode="json"),
+    )
+
+
 def choose_planted(data: CategoryData, *, ratio: float, seed: int) -> tuple[TestImage, ...]:
-    """Draw defective test images, so many that they are a share `ratio` of all that is trained on.
+    """Draw as many defective test images as make up a share `ratio` of all images that are trained on.
 
     Raises:
-        DataError: the test set has too few, for some must stay.
+        DataError: the test set has too few: at least one defective image must stay in it.
     """
     defective = [image for image in data.test if image.anomalous]
     n_planted = max(1, round(ratio / (1 - ratio) * len(data.train_good)))
@@ -157,12 +181,14 @@ def choose_planted(data: CategoryData, *, ratio: float, seed: int) -> tuple[Test
 
 def named(good: Sequence[Path], planted: Sequence[TestImage] = ()) -> dict[str, Path]:
     """Training images by their names in train/good."""
-    names = {path.name: path for path in good}
-    return names | {f"{PLANTED}_{image.defect}_{image.path.name}": image.path for image in planted}
+    renamed = {f"{PLANTED}_{image.defect}_{image.path.name}": image.path for image in planted}
+    return {path.name: path for path in good} | renamed
 
 
-def lay_out(root: Path, *, train: Mapping[str, Path], test: Sequence[TestImage]) -> Path:
-    """A category's folder of links in MVTec AD's layout; one that is there is made anew."""
+def lay_out(
+    data: CategoryData, root: Path, *, train: Mapping[str, Path], test: Sequence[TestImage]
+) -> CategoryData:
+    """The category with other images: links in MVTec AD's layout in the folder `root`, which is emptied first."""
     shutil.rmtree(root, ignore_errors=True)
     links = {root / "train" / "good" / name: path for name, path in train.items()}
     for image in test:
@@ -172,50 +198,28 @@ def lay_out(root: Path, *, train: Mapping[str, Path], test: Sequence[TestImage])
     for link, path in links.items():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())
-    return root
+    return read_category(root, dataset=data.dataset, category=data.category)
 
 
-def train_and_evaluate(
-    data: CategoryData,
-    *,
-    config: FitConfig,
-    run_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
-) -> dict[str, float | None]:
-    """The measures of one variant; nothing is done twice."""
-    fit_category(
-        data,
-        preset=config.preset,
-        overrides=config.model_dump(exclude={"preset"}),  # all of it: no older checkpoint's choices remain
-        run_dir=run_dir,
-        weights_dir=weights_dir,
-        device=device,
-        strict=strict,
-        force=False,
-    )
-    evaluate_category(data, run_dir=run_dir, device=device, strict=strict, force=False)
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    return {name: metrics[name] for name in MEASURES}
-
-
-def contamination_table(results: Sequence[ContaminationResult]) -> Table:
+def contamination_table(results: Sequence[ContaminationResult]) -> ResultTable:
     """Image AUROC of the three variants by seed, and their means."""
+
+    def figures(of: Sequence[ContaminationResult]) -> list[str]:
+        return [share(mean([one.measures[variant]["image_auroc"] for one in of])) for variant in VARIANTS]
+
     first = results[0]
-    table = Table(
-        "seed", *VARIANTS, "bad images removed",
-        title=f"Image AUROC with {first.n_planted} bad images in {first.n_planted + first.n_good} ({first.ratio:.0%})",
-    )  # fmt: skip
-    for result in results:
-        found = f"{result.n_planted_removed} of {result.n_planted}, in {result.n_removed} removed"
-        table.add_row(str(result.seed), *(_figure([result], variant) for variant in VARIANTS), found)
+    rows = [
+        (
+            str(result.seed),
+            *figures([result]),
+            f"{result.n_planted_removed} of {result.n_planted}, in {result.n_removed} removed",
+        )
+        for result in results
+    ]
     if len(results) > 1:
-        table.add_row("mean", *(_figure(results, variant) for variant in VARIANTS), "")
-    return table
-
-
-def _figure(results: Sequence[ContaminationResult], variant: str) -> str:
-    values = [result.measures[variant]["image_auroc"] for result in results]
-    found = [value for value in values if value is not None]
-    return f"{np.mean(found):.4f}" if found else "not available"
+        rows.append(("mean", *figures(results), ""))
+    return ResultTable(
+        title=f"Image AUROC with {first.n_planted} bad images in {first.n_planted + first.n_good} ({first.ratio:.0%})",
+        columns=("seed", *VARIANTS, "bad images removed"),
+        rows=tuple(rows),
+    )

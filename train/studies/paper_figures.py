@@ -1,7 +1,7 @@
-"""The figures of the paper's Tables 1 to 6, 8 and 9, and what can be known of Table 7; percent unless said.
+"""The figures of the paper's Tables 1 to 6, 8 and 9, and what can be known of Table 7, in percent unless said.
 
-Every average row agrees with its column within rounding, which a test checks; where two tables differ, a comment
-says so.
+A test checks that every average row agrees with its column within rounding. Where two tables contradict each other, a
+comment says so.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-CATEGORIES = (
-    "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw",
-    "tile", "toothbrush", "transistor", "wood", "zipper",
-)  # fmt: skip
+from train.data.sources import MVTEC_AD_CATEGORIES
+
 OURS = "Ours"
-SIZES = ("small", "middle", "large")
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Auroc:
 
 UNKNOWN = Auroc(None, None)
 
-# Table 1: image ROCAUC by method, in the order of CATEGORIES.
+# Table 1: image ROCAUC by method, in the order of MVTEC_AD_CATEGORIES.
 TABLE_1_COLUMNS: Mapping[str, tuple[float, ...]] = {
     "MKD": (99.4, 89.2, 80.5, 79.3, 78.0, 98.4, 95.1, 73.6, 82.7, 83.3, 91.6, 92.2, 85.6, 94.3, 93.2),
     "RDAD": (100.0, 95.0, 96.3, 98.9, 100.0, 99.9, 100.0, 100.0, 96.6, 97.0, 99.3, 99.5, 96.7, 99.2, 98.5),
@@ -151,12 +148,12 @@ TABLE_9_AVERAGES = (98.3, 99.0)
 def table_1(method: str, category: str) -> float | None:
     """Image ROCAUC of a method on a category; None where Table 1 has a dash."""
     column = TABLE_1_COLUMNS.get(method)
-    return None if column is None else column[CATEGORIES.index(category)]
+    return None if column is None else column[MVTEC_AD_CATEGORIES.index(category)]
 
 
 def table_1_average(method: str, categories: Collection[str]) -> float | None:
     """A method's average over some categories: the paper's own over all 15, else that of its column."""
-    if set(categories) == set(CATEGORIES):
+    if set(categories) == set(MVTEC_AD_CATEGORIES):
         return TABLE_1_AVERAGES[method]
     if method not in TABLE_1_COLUMNS:
         return None
@@ -164,6 +161,6 @@ def table_1_average(method: str, categories: Collection[str]) -> float | None:
 
 
 def mean(values: Collection[float | None]) -> float | None:
-    """Mean of those that are there; None where none is."""
+    """Mean of the values that are not None; None where all are."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None

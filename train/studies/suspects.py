@@ -1,8 +1,8 @@
-"""Which training images may show a defect: a ranking for a person to look at. Nothing is ever removed.
+"""Which training images may show a defect: a ranking for a person to look at. No image is removed.
 
-An image is suspect when one of its regions looks like nothing in the other training images. Each position
-of stage 3 is compared with the other images' positions, and the distance to the third nearest image
-counts, so that a bad image that lies there twice does not vouch for itself.
+An image is suspect when one of its regions looks like nothing in the other training images. Each position of the
+teacher's stage 3 is compared with all positions of the other images, and the distance to the third nearest image
+counts: a defective image of which the folder has two copies must not pass because its copy looks the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
-from rich.table import Table
 
 from model_repository.distance_fusion.map_fusion import upsampling_matrix
 from train.config import FitConfig
@@ -31,9 +30,12 @@ from train.method.student import load_teacher
 from train.support.arrays import FloatArray
 from train.support.files import write_text
 from train.support.progress import progress_bar
+from train.support.tables import ResultTable, number
 
 N_TH_IMAGE = 3
-REGION_RATIO = 1 / 16  # the image score is the mean over so large a share of its positions, the farthest
+REGION_RATIO = (
+    1 / 16
+)  # share of the positions, those with the largest distances, whose mean is the image score
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Suspects:
 
     Attributes:
         paths: N image files.
-        scores: [N] float32, falling.
+        scores: [N] float32, in descending order.
         maps: [N, h, h] float32, distance of each position to the other images.
         pixels: [N, S, S, 3] uint8.
     """
@@ -66,7 +68,7 @@ def rank_suspects(
 
     Args:
         data: the category's images.
-        config: teacher and image size count.
+        config: its teacher and image size are used.
         scratch_dir: for features that do not fit in memory.
         weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
         device: where to compute.
@@ -133,7 +135,7 @@ def region_scores(maps: FloatArray) -> FloatArray:
 def write_suspects(
     suspects: Suspects, data: CategoryData, *, config: FitConfig, run_dir: Path, top: int
 ) -> Path:
-    """Write the whole ranking to suspects.json and the first `top` as a page, suspects.html; give the page's path."""
+    """Write the whole ranking to suspects.json and the first `top` images to suspects.html; the path of the latter."""
     ranking = [
         {"rank": rank, "score": round(float(score), 6), "path": str(path)}
         for rank, (score, path) in enumerate(zip(suspects.scores, suspects.paths, strict=True), start=1)
@@ -182,9 +184,11 @@ def picture(suspects: Suspects, index: int) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def suspects_table(suspects: Suspects, *, top: int) -> Table:
+def suspects_table(suspects: Suspects, *, top: int) -> ResultTable:
     """The first `top` images: rank, score, path."""
-    table = Table("rank", "score", "path", title=f"The most suspect of {len(suspects.paths)} training images")
-    for rank, (score, path) in enumerate(zip(suspects.scores[:top], suspects.paths, strict=False), start=1):
-        table.add_row(str(rank), f"{score:.3f}", str(path))
-    return table
+    ranked = enumerate(zip(suspects.scores[:top], suspects.paths, strict=False), start=1)
+    return ResultTable(
+        title=f"The most suspect of {len(suspects.paths)} training images",
+        columns=("rank", "score", "path"),
+        rows=tuple((str(rank), number(score, 3), str(path)) for rank, (score, path) in ranked),
+    )

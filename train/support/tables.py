@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MISSING = "–"
+MISSING, NOT_AVAILABLE = "–", "not available"
+SYNTHETIC_NOTE = (
+    "SYNTHETIC DATA: rendered parts, not photographs; these figures say nothing about a real product."
+)
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,19 @@ class ResultTable:
         return "\n".join([f"## {self.title}", "", head, rule, *body, *notes]) + "\n"
 
 
-def number(value: float | None, digits: int = 1) -> str:
-    """A figure, or a dash where there is none."""
-    return MISSING if value is None else f"{value:.{digits}f}"
+def number(value: float | None, digits: int = 1, *, missing: str = MISSING) -> str:
+    """A figure, or `missing` (a dash) where there is none."""
+    return missing if value is None else f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """A measure of 0 to 1 with four decimal places, or `not available`."""
+    return number(value, 4, missing=NOT_AVAILABLE)
+
+
+def percent(value: float | None) -> float | None:
+    """A measure of 0 to 1 in percent; None where there is none."""
+    return None if value is None else 100 * value
 
 
 def difference(value: float | None, reference: float | None) -> str:

@@ -1,4 +1,4 @@
-"""An ablation's rows beside the paper's figures: a table, a file for programs, a plot of Figure 6."""
+"""An ablation's rows beside the paper's figures: as Markdown, as JSON, and Figure 6 as a plot."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from train.data.category import CategoryData
 from train.studies.ablation.rows import Ablation
 from train.studies.ablation.run import RowResult, RunSettings
 from train.support.files import replacing, write_text
-from train.support.tables import ResultTable, number, with_spread
+from train.support.tables import SYNTHETIC_NOTE, ResultTable, number, with_spread
 
-SYNTHETIC_NOTE = (
-    "SYNTHETIC DATA: rendered parts, not photographs; these figures say nothing about a real product."
-)
 IMAGE_COLOUR, PIXEL_COLOUR = "#2b5c8a", "#c8553d"
 
 
@@ -57,7 +54,7 @@ def write_ablation(
     *,
     folder: Path,
 ) -> list[Path]:
-    """Write `<name>.md` and `<name>.json`, and a plot of Figure 6; tell which."""
+    """Write `<name>.md` and `<name>.json`, and figure-6.png for Figure 6; the paths of all."""
     paths = [folder / f"{ablation.name}.{suffix}" for suffix in ("md", "json")]
     text = ablation_table(ablation, rows, data, settings).markdown()
     if ablation.name == "figure-6":
@@ -77,8 +74,8 @@ def as_json(
     return {
         "name": ablation.name,
         "title": ablation.title,
-        "categories": [found.category for found in data],
-        "synthetic": any(found.synthetic for found in data),
+        "categories": [product.category for product in data],
+        "synthetic": any(product.synthetic for product in data),
         "seeds": list(settings.seeds),
         "base": settings.base.model_dump(mode="json"),
         "rows": [_row_as_json(ablation, result) for result in rows],
@@ -131,14 +128,14 @@ def _row_as_json(ablation: Ablation, result: RowResult) -> dict[str, Any]:
 
 
 def _conditions(data: Sequence[CategoryData], settings: RunSettings) -> str:
-    """What the figures are of; the paper's are averages over MVTec AD."""
+    """A sentence on what was averaged and how it was trained, beside the paper's."""
     base = settings.base
     length = f"{base.steps} steps" if base.steps is not None else f"{base.epochs} epochs"
-    categories = ", ".join(f"{found.dataset}/{found.category}" for found in data)
+    categories = ", ".join(f"{product.dataset}/{product.category}" for product in data)
     seeds = ", ".join(map(str, settings.seeds))
     spread = "" if len(settings.seeds) == 1 else ", ± standard deviation over the seeds"
     weights = "" if base.weights == "pretrained" else " UNTRAINED BACKBONES: for tests only."
-    synthetic = f" {SYNTHETIC_NOTE}" if any(found.synthetic for found in data) else ""
+    synthetic = f" {SYNTHETIC_NOTE}" if any(product.synthetic for product in data) else ""
     return (
         f"Mean over {categories}; seeds {seeds}{spread}; {length} of {base.batch_size}, {base.image_size} px. The "
         f"paper's figures are of MVTec AD, 200 epochs, its own networks.{weights}{synthetic}"

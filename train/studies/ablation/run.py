@@ -1,4 +1,4 @@
-"""The paper's ablations on any data set: run what is missing, average, set beside the paper (Section 4.3)."""
+"""The paper's ablations on any data set: train and evaluate each row, unless it was done before (Section 4.3)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from typing import Any
 
 import torch
 
-from train.checkpoint.tensors import load_checkpoint
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
-from train.errors import ConfigError, DataError, UserError
-from train.evaluation.evaluate import evaluate
+from train.errors import ConfigError, UserError
 from train.method.student import student_without_weights
-from train.runs import fit_category
+from train.runs import fit_and_evaluate
 from train.studies.ablation.rows import Ablation, AblationRow, run_name
 from train.studies.paper_figures import mean
 from train.support.files import write_text
 from train.support.progress import console
-
-CHECKPOINT = "checkpoint.safetensors"
+from train.support.tables import percent
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class RunSettings:
         weights_dir: see `train.method.backbones.load_weights`.
         device: where to train.
         strict: a broken image stops a run.
-        keep_checkpoints: also once a run is measured; the paper's pair needs 0.2 GB a run.
+        keep_checkpoints: whether a checkpoint stays once it was evaluated; the paper's pair needs 0.2 GB a run.
     """
 
     base: FitConfig
@@ -51,7 +48,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: its measures, or in one sentence why there are none."""
+    """One run: its measures, or in one sentence why it failed."""
 
     category: str
     seed: int
@@ -60,8 +57,7 @@ class RunResult:
 
     def percent(self, measure: str) -> float | None:
         """A measure of metrics.json in percent."""
-        value = self.metrics.get(measure)
-        return None if value is None else 100 * value
+        return percent(self.metrics.get(measure))
 
 
 @dataclass(frozen=True)
@@ -69,20 +65,18 @@ class RowResult:
     """A row and its runs.
 
     Attributes:
-        row: what was asked.
-        config: its options, with the first seed; None where they contradict each other.
+        row: the row of the paper's table.
         runs: one for each category and seed; none where the row is impossible.
         impossible: why these networks cannot be built so.
     """
 
     row: AblationRow
-    config: FitConfig | None
     runs: tuple[RunResult, ...]
     impossible: str | None = None
 
     @property
     def fault(self) -> str | None:
-        """What the row shows in place of figures."""
+        """Why the row has no figures; None where it has."""
         if self.impossible is not None:
             return f"not possible: {self.impossible}"
         failed = [run for run in self.runs if run.fault is not None]
@@ -139,16 +133,16 @@ def _run_row(
     config = fit_config(settings.base.preset, fields | {"seed": settings.seeds[0]})
     impossible = reason_against(config)
     if impossible is not None:
-        return RowResult(row, config, (), impossible)
+        return RowResult(row, (), impossible)
     runs = []
-    for found in data:
+    for product in data:
         for seed in settings.seeds:
             seeded = config.model_copy(update={"seed": seed})
-            key = (found.category, seeded)
+            key = (product.category, seeded)
             if key not in done:
-                done[key] = _run(found, config=seeded, settings=settings)
+                done[key] = _run(product, config=seeded, settings=settings)
             runs.append(done[key])
-    return RowResult(row, config, tuple(runs))
+    return RowResult(row, tuple(runs))
 
 
 def reason_against(config: FitConfig) -> str | None:
@@ -178,10 +172,10 @@ def _run(data: CategoryData, *, config: FitConfig, settings: RunSettings) -> Run
 def measured_run(
     data: CategoryData, *, config: FitConfig, run_dir: Path, settings: RunSettings
 ) -> dict[str, Any]:
-    """Measures of a run, from its run.json where that is of these options and images; else trained, going on.
+    """Measures of a run: read from run.json where that is of these options and images, else trained and evaluated.
 
     Raises:
-        UserError: see `train.runs.fit_category` and `train.evaluation.evaluate.evaluate`.
+        UserError: see `train.runs.fit_and_evaluate`.
     """
     result_path = run_dir / "run.json"
     options = config.model_dump(mode="json")
@@ -189,25 +183,18 @@ def measured_run(
     fingerprints = (data.fingerprint(), data.test_fingerprint())
     if earlier.get("config") == options and _fingerprints(earlier) == fingerprints:
         return dict(earlier["metrics"])
-    if not data.test:
-        raise DataError(f"{data.root} has no test images to measure with; put them into test/<defect>.")
-    checkpoint_path = fit_category(
+    metrics = fit_and_evaluate(
         data,
-        preset=config.preset,
-        overrides=config.model_dump(),
+        config=config,
         run_dir=run_dir,
         weights_dir=settings.weights_dir,
         device=settings.device,
         strict=settings.strict,
-        force=False,
-    ).checkpoint_path
-    checkpoint = load_checkpoint(checkpoint_path)
-    evaluation = evaluate(checkpoint, data, device=settings.device, strict=settings.strict)
-    assert evaluation is not None  # there are test images
-    write_text(result_path, json.dumps({"config": options, "metrics": evaluation.metrics}, indent=2) + "\n")
+    )
+    write_text(result_path, json.dumps({"config": options, "metrics": metrics}, indent=2) + "\n")
     if not settings.keep_checkpoints:
-        checkpoint_path.unlink()
-    return evaluation.metrics
+        (run_dir / "checkpoint.safetensors").unlink()
+    return metrics
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures of the baselines: kept as JSON, shown as a table."""
+"""Measures of the baselines: stored as JSON, shown as a table."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.table import Table
-
+from train.studies.paper_figures import mean
 from train.support.files import write_text
+from train.support.tables import ResultTable, share
 
 
 @dataclass(frozen=True)
@@ -21,15 +20,15 @@ class BaselineResult:
     Attributes:
         method: `padim` or `patchcore`.
         seed: of the split and of all that the method draws.
-        setup: everything else that a result depends on; the same setup need not be computed again.
+        setup: everything else that a result depends on; with an equal setup it need not be computed again.
         image_auroc: 0..1, None where the test set has one class.
         pixel_auroc: 0..1, None where there are no masks.
         pro: 0..1, None where there are no masks.
         n_train: good images it was fitted on.
         n_test: images it judged.
-        seconds_features: the teacher's pass over training and test images, which the methods share.
-        seconds_fit: after the teacher's pass.
-        seconds_test: after the teacher's pass.
+        seconds_features: the teacher's pass over training and test images, done once for all methods.
+        seconds_fit: fitting, the teacher's pass not counted.
+        seconds_test: judging the test images, the teacher's pass not counted.
     """
 
     method: str
@@ -46,7 +45,7 @@ class BaselineResult:
 
 
 def read_results(path: Path) -> list[BaselineResult]:
-    """Results of earlier runs; none where the file is missing or not ours."""
+    """Results of earlier runs; none where the file is missing or holds something else."""
     try:
         return [BaselineResult(**result) for result in json.loads(path.read_text())]
     except (FileNotFoundError, ValueError, TypeError):
@@ -58,24 +57,20 @@ def write_results(path: Path, results: Sequence[BaselineResult]) -> None:
     write_text(path, json.dumps([asdict(result) for result in results], indent=2) + "\n")
 
 
-def baseline_table(results: Sequence[BaselineResult]) -> Table:
+def baseline_table(results: Sequence[BaselineResult]) -> ResultTable:
     """Results as a table, with the mean image AUROC of each method that ran with several seeds."""
-    setup = results[0].setup
-    table = Table(
-        "method", "seed", "image AUROC", "pixel AUROC", "PRO", "seconds",
-        title=f"{setup['category']}{' (synthetic)' if setup['synthetic'] else ''}, {setup['image_size']} px, "
-        f"{setup['teacher']}{' (random weights)' if setup['weights'] == 'random' else ''}",
-    )  # fmt: skip
+    setup, rows = results[0].setup, []
     for result in results:
         seconds = result.seconds_features + result.seconds_fit + result.seconds_test
-        figures = [_figure(value) for value in (result.image_auroc, result.pixel_auroc, result.pro)]
-        table.add_row(result.method, str(result.seed), *figures, f"{seconds:.1f}")
+        measures = (share(value) for value in (result.image_auroc, result.pixel_auroc, result.pro))
+        rows.append((result.method, str(result.seed), *measures, f"{seconds:.1f}"))
     for method in dict.fromkeys(result.method for result in results):
         of_method = [r.image_auroc for r in results if r.method == method and r.image_auroc is not None]
         if len(of_method) > 1:
-            table.add_row(method, "mean", _figure(float(np.mean(of_method))), "", "", "")
-    return table
-
-
-def _figure(value: float | None) -> str:
-    return "not available" if value is None else f"{value:.4f}"
+            rows.append((method, "mean", share(mean(of_method)), "", "", ""))
+    return ResultTable(
+        title=f"{setup['category']}{' (synthetic)' if setup['synthetic'] else ''}, {setup['image_size']} px, "
+        f"{setup['teacher']}{' (random weights)' if setup['weights'] == 'random' else ''}",
+        columns=("method", "seed", "image AUROC", "pixel AUROC", "PRO", "seconds"),
+        rows=tuple(rows),
+    )

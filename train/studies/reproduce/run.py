@@ -1,8 +1,7 @@
-"""All of MVTec AD after the paper's protocol: train, evaluate, and keep what was found (Section 4.2)."""
+"""All of MVTec AD after the paper's protocol: train and evaluate each category (Section 4.2)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import torch
 
 from train.config import FitConfig
-from train.data.sources import find_category
-from train.errors import ConfigError, DataError, UserError
-from train.runs import evaluate_category, fit_category
-from train.studies.paper_figures import CATEGORIES
+from train.data.sources import MVTEC_AD_CATEGORIES, find_category
+from train.errors import ConfigError, UserError
+from train.runs import fit_and_evaluate
 from train.support.progress import console
+from train.support.tables import percent
 
 
 @dataclass(frozen=True)
@@ -39,29 +38,30 @@ class CategoryResult:
 
     def percent(self, measure: str) -> float | None:
         """A measure in percent."""
-        return _percent(self.metrics.get(measure))
+        return percent(self.metrics.get(measure))
 
     def percent_of_size(self, size: str) -> float | None:
-        """Image ROCAUC of the defects of one size; None where there are none, or sizes were not told."""
+        """Image ROCAUC of the defects of one size, percent; None where metrics.json does not have it."""
         sizes = self.metrics.get("by_size") or {}
-        return _percent((sizes.get(size) or {}).get("image_auroc"))
+        return percent((sizes.get(size) or {}).get("image_auroc"))
 
 
-def chosen_categories(names: str) -> tuple[str, ...]:
+def chosen_categories(listed: str) -> tuple[str, ...]:
     """`all`, or some of the 15 with commas between, in the paper's order.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: a name that MVTec AD does not have.
     """
-    if names == "all":
-        return CATEGORIES
-    asked = {name.strip() for name in names.split(",")}
-    unknown = sorted(asked - set(CATEGORIES))
+    if listed == "all":
+        return MVTEC_AD_CATEGORIES
+    asked = {name.strip() for name in listed.split(",")}
+    unknown = sorted(asked - set(MVTEC_AD_CATEGORIES))
     if unknown:
         raise ConfigError(
-            f"MVTec AD has no category {', '.join(map(repr, unknown))}; expected some of {', '.join(CATEGORIES)}."
+            f"MVTec AD has no category {', '.join(map(repr, unknown))}; expected some of "
+            f"{', '.join(MVTEC_AD_CATEGORIES)}."
         )
-    return tuple(category for category in CATEGORIES if category in asked)
+    return tuple(category for category in MVTEC_AD_CATEGORIES if category in asked)
 
 
 def run_category(
@@ -75,34 +75,22 @@ def run_category(
     device: torch.device,
     strict: bool,
 ) -> CategoryResult:
-    """Train and evaluate a category unless that was done with these options and images; goes on where it was stopped.
+    """Train and evaluate a category, unless that was done with these options and images; an interrupted run goes on.
 
-    What a user can mend (a missing folder, weights that cannot be had) is told in the result and stops nothing else.
+    A fault that a user can mend (a missing folder, weights that cannot be had) is stored in the result, so that the
+    other categories run.
     """
     console.print(category, style="bold")
-    run_dir = runs_dir / category
     try:
-        found = find_category(category, data=data, data_dir=data_dir)
-        if not found.test:
-            raise DataError(f"{found.root} has no test images to measure with; unpack it again.")
-        fit_category(
-            found,
-            preset=config.preset,
-            overrides=config.model_dump(),  # every option counts, not only those that were given
-            run_dir=run_dir,
+        metrics = fit_and_evaluate(
+            find_category(category, data=data, data_dir=data_dir),
+            config=config,
+            run_dir=runs_dir / category,
             weights_dir=weights_dir,
             device=device,
             strict=strict,
-            force=False,
         )
-        console.print(
-            evaluate_category(found, run_dir=run_dir, device=device, strict=strict, force=False), markup=False
-        )
-        return CategoryResult(category, json.loads((run_dir / "metrics.json").read_text()))
     except UserError as error:
         console.print(f"{category}: {error.message}", style="red", markup=False)
         return CategoryResult(category, {}, error.message)
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+    return CategoryResult(category, metrics)

@@ -9,10 +9,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from train.config import FitConfig
+from train.data.sources import MVTEC_AD_CATEGORIES
+from train.evaluation.breakdown import SIZES
 from train.studies.paper_figures import (
-    CATEGORIES,
     OURS,
-    SIZES,
     TABLE_1_AVERAGES,
     TABLE_2,
     TABLE_3,
@@ -23,9 +23,8 @@ from train.studies.paper_figures import (
 )
 from train.studies.reproduce.run import CategoryResult
 from train.support.files import replacing, write_text
-from train.support.tables import ResultTable, difference, number
+from train.support.tables import SYNTHETIC_NOTE, ResultTable, difference, number
 
-SYNTHETIC_NOTE = "SYNTHETIC DATA: rendered parts, not photographs; these figures say nothing about MVTec AD."
 UNTRAINED_NOTE = "UNTRAINED BACKBONES: for tests only."
 RUN_COLOUR, PAPER_COLOUR = "#c8553d", "#2b5c8a"
 
@@ -84,7 +83,7 @@ def image_table(results: Sequence[CategoryResult]) -> ResultTable:
         line(name, value, table_1(OURS, name), lambda method, name=name: table_1(method, name))  # type: ignore[misc]
         for name, value in measured.items()
     ]
-    if 0 < len(done) < len(CATEGORIES):
+    if 0 < len(done) < len(MVTEC_AD_CATEGORIES):
         rows.append(
             line(
                 f"average of these {len(done)}",
@@ -93,7 +92,7 @@ def image_table(results: Sequence[CategoryResult]) -> ResultTable:
                 lambda method: table_1_average(method, done),
             )
         )
-    run = mean(list(measured.values())) if len(done) == len(CATEGORIES) else None
+    run = mean(list(measured.values())) if len(done) == len(MVTEC_AD_CATEGORIES) else None
     rows.append(line("average of all 15", run, TABLE_1_AVERAGES[OURS], TABLE_1_AVERAGES.__getitem__))
     return ResultTable(
         title="Table 1: image ROCAUC, percent",
@@ -107,7 +106,7 @@ def pixel_table(results: Sequence[CategoryResult]) -> ResultTable:
     """Table 2: pixel ROCAUC and PRO, averages over the data set."""
     done = [result for result in results if result.percent("pixel_auroc") is not None]
     run = (
-        f"this run, {len(done)} of {len(CATEGORIES)} categories",
+        f"this run, {len(done)} of {len(MVTEC_AD_CATEGORIES)} categories",
         number(_average(results, "pixel_auroc")),
         number(_average(results, "pro")),
     )
@@ -119,7 +118,9 @@ def pixel_table(results: Sequence[CategoryResult]) -> ResultTable:
         title="Table 2: pixel ROCAUC and PRO, percent",
         columns=("method", "pixel ROCAUC", "PRO"),
         rows=(run, *rows),
-        notes=("The paper gives averages over all 15 categories.",) if len(done) < len(CATEGORIES) else (),
+        notes=("The paper gives averages over all 15 categories.",)
+        if len(done) < len(MVTEC_AD_CATEGORIES)
+        else (),
     )
 
 
@@ -134,20 +135,20 @@ def size_table(results: Sequence[CategoryResult]) -> ResultTable:
     averages = [mean(column) for column in zip(*by_size.values(), strict=True)]
     rows = [row(category, values, TABLE_3[category]) for category, values in by_size.items()]
     heads = (f"{size}, {which}" for size in SIZES for which in ("this run", "paper"))
-    told = any("by_size" in result.metrics for result in results)
+    measured = any("by_size" in result.metrics for result in results)
     return ResultTable(
         title="Table 3: image ROCAUC by defect size, percent",
         columns=("category", *heads),
         rows=(*rows, row("average", averages, TABLE_3_AVERAGES)),
         notes=(
             "Small: under 5 % of the pixels, middle: 5 to 20 %, large: over 20 %. The paper's averages are of all 15.",
-            *(() if told else ("The evaluations of this run say nothing about sizes; evaluate again.",)),
+            *(() if measured else ("The evaluations of this run say nothing about sizes; evaluate again.",)),
         ),
     )
 
 
 def write_results(results: Sequence[CategoryResult], *, config: FitConfig, runs_dir: Path) -> list[Path]:
-    """Write reproduce.json, reproduce.md and reproduce.png; tell which."""
+    """Write reproduce.json, reproduce.md and reproduce.png; their paths."""
     paths = [runs_dir / f"reproduce.{suffix}" for suffix in ("json", "md", "png")]
     content = {
         "config": config.model_dump(mode="json"),
@@ -171,18 +172,18 @@ def auroc_figure(results: Sequence[CategoryResult]) -> Figure:
     """Image ROCAUC of each category: the run's and the paper's."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
-    names = [result.category for result in results]
+    categories = [result.category for result in results]
     done = [
         (index, value)
         for index, result in enumerate(results)
         if (value := result.percent("image_auroc")) is not None
     ]
-    paper = [table_1(OURS, name) or 0.0 for name in names]
-    axes.scatter(range(len(names)), paper, marker="_", s=180, color=PAPER_COLOUR, label="paper")
+    paper = [table_1(OURS, category) or 0.0 for category in categories]
+    axes.scatter(range(len(categories)), paper, marker="_", s=180, color=PAPER_COLOUR, label="paper")
     axes.scatter(
         [index for index, _ in done], [value for _, value in done], color=RUN_COLOUR, label="this run"
     )
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    axes.set_xticks(range(len(categories)), categories, rotation=60, ha="right")
     synthetic = any(result.synthetic for result in results)
     axes.set(ylabel="image ROCAUC, %", title="SYNTHETIC DATA" if synthetic else "")
     axes.grid(axis="y", alpha=0.3)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import train.runs
 import train.studies.ablation.run
 from tests.conftest import CATEGORY
 from train.__main__ import main
@@ -48,18 +49,18 @@ def result(category: str, seed: int, image: float | None, fault: str | None = No
 
 def test_mean_over_seeds_of_averages_over_categories() -> None:
     runs = (result("a", 0, 0.9), result("a", 1, 0.8), result("b", 0, 0.7), result("b", 1, 0.8))
-    mean, spread = RowResult(ROW, None, runs).mean_and_spread("image_auroc")
+    mean, spread = RowResult(ROW, runs).mean_and_spread("image_auroc")
     assert mean == pytest.approx(80.0)
     assert spread == pytest.approx(0.0)
-    mean, spread = RowResult(ROW, None, runs[:2]).mean_and_spread("image_auroc")
+    mean, spread = RowResult(ROW, runs[:2]).mean_and_spread("image_auroc")
     assert (mean, spread) == (pytest.approx(85.0), pytest.approx(statistics.stdev([90, 80])))
-    assert RowResult(ROW, None, runs[:1]).mean_and_spread("image_auroc") == (pytest.approx(90.0), None)
+    assert RowResult(ROW, runs[:1]).mean_and_spread("image_auroc") == (pytest.approx(90.0), None)
 
 
 def test_no_average_where_a_category_lacks_the_measure_or_a_run_failed() -> None:
-    lacking = RowResult(ROW, None, (result("a", 0, 0.9), result("b", 0, None)))
+    lacking = RowResult(ROW, (result("a", 0, 0.9), result("b", 0, None)))
     assert lacking.mean_and_spread("image_auroc") == (None, None)
-    failed = RowResult(ROW, None, (result("a", 0, 0.9), result("b", 0, None, "Gone.")))
+    failed = RowResult(ROW, (result("a", 0, 0.9), result("b", 0, None, "Gone.")))
     assert failed.mean_and_spread("image_auroc") == (None, None)
     assert failed.fault == "1 of 2 runs failed, b: Gone."
 
@@ -91,7 +92,7 @@ def test_table_4_runs_once_and_is_read_after(
     assert len(list(here.glob("*/seed-*/run.json"))) == 8
     assert list(here.glob("**/checkpoint.safetensors")) == []  # of the paper's pair they are large
 
-    monkeypatch.setattr(train.studies.ablation.run, "fit_category", refuse)
+    monkeypatch.setattr(train.runs, "fit_category", refuse)
     again = ablate(tiny_data, *SAME_CHANNELS, "--table", "4", "--seeds", "0,1")
     assert again.stdout == first.stdout
     # The first and the last row of Table 8 are experiments 2 and 4.
@@ -127,7 +128,7 @@ def test_other_options_or_images_are_another_run(
         "image_auroc": 0.5,
     }
     content = {"config": config.model_dump(mode="json"), "metrics": metrics}
-    monkeypatch.setattr(train.studies.ablation.run, "fit_category", refuse)
+    monkeypatch.setattr(train.runs, "fit_category", refuse)
 
     def measured(content: Any, **changed: Any) -> dict[str, Any]:
         (run_dir / "run.json").write_text(json.dumps(content))

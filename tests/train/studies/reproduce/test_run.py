@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from train.__main__ import main
+from train.data.sources import MVTEC_AD_CATEGORIES
 from train.data.sources.synthetic import dataset as synthetic
 from train.errors import ConfigError
-from train.studies.paper_figures import CATEGORIES, OURS, table_1
+from train.studies.paper_figures import OURS, table_1
 from train.studies.reproduce.run import CategoryResult, chosen_categories
 
 TINY = (
@@ -26,7 +27,7 @@ MISSING, KEPT_DEFECTS = "hazelnut", 2
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all names, six images to train on and three to test in each."""
     root = tmp_path_factory.mktemp("mvtec_ad")
-    for category in CATEGORIES:
+    for category in MVTEC_AD_CATEGORIES:
         folder = synthetic.lay_out(
             root, category=category, image_size=32, n_train=6, n_test_good=1, n_per_defect=1
         )
@@ -57,7 +58,7 @@ def test_fifteen_categories_one_of_them_missing_at_first(
     assert f"{MISSING} failed: Unknown category '{MISSING}'" in first.stdout
     runs = Path("runs")
     trained = modified(runs)
-    assert sorted(trained) == sorted(set(CATEGORIES) - {MISSING})
+    assert sorted(trained) == sorted(set(MVTEC_AD_CATEGORIES) - {MISSING})
 
     shutil.copytree(tree / MISSING, partial / MISSING)
     second = reproduce(partial)
@@ -67,7 +68,7 @@ def test_fifteen_categories_one_of_them_missing_at_first(
     assert MISSING in now
 
     content = json.loads((runs / "reproduce.json").read_text())
-    assert tuple(content["categories"]) == CATEGORIES
+    assert tuple(content["categories"]) == MVTEC_AD_CATEGORIES
     measured = [entry["metrics"]["image_auroc"] for entry in content["categories"].values()]
     text = (runs / "reproduce.md").read_text()
     average = 100 * sum(measured) / 15
@@ -76,14 +77,14 @@ def test_fifteen_categories_one_of_them_missing_at_first(
     assert "UNTRAINED" in text
     assert "SYNTHETIC DATA" in second.stderr
     assert (runs / "reproduce.png").read_bytes().startswith(b"\x89PNG")
-    for category in CATEGORIES:
+    for category in MVTEC_AD_CATEGORIES:
         paper = f"{table_1(OURS, category):.1f}"
         shown = f"{100 * content['categories'][category]['metrics']['image_auroc']:.1f}"
         assert f"| {category} | {shown} | {paper} |" in " ".join(text.split())
 
 
 def test_some_categories_in_the_papers_order() -> None:
-    assert chosen_categories("all") == CATEGORIES
+    assert chosen_categories("all") == MVTEC_AD_CATEGORIES
     assert chosen_categories("zipper, bottle") == ("bottle", "zipper")
     with pytest.raises(
         ConfigError, match="MVTec AD has no category 'bottel'; expected some of bottle, cable"

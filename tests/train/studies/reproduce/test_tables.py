@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from train.config import fit_config
-from train.studies.paper_figures import CATEGORIES
+from train.data.sources import MVTEC_AD_CATEGORIES
 from train.studies.reproduce.run import CategoryResult
 from train.studies.reproduce.tables import auroc_figure, image_table, pixel_table, run_table, size_table
 from train.support.tables import ResultTable
@@ -52,7 +52,7 @@ def test_table_1_has_eleven_methods_and_averages_of_what_is_there() -> None:
 
 
 def test_table_1_of_all_has_one_average() -> None:
-    table = image_table([CategoryResult(name, {"image_auroc": 0.9}) for name in CATEGORIES])
+    table = image_table([CategoryResult(name, {"image_auroc": 0.9}) for name in MVTEC_AD_CATEGORIES])
     assert len(table.rows) == 16
     assert row(table, "average of all 15")["difference"] == "-8.7"
 
