@@ -232,11 +232,9 @@ def comparison_table(comparison: TrainingComparison) -> Table:
 
 
 def bar_of(comparison: TrainingComparison) -> Bar:
-    """What the ratio is held to; a preset of one's own has no target."""
-    pairs, n_steps = comparison.pair_ratios, comparison.config.total_steps(comparison.n_images)
+    """What the ratio is held to."""
     return Bar(
-        name=f"images per second of the plain loop's (pairs from {min(pairs):.2f} to {max(pairs):.2f}; "
-        f"{comparison.run_ratio:.2f} over a run of {n_steps} steps, the teacher's features counted in)",
+        name="times the plain loop's images per second",
         value=comparison.step_ratio,
         limit=TARGET_RATIOS[comparison.config.preset],
         at_most=False,
@@ -291,6 +289,11 @@ def main() -> None:
     console = Console(width=120, highlight=False)
     console.print(comparison_table(comparison))
     console.print(str(bar))
+    pairs, n_steps = comparison.pair_ratios, config.total_steps(len(images))
+    console.print(
+        f"Rounds from {min(pairs):.2f} to {max(pairs):.2f}; {comparison.run_ratio:.2f} over a run of {n_steps} steps, "
+        "the teacher's features counted in."
+    )
     results = {
         "preset": config.preset,
         "image_size": config.image_size,

@@ -1,1 +1,6 @@
-"""evaluation."""
+"""How good a checkpoint is on the test set of its category, and the page that shows it.
+
+`evaluate` judges the test set with the server's own fusion. `breakdown` measures its verdicts: of all images, of each
+defect kind and of each defect size. `metrics` has the measures themselves, those over pixels are in `pixel_metrics`.
+`report` writes the page, and `figures` draws its plots.
+"""

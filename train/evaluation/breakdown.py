@@ -8,18 +8,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from train.data.category import TestImage
 from train.evaluation.metrics import auroc, average_precision, f1, rate_interval
-from train.evaluation.pixel_metrics import PixelMeasures, PixelScores
+from train.evaluation.pixel_metrics import BoolArray, IntArray, PixelMeasures, PixelScores
 from train.support.arrays import FloatArray
 
-# Upper ends of the share of anomalous pixels, and how they are called (Section 4.2).
+# Defect sizes by the share of defective pixels, and how they are called (Section 4.2).
 SIZES = {"small": "under 5 %", "middle": "5 to 20 %", "large": "over 20 %"}
 SMALL_BELOW, MIDDLE_UP_TO = 0.05, 0.20
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class JudgedSet:
         scores: [N] image scores.
         rejected: [N] which were judged anomalous.
         maps: [N, S, S] anomaly maps.
-        masks: [N, S, S] ground truth, empty where an image has none; or None where no image has one.
+        masks: [N, S, S] ground truth, all False where an image has no mask file; None where no image has one.
     """
 
     test: tuple[TestImage, ...]
@@ -55,8 +52,8 @@ class JudgedSet:
     @cached_property
     def unmasked(self) -> BoolArray:
         """[N]: which defective images have no mask file."""
-        bare = np.array([image.mask_path is None for image in self.test], bool)
-        return bare & self.labels & ~self.marked
+        without_file = np.array([image.mask_path is None for image in self.test], bool)
+        return without_file & self.labels & ~self.marked
 
     @cached_property
     def pixels(self) -> PixelScores | None:
@@ -68,8 +65,8 @@ class JudgedSet:
     @property
     def kinds(self) -> dict[str, IntArray]:
         """Positions of the images of each defect kind, by its name."""
-        names = np.array([image.defect for image in self.test])
-        return {str(name): np.flatnonzero(names == name) for name in np.unique(names[self.labels])}
+        defects = np.array([image.defect for image in self.test])
+        return {str(kind): np.flatnonzero(defects == kind) for kind in np.unique(defects[self.labels])}
 
     @property
     def sizes(self) -> dict[str, IntArray]:
@@ -77,17 +74,17 @@ class JudgedSet:
         if self.masks is None or self.unmasked.any():
             return {}
         shares = self.masks.mean(axis=(1, 2))
-        which = {
+        of_size = {
             "small": shares < SMALL_BELOW,
             "middle": (shares >= SMALL_BELOW) & (shares <= MIDDLE_UP_TO),
             "large": shares > MIDDLE_UP_TO,
         }
-        found = {name: np.flatnonzero(chosen & self.marked) for name, chosen in which.items()}
-        return {name: images for name, images in found.items() if len(images)}
+        marked = {size: np.flatnonzero(images & self.marked) for size, images in of_size.items()}
+        return {size: images for size, images in marked.items() if len(images)}
 
 
 def measures_of(judged: JudgedSet) -> dict[str, Any]:
-    """What metrics.json says of the verdicts; None where a measure cannot be had, and `unavailable` says why."""
+    """The measures in metrics.json. One that cannot be computed is None, and a sentence in `unavailable` says why."""
     defective, good = np.flatnonzero(judged.labels), np.flatnonzero(~judged.labels)
     return {
         **subset_measures(judged, defective),
@@ -124,7 +121,7 @@ def subset_measures(judged: JudgedSet, images: IntArray) -> dict[str, float | No
 
 
 def unavailable(judged: JudgedSet) -> list[str]:
-    """Which measures cannot be had, or lack images, and why: one sentence each."""
+    """Sentences on the measures that cannot be computed, or leave images out, and why."""
     sentences = []
     if judged.labels.all():
         sentences.append(
@@ -139,11 +136,11 @@ def unavailable(judged: JudgedSet) -> list[str]:
     if not judged.marked.any() and judged.unmasked.any():
         return [*sentences, "There are no masks: pixel measures and defect sizes cannot be had."]
     for kind, images in judged.kinds.items():
-        bare, empty = judged.unmasked[images], ~judged.marked[images] & ~judged.unmasked[images]
-        if bare.any():
+        unmasked, empty = judged.unmasked[images], ~judged.marked[images] & ~judged.unmasked[images]
+        if unmasked.any():
             sentences.append(
-                f"{bare.sum()} of {_images(len(images))} of kind {kind} have no mask: pixel measures of this kind and "
-                f"of the whole test set, and defect sizes cannot be had; put them into ground_truth/{kind}."
+                f"{unmasked.sum()} of {_images(len(images))} of kind {kind} have no mask: pixel measures of this kind "
+                f"and of the whole test set, and defect sizes cannot be had; put them into ground_truth/{kind}."
             )
         if empty.any():
             first = judged.test[int(images[empty][0])].path.name
@@ -176,7 +173,7 @@ def _rate(name: str, count: int, total: int) -> dict[str, Any]:
 
 
 def _pixel_measures(judged: JudgedSet, images: IntArray) -> PixelMeasures | None:
-    """None where one of the images has no mask: measures of the others would be read as those of all."""
+    """None where one of the images has no mask: measures of the rest would be read as those of all."""
     if judged.pixels is None or judged.unmasked[images].any():
         return None
     return judged.pixels.measure(images[judged.marked[images]])

@@ -32,11 +32,11 @@ class Evaluation:
     """A judged test set.
 
     Attributes:
-        metrics: what stands in metrics.json.
+        metrics: the content of metrics.json.
         test: the test images that could be read.
         pixels: [N, S, S, 3] uint8, those images.
         verdict: of each of them, in their order.
-        masks: [N, S, S] ground truth, empty where an image has none; None where no image has one.
+        masks: [N, S, S] ground truth, all False where an image has no mask file; None where no image has one.
     """
 
     metrics: dict[str, Any]
@@ -113,7 +113,7 @@ def evaluate(
     Args:
         checkpoint: networks and calibration.
         data: holds the test set.
-        foreground: the method that the calibration is for, where it is ready already.
+        foreground: the finder that the calibration is for; None loads the checkpoint's own.
         device: where to compute.
         strict: a broken image stops the run.
 
@@ -130,7 +130,7 @@ def evaluate(
         [image.path for image in data.test], image_size=config.image_size, strict=strict, what="test images"
     )
     test = tuple(data.test[index] for index in images.kept)
-    masks = load_masks(test, image_size=config.image_size)  # a wrong one is told before the long part
+    masks = load_masks(test, image_size=config.image_size)  # a wrong mask stops here, before the long part
     whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)
     verdict = judge(remove_background(whole_map, parts), checkpoint.calibration)
@@ -150,7 +150,7 @@ def evaluate(
 
 
 def measure(verdict: Verdict, test: tuple[TestImage, ...], masks: NDArray[np.bool_] | None) -> dict[str, Any]:
-    """The measures of Section 4.1, by defect kind and size too, and the two rates that a factory pays for."""
+    """The measures of Section 4.1, the rates of false rejects and escapes, and both by defect kind and size."""
     return {
         **measures_of(judged_set(verdict, test, masks)),
         "threshold": float(verdict.threshold[0, 0]),
@@ -171,7 +171,7 @@ def judged_set(verdict: Verdict, test: tuple[TestImage, ...], masks: NDArray[np.
 def measure_foreground(
     whole_map: FloatArray, parts: NDArray[np.bool_] | None, test: tuple[TestImage, ...], *, method: str
 ) -> dict[str, Any]:
-    """Table 9: the image AUROC of the same maps with their background, and how much of the pictures is part."""
+    """For Table 9: image AUROC of the same maps with their background, and the share of pixels that show the part."""
     labels = np.array([image.anomalous for image in test], bool)
     if parts is None:
         return {"foreground": method, "foreground_share": None, "image_auroc_without_foreground": None}
@@ -183,7 +183,7 @@ def measure_foreground(
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What was measured: category, data, preset, seed, release."""
+    """What was measured: category, data, preset, seed, release id."""
     provenance = checkpoint.provenance
     return {
         "category": provenance.category,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from train.evaluation.pixel_metrics import PixelScores, areas_right_of, shares_above
+from train.evaluation.pixel_metrics import BoolArray, PixelScores, areas_right_of, shares_above
 from train.support.arrays import FloatArray
-
-BoolArray = NDArray[np.bool_]
 
 
 def auroc(scores: FloatArray, labels: BoolArray) -> float | None:
@@ -35,17 +32,17 @@ def average_precision(scores: FloatArray, labels: BoolArray) -> float | None:
     if labels.all() or not labels.any():
         return None
     anomalous, all_scores = np.sort(scores[labels]), np.sort(scores)
-    found = len(anomalous) - np.searchsorted(anomalous, anomalous)
+    true_positives = len(anomalous) - np.searchsorted(anomalous, anomalous)
     rejected = len(all_scores) - np.searchsorted(all_scores, anomalous)
-    return float((found / rejected).mean())
+    return float((true_positives / rejected).mean())
 
 
 def f1(rejected: BoolArray, labels: BoolArray) -> float | None:
     """Harmonic mean of precision and recall of a verdict, in 0..1, or None where there is only one class.
 
     Args:
-        rejected: [N] what was judged anomalous.
-        labels: [N] what is.
+        rejected: [N] which were judged anomalous.
+        labels: [N] which are.
     """
     if labels.all() or not labels.any():
         return None
@@ -53,10 +50,10 @@ def f1(rejected: BoolArray, labels: BoolArray) -> float | None:
 
 
 def rate_interval(count: int, total: int, *, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Clopper-Pearson interval of a share, or None of nothing: it holds the true rate at least this often.
+    """Clopper-Pearson interval of a rate, which covers the true rate with at least `confidence`; None of a total of 0.
 
     Args:
-        count: how many.
+        count: how many cases.
         total: out of how many.
         confidence: 0..1.
     """
@@ -83,5 +80,5 @@ def per_region_overlap(
         0..1.
     """
     pixels = PixelScores(maps, masks, good=np.arange(0))
-    found = pixels.measure(np.arange(len(maps)), max_false_positive_rate=max_false_positive_rate)
-    return None if found is None else found.pro
+    measures = pixels.measure(np.arange(len(maps)), max_false_positive_rate=max_false_positive_rate)
+    return None if measures is None else measures.pro

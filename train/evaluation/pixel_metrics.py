@@ -1,8 +1,9 @@
 """Pixel AUROC, average precision and per-region overlap: exact, and within the memory of a desk computer.
 
-A defective pixel is found at some share of good pixels called defective: at the share that scores above it. Every
-area under a curve here is a mean over the defective pixels of what lies to the right of that place. So good pixels
-are sorted, four bytes each, defective ones are looked up among them, and no curve over all pixels is ever built.
+A ROC or PRO curve is the mean of one step for each defective pixel: 0 while the false positive rate is below the share
+of good pixels that score higher than it, 1 from that rate on. The area under the curve is therefore the mean of the
+areas under these steps. It takes the good pixels' scores in order (four bytes each) and one look-up among them for each
+defective pixel; the curve itself is never built. PRO weights a pixel with 1 / size of its connected region.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ class PixelScores:
             area += float(areas_right_of(above, at_least, limit=1.0).sum())
             overlaps = areas_right_of(above, at_least, limit=max_false_positive_rate) / region_sizes
             overlap += float(overlaps.sum())
-            found = n_defective - np.searchsorted(defective_scores, scores)
-            precision += float((found / (found + at_least * n_normal)).sum())
+            true_positives = n_defective - np.searchsorted(defective_scores, scores)
+            precision += float((true_positives / (true_positives + at_least * n_normal)).sum())
         return PixelMeasures(
             auroc=area / n_defective,
             average_precision=precision / n_defective,
@@ -103,11 +104,11 @@ class PixelScores:
         )
 
     def curves(self, images: IntArray, *, n_points: int = 300) -> PixelCurves | None:
-        """Points of the curves of some images together with the good ones, closer to each other near 0.
+        """Points of the curves of some images together with the good ones, denser near a false positive rate of 0.
 
         Args:
             images: their positions.
-            n_points: taken of the good images' pixels, and as many of the others'.
+            n_points: thresholds taken from the good images' pixels, and as many from the others'.
         """
         defects = [self._defect(index) for index in images]
         normals = [
@@ -120,28 +121,28 @@ class PixelScores:
         picked = [scores[((1 - spacing) * (len(scores) - 1)).round().astype(int)] for scores in normals]
         thresholds = np.unique(np.concatenate(picked))
         n_thresholds = len(thresholds)
-        found, overlap = np.zeros(n_thresholds + 1), np.zeros(n_thresholds + 1)
+        passing, overlap = np.zeros(n_thresholds + 1), np.zeros(n_thresholds + 1)
         for scores, region_sizes in _batches(defects):
-            passed = np.searchsorted(thresholds, scores, side="right")  # thresholds that find the pixel
-            found += np.bincount(passed, minlength=n_thresholds + 1)
-            overlap += np.bincount(passed, 1 / region_sizes, minlength=n_thresholds + 1)
+            n_passed = np.searchsorted(thresholds, scores, side="right")  # thresholds that the pixel reaches
+            passing += np.bincount(n_passed, minlength=n_thresholds + 1)
+            overlap += np.bincount(n_passed, 1 / region_sizes, minlength=n_thresholds + 1)
         _, at_least = shares_above(thresholds, normals)
-        # Found at the k-th threshold are those that pass more than k of them; found at last is everything.
+        # At the k-th threshold the pixels count that reach more than k; the last point counts all of them.
         return PixelCurves(
             false_positive_rate=np.concatenate([[0.0], at_least[::-1], [1.0]]),
-            true_positive_rate=np.concatenate([[0.0], np.cumsum(found[::-1]) / found.sum()]),
+            true_positive_rate=np.concatenate([[0.0], np.cumsum(passing[::-1]) / passing.sum()]),
             overlap=np.concatenate([[0.0], np.cumsum(overlap[::-1]) / overlap.sum()]),
         )
 
     def _defect(self, index: int) -> DefectivePixels:
-        """Looked for once an image, however many selections it is in."""
+        """The defective pixels of an image, labelled once for all selections."""
         index = int(index)
         if index not in self._defects:
             self._defects[index] = defective_pixels(self._maps[index], self._masks[index])
         return self._defects[index]
 
     def _sorted_outside_defects(self, images: IntArray) -> FloatArray:
-        """Scores of these images' good pixels in ascending order; one copy of them, no more."""
+        """Scores of these images' good pixels in ascending order, copied once."""
         counts = [self._masks[index].size - np.count_nonzero(self._masks[index]) for index in images]
         scores = np.empty(sum(counts), np.float32)
         end = 0
@@ -186,8 +187,8 @@ def shares_above(scores: FloatArray, normals: Sequence[FloatArray]) -> tuple[Dou
 def areas_right_of(above: DoubleArray, at_least: DoubleArray, *, limit: float) -> DoubleArray:
     """Area under the curve of one item, from 0 to `limit` of the false positive rate.
 
-    The item's curve is 0 up to `above`, 1 from `at_least` on, and between them, where normal scores equal its
-    own, the straight line of a tie.
+    The item's curve is 0 up to the rate `above` and 1 from the rate `at_least` on. They differ where normal scores tie
+    with the item's, and the curve between them is a straight line.
 
     Args:
         above: [P] share of normal scores strictly above.

@@ -1,4 +1,4 @@
-"""The evaluation as a page: one file, no network, pictures inside."""
+"""The evaluation as a page: one HTML file with its pictures inside, which needs no network."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def report_category(evaluation: Evaluation, checkpoint: Checkpoint, *, run_dir: 
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """The measures in one line; those that cannot be had are left out."""
+    """The measures in one line, without those that are None."""
     labels = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
     parts = [f"{label} {metrics[key]:.4f}" for key, label in labels.items() if metrics[key] is not None]
     without = metrics["image_auroc_without_foreground"]
@@ -83,7 +83,7 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, log_dir: Pa
 
 
 def plots(evaluation: Evaluation, training: Mapping[str, TrainingCurve]) -> dict[str, str | None]:
-    """The plots as data URIs, by name; None for those that cannot be had."""
+    """The plots as data URIs, by name; None for one that the test set does not allow."""
     judged = judged_set(evaluation.verdict, evaluation.test, evaluation.masks)
     pro = evaluation.metrics["pro"]
     marked = np.flatnonzero(judged.marked)
@@ -97,7 +97,7 @@ def plots(evaluation: Evaluation, training: Mapping[str, TrainingCurve]) -> dict
 
 
 def galleries(evaluation: Evaluation) -> list[Gallery]:
-    """The images that a person wants to see first: escapes, false rejects, and the clearest of each kind."""
+    """The images to look at first: escapes, false rejects, and the clearest cases that were judged right."""
     score, rejected = evaluation.verdict.pred_score[:, 0], evaluation.verdict.pred_label[:, 0]
     order = np.argsort(score)
     defective = evaluation.labels
