@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from export.builds.up_to_date import build_category
 from train.data.category import CategoryData, read_category
 from train.data.sources.synthetic import dataset as synthetic
 from train.runs import fit_category
@@ -80,6 +79,9 @@ def tiny_checkpoint(tiny_runs: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_runs: Path) -> Path:
     """A build folder that holds pill/ with both graphs, verified."""
+    # Here and not above: tests/train has to run where export cannot be imported.
+    from export.builds.up_to_date import build_category
+
     builds = tmp_path_factory.mktemp("build")
     build_category(CATEGORY, runs_dir=tiny_runs, build_dir=builds, images_dir=None, force=False)
     return builds

@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from tests.products import ROOT
 from tests.train.evaluation.test_metrics import slow_pro
 from train.evaluation import pixel_metrics
 from train.evaluation.pixel_metrics import PixelScores, areas_right_of, defective_pixels, shares_above
@@ -107,10 +106,10 @@ def test_curves_run_through_the_true_points_and_enclose_the_measures(seed: int) 
 
 
 @pytest.mark.slow
-def test_a_whole_test_set_stays_within_its_time_and_memory() -> None:
+def test_a_whole_test_set_stays_within_its_time_and_memory(pytestconfig: pytest.Config) -> None:
     """1,725 maps of 256 x 256 with masks in 30 s and 2 GB, eight defect kinds and three sizes included."""
     command = [sys.executable, "-m", "tests.benchmarks.metrics", "--run", "ours_broken_down"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert (
         found["cpu_seconds"] <= 30

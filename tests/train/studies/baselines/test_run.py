@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from tests.conftest import TINY_OPTIONS
 from train.config import fit_config
-from train.data.category import CategoryData
+from train.data.category import CategoryData, split_good
 from train.errors import ConfigError, DataError
+from train.evaluation.metrics import per_region_overlap
+from train.method.student import load_teacher
 from train.studies.baselines import run as baselines
+from train.studies.baselines.padim import fit_padim, padim_maps
 from train.studies.baselines.results import BaselineResult, baseline_table
 from train.studies.baselines.run import BaselineInputs, measure_baseline, run_baselines, upsample
 
@@ -38,12 +45,6 @@ def test_results_are_kept_and_not_computed_again(
     assert [(r.method, r.seed) for r in results] == [
         ("padim", 0), ("padim", 1), ("patchcore", 0), ("patchcore", 1),
     ]  # fmt: skip
-    for result in results:
-        assert (result.n_train, result.n_test) == (14, 11)  # 2 of 16 held out
-        assert result.image_auroc is not None
-        assert 0 <= result.image_auroc <= 1
-        assert result.pixel_auroc is not None
-        assert result.pro is not None
     stored = json.loads((tmp_path / "baselines.json").read_text())
     assert [entry["image_auroc"] for entry in stored] == [result.image_auroc for result in results]
 
@@ -69,6 +70,39 @@ def test_results_are_kept_and_not_computed_again(
     run(replace(tiny_data, train_good=tiny_data.train_good[:-1]), tmp_path, methods=("padim",), seeds=(2,))
     assert measured == [("padim", 2)] * 4
     assert len(json.loads((tmp_path / "baselines.json").read_text())) == 7
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_measures_are_those_of_a_model_fitted_on_the_images_that_fit_would_train_on(
+    tiny_data: CategoryData, tmp_path: Path, seed: int
+) -> None:
+    """Fitted here once more on images read one by one, and measured by scikit-learn."""
+    (result,) = run(tiny_data, tmp_path, methods=("padim",), seeds=(seed,))
+    trained_on, held_out = split_good(16, holdout_ratio=CONFIG.holdout_ratio, seed=seed)
+    assert (len(trained_on), len(held_out)) == (14, 2)
+    teacher = load_teacher(CONFIG, weights_dir=None)
+
+    def features(paths: Sequence[Path]) -> list[NDArray[np.float32]]:
+        pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+        with torch.no_grad():
+            stages = teacher(torch.from_numpy(pixels))
+        return [stage.permute(0, 2, 3, 1).numpy() for stage in stages]
+
+    padim = fit_padim(features([tiny_data.train_good[i] for i in trained_on]), seed=seed, device=CPU)
+    maps = upsample(padim_maps(padim, features([image.path for image in tiny_data.test])), image_size=64)
+    labels = [image.anomalous for image in tiny_data.test]
+    masks = np.stack(
+        [
+            np.zeros((64, 64), bool)
+            if image.mask_path is None
+            else np.asarray(Image.open(image.mask_path)) > 0
+            for image in tiny_data.test
+        ]
+    )
+    assert (result.n_train, result.n_test) == (14, 11)
+    assert result.image_auroc == pytest.approx(roc_auc_score(labels, maps.max(axis=(1, 2))))
+    assert result.pixel_auroc == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-4)
+    assert result.pro == pytest.approx(per_region_overlap(maps, masks), abs=1e-4)
 
 
 @pytest.mark.parametrize("method", ["padim", "patchcore"])
