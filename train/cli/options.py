@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 FIT_FIELDS = tuple(name for name in FitConfig.model_fields if name not in ("preset", "weights"))
 Command = Callable[..., None]
+Option = Callable[..., Any]
 DATA_DIR = click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
 DEVICE = click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one.")
 
@@ -71,6 +72,14 @@ class ConfigOptions:
     overrides: Mapping[str, Any]
     weights_dir: Path | None
 
+    @classmethod
+    def of(
+        cls, *, preset: str | None, weights_dir: Path | None, random_weights: bool, **fields: Any
+    ) -> ConfigOptions:
+        """From the values of the options of `config_options`."""
+        weights = {"weights": "random"} if random_weights else {}
+        return cls(preset, given(fields) | weights, weights_dir)
+
     def config(self, **fields: Any) -> FitConfig:
         """The preset with what was asked for, and with `fields`.
 
@@ -80,39 +89,56 @@ class ConfigOptions:
         return fit_config(self.preset or "edge", {**self.overrides, **fields})
 
 
-def category_options(command: Command) -> Command:
-    """Which category, and where its images lie: the argument `category`, a `CategoryOptions`."""
+def grouped(
+    argument: str, make: Callable[..., object], options: Mapping[str, Option]
+) -> Callable[[Command], Command]:
+    """Options whose values reach the command as one object, its argument `argument`.
 
-    @functools.wraps(command)
-    def grouped(*, category: str, data: str, data_dir: Path, **others: Any) -> None:
-        command(category=CategoryOptions(category, data, data_dir), **others)
+    Args:
+        argument: the object's name in the command.
+        make: makes the object of the values.
+        options: in the order of the command's help, by the names that `make` has for them.
+    """
 
-    return apply_options(
-        grouped,
-        click.option("--category", required=True, help="Product, e.g. pill, mono."),
-        click.option(
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_object(**values: Any) -> None:
+            own = {name: values.pop(name) for name in options}
+            command(**values, **{argument: make(**own)})
+
+        decorated: Command = with_object
+        for option in reversed([*options.values()]):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+category_options = grouped(
+    "category",
+    CategoryOptions,
+    {
+        "name": click.option("--category", "name", required=True, help="Product, e.g. pill, mono."),
+        "data": click.option(
             "--data",
             default="auto",
             help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the "
             "category, ELPV for mono and poly, else synthetic.",
         ),
-        DATA_DIR,
-    )
-
-
-def run_options(command: Command) -> Command:
-    """How images become a run: the argument `run`, a `RunOptions`."""
-
-    @functools.wraps(command)
-    def grouped(*, runs_dir: Path, strict: bool, device: str, **others: Any) -> None:
-        command(run=RunOptions(runs_dir, strict, device), **others)
-
-    return apply_options(
-        grouped,
-        click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept."),
-        click.option("--strict", is_flag=True, help="Stop at a broken image instead of skipping it."),
-        DEVICE,
-    )
+        "data_dir": DATA_DIR,
+    },
+)
+run_options = grouped(
+    "run",
+    RunOptions,
+    {
+        "runs_dir": click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept."),
+        "strict": click.option(
+            "--strict", is_flag=True, help="Stop at a broken image instead of skipping it."
+        ),
+        "device": DEVICE,
+    },
+)
 
 
 def config_options(*fields: str, preset: str | None = None) -> Callable[[Command], Command]:
@@ -122,35 +148,23 @@ def config_options(*fields: str, preset: str | None = None) -> Callable[[Command
         fields: their names; unless given on the command line, the preset decides.
         preset: the one that is taken where none is given; None is `edge`, or that of an existing checkpoint.
     """
-
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def grouped(
-            *, preset: str | None, weights_dir: Path | None, random_weights: bool, **others: Any
-        ) -> None:
-            overrides = given({name: others.pop(name) for name in fields})
-            weights = {"weights": "random"} if random_weights else {}
-            command(asked=ConfigOptions(preset, overrides | weights, weights_dir), **others)
-
-        default = "  [default: edge]" if preset is None else ""
-        return apply_options(
-            grouped,
-            click.option(
-                "--preset",
-                type=click.Choice(list(PRESETS)),
-                default=preset,
-                help=f"Set of choices to start from.{default}",
-            ),
-            *(config_option(name) for name in fields),
-            click.option(
-                "--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth."
-            ),
-            click.option(
-                "--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only."
-            ),
-        )
-
-    return decorate
+    default = "  [default: edge]" if preset is None else ""
+    preset_option = click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        default=preset,
+        help=f"Set of choices to start from.{default}",
+    )
+    weights = {
+        "weights_dir": click.option(
+            "--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth."
+        ),
+        "random_weights": click.option(
+            "--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only."
+        ),
+    }
+    options = {"preset": preset_option, **{name: config_option(name) for name in fields}, **weights}
+    return grouped("asked", ConfigOptions.of, options)
 
 
 def config_option(name: str) -> Callable[..., Any]:
@@ -190,13 +204,6 @@ class CommaSeparated(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The parts as texts; pydantic makes numbers of them."""
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
-
-
-def apply_options(command: Command, *options: Callable[..., Any]) -> Command:
-    """Options in the order of their listing."""
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:

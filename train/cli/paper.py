@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +13,12 @@ from train.cli.options import (
     DEVICE,
     PATH,
     SEEDS,
-    Command,
     ConfigOptions,
     RunOptions,
-    apply_options,
     config_option,
     config_options,
     given,
+    grouped,
     run_options,
     show_banner,
 )
@@ -77,36 +75,27 @@ class NetworkOptions:
     identical_student: Literal["scratch", "pretrained"]
 
 
-def network_options(command: Command) -> Command:
-    """Which networks take the paper's parts: the argument `networks`, a `NetworkOptions`."""
-
-    @functools.wraps(command)
-    def grouped(
-        *,
-        wide: str | None,
-        resnext: str | None,
-        resnet: str | None,
-        identical_student: Literal["scratch", "pretrained"],
-        **others: Any,
-    ) -> None:
-        command(networks=NetworkOptions(wide, resnext, resnet, identical_student), **others)
-
-    return apply_options(
-        grouped,
-        click.option("--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]"),
-        click.option(
+network_options = grouped(
+    "networks",
+    NetworkOptions,
+    {
+        "wide": click.option(
+            "--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]"
+        ),
+        "resnext": click.option(
             "--next", "resnext", help="Network in ResNeXt50's part.  [default: the preset's student]"
         ),
-        click.option(
+        "resnet": click.option(
             "--resnet", help="Network in ResNet50's part.  [paper: resnet50, edge: tf_efficientnet_lite1]"
         ),
-        click.option(
+        "identical_student": click.option(
             "--identical-student",
             type=click.Choice(["scratch", "pretrained"]),
             default="scratch",
             help="Start of a student that is the teacher's network, too (Tables 4 and 6).",
         ),
-    )
+    },
+)
 
 
 @click.command()
