@@ -23,7 +23,7 @@ WARM_UP_RUNS = 3
 
 @dataclass(frozen=True)
 class PairComplexity:
-    """What a pair costs; `paper` is the row of Table 5 that was measured on the same student.
+    """Size and time of a pair; `paper` is the row of Table 5 for the same pair, or None.
 
     Attributes:
         parameters_m: of the student with its generation blocks, millions.
@@ -115,7 +115,7 @@ def time_pair(config: FitConfig, *, device: torch.device, repeats: int) -> tuple
 def median_ms(
     run: Callable[[], None], *, repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Median time of a call in milliseconds, after a few that do not count."""
+    """Median time of a call in milliseconds, after a few calls to warm up."""
     for _ in range(WARM_UP_RUNS):
         run()
     times = []
@@ -165,12 +165,12 @@ def complexity_table(rows: Sequence[PairComplexity], *, hardware: str, repeats: 
 
 
 def as_json(rows: Sequence[PairComplexity], *, hardware: str, repeats: int) -> dict[str, Any]:
-    """What the table says, for programs."""
+    """The rows as JSON values."""
     return {"hardware": hardware, "repeats": repeats, "rows": [dataclasses.asdict(row) for row in rows]}
 
 
 def _shape(config: FitConfig) -> tuple[Any, ...]:
-    """What decides over sizes and times."""
+    """The fields that sizes and times depend on."""
     return (
         config.teacher,
         config.student,

@@ -10,7 +10,7 @@ from train.config import PRESETS, FitConfig
 from train.studies.paper_figures import FIGURE_6_RATIOS, TABLE_4, TABLE_6, TABLE_7, TABLE_8, UNKNOWN, Auroc
 
 StudentWeights = Literal["pretrained", "scratch"]
-# The network that takes ResNet50's part in Tables 6 and 7; weights of both are to be had as those of the pair are.
+# The networks in ResNet50's part in Tables 6 and 7; their weights come from where those of the preset's pair do.
 THIRD_NETWORKS: Mapping[str, str] = {"paper": "resnet50", "edge": "tf_efficientnet_lite1"}
 YES, NO = "✓", ""
 
@@ -42,7 +42,7 @@ class Networks:
         )
 
 
-PAPERS = Networks.of_preset("paper")
+PAPER_NETWORKS = Networks.of_preset("paper")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Ablation:
         title: what stands above it.
         columns: heads of the rows' labels.
         rows: in the paper's order.
-        notes: what a reader has to know.
+        notes: sentences below it.
     """
 
     name: str
@@ -76,8 +76,8 @@ class Ablation:
 def table_4(networks: Networks, identical: StudentWeights) -> Ablation:
     """Effects of AST and MFR: experiments 1 to 4.
 
-    Without AST the teacher's network is the student's, too, trained from scratch as in STFPM, which the baseline
-    follows: pretrained, it would be the teacher from the start. Without MFR there are no masks and no blocks.
+    Without AST the student has the teacher's network and starts from scratch, as in STFPM, the paper's baseline:
+    pretrained, it would equal the teacher from the start. Without MFR there are neither masks nor generation blocks.
     """
 
     def row(experiment: int, mfr: bool, ast: bool) -> AblationRow:
@@ -100,8 +100,8 @@ def table_6(networks: Networks, identical: StudentWeights) -> Ablation:
     parts = (("resnet", "resnet"), ("wide", "wide"), ("resnext", "resnext"), ("wide", "resnext"))
 
     def row(teacher: str, student: str) -> AblationRow:
-        names, papers = _named(networks, teacher, student), _named(PAPERS, teacher, student)
-        return AblationRow(names, _pair(*names, identical), TABLE_6[papers])
+        pair = _named(networks, teacher, student)
+        return AblationRow(pair, _pair(*pair, identical), TABLE_6[_named(PAPER_NETWORKS, teacher, student)])
 
     return Ablation(
         name="table-6",
@@ -122,9 +122,9 @@ def table_7(networks: Networks, identical: StudentWeights) -> Ablation:
     ]
 
     def row(teacher: str, student: str, weights: StudentWeights) -> AblationRow:
-        names, papers = _named(networks, teacher, student), _named(PAPERS, teacher, student)
-        paper = TABLE_7.get((*papers, weights == "pretrained"), UNKNOWN)
-        return AblationRow((*names, weights), _student(*names, weights), paper)
+        pair, paper_pair = _named(networks, teacher, student), _named(PAPER_NETWORKS, teacher, student)
+        paper = TABLE_7.get((*paper_pair, weights == "pretrained"), UNKNOWN)
+        return AblationRow((*pair, weights), _student(*pair, weights), paper)
 
     return Ablation(
         name="table-7",
@@ -180,7 +180,7 @@ ABLATIONS: Mapping[str, Callable[[Networks, StudentWeights], Ablation]] = {
 
 
 def run_name(config: FitConfig) -> str:
-    """A folder name that tells what an ablation varies; equal rows of several tables share a run."""
+    """A run's folder, named after all that an ablation varies: equal rows of two tables share a run."""
     stages = "".join(map(str, config.generation_stages)) or "none"
     return (
         f"{config.teacher}-{config.student}-{config.student_weights}-stages-{stages}-mask-{config.mask_ratio}"
@@ -188,13 +188,13 @@ def run_name(config: FitConfig) -> str:
 
 
 def _pair(teacher: str, student: str, identical: StudentWeights) -> dict[str, Any]:
-    """An asymmetric pair's student is pretrained, an identical one's as asked."""
+    """A pair whose student is pretrained; `identical` says how a student that is the teacher's network starts."""
     return _student(teacher, student, identical if teacher == student else "pretrained")
 
 
 def _student(teacher: str, student: str, weights: StudentWeights) -> dict[str, Any]:
     chosen: dict[str, Any] = {"teacher": teacher, "student": student, "student_weights": weights}
-    # A student from scratch has no BatchNorm statistics that could be kept.
+    # A student from scratch has no BatchNorm statistics to freeze.
     return chosen | ({"freeze_batchnorm": False} if weights == "scratch" else {})
 
 

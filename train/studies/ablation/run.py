@@ -105,7 +105,7 @@ class RowResult:
 def run_ablations(
     ablations: Sequence[Ablation], data: Sequence[CategoryData], *, settings: RunSettings
 ) -> dict[str, list[RowResult]]:
-    """Run every row of the tables on every category and seed; what was run before is read.
+    """Run every row of the tables on every category and seed; runs that were done before are read.
 
     Returns:
         The rows' results by the table's name.
@@ -146,10 +146,10 @@ def _run_row(
 
 
 def reason_against(config: FitConfig) -> str | None:
-    """Why a pair cannot be built: a stage without a block whose channels differ; None where it can.
+    """Why a pair cannot be built, or None: a stage without a block needs equal channels in both networks.
 
     Raises:
-        ConfigError: with blocks it could not be built either, as with a name that timm does not know.
+        ConfigError: the pair cannot be built with blocks either: timm does not know a name, for example.
     """
     try:
         student_without_weights(config)
@@ -198,7 +198,7 @@ def measured_run(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A run's result; empty where there is none that can be read."""
+    """A run's result; empty where the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):

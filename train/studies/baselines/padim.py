@@ -1,6 +1,6 @@
 """PaDiM (Defard et al. 2021): a Gaussian at each position over a pretrained network's features.
 
-A peer to compare with, on the same teacher's features. Nothing else depends on it.
+A peer to compare with, on the features of the method's own teacher.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from train.support.arrays import FloatArray
 
 N_CHANNELS = 100  # drawn at random out of all stages' channels; the paper's choice
 REGULARISATION = 0.01  # added to each covariance's diagonal, so that it can be inverted
-POSITIONS_AT_ONCE = 256  # a chunk of positions is worked on in double precision, the rest waits
+POSITIONS_AT_ONCE = 256  # computed together, in double precision: bounds the memory
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """PatchCore (Roth et al. 2022): distance to the nearest good patch of a memory bank.
 
-A peer to compare with, on the same teacher's features; its patches also rank suspect training images.
+A peer to compare with, on the features of the method's own teacher.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from train.support.arrays import FloatArray
 from train.support.progress import progress_bar
 
 CORESET_RATIO = 0.01
-PROJECTED_CHANNELS = 128  # the coreset is searched in so many (Johnson and Lindenstrauss)
+PROJECTED_CHANNELS = 128  # in which the coreset is searched (Johnson and Lindenstrauss)
 N_NEIGHBOURS = 9  # b of Eq. 7
 IMAGES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class PatchCore:
-    """The memory bank, [M, C] float32: good patches that lie near all other good patches."""
+    """The memory bank, [M, C] float32: every good patch lies near one of these."""
 
     bank: Tensor
 
@@ -80,7 +80,7 @@ def patchcore_maps(model: PatchCore, stages: Sequence[FloatArray]) -> tuple[Floa
 
 
 def reweighted_score(patch: Tensor, *, bank: Tensor, nearest: int) -> float:
-    """Distance of an image's worst patch, less where the bank itself is dense around its neighbour (Eq. 7).
+    """Distance of an image's worst patch, reduced where the bank is dense around its nearest neighbour (Eq. 7).
 
     Args:
         patch: [C], the patch that is farthest from the bank.
@@ -114,7 +114,7 @@ def local_patches(stages: Sequence[FloatArray]) -> Tensor:
 
 
 def project(points: Tensor, *, seed: int) -> Tensor:
-    """Points [N, C] in fewer channels, their distances nearly kept; as they are where C is small enough."""
+    """Points [N, C] in fewer channels with nearly the same distances; unchanged where C is small enough."""
     if points.shape[1] <= PROJECTED_CHANNELS:
         return points
     projection = GaussianRandomProjection(n_components=PROJECTED_CHANNELS, random_state=seed)
@@ -142,7 +142,7 @@ def greedy_coreset(points: Tensor, *, n_selected: int, seed: int) -> Tensor:
             last = selected[-1]
             to_last = torch.add(squares, points @ points[last], alpha=-2).add_(squares[last])
             torch.minimum(distance, to_last, out=distance)
-            distance[last] = -torch.inf  # never twice, though rounding or copies leave it the farthest
+            distance[last] = -torch.inf  # never selected twice, even where rounding leaves it the farthest
             selected.append(int(distance.argmax()))
             bar.advance()
     return torch.tensor(selected)

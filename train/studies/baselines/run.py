@@ -1,4 +1,4 @@
-"""What to compare the method with: PaDiM and PatchCore on the same teacher's features, split, size and test set."""
+"""PaDiM and PatchCore to compare with: on the same teacher's features, split, image size and test set."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class BaselineInputs:
     """The teacher's features of a category, [N, h, w, C] a stage, and the test set's ground truth.
 
     Attributes:
-        good: of all images in train/good that can be read.
+        good: of the images in train/good that can be read.
         test: of the test images.
         labels: [N_test], which of them show a defect.
         masks: [N_test, S, S], or None.
         image_size: S, pixels.
-        seconds: that the teacher took.
+        seconds: of the teacher's pass over all images.
     """
 
     good: tuple[FloatArray, ...]
@@ -63,18 +63,18 @@ def run_baselines(
     strict: bool,
     force: bool,
 ) -> list[BaselineResult]:
-    """Measure each method with each seed, and keep the results in baselines.json as they come.
+    """Measure each method with each seed; each result is added to baselines.json at once.
 
     Args:
         data: the category's images.
-        config: teacher, image size and held-out share count; the rest is the student's.
+        config: its teacher, image size and held-out share are used.
         methods: of `METHODS`.
         seeds: one result each.
         run_dir: takes baselines.json.
         weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
         device: where to compute.
         strict: a broken image stops the run.
-        force: compute also what is there.
+        force: measure again what baselines.json already has.
 
     Returns:
         The results that were asked for, by method and seed.
@@ -107,8 +107,8 @@ def run_baselines(
             )
         )
         write_results(path, results)
-    found = {(result.method, result.seed): result for result in results if result.setup == setup}
-    return [found[pair] for pair in asked]
+    by_pair = {(result.method, result.seed): result for result in results if result.setup == setup}
+    return [by_pair[pair] for pair in asked]
 
 
 def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def load_inputs(
     good = load_images(data.train_good, image_size=size, strict=strict, what="good images")
     paths = [image.path for image in data.test]
     test = load_images(paths, image_size=size, strict=strict, what="test images")
-    kept = [data.test[index] for index in test.kept]
+    readable = [data.test[index] for index in test.kept]
     started = time.perf_counter()
     features = [
         compute_teacher_features(teacher, images.pixels, scratch_dir=scratch_dir, device=device).stages
@@ -150,8 +150,8 @@ def load_inputs(
     return BaselineInputs(
         good=features[0],
         test=features[1],
-        labels=np.array([image.anomalous for image in kept], bool),
-        masks=load_masks(kept, image_size=size),
+        labels=np.array([image.anomalous for image in readable], bool),
+        masks=load_masks(readable, image_size=size),
         image_size=size,
         seconds=time.perf_counter() - started,
     )
