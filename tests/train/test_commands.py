@@ -102,8 +102,8 @@ def test_baselines_and_suspects(options: tuple[str | Path, ...]) -> None:
     assert "Nothing was removed. Look at them in runs/pill/suspects.html" in ranked.stdout
     assert "SYNTHETIC DATA" in measured.stderr
     assert "SYNTHETIC DATA" in ranked.stderr
-    kept = {path.name for path in (Path("runs") / CATEGORY).iterdir()}
-    assert kept == {"baselines.json", "suspects.json", "suspects.html"}
+    written = {path.name for path in (Path("runs") / CATEGORY).iterdir()}
+    assert written == {"baselines.json", "suspects.json", "suspects.html"}
 
 
 @pytest.mark.slow

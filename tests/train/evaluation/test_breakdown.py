@@ -56,9 +56,9 @@ WHOLE = (
 
 
 def test_kinds_by_hand() -> None:
-    found = measures_of(judged(*WHOLE))["by_defect"]
-    assert list(found) == ["crack", "dent"]
-    crack, dent = found["crack"], found["dent"]
+    measures = measures_of(judged(*WHOLE))["by_defect"]
+    assert list(measures) == ["crack", "dent"]
+    crack, dent = measures["crack"], measures["dent"]
     assert (crack["n_images"], crack["n_escapes"], crack["escape_rate"]) == (2, 1, 0.5)
     assert (dent["n_images"], dent["n_escapes"]) == (3, 1)
     assert dent["escape_rate"] == pytest.approx(1 / 3)
@@ -71,11 +71,19 @@ def test_kinds_by_hand() -> None:
 
 def test_sizes_are_the_papers_with_their_ends() -> None:
     """Under 5 %: 2 and 4 of 100 pixels; 5 to 20 %: 5 and 20; over 20 %: 21."""
-    found = measures_of(judged(*WHOLE))["by_size"]
-    assert {name: part["n_images"] for name, part in found.items()} == {"small": 2, "middle": 2, "large": 1}
-    assert {name: part["n_escapes"] for name, part in found.items()} == {"small": 1, "middle": 0, "large": 1}
-    assert found["middle"]["image_auroc"] == 1.0
-    assert found["large"]["image_auroc"] == 0.0
+    measures = measures_of(judged(*WHOLE))["by_size"]
+    assert {name: part["n_images"] for name, part in measures.items()} == {
+        "small": 2,
+        "middle": 2,
+        "large": 1,
+    }
+    assert {name: part["n_escapes"] for name, part in measures.items()} == {
+        "small": 1,
+        "middle": 0,
+        "large": 1,
+    }
+    assert measures["middle"]["image_auroc"] == 1.0
+    assert measures["large"]["image_auroc"] == 0.0
 
 
 @pytest.mark.parametrize(("group", "name", "images"), [
@@ -88,11 +96,11 @@ def test_pixels_of_a_subset_are_its_images_and_all_good_ones(
     group: str, name: str, images: list[int]
 ) -> None:
     whole = judged(*WHOLE)
-    found = measures_of(whole)[group][name]
+    measures = measures_of(whole)[group][name]
     assert whole.masks is not None
     maps, masks = whole.maps[images], whole.masks[images]
-    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
-    assert found["pro"] == pytest.approx(per_region_overlap(maps, masks))
+    assert measures["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
+    assert measures["pro"] == pytest.approx(per_region_overlap(maps, masks))
 
 
 def test_sizes_without_images_are_left_out() -> None:
@@ -100,51 +108,51 @@ def test_sizes_without_images_are_left_out() -> None:
 
 
 def test_all_that_can_be_had_is_had() -> None:
-    found = measures_of(judged(*WHOLE))
-    assert found["unavailable"] == []
-    assert None not in found.values()
+    measures = measures_of(judged(*WHOLE))
+    assert measures["unavailable"] == []
+    assert None not in measures.values()
 
 
 PIXEL_MEASURES = ("pixel_auroc", "pixel_average_precision", "pro")
 
 
-def values(found: dict[str, object], names: tuple[str, ...]) -> list[object]:
-    return [found[name] for name in names]
+def values(measures: dict[str, object], keys: tuple[str, ...]) -> list[object]:
+    return [measures[name] for name in keys]
 
 
 def test_a_kind_without_masks_has_no_pixel_measures_and_others_have() -> None:
-    found = measures_of(judged(*GOOD, ("crack", 0.9, 2), ("dent", 0.8, None), ("dent", 0.1, None)))
-    assert values(found, PIXEL_MEASURES) == [None] * 3
-    assert values(found["by_defect"]["dent"], PIXEL_MEASURES) == [None] * 3
-    assert None not in values(found["by_defect"]["crack"], PIXEL_MEASURES)
-    assert found["by_size"] == {}
-    assert found["image_auroc"] == pytest.approx(4 / 6)
-    (sentence,) = found["unavailable"]
+    measures = measures_of(judged(*GOOD, ("crack", 0.9, 2), ("dent", 0.8, None), ("dent", 0.1, None)))
+    assert values(measures, PIXEL_MEASURES) == [None] * 3
+    assert values(measures["by_defect"]["dent"], PIXEL_MEASURES) == [None] * 3
+    assert None not in values(measures["by_defect"]["crack"], PIXEL_MEASURES)
+    assert measures["by_size"] == {}
+    assert measures["image_auroc"] == pytest.approx(4 / 6)
+    (sentence,) = measures["unavailable"]
     assert sentence.startswith("2 of 2 images of kind dent have no mask: pixel measures")
     assert sentence.endswith("put them into ground_truth/dent.")
 
 
 def test_an_empty_mask_is_said_and_left_out_of_pixels() -> None:
     rows = (*GOOD, ("crack", 0.9, 2), ("crack", 0.8, 0))
-    found = measures_of(judged(*rows))
+    measures = measures_of(judged(*rows))
     without = measures_of(judged(*rows[:3]))
-    assert values(found, PIXEL_MEASURES) == values(without, PIXEL_MEASURES)
-    assert found["by_size"]["small"]["n_images"] == 1
-    assert found["n_test_anomalous"] == 2
-    (sentence,) = found["unavailable"]
+    assert values(measures, PIXEL_MEASURES) == values(without, PIXEL_MEASURES)
+    assert measures["by_size"]["small"]["n_images"] == 1
+    assert measures["n_test_anomalous"] == 2
+    (sentence,) = measures["unavailable"]
     assert sentence.startswith("1 of 2 images of kind crack have a mask that marks nothing")
     assert "crack/003.png among them" in sentence
 
 
 def test_masks_that_are_all_empty_give_no_pixel_measures() -> None:
-    found = measures_of(judged(*GOOD, ("crack", 0.9, 0)))
-    assert values(found, PIXEL_MEASURES) == [None] * 3
-    assert found["by_size"] == {}
-    assert len(found["unavailable"]) == 1
+    measures = measures_of(judged(*GOOD, ("crack", 0.9, 0)))
+    assert values(measures, PIXEL_MEASURES) == [None] * 3
+    assert measures["by_size"] == {}
+    assert len(measures["unavailable"]) == 1
 
 
 @pytest.mark.parametrize(
-    ("rows", "missing", "kept", "said"),
+    ("rows", "missing", "present", "said"),
     [
         (GOOD, ("image_auroc", "image_average_precision", "image_f1", "escape_rate", "escape_interval", "pro"),
          {"false_reject_rate": 0.5, "n_test": 2}, "no defective images"),
@@ -154,12 +162,12 @@ def test_masks_that_are_all_empty_give_no_pixel_measures() -> None:
     ],
 )  # fmt: skip
 def test_one_class_has_what_one_class_can_have(
-    rows: tuple[Row, ...], missing: tuple[str, ...], kept: dict[str, float], said: str
+    rows: tuple[Row, ...], missing: tuple[str, ...], present: dict[str, float], said: str
 ) -> None:
-    found = measures_of(judged(*rows))
-    assert values(found, missing) == [None] * len(missing)
-    assert {name: found[name] for name in kept} == kept
-    (sentence,) = found["unavailable"]
+    measures = measures_of(judged(*rows))
+    assert values(measures, missing) == [None] * len(missing)
+    assert {name: measures[name] for name in present} == present
+    (sentence,) = measures["unavailable"]
     assert sentence.startswith(f"The test set has {said}: image AUROC, average precision, F1")
     if said == "no good images":  # the sound pixels of defective images are good pixels
-        assert None not in values(found, PIXEL_MEASURES)
+        assert None not in values(measures, PIXEL_MEASURES)

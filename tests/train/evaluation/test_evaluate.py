@@ -48,9 +48,9 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def evaluation(checkpoint: Checkpoint, tiny_data: CategoryData) -> Evaluation:
-    found = evaluate(checkpoint, tiny_data, device=CPU, strict=True)
-    assert found is not None
-    return found
+    judged = evaluate(checkpoint, tiny_data, device=CPU, strict=True)
+    assert judged is not None
+    return judged
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def verdict(*scores: float) -> Verdict:
 
 
 def test_measures_by_hand() -> None:
-    found = measure(verdict(0.2, 0.9, 0.4, 0.6), images("good", "good", "dent", "crack"), None)
+    measures = measure(verdict(0.2, 0.9, 0.4, 0.6), images("good", "good", "dent", "crack"), None)
     interval = pytest.approx([0.012579, 0.987421], abs=1e-6)  # 1 of 2: 1 - sqrt(0.975), mirrored
     whole = {
         "image_auroc": 0.5,  # dent and crack each beat one of the two good ones
@@ -100,8 +100,8 @@ def test_measures_by_hand() -> None:
         "by_size": {},
         "unavailable": ["There are no masks: pixel measures and defect sizes cannot be had."],
     }
-    by_defect = found.pop("by_defect")
-    assert found == whole
+    by_defect = measures.pop("by_defect")
+    assert measures == whole
     assert by_defect.keys() == {"crack", "dent"}
     assert by_defect["crack"] == {
         "n_images": 1,
@@ -127,19 +127,19 @@ def test_a_score_at_the_threshold_passes() -> None:
     [(("good", "good"), "escape_rate"), (("dent", "dent"), "false_reject_rate")],
 )
 def test_a_measure_without_its_images_is_none(defects: tuple[str, ...], missing: str) -> None:
-    found = measure(verdict(0.1, 0.7), images(*defects), None)
-    assert found[missing] is None
-    assert found["image_auroc"] is None
+    measures = measure(verdict(0.1, 0.7), images(*defects), None)
+    assert measures[missing] is None
+    assert measures["image_auroc"] is None
 
 
 def test_pixel_measures_need_a_defective_pixel() -> None:
     masks = np.zeros((2, 2, 2), bool)
-    found = measure(verdict(0.1, 0.7), images("good", "dent"), masks)
-    assert (found["pixel_auroc"], found["pro"]) == (None, None)
+    measures = measure(verdict(0.1, 0.7), images("good", "dent"), masks)
+    assert (measures["pixel_auroc"], measures["pro"]) == (None, None)
     masks[1, 0, 0] = True
-    found = measure(verdict(0.1, 0.7), images("good", "dent"), masks)
-    assert found["pixel_auroc"] == pytest.approx(1.0)
-    assert found["pro"] is not None
+    measures = measure(verdict(0.1, 0.7), images("good", "dent"), masks)
+    assert measures["pixel_auroc"] == pytest.approx(1.0)
+    assert measures["pro"] is not None
 
 
 def test_metrics_hold_what_is_promised_and_say_what_was_measured(
@@ -186,10 +186,10 @@ def test_a_broken_image_is_skipped_and_counted_or_stops_a_strict_run(
 ) -> None:
     (own_data.root / "test/good/000.png").write_bytes(b"no image")
     data = reread(own_data.root)
-    found = evaluate(checkpoint, data, device=CPU, strict=False)
-    assert found is not None
-    assert (found.metrics["n_test"], found.metrics["n_broken"]) == (evaluation.metrics["n_test"] - 1, 1)
-    assert "000.png" not in [image.path.name for image in found.test if image.defect == "good"]
+    judged = evaluate(checkpoint, data, device=CPU, strict=False)
+    assert judged is not None
+    assert (judged.metrics["n_test"], judged.metrics["n_broken"]) == (evaluation.metrics["n_test"] - 1, 1)
+    assert "000.png" not in [image.path.name for image in judged.test if image.defect == "good"]
     with pytest.raises(DataError, match=r"000\.png"):
         evaluate(checkpoint, data, device=CPU, strict=True)
 
@@ -198,11 +198,11 @@ def test_a_defect_without_a_mask_leaves_the_image_measures(
     checkpoint: Checkpoint, own_data: CategoryData, evaluation: Evaluation
 ) -> None:
     shutil.rmtree(own_data.root / "ground_truth")
-    found = evaluate(checkpoint, reread(own_data.root), device=CPU, strict=True)
-    assert found is not None
-    assert found.masks is None
-    assert (found.metrics["pixel_auroc"], found.metrics["pro"]) == (None, None)
-    assert found.metrics["image_auroc"] == evaluation.metrics["image_auroc"]
+    judged = evaluate(checkpoint, reread(own_data.root), device=CPU, strict=True)
+    assert judged is not None
+    assert judged.masks is None
+    assert (judged.metrics["pixel_auroc"], judged.metrics["pro"]) == (None, None)
+    assert judged.metrics["image_auroc"] == evaluation.metrics["image_auroc"]
 
 
 def test_without_test_images_there_is_nothing_to_evaluate(

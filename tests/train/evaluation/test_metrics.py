@@ -37,12 +37,12 @@ def slow_pro(maps: Maps, masks: Masks, limit: float) -> float:
     regions = [(index, region) for index, mask in enumerate(masks) for region in slow_regions(mask)]
     curve = [(0.0, 0.0)]
     for threshold in sorted({float(value) for value in maps.ravel()}, reverse=True):
-        found = maps >= threshold
+        detected = maps >= threshold
         overlaps = [
-            sum(found[index, row, column] for row, column in region) / len(region)
+            sum(detected[index, row, column] for row, column in region) / len(region)
             for index, region in regions
         ]
-        curve.append((float(found[~masks].mean()), float(np.mean(overlaps))))
+        curve.append((float(detected[~masks].mean()), float(np.mean(overlaps))))
     area = 0.0
     for (x0, y0), (x1, y1) in pairwise(curve):
         if x0 >= limit or x1 == x0:
@@ -140,8 +140,8 @@ def test_pro_equals_its_definition(seed: int, limit: float) -> None:
     masks = rng.random((3, 9, 9)) < 0.2
     maps = (rng.random((3, 9, 9)) + 0.5 * masks).astype(np.float32)
     maps = np.round(maps, 2)  # ties: pixels of one score cross a threshold together
-    found = per_region_overlap(maps, masks, max_false_positive_rate=limit)
-    assert found == pytest.approx(slow_pro(maps, masks, limit), abs=1e-9)
+    pro = per_region_overlap(maps, masks, max_false_positive_rate=limit)
+    assert pro == pytest.approx(slow_pro(maps, masks, limit), abs=1e-9)
 
 
 def two_regions() -> Masks:
@@ -163,12 +163,12 @@ def test_pro_of_a_flat_map_is_half_the_limit() -> None:
     assert per_region_overlap(np.zeros((1, 10, 10), np.float32), two_regions()) == pytest.approx(0.15)
 
 
-@pytest.mark.parametrize("found", [(0, slice(0, 1), slice(0, 1)), (0, slice(5, 8), slice(5, 8))])
-def test_a_small_region_weighs_as_much_as_a_large_one(found: tuple[int, slice, slice]) -> None:
+@pytest.mark.parametrize("region", [(0, slice(0, 1), slice(0, 1)), (0, slice(5, 8), slice(5, 8))])
+def test_a_small_region_weighs_as_much_as_a_large_one(region: tuple[int, slice, slice]) -> None:
     # One region is found before any good pixel, the other after all of them: half, whichever it is.
     masks = two_regions()
     maps = np.where(masks, 0, 1).astype(np.float32)
-    maps[found] = 2
+    maps[region] = 2
     assert per_region_overlap(maps, masks) == pytest.approx(0.5)
 
 

@@ -32,13 +32,13 @@ def seeded(seed: int, *, decimals: int = 2) -> tuple[Maps, Masks]:
 @pytest.mark.parametrize("chosen", [range(4, 10), [4, 7], [9]])
 def test_a_selection_is_measured_with_all_good_images(seed: int, chosen: list[int]) -> None:
     maps, masks = seeded(seed)
-    found = PixelScores(maps, masks, good=np.arange(4)).measure(np.array(chosen))
+    measures = PixelScores(maps, masks, good=np.arange(4)).measure(np.array(chosen))
     images = [*range(4), *chosen]
     scores, labels = maps[images].ravel(), masks[images].ravel()
-    assert found is not None
-    assert found.auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    assert found.average_precision == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
-    assert found.pro == pytest.approx(slow_pro(maps[images], masks[images], 0.3), abs=1e-12)
+    assert measures is not None
+    assert measures.auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert measures.average_precision == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    assert measures.pro == pytest.approx(slow_pro(maps[images], masks[images], 0.3), abs=1e-12)
 
 
 @pytest.mark.parametrize("images_at_a_time", [1, 4])
@@ -76,10 +76,10 @@ def test_shares_and_areas_by_hand() -> None:
 
 def test_regions_by_hand() -> None:
     mask = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
-    found = defective_pixels(np.arange(16, dtype=np.float32).reshape(4, 4), mask)
-    assert found.n_regions == 3
-    assert found.scores.tolist() == [0, 3, 5, 7, 12]
-    assert found.region_sizes.tolist() == [2, 2, 2, 2, 1]
+    pixels = defective_pixels(np.arange(16, dtype=np.float32).reshape(4, 4), mask)
+    assert pixels.n_regions == 3
+    assert pixels.scores.tolist() == [0, 3, 5, 7, 12]
+    assert pixels.region_sizes.tolist() == [2, 2, 2, 2, 1]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -89,11 +89,11 @@ def test_curves_run_through_the_true_points_and_enclose_the_measures(seed: int) 
     curves, measures = pixels.curves(np.arange(4, 10)), pixels.measure(np.arange(4, 10))
     assert curves is not None
     assert measures is not None
-    rate, found, overlap = curves.false_positive_rate, curves.true_positive_rate, curves.overlap
-    for curve in (rate, found, overlap):
+    rate, true_positives, overlap = curves.false_positive_rate, curves.true_positive_rate, curves.overlap
+    for curve in (rate, true_positives, overlap):
         assert (curve[0], curve[-1]) == pytest.approx((0, 1))
         assert (np.diff(curve) >= 0).all()
-    assert np.trapezoid(found, rate) == pytest.approx(measures.auroc, abs=2e-3)
+    assert np.trapezoid(true_positives, rate) == pytest.approx(measures.auroc, abs=2e-3)
     inside = rate <= 0.3
     pro = np.trapezoid(
         np.append(overlap[inside], np.interp(0.3, rate, overlap)), np.append(rate[inside], 0.3)
@@ -102,7 +102,7 @@ def test_curves_run_through_the_true_points_and_enclose_the_measures(seed: int) 
     # A point in the middle, counted one pixel at a time.
     threshold = np.sort(maps[~masks])[::-1][round(rate[200] * (~masks).sum()) - 1]
     assert rate[200] == pytest.approx((maps[~masks] >= threshold).mean())
-    assert found[200] == pytest.approx((maps[masks] >= threshold).mean())
+    assert true_positives[200] == pytest.approx((maps[masks] >= threshold).mean())
 
 
 @pytest.mark.slow
@@ -110,8 +110,8 @@ def test_a_whole_test_set_stays_within_its_time_and_memory(pytestconfig: pytest.
     """1,725 maps of 256 x 256 with masks in 30 s and 2 GB, eight defect kinds and three sizes included."""
     command = [sys.executable, "-m", "tests.benchmarks.metrics", "--run", "ours_broken_down"]
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     assert (
-        found["cpu_seconds"] <= 30
+        result["cpu_seconds"] <= 30
     )  # one thread's work: what other work there is on the machine does not count
-    assert found["peak_mib"] * 2**20 <= 2e9
+    assert result["peak_mib"] * 2**20 <= 2e9

@@ -37,9 +37,9 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def evaluation(checkpoint: Checkpoint, tiny_data: CategoryData) -> Evaluation:
-    found = evaluate(checkpoint, tiny_data, device=CPU, strict=True)
-    assert found is not None
-    return found
+    judged = evaluate(checkpoint, tiny_data, device=CPU, strict=True)
+    assert judged is not None
+    return judged
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +130,9 @@ def test_page_of_one_class_is_a_page(evaluation: Evaluation, checkpoint: Checkpo
     good = np.flatnonzero(~evaluation.labels)
     verdict = Verdict(**{name: value[good] for name, value in vars(evaluation.verdict).items()})
     test = tuple(evaluation.test[index] for index in good)
-    found = measure(verdict, test, None)
+    measures = measure(verdict, test, None)
     only_good = Evaluation(
-        metrics={**evaluation.metrics, **found},
+        metrics={**evaluation.metrics, **measures},
         test=test,
         pixels=evaluation.pixels[good],
         verdict=verdict,

@@ -44,8 +44,8 @@ def planted(tiny_data: CategoryData, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize("n_th_image", [1, 3])
 def test_distances_are_those_of_brute_force(n_th_image: int) -> None:
     feature = np.random.default_rng(0).normal(size=(6, 2, 3, 5)).astype(np.float32)
-    found = neighbour_distances(feature, n_th_image=n_th_image, device=CPU)
-    assert found.shape == (6, 2, 3)
+    distances = neighbour_distances(feature, n_th_image=n_th_image, device=CPU)
+    assert distances.shape == (6, 2, 3)
     for image in range(6):
         for row in range(2):
             for column in range(3):
@@ -55,7 +55,7 @@ def test_distances_are_those_of_brute_force(n_th_image: int) -> None:
                     if other != image
                 ]
                 expected = sorted(to_others)[n_th_image - 1]
-                assert found[image, row, column] == pytest.approx(expected, rel=1e-4)
+                assert distances[image, row, column] == pytest.approx(expected, rel=1e-4)
 
 
 def test_of_three_images_the_farther_of_the_two_others_counts() -> None:

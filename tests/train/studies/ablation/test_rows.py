@@ -32,8 +32,8 @@ def test_networks_are_the_presets_unless_named() -> None:
 
 
 def test_table_4_switches_blocks_and_masks_and_the_students_network() -> None:
-    found = [(c.student, c.student_weights, c.generation_stages) for c in configs("table-4")]
-    assert found == [
+    pairs = [(c.student, c.student_weights, c.generation_stages) for c in configs("table-4")]
+    assert pairs == [
         (WIDE, "scratch", ()),
         (NEXT, "pretrained", ()),
         (WIDE, "scratch", (1, 2, 3)),
@@ -56,10 +56,10 @@ def test_identical_pairs_start_as_asked() -> None:
 
 
 def test_table_7_has_the_student_from_scratch_and_six_pairs() -> None:
-    found = [(c.teacher, c.student, c.student_weights) for c in configs("table-7")]
-    assert found[0] == (WIDE, NEXT, "scratch")
-    assert len(set(found[1:])) == 6
-    assert all(teacher != student and weights == "pretrained" for teacher, student, weights in found[1:])
+    pairs = [(c.teacher, c.student, c.student_weights) for c in configs("table-7")]
+    assert pairs[0] == (WIDE, NEXT, "scratch")
+    assert len(set(pairs[1:])) == 6
+    assert all(teacher != student and weights == "pretrained" for teacher, student, weights in pairs[1:])
     known = {row.label: row.paper for row in table_7(PAPERS, "scratch").rows if row.paper != UNKNOWN}
     assert known == {
         (WIDE, NEXT, "pretrained"): Auroc(98.7, 98.0),
@@ -88,5 +88,5 @@ def test_the_whole_method_is_one_run_for_all_tables() -> None:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_names_tell_all_runs_apart(name: str) -> None:
-    names = [run_name(config) for config in configs(name)]
-    assert len(set(names)) == len(names)
+    folders = [run_name(config) for config in configs(name)]
+    assert len(set(folders)) == len(folders)

@@ -33,8 +33,8 @@ def test_mahalanobis_by_hand() -> None:
     # Variances 2.01 and 0.01 (regularised), no correlation: sqrt(3^2 / 2.01 + 0.2^2 / 0.01).
     vectors = torch.tensor([[[-1.0, 5.0], [1.0, 5.0]]], dtype=torch.float64)
     mean, whitening = fit_gaussians(vectors)
-    found = mahalanobis(torch.tensor([[[3.0, 5.2]]], dtype=torch.float64), mean=mean, whitening=whitening)
-    assert found.item() == pytest.approx(np.sqrt(9 / 2.01 + 0.04 / 0.01))
+    distance = mahalanobis(torch.tensor([[[3.0, 5.2]]], dtype=torch.float64), mean=mean, whitening=whitening)
+    assert distance.item() == pytest.approx(np.sqrt(9 / 2.01 + 0.04 / 0.01))
 
 
 def test_mahalanobis_agrees_with_scipy() -> None:
@@ -42,13 +42,13 @@ def test_mahalanobis_agrees_with_scipy() -> None:
     vectors = generator.normal(size=(3, 20, 4)) @ generator.normal(size=(4, 4)) + 2
     asked = generator.normal(size=(3, 5, 4))
     mean, whitening = fit_gaussians(torch.from_numpy(vectors))
-    found = mahalanobis(torch.from_numpy(asked), mean=mean, whitening=whitening)
-    assert found.shape == (3, 5)
+    distance = mahalanobis(torch.from_numpy(asked), mean=mean, whitening=whitening)
+    assert distance.shape == (3, 5)
     for position in range(3):
         covariance = np.cov(vectors[position], rowvar=False) + REGULARISATION * np.eye(4)
         inverse = np.linalg.inv(covariance)
         expected = [scipy_mahalanobis(x, vectors[position].mean(axis=0), inverse) for x in asked[position]]
-        np.testing.assert_allclose(found[position], expected, rtol=1e-9)
+        np.testing.assert_allclose(distance[position], expected, rtol=1e-9)
 
 
 def test_a_fine_position_takes_the_features_of_the_coarse_one_it_lies_in() -> None:

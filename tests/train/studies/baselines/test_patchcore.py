@@ -40,8 +40,8 @@ def brute_force_coreset(points: np.ndarray, *, first: int, n_selected: int) -> l
 @pytest.mark.parametrize("seed", range(3))
 def test_coreset_is_the_greedy_k_center(seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(60, 7)).astype(np.float32)
-    found = greedy_coreset(torch.from_numpy(points), n_selected=15, seed=seed).tolist()
-    assert found == brute_force_coreset(points, first=found[0], n_selected=15)
+    selected = greedy_coreset(torch.from_numpy(points), n_selected=15, seed=seed).tolist()
+    assert selected == brute_force_coreset(points, first=selected[0], n_selected=15)
 
 
 def test_coreset_takes_no_point_twice() -> None:
@@ -78,8 +78,8 @@ def test_score_by_hand() -> None:
     # On a line: the bank at 0, 1 and 3, the patch at -2. Its nearest is 0, distances are 2, 3 and 5.
     bank = torch.tensor([[0.0], [1.0], [3.0]])
     share = np.exp(2) / (np.exp(2) + np.exp(3) + np.exp(5))
-    found = reweighted_score(torch.tensor([-2.0]), bank=bank, nearest=0)
-    assert found == pytest.approx(2 * (1 - share), rel=1e-5)
+    score = reweighted_score(torch.tensor([-2.0]), bank=bank, nearest=0)
+    assert score == pytest.approx(2 * (1 - share), rel=1e-5)
     far = reweighted_score(torch.tensor([-1e4]), bank=bank, nearest=0)  # exp(1e4) is no float
     assert far == pytest.approx(1e4, rel=0.1)
 

@@ -26,8 +26,8 @@ CABLE = CategoryResult("cable", {}, "Gone.")
 
 
 def row(table: ResultTable, name: str) -> dict[str, str]:
-    (found,) = (cells for cells in table.rows if cells[0] == name)
-    return dict(zip(table.columns[1:], found[1:], strict=True))
+    (matching,) = (cells for cells in table.rows if cells[0] == name)
+    return dict(zip(table.columns[1:], matching[1:], strict=True))
 
 
 def test_runs_and_faults() -> None:
