@@ -433,7 +433,7 @@ def publish(
     from export.engines.target import TargetServer
     from export.manifest import build_folder
     from export.releases.publish import publish_category
-    from export.serving.model_configs import Platform
+    from export.serving.steps import Platform
 
     _require_provider_fits(platform, execution_provider)
     if service_ms and latency_budget_ms is None:
@@ -475,8 +475,8 @@ def plan(
     Nothing is written. Each step is timed with one image on this machine; docs/queues-and-threads.md tells the rules.
     """
     from export.manifest import build_folder
-    from export.serving.model_configs import Platform
-    from export.serving.plan import plan_category, plan_table
+    from export.releases.plan import plan_category, plan_table
+    from export.serving.steps import Platform
 
     _require_provider_fits(platform, execution_provider)
     steps = plan_category(

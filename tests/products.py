@@ -22,7 +22,7 @@ from deploy.server import TritonServer
 from export.builds.up_to_date import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,

@@ -13,7 +13,7 @@ from PIL import Image
 from client import JudgeClient
 from deploy.server import TritonServer, running_server
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 from tests.conftest import CATEGORY
 from tests.products import ROOT, TIMEOUT_S, copy_backends
 from train.support.cores import usable_cores

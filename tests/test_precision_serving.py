@@ -15,7 +15,7 @@ from export.manifest import read_manifest
 from export.parity.gate import GateResult, verify_category
 from export.parity.live import LiveJudge
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform, decoder_name
+from export.serving.steps import Platform, decoder_name
 from tests.conftest import TINY_OPTIONS
 from tests.products import MAX_BATCH_SIZE, TIMEOUT_S, Product, make_product, unused_url
 

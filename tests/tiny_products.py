@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 
 
 def publish_tiny(build: Path, repository: Path, **options: Any) -> str:

@@ -12,9 +12,9 @@ from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
 from export.releases.release import Release, is_judged
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
 from export.serving.queues import LatencyBudget
 from export.serving.service_times import time_steps
+from export.serving.steps import Platform
 from train.support.cores import usable_cores
 
 NOTHING_STATED: Mapping[str, float] = MappingProxyType({})

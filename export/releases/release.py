@@ -17,12 +17,12 @@ from export.engines.target import TargetServer, misfit
 from export.errors import PublishError
 from export.manifest import Manifest, engine_hashes
 from export.releases.repository import Repository, pinned_versions, same_engine
-from export.serving import model_configs as configs
+from export.serving import steps as configs
 from export.serving.ensembles import category_ensembles, judging_steps
 from export.serving.memory_pools import MemoryPools, size_pools
-from export.serving.model_configs import Platform
-from export.serving.model_rules import ModelFile, broken_pins, broken_rules
+from export.serving.model_files import ModelFile, broken_pins, broken_rules
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
+from export.serving.steps import Platform
 from export.tensors import TensorSpec, image_bytes
 from train.support.files import write_text
 

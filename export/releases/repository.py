@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
 from export.manifest import EngineRecord, Manifest, engine_path
-from export.serving import model_configs as configs
+from export.serving import steps as configs
 from export.serving.queues import LatencyBudget
 from train.support.files import write_text
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.manifest import Manifest
-from export.serving.model_configs import (
+from export.serving.steps import (
     ENCODED_IMAGE,
     ORIGINAL_SIZE,
     decoder_name,

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from deploy.server import TritonServer, running_server
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 from tests.products import ROOT
 
 MAX_BATCH_SIZE = 8  # what `export publish` takes unless told otherwise

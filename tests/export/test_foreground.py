@@ -18,7 +18,7 @@ from export.graphs.structure import verify_foreground
 from export.manifest import read_manifest
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 from tests.conftest import CATEGORY, TINY_OPTIONS
 from tests.products import ROOT
 from tests.tiny_sam import save_tiny_sam

@@ -29,7 +29,7 @@ from export.manifest import GraphFiles, graph_hashes, read_manifest
 from export.parity.gate import served_files, verify_category
 from export.parity.judges import JudgedTestSet, OnnxJudge
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 from export.tensors import TEACHER_OUTPUTS
 from tests.conftest import CATEGORY, FitTiny
 from tests.products import ROOT

@@ -27,7 +27,7 @@ from export.manifest import (
 from export.parity.gate import keep_agreements, verify_category
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 from tests.conftest import CATEGORY
 from tests.export.ahead_of_time import build
 from tests.products import ROOT

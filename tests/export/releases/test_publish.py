@@ -16,7 +16,7 @@ from export.errors import ExportError, PublishError
 from export.manifest import read_manifest
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 from tests.conftest import CATEGORY, FitTiny
 from tests.no_torch import run_without_torch
 from tests.products import ROOT

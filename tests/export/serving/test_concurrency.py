@@ -15,7 +15,7 @@ from export.serving.concurrency import (
     choices_table,
     choose_concurrency,
 )
-from export.serving.model_configs import Platform
+from export.serving.steps import Platform
 from tests.conftest import CATEGORY
 from tests.products import ROOT, copy_backends
 from train.support.cores import usable_cores

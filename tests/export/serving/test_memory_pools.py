@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.repository import memory_pools
 from export.releases.publish import publish_category
 from export.serving.memory_pools import MIB, MemoryPools, size_pools
-from export.serving.model_configs import Platform, distance_specs, feature_specs, image_spec
+from export.serving.steps import Platform, distance_specs, feature_specs, image_spec
 from export.tensors import image_bytes
 from tests.conftest import CATEGORY
 from tests.products import copy_backends

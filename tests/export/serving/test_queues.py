@@ -13,8 +13,8 @@ from export.__main__ import main
 from export.errors import PublishError
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
+from export.serving.steps import Platform
 from tests.conftest import CATEGORY
 from tests.products import copy_as, copy_backends
 from tests.tiny_products import publish_tiny

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.serving import model_configs as configs
+from export.serving import steps as configs
 from export.serving.ensembles import decoding_step, ensemble_config, judging_steps
 from export.tensors import TensorSpec
 

@@ -1,6 +1,6 @@
 """config.pbtxt of every model that is served, through Triton's own ModelConfig protobuf.
 
-`tests/export/serving/test_model_configs.py` holds the two committed backends to what is written here.
+`tests/export/serving/test_steps.py` holds the two committed backends to what is written here.
 """
 
 from __future__ import annotations

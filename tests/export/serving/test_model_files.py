@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.serving import model_configs as configs
-from export.serving.model_configs import Platform
-from export.serving.model_rules import RULES, ModelFile, broken_pins, broken_rules
+from export.serving import steps as configs
+from export.serving.model_files import RULES, ModelFile, broken_pins, broken_rules
+from export.serving.steps import Platform
 from tests.conftest import CATEGORY
 
 SIZE, CHANNELS = 64, (32, 48, 192)

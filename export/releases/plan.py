@@ -14,8 +14,8 @@ from export.manifest import Manifest, read_manifest
 from export.releases.publish import measure_steps, require_repository, with_budget
 from export.releases.release import Release
 from export.releases.repository import Repository
-from export.serving import model_configs as configs
-from export.serving.model_configs import Platform
+from export.serving import steps as configs
+from export.serving.steps import Platform
 from export.tensors import image_bytes
 from train.support.cores import usable_cores
 
