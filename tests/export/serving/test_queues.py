@@ -11,10 +11,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.__main__ import main
 from export.errors import PublishError
-from export.releases.publish import publish_category
 from export.releases.repository import Repository
+from export.serving.backbones import Platform
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
-from export.serving.steps import Platform
 from tests.conftest import CATEGORY
 from tests.products import copy_as, copy_backends
 from tests.tiny_products import publish_tiny
@@ -125,9 +124,7 @@ def test_what_takes_longer_than_its_budget_is_not_published(tiny_build: Path, re
         publish_tiny(tiny_build / CATEGORY, repository, latency_budget_ms=50, service_ms={"pupil": 1.0})
     gpu = Platform("onnxruntime", "cuda")
     with pytest.raises(PublishError, match="How long teacher and student take on the server's GPU cannot be"):
-        publish_category(
-            tiny_build / CATEGORY, repository=repository, platform=gpu, max_batch_size=4, latency_budget_ms=50
-        )
+        publish_tiny(tiny_build / CATEGORY, repository, platform=gpu, latency_budget_ms=50)
     assert sorted(repository.rglob("*")) == before
 
 
