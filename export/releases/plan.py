@@ -37,15 +37,7 @@ def plan_table(
     latency_budget_ms: float | None,
     time_steps: TimeSteps,
 ) -> Table:
-    """A line for each step as `publish_category` would configure it, and their sum; nothing is written.
-
-    Args:
-        build: build/<category>/, as `export onnx` left it.
-        repository: where it would go; the budgets of categories there bound the queues of shared steps.
-        platform: what runs the backbones.
-        max_batch_size: images a batch, at most.
-        latency_budget_ms: see `publish_category`.
-        time_steps: see `publish_category`.
+    """A line for each step as `publish_category` would configure it with the same arguments; nothing is written.
 
     Raises:
         ExportError: there is no build, or its files were changed after export.

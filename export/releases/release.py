@@ -254,9 +254,7 @@ class Release:
                 not self._with_engines or same_engine(*engines)
             )
 
-        return self.target.add_version(
-            self.teacher, "teacher", self.build, self.manifest, with_engine=self._with_engines, same=same
-        )
+        return self._add_version(self.teacher, "teacher", same, with_engine=self._with_engines)
 
     def _add_student(self) -> int:
         """The version with the very files that the parity gate judged."""
@@ -265,14 +263,10 @@ class Release:
             engine = manifest.engines.get("student") if self._with_engines else None
             return manifest.release_id, manifest.files["student.onnx"], engine and engine.file
 
-        return self.target.add_version(
-            self.student,
-            "student",
-            self.build,
-            self.manifest,
-            with_engine=self._with_engines,
-            same=lambda other: files(other) == files(self.manifest),
-        )
+        def same(other: Manifest) -> bool:
+            return files(other) == files(self.manifest)
+
+        return self._add_version(self.student, "student", same, with_engine=self._with_engines)
 
     def _publish_foreground(self) -> int:
         """Publish the model that removes the background, if there is one; its version."""
@@ -281,13 +275,17 @@ class Release:
         if self.manifest.config.foreground == "threshold":
             self.target.publish_sibling("foreground", self._foreground_config([1]), FOREGROUND_FILES)
             return 1
-        version = self.target.add_version(
-            self.foreground,
-            "foreground",
-            self.build,
-            self.manifest,
-            with_engine=False,
-            same=lambda other: other.foreground_id == self.manifest.foreground_id,
-        )
+
+        def same(other: Manifest) -> bool:
+            return other.foreground_id == self.manifest.foreground_id
+
+        version = self._add_version(self.foreground, "foreground", same, with_engine=False)
         self.target.write_config(self._foreground_config(self.target.versions(self.foreground)))
         return version
+
+    def _add_version(
+        self, model: str, graph: str, same: Callable[[Manifest], bool], *, with_engine: bool
+    ) -> int:
+        return self.target.add_version(
+            model, graph, self.build, self.manifest, with_engine=with_engine, same=same
+        )

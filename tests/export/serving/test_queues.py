@@ -147,9 +147,9 @@ def test_plan_shows_what_would_be_written_and_writes_nothing(tiny_build: Path, r
     options = ["--category", CATEGORY, "--build-dir", str(tiny_build), "--repository", str(repository)]
     stated = [argument for step, ms in STATED.items() for argument in ("--service-ms", f"{step}={ms}")]
     wide = {"COLUMNS": "200"}
-    told = CliRunner(env=wide).invoke(main, ["plan", *options, *stated, "--latency-budget-ms", "50"])
-    assert told.exit_code == 0, told.output
-    lines = {line.split("│")[1].strip(): line for line in told.output.splitlines() if line.startswith("│")}
+    result = CliRunner(env=wide).invoke(main, ["plan", *options, *stated, "--latency-budget-ms", "50"])
+    assert result.exit_code == 0, result.output
+    lines = {line.split("│")[1].strip(): line for line in result.output.splitlines() if line.startswith("│")}
     cells = [cell.strip() for cell in lines["pill_student"].strip("│").split("│")]
     features = 4 * (32 * 16 * 16 + 48 * 8 * 8 + 192 * 4 * 4)
     distances = 4 * (16 * 16 + 8 * 8 + 4 * 4)
@@ -165,6 +165,6 @@ def test_plan_shows_what_would_be_written_and_writes_nothing(tiny_build: Path, r
 
 @pytest.mark.parametrize("given", ["teacher", "teacher=fast", "teacher=-1", "teacher=nan"])
 def test_a_time_that_is_none_is_refused(given: str) -> None:
-    told = CliRunner().invoke(main, ["plan", "--category", CATEGORY, "--service-ms", given])
-    assert told.exit_code == 2
-    assert "Invalid value for '--service-ms'" in told.output
+    result = CliRunner().invoke(main, ["plan", "--category", CATEGORY, "--service-ms", given])
+    assert result.exit_code == 2
+    assert "Invalid value for '--service-ms'" in result.output
