@@ -1,4 +1,4 @@
-"""How far from the trained networks a release may judge, and how far one was found to."""
+"""How far a build may judge from PyTorch (`Limits`), and how far one was measured to (`Agreement`)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from export.errors import ExportError
 
 
 class Limits(BaseModel):
-    """How far a judge may be from PyTorch; None is no limit.
+    """The largest differences between a judge and PyTorch that are accepted; None is no limit.
 
     Attributes:
         map_difference: largest difference at any position of any anomaly map.
-        auroc_loss: of the image AUROC.
-        pro_loss: of the per-region overlap.
-        flips: share of the images whose label differs.
-        false_reject_change: of the share of good images rejected, in either direction.
+        auroc_loss: loss of image AUROC.
+        pro_loss: loss of per-region overlap.
+        flips: share of images whose label differs.
+        false_reject_change: change of the share of good images that are rejected, in either direction.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,13 +39,13 @@ LIMITS: Mapping[str, Limits] = {
 
 
 def read_limits(path: Path | None) -> Mapping[str, Limits]:
-    """`LIMITS`, with what a TOML file says in their place: a table a precision, keys as in `Limits`.
+    """`LIMITS`, changed by a TOML file with a table for each precision and the keys of `Limits`.
 
     Args:
-        path: the file; None reads none.
+        path: the file; None changes nothing.
 
     Raises:
-        ExportError: no such file, no TOML, or a precision, key or value that is none.
+        ExportError: the file cannot be read as TOML, or a precision, key or value in it is unknown.
     """
     if path is None:
         return LIMITS
@@ -73,9 +73,14 @@ def read_limits(path: Path | None) -> Mapping[str, Limits]:
 
 
 class Agreement(BaseModel):
-    """A judge beside PyTorch on a test set; a change is the judge's less PyTorch's, None where it cannot be had.
+    """A judge compared with PyTorch on a test set.
 
-    `files` tells by SHA-256 which graphs or engines it judged with.
+    A change is the judge's value minus PyTorch's; None where the test set does not allow it to be computed.
+
+    Attributes:
+        judge: what judged: ONNX graphs, TensorRT engines or a live ensemble.
+        beyond_limits: a sentence for each limit that is exceeded.
+        files: SHA-256 of the graphs or engines that it judged with, by file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,15 +103,15 @@ class Agreement(BaseModel):
 
     @property
     def accepted(self) -> bool:
-        """Whether every limit holds."""
+        """Whether no limit is exceeded."""
         return not self.beyond_limits
 
 
 def beyond(reached: Mapping[str, float | None], limits: Limits) -> list[str]:
-    """A sentence for each limit that does not hold; a value that is no number is beyond every limit."""
-    told = []
+    """A sentence for each limit that is exceeded; NaN exceeds every limit."""
+    sentences = []
     for name, value in reached.items():
         limit = getattr(limits, name)
         if limit is not None and value is not None and not value <= limit:
-            told.append(f"{name.replace('_', ' ')} {value:.2g}, at most {limit:g} allowed")
-    return told
+            sentences.append(f"{name.replace('_', ' ')} {value:.2g}, at most {limit:g} allowed")
+    return sentences

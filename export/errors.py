@@ -1,4 +1,4 @@
-"""What can go wrong between a checkpoint and a published release.
+"""Errors between a checkpoint and a published release.
 
 train.errors.UserError
 └── ExportError
@@ -10,11 +10,11 @@ from train.errors import UserError
 
 
 class ExportError(UserError):
-    """A graph cannot be written."""
+    """A build cannot be made, read or published."""
 
 
 class VerificationError(ExportError):
-    """A graph was written and is not what it must be."""
+    """A graph was written, and it does not judge as its checkpoint does or a runtime does not take it."""
 
 
 class PublishError(ExportError):

@@ -1,4 +1,4 @@
-"""manifest.json: what a build is and what it was made from."""
+"""manifest.json: what a build holds, what it was made from, and what the parity gate found."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from export.agreement import LIMITS, Agreement, Limits
-from export.engines.tensorrt_builder import EngineOptions
 from export.errors import ExportError
 from export.tensors import TensorSpec
 from train.checkpoint.provenance import Provenance
@@ -23,7 +23,7 @@ LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
 
 
 class FileRecord(BaseModel):
-    """A file of a build, by which a later change is noticed."""
+    """Hash and size of a file of a build; a later change of the file is noticed by them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,7 +32,7 @@ class FileRecord(BaseModel):
 
     @classmethod
     def of(cls, path: Path) -> FileRecord:
-        """What a file is now."""
+        """The record of a file as it is now."""
         return cls(sha256=sha256_of(path), n_bytes=path.stat().st_size)
 
 
@@ -52,19 +52,45 @@ class Parity(BaseModel):
     mean_difference: float
 
 
+class EngineOptions(BaseModel):
+    """How an engine is built; two engines of the same graph, options, TensorRT and GPU are the same engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_batch: int = Field(1, ge=1, description="Smallest batch that the engine takes, images")
+    opt_batch: int = Field(4, ge=1, description="Batch that it is tuned for, images")
+    max_batch: int = Field(8, ge=1, description="Largest batch, images")
+    workspace_mib: int | None = Field(
+        None, ge=1, description="Scratch memory a layer may take, MiB; None: all of the GPU's"
+    )
+    optimization_level: int = Field(3, ge=0, le=5, description="0 builds fastest, 5 searches longest")
+    version_compatible: bool = Field(False, description="Loads in later TensorRTs of the same major version")
+    hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = Field(
+        "none", description="Other GPUs on which the engine loads"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EngineOptions:
+        if not self.min_batch <= self.opt_batch <= self.max_batch:
+            raise ValueError(
+                f"a profile of batches {self.min_batch}, {self.opt_batch}, {self.max_batch} is not in ascending order"
+            )
+        return self
+
+
 class EngineRecord(BaseModel):
-    """What an engine was built from, with and for; it runs on no other TensorRT and, as a rule, on no other GPU.
+    """A TensorRT engine and how it was built; as a rule it loads on the same TensorRT and the same kind of GPU alone.
 
     Attributes:
-        file: the engine.
+        file: the engine's file.
         onnx_sha256: of the graph that it was built from.
-        tensorrt: version that built it.
-        gpu: name of the GPU it was built on.
+        tensorrt: version of the TensorRT that built it.
+        gpu: name of the GPU that it was built on.
         compute_capability: of that GPU, `8.9` say.
-        image: the container image that it was built in, None outside of one.
-        options: batches it takes, and all else that was chosen.
-        inputs, outputs: without the batch.
-        seconds: that the build took.
+        image: the container image that it was built in; None outside a container.
+        options: how it was built.
+        inputs, outputs: its tensors, without the batch.
+        seconds: how long the build took.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,16 +108,16 @@ class EngineRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a build is and what it was made from; stands beside every published model.
+    """What manifest.json holds; a copy lies in every published version folder.
 
     Attributes:
-        foreground_id: the SAM that removes the background, 0 without one; categories that agree share one model.
-        foreground_difference: largest share of its masks' pixels in which its graph differs from PyTorch.
-        agreements: what the parity gate found on the test set, of each judge that was asked.
-        limits: what those were held to.
-        kept_in_float: int8's sensitive convolutions, and how much each changes the anomaly maps alone.
-        tensorrt_verdict: what took both graphs when they were exported, None where nobody was asked.
-        engines: TensorRT's, of `teacher` and `student`, where they were built.
+        foreground_id: identifies the SAM that removes the background; 0 without SAM. Categories of one id share one.
+        foreground_difference: share of pixels in which the masks of SAM's graph differ from PyTorch's, the largest.
+        agreements: how far each judge is from PyTorch on the test set, as the parity gate measured it.
+        limits: the limits that the agreements were held to.
+        kept_in_float: convolutions that int8 left in float, with the change of the anomaly maps that each alone causes.
+        tensorrt_verdict: the TensorRT that accepted both graphs at export, a sentence; None where none was asked.
+        engines: TensorRT engines by graph, `teacher` and `student`; empty where none were built.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -120,34 +146,39 @@ class Manifest(BaseModel):
 
     @property
     def refused(self) -> list[str]:
-        """What the parity gate found beyond its limits, a sentence for each judge."""
+        """Each judge that the parity gate refused, and the limits that it exceeds."""
         return [
             f"{agreement.judge}: {'; '.join(agreement.beyond_limits)}"
             for agreement in self.agreements
             if not agreement.accepted
         ]
 
+    @property
+    def engines_judged(self) -> bool:
+        """Whether the parity gate has judged the test set with these engines."""
+        return any(agreement.files == engine_hashes(self) for agreement in self.agreements)
+
 
 @dataclass(frozen=True)
 class GraphFiles:
-    """Where a category's two ONNX files lie."""
+    """Paths of a category's two ONNX files."""
 
     teacher: Path
     student: Path
 
     @classmethod
     def in_folder(cls, folder: Path) -> GraphFiles:
-        """Where a build keeps them."""
+        """The two files of a build in this folder."""
         return cls(teacher=folder / "teacher.onnx", student=folder / "student.onnx")
 
 
 def library_versions() -> dict[str, str]:
-    """What writes and verifies graphs here: another version may write others."""
+    """Versions of the libraries that write and verify graphs; another version may write other graphs."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def build_folder(build_dir: Path, category: str, precision: str) -> Path:
-    """Where a category's build in a precision lies: float32 in build/<category>/, others in a folder of it."""
+    """Folder of a build: build/<category>/ for float32, build/<category>/<precision>/ for the others."""
     folder = build_dir / category
     return folder if precision == "fp32" else folder / precision
 
@@ -168,10 +199,10 @@ def existing_builds(build_dir: Path, category: str) -> dict[str, Path]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a build's manifest and check that its files are the ones that were verified.
+    """Read a build's manifest and check the files of the build against it.
 
     Raises:
-        ExportError: no build, or a file that was changed after export.
+        ExportError: there is no build, its manifest cannot be read, or a file was changed after export.
     """
     path = folder / "manifest.json"
     if not path.is_file():
@@ -198,23 +229,23 @@ def engine_hashes(manifest: Manifest) -> dict[str, str]:
 
 
 def require_engines(folder: Path, manifest: Manifest) -> Mapping[str, EngineRecord]:
-    """The engines of a build, of teacher and student.
+    """The engines of a build by graph, `teacher` and `student`; their files are checked.
 
     Raises:
-        ExportError: there are none, they are of other graphs, or a file was changed since it was built.
+        ExportError: an engine is missing, was built from another graph, or its file was changed.
     """
-    again = f"build it with `python -m export engine --category {manifest.category} --precision {manifest.precision}`"
+    remedy = f"build it with `python -m export engine --category {manifest.category} --precision {manifest.precision}`"
     for name in ("teacher", "student"):
         engine, file = manifest.engines.get(name), engine_path(folder, name)
         if engine is None:
-            raise ExportError(f"{folder} holds no TensorRT engine of the {name}; {again}.")
+            raise ExportError(f"{folder} holds no TensorRT engine of the {name}; {remedy}.")
         if engine.onnx_sha256 != manifest.files[f"{name}.onnx"].sha256:
-            raise ExportError(f"{file} was built from another {name}.onnx; {again}.")
+            raise ExportError(f"{file} was built from another {name}.onnx; {remedy}.")
         if not file.is_file() or sha256_of(file) != engine.file.sha256:
-            raise ExportError(f"{file} is not the engine that was built; {again}.")
+            raise ExportError(f"{file} is not the engine that was built; {remedy}.")
     return manifest.engines
 
 
 def engine_path(folder: Path, graph: str) -> Path:
-    """Where the engine of `teacher` or `student` lies."""
+    """Path of the engine of `teacher` or `student`."""
     return folder / f"{graph}.plan"

@@ -22,7 +22,8 @@ from deploy.server import TritonServer
 from export.builds.up_to_date import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
+from export.serving.onnx_files import read_onnx_file
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -112,7 +113,11 @@ def make_product(
         weights_dir=weights_dir,
     )
     publish_category(
-        work / "build" / category, repository=repository, platform=Platform(), max_batch_size=MAX_BATCH_SIZE
+        work / "build" / category,
+        repository=repository,
+        platform=Platform(),
+        read_graph=read_onnx_file,
+        max_batch_size=MAX_BATCH_SIZE,
     )
     checkpoint = load_checkpoint(run_dir / "checkpoint.safetensors")
     pixels = load_images(
@@ -196,7 +201,13 @@ def publish_uncalibrated(product: Product) -> None:
         }
     )
     (build / "manifest.json").write_text(changed.model_dump_json())
-    publish_category(build, repository=product.repository, platform=Platform(), max_batch_size=MAX_BATCH_SIZE)
+    publish_category(
+        build,
+        repository=product.repository,
+        platform=Platform(),
+        read_graph=read_onnx_file,
+        max_batch_size=MAX_BATCH_SIZE,
+    )
     (product.repository / "distance_fusion" / "calibrations" / f"{UNCALIBRATED_RELEASE}.json").unlink()
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from client import JudgeClient
 from deploy.server import TritonServer, running_server
-from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
 from tests.conftest import CATEGORY
 from tests.products import ROOT, TIMEOUT_S, copy_backends
+from tests.tiny_products import publish_tiny
 from train.support.cores import usable_cores
 
 pytestmark = pytest.mark.triton
@@ -53,12 +53,7 @@ def wake_ups(process: Path) -> int:
 
 def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Path, tmp_path: Path) -> None:
     repository = copy_backends(tmp_path / "models")
-    publish_category(
-        tiny_build / CATEGORY,
-        repository=repository,
-        platform=Platform(threads=1, instances=3),
-        max_batch_size=4,
-    )
+    publish_tiny(tiny_build / CATEGORY, repository, platform=Platform(threads=1, instances=3))
     processes: dict[int, list[list[int]]] = {}
     for told in (0, 2):
         log = tmp_path / f"log_{told}"
@@ -75,7 +70,7 @@ def test_the_server_runs_what_was_published_unless_told_otherwise(tiny_build: Pa
 
 def test_a_spare_instance_stays_idle_while_requests_come_one_by_one(tiny_build: Path, tmp_path: Path) -> None:
     repository = copy_backends(tmp_path / "models")
-    publish_category(tiny_build / CATEGORY, repository=repository, platform=Platform(), max_batch_size=4)
+    publish_tiny(tiny_build / CATEGORY, repository)
     with (
         running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as server,
         JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge,
@@ -96,7 +91,7 @@ def test_a_spare_instance_stays_idle_while_requests_come_one_by_one(tiny_build: 
 def test_backbones_with_every_core_compute_in_turns(tiny_build: Path, tmp_path: Path) -> None:
     """Whoever holds the lock computes: while this test does, no answer comes."""
     repository = copy_backends(tmp_path / "models")
-    publish_category(tiny_build / CATEGORY, repository=repository, platform=Platform(), max_batch_size=4)
+    publish_tiny(tiny_build / CATEGORY, repository)
     with (
         running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as server,
         JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge,

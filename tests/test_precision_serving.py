@@ -15,7 +15,9 @@ from export.manifest import read_manifest
 from export.parity.gate import GateResult, verify_category
 from export.parity.live import LiveJudge
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform, decoder_name
+from export.serving.backbones import Platform
+from export.serving.onnx_files import read_onnx_file
+from export.serving.steps import decoder_name
 from tests.conftest import TINY_OPTIONS
 from tests.products import MAX_BATCH_SIZE, TIMEOUT_S, Product, make_product, unused_url
 
@@ -81,6 +83,7 @@ def test_another_resize_in_the_server_is_caught(server: TritonServer, product: P
                 product.build,
                 repository=product.repository,
                 platform=Platform(),
+                read_graph=read_onnx_file,
                 max_batch_size=MAX_BATCH_SIZE,
             )
     finally:
@@ -104,6 +107,7 @@ def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Pr
         product.build / "fp16",
         repository=product.repository,
         platform=Platform(),
+        read_graph=read_onnx_file,
         max_batch_size=MAX_BATCH_SIZE,
     )
     load(server, product.name, f"{product.name}_encoded")

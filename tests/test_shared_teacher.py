@@ -12,7 +12,7 @@ import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 
 from deploy.server import TritonServer, running_server
-from export.serving.model_configs import teacher_name
+from export.serving.steps import teacher_name
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 from tests.conftest import TINY_OPTIONS
 from tests.products import ROOT, TIMEOUT_S, Product, copy_backends, make_product, reference_verdict

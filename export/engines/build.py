@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from export.engines.gpu import Gpu, require_gpu
-from export.engines.tensorrt_builder import BuiltEngine, EngineOptions, build_engine, load_tensorrt
+from export.engines.tensorrt_builder import BuiltEngine, build_engine, load_tensorrt
 from export.errors import ExportError
 from export.manifest import (
+    EngineOptions,
     EngineRecord,
     FileRecord,
     GraphFiles,

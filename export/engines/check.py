@@ -17,11 +17,10 @@ from rich.table import Table
 from export.engines.tensorrt_builder import (
     RTX_PACKAGE,
     BuiltEngine,
-    EngineOptions,
     build_engine,
     load_tensorrt_rtx,
 )
-from export.manifest import GraphFiles
+from export.manifest import EngineOptions, GraphFiles
 from export.tensors import TensorSpec
 from train.support.files import replacing
 

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Any
 
 from export.errors import ExportError, VerificationError
+from export.manifest import EngineOptions
 from export.tensors import TensorSpec
 
 # The bindings alone, of the second name, go with libraries that are installed without pip, as in NVIDIA's container.
@@ -33,32 +32,6 @@ TRITON_TYPES = {
     "UINT8": "UINT8",
     "BOOL": "BOOL",
 }
-
-
-class EngineOptions(BaseModel):
-    """How an engine is built; two engines of the same graph, options, TensorRT and GPU are the same engine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    min_batch: int = Field(1, ge=1, description="Smallest batch that the engine takes, images")
-    opt_batch: int = Field(4, ge=1, description="Batch that it is tuned for, images")
-    max_batch: int = Field(8, ge=1, description="Largest batch, images")
-    workspace_mib: int | None = Field(
-        None, ge=1, description="Scratch memory a layer may take, MiB; None: all of the GPU's"
-    )
-    optimization_level: int = Field(3, ge=0, le=5, description="0 builds fastest, 5 searches longest")
-    version_compatible: bool = Field(False, description="Loads in later TensorRTs of the same major version")
-    hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = Field(
-        "none", description="Other GPUs on which the engine loads"
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> EngineOptions:
-        if not self.min_batch <= self.opt_batch <= self.max_batch:
-            raise ValueError(
-                f"a profile of batches {self.min_batch}, {self.opt_batch}, {self.max_batch} is not in ascending order"
-            )
-        return self
 
 
 @dataclass(frozen=True)

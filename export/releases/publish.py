@@ -1,23 +1,22 @@
-"""`export publish`: what may be published at all, before `export.releases.release` does it."""
+"""`export publish`: the conditions that a build must meet before `export.releases.release` writes it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 from export.engines.target import TargetServer, require_engines_run
 from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
-from export.releases.release import Release, is_judged
+from export.releases.release import Release
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
+from export.serving.model_files import ModelFile
 from export.serving.queues import LatencyBudget
-from export.serving.service_times import time_steps
-from train.support.cores import usable_cores
 
-NOTHING_STATED: Mapping[str, float] = MappingProxyType({})
+# Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures them.
+TimeSteps = Callable[[Path, Manifest, Platform], Mapping[str, float]]
 
 
 def publish_category(
@@ -26,69 +25,66 @@ def publish_category(
     repository: Path,
     platform: Platform,
     max_batch_size: int,
+    read_graph: Callable[[Path], ModelFile],
     server: TargetServer | None = None,
     unverified: bool = False,
     latency_budget_ms: float | None = None,
-    service_ms: Mapping[str, float] = NOTHING_STATED,
+    time_steps: TimeSteps | None = None,
 ) -> str:
-    """Publish a build; a release that is there already is not copied again.
+    """Publish a build; a version that the repository holds already is not copied again.
+
+    What needs onnx or ONNX Runtime is handed in, so that everything else about releases works without them.
 
     Args:
         build: build/<category>/, as `export onnx` left it.
-        repository: the folder that Triton serves, with the two committed backends in it.
+        repository: the folder that Triton serves; it holds the committed backends.
         platform: what runs the backbones.
         max_batch_size: images a batch, at most.
-        server: what will load TensorRT's engines, on the `tensorrt` platform.
-        unverified: publish engines that the parity gate has not seen; the ensembles say so.
-        latency_budget_ms: what an image may take from its arrival to its verdict; None bounds no time.
-        service_ms: of steps whose time is known and not to be measured here, by step.
+        read_graph: reads what an ONNX file takes and gives: `export.serving.onnx_files.read_onnx_file`.
+        server: what loads TensorRT's engines, on the `tensorrt` platform.
+        unverified: publish engines that the parity gate has not judged; the ensembles say so.
+        latency_budget_ms: the time that an image may take from its arrival to its verdict; None is any time.
+        time_steps: times the steps, for a latency budget.
 
     Returns:
         One line that says what was published.
 
     Raises:
-        ExportError: no build, or its files changed since they were verified.
-        PublishError: the folder is no model repository, the parity gate did not accept the build, an engine is not the
-            server's, a configuration breaks one of Triton's rules, or an image takes longer than its budget; nothing
-            was published.
+        ExportError: there is no build, or its files were changed after export.
+        PublishError: the folder is no model repository, the parity gate refused the build, the server cannot load the
+            engines, a configuration does not fit its file, or an image takes longer than its budget. Nothing has been
+            written.
     """
     manifest = read_manifest(build)
-    require_accepted(manifest, build)
+    if manifest.refused:
+        raise PublishError(
+            f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
+            "export again."
+        )
     require_repository(repository)
     server = server or TargetServer()
     if platform.name == "tensorrt":
         require_engines_run(require_engines(build, manifest), server)
         if not unverified:
-            require_judged_engines(manifest)
+            _require_judged_engines(manifest)
     release = Release(manifest, build, Repository(repository), platform, max_batch_size, server)
-    release.require_rules_kept()
+    release.require_servable(read_graph)
     if latency_budget_ms is not None:
-        release = with_budget(release, latency_budget_ms, measure_steps(release, service_ms))
+        service_ms = time_steps(build, manifest, platform) if time_steps else {}
+        release = with_budget(release, latency_budget_ms, service_ms)
     return release.publish()
 
 
-def measure_steps(release: Release, service_ms: Mapping[str, float]) -> dict[str, float]:
-    """Milliseconds that each step of a release takes for one image, by step; see `time_steps`."""
-    threads = release.platform.concurrency(shared=False).threads
-    return time_steps(
-        release.build,
-        release.manifest,
-        threads=min(threads, usable_cores()),
-        on_gpu=release.platform.on_gpu,
-        stated_ms=service_ms,
-    )
-
-
 def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:
-    """A release whose queues keep a budget.
+    """The release with queues that keep a latency budget.
 
     Args:
         release: what is to be published.
-        latency_budget_ms: what an image may take from its arrival to its verdict.
+        latency_budget_ms: the time that an image may take from its arrival to its verdict.
         service_ms: milliseconds of each step, by step.
 
     Raises:
-        PublishError: the steps alone take as long, or what one takes is not known.
+        PublishError: the time of a step is missing, or the steps take the whole budget.
     """
     models = {step: config.name for step, config in release.step_configs().items()}
     if missing := [step for step in models if step not in service_ms]:
@@ -96,16 +92,16 @@ def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[
             f"How long {' and '.join(missing)} take on the server's GPU cannot be measured here; state each with "
             "--service-ms STEP=MS, or give no --latency-budget-ms."
         )
-    budget = LatencyBudget(latency_budget_ms, {models[step]: took for step, took in service_ms.items()})
-    budget.policies()
+    budget = LatencyBudget(latency_budget_ms, {models[step]: step_ms for step, step_ms in service_ms.items()})
+    budget.policies()  # raises where nothing is left to wait
     return replace(release, budget=budget)
 
 
 def require_repository(repository: Path) -> None:
-    """The folder is the project's model repository.
+    """Require the project's model repository.
 
     Raises:
-        PublishError: the committed backend of the fusion is not there.
+        PublishError: the folder lacks the committed backend of the fusion.
     """
     if not (repository / "distance_fusion" / "map_fusion.py").is_file():
         raise PublishError(
@@ -113,26 +109,9 @@ def require_repository(repository: Path) -> None:
         )
 
 
-def require_accepted(manifest: Manifest, build: Path) -> None:
-    """What the parity gate found beyond its limits is not published.
-
-    Raises:
-        PublishError: such a judge is in the manifest.
-    """
-    if manifest.refused:
-        raise PublishError(
-            f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
-            "export again."
-        )
-
-
-def require_judged_engines(manifest: Manifest) -> None:
-    """The parity gate has judged the test set with these very engines.
-
-    Raises:
-        PublishError: with none, or with others.
-    """
-    if not is_judged(manifest):
+def _require_judged_engines(manifest: Manifest) -> None:
+    """Require that the parity gate has judged the test set with these engines, and not with others or none."""
+    if not manifest.engines_judged:
         raise PublishError(
             f"The engines of {manifest.category} were never held to the parity gate; run `python -m export verify "
             f"--category {manifest.category}` where their TensorRT and GPU are, or publish with --unverified and "

@@ -1,8 +1,7 @@
-"""One build on its way into the model repository: a numbered release, and the ensembles pointed at it.
+"""One build on its way into the model repository: numbered versions, and the ensembles that point to them.
 
-Everything new is staged beside the repository and renamed in; a version directory never changes. The
-ensembles' configurations are written last, each by one rename, so a server or a reader sees the old
-release or the new one and nothing between.
+New folders are staged beside the repository and renamed into it, and a version folder never changes. The ensembles'
+configurations are written last, each by one rename: a server sees the old release or the new one.
 """
 
 from __future__ import annotations
@@ -13,35 +12,43 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.engines.target import TargetServer, misfit
+from export.engines.target import TargetServer
 from export.errors import PublishError
-from export.manifest import Manifest, engine_hashes
-from export.releases.repository import Repository, pinned_versions, same_engine
-from export.serving import model_configs as configs
+from export.manifest import Manifest
+from export.releases.repository import Repository, same_engine
+from export.releases.versions import ModelVersions
+from export.serving import steps
+from export.serving.backbones import Platform, backbone_config
 from export.serving.ensembles import category_ensembles, judging_steps
 from export.serving.memory_pools import MemoryPools, size_pools
-from export.serving.model_configs import Platform
-from export.serving.model_rules import ModelFile, broken_pins, broken_rules
+from export.serving.model_files import ModelFile, mismatches
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
-from export.tensors import TensorSpec, image_bytes
-from train.support.files import write_text
+from export.tensors import (
+    RELEASE_ID,
+    TensorSpec,
+    distance_specs,
+    feature_specs,
+    foreground_spec,
+    image_bytes,
+    image_spec,
+)
 
 DECODER_FILES = ("1/model.py", "image_decoding.py", "warmup/encoded_image")
 FOREGROUND_FILES = ("1/model.py", "foreground_mask.py")
-LOADED_VERSIONS = 2  # of a student: the live one and the one before, to roll back to
-
-
-def is_judged(manifest: Manifest) -> bool:
-    """Whether the parity gate has accepted a judge that has these very engines."""
-    return any(agreement.files == engine_hashes(manifest) for agreement in manifest.agreements)
 
 
 @dataclass(frozen=True)
 class Release:
-    """One build, the repository it goes to, and how it is served there.
+    """A build, the repository it goes to, and how it is served there.
 
     Attributes:
-        budget: what an image may take; None where nothing is stated, and requests may wait for any time.
+        manifest: of the build.
+        build: the build's folder.
+        target: the repository.
+        platform: what runs the backbones.
+        max_batch_size: images a batch, at most.
+        server: what loads TensorRT's engines.
+        budget: the time that an image may take; None lets requests wait for any time.
     """
 
     manifest: Manifest
@@ -59,29 +66,27 @@ class Release:
 
     @property
     def teacher(self) -> str:
-        """The teacher's model."""
-        return configs.teacher_name(
-            self.manifest.config.teacher, self.size, precision=self.manifest.precision
-        )
+        """Name of the teacher's model."""
+        return steps.teacher_name(self.manifest.config.teacher, self.size, precision=self.manifest.precision)
 
     @property
     def student(self) -> str:
-        """The student's model."""
-        return configs.student_name(self.manifest.category, precision=self.manifest.precision)
+        """Name of the student's model."""
+        return steps.student_name(self.manifest.category, precision=self.manifest.precision)
 
     @property
     def foreground(self) -> str | None:
-        """The model that removes the background; None where it stays."""
+        """Name of the model that removes the background; None without background removal."""
         method = self.manifest.config.foreground
-        return None if method == "none" else configs.foreground_name(method, self.size)
+        return None if method == "none" else steps.foreground_name(method, self.size)
 
     @property
     def ensembles(self) -> tuple[str, str]:
-        """The category's two."""
+        """Names of the category's two ensembles."""
         return self.manifest.category, f"{self.manifest.category}_encoded"
 
     def step_configs(self) -> dict[str, pb.ModelConfig]:
-        """The configuration of each step as a first version, in the order in which an image goes through them."""
+        """Configuration of each step as a first version, in the order in which an image goes through the steps."""
         return {
             "decoder": self._decoder_config(),
             **({"foreground": self._foreground_config([1])} if self.foreground else {}),
@@ -91,111 +96,91 @@ class Release:
         }
 
     def memory_pools(self) -> MemoryPools:
-        """What a server needs to keep this category's features on the GPU."""
+        """The pools that a server needs to keep this category's features on the GPU."""
         return size_pools(
-            image_bytes=image_bytes([configs.image_spec(self.size)]),
+            image_bytes=image_bytes([image_spec(self.size)]),
             feature_bytes=image_bytes(self._features),
-            distance_bytes=image_bytes([*configs.distance_specs(self.size), configs.RELEASE_ID]),
+            distance_bytes=image_bytes([*distance_specs(self.size), RELEASE_ID]),
             max_batch_size=self.max_batch_size,
             instances=self.platform.concurrency(shared=False).instances,
             # A budget's longer queue empties by time, long before it is full.
             queue_size=min(self._queue(self.student).size, QueuePolicy().size),
         )
 
-    def require_rules_kept(self) -> None:
-        """Before anything is written.
+    def require_servable(self, read_graph: Callable[[Path], ModelFile]) -> None:
+        """The server can serve this release, and other categories keep the shared models that they need.
+
+        Args:
+            read_graph: reads what an ONNX file takes and gives.
 
         Raises:
-            PublishError: one breaks a rule of Triton's, or another category needs a shared model as it is.
+            PublishError: one of these does not hold; nothing has been written.
         """
-        self._require_shared(self.teacher, "teacher")
+        self._versions(self.teacher, "teacher").require_shared(but=self.ensembles)
         if self.foreground and self.manifest.config.foreground == "sam":
-            replace(self, platform=self._sam_platform)._require_shared(self.foreground, "foreground")
+            self._versions(self.foreground, "foreground").require_shared(but=self.ensembles)
         for graph, config in self.step_configs().items():
             if config.backend == "python":
-                continue  # the server that runs these is here, and refuses them itself
+                continue  # the embedded server runs here and refuses these itself
             if config.backend == "tensorrt":
                 file = ModelFile.of_engine(self.manifest.engines[graph])
             else:
-                file = ModelFile.of_onnx(self.build / f"{graph}.onnx")
-            if broken := broken_rules(config, file):
+                file = read_graph(self.build / f"{graph}.onnx")
+            if sentences := mismatches(config, file):
                 raise PublishError(
-                    f"Triton would not serve {config.name} as configured: {'; '.join(broken)}; nothing is published."
-                )
-
-    def _require_shared(self, model: str, graph: str) -> None:
-        """Other categories over the same model need the versions and the batches that they were published with."""
-        for ensemble in self.target.ensembles_over(model):
-            if ensemble.name in self.ensembles:
-                continue
-            for version in pinned_versions(ensemble, model):
-                if fault := self._unservable(model, version, graph):
-                    raise PublishError(
-                        f"{ensemble.name} is served over {model} {version}, which {fault}; a repository serves a model "
-                        f"one way: publish into another one with --repository, or {ensemble.name} too."
-                    )
-            if ensemble.max_batch_size > self.max_batch_size:
-                raise PublishError(
-                    f"{ensemble.name} is served over {model} in batches of up to {ensemble.max_batch_size}, and "
-                    f"{self.max_batch_size} were asked for; give --max-batch-size {ensemble.max_batch_size} or more, "
-                    f"or publish {ensemble.name} with less first."
+                    f"Triton would not serve {config.name} as configured: {'; '.join(sentences)}; nothing is published."
                 )
 
     def publish(self) -> str:
-        """Versions first, the ensembles last; what was done, in a line."""
+        """Write versions first and the ensembles last; one line that says what was published."""
         manifest, target = self.manifest, self.target
-        teacher_version = self._add_teacher()
-        student_version = self._add_student()
+        teacher_version, student_version = self._add_teacher(), self._add_student()
         target.publish_sibling("image_decoder", self._decoder_config(), DECODER_FILES)
         foreground_version = self._publish_foreground()
-        calibration = target.root / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
-        write_text(calibration, (self.build / "calibration.json").read_text())
+        target.write_calibration(manifest.release_id, self.build / "calibration.json")
 
-        teacher_config = self._teacher_config(self._loaded_versions(self.teacher, "teacher", teacher_version))
-        student_config = self._student_config(self._loaded_versions(self.student, "student", student_version))
-        steps = judging_steps(
-            teacher=self.teacher,
-            teacher_version=teacher_version,
-            student=self.student,
-            student_version=student_version,
-            foreground=self.foreground,
-            foreground_version=foreground_version,
-        )
-        engine = manifest.engines.get("student") if self.platform.name == "tensorrt" else None
+        engine = manifest.engines.get("student") if self._with_engines else None
         ensembles = category_ensembles(
             manifest,
-            steps,
+            judging_steps(
+                teacher=self.teacher,
+                teacher_version=teacher_version,
+                student=self.student,
+                student_version=student_version,
+                foreground=self.foreground,
+                foreground_version=foreground_version,
+            ),
             max_batch_size=self.max_batch_size,
             student_sha256=(engine.file if engine else manifest.files["student.onnx"]).sha256,
-            verified=engine is None or is_judged(manifest),
+            verified=engine is None or manifest.engines_judged,
             parameters={
                 **(self.budget.to_parameters() if self.budget else {}),
                 **(self.memory_pools().to_parameters() if self.platform.on_gpu else {}),
             },
         )
-        models = {config.name: config for config in (teacher_config, student_config)}
-        for ensemble in ensembles:
-            if broken := broken_pins(ensemble, models):
-                raise PublishError(f"{'; '.join(broken)}; the ensembles stay as they are.")
-        written = (self._fusion_config(), teacher_config, student_config, *ensembles)
-        changed = [target.write_config(config) for config in written]
-        done = "Published" if any(changed) else "Up to date"
+        configs = (
+            self._fusion_config(),
+            self._teacher_config(self._versions(self.teacher, "teacher").to_load(teacher_version)),
+            self._student_config(self._versions(self.student, "student").to_load(student_version)),
+            *ensembles,
+        )
+        changed = [target.write_config(config) for config in configs]
         masked = f", masked by {self.foreground} {foreground_version}" if self.foreground else ""
-        told = (
+        remark = (
             "; start Triton with --backend-config=tensorrt,version-compatible=true"
             if engine is not None and engine.options.version_compatible
             else ""
         )
         return (
-            f"{done}: {manifest.category} and {manifest.category}_encoded over {self.teacher} {teacher_version} and "
-            f"{self.student} {student_version}{masked}, platform {self.platform.name}, release "
-            f"{manifest.release_id}{told}"
+            f"{'Published' if any(changed) else 'Up to date'}: {' and '.join(self.ensembles)} over {self.teacher} "
+            f"{teacher_version} and {self.student} {student_version}{masked}, platform {self.platform.name}, release "
+            f"{manifest.release_id}{remark}"
         )
 
     def _teacher_config(self, versions: Sequence[int]) -> pb.ModelConfig:
-        return configs.backbone_config(
+        return backbone_config(
             self.teacher,
-            inputs=[configs.image_spec(self.size)],
+            inputs=[image_spec(self.size)],
             outputs=self._features,
             versions=versions,
             platform=self.platform,
@@ -205,10 +190,10 @@ class Release:
         )
 
     def _student_config(self, versions: Sequence[int]) -> pb.ModelConfig:
-        return configs.backbone_config(
+        return backbone_config(
             self.student,
-            inputs=[configs.image_spec(self.size), *self._features],
-            outputs=[*configs.distance_specs(self.size), configs.RELEASE_ID],
+            inputs=[image_spec(self.size), *self._features],
+            outputs=[*distance_specs(self.size), RELEASE_ID],
             versions=versions,
             platform=self.platform,
             max_batch_size=self.max_batch_size,
@@ -216,13 +201,13 @@ class Release:
         )
 
     def _foreground_config(self, versions: Sequence[int]) -> pb.ModelConfig:
-        name = configs.foreground_name(self.manifest.config.foreground, self.size)
+        name = steps.foreground_name(self.manifest.config.foreground, self.size)
         if self.manifest.config.foreground == "threshold":
-            return configs.foreground_config(self.size, self._queue(name))
-        return configs.backbone_config(
+            return steps.foreground_config(self.size, self._queue(name))
+        return backbone_config(
             name,
-            inputs=[configs.image_spec(self.size)],
-            outputs=[configs.foreground_spec(self.size)],
+            inputs=[image_spec(self.size)],
+            outputs=[foreground_spec(self.size)],
             versions=versions,
             platform=self._sam_platform,
             max_batch_size=self.max_batch_size,
@@ -231,114 +216,76 @@ class Release:
         )
 
     def _decoder_config(self) -> pb.ModelConfig:
-        return configs.image_decoder_config(self.size, self._queue(configs.decoder_name(self.size)))
+        return steps.image_decoder_config(self.size, self._queue(steps.decoder_name(self.size)))
 
     def _fusion_config(self) -> pb.ModelConfig:
-        return configs.distance_fusion_config(self._queue("distance_fusion"))
+        return steps.distance_fusion_config(self._queue("distance_fusion"))
 
     def _queue(self, model: str) -> QueuePolicy:
-        """No category waits longer at a shared step than its own budget allows; without budgets the default."""
+        """The strictest queue of all categories that share this step; without budgets the default."""
         others = self.target.budgets_over(model, but=self.ensembles)
         return tightest([*others, *([self.budget] if self.budget else [])], model)
 
     @property
+    def _with_engines(self) -> bool:
+        return self.platform.name == "tensorrt"
+
+    @property
     def _sam_platform(self) -> Platform:
-        """SAM has no engine; NVIDIA's container has ONNX Runtime too. One instance: it takes gigabytes an image."""
-        platform = Platform("onnxruntime", "cuda") if self.platform.name == "tensorrt" else self.platform
+        """SAM has no engine, so ONNX Runtime runs it in NVIDIA's container. One instance: an image takes gigabytes."""
+        platform = Platform("onnxruntime", "cuda") if self._with_engines else self.platform
         return replace(platform, instances=1)
 
     @property
     def _features(self) -> list[TensorSpec]:
         manifest = self.manifest
-        return configs.feature_specs(self.size, manifest.teacher_channels, precision=manifest.precision)
+        return feature_specs(self.size, manifest.teacher_channels, precision=manifest.precision)
 
-    def _unservable(self, model: str, version: int, graph: str) -> str | None:
-        """Why the platform cannot serve a version, or None."""
-        if not self.target.has_file(model, version, self.platform.file_name):
-            return f"has no {self.platform.file_name}"
-        if self.platform.name != "tensorrt":
-            return None
-        record = self.target.read_manifest(model, version).engines[graph]
-        if record.options.max_batch < self.max_batch_size:
-            return (
-                f"takes batches of up to {record.options.max_batch}, and {self.max_batch_size} were asked for"
-            )
-        unfit = misfit("its engine", record, self.server)
-        return unfit and f"this server cannot load: {unfit}"
-
-    def _loaded_versions(self, model: str, graph: str, live: int) -> list[int]:
-        """The live version, those that ensembles are pinned to until now, and the one that was kept to roll back to."""
-        there = {
-            version
-            for version in self.target.versions(model)
-            if self._unservable(model, version, graph) is None
-        }
-        pinned = (pinned_versions(ensemble, model) for ensemble in self.target.ensembles_over(model))
-        loaded = {live, *there.intersection(version for versions in pinned for version in versions)}
-        if len(loaded) < LOADED_VERSIONS:
-            # Published again unchanged: keep what was kept.
-            config = self.target.read_config(model)
-            kept = config.version_policy.specific.versions if config is not None else []
-            loaded.update(sorted(there.intersection(kept))[-LOADED_VERSIONS:])
-        return sorted(loaded)
+    def _versions(self, model: str, graph: str) -> ModelVersions:
+        platform = self._sam_platform if graph == "foreground" else self.platform
+        return ModelVersions(self.target, model, graph, platform, self.max_batch_size, self.server)
 
     def _add_teacher(self) -> int:
-        """Categories that agree on the weights, and on how the engine was built, share a version."""
-        engine = self.manifest.engines.get("teacher")
-        return self._add_version(
-            self.teacher,
-            "teacher",
-            lambda other: other.teacher_id == self.manifest.teacher_id,
-            lambda other: same_engine(other.engines.get("teacher"), engine),
-        )
+        """Categories share a version if the weights are the same and, with engines, how the engine was built."""
+
+        def same(other: Manifest) -> bool:
+            engines = (other.engines.get("teacher"), self.manifest.engines.get("teacher"))
+            return other.teacher_id == self.manifest.teacher_id and (
+                not self._with_engines or same_engine(*engines)
+            )
+
+        return self._add_version(self.teacher, "teacher", same, with_engine=self._with_engines)
 
     def _add_student(self) -> int:
-        """The very file that was held to the parity gate."""
-        manifest = self.manifest
-        return self._add_version(
-            self.student,
-            "student",
-            lambda other: (
-                (other.release_id, other.files["student.onnx"])
-                == (manifest.release_id, manifest.files["student.onnx"])
-            ),
-            lambda other: (
-                "student" in other.engines
-                and other.engines["student"].file == manifest.engines["student"].file
-            ),
-        )
+        """The version with the very files that the parity gate judged."""
 
-    def _add_version(
-        self,
-        model: str,
-        graph: str,
-        same_graph: Callable[[Manifest], bool],
-        same_plan: Callable[[Manifest], bool],
-    ) -> int:
-        with_engine = self.platform.name == "tensorrt"
-        return self.target.add_version(
-            model,
-            graph,
-            self.build,
-            self.manifest,
-            with_engine=with_engine,
-            same=lambda other: same_graph(other) and (not with_engine or same_plan(other)),
-        )
+        def files(manifest: Manifest) -> tuple[object, ...]:
+            engine = manifest.engines.get("student") if self._with_engines else None
+            return manifest.release_id, manifest.files["student.onnx"], engine and engine.file
+
+        def same(other: Manifest) -> bool:
+            return files(other) == files(self.manifest)
+
+        return self._add_version(self.student, "student", same, with_engine=self._with_engines)
 
     def _publish_foreground(self) -> int:
-        """Publish the model that removes the background, if one does; its version."""
+        """Publish the model that removes the background, if there is one; its version."""
         if self.foreground is None:
             return 1
         if self.manifest.config.foreground == "threshold":
             self.target.publish_sibling("foreground", self._foreground_config([1]), FOREGROUND_FILES)
             return 1
-        version = self.target.add_version(
-            self.foreground,
-            "foreground",
-            self.build,
-            self.manifest,
-            with_engine=False,
-            same=lambda other: other.foreground_id == self.manifest.foreground_id,
-        )
+
+        def same(other: Manifest) -> bool:
+            return other.foreground_id == self.manifest.foreground_id
+
+        version = self._add_version(self.foreground, "foreground", same, with_engine=False)
         self.target.write_config(self._foreground_config(self.target.versions(self.foreground)))
         return version
+
+    def _add_version(
+        self, model: str, graph: str, same: Callable[[Manifest], bool], *, with_engine: bool
+    ) -> int:
+        return self.target.add_version(
+            model, graph, self.build, self.manifest, with_engine=with_engine, same=same
+        )

@@ -1,4 +1,4 @@
-"""A Triton model repository on disk: versions, configurations, and what ensembles are pinned to."""
+"""A Triton model repository on disk: the versions and configurations in it, and how they are written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
 from export.manifest import EngineRecord, Manifest, engine_path
-from export.serving import model_configs as configs
 from export.serving.queues import LatencyBudget
+from export.serving.steps import to_text
 from train.support.files import write_text
 
 
@@ -34,7 +34,7 @@ class Repository:
         return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
 
     def find_version(self, model: str, matches: Callable[[Manifest], bool]) -> int | None:
-        """The newest version of a model whose manifest `matches` accepts."""
+        """The newest version whose manifest `matches` accepts; None where there is none."""
         for version in reversed(self.versions(model)):
             if self.has_file(model, version, "manifest.json") and matches(self.read_manifest(model, version)):
                 return version
@@ -45,16 +45,16 @@ class Repository:
         return Manifest.model_validate_json((self.root / model / str(version) / "manifest.json").read_text())
 
     def has_file(self, model: str, version: int, name: str) -> bool:
-        """Whether a version holds this file."""
+        """Whether a version folder holds a file of this name."""
         return (self.root / model / str(version) / name).is_file()
 
     def ensembles_over(self, model: str) -> list[pb.ModelConfig]:
-        """The ensembles that a model is a step of, by name."""
+        """The ensembles that have a model as a step, in the order of their names."""
         configured = (self.read_config(folder.name) for folder in sorted(self.root.iterdir()))
         return [config for config in configured if config is not None and pinned_versions(config, model)]
 
     def budgets_over(self, model: str, *, but: Collection[str]) -> list[LatencyBudget]:
-        """Latency budgets of the ensembles that a model is a step of, `but` those of some names."""
+        """Latency budgets of the ensembles that have a model as a step, without the ensembles named in `but`."""
         budgets = (
             LatencyBudget.from_parameters(parameters_of(ensemble))
             for ensemble in self.ensembles_over(model)
@@ -68,19 +68,22 @@ class Repository:
         return text_format.Parse(path.read_text(), pb.ModelConfig()) if path.is_file() else None
 
     def write_config(self, config: pb.ModelConfig) -> bool:
-        """Write a model's config.pbtxt by one rename; False when it stood there already."""
-        path = self.root / config.name / "config.pbtxt"
-        text = configs.to_text(config)
-        if path.is_file() and path.read_text() == text:
-            return False
+        """Write a model's config.pbtxt by one rename; False when it was the same already."""
+        folder = self.root / config.name
         if config.platform == "ensemble":
-            (path.parent / "1").mkdir(parents=True, exist_ok=True)  # Triton wants a version folder, if empty
-        write_text(path, text)
-        return True
+            (folder / "1").mkdir(
+                parents=True, exist_ok=True
+            )  # Triton wants a version folder, even an empty one
+        return _write_changed(folder / "config.pbtxt", to_text(config))
+
+    def write_calibration(self, release_id: int, source: Path) -> None:
+        """Copy a release's calibration to where the fusion reads it."""
+        folder = self.root / "distance_fusion" / "calibrations"
+        _write_changed(folder / f"{release_id}.json", source.read_text())
 
     @contextmanager
     def staged(self, target: Path) -> Iterator[Path]:
-        """Fill a folder beside the repository, then rename it to `target` in it."""
+        """A folder beside the repository to write to; it is renamed to `target` at the end."""
         staging = Path(tempfile.mkdtemp(dir=self.root.resolve().parent, prefix=".publish-"))
         try:
             folder = staging / target.name
@@ -101,24 +104,24 @@ class Repository:
         with_engine: bool,
         same: Callable[[Manifest], bool],
     ) -> int:
-        """The version that holds a graph, today's backend and, where asked for, its engine; added where there is none.
+        """The version that holds a graph and the Python backend of this project's version; added if there is none.
 
         Args:
-            model: the folder.
+            model: the model's folder.
             graph: `teacher`, `student` or `foreground`.
-            build: where its files lie.
+            build: the build's folder.
             manifest: of the build.
-            with_engine: whether the version needs model.plan.
-            same: whether the build of a version is the same model.
+            with_engine: whether the version needs the graph's engine too, as model.plan.
+            same: whether a version with this manifest is the same model.
         """
         backend = resources.files("export.serving.backends").joinpath("onnxruntime_model.py").read_text()
-        found = self.find_version(model, same)
+        existing = self.find_version(model, same)
         if (
-            found is not None
-            and (self.root / model / str(found) / "model.py").read_text() == backend
-            and (not with_engine or self.has_file(model, found, "model.plan"))
+            existing is not None
+            and (self.root / model / str(existing) / "model.py").read_text() == backend
+            and (not with_engine or self.has_file(model, existing, "model.plan"))
         ):
-            return found
+            return existing
         version = max(self.versions(model), default=0) + 1
         with self.staged(self.root / model / str(version)) as folder:
             shutil.copyfile(build / f"{graph}.onnx", folder / "model.onnx")
@@ -129,10 +132,15 @@ class Repository:
         return version
 
     def publish_sibling(self, committed: str, config: pb.ModelConfig, parts: Sequence[str]) -> None:
-        """Give an image size of its own a committed backend under another name.
+        """Copy a committed backend to the folder of another image size.
+
+        Args:
+            committed: the backend's folder in the project's repository.
+            config: of the copy; its name is the copy's folder.
+            parts: files of the backend.
 
         Raises:
-            PublishError: the committed one is not there.
+            PublishError: the repository lacks the committed backend.
         """
         source, folder = self.root / committed, self.root / config.name
         if not source.is_dir():
@@ -147,15 +155,15 @@ class Repository:
 
 
 def same_engine(first: EngineRecord | None, second: EngineRecord | None) -> bool:
-    """Whether two builds made the same engine; their bytes differ, since TensorRT times its choices anew."""
+    """Whether two engines were built alike; even then their bytes differ, since TensorRT chooses by timings."""
     if first is None or second is None:
         return False
-    apart = {"file", "seconds"}
-    return first.model_dump(exclude=apart) == second.model_dump(exclude=apart)
+    varying = {"file", "seconds"}
+    return first.model_dump(exclude=varying) == second.model_dump(exclude=varying)
 
 
 def pinned_versions(ensemble: pb.ModelConfig, model: str) -> list[int]:
-    """The versions of a model that an ensemble is pinned to; of any other configuration, none."""
+    """The versions of a model that an ensemble's steps name; none of a model that is no ensemble."""
     steps = ensemble.ensemble_scheduling.step
     return [step.model_version for step in steps if step.model_name == model]
 
@@ -163,3 +171,11 @@ def pinned_versions(ensemble: pb.ModelConfig, model: str) -> list[int]:
 def parameters_of(config: pb.ModelConfig) -> dict[str, str]:
     """The parameters of a configuration by name."""
     return {name: str(value.string_value) for name, value in config.parameters.items()}
+
+
+def _write_changed(path: Path, text: str) -> bool:
+    """Write a file by one rename, unless it holds this text already."""
+    if path.is_file() and path.read_text() == text:
+        return False
+    write_text(path, text)
+    return True

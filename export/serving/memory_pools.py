@@ -1,7 +1,7 @@
-"""How large Triton's two memory pools must be, so that features stay on the GPU between teacher and student.
+"""How large Triton's two memory pools must be for features to stay on the GPU between teacher and student.
 
-Triton takes the tensors between an ensemble's steps out of a pool of GPU memory, where that is full out of one of
-pinned host memory, then out of plain memory (`src/memory.cc` of triton-inference-server/core). See docs/gpu-plan.md.
+Triton allocates the tensors between an ensemble's steps in a pool of GPU memory. When that is full it uses a pool of
+pinned host memory, then plain memory (`src/memory.cc` of triton-inference-server/core). See docs/gpu-plan.md.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ class MemoryPools:
     """Sizes to start a server with, bytes.
 
     Attributes:
-        cuda_bytes: of each GPU, for features.
-        pinned_bytes: of the host, for what crosses to and from a GPU.
+        cuda_bytes: on each GPU, for features.
+        pinned_bytes: on the host, for tensors on their way to and from a GPU.
     """
 
     cuda_bytes: int
     pinned_bytes: int
 
     def to_parameters(self) -> dict[str, str]:
-        """As the ensembles keep them; `deploy` reads them there."""
+        """The sizes as parameters of the ensembles, where `deploy` reads them."""
         return {"cuda_pool_bytes": str(self.cuda_bytes), "pinned_pool_bytes": str(self.pinned_bytes)}
 
 
@@ -37,11 +37,11 @@ def size_pools(
     instances: int,
     queue_size: int,
 ) -> MemoryPools:
-    """Pools that hold what a category can have in flight; rounded up to whole MiB.
+    """Pools for all images of a category that can be in flight, in whole MiB.
 
-    An image's features live from the teacher's run that writes them to the end of the student's run that reads them:
-    in a batch of each instance of both, and of the images that wait for the student. Its pixels are copied to
-    both models, and its distance maps back.
+    An image's features live from the teacher's run that writes them to the end of the student's run that reads them.
+    So features exist of every image in a running batch of either model and of every image that waits for the student.
+    Pixels are copied to both models, distance maps back from the student.
 
     Args:
         image_bytes: of an image's pixels.
@@ -49,7 +49,7 @@ def size_pools(
         distance_bytes: of an image's distance maps and release id.
         max_batch_size: images a batch.
         instances: of each of the two models.
-        queue_size: requests that may wait for the student, of one image each.
+        queue_size: requests of one image that may wait for the student.
     """
     running = 2 * instances * max_batch_size
     features = (running + queue_size) * feature_bytes

@@ -1,4 +1,4 @@
-"""How long requests may wait at a step: from the time that a category's images may take in all."""
+"""How many requests wait at a step and how long, from the time that an image may take in the server in all."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from export.errors import PublishError
 
 DEFAULT_SIZE = 64  # requests, where no budget is stated
-# How many times more requests than can be answered may come before their number refuses them and not their time: the
-# batcher looks at its queue when a request is taken in, and sleeps for half a second when all are turned away.
+# With a budget, requests are to be refused because they waited too long and not because the queue is full: a full queue
+# takes none in, and the batcher, which looks at its queue when one is taken in, then sleeps for half a second. So the
+# queue holds 64 times as many requests as can be answered within their time, and no fewer than 256.
 OVERLOAD = 64
 SMALLEST_SIZE = 256
 
@@ -22,8 +23,8 @@ class QueuePolicy:
 
     Attributes:
         size: requests that may wait; one more is refused at once.
-        timeout_us: microseconds that one may wait before it is refused; 0 is any time.
-        batch: images that waiting requests are joined to, at most; 0 is as many as the model takes.
+        timeout_us: microseconds after which a waiting request is refused; 0 is never.
+        batch: images of waiting requests that run together, at most; 0 is as many as the model takes.
     """
 
     size: int = DEFAULT_SIZE
@@ -33,11 +34,11 @@ class QueuePolicy:
 
 @dataclass(frozen=True)
 class LatencyBudget:
-    """What an image may take from its arrival to its verdict, and what its steps take of it.
+    """The time that an image may take from its arrival to its verdict, and the time that its steps take.
 
     Attributes:
-        budget_ms: milliseconds.
-        service_ms: of each step by model, milliseconds without any waiting.
+        budget_ms: milliseconds from arrival to verdict.
+        service_ms: milliseconds of each step by model, without waiting.
     """
 
     budget_ms: float
@@ -46,19 +47,19 @@ class LatencyBudget:
     def policies(self) -> dict[str, QueuePolicy]:
         """The queue of each step by model.
 
-        What the steps leave of the budget, W = B - C, is what may be spent waiting. An image in a batch of b waits for
-        the b - 1 others, and for the batch before it, which is out of the queue already: 2 (b - 1) C over the chain,
-        and b is chosen so that this is a quarter of W at most. The queues get the rest, half of it in equal parts and
-        half by what their steps take, so that the waits of an image add up to W: a step that takes little waits for
-        its turn on the cores too. `docs/queues-and-threads.md` tells what other rules came to.
+        Of the budget B the steps take C, and W = B - C is left for waiting. An image in a batch of b waits for the
+        b - 1 others of its batch and for the batch before, which has left the queue already: 2 (b - 1) C over all
+        steps. b is the largest batch for which this is at most a quarter of W. The queues share the rest, half of it
+        equally and half in proportion to the time of their steps. The equal half is for quick steps, which wait for
+        the cores like the others. docs/queues-and-threads.md compares other rules.
 
         Raises:
-            PublishError: the steps leave nothing.
+            PublishError: the steps take the whole budget.
         """
         service_ms = sum(self.service_ms.values())
         waiting_ms = self.budget_ms - service_ms
         if waiting_ms <= 0:
-            steps = ", ".join(f"{model} {took:.1f}" for model, took in self.service_ms.items())
+            steps = ", ".join(f"{model} {step_ms:.1f}" for model, step_ms in self.service_ms.items())
             raise PublishError(
                 f"A latency budget of {self.budget_ms:g} ms leaves nothing to wait: an image takes {service_ms:.1f} ms "
                 f"without any waiting ({steps}); give --latency-budget-ms more than that."
@@ -67,8 +68,8 @@ class LatencyBudget:
         queued_ms = waiting_ms - 2 * (batch - 1) * service_ms
         size = max(SMALLEST_SIZE, math.ceil(OVERLOAD * waiting_ms / service_ms))
         shares = {
-            model: (1 / len(self.service_ms) + took / service_ms) / 2
-            for model, took in self.service_ms.items()
+            model: (1 / len(self.service_ms) + step_ms / service_ms) / 2
+            for model, step_ms in self.service_ms.items()
         }
         return {
             model: QueuePolicy(size, max(1, round(1000 * queued_ms * share)), batch)
@@ -76,19 +77,19 @@ class LatencyBudget:
         }
 
     def to_parameters(self) -> dict[str, str]:
-        """What the ensembles keep of it, by which shared steps are configured when another category is published."""
+        """The budget as parameters of the ensembles; publishing another category reads it there for shared steps."""
         return {"latency_budget_ms": f"{self.budget_ms:g}", "service_ms": json.dumps(dict(self.service_ms))}
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> LatencyBudget | None:
-        """Read what `to_parameters` gave; None where none was stated."""
+        """The budget that `to_parameters` wrote; None where there is none."""
         if "latency_budget_ms" not in parameters:
             return None
         return cls(float(parameters["latency_budget_ms"]), json.loads(parameters["service_ms"]))
 
 
 def tightest(budgets: Iterable[LatencyBudget], model: str) -> QueuePolicy:
-    """The queue of a step that categories with these budgets share: none waits longer than any of them allows."""
+    """The queue of a step that categories with these budgets share: the strictest of them in every value."""
     policies = [budget.policies()[model] for budget in budgets if model in budget.service_ms]
     return QueuePolicy(
         size=min((policy.size for policy in policies), default=DEFAULT_SIZE),

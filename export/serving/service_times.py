@@ -1,4 +1,4 @@
-"""How long each step of a category takes for one image on this machine, without any waiting."""
+"""How long each step of a category takes for one image on this machine when nothing waits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +17,41 @@ from PIL import Image
 from export.errors import PublishError
 from export.graphs.chain import open_session
 from export.manifest import Manifest
-from export.tensors import STUDENT_OUTPUTS, TEACHER_OUTPUTS
+from export.serving.backbones import Platform
+from export.tensors import STRIDES
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
 from model_repository.foreground.foreground_mask import foreground_mask
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
+from train.support.cores import usable_cores
 
 WARM_UP_RUNS = 3
 RUNS = 15
-HOP_MS = 0.3  # of each step: into a model's process and back, as measured (docs/serving.md)
+HOP_MS = 0.3  # of each step: a request's way into the model's process and back, as measured (docs/serving.md)
 ENCODED_SIZE = 1024  # side of the JPEG that is decoded, pixels
+
+RunStep = Callable[[], object]
+OpenStep = Callable[[], RunStep]  # loads a step and returns what runs it once
 
 
 def time_steps(
-    build: Path, manifest: Manifest, *, threads: int, on_gpu: bool, stated_ms: Mapping[str, float]
+    build: Path, manifest: Manifest, platform: Platform, *, stated_ms: Mapping[str, float]
 ) -> dict[str, float]:
     """Milliseconds of each step: `decoder`, `foreground` where there is one, `teacher`, `student`, `fusion`.
 
-    The graphs run in ONNX Runtime as they are served; decoder, `threshold` foreground and fusion are the very functions
-    that are served. Each gets `HOP_MS` more for the way there and back. Medians of RUNS runs. What a GPU computes
-    cannot be timed here, and is left out unless it is stated.
+    The graphs run in ONNX Runtime with the threads that they are served with. Decoder, `threshold` foreground and
+    fusion are the functions that are served. Each time is the median of RUNS runs and HOP_MS. A step that a GPU
+    computes cannot be timed here; it is left out unless its time is stated.
 
     Args:
         build: the build's folder.
         manifest: of the build.
-        threads: of a run.
-        on_gpu: whether a GPU computes the graphs.
-        stated_ms: of steps whose time is known; they are not timed.
+        platform: what will run the backbones.
+        stated_ms: times of steps that are known; these steps are not timed.
 
     Raises:
-        PublishError: a step that there is not.
+        PublishError: a time is stated for a step that the category does not have.
     """
+    threads = min(platform.concurrency(shared=False).threads, usable_cores())
     steps = _steps(build, manifest, threads=threads)
     if unknown := sorted(set(stated_ms) - set(steps)):
         raise PublishError(
@@ -53,61 +59,59 @@ def time_steps(
         )
     graphs = {"teacher", "student", *({"foreground"} if manifest.config.foreground == "sam" else ())}
     return {
-        step: round(stated_ms[step] if step in stated_ms else _median_ms(opened) + HOP_MS, 3)
-        for step, opened in steps.items()
-        if step in stated_ms or not (on_gpu and step in graphs)
+        step: round(stated_ms[step] if step in stated_ms else _median_ms(open_step()) + HOP_MS, 3)
+        for step, open_step in steps.items()
+        if step in stated_ms or not (platform.on_gpu and step in graphs)
     }
 
 
-def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, Callable[[], Callable[[], object]]]:
-    """What opens each step, and gives what runs it once; in the order in which an image goes through them."""
+def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, OpenStep]:
+    """The steps in the order in which an image goes through them."""
     size = manifest.config.image_size
-    image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-    maps = [np.zeros((1, size // stride, size // stride), np.float32) for stride in (4, 8, 16)]
-    foreground = manifest.config.foreground
+    maps = [np.zeros((1, size // stride, size // stride), np.float32) for stride in STRIDES]
 
-    def decoder() -> Callable[[], object]:
+    def decoder() -> RunStep:
         encoded = _jpeg()
         return lambda: resize_image(decode_image(encoded), size)
 
-    def threshold() -> Callable[[], object]:
+    def threshold() -> RunStep:
+        image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
         return lambda: foreground_mask(image)
 
-    def sam() -> Callable[[], object]:
-        session = open_session(build / "foreground.onnx", threads=threads, stop_spinning=True)
-        return lambda: session.run(["foreground"], {"image": image})
-
-    def teacher() -> Callable[[], object]:
-        session = open_session(build / "teacher.onnx", threads=threads, stop_spinning=True)
-        return lambda: session.run(list(TEACHER_OUTPUTS), {"image": image})
-
-    def student() -> Callable[[], object]:
-        session = open_session(build / "student.onnx", threads=threads, stop_spinning=True)
+    def graph(name: str) -> RunStep:
+        session = open_session(build / f"{name}.onnx", threads=threads, stop_spinning=True)
+        outputs = [entry.name for entry in session.get_outputs()]
         feed = {entry.name: _zeros(entry) for entry in session.get_inputs()}
-        return lambda: session.run(list(STUDENT_OUTPUTS), feed)
+        return lambda: session.run(outputs, feed)
 
-    def fusion() -> Callable[[], object]:
+    def fusion() -> RunStep:
         calibration = Calibration.load(build / "calibration.json")
         return lambda: judge(fuse_distances(maps, calibration.fusion), calibration)
 
-    masking = {} if foreground == "none" else {"foreground": sam if foreground == "sam" else threshold}
-    return {"decoder": decoder, **masking, "teacher": teacher, "student": student, "fusion": fusion}
+    removers: dict[str, OpenStep] = {"sam": partial(graph, "foreground"), "threshold": threshold}
+    method = manifest.config.foreground
+    return {
+        "decoder": decoder,
+        **({"foreground": removers[method]} if method != "none" else {}),
+        "teacher": partial(graph, "teacher"),
+        "student": partial(graph, "student"),
+        "fusion": fusion,
+    }
 
 
-def _median_ms(opened: Callable[[], Callable[[], object]]) -> float:
-    run = opened()
+def _median_ms(run: RunStep) -> float:
     for _ in range(WARM_UP_RUNS):
         run()
-    taken = []
+    times_ms = []
     for _ in range(RUNS):
         started = time.perf_counter()
         run()
-        taken.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(taken)
+        times_ms.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(times_ms)
 
 
 def _zeros(entry: Any) -> NDArray[Any]:
-    """One image's worth of a graph's input; what it holds does not change the time."""
+    """An input of a graph for one image, all zeros: its values do not change the time."""
     types = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
     return np.zeros((1, *entry.shape[1:]), types[entry.type])
 

@@ -34,7 +34,7 @@ from client.benchmark.run import load_pixels
 from client.benchmark.tables import milliseconds
 from deploy.server import TritonServer
 from export.manifest import read_manifest
-from export.serving.model_configs import teacher_name
+from export.serving.steps import teacher_name
 from tests.benchmarks.load import Pixels, Send, closed_loop
 from tests.benchmarks.releases import publish, serving, weight_bytes
 from tests.benchmarks.results import FOLDER, run, write_results

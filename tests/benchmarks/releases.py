@@ -11,7 +11,8 @@ from onnx import numpy_helper
 
 from deploy.server import TritonServer, running_server
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
+from export.serving.onnx_files import read_onnx_file
 from tests.products import ROOT
 
 MAX_BATCH_SIZE = 8  # what `export publish` takes unless told otherwise
@@ -20,7 +21,13 @@ START_TIMEOUT_S = 600
 
 def publish(build: Path, repository: Path) -> None:
     """Publish as `python -m export publish` does."""
-    publish_category(build, repository=repository, platform=Platform(), max_batch_size=MAX_BATCH_SIZE)
+    publish_category(
+        build,
+        repository=repository,
+        platform=Platform(),
+        read_graph=read_onnx_file,
+        max_batch_size=MAX_BATCH_SIZE,
+    )
 
 
 def weight_bytes(graph: Path) -> int:

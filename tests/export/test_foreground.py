@@ -18,7 +18,8 @@ from export.graphs.structure import verify_foreground
 from export.manifest import read_manifest
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
+from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY, TINY_OPTIONS
 from tests.products import ROOT
 from tests.tiny_sam import save_tiny_sam
@@ -78,7 +79,13 @@ def repository(tmp_path: Path) -> Path:
 
 
 def publish(folder: Path, repository: Path, platform: str = "python") -> str:
-    return publish_category(folder, repository=repository, platform=Platform(platform), max_batch_size=4)
+    return publish_category(
+        folder,
+        repository=repository,
+        platform=Platform(platform),
+        read_graph=read_onnx_file,
+        max_batch_size=4,
+    )
 
 
 def steps(repository: Path, ensemble: str = CATEGORY) -> dict[str, int]:

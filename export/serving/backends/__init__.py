@@ -1,1 +1,4 @@
-"""Python backends that `export` publishes with a model; they run in the server, not here."""
+"""Python backends that are published in a model's version folder; they run in the server and are not imported here.
+
+- `onnxruntime_model`: runs the model.onnx beside it.
+"""

@@ -29,7 +29,8 @@ from export.manifest import GraphFiles, graph_hashes, read_manifest
 from export.parity.gate import served_files, verify_category
 from export.parity.judges import JudgedTestSet, OnnxJudge
 from export.releases.publish import publish_category
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
+from export.serving.onnx_files import read_onnx_file
 from export.tensors import TEACHER_OUTPUTS
 from tests.conftest import CATEGORY, FitTiny
 from tests.products import ROOT
@@ -279,7 +280,11 @@ def test_verify_remembers_what_it_found_and_publishing_heeds_it(
 
     def publish(precision: str) -> str:
         return publish_category(
-            folder / precision, repository=repository, platform=Platform(), max_batch_size=4
+            folder / precision,
+            repository=repository,
+            platform=Platform(),
+            read_graph=read_onnx_file,
+            max_batch_size=4,
         )
 
     assert "pill_student_fp16 1" in publish("fp16")

@@ -13,11 +13,11 @@ from export.agreement import LIMITS, Agreement
 from export.engines.server_image import SERVER_IMAGE
 from export.engines.target import TargetServer, require_engines_run
 from export.engines.tensorrt_builder import (
-    EngineOptions,
     load_tensorrt_rtx,
 )
 from export.errors import ExportError, PublishError
 from export.manifest import (
+    EngineOptions,
     EngineRecord,
     FileRecord,
     Manifest,
@@ -27,7 +27,8 @@ from export.manifest import (
 from export.parity.gate import keep_agreements, verify_category
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
+from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY
 from tests.export.ahead_of_time import build
 from tests.products import ROOT
@@ -119,6 +120,7 @@ def publish(
         build_dir / CATEGORY,
         repository=models,
         platform=Platform("tensorrt"),
+        read_graph=read_onnx_file,
         max_batch_size=max_batch_size,
         server=TargetServer(tensorrt or load_tensorrt_rtx().__version__, compute_capability),
         unverified=unverified,
@@ -255,7 +257,13 @@ def test_categories_share_a_teachers_engine(build_dir: Path, models: Path) -> No
 @pytest.mark.usefixtures("rtx_in_place_of_tensorrt")
 def test_a_shared_teacher_is_served_one_way(build_dir: Path, models: Path) -> None:
     """Another category over the same teacher, published without engines, would lose its teacher."""
-    publish_category(build_dir / CATEGORY, repository=models, platform=Platform(), max_batch_size=8)
+    publish_category(
+        build_dir / CATEGORY,
+        repository=models,
+        platform=Platform(),
+        read_graph=read_onnx_file,
+        max_batch_size=8,
+    )
     (models / "nut").mkdir()
     text = (models / CATEGORY / "config.pbtxt").read_text()
     (models / "nut/config.pbtxt").write_text(text.replace(f'name: "{CATEGORY}"', 'name: "nut"'))

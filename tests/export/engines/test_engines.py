@@ -19,7 +19,6 @@ from export.engines.build import build_category_engines, engine_options, engine_
 from export.engines.gpu import local_gpu, require_gpu, version_numbers
 from export.engines.server_image import SERVER_IMAGE
 from export.engines.tensorrt_builder import (
-    EngineOptions,
     build_engine,
     load_tensorrt,
     load_tensorrt_rtx,
@@ -27,6 +26,7 @@ from export.engines.tensorrt_builder import (
 )
 from export.errors import ExportError, VerificationError
 from export.manifest import (
+    EngineOptions,
     FileRecord,
     GraphFiles,
     build_folder,

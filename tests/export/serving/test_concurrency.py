@@ -1,4 +1,4 @@
-"""Threads and instances: chosen from the machine, overridden, written, and told in the docs as they are."""
+"""Threads and instances: chosen from the machine, overridden, and written."""
 
 from __future__ import annotations
 
@@ -7,32 +7,25 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.releases.publish import publish_category
 from export.releases.repository import Repository
-from export.serving.concurrency import (
-    MAX_THREADS,
-    Concurrency,
-    choices_table,
-    choose_concurrency,
-)
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
+from export.serving.concurrency import MAX_THREADS, Concurrency, choose_concurrency
 from tests.conftest import CATEGORY
-from tests.products import ROOT, copy_backends
+from tests.products import copy_backends
+from tests.tiny_products import publish_tiny
 from train.support.cores import usable_cores
-
-DOC = ROOT / "docs" / "queues-and-threads.md"
 
 
 @pytest.mark.parametrize(
     ("platform", "on_gpu", "shared", "cores", "expected"),
     [
-        ("python", False, True, 1, Concurrency(2, 1, "none")),
-        ("python", False, True, 2, Concurrency(2, 2, "during runs")),
-        ("onnxruntime", False, False, 8, Concurrency(1, 8, "always")),
-        ("python", False, True, 32, Concurrency(4, 8, "during runs")),
-        ("python", False, False, 32, Concurrency(2, 8, "during runs")),
-        ("onnxruntime", True, False, 16, Concurrency(2, 0, "none")),
-        ("tensorrt", True, True, 1, Concurrency(2, 0, "none")),
+        ("python", False, True, 1, Concurrency(2, 1)),
+        ("python", False, True, 2, Concurrency(2, 2)),
+        ("onnxruntime", False, False, 8, Concurrency(1, 8)),
+        ("python", False, True, 32, Concurrency(4, 8)),
+        ("python", False, False, 32, Concurrency(2, 8)),
+        ("onnxruntime", True, False, 16, Concurrency(2, 0)),
+        ("tensorrt", True, True, 1, Concurrency(2, 0)),
     ],
 )
 def test_the_machine_decides(
@@ -43,18 +36,14 @@ def test_the_machine_decides(
 
 def test_what_is_asked_for_goes_first() -> None:
     asked = choose_concurrency("python", on_gpu=False, shared=True, cores=32, threads=3, instances=5)
-    assert asked == Concurrency(5, 3, "during runs")
+    assert asked == Concurrency(5, 3)
     assert choose_concurrency("tensorrt", on_gpu=True, shared=True, cores=4, instances=3).instances == 3
-
-
-def test_the_docs_show_the_choices() -> None:
-    assert choices_table() in DOC.read_text()
 
 
 @pytest.mark.parametrize("platform", [Platform(), Platform("onnxruntime"), Platform(threads=3, instances=2)])
 def test_they_are_written_into_both_backbones(tiny_build: Path, tmp_path: Path, platform: Platform) -> None:
     repository = copy_backends(tmp_path / "models")
-    publish_category(tiny_build / CATEGORY, repository=repository, platform=platform, max_batch_size=4)
+    publish_tiny(tiny_build / CATEGORY, repository, platform=platform)
     for model in ("teacher_test_resnet_64", "pill_student"):
         config = Repository(repository).read_config(model)
         assert config is not None
@@ -70,12 +59,7 @@ def test_they_are_written_into_both_backbones(tiny_build: Path, tmp_path: Path, 
 
 def test_a_gpu_has_two_instances_and_no_threads(tiny_build: Path, tmp_path: Path) -> None:
     repository = copy_backends(tmp_path / "models")
-    publish_category(
-        tiny_build / CATEGORY,
-        repository=repository,
-        platform=Platform("onnxruntime", "cuda"),
-        max_batch_size=4,
-    )
+    publish_tiny(tiny_build / CATEGORY, repository, platform=Platform("onnxruntime", "cuda"))
     config = Repository(repository).read_config("pill_student")
     assert config is not None
     (group,) = config.instance_group

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from deploy.repository import memory_pools
-from export.releases.publish import publish_category
+from export.serving.backbones import Platform
 from export.serving.memory_pools import MIB, MemoryPools, size_pools
-from export.serving.model_configs import Platform, distance_specs, feature_specs, image_spec
-from export.tensors import image_bytes
+from export.tensors import distance_specs, feature_specs, image_bytes, image_spec
 from tests.conftest import CATEGORY
 from tests.products import copy_backends
 from tests.tiny_products import publish_tiny
@@ -43,7 +42,7 @@ def test_ensembles_tell_the_launcher(tiny_build: Path, tmp_path: Path) -> None:
     publish_tiny(tiny_build / CATEGORY, repository)
     assert memory_pools(repository) == {}
     gpu = Platform("onnxruntime", "cuda")
-    publish_category(tiny_build / CATEGORY, repository=repository, platform=gpu, max_batch_size=4)
+    publish_tiny(tiny_build / CATEGORY, repository, platform=gpu)
     features = 4 * (32 * 16 * 16 + 48 * 8 * 8 + 192 * 4 * 4)
     assert memory_pools(repository) == {
         "cuda_pool_bytes": -(-(2 * 2 * 4 + 64) * features // MIB) * MIB,

@@ -11,9 +11,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.__main__ import main
 from export.errors import PublishError
-from export.releases.publish import publish_category
 from export.releases.repository import Repository
-from export.serving.model_configs import Platform
+from export.serving.backbones import Platform
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
 from tests.conftest import CATEGORY
 from tests.products import copy_as, copy_backends
@@ -125,9 +124,7 @@ def test_what_takes_longer_than_its_budget_is_not_published(tiny_build: Path, re
         publish_tiny(tiny_build / CATEGORY, repository, latency_budget_ms=50, service_ms={"pupil": 1.0})
     gpu = Platform("onnxruntime", "cuda")
     with pytest.raises(PublishError, match="How long teacher and student take on the server's GPU cannot be"):
-        publish_category(
-            tiny_build / CATEGORY, repository=repository, platform=gpu, max_batch_size=4, latency_budget_ms=50
-        )
+        publish_tiny(tiny_build / CATEGORY, repository, platform=gpu, latency_budget_ms=50)
     assert sorted(repository.rglob("*")) == before
 
 
@@ -150,9 +147,9 @@ def test_plan_shows_what_would_be_written_and_writes_nothing(tiny_build: Path, r
     options = ["--category", CATEGORY, "--build-dir", str(tiny_build), "--repository", str(repository)]
     stated = [argument for step, ms in STATED.items() for argument in ("--service-ms", f"{step}={ms}")]
     wide = {"COLUMNS": "200"}
-    told = CliRunner(env=wide).invoke(main, ["plan", *options, *stated, "--latency-budget-ms", "50"])
-    assert told.exit_code == 0, told.output
-    lines = {line.split("│")[1].strip(): line for line in told.output.splitlines() if line.startswith("│")}
+    result = CliRunner(env=wide).invoke(main, ["plan", *options, *stated, "--latency-budget-ms", "50"])
+    assert result.exit_code == 0, result.output
+    lines = {line.split("│")[1].strip(): line for line in result.output.splitlines() if line.startswith("│")}
     cells = [cell.strip() for cell in lines["pill_student"].strip("│").split("│")]
     features = 4 * (32 * 16 * 16 + 48 * 8 * 8 + 192 * 4 * 4)
     distances = 4 * (16 * 16 + 8 * 8 + 4 * 4)
@@ -168,6 +165,6 @@ def test_plan_shows_what_would_be_written_and_writes_nothing(tiny_build: Path, r
 
 @pytest.mark.parametrize("given", ["teacher", "teacher=fast", "teacher=-1", "teacher=nan"])
 def test_a_time_that_is_none_is_refused(given: str) -> None:
-    told = CliRunner().invoke(main, ["plan", "--category", CATEGORY, "--service-ms", given])
-    assert told.exit_code == 2
-    assert "Invalid value for '--service-ms'" in told.output
+    result = CliRunner().invoke(main, ["plan", "--category", CATEGORY, "--service-ms", given])
+    assert result.exit_code == 2
+    assert "Invalid value for '--service-ms'" in result.output

@@ -8,21 +8,22 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.serving import model_configs as configs
+from export.serving import steps as configs
+from export.serving.backbones import Platform, backbone_config
 from export.serving.ensembles import decoding_step, ensemble_config, judging_steps
-from export.tensors import TensorSpec
+from export.tensors import ENCODED_IMAGE, ORIGINAL_SIZE, TensorSpec, distance_specs, feature_specs, image_spec
 
 REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
 CHANNELS = (24, 48, 120)
 
 
 def backbone(platform: str = "python", size: int = 128) -> pb.ModelConfig:
-    return configs.backbone_config(
+    return backbone_config(
         configs.teacher_name("tf_efficientnet_lite2", size),
-        inputs=[configs.image_spec(size)],
-        outputs=configs.feature_specs(size, CHANNELS),
+        inputs=[image_spec(size)],
+        outputs=feature_specs(size, CHANNELS),
         versions=[2, 3],
-        platform=configs.Platform(platform),
+        platform=Platform(platform),
         max_batch_size=8,
     )
 
@@ -85,13 +86,13 @@ def test_shapes_of_the_design_at_256() -> None:
     def shapes(specs: list[TensorSpec]) -> dict[str, tuple[str, tuple[int, ...]]]:
         return {spec.name: (spec.type, spec.shape) for spec in specs}
 
-    assert configs.image_spec(256) == TensorSpec("image", "UINT8", (256, 256, 3))
-    assert shapes(configs.feature_specs(256, (256, 512, 1024))) == {
+    assert image_spec(256) == TensorSpec("image", "UINT8", (256, 256, 3))
+    assert shapes(feature_specs(256, (256, 512, 1024))) == {
         "teacher_1": ("FP32", (256, 64, 64)),
         "teacher_2": ("FP32", (512, 32, 32)),
         "teacher_3": ("FP32", (1024, 16, 16)),
     }
-    assert shapes(configs.distance_specs(256)) == {
+    assert shapes(distance_specs(256)) == {
         "distance_1": ("FP32", (64, 64)),
         "distance_2": ("FP32", (32, 32)),
         "distance_3": ("FP32", (16, 16)),
@@ -127,8 +128,8 @@ def test_ensemble_pins_its_steps_and_every_tensor_has_a_source(foreground: str |
     )
     ensemble = ensemble_config(
         "pill_encoded",
-        inputs=[configs.ENCODED_IMAGE],
-        outputs=[*configs.verdict_specs(256), configs.ORIGINAL_SIZE],
+        inputs=[ENCODED_IMAGE],
+        outputs=[*configs.verdict_specs(256), ORIGINAL_SIZE],
         steps=[decoding_step(256), *judging],
         parameters={"synthetic": "true"},
         max_batch_size=8,

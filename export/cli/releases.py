@@ -1,0 +1,188 @@
+"""Commands that turn a build into a release in the model repository: `publish`, and `plan`, which only shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from export.cli.options import (
+    PATH,
+    build_dir_option,
+    category_option,
+    options_as,
+    precision_option,
+    server_image_option,
+)
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """The options that `plan` and `publish` share: a build, the repository it goes to, and how it is served there."""
+
+    category: str
+    build_dir: Path
+    precision: str
+    repository: Path
+    platform: str
+    max_batch_size: int
+    execution_provider: str
+    threads: int
+    instances: int
+    latency_budget_ms: float | None
+    service_ms: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if self.platform != "onnxruntime" and self.execution_provider != "cpu":
+            raise click.UsageError("--execution-provider goes with --platform onnxruntime.")
+
+
+def parse_step_times(
+    context: click.Context, option: click.Parameter, given: Sequence[str]
+) -> dict[str, float]:
+    """`teacher=3.5` as a number of milliseconds by step."""
+    times_ms = {}
+    for text in given:
+        step, _, milliseconds = text.partition("=")
+        try:
+            times_ms[step] = float(milliseconds)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is no STEP=MS, teacher=3.5 say.") from None
+        if not 0 < times_ms[step] < float("inf"):
+            raise click.BadParameter(f"{text!r} is no time; expected more than 0 ms.")
+    return times_ms
+
+
+serving_options = options_as(
+    "serving",
+    ServingOptions,
+    category_option,
+    build_dir_option,
+    precision_option,
+    click.option(
+        "--repository", default="model_repository", type=PATH, help="The repository that Triton serves."
+    ),
+    click.option(
+        "--platform",
+        default="python",
+        type=click.Choice(["python", "onnxruntime", "tensorrt"]),
+        help="What runs the backbones: python for the embedded server, the others for NVIDIA's container.",
+    ),
+    click.option("--max-batch-size", default=8, type=click.IntRange(1, 128), help="Images a batch, at most."),
+    click.option(
+        "--execution-provider",
+        default="cpu",
+        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        help="Of ONNX Runtime, on --platform onnxruntime.",
+    ),
+    click.option(
+        "--threads",
+        default=0,
+        type=click.IntRange(0),
+        help="Threads of a backbone's run on a CPU; 0 is chosen from this machine.",
+    ),
+    click.option(
+        "--instances",
+        default=0,
+        type=click.IntRange(0),
+        help="Instances of each backbone; 0 is chosen from this machine.",
+    ),
+    click.option(
+        "--latency-budget-ms",
+        type=click.FloatRange(min=0, min_open=True),
+        help="What an image may take in the server, milliseconds: requests that would take longer are refused. "
+        " [default: 64 requests may wait at a step, for any time]",
+    ),
+    click.option(
+        "--service-ms",
+        multiple=True,
+        metavar="STEP=MS",
+        callback=parse_step_times,
+        help="What a step (decoder, foreground, teacher, student, fusion) takes for an image, milliseconds; on a GPU "
+        "of teacher and student.  [default: measured here]",
+    ),
+)
+
+
+@click.command()
+@serving_options
+@click.option(
+    "--engine-cache",
+    default="/tmp/astmfr-engines",
+    help="Folder on the server where ONNX Runtime's TensorRT keeps what it built; a volume outlives the container.",
+)
+@click.option(
+    "--unverified",
+    is_flag=True,
+    help="Publish engines that `export verify` has not judged; the ensembles say so.",
+)
+@click.option(
+    "--server-tensorrt",
+    help="TensorRT of the server that loads the engines, 10.13.3 say.  [default: the image's that built them]",
+)
+@click.option(
+    "--server-compute-capability", help="Of that server's GPU, 8.9 say.  [default: this machine's GPU]"
+)
+@server_image_option
+def publish(
+    serving: ServingOptions,
+    engine_cache: str,
+    unverified: bool,
+    server_tensorrt: str | None,
+    server_compute_capability: str | None,
+    server_image: str,
+) -> None:
+    """Put a build into the model repository as a numbered release, and let the ensembles point to it."""
+    from export.engines.target import TargetServer
+    from export.manifest import build_folder
+    from export.releases.publish import publish_category
+    from export.serving.backbones import Platform
+    from export.serving.onnx_files import read_onnx_file
+    from export.serving.service_times import time_steps
+
+    if serving.service_ms and serving.latency_budget_ms is None:
+        raise click.UsageError("--service-ms goes with --latency-budget-ms.")
+    click.echo(
+        publish_category(
+            build_folder(serving.build_dir, serving.category, serving.precision),
+            repository=serving.repository,
+            platform=Platform(
+                serving.platform, serving.execution_provider, serving.threads, engine_cache, serving.instances
+            ),
+            max_batch_size=serving.max_batch_size,
+            read_graph=read_onnx_file,
+            server=TargetServer(server_tensorrt, server_compute_capability, server_image),
+            unverified=unverified,
+            latency_budget_ms=serving.latency_budget_ms,
+            time_steps=partial(time_steps, stated_ms=serving.service_ms),
+        )
+    )
+
+
+@click.command()
+@serving_options
+def plan(serving: ServingOptions) -> None:
+    """Show what `publish` would write for each step: instances, threads, queue, and the bytes an image moves.
+
+    Nothing is written. Each step is timed with one image on this machine; docs/queues-and-threads.md tells the rules.
+    """
+    from export.manifest import build_folder
+    from export.releases.plan import plan_table
+    from export.serving.backbones import Platform
+    from export.serving.service_times import time_steps
+
+    table = plan_table(
+        build_folder(serving.build_dir, serving.category, serving.precision),
+        repository=serving.repository,
+        platform=Platform(
+            serving.platform, serving.execution_provider, serving.threads, instances=serving.instances
+        ),
+        max_batch_size=serving.max_batch_size,
+        latency_budget_ms=serving.latency_budget_ms,
+        time_steps=partial(time_steps, stated_ms=serving.service_ms),
+    )
+    Console().print(table)
