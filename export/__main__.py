@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 
-from export.engines.server_image import SERVER_IMAGE
+from export.cli.builds import onnx
+from export.cli.engines import engine
+from export.cli.options import (
+    PATH,
+    build_dir_option,
+    category_option,
+    precision_option,
+    server_image_option,
+)
+from export.cli.parity import bench, verify
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
-PATH = click.Path(path_type=Path)
-
-_category = click.option("--category", required=True, help="Product, e.g. pill, mono.")
-_build_dir = click.option("--build-dir", default="build", type=PATH, help="Where builds are kept.")
-
-_runs_dir = click.option(
-    "--runs-dir", default="runs", type=PATH, help="Holds <category>/checkpoint.safetensors."
-)
-_images = click.option(
-    "--images", type=PATH, help="Real images to verify with.  [default: those it was trained on]"
-)
-_weights_dir = click.option(
-    "--weights-dir", type=PATH, help="Holds sam-vit-base/, for a checkpoint with --foreground sam."
-)
-_precision = click.option(
-    "--precision",
-    default="fp32",
-    type=click.Choice(["fp32", "fp16", "int8"]),  # export.manifest.PRECISIONS, which costs a second to import
-    help="What the graphs compute in.",
-)
-_limits = click.option(
-    "--limits",
-    "limits_file",
-    type=PATH,
-    help="TOML with other limits, a table a precision: flips = 0.01 under [int8], say.  [default: the strict ones]",
-)
 
 
 def _step_times(context: click.Context, option: click.Parameter, given: Sequence[str]) -> dict[str, float]:
@@ -56,283 +37,15 @@ def _step_times(context: click.Context, option: click.Parameter, given: Sequence
     return times
 
 
-_server_image = click.option(
-    "--server-image", default=SERVER_IMAGE, help="NVIDIA's Triton image that loads the engines."
-)
-
-
 @click.group(context_settings=CONTEXT)
 def main() -> None:
     """Turn a checkpoint into verified ONNX graphs, and those into a Triton model repository."""
 
 
-@main.command()
-@_category
-@_build_dir
-@_runs_dir
-@_images
-@_weights_dir
-@_precision
-@_limits
-@click.option("--force", is_flag=True, help="Build even when up to date.")
-def onnx(
-    category: str,
-    build_dir: Path,
-    runs_dir: Path,
-    images: Path | None,
-    weights_dir: Path | None,
-    precision: str,
-    limits_file: Path | None,
-    force: bool,
-) -> None:
-    """Write teacher.onnx and student.onnx, and foreground.onnx of SAM; verify them against the checkpoint.
-
-    fp16 and int8 are made from the float32 graphs, carry their precision in the graph, and are accepted only when
-    they judge the test set as the checkpoint does. int8 is calibrated on good training images.
-    """
-    from export.agreement import read_limits
-    from export.builds.up_to_date import build_precision
-    from export.manifest import build_folder
-
-    result = build_precision(
-        category,
-        precision,
-        runs_dir=runs_dir,
-        build_dir=build_dir,
-        images_dir=images,
-        force=force,
-        limits=read_limits(limits_file)[precision],
-        weights_dir=weights_dir,
-        ask_tensorrt=True,
-    )
-    folder = build_folder(build_dir, category, precision)
-    if not result.built:
-        click.echo(f"Up to date: {folder}")
-        return
-    if precision != "fp32":
-        from export.parity.judges import agreement_table
-
-        Console().print(agreement_table(category, result.manifest.agreements))
-    if result.manifest.kept_in_float:
-        click.echo(f"In float: {len(result.manifest.kept_in_float)} convolutions, see {folder}/manifest.json")
-    for parity in result.manifest.parity:
-        click.echo(f"Batch {parity.batch}: largest difference from PyTorch {parity.max_difference:.1e}")
-    if result.manifest.foreground_difference is not None:
-        click.echo(
-            f"SAM's masks: {result.manifest.foreground_difference:.3%} of the pixels differ from PyTorch"
-        )
-    verdict = result.manifest.tensorrt_verdict
-    click.echo(
-        f"Taken by {verdict}" if verdict else "TensorRT was not asked: pip install 'astmfr[engine-check]'"
-    )
-    click.echo(f"Exported: {folder}, {precision}, release {result.manifest.release_id}")
-
-
-@main.command()
-@_category
-@_build_dir
-@_runs_dir
-@_images
-@_weights_dir
-@_limits
-@click.option("--url", help="host:port of a server's gRPC endpoint: ask its ensembles too.")
-def verify(
-    category: str,
-    build_dir: Path,
-    runs_dir: Path,
-    images: Path | None,
-    weights_dir: Path | None,
-    limits_file: Path | None,
-    url: str | None,
-) -> None:
-    """Judge the whole test set with every build, engine and live ensemble beside PyTorch; exit 1 beyond a limit.
-
-    Limits: fp32 no flipped label and maps within 1e-4; fp16 0.0005 of AUROC and 0.2 % of the labels; int8 0.005 and
-    1 %. The images that were judged otherwise are written to <category>/flipped/, the table to
-    <category>/verification.json and into the manifests; a build beyond a limit is not published.
-    """
-    from export.agreement import read_limits
-    from export.parity.gate import verify_category
-    from export.parity.judges import agreement_table
-
-    result = verify_category(
-        category,
-        runs_dir=runs_dir,
-        build_dir=build_dir,
-        images_dir=images,
-        url=url,
-        limits=read_limits(limits_file),
-        weights_dir=weights_dir,
-    )
-    Console().print(agreement_table(category, result.agreements))
-    for sentence in result.not_run:
-        click.echo(f"Not run: {sentence}")
-    click.echo(f"Report: {result.report}")
-    if result.flipped:
-        click.echo(f"Judged otherwise: {len(result.flipped)} pictures in {result.flipped[0].parents[1]}")
-    for agreement in result.agreements:
-        for sentence in agreement.beyond_limits:
-            click.echo(f"Refused: {agreement.judge}: {sentence}.", err=True)
-    if not result.accepted:
-        sys.exit(1)
-
-
-@main.command()
-@_category
-@_build_dir
-@_runs_dir
-@_images
-@click.option("--threads", default=0, type=click.IntRange(0), help="Of a run; 0 is all cores.")
-@click.option("--rounds", default=50, type=click.IntRange(3), help="Times each build is timed, in turns.")
-def bench(
-    category: str, build_dir: Path, runs_dir: Path, images: Path | None, threads: int, rounds: int
-) -> None:
-    """Size of every build and its latency on this CPU, one image at a time, beside float32 in the same run."""
-    from export.manifest import existing_builds
-    from export.parity.latency import latency_table, measure_builds, write_latencies
-
-    folders = existing_builds(build_dir, category)
-    measured = measure_builds(
-        folders, category=category, runs_dir=runs_dir, images_dir=images, threads=threads, rounds=rounds
-    )
-    Console().print(latency_table(measured))
-    click.echo(f"Report: {write_latencies(measured, build_dir / category / 'latency.json')}")
-
-
-@main.command()
-@_category
-@_build_dir
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
-    help="Of the graphs.  [default: fp32; with --check every one that was exported]",
-)
-@click.option(
-    "--check",
-    is_flag=True,
-    help="Only see whether TensorRT takes the graphs; needs no GPU, gives no model.plan.",
-)
-@click.option(
-    "--keep",
-    is_flag=True,
-    help="With --check: keep the engines beside the graphs, as <graph>.rtx for RTX cards.",
-)
-@click.option("--min-batch", default=1, type=click.IntRange(1), help="Smallest batch, images.")
-@click.option(
-    "--opt-batch",
-    type=click.IntRange(1),
-    help="Batch to tune for, images.  [default: 4, at most --max-batch]",
-)
-@click.option("--max-batch", default=8, type=click.IntRange(1), help="Largest batch, images.")
-@click.option(
-    "--workspace-mib",
-    type=click.IntRange(1),
-    help="Scratch memory a layer may take, MiB.  [default: all of the GPU's]",
-)
-@click.option(
-    "--optimization-level", default=3, type=click.IntRange(0, 5), help="0 builds fastest, 5 searches longest."
-)
-@click.option(
-    "--version-compatible/--one-version",
-    default=False,
-    help="Also load in later TensorRTs of the same major version; slower, and Triton must be told "
-    "(--backend-config=tensorrt,version-compatible=true).",
-)
-@click.option(
-    "--hardware-compatibility",
-    default="none",
-    type=click.Choice(["none", "same_compute_capability", "ampere_plus"]),
-    help="Other GPUs to run on.",
-)
-@click.option("--force", is_flag=True, help="Build even when up to date.")
-@click.option(
-    "--in-container", is_flag=True, help="Run in the Triton image that will load the engines, with docker."
-)
-@_server_image
-@click.pass_context
-def engine(
-    context: click.Context,
-    /,
-    category: str,
-    build_dir: Path,
-    precision: str | None,
-    check: bool,
-    keep: bool,
-    min_batch: int,
-    opt_batch: int | None,
-    max_batch: int,
-    workspace_mib: int | None,
-    optimization_level: int,
-    version_compatible: bool,
-    hardware_compatibility: str,
-    force: bool,
-    in_container: bool,
-    server_image: str,
-) -> None:
-    """Build teacher.plan and student.plan for Triton's TensorRT backend, on the kind of GPU that will run them.
-
-    An engine runs only on the TensorRT that built it: --in-container builds with the server's own. --check asks
-    TensorRT for RTX instead, ahead of time and without a GPU, in which types it takes the graphs.
-    """
-    if in_container and check:
-        raise click.UsageError("--check needs no GPU and no container; leave --in-container out.")
-    if keep and not check:
-        raise click.UsageError("--keep goes with --check; engines for Triton are always kept.")
-    if check:
-        _check_engines(category, build_dir, precision, keep=keep)
-        return
-    from export.engines.build import build_category_engines, engine_options, engine_table
-    from export.manifest import build_folder, read_manifest
-
-    options = engine_options(
-        min_batch=min_batch,
-        opt_batch=opt_batch,
-        max_batch=max_batch,
-        workspace_mib=workspace_mib,
-        optimization_level=optimization_level,
-        version_compatible=version_compatible,
-        hardware_compatibility=hardware_compatibility,
-    )
-    precision = precision or "fp32"
-    if in_container:
-        from export.engines.container import run_in_container
-
-        read_manifest(build_folder(build_dir, category, precision))  # before minutes of docker
-        sys.exit(run_in_container(_given_options(context), build_dir=build_dir, server_image=server_image))
-    result = build_category_engines(category, precision, build_dir=build_dir, options=options, force=force)
-    Console().print(engine_table(result.records, precision=precision))
-    click.echo("Built." if result.built else "Up to date.")
-
-
-def _given_options(context: click.Context) -> list[str]:
-    """The options that were given, but for those that say where to run and where builds lie."""
-    given: list[str] = []
-    for option in context.command.params:
-        name = str(option.name)
-        source = context.get_parameter_source(name)
-        if source is not ParameterSource.COMMANDLINE or name in ("in_container", "server_image", "build_dir"):
-            continue
-        value = context.params[name]
-        if isinstance(value, bool):
-            given.append(option.opts[0] if value else option.secondary_opts[0])
-        else:
-            given += [option.opts[0], str(value)]
-    return given
-
-
-def _check_engines(category: str, build_dir: Path, precision: str | None, *, keep: bool) -> None:
-    from export.engines.check import check_engines, check_table, keep_engine
-    from export.manifest import build_folder, existing_builds
-
-    if precision is None:
-        builds = existing_builds(build_dir, category)
-    else:
-        builds = {precision: build_folder(build_dir, category, precision)}
-    checked = check_engines(builds)
-    Console().print(check_table(checked))
-    if keep:
-        for found in checked:
-            click.echo(f"Kept: {keep_engine(found)}")
+main.add_command(onnx)
+main.add_command(verify)
+main.add_command(bench)
+main.add_command(engine)
 
 
 def _serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -389,9 +102,9 @@ _SERVING_OPTIONS = (
 
 
 @main.command()
-@_category
-@_build_dir
-@_precision
+@category_option
+@build_dir_option
+@precision_option
 @_serving_options
 @click.option(
     "--engine-cache",
@@ -410,7 +123,7 @@ _SERVING_OPTIONS = (
 @click.option(
     "--server-compute-capability", help="Of that server's GPU, 8.9 say.  [default: this machine's GPU]"
 )
-@_server_image
+@server_image_option
 def publish(
     category: str,
     build_dir: Path,
@@ -453,9 +166,9 @@ def publish(
 
 
 @main.command()
-@_category
-@_build_dir
-@_precision
+@category_option
+@build_dir_option
+@precision_option
 @_serving_options
 def plan(
     category: str,

@@ -9,7 +9,7 @@ import tritonclient.grpc as grpcclient
 
 from deploy.server import TritonServer
 from export.agreement import LIMITS, Limits
-from export.builds.up_to_date import build_precision
+from export.builds.up_to_date import build_category
 from export.errors import ExportError, PublishError
 from export.manifest import read_manifest
 from export.parity.gate import GateResult, verify_category
@@ -91,7 +91,7 @@ def test_another_resize_in_the_server_is_caught(server: TritonServer, product: P
 
 def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Product) -> None:
     work = product.repository.parent
-    build_precision(
+    build_category(
         product.name,
         "fp16",
         runs_dir=work / "runs",

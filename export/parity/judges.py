@@ -1,11 +1,11 @@
-"""The parity gate: does whatever serves a release judge the test set as the trained networks do?
+"""What gives anomaly maps of a test set, and how far its verdicts are from PyTorch's.
 
-Judges give anomaly maps; PyTorch's is the reference. The test set is compared on here, never fitted on.
+The test set is only compared on here, never fitted on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from model_repository.distance_fusion.map_fusion import (
     judge,
     remove_background,
 )
-from train.calibration.foreground import ForegroundFinder, find_foreground
+from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, load_images
 from train.data.ground_truth import load_masks
@@ -40,6 +40,7 @@ BATCH_SIZE = 8
 MAP_PIXELS = 256  # side of each picture of a flipped image
 Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
+RunGraphs = Callable[[Images], tuple[list[NDArray[np.float32]], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True)
@@ -47,26 +48,43 @@ class OnnxJudge:
     """Two ONNX files in ONNX Runtime on the CPU, then the server's fusion."""
 
     name: str
-    precision: str
     files: GraphFiles
     calibration: Calibration
 
     def maps(self, images: Images) -> Maps:
-        """[N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed."""
-        chain = OnnxChain.open(self.files)
-        parts = []
-        with progress_bar(self.name, len(images)) as bar:
-            for start in range(0, len(images), BATCH_SIZE):
-                batch = images[start : start + BATCH_SIZE]
-                distances, release = chain.run(batch)
-                if (release != self.calibration.release_id).any():
-                    raise ExportError(
-                        f"{self.files.student} answers for release {int(release[0, 0])}; expected "
-                        f"{self.calibration.release_id}; export again."
-                    )
-                parts.append(fuse_distances(distances, self.calibration.fusion))
-                bar.advance(len(batch))
-        return np.concatenate(parts)
+        """See `fused_maps`."""
+        run = OnnxChain.open(self.files).run
+        return fused_maps(self.name, run, images, batch_size=BATCH_SIZE, calibration=self.calibration)
+
+
+def fused_maps(
+    name: str, run: RunGraphs, images: Images, *, batch_size: int, calibration: Calibration
+) -> Maps:
+    """Anomaly maps [N, S, S] float32, before the background is removed.
+
+    Args:
+        name: of the judge.
+        run: gives the distance maps [B, h, h] of each stage and release ids [B, 1] of a batch of images.
+        images: [N, S, S, 3] uint8.
+        batch_size: images a run, at most.
+        calibration: how the maps are fused, and the release that `run` must answer for.
+
+    Raises:
+        ExportError: `run` answers for another release.
+    """
+    parts = []
+    with progress_bar(name, len(images)) as bar:
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            distances, release_ids = run(batch)
+            if (release_ids != calibration.release_id).any():
+                raise ExportError(
+                    f"{name} answers for release {int(release_ids[0, 0])}; expected {calibration.release_id}; export "
+                    "again, and build its engines again."
+                )
+            parts.append(fuse_distances(distances, calibration.fusion))
+            bar.advance(len(batch))
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -81,17 +99,16 @@ class JudgedTestSet:
     maps: Maps
 
     @classmethod
-    def of(
-        cls, checkpoint: Checkpoint, data: CategoryData, *, foreground: ForegroundFinder, device: torch.device
-    ) -> JudgedTestSet:
-        """Judge a test set with the checkpoint; training images stand in where there is none.
+    def of(cls, checkpoint: Checkpoint, data: CategoryData, *, weights_dir: Path | None) -> JudgedTestSet:
+        """Judge a test set with the checkpoint on the CPU; training images stand in where there is none.
 
         Args:
             checkpoint: networks and calibration.
             data: its category's images.
-            foreground: how the background is removed.
-            device: where PyTorch computes.
+            weights_dir: where SAM's weights may lie, for a checkpoint that was calibrated with it.
         """
+        foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
+        device = torch.device("cpu")
         test = data.test or tuple(TestImage(path, "good", None) for path in data.train_good)
         loaded = load_images(
             [image.path for image in test],
@@ -115,13 +132,13 @@ class JudgedTestSet:
         return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
 
     def measures(self, verdict: Verdict) -> dict[str, float | None]:
-        """Image AUROC, PRO and false-reject rate, None where one cannot be had."""
+        """Image AUROC, PRO and false-reject rate; None where the test set lacks the images or masks for one."""
         judged = judged_set(verdict, self.test, self.masks)
-        found = subset_measures(judged, np.flatnonzero(judged.labels))
+        measured = subset_measures(judged, np.flatnonzero(judged.labels))
         rejected = judged.rejected[~judged.labels]
         return {
-            "image_auroc": found["image_auroc"],
-            "pro": found["pro"],
+            "image_auroc": measured["image_auroc"],
+            "pro": measured["pro"],
             "false_reject_rate": float(rejected.mean()) if len(rejected) else None,
         }
 

@@ -13,10 +13,10 @@ import onnxruntime as ort
 import torch
 from rich.table import Table
 
-from export.builds.build import product_images
 from export.graphs.chain import OnnxChain
-from export.manifest import GraphFiles
+from export.manifest import GraphFiles, existing_builds
 from export.parity.gate import require_release
+from export.parity.images import product_images
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import load_images
 from train.support.cores import usable_cores
@@ -60,35 +60,29 @@ class Latencies:
 
 
 def measure_builds(
-    folders: Mapping[str, Path],
-    *,
-    category: str,
-    runs_dir: Path,
-    images_dir: Path | None,
-    threads: int,
-    rounds: int,
+    category: str, *, runs_dir: Path, build_dir: Path, images_dir: Path | None, threads: int, rounds: int
 ) -> Latencies:
-    """Time every build in turns, round after round.
+    """Time every build of a category in turns, round after round; the first is what the others are compared with.
 
     Args:
-        folders: of the builds by precision; the first is what the others are compared with.
         category: the product.
-        runs_dir: holds <category>/checkpoint.safetensors, which tells where its images are.
+        runs_dir: holds <category>/checkpoint.safetensors, which names the folder of its images.
+        build_dir: holds <category>/.
         images_dir: the product's images, in place of those it was trained on.
         threads: of a run; 0 is all cores.
         rounds: times each build is timed.
 
     Raises:
-        UserError: no checkpoint or images, or a build of another release or that was changed.
+        UserError: no build, checkpoint or images, or a build of another release or that was changed.
     """
+    folders = existing_builds(build_dir, category)
     checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
     for folder in folders.values():
         require_release(folder, checkpoint.release_id)
     data = product_images(checkpoint, images_dir)
     paths = [image.path for image in data.test] or list(data.train_good)
-    images = load_images(
-        paths[:N_IMAGES], image_size=checkpoint.config.image_size, strict=False, what="images"
-    ).pixels
+    size = checkpoint.config.image_size
+    images = load_images(paths[:N_IMAGES], image_size=size, strict=False, what="images").pixels
     chains = {
         precision: OnnxChain.open(GraphFiles.in_folder(folder), threads=threads)
         for precision, folder in folders.items()

@@ -1,7 +1,7 @@
 """The published ensembles as judges: asked over gRPC, as a client would.
 
-`<category>` is sent the pixels that PyTorch sees, `<category>_encoded` the image files: it decodes and resizes by
-itself, and must come to the same verdict.
+`<category>` gets the pixels that PyTorch gets, `<category>_encoded` the image files, which it decodes and resizes
+itself; both must come to PyTorch's verdict.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class LiveJudge:
             config = self._client.get_model_config(category, client_timeout=TIMEOUT_S).config
         except InferenceServerException as error:
             raise ExportError(f"No Triton server answers at {url} ({error.message()}).") from None
-        found = config.parameters["release_id"].string_value
-        if found != str(release_id):
+        served = config.parameters["release_id"].string_value
+        if served != str(release_id):
             raise ExportError(
-                f"{url} serves release {found or 'unknown'} of {category!r}; expected {release_id}; publish the build "
+                f"{url} serves release {served or 'unknown'} of {category!r}; expected {release_id}; publish the build "
                 "that is to be verified."
             )
-        # Repositories of before this parameter have none.
+        # Empty in repositories that were published before this parameter existed.
         self.student_sha256: str = config.parameters["student_sha256"].string_value
         self.precision: str = config.parameters["precision"].string_value or "fp32"
         self.name = f"live {self.precision}"

@@ -1,0 +1,66 @@
+"""Options that several commands share, each with its one default and help text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from export.engines.server_image import SERVER_IMAGE
+
+PATH = click.Path(path_type=Path)
+PRECISIONS = ("fp32", "fp16", "int8")  # export.manifest.PRECISIONS, which costs a second to import
+
+category_option = click.option("--category", required=True, help="Product, e.g. pill, mono.")
+build_dir_option = click.option("--build-dir", default="build", type=PATH, help="Where builds are kept.")
+runs_dir_option = click.option(
+    "--runs-dir", default="runs", type=PATH, help="Holds <category>/checkpoint.safetensors."
+)
+images_option = click.option(
+    "--images",
+    "images_dir",
+    type=PATH,
+    help="Real images to verify with.  [default: those it was trained on]",
+)
+weights_dir_option = click.option(
+    "--weights-dir", type=PATH, help="Holds sam-vit-base/, for a checkpoint with --foreground sam."
+)
+precision_option = click.option(
+    "--precision", default="fp32", type=click.Choice(PRECISIONS), help="What the graphs compute in."
+)
+limits_option = click.option(
+    "--limits",
+    "limits_file",
+    type=PATH,
+    help="TOML with other limits, a table a precision: flips = 0.01 under [int8], say.  [default: the strict ones]",
+)
+server_image_option = click.option(
+    "--server-image", default=SERVER_IMAGE, help="NVIDIA's Triton image that loads the engines."
+)
+
+
+def options_as(name: str, kind: type, *options: Callable[..., Any]) -> Callable[..., Callable[..., None]]:
+    """Options that a command takes as one object.
+
+    Args:
+        name: of the command's parameter.
+        kind: a dataclass with a field for each option.
+        options: in the order of `--help`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_one_object(*arguments: Any, **values: Any) -> None:
+            chosen = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            command(*arguments, **values, **{name: chosen})
+
+        decorated: Callable[..., None] = with_one_object
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate

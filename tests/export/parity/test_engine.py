@@ -1,0 +1,50 @@
+"""TensorRT's engines as judges, which only a GPU can show."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from export.engines.build import build_category_engines
+from export.engines.gpu import require_gpu
+from export.engines.tensorrt_builder import (
+    EngineOptions,
+    load_tensorrt,
+)
+from export.errors import ExportError
+from export.manifest import (
+    GraphFiles,
+    build_folder,
+)
+from export.parity.engine import EngineJudge
+from export.parity.judges import OnnxJudge
+from tests.conftest import CATEGORY
+from train.checkpoint.tensors import Checkpoint
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_engines_judge_as_onnx_runtime_does(
+    precision: str, product: Path, built_checkpoint: Checkpoint, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """TensorRT's engines on the GPU beside ONNX Runtime on the CPU, at batches 1, 3 and 8."""
+    try:
+        load_tensorrt()
+        require_gpu()
+    except ExportError as error:
+        pytest.skip(error.message)
+    if not torch.cuda.is_available():
+        pytest.skip(f"torch {torch.__version__} has no CUDA")
+    build_dir = Path(shutil.copytree(product / "build", tmp_path / "build"))
+    build_category_engines(CATEGORY, precision, build_dir=build_dir, options=EngineOptions(), force=False)
+    folder = build_folder(build_dir, CATEGORY, precision)
+    expected = OnnxJudge("ONNX", GraphFiles.in_folder(folder), built_checkpoint.calibration)
+    engine = EngineJudge.of(folder, built_checkpoint.calibration)
+    for batch in (1, 3, 8):
+        difference = np.abs(engine.maps(images[:batch]) - expected.maps(images[:batch])).max()
+        assert difference <= {"fp32": 1e-4, "fp16": 2e-2, "int8": 5e-2}[precision]
