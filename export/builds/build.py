@@ -12,7 +12,7 @@ from torch import Tensor
 
 from export.engines.check import tensorrt_verdict
 from export.errors import ExportError
-from export.graphs.structure import PARITY_BATCHES, verify_foreground, verify_graphs
+from export.graphs.structure import PARITY_BATCHES, check_parity, verify_foreground, verify_structure
 from export.graphs.write import OPSET, write_foreground_graph, write_graphs
 from export.manifest import FORMAT, FileRecord, GraphFiles, Manifest, library_versions
 from export.parity.images import product_images
@@ -78,7 +78,8 @@ def _build(
     with console.status("Writing ONNX graphs"):
         write_graphs(checkpoint, files)
     with console.status("Verifying them against the checkpoint"):
-        parity = verify_graphs(checkpoint, files, images)
+        verify_structure(checkpoint, files)
+        parity = check_parity(checkpoint, files, images)
     verdict = None
     if ask_tensorrt:
         with console.status("Asking TensorRT"):

@@ -16,7 +16,7 @@ from export.graphs.int8 import Sensitivity, quantize
 from export.graphs.structure import verify_structure
 from export.manifest import FileRecord, GraphFiles, Manifest
 from export.parity.images import product_images
-from export.parity.judges import JudgedTestSet, OnnxJudge
+from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
 from export.tensors import TEACHER_OUTPUTS
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images, split_good
@@ -141,12 +141,12 @@ def hold_to_gate(
         VerificationError: beyond a limit.
     """
     judge = OnnxJudge(f"ONNX {precision}", files, judged.calibration)
-    maps = judge.maps(judged.images)
     hashes = {path.name: sha256_of(path) for path in (files.teacher, files.student)}
-    agreement = judged.compare(judge.name, precision, maps, limits, files=hashes)
+    answers = Answers(judge.name, precision, hashes, judge.maps(judged.images))
+    agreement = judged.compare(answers, limits)
     shutil.rmtree(rejected_dir, ignore_errors=True)  # of an earlier try
     if not agreement.accepted:
-        written = judged.write_flipped(maps, rejected_dir)
+        written = judged.write_flipped(answers, rejected_dir)
         where = f"; the images judged otherwise lie in {rejected_dir}" if written else ""
         raise VerificationError(
             f"{judge.name} does not judge as the checkpoint does: {'; '.join(agreement.beyond_limits)}{where}; "

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.engines.gpu import Gpu, require_gpu
 from export.engines.tensorrt_builder import BuiltEngine, EngineOptions, build_engine, load_tensorrt
@@ -151,11 +151,9 @@ def _build_progress(name: str) -> Iterator[Callable[[str, float], None]]:
 
 def engine_table(records: Mapping[str, EngineRecord], *, precision: str) -> Table:
     """One line an engine."""
-    table = Table(title="Engines for Triton's TensorRT backend")
-    for heading in ("engine", "TensorRT", "GPU", "batches"):
-        table.add_column(heading)
-    for heading in ("MiB", "seconds"):
-        table.add_column(heading, justify="right")
+    numbers = (Column(heading, justify="right") for heading in ("MiB", "seconds"))
+    title = "Engines for Triton's TensorRT backend"
+    table = Table("engine", "TensorRT", "GPU", "batches", *numbers, title=title)
     for name, record in records.items():
         batches = (record.options.min_batch, record.options.opt_batch, record.options.max_batch)
         table.add_row(

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.engines.tensorrt_builder import (
     RTX_PACKAGE,
@@ -95,13 +95,9 @@ def keep_engine(checked: CheckedEngine) -> Path:
 
 def check_table(checked: Sequence[CheckedEngine]) -> Table:
     """One line a graph."""
-    table = Table(
-        title=f"TensorRT for RTX {checked[0].built.tensorrt}, {CHECKED_CAPABILITY}, strongly typed, no GPU"
-    )
-    for heading in ("graph", "inputs", "outputs"):
-        table.add_column(heading)
-    for heading in ("layers", "MiB", "seconds"):
-        table.add_column(heading, justify="right")
+    title = f"TensorRT for RTX {checked[0].built.tensorrt}, {CHECKED_CAPABILITY}, strongly typed, no GPU"
+    numbers = (Column(heading, justify="right") for heading in ("layers", "MiB", "seconds"))
+    table = Table("graph", "inputs", "outputs", *numbers, title=title)
     for engine in checked:
         table.add_row(
             engine.name,

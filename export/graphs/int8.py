@@ -170,14 +170,16 @@ class _Judge:
 
     def __init__(self, pair: _Pair, images: Images, calibration: Calibration) -> None:
         self._images, self._calibration = images, calibration
-        self._teacher, self._student = _open(pair.models["teacher"]), _open(pair.models["student"])
+        self._teacher, self._student = (
+            open_session(pair.models[graph].SerializeToString()) for graph in GRAPHS
+        )
         self._expected = self._maps(self._teacher, self._student)
 
     def change(self, teacher: onnx.ModelProto | None, student: onnx.ModelProto | None) -> float:
         """See `Sensitivity.change`; None is the float graph."""
         maps = self._maps(
-            self._teacher if teacher is None else _open(teacher),
-            self._student if student is None else _open(student),
+            self._teacher if teacher is None else open_session(teacher.SerializeToString()),
+            self._student if student is None else open_session(student.SerializeToString()),
         )
         mean_square = float(np.square(maps - self._expected).mean())
         return float(np.sqrt(mean_square) / max(float(self._expected.std()), 1e-12))
@@ -221,10 +223,6 @@ def _activation_ranges(path: Path, feeds: Iterator[Feed]) -> Ranges:
         )
         calibrator.collect_data(_Reader(feeds))
         return calibrator.compute_data()
-
-
-def _open(model: onnx.ModelProto) -> ort.InferenceSession:
-    return open_session(model.SerializeToString())
 
 
 def _without_unused_domains(model: onnx.ModelProto) -> onnx.ModelProto:

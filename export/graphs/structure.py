@@ -38,24 +38,6 @@ FORBIDDEN_OPERATORS = {
 }  # fmt: skip
 
 
-def verify_graphs(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
-    """Check both graphs in full.
-
-    Args:
-        checkpoint: what they were made from.
-        files: the two ONNX files.
-        images: [N, S, S, 3] uint8 real images, at least max(PARITY_BATCHES).
-
-    Returns:
-        The parity at each batch size.
-
-    Raises:
-        VerificationError: names the first fault.
-    """
-    verify_structure(checkpoint, files)
-    return check_parity(checkpoint, files, images)
-
-
 def verify_structure(checkpoint: Checkpoint, files: GraphFiles) -> None:
     """All that can be seen without running the graphs, whatever their precision.
 
@@ -244,22 +226,39 @@ class Wiring:
 
 
 def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
-    """Distance maps of the ONNX chain against PyTorch's, at each of PARITY_BATCHES.
+    """Distance maps of the ONNX chain against PyTorch's, at each batch size of PARITY_BATCHES.
+
+    Args:
+        checkpoint: what the graphs were made from.
+        files: the two ONNX files.
+        images: [N, S, S, 3] uint8 real images, at least max(PARITY_BATCHES).
 
     Raises:
-        VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, or another release id.
+        VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, other shapes, or another release id.
     """
     chain = OnnxChain.open(files)
     results = []
     for batch in PARITY_BATCHES:
-        image = images[:batch]
-        expected = reference_distances(checkpoint, image)
-        distances, release = chain.run(image)
+        expected = reference_distances(checkpoint, images[:batch])
+        distances, release = chain.run(images[:batch])
         if release.shape != (batch, 1) or (release != checkpoint.release_id).any():
             raise VerificationError(
                 f"student.onnx gives release {release.ravel()[:1]}; expected {checkpoint.release_id}."
             )
-        results.append(_compare(distances, expected, batch))
+        shapes, expected_shapes = ([list(stage.shape) for stage in maps] for maps in (distances, expected))
+        if shapes != expected_shapes:
+            raise VerificationError(f"Distance maps have shapes {shapes}; expected {expected_shapes}.")
+        differences = np.concatenate(
+            [np.abs(ours - theirs).ravel() for ours, theirs in zip(distances, expected, strict=True)]
+        )
+        largest, mean = float(differences.max()), float(differences.mean())
+        # Not `>`: a difference that is no number must fail too.
+        if not largest <= MAX_DISTANCE_DIFFERENCE:
+            raise VerificationError(
+                f"Distance maps differ by {largest:.2e} from the checkpoint's at batch {batch}; "
+                f"expected at most {MAX_DISTANCE_DIFFERENCE:.0e}."
+            )
+        results.append(Parity(batch=batch, max_difference=largest, mean_difference=mean))
     return results
 
 
@@ -271,23 +270,3 @@ def reference_distances(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> li
             image, checkpoint.teacher(image), scale=checkpoint.config.distance_scale
         )
     return [distance.numpy() for distance in distances]
-
-
-def _compare(
-    distances: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]], batch: int
-) -> Parity:
-    differences = []
-    for stage, (ours, theirs) in enumerate(zip(distances, expected, strict=True), start=1):
-        if ours.shape != theirs.shape:
-            raise VerificationError(
-                f"distance_{stage} has shape {list(ours.shape)}; expected {list(theirs.shape)}."
-            )
-        differences.append(np.abs(ours - theirs).ravel())
-    joined = np.concatenate(differences)
-    # Not `>`: a difference that is no number must fail too.
-    if not joined.max() <= MAX_DISTANCE_DIFFERENCE:
-        raise VerificationError(
-            f"Distance maps differ by {joined.max():.2e} from the checkpoint's at batch {batch}; "
-            f"expected at most {MAX_DISTANCE_DIFFERENCE:.0e}."
-        )
-    return Parity(batch=batch, max_difference=float(joined.max()), mean_difference=float(joined.mean()))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
@@ -25,7 +22,7 @@ from export.manifest import (
 )
 from export.parity.engine import EngineJudge
 from export.parity.images import product_images
-from export.parity.judges import JudgedTestSet, Maps, OnnxJudge
+from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
 from export.parity.live import LiveJudge
 from train.checkpoint.tensors import load_checkpoint
 from train.support.files import write_text
@@ -86,74 +83,49 @@ def verify_category(
         precision: require_release(folder, checkpoint.release_id) for precision, folder in folders.items()
     }
     judged = JudgedTestSet.of(checkpoint, product_images(checkpoint, images_dir), weights_dir=weights_dir)
-    gate = _Gate(judged, limits, build_dir / category / "flipped")
-    shutil.rmtree(gate.flipped_dir, ignore_errors=True)
-    live = []
+    flipped_dir = build_dir / category / "flipped"
+    shutil.rmtree(flipped_dir, ignore_errors=True)
+    result = GateResult([], build_dir / category / "verification.json", [], [])
+
+    def compare(answers: Answers) -> Agreement:
+        folder = flipped_dir / answers.judge.replace(",", "").replace(" ", "_")
+        result.flipped.extend(judged.write_flipped(answers, folder))
+        result.agreements.append(judged.compare(answers, limits[answers.precision]))
+        return result.agreements[-1]
+
+    live: list[Agreement] = []
     if url is not None:
         with LiveJudge(url, category=category, release_id=checkpoint.release_id) as server:
-            live = gate.compare_server(server, served_files(server, folders))
+            files = served_files(server, folders)
+            images, encoded = judged.images, [image.path for image in judged.test]
+            live = [*map(compare, (server.judge(images, files), server.judge_files(encoded, files)))]
     for precision, folder in folders.items():
         verify_structure(checkpoint, GraphFiles.in_folder(folder))
-        agreements = gate.compare_build(folder, manifests[precision])
+        answers = _build_answers(folder, manifests[precision], judged, result.not_run)
+        agreements = [*map(compare, answers)]
         agreements += [agreement for agreement in live if agreement.precision == precision]
         keep_agreements(folder, agreements, limits[precision])
-    report = build_dir / category / "verification.json"
-    write_text(report, json.dumps([agreement.model_dump() for agreement in gate.agreements], indent=2) + "\n")
-    return GateResult(gate.agreements, report, gate.flipped, gate.not_run)
+    table = [agreement.model_dump() for agreement in result.agreements]
+    write_text(result.report, json.dumps(table, indent=2) + "\n")
+    return result
 
 
-@dataclass(frozen=True)
-class _Gate:
-    """Compares one judge after the other, and gathers what `GateResult` holds."""
-
-    judged: JudgedTestSet
-    limits: Mapping[str, Limits]
-    flipped_dir: Path
-    agreements: list[Agreement] = field(default_factory=list)
-    flipped: list[Path] = field(default_factory=list)
-    not_run: list[str] = field(default_factory=list)
-
-    def compare_server(self, server: LiveJudge, files: Mapping[str, str]) -> list[Agreement]:
-        """Both ensembles of a category on a server that judges with these files."""
-        images = server.judge(self.judged.images)
-        encoded = server.judge_files([image.path for image in self.judged.test])
-        return [
-            self._compare(name, server.precision, answers.maps, files, answers.labels)
-            for name, answers in ((server.name, images), (server.encoded_name, encoded))
-        ]
-
-    def compare_build(self, folder: Path, manifest: Manifest) -> list[Agreement]:
-        """A build's graphs, and its engines where this machine can run them."""
-        judged, precision = self.judged, manifest.precision
-        graphs = OnnxJudge(f"ONNX {precision}", GraphFiles.in_folder(folder), judged.calibration)
-        agreements = [
-            self._compare(graphs.name, precision, graphs.maps(judged.images), graph_hashes(manifest))
-        ]
-        if manifest.engines:
-            require_engines(folder, manifest)
-            try:
-                engines = EngineJudge.of(folder, judged.calibration)
-            except ExportError as error:
-                self.not_run.append(f"TensorRT {precision}: {error.message}")
-            else:
-                maps = engines.maps(judged.images)
-                agreements.append(self._compare(engines.name, precision, maps, engine_hashes(manifest)))
-        return agreements
-
-    def _compare(
-        self,
-        name: str,
-        precision: str,
-        maps: Maps,
-        files: Mapping[str, str],
-        labels: NDArray[np.bool_] | None = None,
-    ) -> Agreement:
-        limits = self.limits[precision]
-        agreement = self.judged.compare(name, precision, maps, limits, labels=labels, files=files)
-        pictures = self.flipped_dir / name.replace(",", "").replace(" ", "_")
-        self.flipped.extend(self.judged.write_flipped(maps, pictures, labels=labels))
-        self.agreements.append(agreement)
-        return agreement
+def _build_answers(
+    folder: Path, manifest: Manifest, judged: JudgedTestSet, not_run: list[str]
+) -> Iterator[Answers]:
+    """Those of a build's graphs, and of its engines where this machine can run them; `not_run` takes why not."""
+    precision = manifest.precision
+    graphs = OnnxJudge(f"ONNX {precision}", GraphFiles.in_folder(folder), judged.calibration)
+    yield Answers(graphs.name, precision, graph_hashes(manifest), graphs.maps(judged.images))
+    if not manifest.engines:
+        return
+    require_engines(folder, manifest)
+    try:
+        engines = EngineJudge.of(folder, judged.calibration)
+    except ExportError as error:
+        not_run.append(f"TensorRT {precision}: {error.message}")
+    else:
+        yield Answers(engines.name, precision, engine_hashes(manifest), engines.maps(judged.images))
 
 
 def served_files(server: LiveJudge, folders: Mapping[str, Path]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.agreement import Agreement, Limits, beyond
 from export.errors import ExportError
@@ -41,6 +41,25 @@ MAP_PIXELS = 256  # side of each picture of a flipped image
 Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 RunGraphs = Callable[[Images], tuple[list[NDArray[np.float32]], NDArray[np.int64]]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a judge answered about a test set.
+
+    Attributes:
+        judge: its name.
+        precision: of its graphs or engines.
+        files: SHA-256 by name of those that it judged with.
+        maps: [N, S, S] anomaly maps.
+        labels: [N] of its own; None where the maps alone decide.
+    """
+
+    judge: str
+    precision: str
+    files: Mapping[str, str]
+    maps: Maps
+    labels: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +146,7 @@ class JudgedTestSet:
         )
 
     def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
-        """What the server would answer with these maps; `labels` [N] are its own, where it was asked."""
+        """What the server would answer with maps [N, S, S]; `labels` [N] replace those that follow from the maps."""
         verdict = judge(remove_background(maps, self.parts), self.calibration)
         return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
 
@@ -147,67 +166,44 @@ class JudgedTestSet:
         """PyTorch's own measures."""
         return self.measures(self.verdict(self.maps))
 
-    def compare(
-        self,
-        name: str,
-        precision: str,
-        maps: Maps,
-        limits: Limits,
-        *,
-        labels: NDArray[np.bool_] | None = None,
-        files: Mapping[str, str] | None = None,
-    ) -> Agreement:
-        """Measure another judge's maps [N, S, S], and labels [N] where it gives its own, beside PyTorch's.
-
-        `files` are what it judged with, see `Agreement`.
-        """
-        ours, theirs = self.verdict(maps, labels), self.verdict(self.maps)
+    def compare(self, answers: Answers, limits: Limits) -> Agreement:
+        """Measure a judge's answers beside PyTorch's."""
+        ours, theirs = self.verdict(answers.maps, answers.labels), self.verdict(self.maps)
         measures, expected = self.measures(ours), self.expected
         map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
         score_difference = np.abs(ours.pred_score - theirs.pred_score)
-        changes = {
-            key: _difference(measures[key], expected[key])
-            for key in ("image_auroc", "pro", "false_reject_rate")
-        }
+        auroc_change, pro_change, reject_change = (
+            _difference(measures[key], expected[key]) for key in ("image_auroc", "pro", "false_reject_rate")
+        )
         flips = int((ours.pred_label != theirs.pred_label).sum())
         reached = {
             "map_difference": float(map_difference.max()),
-            "auroc_loss": None if changes["image_auroc"] is None else -changes["image_auroc"],
-            "pro_loss": None if changes["pro"] is None else -changes["pro"],
+            "auroc_loss": _difference(expected["image_auroc"], measures["image_auroc"]),
+            "pro_loss": _difference(expected["pro"], measures["pro"]),
             "flips": flips / len(self.test),
-            "false_reject_change": None
-            if changes["false_reject_rate"] is None
-            else abs(changes["false_reject_rate"]),
+            "false_reject_change": None if reject_change is None else abs(reject_change),
         }
         return Agreement(
-            judge=name,
-            precision=precision,
+            judge=answers.judge,
+            precision=answers.precision,
             n_images=len(self.test),
             max_map_difference=float(map_difference.max()),
             mean_map_difference=float(map_difference.mean()),
             max_score_difference=float(score_difference.max()),
             mean_score_difference=float(score_difference.mean()),
             image_auroc=measures["image_auroc"],
-            auroc_change=changes["image_auroc"],
-            pro_change=changes["pro"],
+            auroc_change=auroc_change,
+            pro_change=pro_change,
             flips=flips,
             false_reject_rate=measures["false_reject_rate"],
-            false_reject_change=changes["false_reject_rate"],
+            false_reject_change=reject_change,
             beyond_limits=beyond(reached, limits),
-            files=dict(files or {}),
+            files=dict(answers.files),
         )
 
-    def write_flipped(
-        self, maps: Maps, folder: Path, *, labels: NDArray[np.bool_] | None = None
-    ) -> list[Path]:
-        """Write each image whose label differs beside both maps, PyTorch's first.
-
-        Args:
-            maps: the other judge's, [N, S, S].
-            folder: takes the pictures.
-            labels: the other judge's own, [N].
-        """
-        ours, theirs = self.verdict(maps, labels), self.verdict(self.maps)
+    def write_flipped(self, answers: Answers, folder: Path) -> list[Path]:
+        """Write each image whose label differs from PyTorch's to `folder`, beside PyTorch's map and the judge's."""
+        ours, theirs = self.verdict(answers.maps, answers.labels), self.verdict(self.maps)
         flipped = np.flatnonzero(ours.pred_label[:, 0] != theirs.pred_label[:, 0])
         top = 2 * max(self.calibration.image_threshold, 1e-12)
         written = []
@@ -229,12 +225,12 @@ class JudgedTestSet:
 def agreement_table(category: str, agreements: list[Agreement]) -> Table:
     """One line a judge."""
     n_images = agreements[0].n_images if agreements else 0
-    table = Table(title=f"{category}: judges beside PyTorch on {n_images} images")
-    table.add_column("judge")
-    for heading in ("map max", "mean", "score max", "AUROC", "PRO", "flips", "rejects"):
-        table.add_column(heading, justify="right")
-    table.caption = (
-        "largest and mean differences; changes of AUROC and PRO; flipped labels; good images rejected"
+    headings = ("map max", "mean", "score max", "AUROC", "PRO", "flips", "rejects")
+    table = Table(
+        "judge",
+        *(Column(heading, justify="right") for heading in headings),
+        title=f"{category}: judges beside PyTorch on {n_images} images",
+        caption="largest and mean differences; changes of AUROC and PRO; flipped labels; good images rejected",
     )
     for agreement in agreements:
         table.add_row(

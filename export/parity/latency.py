@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.graphs.chain import OnnxChain
 from export.manifest import GraphFiles, existing_builds
@@ -111,15 +111,15 @@ def measure_builds(
 
 def latency_table(measured: Latencies) -> Table:
     """One line a build."""
+    first = measured.builds[0].precision
+    headings = ("teacher, MiB", "student, MiB", "median, ms", "p90, ms", f"of {first}'s")
     table = Table(
+        "precision",
+        *(Column(heading, justify="right") for heading in headings),
         title=f"{measured.category}: one image at a time, ONNX Runtime {measured.onnxruntime}, "
         f"{measured.threads} threads, {measured.rounds} rounds in turns",
         caption=measured.hardware,
     )
-    table.add_column("precision")
-    first = measured.builds[0].precision
-    for heading in ("teacher, MiB", "student, MiB", "median, ms", "p90, ms", f"of {first}'s"):
-        table.add_column(heading, justify="right")
     for build in measured.builds:
         table.add_row(
             build.precision,

@@ -133,7 +133,7 @@ def test_a_graph_that_tensorrt_refuses_is_not_accepted(
         onnx.save(model, files.student)
         return []
 
-    monkeypatch.setattr(build_module, "verify_graphs", with_an_operator_of_ours)
+    monkeypatch.setattr(build_module, "check_parity", with_an_operator_of_ours)
     with pytest.raises(VerificationError, match=r"TensorRT refuses student, fp32: node .*Ours"):
         build_category(
             CATEGORY,

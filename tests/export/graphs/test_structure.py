@@ -19,7 +19,6 @@ from export.graphs.structure import (
     check_parity,
     check_structure,
     reference_distances,
-    verify_graphs,
     verify_structure,
 )
 from export.manifest import GraphFiles
@@ -79,7 +78,8 @@ def block_weights(checkpoint: Checkpoint, stage: int) -> tuple[NDArray[np.float3
 def test_what_export_wrote_is_accepted(
     checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]
 ) -> None:
-    parity = verify_graphs(checkpoint, files, images)
+    verify_structure(checkpoint, files)
+    parity = check_parity(checkpoint, files, images)
     assert tuple(result.batch for result in parity) == PARITY_BATCHES == (1, 3, 8)
     assert all(0 <= result.mean_difference <= result.max_difference <= 1e-4 for result in parity)
 

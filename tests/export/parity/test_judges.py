@@ -13,7 +13,7 @@ from PIL import Image
 from export.agreement import LIMITS
 from export.errors import ExportError
 from export.manifest import GraphFiles
-from export.parity.judges import JudgedTestSet, OnnxJudge
+from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData
 
@@ -24,11 +24,12 @@ def test_flipped_images_are_written_with_both_maps(
     judged = JudgedTestSet.of(built_checkpoint, tiny_data, weights_dir=None)
     labels = judged.verdict(judged.maps).pred_label[:, 0]
     labels[0] = ~labels[0]
-    agreement = judged.compare("a judge", "fp32", judged.maps, LIMITS["fp32"], labels=labels)
+    answers = Answers("a judge", "fp32", {}, judged.maps, labels)
+    agreement = judged.compare(answers, LIMITS["fp32"])
     assert agreement.flips == 1
     assert agreement.max_map_difference == 0
     assert not agreement.accepted
-    (picture,) = judged.write_flipped(judged.maps, tmp_path / "flipped", labels=labels)
+    (picture,) = judged.write_flipped(answers, tmp_path / "flipped")
     with Image.open(picture) as opened:
         assert opened.size == (768, 256)
 
