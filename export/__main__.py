@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from export.cli.builds import onnx
+from export.cli.builds import bench, onnx, verify
 from export.cli.engines import engine
 from export.cli.options import (
     PATH,
@@ -18,7 +18,6 @@ from export.cli.options import (
     precision_option,
     server_image_option,
 )
-from export.cli.parity import bench, verify
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from export.builds.up_to_date import build_category
+from export.product import ProductPaths
 from train.data.category import CategoryData, read_category
 from train.data.sources.synthetic import dataset as synthetic
 from train.runs import fit_category
@@ -81,5 +82,5 @@ def tiny_checkpoint(tiny_runs: Path) -> Path:
 def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_runs: Path) -> Path:
     """A build folder that holds pill/ with both graphs, verified."""
     builds = tmp_path_factory.mktemp("build")
-    build_category(CATEGORY, runs_dir=tiny_runs, build_dir=builds, images_dir=None, force=False)
+    build_category(ProductPaths(CATEGORY, tiny_runs, builds))
     return builds

@@ -21,6 +21,7 @@ from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
 from export.builds.up_to_date import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.serving.model_configs import Platform
 from model_repository.distance_fusion.map_fusion import (
@@ -103,14 +104,7 @@ def make_product(
         force=False,
     )
     evaluate_category(data, run_dir=run_dir, device=CPU, strict=True, force=False, weights_dir=weights_dir)
-    build_category(
-        category,
-        runs_dir=work / "runs",
-        build_dir=work / "build",
-        images_dir=None,
-        force=False,
-        weights_dir=weights_dir,
-    )
+    build_category(ProductPaths(category, work / "runs", work / "build", weights_dir=weights_dir))
     publish_category(
         work / "build" / category, repository=repository, platform=Platform(), max_batch_size=MAX_BATCH_SIZE
     )

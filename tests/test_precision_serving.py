@@ -14,6 +14,7 @@ from export.errors import ExportError, PublishError
 from export.manifest import read_manifest
 from export.parity.gate import GateResult, verify_category
 from export.parity.live import LiveJudge
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.serving.model_configs import Platform, decoder_name
 from tests.conftest import TINY_OPTIONS
@@ -44,14 +45,8 @@ def load(server: TritonServer, *models: str) -> None:
 
 def verify(server: TritonServer, product: Product, **limits: Limits) -> GateResult:
     work = product.repository.parent
-    return verify_category(
-        product.name,
-        runs_dir=work / "runs",
-        build_dir=work / "build",
-        images_dir=None,
-        url=server.grpc_url,
-        limits={**LIMITS, **limits},
-    )
+    paths = ProductPaths(product.name, work / "runs", work / "build")
+    return verify_category(paths, url=server.grpc_url, limits={**LIMITS, **limits})
 
 
 def test_live_float32_judges_as_pytorch_does(server: TritonServer, product: Product) -> None:
@@ -91,15 +86,7 @@ def test_another_resize_in_the_server_is_caught(server: TritonServer, product: P
 
 def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Product) -> None:
     work = product.repository.parent
-    build_category(
-        product.name,
-        "fp16",
-        runs_dir=work / "runs",
-        build_dir=work / "build",
-        images_dir=None,
-        force=False,
-        limits=LOOSE,
-    )
+    build_category(ProductPaths(product.name, work / "runs", work / "build"), "fp16", limits=LOOSE)
     publish_category(
         product.build / "fp16",
         repository=product.repository,

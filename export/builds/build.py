@@ -16,6 +16,7 @@ from export.graphs.structure import PARITY_BATCHES, check_parity, verify_foregro
 from export.graphs.write import OPSET, write_foreground_graph, write_graphs
 from export.manifest import FORMAT, FileRecord, GraphFiles, Manifest, library_versions
 from export.parity.images import product_images
+from export.product import ProductPaths
 from train.calibration.foreground import ForegroundFinder, load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, release_id
 from train.data.category import CategoryData, load_images
@@ -23,28 +24,21 @@ from train.support.files import replacing_folder, sha256_of, write_text
 from train.support.progress import console
 
 
-def build_float32(
-    category: str,
-    *,
-    checkpoint_path: Path,
-    target: Path,
-    images_dir: Path | None,
-    weights_dir: Path | None,
-    ask_tensorrt: bool,
-) -> Manifest:
-    """Write and verify a checkpoint's graphs to `target`; see `export.builds.up_to_date.build_category`."""
-    checkpoint = load_checkpoint(checkpoint_path)
-    if checkpoint.provenance.category != category:
+def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
+    """Write and verify a checkpoint's graphs; see `export.builds.up_to_date.build_category`."""
+    checkpoint = load_checkpoint(product.checkpoint)
+    if checkpoint.provenance.category != product.category:
         raise ExportError(
-            f"{checkpoint_path} was trained for category {checkpoint.provenance.category!r}; expected {category!r}."
+            f"{product.checkpoint} was trained for category {checkpoint.provenance.category!r}; expected "
+            f"{product.category!r}."
         )
-    foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
+    foreground = load_foreground(checkpoint.config.foreground, weights_dir=product.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
-    data = product_images(checkpoint, images_dir)
-    with replacing_folder(target) as folder:
+    data = product_images(checkpoint, product.images_dir)
+    with replacing_folder(product.build) as folder:
         return _build(
             checkpoint,
-            checkpoint_path,
+            product.checkpoint,
             folder,
             foreground=foreground,
             images=_parity_images(checkpoint, data),

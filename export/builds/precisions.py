@@ -17,6 +17,7 @@ from export.graphs.structure import verify_structure
 from export.manifest import FileRecord, GraphFiles, Manifest
 from export.parity.images import product_images
 from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
+from export.product import ProductPaths
 from export.tensors import TEACHER_OUTPUTS
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images, split_good
@@ -25,29 +26,23 @@ from train.support.progress import console
 
 
 def build_from_float32(
+    product: ProductPaths,
     float32: Manifest,
     precision: str,
     *,
-    checkpoint_path: Path,
-    source_dir: Path,
-    target: Path,
-    images_dir: Path | None,
+    folder: Path,
     limits: Limits,
-    weights_dir: Path | None,
     ask_tensorrt: bool,
 ) -> Manifest:
-    """Write a category's graphs in fp16 or int8 and hold them to the parity gate.
+    """Write a product's graphs in fp16 or int8 to a folder and hold them to the parity gate.
 
-    See `export.builds.up_to_date.build_category`.
-
-    Args:
-        float32: of the float32 build, which lies in `source_dir`.
+    See `export.builds.up_to_date.build_category`; `float32` is the manifest of the float32 build.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
-    data = product_images(checkpoint, images_dir)
-    source = GraphFiles.in_folder(source_dir)
-    with replacing_folder(target) as folder:
-        files = GraphFiles.in_folder(folder)
+    checkpoint = load_checkpoint(product.checkpoint)
+    data = product_images(checkpoint, product.images_dir)
+    source = GraphFiles.in_folder(product.build)
+    with replacing_folder(folder) as new:
+        files = GraphFiles.in_folder(new)
         in_float: list[Sensitivity] = []
         if precision == "fp16":
             write_half(source, files)
@@ -56,16 +51,16 @@ def build_from_float32(
         verify_structure(checkpoint, files)
         verdict = tensorrt_verdict(files, precision) if ask_tensorrt else None
         agreement = hold_to_gate(
-            JudgedTestSet.of(checkpoint, data, weights_dir=weights_dir),
+            JudgedTestSet.of(checkpoint, data, weights_dir=product.weights_dir),
             files,
             precision=precision,
             limits=limits,
-            rejected_dir=source_dir / f"rejected-{precision}",
+            rejected_dir=product.build / f"rejected-{precision}",
         )
         for name in float32.files:
-            if not (folder / name).exists():  # the calibration, and SAM
-                shutil.copyfile(source_dir / name, folder / name)
-        records = {name: FileRecord.of(folder / name) for name in float32.files}
+            if not (new / name).exists():  # the calibration, and SAM
+                shutil.copyfile(product.build / name, new / name)
+        records = {name: FileRecord.of(new / name) for name in float32.files}
         # A half-precision teacher is the same for all categories; int8 is calibrated on one.
         own_sha256 = records["teacher.onnx"].sha256 if precision == "int8" else ""
         manifest = float32.model_copy(
@@ -81,7 +76,7 @@ def build_from_float32(
                 "kept_in_float": [f"{conv.graph}: {conv.node} ({conv.change:.3f})" for conv in in_float],
             }
         )
-        write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
+        write_text(new / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
     return manifest
 
 

@@ -35,25 +35,7 @@ class EngineChoices:
     hardware_compatibility: str
 
 
-@click.command()
-@category_option
-@build_dir_option
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Of the graphs.  [default: fp32; with --check every one that was exported]",
-)
-@click.option(
-    "--check",
-    is_flag=True,
-    help="Only see whether TensorRT takes the graphs; needs no GPU, gives no model.plan.",
-)
-@click.option(
-    "--keep",
-    is_flag=True,
-    help="With --check: keep the engines beside the graphs, as <graph>.rtx for RTX cards.",
-)
-@options_as(
+choice_options = options_as(
     "choices",
     EngineChoices,
     click.option("--min-batch", default=1, type=click.IntRange(1), help="Smallest batch, images."),
@@ -87,6 +69,27 @@ class EngineChoices:
         help="Other GPUs to run on.",
     ),
 )
+
+
+@click.command()
+@category_option
+@build_dir_option
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of the graphs.  [default: fp32; with --check every one that was exported]",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Only see whether TensorRT takes the graphs; needs no GPU, gives no model.plan.",
+)
+@click.option(
+    "--keep",
+    is_flag=True,
+    help="With --check: keep the engines beside the graphs, as <graph>.rtx for RTX cards.",
+)
+@choice_options
 @click.option("--force", is_flag=True, help="Build even when up to date.")
 @click.option(
     "--in-container", is_flag=True, help="Run in the Triton image that will load the engines, with docker."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from export.parity.engine import EngineJudge
 from export.parity.images import product_images
 from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
 from export.parity.live import LiveJudge
+from export.product import ProductPaths
 from train.checkpoint.tensors import load_checkpoint
 from train.support.files import write_text
 
@@ -51,41 +53,31 @@ class GateResult:
 
 
 def verify_category(
-    category: str,
-    *,
-    runs_dir: Path,
-    build_dir: Path,
-    images_dir: Path | None,
-    url: str | None,
-    limits: Mapping[str, Limits] = LIMITS,
-    weights_dir: Path | None = None,
+    product: ProductPaths, *, url: str | None = None, limits: Mapping[str, Limits] = LIMITS
 ) -> GateResult:
-    """Compare every build of a category, its engines and the live ensembles with PyTorch.
+    """Compare every build of a product, its engines and the live ensembles with PyTorch.
 
     The results are written into the builds' manifests; a build that is beyond its limits cannot be published.
 
     Args:
-        category: the product.
-        runs_dir: holds <category>/checkpoint.safetensors.
-        build_dir: holds <category>/.
-        images_dir: the product's images, in place of those it was trained on.
+        product: its checkpoint, images and builds.
         url: host:port of a server's gRPC endpoint; None asks no server.
         limits: by precision.
-        weights_dir: where SAM's weights may lie.
 
     Raises:
         UserError: no checkpoint, build, images or server, builds of another release, or a graph whose structure is
             not what it must be.
     """
-    checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
-    folders = existing_builds(build_dir, category)
+    checkpoint = load_checkpoint(product.checkpoint)
+    folders = existing_builds(product.build_dir, product.category)
     manifests = {
         precision: require_release(folder, checkpoint.release_id) for precision, folder in folders.items()
     }
-    judged = JudgedTestSet.of(checkpoint, product_images(checkpoint, images_dir), weights_dir=weights_dir)
-    flipped_dir = build_dir / category / "flipped"
+    data = product_images(checkpoint, product.images_dir)
+    judged = JudgedTestSet.of(checkpoint, data, weights_dir=product.weights_dir)
+    flipped_dir = product.build / "flipped"
     shutil.rmtree(flipped_dir, ignore_errors=True)
-    result = GateResult([], build_dir / category / "verification.json", [], [])
+    result = GateResult([], product.build / "verification.json", [], [])
 
     def compare(answers: Answers) -> Agreement:
         folder = flipped_dir / answers.judge.replace(",", "").replace(" ", "_")
@@ -95,7 +87,7 @@ def verify_category(
 
     live: list[Agreement] = []
     if url is not None:
-        with LiveJudge(url, category=category, release_id=checkpoint.release_id) as server:
+        with closing(LiveJudge(url, category=product.category, release_id=checkpoint.release_id)) as server:
             files = served_files(server, folders)
             images, encoded = judged.images, [image.path for image in judged.test]
             live = [*map(compare, (server.judge(images, files), server.judge_files(encoded, files)))]

@@ -17,6 +17,7 @@ from export.graphs.chain import OnnxChain
 from export.manifest import GraphFiles, existing_builds
 from export.parity.gate import require_release
 from export.parity.images import product_images
+from export.product import ProductPaths
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import load_images
 from train.support.cores import usable_cores
@@ -59,27 +60,22 @@ class Latencies:
     rounds: int
 
 
-def measure_builds(
-    category: str, *, runs_dir: Path, build_dir: Path, images_dir: Path | None, threads: int, rounds: int
-) -> Latencies:
-    """Time every build of a category in turns, round after round; the first is what the others are compared with.
+def measure_builds(product: ProductPaths, *, threads: int, rounds: int) -> Latencies:
+    """Time every build of a product in turns, round after round; the first is what the others are compared with.
 
     Args:
-        category: the product.
-        runs_dir: holds <category>/checkpoint.safetensors, which names the folder of its images.
-        build_dir: holds <category>/.
-        images_dir: the product's images, in place of those it was trained on.
+        product: its checkpoint, images and builds.
         threads: of a run; 0 is all cores.
         rounds: times each build is timed.
 
     Raises:
         UserError: no build, checkpoint or images, or a build of another release or that was changed.
     """
-    folders = existing_builds(build_dir, category)
-    checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
+    folders = existing_builds(product.build_dir, product.category)
+    checkpoint = load_checkpoint(product.checkpoint)
     for folder in folders.values():
         require_release(folder, checkpoint.release_id)
-    data = product_images(checkpoint, images_dir)
+    data = product_images(checkpoint, product.images_dir)
     paths = [image.path for image in data.test] or list(data.train_good)
     size = checkpoint.config.image_size
     images = load_images(paths[:N_IMAGES], image_size=size, strict=False, what="images").pixels
@@ -100,7 +96,7 @@ def measure_builds(
                 seconds[precision].append(time.perf_counter() - started)
             bar.advance()
     return Latencies(
-        category=category,
+        category=product.category,
         builds=[_latency(precision, folder, seconds) for precision, folder in folders.items()],
         hardware=hardware_name(torch.device("cpu")),
         onnxruntime=ort.__version__,

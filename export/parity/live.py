@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -58,12 +57,8 @@ class LiveJudge:
         self.precision: str = config.parameters["precision"].string_value or "fp32"
         self.name = f"live {self.precision}"
 
-    def __enter__(self) -> LiveJudge:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the connection."""
         self._client.close()
 
     def judge(self, images: Images, files: Mapping[str, str]) -> Answers:

@@ -16,6 +16,7 @@ from export.errors import PublishError, VerificationError
 from export.graphs.chain import open_session
 from export.graphs.structure import verify_foreground
 from export.manifest import read_manifest
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.model_configs import Platform
@@ -62,9 +63,7 @@ def sam_build(sam_runs: Path, weights_dir: Path, tmp_path_factory: pytest.TempPa
 
 
 def build(runs: Path, builds: Path, weights_dir: Path | None) -> None:
-    build_category(
-        CATEGORY, runs_dir=runs, build_dir=builds, images_dir=None, force=False, weights_dir=weights_dir
-    )
+    build_category(ProductPaths(CATEGORY, runs, builds, weights_dir=weights_dir))
 
 
 @pytest.fixture

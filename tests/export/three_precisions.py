@@ -6,6 +6,7 @@ from pathlib import Path
 
 from export.agreement import Limits
 from export.builds.up_to_date import BuildResult, build_category
+from export.product import ProductPaths
 from tests.conftest import CATEGORY
 
 # The tiny networks are untrained: their labels flip more easily than a trained one's.
@@ -14,12 +15,4 @@ LOOSE = Limits(auroc_loss=0.2, pro_loss=0.2, flips=0.3, false_reject_change=0.5)
 
 def build(work: Path, precision: str, *, limits: Limits = LOOSE) -> BuildResult:
     """Build what work/runs holds into work/build."""
-    return build_category(
-        CATEGORY,
-        precision,
-        runs_dir=work / "runs",
-        build_dir=work / "build",
-        images_dir=None,
-        force=False,
-        limits=limits,
-    )
+    return build_category(ProductPaths(CATEGORY, work / "runs", work / "build"), precision, limits=limits)

@@ -14,6 +14,7 @@ from export.builds.up_to_date import build_category
 from export.engines.check import check_engines
 from export.graphs import int8
 from export.manifest import build_folder, read_manifest
+from export.product import ProductPaths
 from tests.conftest import FitTiny
 from train.data.category import CategoryData
 
@@ -49,15 +50,8 @@ def test_three_precisions(
         holdout_ratio=0.01,
     )
     for precision in LIMITS:
-        build_category(
-            category,
-            precision,
-            runs_dir=tmp_path / "runs",
-            build_dir=tmp_path / "build",
-            images_dir=None,
-            force=False,
-            limits=None if precision == "fp32" else ANY,
-        )
+        product = ProductPaths(category, tmp_path / "runs", tmp_path / "build")
+        build_category(product, precision, limits=None if precision == "fp32" else ANY)
     folders = {precision: build_folder(tmp_path / "build", category, precision) for precision in LIMITS}
     checked = check_engines(folders)
     assert [engine.name for engine in checked] == [

@@ -12,6 +12,7 @@ from export.agreement import LIMITS, Limits
 from export.errors import ExportError, PublishError
 from export.manifest import graph_hashes, read_manifest
 from export.parity.gate import served_files, verify_category
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.serving.model_configs import Platform
 from tests.conftest import CATEGORY
@@ -24,14 +25,8 @@ def test_verify_remembers_what_it_found_and_publishing_heeds_it(product: Path, t
     folder = work / "build" / CATEGORY
 
     def verify(limits: Limits) -> bool:
-        return verify_category(
-            CATEGORY,
-            runs_dir=work / "runs",
-            build_dir=work / "build",
-            images_dir=None,
-            url=None,
-            limits=dict.fromkeys(LIMITS, limits),
-        ).accepted
+        product = ProductPaths(CATEGORY, work / "runs", work / "build")
+        return verify_category(product, limits=dict.fromkeys(LIMITS, limits)).accepted
 
     assert verify(LOOSE)
     repository = copy_backends(tmp_path / "models")
