@@ -81,7 +81,8 @@ def tiny_build(tmp_path_factory: pytest.TempPathFactory, tiny_runs: Path) -> Pat
     """A build folder that holds pill/ with both graphs, verified."""
     # Here and not above: tests/train has to run where export cannot be imported.
     from export.builds.up_to_date import build_category
+    from export.product import ProductPaths
 
     builds = tmp_path_factory.mktemp("build")
-    build_category(CATEGORY, runs_dir=tiny_runs, build_dir=builds, images_dir=None, force=False)
+    build_category(ProductPaths(CATEGORY, tiny_runs, builds))
     return builds

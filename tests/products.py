@@ -21,6 +21,7 @@ from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
 from export.builds.up_to_date import build_category
 from export.manifest import FileRecord, Manifest, read_manifest
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
@@ -104,14 +105,7 @@ def make_product(
         force=False,
     )
     evaluate_category(data, run_dir=run_dir, device=CPU, strict=True, force=False, weights_dir=weights_dir)
-    build_category(
-        category,
-        runs_dir=work / "runs",
-        build_dir=work / "build",
-        images_dir=None,
-        force=False,
-        weights_dir=weights_dir,
-    )
+    build_category(ProductPaths(category, work / "runs", work / "build", weights_dir=weights_dir))
     publish_category(
         work / "build" / category,
         repository=repository,

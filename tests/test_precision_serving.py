@@ -9,11 +9,12 @@ import tritonclient.grpc as grpcclient
 
 from deploy.server import TritonServer
 from export.agreement import LIMITS, Limits
-from export.builds.up_to_date import build_precision
+from export.builds.up_to_date import build_category
 from export.errors import ExportError, PublishError
 from export.manifest import read_manifest
 from export.parity.gate import GateResult, verify_category
 from export.parity.live import LiveJudge
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
@@ -46,14 +47,8 @@ def load(server: TritonServer, *models: str) -> None:
 
 def verify(server: TritonServer, product: Product, **limits: Limits) -> GateResult:
     work = product.repository.parent
-    return verify_category(
-        product.name,
-        runs_dir=work / "runs",
-        build_dir=work / "build",
-        images_dir=None,
-        url=server.grpc_url,
-        limits={**LIMITS, **limits},
-    )
+    paths = ProductPaths(product.name, work / "runs", work / "build")
+    return verify_category(paths, url=server.grpc_url, limits={**LIMITS, **limits})
 
 
 def test_live_float32_judges_as_pytorch_does(server: TritonServer, product: Product) -> None:
@@ -94,15 +89,7 @@ def test_another_resize_in_the_server_is_caught(server: TritonServer, product: P
 
 def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Product) -> None:
     work = product.repository.parent
-    build_precision(
-        product.name,
-        "fp16",
-        runs_dir=work / "runs",
-        build_dir=work / "build",
-        images_dir=None,
-        force=False,
-        limits=LOOSE,
-    )
+    build_category(ProductPaths(product.name, work / "runs", work / "build"), "fp16", limits=LOOSE)
     publish_category(
         product.build / "fp16",
         repository=product.repository,

@@ -1,4 +1,4 @@
-"""From a checkpoint to build/<category>/: two verified float32 graphs, the calibration and a manifest."""
+"""The float32 build of a checkpoint: two verified graphs, SAM's where it is used, the calibration, a manifest."""
 
 from __future__ import annotations
 
@@ -12,39 +12,33 @@ from torch import Tensor
 
 from export.engines.check import tensorrt_verdict
 from export.errors import ExportError
-from export.graphs.structure import PARITY_BATCHES, verify_foreground, verify_graphs
+from export.graphs.structure import PARITY_BATCHES, check_parity, verify_foreground, verify_structure
 from export.graphs.write import OPSET, write_foreground_graph, write_graphs
 from export.manifest import FORMAT, FileRecord, GraphFiles, Manifest, library_versions
+from export.parity.images import product_images
+from export.product import ProductPaths
 from train.calibration.foreground import ForegroundFinder, load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, release_id
-from train.data.category import CategoryData, load_images, read_category
-from train.errors import DataError
+from train.data.category import CategoryData, load_images
 from train.support.files import replacing_folder, sha256_of, write_text
 from train.support.progress import console
 
 
-def build_float32(
-    category: str,
-    *,
-    checkpoint_path: Path,
-    target: Path,
-    images_dir: Path | None,
-    weights_dir: Path | None,
-    ask_tensorrt: bool,
-) -> Manifest:
+def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
     """Write and verify a checkpoint's graphs; see `export.builds.up_to_date.build_category`."""
-    checkpoint = load_checkpoint(checkpoint_path)
-    if checkpoint.provenance.category != category:
+    checkpoint = load_checkpoint(product.checkpoint)
+    if checkpoint.provenance.category != product.category:
         raise ExportError(
-            f"{checkpoint_path} was trained for category {checkpoint.provenance.category!r}; expected {category!r}."
+            f"{product.checkpoint} was trained for category {checkpoint.provenance.category!r}; expected "
+            f"{product.category!r}."
         )
-    foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
+    foreground = load_foreground(checkpoint.config.foreground, weights_dir=product.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
-    data = product_images(checkpoint, images_dir)
-    with replacing_folder(target) as folder:
+    data = product_images(checkpoint, product.images_dir)
+    with replacing_folder(product.build) as folder:
         return _build(
             checkpoint,
-            checkpoint_path,
+            product.checkpoint,
             folder,
             foreground=foreground,
             images=_parity_images(checkpoint, data),
@@ -53,27 +47,14 @@ def build_float32(
         )
 
 
-def product_images(checkpoint: Checkpoint, images_dir: Path | None) -> CategoryData:
-    """The images that a checkpoint was trained on, or those of another folder.
-
-    Raises:
-        ExportError: there are none.
-    """
-    provenance = checkpoint.provenance
-    root = images_dir or Path(provenance.data_root)
-    try:
-        return read_category(root, dataset=provenance.dataset, category=provenance.category)
-    except DataError:
-        raise ExportError(
-            f"{root} holds no images to compare the graphs with PyTorch on; give a folder of the product's "
-            "images with --images."
-        ) from None
-
-
 def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
-    """Which teacher this is: its tensors and the image size; categories that agree share one model."""
-    digest = hashlib.sha256(f"{release_id(teacher)} {image_size}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    """Which teacher this is, 63 bits of its tensors and the image size; categories that agree share one model."""
+    return hashed_id(f"{release_id(teacher)} {image_size}")
+
+
+def hashed_id(text: str) -> int:
+    """The first 63 bits of a text's SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def _build(
@@ -91,7 +72,8 @@ def _build(
     with console.status("Writing ONNX graphs"):
         write_graphs(checkpoint, files)
     with console.status("Verifying them against the checkpoint"):
-        parity = verify_graphs(checkpoint, files, images)
+        verify_structure(checkpoint, files)
+        parity = check_parity(checkpoint, files, images)
     verdict = None
     if ask_tensorrt:
         with console.status("Asking TensorRT"):
@@ -103,8 +85,8 @@ def _build(
         with console.status("Writing and verifying SAM's graph"):
             write_foreground_graph(foreground.sam, written[-1], image_size=checkpoint.config.image_size)
             difference = verify_foreground(foreground.sam, written[-1], images)
-    calibration_path = folder / "calibration.json"
-    write_text(calibration_path, checkpoint.calibration.to_json())
+    written.append(folder / "calibration.json")
+    write_text(written[-1], checkpoint.calibration.to_json())
     first, second, third = checkpoint.teacher.channels
     manifest = Manifest(
         format=FORMAT,
@@ -115,7 +97,7 @@ def _build(
         opset=OPSET,
         teacher_channels=(first, second, third),
         checkpoint_sha256=sha256_of(checkpoint_path),
-        files={path.name: FileRecord.of(path) for path in (*written, calibration_path)},
+        files={path.name: FileRecord.of(path) for path in written},
         parity=parity,
         parity_images=images_from,
         foreground_id=foreground.id,

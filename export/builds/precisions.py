@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 import onnx
-import torch
 
 from export.agreement import Agreement, Limits
-from export.builds.build import product_images
+from export.builds.build import hashed_id
 from export.engines.check import tensorrt_verdict
 from export.errors import ExportError, VerificationError
 from export.graphs.fp16 import to_half
 from export.graphs.int8 import Sensitivity, quantize
 from export.graphs.structure import verify_structure
 from export.manifest import FileRecord, GraphFiles, Manifest
-from export.parity.judges import JudgedTestSet, OnnxJudge
+from export.parity.images import product_images
+from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
+from export.product import ProductPaths
 from export.tensors import TEACHER_OUTPUTS
-from train.calibration.foreground import load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images, split_good
 from train.support.files import replacing_folder, sha256_of, write_text
@@ -27,64 +26,65 @@ from train.support.progress import console
 
 
 def build_from_float32(
-    whole: Manifest,
+    product: ProductPaths,
+    float32: Manifest,
     precision: str,
     *,
-    checkpoint_path: Path,
-    source_dir: Path,
-    target: Path,
-    images_dir: Path | None,
+    folder: Path,
     limits: Limits,
-    weights_dir: Path | None,
     ask_tensorrt: bool,
 ) -> Manifest:
-    """Write a category's graphs in fp16 or int8 and hold them to the parity gate.
+    """Write a product's graphs in fp16 or int8 to a folder and hold them to the parity gate.
 
-    See `export.builds.up_to_date.build_precision`.
-
-    Args:
-        whole: of the float32 build, which lies in `source_dir`.
+    See `export.builds.up_to_date.build_category`; `float32` is the manifest of the float32 build.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
-    data = product_images(checkpoint, images_dir)
-    source = GraphFiles.in_folder(source_dir)
-    with replacing_folder(target) as new:
+    checkpoint = load_checkpoint(product.checkpoint)
+    data = product_images(checkpoint, product.images_dir)
+    source = GraphFiles.in_folder(product.build)
+    with replacing_folder(folder) as new:
         files = GraphFiles.in_folder(new)
-        kept: list[Sensitivity] = []
+        in_float: list[Sensitivity] = []
         if precision == "fp16":
             write_half(source, files)
         else:
-            kept = write_int8(source, files, checkpoint, data)
+            in_float = write_int8(source, files, checkpoint, data)
         verify_structure(checkpoint, files)
         verdict = tensorrt_verdict(files, precision) if ask_tensorrt else None
         agreement = hold_to_gate(
-            checkpoint,
-            data,
+            JudgedTestSet.of(checkpoint, data, weights_dir=product.weights_dir),
             files,
             precision=precision,
             limits=limits,
-            rejected_dir=source_dir / f"rejected-{precision}",
-            weights_dir=weights_dir,
+            rejected_dir=product.build / f"rejected-{precision}",
         )
-        for name in whole.files:
+        for name in float32.files:
             if not (new / name).exists():  # the calibration, and SAM
-                shutil.copyfile(source_dir / name, new / name)
-        return write_manifest(
-            whole,
-            new,
-            precision,
-            kept=kept,
-            agreement=agreement,
-            limits=limits,
-            tensorrt_verdict=verdict,
+                shutil.copyfile(product.build / name, new / name)
+        records = {name: FileRecord.of(new / name) for name in float32.files}
+        # A half-precision teacher is the same for all categories; int8 is calibrated on one.
+        own_sha256 = records["teacher.onnx"].sha256 if precision == "int8" else ""
+        manifest = float32.model_copy(
+            update={
+                "precision": precision,
+                "teacher_id": hashed_id(f"{float32.teacher_id} {precision} {own_sha256}"),
+                "files": records,
+                "parity": [],
+                "agreements": [agreement],
+                "limits": limits,
+                "tensorrt_verdict": verdict,
+                "engines": {},
+                "kept_in_float": [f"{conv.graph}: {conv.node} ({conv.change:.3f})" for conv in in_float],
+            }
         )
+        write_text(new / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
+    return manifest
 
 
 def write_half(source: GraphFiles, files: GraphFiles) -> None:
     """Both graphs in half precision; half the traffic between teacher and student too.
 
     Raises:
-        VerificationError: a weight that no half can hold.
+        VerificationError: a weight is larger than half precision can hold.
     """
     features = TEACHER_OUTPUTS
     onnx.save(to_half(onnx.load(source.teacher), half_outputs=features), files.teacher)
@@ -114,83 +114,37 @@ def write_int8(
     onnx.save(quantized.teacher, files.teacher)
     onnx.save(quantized.student, files.student)
     console.print(
-        f"int8: {quantized.n_convolutions - len(quantized.kept)} of {quantized.n_convolutions} convolutions; the "
+        f"int8: {quantized.n_convolutions - len(quantized.in_float)} of {quantized.n_convolutions} convolutions; the "
         f"others stay in float (anomaly maps change by {quantized.change:.0%} of their spread)."
     )
-    return quantized.kept
+    return quantized.in_float
 
 
 def hold_to_gate(
-    checkpoint: Checkpoint,
-    data: CategoryData,
-    files: GraphFiles,
-    *,
-    precision: str,
-    limits: Limits,
-    rejected_dir: Path,
-    weights_dir: Path | None = None,
+    judged: JudgedTestSet, files: GraphFiles, *, precision: str, limits: Limits, rejected_dir: Path
 ) -> Agreement:
-    """Judge the test set with the graphs and with PyTorch.
+    """Judge the test set with graphs, and compare with PyTorch.
 
     Args:
-        checkpoint: what the graphs were made from.
-        data: its category's images.
+        judged: the test set with PyTorch's maps.
         files: the graphs.
-        precision: what to call them.
+        precision: of the graphs.
         limits: how far they may be from PyTorch.
         rejected_dir: takes a picture of each image whose label differs, when they are not accepted.
-        weights_dir: where SAM's weights may lie.
 
     Raises:
         VerificationError: beyond a limit.
     """
-    finder = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
-    judged = JudgedTestSet.of(checkpoint, data, foreground=finder, device=torch.device("cpu"))
-    judge = OnnxJudge(f"ONNX {precision}", precision, files, checkpoint.calibration)
-    maps = judge.maps(judged.images)
+    judge = OnnxJudge(f"ONNX {precision}", files, judged.calibration)
     hashes = {path.name: sha256_of(path) for path in (files.teacher, files.student)}
-    agreement = judged.compare(judge.name, precision, maps, limits, files=hashes)
-    shutil.rmtree(rejected_dir, ignore_errors=True)  # of a try before
+    answers = Answers(judge.name, precision, hashes, judge.maps(judged.images))
+    agreement = judged.compare(answers, limits)
+    shutil.rmtree(rejected_dir, ignore_errors=True)  # of an earlier try
     if not agreement.accepted:
-        written = judged.write_flipped(maps, rejected_dir)
+        written = judged.write_flipped(answers, rejected_dir)
         where = f"; the images judged otherwise lie in {rejected_dir}" if written else ""
         raise VerificationError(
             f"{judge.name} does not judge as the checkpoint does: {'; '.join(agreement.beyond_limits)}{where}; "
             "nothing was written."
         )
     return agreement
-
-
-def write_manifest(
-    whole: Manifest,
-    folder: Path,
-    precision: str,
-    *,
-    kept: list[Sensitivity],
-    agreement: Agreement,
-    limits: Limits,
-    tensorrt_verdict: str | None,
-) -> Manifest:
-    """The float32 manifest with what is this precision's own."""
-    records = {name: FileRecord.of(folder / name) for name in whole.files}
-    manifest = whole.model_copy(
-        update={
-            "precision": precision,
-            # A half-precision teacher is the same for all categories; int8 is calibrated on one.
-            "teacher_id": _other_id(whole.teacher_id, precision, records["teacher.onnx"].sha256),
-            "files": records,
-            "parity": [],
-            "agreements": [agreement],
-            "limits": limits,
-            "tensorrt_verdict": tensorrt_verdict,
-            "engines": {},
-            "kept_in_float": [f"{found.graph}: {found.node} ({found.change:.3f})" for found in kept],
-        }
-    )
-    write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
-    return manifest
-
-
-def _other_id(teacher_id: int, precision: str, sha256: str) -> int:
-    named = f"{teacher_id} {precision} {sha256 if precision == 'int8' else ''}"
-    return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big") >> 1

@@ -1,4 +1,4 @@
-"""The engines that Triton's TensorRT backend loads: built by TensorRT on the kind of GPU that runs them, recorded."""
+"""The engines that Triton's TensorRT backend loads, built on the kind of GPU that runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.engines.gpu import Gpu, require_gpu
 from export.engines.tensorrt_builder import BuiltEngine, build_engine, load_tensorrt
@@ -37,14 +37,14 @@ DEFAULT_OPT_BATCH = 4
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """Engines of a build, and whether they were built now or found up to date."""
+    """Engines by graph; `built` is False when they were up to date."""
 
     records: Mapping[str, EngineRecord]
     built: bool
 
 
 def engine_options(**chosen: Any) -> EngineOptions:
-    """Options as they were given; the batch to tune for is 4, or the largest where that is smaller.
+    """Options of a build; `opt_batch` None becomes 4, moved into the range from `min_batch` to `max_batch`.
 
     Raises:
         ExportError: one is out of range, or the profile does not rise.
@@ -61,9 +61,7 @@ def engine_options(**chosen: Any) -> EngineOptions:
 def build_category_engines(
     category: str, precision: str, *, build_dir: Path, options: EngineOptions, force: bool
 ) -> EngineBuild:
-    """Build model.plan of a category's teacher and student, with TensorRT and for the GPU that is there.
-
-    They lie beside the graphs as teacher.plan and student.plan; publishing calls each model.plan.
+    """Build teacher.plan and student.plan beside a category's graphs, for this machine's GPU.
 
     Args:
         category: the product.
@@ -73,8 +71,8 @@ def build_category_engines(
         force: build even when up to date.
 
     Raises:
-        UserError: no build, no TensorRT, no GPU or one that is too old, or a graph that TensorRT refuses; the engines
-            that were there stay.
+        UserError: no build, no TensorRT, no GPU or one that is too old, or a graph that TensorRT refuses; earlier
+            engines stay.
     """
     folder = build_folder(build_dir, category, precision)
     manifest = read_manifest(folder)
@@ -129,7 +127,7 @@ def _up_to_date(folder: Path, manifest: Manifest, options: EngineOptions, trt: M
     try:
         records = require_engines(folder, manifest)
     except ExportError:
-        return False  # none, or others than those that were recorded
+        return False  # there are none, or they were changed
     wanted = (options, trt.__version__, gpu.name, gpu.compute_capability, os.environ.get(IMAGE_VARIABLE))
     return all(
         (engine.options, engine.tensorrt, engine.gpu, engine.compute_capability, engine.image) == wanted
@@ -139,7 +137,7 @@ def _up_to_date(folder: Path, manifest: Manifest, options: EngineOptions, trt: M
 
 @contextmanager
 def _build_progress(name: str) -> Iterator[Callable[[str, float], None]]:
-    """A bar that follows TensorRT's own account of its work."""
+    """A bar that follows TensorRT's own progress reports."""
     with progress_bar(f"TensorRT: {name}", PROGRESS_UNITS) as bar:
         done = 0
 
@@ -153,12 +151,10 @@ def _build_progress(name: str) -> Iterator[Callable[[str, float], None]]:
 
 
 def engine_table(records: Mapping[str, EngineRecord], *, precision: str) -> Table:
-    """One line an engine that was built for Triton."""
-    table = Table(title="Engines for Triton's TensorRT backend")
-    for heading in ("engine", "TensorRT", "GPU", "batches"):
-        table.add_column(heading)
-    for heading in ("MiB", "seconds"):
-        table.add_column(heading, justify="right")
+    """One line an engine."""
+    numbers = (Column(heading, justify="right") for heading in ("MiB", "seconds"))
+    title = "Engines for Triton's TensorRT backend"
+    table = Table("engine", "TensorRT", "GPU", "batches", *numbers, title=title)
     for name, record in records.items():
         batches = (record.options.min_batch, record.options.opt_batch, record.options.max_batch)
         table.add_row(

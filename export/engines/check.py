@@ -1,7 +1,7 @@
-"""Would TensorRT take this graph? TensorRT for RTX says so, without a GPU.
+"""Whether TensorRT would take a graph: TensorRT for RTX builds it ahead of time, without a GPU.
 
-It is NVIDIA's parser and builder, from PyPI, ahead of time. Its engines are for RTX cards and not for Triton; its
-verdict on a graph is what is wanted: does it parse and build, strongly typed, in these types and shapes?
+It has NVIDIA's parser and builder and comes from PyPI. Its engines are for RTX cards and not for Triton; what counts
+here is whether the graph parses and builds, strongly typed, in its types and shapes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.engines.tensorrt_builder import (
     RTX_PACKAGE,
@@ -49,7 +49,7 @@ def check_engines(builds: Mapping[str, Path]) -> list[CheckedEngine]:
 
     Raises:
         ExportError: TensorRT for RTX is not installed.
-        VerificationError: it refuses a graph; the sentence names the node.
+        VerificationError: it refuses a graph; the message names the node.
     """
     trt = load_tensorrt_rtx()
     return [
@@ -70,10 +70,10 @@ def check_engines(builds: Mapping[str, Path]) -> list[CheckedEngine]:
 
 
 def tensorrt_verdict(files: GraphFiles, precision: str) -> str | None:
-    """That TensorRT takes both graphs, for the manifest; None where TensorRT for RTX is not installed.
+    """What the manifest says of TensorRT for RTX taking both graphs; None where it is not installed.
 
     Raises:
-        VerificationError: it refuses one; the sentence names the node.
+        VerificationError: it refuses one; the message names the node.
     """
     if find_spec(RTX_PACKAGE) is None:
         return None
@@ -94,13 +94,9 @@ def keep_engine(checked: CheckedEngine) -> Path:
 
 def check_table(checked: Sequence[CheckedEngine]) -> Table:
     """One line a graph."""
-    table = Table(
-        title=f"TensorRT for RTX {checked[0].built.tensorrt}, {CHECKED_CAPABILITY}, strongly typed, no GPU"
-    )
-    for heading in ("graph", "inputs", "outputs"):
-        table.add_column(heading)
-    for heading in ("layers", "MiB", "seconds"):
-        table.add_column(heading, justify="right")
+    title = f"TensorRT for RTX {checked[0].built.tensorrt}, {CHECKED_CAPABILITY}, strongly typed, no GPU"
+    numbers = (Column(heading, justify="right") for heading in ("layers", "MiB", "seconds"))
+    table = Table("graph", "inputs", "outputs", *numbers, title=title)
     for engine in checked:
         table.add_row(
             engine.name,
@@ -114,12 +110,12 @@ def check_table(checked: Sequence[CheckedEngine]) -> Table:
 
 
 def _types(tensors: Sequence[TensorSpec]) -> str:
-    """A line for each run of tensors of one type that are numbered: `teacher_1..3 FP16`."""
+    """Names and types, with numbered tensors of one type on one line: `teacher_1..3 FP16`."""
     lines = []
     for (kind, stem), run in groupby(
         tensors, key=lambda tensor: (tensor.type, tensor.name.rstrip("0123456789"))
     ):
-        names = [tensor.name for tensor in run]
-        last = f"..{names[-1].removeprefix(stem)}" if len(names) > 1 else ""
-        lines.append(f"{names[0]}{last} {kind}")
+        first, *others = [tensor.name for tensor in run]
+        last = f"..{others[-1].removeprefix(stem)}" if others else ""
+        lines.append(f"{first}{last} {kind}")
     return "\n".join(lines)

@@ -24,22 +24,22 @@ class Gpu:
 
 
 def local_gpu() -> Gpu | None:
-    """The GPU that this process would compute on, or None where nvidia-smi knows of none.
+    """The GPU that this process would compute on, or None where nvidia-smi lists none.
 
-    nvidia-smi counts GPUs by their place on the bus; so does CUDA from then on, which otherwise puts the fastest first.
+    nvidia-smi counts GPUs by their place on the bus. This makes CUDA count alike; by itself it puts the fastest first.
     """
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
-    asked = [command, f"--id={first}", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    query = [command, f"--id={first}", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    found = re.match(r"(.+), *(\d+\.\d+) *$", answer, re.MULTILINE)
-    return Gpu(found[1].strip(), found[2]) if found else None
+    fields = re.match(r"(.+), *(\d+\.\d+) *$", answer, re.MULTILINE)
+    return Gpu(fields[1].strip(), fields[2]) if fields else None
 
 
 def require_gpu() -> Gpu:
@@ -51,7 +51,7 @@ def require_gpu() -> Gpu:
     gpu = local_gpu()
     if gpu is None:
         raise ExportError(
-            "nvidia-smi tells of no GPU, and TensorRT builds an engine on the kind of GPU that runs it; run this on "
+            "nvidia-smi lists no GPU, and TensorRT builds an engine on the kind of GPU that runs it; run this on "
             "the production machine, or `export engine --check` to see whether TensorRT takes the graphs."
         )
     if version_numbers(gpu.compute_capability) < version_numbers(OLDEST_COMPUTE_CAPABILITY):
@@ -63,10 +63,10 @@ def require_gpu() -> Gpu:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """`10.13.3.9` as numbers that compare; what follows them, `.post1` say, does not count.
+    """`10.13.3.9` as numbers that can be compared; a suffix such as `.post1` is left out.
 
     Raises:
-        ExportError: it is no version.
+        ExportError: it does not begin with a number.
     """
     numbers = re.match(r"\d+(\.\d+)*(?!\d)", version)
     if numbers is None:

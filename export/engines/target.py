@@ -29,21 +29,21 @@ class TargetServer:
 
 
 def require_engines_run(records: Mapping[str, EngineRecord], server: TargetServer) -> None:
-    """Each engine is one that the server can load.
+    """Check that the server can load each engine.
 
     Raises:
-        PublishError: of another TensorRT or GPU, both named; or the server's is not known.
+        PublishError: the server's TensorRT or GPU is another, or is not known.
     """
     for name, record in records.items():
-        if told := misfit(f"The engine of the {name}", record, server):
-            raise PublishError(told)
+        if sentence := misfit(f"The engine of the {name}", record, server):
+            raise PublishError(sentence)
 
 
 def misfit(what: str, record: EngineRecord, server: TargetServer) -> str | None:
     """Why the server cannot load an engine, in a sentence that begins with `what`; None where it can.
 
     Raises:
-        ExportError: the server's TensorRT or compute capability is no version.
+        ExportError: the server's TensorRT or compute capability cannot be read as a version.
     """
     return _other_tensorrt(what, record, server) or _other_gpu(what, record, server)
 

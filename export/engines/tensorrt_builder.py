@@ -1,8 +1,7 @@
-"""TensorRT's parser and builder, whichever there is: `tensorrt` 10 or 11, or TensorRT for RTX.
+"""TensorRT's parser and builder, of whichever TensorRT is installed: `tensorrt` 10 or 11, or TensorRT for RTX.
 
-They differ in what they offer and not in how it is called, so every choice is made by what the API has. All
-networks are strongly typed: the types are those of the graph. Neither torch nor onnx is imported, since this also
-runs inside NVIDIA's container.
+They share one API, of which some lack parts; the code asks which parts there are. All networks are strongly typed: the
+types are those of the graph. Neither torch nor onnx is imported, since this also runs inside NVIDIA's container.
 """
 
 from __future__ import annotations
@@ -20,18 +19,11 @@ from export.errors import ExportError, VerificationError
 from export.manifest import EngineOptions
 from export.tensors import TensorSpec
 
-# The bindings alone, of the second name, go with libraries that are installed without pip, as in NVIDIA's container.
+# The second holds the bindings alone, for libraries that were installed without pip, as in NVIDIA's container.
 PACKAGES = ("tensorrt", "tensorrt_bindings")
 RTX_PACKAGE = "tensorrt_rtx"
 OLDEST_MAJOR = 10
-TRITON_TYPES = {
-    "FLOAT": "FP32",
-    "HALF": "FP16",
-    "INT32": "INT32",
-    "INT64": "INT64",
-    "UINT8": "UINT8",
-    "BOOL": "BOOL",
-}
+TRITON_TYPES = {"FLOAT": "FP32", "HALF": "FP16"}  # the others have the same name in both
 
 
 @dataclass(frozen=True)
@@ -115,12 +107,12 @@ def build_engine(
         path: the ONNX file.
         name: what to call it.
         options: of the build.
-        compute_capability: `SM89`, say, to build ahead of time for such a GPU; None builds for the one that is there.
+        compute_capability: `SM89`, say, to build ahead of time for such a GPU; None builds for this machine's.
         timing_cache: of an earlier build; one of another GPU or TensorRT is not used.
         on_progress: called with the phase and the share of it that is done, 0 to 1.
 
     Raises:
-        VerificationError: TensorRT refuses the graph; the sentence names the node.
+        VerificationError: TensorRT refuses the graph; the message names the node.
         ExportError: this TensorRT lacks what an option asks for.
     """
     started = time.perf_counter()
@@ -142,7 +134,7 @@ def build_engine(
     _set_timing_cache(config, timing_cache)
     if on_progress is not None:
         config.progress_monitor = _progress_monitor(trt, on_progress)
-    errors.clear()  # a timing cache of another GPU is none
+    errors.clear()  # a timing cache of another GPU is reported as one, and does no harm
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise VerificationError(
@@ -167,7 +159,7 @@ def start(trt: ModuleType, kind: Callable[[Any], Any], logger: Any) -> Any:
     """
     try:
         return kind(logger)
-    except TypeError as error:  # what the bindings raise when the library gives nothing
+    except TypeError as error:  # the bindings' answer to a null pointer
         raise ExportError(
             f"TensorRT {trt.__version__} does not start here ({error}); it needs a GPU and a driver that is new enough "
             "for it (nvidia-smi shows both)."
@@ -175,7 +167,7 @@ def start(trt: ModuleType, kind: Callable[[Any], Any], logger: Any) -> Any:
 
 
 def _strongly_typed(trt: ModuleType) -> int:
-    """TensorRT 10 wants a flag; later ones know nothing else and may have dropped it."""
+    """TensorRT 10 needs a flag; in later versions every network is strongly typed, and the flag may be gone."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
@@ -208,7 +200,7 @@ def _profile(builder: Any, network: Any, options: EngineOptions) -> Any:
 
 
 def _set_timing_cache(config: Any, earlier: bytes) -> None:
-    """Start from an earlier build's, or from nothing where that is of another GPU or TensorRT."""
+    """Start from an earlier build's cache, or an empty one where that is of another GPU or TensorRT."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT for RTX times nothing ahead of time
         cache = config.create_timing_cache(earlier)
@@ -223,7 +215,7 @@ def _timing_cache(config: Any) -> bytes:
 
 
 def _progress_monitor(trt: ModuleType, on_progress: Callable[[str, float], None]) -> Any:
-    """Steps of the outermost phase; those nested in it come and go too fast to read."""
+    """Reports steps of the outermost phase; nested phases change too fast to read."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]
         def __init__(self) -> None:
@@ -247,7 +239,7 @@ def _progress_monitor(trt: ModuleType, on_progress: Callable[[str, float], None]
 
 
 def _error_logger(trt: ModuleType, errors: list[str]) -> Any:
-    """Keeps what TensorRT would print about errors."""
+    """A logger that appends TensorRT's error messages to `errors`."""
 
     class Logger(trt.ILogger):  # type: ignore[name-defined,misc]
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Teacher, then student, in ONNX Runtime on the CPU: what the graphs answer, one way to ask them."""
+"""Teacher, then student, in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Feed = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class OnnxChain:
-    """Both graphs of a build, opened."""
+    """Both graphs of a build, ready to run."""
 
     teacher: ort.InferenceSession
     student: ort.InferenceSession
@@ -42,16 +42,18 @@ def teacher_features(teacher: ort.InferenceSession, images: Images) -> Feed:
     return dict(zip(names, teacher.run(names, {"image": images}), strict=True))
 
 
-def open_session(path: Path, *, threads: int = 0, stop_spinning: bool = False) -> ort.InferenceSession:
+def open_session(
+    graph: Path | bytes, *, threads: int = 0, stop_spinning: bool = False
+) -> ort.InferenceSession:
     """An ONNX Runtime session on the CPU.
 
     Args:
-        path: the graph.
+        graph: the file, or what would stand in it.
         threads: of a run; 0 lets ONNX Runtime choose.
-        stop_spinning: threads spin no longer than a run, as in `export/serving/backends/onnxruntime_model.py`.
+        stop_spinning: idle threads sleep between runs instead of spinning, as the server's do.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     if stop_spinning:
         options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

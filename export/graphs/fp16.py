@@ -1,9 +1,9 @@
 """Half precision written into a graph: what lies between convolutions in FP16, all around it in FP32.
 
 TensorRT takes types from the graph alone from version 11 on, so the graph has to carry them. Normalisation comes
-before the first convolution and the distance after the last one, so both stay in FP32: bytes less their mean, and
-sums over hundreds of channels, lose too much in half. onnxruntime's converter was tried: told to leave these
-nodes alone, it writes a graph whose nodes are out of order.
+before the first convolution and the distance after the last one, so both stay in FP32: bytes minus their mean, and
+sums over hundreds of channels, lose too much in half. onnxruntime's own converter cannot be used: when it has to leave
+these nodes in FP32, it writes a graph whose nodes are out of order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def to_half(
         half_outputs: outputs to give as FP16; what leads from a convolution to them is computed in half.
 
     Raises:
-        VerificationError: a weight that no half can hold.
+        VerificationError: a weight is larger than half precision can hold.
     """
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     graph = model.graph
@@ -82,9 +82,10 @@ def to_half(
 def half_nodes(
     graph: onnx.GraphProto, half_outputs: Sequence[str], *, float_convolutions: int = FLOAT_CONVOLUTIONS
 ) -> set[str]:
-    """Names of the convolutions, and of all that has one before it and one, or one of `half_outputs`, behind it.
+    """Names of the nodes to compute in half: convolutions, and all nodes between two of them.
 
-    The first `float_convolutions` do not count.
+    A node between a convolution and one of `half_outputs` counts too. The first `float_convolutions` do not count as
+    convolutions.
     """
     nodes = list(graph.node)
     convolutions = {
@@ -99,13 +100,13 @@ def _connected(
     nodes: Sequence[onnx.NodeProto], starts: set[str], tensors: set[str], *, forward: bool
 ) -> set[str]:
     """Names of the nodes in `starts`, and of those that they, or `tensors`, lead to in this direction."""
-    found = set()
+    connected = set()
     for node in nodes:
         towards, onwards = (node.input, node.output) if forward else (node.output, node.input)
         if node.name in starts or not tensors.isdisjoint(towards):
-            found.add(node.name)
+            connected.add(node.name)
             tensors.update(onwards)
-    return found
+    return connected
 
 
 def _half_constant(graph: onnx.GraphProto, constants: dict[str, TensorProto], name: str) -> str:
@@ -125,7 +126,7 @@ def _half_constant(graph: onnx.GraphProto, constants: dict[str, TensorProto], na
 
 
 def _drop_unused_constants(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    inputs = {name for node in graph.node for name in node.input}
+    used = [tensor for tensor in graph.initializer if tensor.name in inputs]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used)

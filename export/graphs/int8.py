@@ -1,12 +1,11 @@
-"""int8 written into the graphs: static QDQ around the convolutions that bear it.
+"""int8 written into the graphs: quantise and dequantise nodes around the convolutions that can be quantised.
 
-By onnxruntime.quantization: it knows the form TensorRT takes (symmetric, weights by channel, biases in float), the
-server's ONNX Runtime executes what it writes, and it needs no GPU, which NVIDIA's ModelOpt wants for its own
+onnxruntime.quantization writes them in the form that TensorRT takes (symmetric, weights by channel, biases in float).
+The server's ONNX Runtime runs what it writes, and it needs no GPU, which NVIDIA's ModelOpt wants for its own
 calibration. Ranges come from good images of the category itself.
 
-Some convolutions do not bear it: a first one that sees bytes, thin ones that few channels pass through. They are
-found, not guessed: each convolution is quantised alone and the change of the anomaly map is measured; those that
-change it most stay in float.
+Some convolutions lose too much in int8: a first one that reads bytes, thin ones of few channels. Each convolution is
+quantised alone and the change of the anomaly maps is measured; those that change them most stay in float.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
 
 from export.errors import ExportError
-from export.graphs.chain import Feed, Images, teacher_features
+from export.graphs.chain import Feed, Images, open_session, teacher_features
 from export.manifest import GraphFiles
 from export.tensors import DISTANCES
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
@@ -36,6 +35,7 @@ SENSITIVITY_IMAGES = 16
 # Root mean square change of the anomaly maps, over their standard deviation.
 MAX_CHANGE = 0.25
 SHARE_GIVEN_UP = 0.1  # of the quantised convolutions, at a time, until the change is small enough
+GRAPHS = ("teacher", "student")
 
 Ranges = Any  # onnxruntime.quantization.TensorsData
 
@@ -57,11 +57,17 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Quantized:
-    """Both graphs in int8, and the convolutions that stayed in float, most sensitive first."""
+    """Both graphs in int8.
+
+    Attributes:
+        in_float: the convolutions that stayed in float, most sensitive first.
+        n_convolutions: of both graphs, those in float included.
+        change: of the anomaly maps, see `Sensitivity.change`.
+    """
 
     teacher: onnx.ModelProto
     student: onnx.ModelProto
-    kept: list[Sensitivity]
+    in_float: list[Sensitivity]
     n_convolutions: int
     change: float
 
@@ -82,17 +88,17 @@ def quantize(
     """
     if len(images) < MIN_CALIBRATION_IMAGES:
         raise ExportError(
-            f"int8 is calibrated on good training images of the category and found {len(images)}; expected at least "
+            f"int8 is calibrated on good training images of the category: found {len(images)}; expected at least "
             f"{MIN_CALIBRATION_IMAGES}; add images or export with --precision fp16."
         )
     pair = _Pair.load(files, spread(images, MAX_CALIBRATION_IMAGES))
     judge = _Judge(pair, spread(images, SENSITIVITY_IMAGES), calibration)
-    ranked = sorted(_sensitivities(pair, judge), key=lambda found: found.change)
+    ranked = sorted(_sensitivities(pair, judge), key=lambda convolution: convolution.change)
     chosen = ranked
     while True:
         teacher, student = (
-            pair.quantized(graph, [found.node for found in chosen if found.graph == graph])
-            for graph in ("teacher", "student")
+            pair.quantized(graph, [convolution.node for convolution in chosen if convolution.graph == graph])
+            for graph in GRAPHS
         )
         change = judge.change(teacher, student)
         if change <= max_change or not chosen:
@@ -117,7 +123,7 @@ class _Pair:
     @classmethod
     def load(cls, files: GraphFiles, images: Images) -> _Pair:
         models = {"teacher": onnx.load(files.teacher), "student": onnx.load(files.student)}
-        teacher = _open(models["teacher"])
+        teacher = open_session(files.teacher)
         image_feeds = [{"image": image[None]} for image in images]
 
         def student_feeds() -> Iterator[Feed]:
@@ -164,16 +170,18 @@ class _Judge:
 
     def __init__(self, pair: _Pair, images: Images, calibration: Calibration) -> None:
         self._images, self._calibration = images, calibration
-        self._teacher, self._student = _open(pair.models["teacher"]), _open(pair.models["student"])
+        self._teacher, self._student = (
+            open_session(pair.models[graph].SerializeToString()) for graph in GRAPHS
+        )
         self._expected = self._maps(self._teacher, self._student)
 
     def change(self, teacher: onnx.ModelProto | None, student: onnx.ModelProto | None) -> float:
         """See `Sensitivity.change`; None is the float graph."""
-        found = self._maps(
-            self._teacher if teacher is None else _open(teacher),
-            self._student if student is None else _open(student),
+        maps = self._maps(
+            self._teacher if teacher is None else open_session(teacher.SerializeToString()),
+            self._student if student is None else open_session(student.SerializeToString()),
         )
-        mean_square = float(np.square(found - self._expected).mean())
+        mean_square = float(np.square(maps - self._expected).mean())
         return float(np.sqrt(mean_square) / max(float(self._expected.std()), 1e-12))
 
     def _maps(self, teacher: ort.InferenceSession, student: ort.InferenceSession) -> NDArray[np.float32]:
@@ -183,15 +191,15 @@ class _Judge:
 
 
 def _sensitivities(pair: _Pair, judge: _Judge) -> list[Sensitivity]:
-    nodes = [(graph, node) for graph in ("teacher", "student") for node in pair.convolutions(graph)]
-    found = []
+    nodes = [(graph, node) for graph in GRAPHS for node in pair.convolutions(graph)]
+    sensitivities = []
     with progress_bar("Sensitivity to int8", len(nodes)) as bar:
         for graph, node in nodes:
             model = pair.quantized(graph, [node])
             change = judge.change(model, None) if graph == "teacher" else judge.change(None, model)
-            found.append(Sensitivity(graph, node, change))
+            sensitivities.append(Sensitivity(graph, node, change))
             bar.advance(note=node)
-    return found
+    return sensitivities
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -217,14 +225,10 @@ def _activation_ranges(path: Path, feeds: Iterator[Feed]) -> Ranges:
         return calibrator.compute_data()
 
 
-def _open(model: onnx.ModelProto) -> ort.InferenceSession:
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-
-
 def _without_unused_domains(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The quantiser imports every domain it knows of; a graph that names one it does not use looks foreign."""
-    used = {node.domain for node in model.graph.node} | {""}
-    kept = [entry for entry in model.opset_import if entry.domain in used]
+    """The quantiser imports every domain it knows; `check_structure` refuses all but ONNX's own."""
+    domains = {node.domain for node in model.graph.node} | {""}
+    used = [entry for entry in model.opset_import if entry.domain in domains]
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(used)
     return model

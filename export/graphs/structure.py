@@ -1,4 +1,4 @@
-"""A graph is accepted only when it is what the checkpoint is: same structure, same weights, same distances."""
+"""A graph is accepted only with the checkpoint's structure, weights and distances."""
 
 from __future__ import annotations
 
@@ -38,29 +38,11 @@ FORBIDDEN_OPERATORS = {
 }  # fmt: skip
 
 
-def verify_graphs(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
-    """Check both graphs in full.
-
-    Args:
-        checkpoint: what they were made from.
-        files: the two ONNX files.
-        images: [N, S, S, 3] uint8 real images, at least max(PARITY_BATCHES).
-
-    Returns:
-        The parity at each batch size.
-
-    Raises:
-        VerificationError: the first thing found that is not as it must be.
-    """
-    verify_structure(checkpoint, files)
-    return check_parity(checkpoint, files, images)
-
-
 def verify_structure(checkpoint: Checkpoint, files: GraphFiles) -> None:
     """All that can be seen without running the graphs, whatever their precision.
 
     Raises:
-        VerificationError: the first thing found that is not as it must be.
+        VerificationError: names the first fault.
     """
     for path in (files.teacher, files.student):
         check_structure(path)
@@ -80,22 +62,22 @@ def verify_foreground(sam: SamForeground, path: Path, images: NDArray[np.uint8])
         The largest share of pixels that differ in a batch.
 
     Raises:
-        VerificationError: the first thing found that is not as it must be.
+        VerificationError: names the first fault.
     """
     check_structure(path, forbidden=("random",))
     session = open_session(path)
     difference = 0.0
     for batch in FOREGROUND_BATCHES:
         image = images[:batch]
-        (found,) = session.run(["foreground"], {"image": image})
+        (masks,) = session.run(["foreground"], {"image": image})
         with torch.inference_mode():
             expected = sam.cpu()(torch.from_numpy(image)).numpy()
-        if found.shape != expected.shape or found.dtype != expected.dtype:
+        if masks.shape != expected.shape or masks.dtype != expected.dtype:
             raise VerificationError(
-                f"{path.name} gives {found.dtype} {list(found.shape)}; expected {expected.dtype} "
+                f"{path.name} gives {masks.dtype} {list(masks.shape)}; expected {expected.dtype} "
                 f"{list(expected.shape)}."
             )
-        difference = max(difference, float((found != expected).mean()))
+        difference = max(difference, float((masks != expected).mean()))
     if difference > MAX_FOREGROUND_DIFFERENCE:
         raise VerificationError(
             f"{path.name} differs from PyTorch in {difference:.2%} of the masks' pixels; expected at most "
@@ -150,9 +132,9 @@ def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "maskin
         )
     operators = {node.op_type for node in model.graph.node}
     for kind in forbidden:
-        if found := operators & FORBIDDEN_OPERATORS[kind]:
+        if present := operators & FORBIDDEN_OPERATORS[kind]:
             raise VerificationError(
-                f"{path.name} holds {kind} nodes {sorted(found)}; expected none at inference."
+                f"{path.name} holds {kind} nodes {sorted(present)}; expected none at inference."
             )
 
 
@@ -164,17 +146,18 @@ def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:
     """
     for path, network in ((files.teacher, checkpoint.teacher), (files.student, checkpoint.student)):
         expected = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
-        found = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
-        if found != expected:
+        count = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
+        if count != expected:
             raise VerificationError(
-                f"{path.name} holds {found} convolutions; expected the {expected} of its network."
+                f"{path.name} holds {count} convolutions; expected the {expected} of its network."
             )
 
 
 def check_generation_blocks(checkpoint: Checkpoint, path: Path) -> None:
-    """Every stage's two generation convolutions are there, wired as a block, with the checkpoint's weights.
+    """Each stage has its two generation convolutions, wired as a block, with the checkpoint's weights.
 
-    They must be equal bit for bit; in half precision, rounded to it; in int8, within half a step of the scale.
+    In float32 the weights must be equal bit for bit. In half precision they are compared after rounding, in int8 they
+    may differ by half a step of the scale.
 
     Raises:
         VerificationError: one is missing, changed, or fed by anything but the backbone.
@@ -204,10 +187,10 @@ def check_generation_blocks(checkpoint: Checkpoint, path: Path) -> None:
 
 
 class Wiring:
-    """A graph's nodes by what they give; changes of precision on the way are seen through."""
+    """Which node computes which tensor; nodes that only change the precision are skipped."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self.nodes = list(graph.node)
+        self.nodes: list[onnx.NodeProto] = list(graph.node)
         self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self._producers = {output: node for node in self.nodes for output in node.output}
 
@@ -221,19 +204,17 @@ class Wiring:
     def find_convolution(self, layer: torch.nn.Conv2d) -> onnx.NodeProto | None:
         """The Conv node with this layer's weight and bias."""
         assert layer.bias is not None
-        wanted = [layer.weight.numpy(force=True), layer.bias.numpy(force=True)]
-        return next((node for node in self.nodes if self._holds(node, wanted)), None)
-
-    def _holds(self, node: onnx.NodeProto, wanted: Sequence[NDArray[np.float32]]) -> bool:
-        if node.op_type != "Conv" or len(node.input) != 3:
-            return False
-        return all(self._is(name, value) for name, value in zip(list(node.input)[1:], wanted, strict=True))
+        values = [layer.weight.numpy(force=True), layer.bias.numpy(force=True)]
+        for node in self.nodes:
+            if node.op_type == "Conv" and len(node.input) == 3 and all(map(self._is, node.input[1:], values)):
+                return node
+        return None
 
     def _is(self, tensor: str, wanted: NDArray[np.float32]) -> bool:
         """Whether a constant is this value, as far as its precision can hold it."""
-        found = self.constants.get(tensor)
-        if found is not None:
-            return found.shape == wanted.shape and np.array_equal(found, wanted.astype(found.dtype))
+        constant = self.constants.get(tensor)
+        if constant is not None:
+            return constant.shape == wanted.shape and np.array_equal(constant, wanted.astype(constant.dtype))
         node = self._producers.get(tensor)
         if node is None or node.op_type != "DequantizeLinear" or node.input[0] not in self.constants:
             return False
@@ -245,22 +226,39 @@ class Wiring:
 
 
 def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]) -> list[Parity]:
-    """Distance maps of the ONNX chain against PyTorch's, at each of PARITY_BATCHES.
+    """Distance maps of the ONNX chain against PyTorch's, at each batch size of PARITY_BATCHES.
+
+    Args:
+        checkpoint: what the graphs were made from.
+        files: the two ONNX files.
+        images: [N, S, S, 3] uint8 real images, at least max(PARITY_BATCHES).
 
     Raises:
-        VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, or another release id.
+        VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, other shapes, or another release id.
     """
     chain = OnnxChain.open(files)
     results = []
     for batch in PARITY_BATCHES:
-        image = images[:batch]
-        expected = reference_distances(checkpoint, image)
-        distances, release = chain.run(image)
+        expected = reference_distances(checkpoint, images[:batch])
+        distances, release = chain.run(images[:batch])
         if release.shape != (batch, 1) or (release != checkpoint.release_id).any():
             raise VerificationError(
                 f"student.onnx gives release {release.ravel()[:1]}; expected {checkpoint.release_id}."
             )
-        results.append(_compare(distances, expected, batch))
+        shapes, expected_shapes = ([list(stage.shape) for stage in maps] for maps in (distances, expected))
+        if shapes != expected_shapes:
+            raise VerificationError(f"Distance maps have shapes {shapes}; expected {expected_shapes}.")
+        differences = np.concatenate(
+            [np.abs(ours - theirs).ravel() for ours, theirs in zip(distances, expected, strict=True)]
+        )
+        largest, mean = float(differences.max()), float(differences.mean())
+        # Not `>`: a difference that is no number must fail too.
+        if not largest <= MAX_DISTANCE_DIFFERENCE:
+            raise VerificationError(
+                f"Distance maps differ by {largest:.2e} from the checkpoint's at batch {batch}; "
+                f"expected at most {MAX_DISTANCE_DIFFERENCE:.0e}."
+            )
+        results.append(Parity(batch=batch, max_difference=largest, mean_difference=mean))
     return results
 
 
@@ -272,23 +270,3 @@ def reference_distances(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> li
             image, checkpoint.teacher(image), scale=checkpoint.config.distance_scale
         )
     return [distance.numpy() for distance in distances]
-
-
-def _compare(
-    found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]], batch: int
-) -> Parity:
-    differences = []
-    for stage, (ours, theirs) in enumerate(zip(found, expected, strict=True), start=1):
-        if ours.shape != theirs.shape:
-            raise VerificationError(
-                f"distance_{stage} has shape {list(ours.shape)}; expected {list(theirs.shape)}."
-            )
-        differences.append(np.abs(ours - theirs).ravel())
-    joined = np.concatenate(differences)
-    # Not `>`: a difference that is no number must fail too.
-    if not joined.max() <= MAX_DISTANCE_DIFFERENCE:
-        raise VerificationError(
-            f"Distance maps differ by {joined.max():.2e} from the checkpoint's at batch {batch}; "
-            f"expected at most {MAX_DISTANCE_DIFFERENCE:.0e}."
-        )
-    return Parity(batch=batch, max_difference=float(joined.max()), mean_difference=float(joined.mean()))

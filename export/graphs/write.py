@@ -2,7 +2,8 @@
 
 teacher: image -> teacher_1..3.  student: image, teacher_1..3 -> distance_1..3, release_id.
 SAM, where it removes the background: image -> foreground.
-Normalisation is inside, masking is gone, and features never leave the backbones' side.
+Normalisation is inside; masking, which belongs to training, is gone. The student's graph compares the features itself:
+distance maps are hundreds of times smaller.
 """
 
 from __future__ import annotations

@@ -17,19 +17,19 @@ from export.engines.gpu import require_gpu
 from export.engines.tensorrt_builder import load_tensorrt, start
 from export.errors import ExportError
 from export.manifest import engine_path, read_manifest, require_engines
+from export.parity.judges import Images, Maps, fused_maps
 from export.tensors import DISTANCES, TEACHER_OUTPUTS
-from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
-from train.support.progress import progress_bar
+from model_repository.distance_fusion.map_fusion import Calibration
 
 
 class Engine:
-    """A plan on the GPU; tensors go in and come out there."""
+    """A plan on the GPU; its tensors stay there."""
 
     def __init__(self, trt: ModuleType, path: Path, *, version_compatible: bool) -> None:
-        """Load a plan; one that is version-compatible carries a runtime of its own, which has to be allowed.
+        """Load a plan; a version-compatible one carries a runtime of its own, which has to be allowed.
 
         Raises:
-            ExportError: it is of another TensorRT or GPU.
+            ExportError: another TensorRT built it, or one for another GPU.
         """
         runtime = start(trt, trt.Runtime, trt.Logger(trt.Logger.ERROR))
         if version_compatible:
@@ -47,8 +47,8 @@ class Engine:
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All outputs of one batch."""
-        kept = {name: tensor.contiguous() for name, tensor in inputs.items()}
-        for name, tensor in kept.items():
+        contiguous = {name: tensor.contiguous() for name, tensor in inputs.items()}  # alive until it has run
+        for name, tensor in contiguous.items():
             if not self._context.set_input_shape(name, tuple(tensor.shape)):
                 raise ExportError(
                     f"An engine takes no {name} of shape {list(tensor.shape)}; build it again with --min-batch 1."
@@ -81,7 +81,8 @@ class EngineJudge:
         """The engines of a build.
 
         Raises:
-            ExportError: no engines, no TensorRT, no GPU that torch can use, or engines of other ones.
+            ExportError: no engines, no TensorRT, no GPU that torch can use, or engines built by another TensorRT or
+                for another GPU.
         """
         manifest = read_manifest(folder)
         records = require_engines(folder, manifest)
@@ -104,27 +105,21 @@ class EngineJudge:
             calibration=calibration,
         )
 
-    def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed."""
-        parts = []
-        with progress_bar(self.name, len(images)) as bar:
-            for start in range(0, len(images), self.batch_size):
-                image = torch.from_numpy(images[start : start + self.batch_size]).cuda()
-                features = self.teacher.run({"image": image})
-                inputs = {"image": image, **{name: features[name] for name in TEACHER_OUTPUTS}}
-                answers = self.student.run(inputs)
-                if bool((answers["release_id"] != self.calibration.release_id).any()):
-                    raise ExportError(
-                        f"{self.name} answers for another release; expected {self.calibration.release_id}; build the "
-                        "engines again."
-                    )
-                distances = [answers[name].float().cpu().numpy() for name in DISTANCES]
-                parts.append(fuse_distances(distances, self.calibration.fusion))
-                bar.advance(len(image))
-        return np.concatenate(parts)
+    def maps(self, images: Images) -> Maps:
+        """See `fused_maps`."""
+        return fused_maps(
+            self.name, self._run, images, batch_size=self.batch_size, calibration=self.calibration
+        )
+
+    def _run(self, images: Images) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
+        image = torch.from_numpy(images).cuda()
+        features = self.teacher.run({"image": image})
+        answers = self.student.run({"image": image, **{name: features[name] for name in TEACHER_OUTPUTS}})
+        distances = [answers[name].float().cpu().numpy() for name in DISTANCES]
+        return distances, answers["release_id"].cpu().numpy()
 
 
 def _torch_type(engine: Any, name: str) -> torch.dtype:
-    """Of teacher and student, that is; they have no others."""
+    """torch's name for a type of the teacher's and student's tensors."""
     types = {"FLOAT": torch.float32, "HALF": torch.float16, "INT64": torch.int64}
     return types[engine.get_tensor_dtype(name).name]

@@ -1,19 +1,15 @@
-"""`export verify`: every form of a category that there is, beside PyTorch, on its whole test set."""
+"""`export verify`: every build of a category, its engines and its live ensembles beside PyTorch, on its test set."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from export.agreement import LIMITS, Agreement, Limits
-from export.builds.build import product_images
 from export.errors import ExportError
 from export.graphs.structure import verify_structure
 from export.manifest import (
@@ -26,22 +22,23 @@ from export.manifest import (
     require_engines,
 )
 from export.parity.engine import EngineJudge
-from export.parity.judges import JudgedTestSet, Maps, OnnxJudge
+from export.parity.images import product_images
+from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
 from export.parity.live import LiveJudge
-from train.calibration.foreground import load_foreground
+from export.product import ProductPaths
 from train.checkpoint.tensors import load_checkpoint
 from train.support.files import write_text
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """What `verify_category` found.
+    """What came of `verify_category`.
 
     Attributes:
         agreements: one for each judge.
         report: the JSON file that holds them.
         flipped: pictures of the images that were judged otherwise.
-        not_run: engines that are there and that this machine cannot run, and why.
+        not_run: the engines that were built and that this machine cannot run, and why.
     """
 
     agreements: list[Agreement]
@@ -56,98 +53,83 @@ class GateResult:
 
 
 def verify_category(
-    category: str,
-    *,
-    runs_dir: Path,
-    build_dir: Path,
-    images_dir: Path | None,
-    url: str | None,
-    limits: Mapping[str, Limits] = LIMITS,
-    weights_dir: Path | None = None,
+    product: ProductPaths, *, url: str | None = None, limits: Mapping[str, Limits] = LIMITS
 ) -> GateResult:
-    """Compare every build of a category, its engines and the live ensembles with PyTorch; keep it in the manifests.
+    """Compare every build of a product, its engines and the live ensembles with PyTorch.
 
-    A build that is beyond its limits is remembered as such and cannot be published.
+    The results are written into the builds' manifests; a build that is beyond its limits cannot be published.
 
     Args:
-        category: the product.
-        runs_dir: holds <category>/checkpoint.safetensors.
-        build_dir: holds <category>/.
-        images_dir: the product's images, in place of those it was trained on.
+        product: its checkpoint, images and builds.
         url: host:port of a server's gRPC endpoint; None asks no server.
         limits: by precision.
-        weights_dir: where SAM's weights may lie.
 
     Raises:
         UserError: no checkpoint, build, images or server, builds of another release, or a graph whose structure is
             not what it must be.
     """
-    checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
-    folders = existing_builds(build_dir, category)
+    checkpoint = load_checkpoint(product.checkpoint)
+    folders = existing_builds(product.build_dir, product.category)
     manifests = {
         precision: require_release(folder, checkpoint.release_id) for precision, folder in folders.items()
     }
-    finder = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
-    judged = JudgedTestSet.of(
-        checkpoint, product_images(checkpoint, images_dir), foreground=finder, device=torch.device("cpu")
-    )
-    flipped_dir = build_dir / category / "flipped"
+    data = product_images(checkpoint, product.images_dir)
+    judged = JudgedTestSet.of(checkpoint, data, weights_dir=product.weights_dir)
+    flipped_dir = product.build / "flipped"
     shutil.rmtree(flipped_dir, ignore_errors=True)
-    agreements, flipped, not_run = [], [], []
+    result = GateResult([], product.build / "verification.json", [], [])
 
-    def compare(
-        name: str,
-        precision: str,
-        maps: Maps,
-        files: Mapping[str, str],
-        labels: NDArray[np.bool_] | None = None,
-    ) -> Agreement:
-        agreement = judged.compare(name, precision, maps, limits[precision], labels=labels, files=files)
-        pictures = flipped_dir / name.replace(",", "").replace(" ", "_")
-        flipped.extend(judged.write_flipped(maps, pictures, labels=labels))
-        agreements.append(agreement)
-        return agreement
+    def compare(answers: Answers) -> Agreement:
+        folder = flipped_dir / answers.judge.replace(",", "").replace(" ", "_")
+        result.flipped.extend(judged.write_flipped(answers, folder))
+        result.agreements.append(judged.compare(answers, limits[answers.precision]))
+        return result.agreements[-1]
 
     live: list[Agreement] = []
     if url is not None:
-        with LiveJudge(url, category=category, release_id=checkpoint.release_id) as server:
+        with closing(LiveJudge(url, category=product.category, release_id=checkpoint.release_id)) as server:
             files = served_files(server, folders)
-            for name, answers in (
-                (server.name, server.judge(judged.images)),
-                (server.encoded_name, server.judge_files([image.path for image in judged.test])),
-            ):
-                live.append(compare(name, server.precision, answers.maps, files, answers.labels))
+            images, encoded = judged.images, [image.path for image in judged.test]
+            live = [*map(compare, (server.judge(images, files), server.judge_files(encoded, files)))]
     for precision, folder in folders.items():
-        graphs, manifest = GraphFiles.in_folder(folder), manifests[precision]
-        verify_structure(checkpoint, graphs)
-        onnx_judge = OnnxJudge(f"ONNX {precision}", precision, graphs, checkpoint.calibration)
-        found = [compare(onnx_judge.name, precision, onnx_judge.maps(judged.images), graph_hashes(manifest))]
-        if manifest.engines:
-            require_engines(folder, manifest)
-            try:
-                engine_judge = EngineJudge.of(folder, checkpoint.calibration)
-            except ExportError as error:
-                not_run.append(f"TensorRT {precision}: {error.message}")
-            else:
-                maps = engine_judge.maps(judged.images)
-                found.append(compare(engine_judge.name, precision, maps, engine_hashes(manifest)))
-        found += [agreement for agreement in live if agreement.precision == precision]
-        keep_agreements(folder, found, limits[precision])
-    report = build_dir / category / "verification.json"
-    write_text(report, json.dumps([agreement.model_dump() for agreement in agreements], indent=2) + "\n")
-    return GateResult(agreements, report, flipped, not_run)
+        verify_structure(checkpoint, GraphFiles.in_folder(folder))
+        answers = _build_answers(folder, manifests[precision], judged, result.not_run)
+        agreements = [*map(compare, answers)]
+        agreements += [agreement for agreement in live if agreement.precision == precision]
+        keep_agreements(folder, agreements, limits[precision])
+    table = [agreement.model_dump() for agreement in result.agreements]
+    write_text(result.report, json.dumps(table, indent=2) + "\n")
+    return result
+
+
+def _build_answers(
+    folder: Path, manifest: Manifest, judged: JudgedTestSet, not_run: list[str]
+) -> Iterator[Answers]:
+    """Those of a build's graphs, and of its engines where this machine can run them; `not_run` takes why not."""
+    precision = manifest.precision
+    graphs = OnnxJudge(f"ONNX {precision}", GraphFiles.in_folder(folder), judged.calibration)
+    yield Answers(graphs.name, precision, graph_hashes(manifest), graphs.maps(judged.images))
+    if not manifest.engines:
+        return
+    require_engines(folder, manifest)
+    try:
+        engines = EngineJudge.of(folder, judged.calibration)
+    except ExportError as error:
+        not_run.append(f"TensorRT {precision}: {error.message}")
+    else:
+        yield Answers(engines.name, precision, engine_hashes(manifest), engines.maps(judged.images))
 
 
 def served_files(server: LiveJudge, folders: Mapping[str, Path]) -> dict[str, str]:
-    """Which of a build's files a server judges with.
+    """SHA-256 by name of the graphs or engines that a server judges with.
 
     Raises:
-        ExportError: with none of this machine's builds in its precision.
+        ExportError: they are of none of this machine's builds.
     """
     folder = folders.get(server.precision)
     if folder is None:
         raise ExportError(
-            f"{server.url} serves {server.precision}, and there is no such build here to hold it to; make it with "
+            f"{server.url} serves {server.precision}, and there is no such build here to compare it with; make it with "
             f"`python -m export onnx --precision {server.precision}`."
         )
     manifest = read_manifest(folder)
@@ -163,10 +145,10 @@ def served_files(server: LiveJudge, folders: Mapping[str, Path]) -> dict[str, st
 
 
 def require_release(folder: Path, release_id: int) -> Manifest:
-    """The manifest of a build of this release, whose files are those that were exported.
+    """The manifest of a build, which must be of this release and whose files must be those that were exported.
 
     Raises:
-        ExportError: of another, or a file was changed after export.
+        ExportError: it is of another release, or a file was changed after export.
     """
     manifest = read_manifest(folder)
     if manifest.release_id != release_id:
@@ -178,14 +160,14 @@ def require_release(folder: Path, release_id: int) -> Manifest:
 
 
 def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -> None:
-    """Write what was found into a build's manifest; what others said earlier of the same files stays."""
+    """Write agreements into a build's manifest; earlier ones of other judges stay if they are of the same files."""
     manifest = read_manifest(folder)
     files = graph_hashes(manifest) | engine_hashes(manifest)
-    asked = {agreement.judge for agreement in agreements}
+    judges = {agreement.judge for agreement in agreements}
     earlier = [
         agreement
         for agreement in manifest.agreements
-        if agreement.judge not in asked and agreement.files and agreement.files.items() <= files.items()
+        if agreement.judge not in judges and agreement.files and agreement.files.items() <= files.items()
     ]
     changed = manifest.model_copy(update={"agreements": [*agreements, *earlier], "limits": limits})
     write_text(folder / "manifest.json", changed.model_dump_json(indent=2) + "\n")

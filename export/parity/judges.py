@@ -1,11 +1,11 @@
-"""The parity gate: does whatever serves a release judge the test set as the trained networks do?
+"""What gives anomaly maps of a test set, and how far its verdicts are from PyTorch's.
 
-Judges give anomaly maps; PyTorch's is the reference. The test set is compared on here, never fitted on.
+The test set is only compared on here, never fitted on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
-from rich.table import Table
+from rich.table import Column, Table
 
 from export.agreement import Agreement, Limits, beyond
 from export.errors import ExportError
@@ -28,7 +28,7 @@ from model_repository.distance_fusion.map_fusion import (
     judge,
     remove_background,
 )
-from train.calibration.foreground import ForegroundFinder, find_foreground
+from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, load_images
 from train.data.ground_truth import load_masks
@@ -40,6 +40,26 @@ BATCH_SIZE = 8
 MAP_PIXELS = 256  # side of each picture of a flipped image
 Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
+RunGraphs = Callable[[Images], tuple[list[NDArray[np.float32]], NDArray[np.int64]]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a judge answered about a test set.
+
+    Attributes:
+        judge: its name.
+        precision: of its graphs or engines.
+        files: SHA-256 by name of those that it judged with.
+        maps: [N, S, S] anomaly maps.
+        labels: [N] of its own; None where the maps alone decide.
+    """
+
+    judge: str
+    precision: str
+    files: Mapping[str, str]
+    maps: Maps
+    labels: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,26 +67,43 @@ class OnnxJudge:
     """Two ONNX files in ONNX Runtime on the CPU, then the server's fusion."""
 
     name: str
-    precision: str
     files: GraphFiles
     calibration: Calibration
 
     def maps(self, images: Images) -> Maps:
-        """[N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed."""
-        chain = OnnxChain.open(self.files)
-        parts = []
-        with progress_bar(self.name, len(images)) as bar:
-            for start in range(0, len(images), BATCH_SIZE):
-                batch = images[start : start + BATCH_SIZE]
-                distances, release = chain.run(batch)
-                if (release != self.calibration.release_id).any():
-                    raise ExportError(
-                        f"{self.files.student} answers for release {int(release[0, 0])}; expected "
-                        f"{self.calibration.release_id}; export again."
-                    )
-                parts.append(fuse_distances(distances, self.calibration.fusion))
-                bar.advance(len(batch))
-        return np.concatenate(parts)
+        """See `fused_maps`."""
+        run = OnnxChain.open(self.files).run
+        return fused_maps(self.name, run, images, batch_size=BATCH_SIZE, calibration=self.calibration)
+
+
+def fused_maps(
+    name: str, run: RunGraphs, images: Images, *, batch_size: int, calibration: Calibration
+) -> Maps:
+    """Anomaly maps [N, S, S] float32, before the background is removed.
+
+    Args:
+        name: of the judge.
+        run: gives the distance maps [B, h, h] of each stage and release ids [B, 1] of a batch of images.
+        images: [N, S, S, 3] uint8.
+        batch_size: images a run, at most.
+        calibration: how the maps are fused, and the release that `run` must answer for.
+
+    Raises:
+        ExportError: `run` answers for another release.
+    """
+    parts = []
+    with progress_bar(name, len(images)) as bar:
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            distances, release_ids = run(batch)
+            if (release_ids != calibration.release_id).any():
+                raise ExportError(
+                    f"{name} answers for release {int(release_ids[0, 0])}; expected {calibration.release_id}; export "
+                    "again, and build its engines again."
+                )
+            parts.append(fuse_distances(distances, calibration.fusion))
+            bar.advance(len(batch))
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -81,17 +118,16 @@ class JudgedTestSet:
     maps: Maps
 
     @classmethod
-    def of(
-        cls, checkpoint: Checkpoint, data: CategoryData, *, foreground: ForegroundFinder, device: torch.device
-    ) -> JudgedTestSet:
-        """Judge a test set with the checkpoint; training images stand in where there is none.
+    def of(cls, checkpoint: Checkpoint, data: CategoryData, *, weights_dir: Path | None) -> JudgedTestSet:
+        """Judge a test set with the checkpoint on the CPU; training images stand in where there is none.
 
         Args:
             checkpoint: networks and calibration.
             data: its category's images.
-            foreground: how the background is removed.
-            device: where PyTorch computes.
+            weights_dir: where SAM's weights may lie, for a checkpoint that was calibrated with it.
         """
+        foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
+        device = torch.device("cpu")
         test = data.test or tuple(TestImage(path, "good", None) for path in data.train_good)
         loaded = load_images(
             [image.path for image in test],
@@ -110,18 +146,18 @@ class JudgedTestSet:
         )
 
     def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
-        """What the server would answer with these maps; `labels` [N] are its own, where it was asked."""
+        """What the server would answer with maps [N, S, S]; `labels` [N] replace those that follow from the maps."""
         verdict = judge(remove_background(maps, self.parts), self.calibration)
         return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
 
     def measures(self, verdict: Verdict) -> dict[str, float | None]:
-        """Image AUROC, PRO and false-reject rate, None where one cannot be had."""
+        """Image AUROC, PRO and false-reject rate; None where the test set lacks the images or masks for one."""
         judged = judged_set(verdict, self.test, self.masks)
-        found = subset_measures(judged, np.flatnonzero(judged.labels))
+        measured = subset_measures(judged, np.flatnonzero(judged.labels))
         rejected = judged.rejected[~judged.labels]
         return {
-            "image_auroc": found["image_auroc"],
-            "pro": found["pro"],
+            "image_auroc": measured["image_auroc"],
+            "pro": measured["pro"],
             "false_reject_rate": float(rejected.mean()) if len(rejected) else None,
         }
 
@@ -130,67 +166,44 @@ class JudgedTestSet:
         """PyTorch's own measures."""
         return self.measures(self.verdict(self.maps))
 
-    def compare(
-        self,
-        name: str,
-        precision: str,
-        maps: Maps,
-        limits: Limits,
-        *,
-        labels: NDArray[np.bool_] | None = None,
-        files: Mapping[str, str] | None = None,
-    ) -> Agreement:
-        """Measure another judge's maps [N, S, S], and labels [N] where it gives its own, beside PyTorch's.
-
-        `files` are what it judged with, see `Agreement`.
-        """
-        ours, theirs = self.verdict(maps, labels), self.verdict(self.maps)
+    def compare(self, answers: Answers, limits: Limits) -> Agreement:
+        """Measure a judge's answers beside PyTorch's."""
+        ours, theirs = self.verdict(answers.maps, answers.labels), self.verdict(self.maps)
         measures, expected = self.measures(ours), self.expected
         map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
         score_difference = np.abs(ours.pred_score - theirs.pred_score)
-        changes = {
-            key: _difference(measures[key], expected[key])
-            for key in ("image_auroc", "pro", "false_reject_rate")
-        }
+        auroc_change, pro_change, reject_change = (
+            _difference(measures[key], expected[key]) for key in ("image_auroc", "pro", "false_reject_rate")
+        )
         flips = int((ours.pred_label != theirs.pred_label).sum())
         reached = {
             "map_difference": float(map_difference.max()),
-            "auroc_loss": None if changes["image_auroc"] is None else -changes["image_auroc"],
-            "pro_loss": None if changes["pro"] is None else -changes["pro"],
+            "auroc_loss": _difference(expected["image_auroc"], measures["image_auroc"]),
+            "pro_loss": _difference(expected["pro"], measures["pro"]),
             "flips": flips / len(self.test),
-            "false_reject_change": None
-            if changes["false_reject_rate"] is None
-            else abs(changes["false_reject_rate"]),
+            "false_reject_change": None if reject_change is None else abs(reject_change),
         }
         return Agreement(
-            judge=name,
-            precision=precision,
+            judge=answers.judge,
+            precision=answers.precision,
             n_images=len(self.test),
             max_map_difference=float(map_difference.max()),
             mean_map_difference=float(map_difference.mean()),
             max_score_difference=float(score_difference.max()),
             mean_score_difference=float(score_difference.mean()),
             image_auroc=measures["image_auroc"],
-            auroc_change=changes["image_auroc"],
-            pro_change=changes["pro"],
+            auroc_change=auroc_change,
+            pro_change=pro_change,
             flips=flips,
             false_reject_rate=measures["false_reject_rate"],
-            false_reject_change=changes["false_reject_rate"],
+            false_reject_change=reject_change,
             beyond_limits=beyond(reached, limits),
-            files=dict(files or {}),
+            files=dict(answers.files),
         )
 
-    def write_flipped(
-        self, maps: Maps, folder: Path, *, labels: NDArray[np.bool_] | None = None
-    ) -> list[Path]:
-        """Write each image whose label differs beside both maps, PyTorch's first.
-
-        Args:
-            maps: the other judge's, [N, S, S].
-            folder: takes the pictures.
-            labels: the other judge's own, [N].
-        """
-        ours, theirs = self.verdict(maps, labels), self.verdict(self.maps)
+    def write_flipped(self, answers: Answers, folder: Path) -> list[Path]:
+        """Write each image whose label differs from PyTorch's to `folder`, beside PyTorch's map and the judge's."""
+        ours, theirs = self.verdict(answers.maps, answers.labels), self.verdict(self.maps)
         flipped = np.flatnonzero(ours.pred_label[:, 0] != theirs.pred_label[:, 0])
         top = 2 * max(self.calibration.image_threshold, 1e-12)
         written = []
@@ -212,12 +225,12 @@ class JudgedTestSet:
 def agreement_table(category: str, agreements: list[Agreement]) -> Table:
     """One line a judge."""
     n_images = agreements[0].n_images if agreements else 0
-    table = Table(title=f"{category}: judges beside PyTorch on {n_images} images")
-    table.add_column("judge")
-    for heading in ("map max", "mean", "score max", "AUROC", "PRO", "flips", "rejects"):
-        table.add_column(heading, justify="right")
-    table.caption = (
-        "largest and mean differences; changes of AUROC and PRO; flipped labels; good images rejected"
+    headings = ("map max", "mean", "score max", "AUROC", "PRO", "flips", "rejects")
+    table = Table(
+        "judge",
+        *(Column(heading, justify="right") for heading in headings),
+        title=f"{category}: judges beside PyTorch on {n_images} images",
+        caption="largest and mean differences; changes of AUROC and PRO; flipped labels; good images rejected",
     )
     for agreement in agreements:
         table.add_row(

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import onnxruntime as ort
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
-from export.builds.build import product_images
 from export.graphs.chain import OnnxChain
-from export.manifest import GraphFiles
+from export.manifest import GraphFiles, existing_builds
 from export.parity.gate import require_release
+from export.parity.images import product_images
+from export.product import ProductPaths
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import load_images
 from train.support.cores import usable_cores
@@ -59,36 +60,25 @@ class Latencies:
     rounds: int
 
 
-def measure_builds(
-    folders: Mapping[str, Path],
-    *,
-    category: str,
-    runs_dir: Path,
-    images_dir: Path | None,
-    threads: int,
-    rounds: int,
-) -> Latencies:
-    """Time every build in turns, round after round.
+def measure_builds(product: ProductPaths, *, threads: int, rounds: int) -> Latencies:
+    """Time every build of a product in turns, round after round; the first is what the others are compared with.
 
     Args:
-        folders: of the builds by precision; the first is what the others are compared with.
-        category: the product.
-        runs_dir: holds <category>/checkpoint.safetensors, which tells where its images are.
-        images_dir: the product's images, in place of those it was trained on.
+        product: its checkpoint, images and builds.
         threads: of a run; 0 is all cores.
         rounds: times each build is timed.
 
     Raises:
-        UserError: no checkpoint or images, or a build of another release or that was changed.
+        UserError: no build, checkpoint or images, or a build of another release or that was changed.
     """
-    checkpoint = load_checkpoint(runs_dir / category / "checkpoint.safetensors")
+    folders = existing_builds(product.build_dir, product.category)
+    checkpoint = load_checkpoint(product.checkpoint)
     for folder in folders.values():
         require_release(folder, checkpoint.release_id)
-    data = product_images(checkpoint, images_dir)
+    data = product_images(checkpoint, product.images_dir)
     paths = [image.path for image in data.test] or list(data.train_good)
-    images = load_images(
-        paths[:N_IMAGES], image_size=checkpoint.config.image_size, strict=False, what="images"
-    ).pixels
+    size = checkpoint.config.image_size
+    images = load_images(paths[:N_IMAGES], image_size=size, strict=False, what="images").pixels
     chains = {
         precision: OnnxChain.open(GraphFiles.in_folder(folder), threads=threads)
         for precision, folder in folders.items()
@@ -106,7 +96,7 @@ def measure_builds(
                 seconds[precision].append(time.perf_counter() - started)
             bar.advance()
     return Latencies(
-        category=category,
+        category=product.category,
         builds=[_latency(precision, folder, seconds) for precision, folder in folders.items()],
         hardware=hardware_name(torch.device("cpu")),
         onnxruntime=ort.__version__,
@@ -117,15 +107,15 @@ def measure_builds(
 
 def latency_table(measured: Latencies) -> Table:
     """One line a build."""
+    first = measured.builds[0].precision
+    headings = ("teacher, MiB", "student, MiB", "median, ms", "p90, ms", f"of {first}'s")
     table = Table(
+        "precision",
+        *(Column(heading, justify="right") for heading in headings),
         title=f"{measured.category}: one image at a time, ONNX Runtime {measured.onnxruntime}, "
         f"{measured.threads} threads, {measured.rounds} rounds in turns",
         caption=measured.hardware,
     )
-    table.add_column("precision")
-    first = measured.builds[0].precision
-    for heading in ("teacher, MiB", "student, MiB", "median, ms", "p90, ms", f"of {first}'s"):
-        table.add_column(heading, justify="right")
     for build in measured.builds:
         table.add_row(
             build.precision,

@@ -1,15 +1,14 @@
 """The published ensembles as judges: asked over gRPC, as a client would.
 
-`<category>` is sent the pixels that PyTorch sees, `<category>_encoded` the image files: it decodes and resizes by
-itself, and must come to the same verdict.
+`<category>` gets the pixels that PyTorch gets, `<category>_encoded` the image files, which it decodes and resizes
+itself; both must come to PyTorch's verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as grpcclient
@@ -17,22 +16,10 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from export.errors import ExportError
+from export.parity.judges import Answers, Images
 from train.support.progress import progress_bar
 
 TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True)
-class LiveVerdicts:
-    """What a server answered about a test set.
-
-    Attributes:
-        maps: [N, S, S] float32 anomaly maps, the background removed where the release removes it.
-        labels: [N] bool.
-    """
-
-    maps: NDArray[np.float32]
-    labels: NDArray[np.bool_]
 
 
 class LiveJudge:
@@ -59,50 +46,48 @@ class LiveJudge:
             config = self._client.get_model_config(category, client_timeout=TIMEOUT_S).config
         except InferenceServerException as error:
             raise ExportError(f"No Triton server answers at {url} ({error.message()}).") from None
-        found = config.parameters["release_id"].string_value
-        if found != str(release_id):
+        served = config.parameters["release_id"].string_value
+        if served != str(release_id):
             raise ExportError(
-                f"{url} serves release {found or 'unknown'} of {category!r}; expected {release_id}; publish the build "
+                f"{url} serves release {served or 'unknown'} of {category!r}; expected {release_id}; publish the build "
                 "that is to be verified."
             )
-        # Repositories of before this parameter have none.
+        # Empty in repositories that were published before this parameter existed.
         self.student_sha256: str = config.parameters["student_sha256"].string_value
         self.precision: str = config.parameters["precision"].string_value or "fp32"
         self.name = f"live {self.precision}"
-        self.encoded_name = f"{self.name}, encoded"
 
-    def __enter__(self) -> LiveJudge:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the connection."""
         self._client.close()
 
-    def judge(self, images: NDArray[np.uint8]) -> LiveVerdicts:
-        """Ask `<category>` about each of `images` [N, S, S, 3] uint8.
+    def judge(self, images: Images, files: Mapping[str, str]) -> Answers:
+        """Ask `<category>` about each of `images` [N, S, S, 3] uint8; `files` are those that the server judges with.
 
         Raises:
             ExportError: an answer that is an error, or too late.
         """
-        return self._ask(self._category, self.name, (_image_input(image) for image in images), len(images))
+        inputs = (_input("image", "UINT8", image) for image in images)
+        return self._ask(self._category, self.name, inputs, len(images), files)
 
-    def judge_files(self, paths: Sequence[Path]) -> LiveVerdicts:
+    def judge_files(self, paths: Sequence[Path], files: Mapping[str, str]) -> Answers:
         """Ask `<category>_encoded` about each image file.
 
         Raises:
             ExportError: an answer that is an error, or too late.
         """
-        return self._ask(
-            f"{self._category}_encoded",
-            self.encoded_name,
-            (_file_input(path) for path in paths),
-            len(paths),
-        )
+        encoded = (np.array([path.read_bytes()], dtype=np.object_) for path in paths)
+        inputs = (_input("encoded_image", "BYTES", image) for image in encoded)
+        return self._ask(f"{self._category}_encoded", f"{self.name}, encoded", inputs, len(paths), files)
 
     def _ask(
-        self, model: str, name: str, inputs: Iterable[grpcclient.InferInput], count: int
-    ) -> LiveVerdicts:
+        self,
+        model: str,
+        name: str,
+        inputs: Iterable[grpcclient.InferInput],
+        count: int,
+        files: Mapping[str, str],
+    ) -> Answers:
         maps, labels = [], []
         with progress_bar(name, count) as bar:
             for tensor in inputs:
@@ -113,16 +98,11 @@ class LiveJudge:
                 maps.append(answer.as_numpy("anomaly_map")[0])
                 labels.append(bool(answer.as_numpy("pred_label")[0, 0]))
                 bar.advance()
-        return LiveVerdicts(np.stack(maps), np.array(labels))
+        return Answers(name, self.precision, files, np.stack(maps), np.array(labels))
 
 
-def _image_input(image: NDArray[np.uint8]) -> grpcclient.InferInput:
-    tensor = grpcclient.InferInput("image", [1, *image.shape], "UINT8")
-    tensor.set_data_from_numpy(image[None])
-    return tensor
-
-
-def _file_input(path: Path) -> grpcclient.InferInput:
-    tensor = grpcclient.InferInput("encoded_image", [1, 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[path.read_bytes()]], dtype=np.object_))
+def _input(name: str, kind: str, value: NDArray[Any]) -> grpcclient.InferInput:
+    """A batch of one."""
+    tensor = grpcclient.InferInput(name, [1, *value.shape], kind)
+    tensor.set_data_from_numpy(value[None])
     return tensor

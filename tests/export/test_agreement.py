@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.agreement import LIMITS, read_limits
+from export.agreement import LIMITS, Agreement, beyond, read_limits
 from export.errors import ExportError
 
 
@@ -44,3 +44,24 @@ def test_mistakes_are_told(text: str, sentence: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ExportError, match=sentence):
         read_limits(path)
+
+
+def test_limits_by_hand() -> None:
+    reached = {"map_difference": 2e-4, "auroc_loss": None, "pro_loss": 0.0, "flips": float("nan")}
+    assert beyond(reached, LIMITS["fp32"]) == [
+        "map difference 0.0002, at most 0.0001 allowed",
+        "flips nan, at most 0 allowed",
+    ]
+
+
+def test_agreement_is_accepted_when_nothing_is_beyond() -> None:
+    fields = dict.fromkeys(
+        ("max_map_difference", "mean_map_difference", "max_score_difference", "mean_score_difference"), 0.0
+    )
+    nothing = dict.fromkeys(
+        ("image_auroc", "auroc_change", "pro_change", "false_reject_rate", "false_reject_change")
+    )
+    agreement = Agreement(
+        judge="x", precision="fp32", n_images=1, flips=0, beyond_limits=[], **fields, **nothing
+    )
+    assert agreement.accepted

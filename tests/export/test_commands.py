@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from export.__main__ import main
 from tests.conftest import CATEGORY
-from tests.products import ROOT
+from tests.products import copy_backends
 from train.support.files import sha256_of
 
 
@@ -29,8 +29,7 @@ def test_help_shows_defaults() -> None:
 
 
 def test_onnx_then_publish(tiny_runs: Path, tmp_path: Path) -> None:
-    for model in ("distance_fusion", "image_decoder"):
-        shutil.copytree(ROOT / "model_repository" / model, tmp_path / "models" / model)
+    copy_backends(tmp_path / "models")
     options = ("--category", CATEGORY, "--build-dir", tmp_path / "build")
     first = run("onnx", *options, "--runs-dir", tiny_runs)
     assert first.exit_code == 0, first.output
@@ -74,16 +73,19 @@ def test_limits_are_a_file(tiny_runs: Path, tiny_build: Path, tmp_path: Path) ->
     refused = run(*options, limits)
     assert refused.exit_code == 1
     assert "at most 1e-09 allowed" in refused.output
-    kept = json.loads((builds / CATEGORY / "manifest.json").read_text())["limits"]
-    assert (kept["map_difference"], kept["flips"]) == (1e-9, 0)  # the others stay as strict as they were
+    recorded = json.loads((builds / CATEGORY / "manifest.json").read_text())["limits"]
+    assert (recorded["map_difference"], recorded["flips"]) == (
+        1e-9,
+        0,
+    )  # the others stay as strict as they were
     assert run(*options, tmp_path / "none.toml").output.startswith("Error: ")
 
 
 def test_bench_tells_sizes_and_ratios(tiny_runs: Path, tiny_build: Path, tmp_path: Path) -> None:
     builds = shutil.copytree(tiny_build, tmp_path / "build")
     options = ("--category", CATEGORY, "--build-dir", builds, "--runs-dir", tiny_runs)
-    told = run("bench", *options, "--rounds", "5", "--threads", "1")
-    assert told.exit_code == 0, told.output
+    result = run("bench", *options, "--rounds", "5", "--threads", "1")
+    assert result.exit_code == 0, result.output
     measured = json.loads((builds / CATEGORY / "latency.json").read_text())
     (build,) = measured["builds"]
     assert build["precision"] == "fp32"
@@ -97,10 +99,10 @@ def swap_mean_and_std(build: Path) -> None:
     """Plant the fault in the student's graph, and the manifest's word for it."""
     path = build / "student.onnx"
     model = onnx.load(path)
-    found = {tensor.name.rsplit(".", 1)[-1]: tensor for tensor in model.graph.initializer}
-    mean, std = (numpy_helper.to_array(found[name]) for name in ("mean", "std"))
-    found["mean"].CopyFrom(numpy_helper.from_array(std, found["mean"].name))
-    found["std"].CopyFrom(numpy_helper.from_array(mean, found["std"].name))
+    constants = {tensor.name.rsplit(".", 1)[-1]: tensor for tensor in model.graph.initializer}
+    mean, std = (numpy_helper.to_array(constants[name]) for name in ("mean", "std"))
+    constants["mean"].CopyFrom(numpy_helper.from_array(std, constants["mean"].name))
+    constants["std"].CopyFrom(numpy_helper.from_array(mean, constants["std"].name))
     onnx.save(model, path)
     manifest = json.loads((build / "manifest.json").read_text())
     manifest["files"]["student.onnx"] = {"sha256": sha256_of(path), "n_bytes": path.stat().st_size}

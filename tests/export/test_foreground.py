@@ -16,12 +16,13 @@ from export.errors import PublishError, VerificationError
 from export.graphs.chain import open_session
 from export.graphs.structure import verify_foreground
 from export.manifest import read_manifest
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY, TINY_OPTIONS
-from tests.products import ROOT
+from tests.products import copy_backends
 from tests.tiny_sam import save_tiny_sam
 from train.calibration.sam import load_sam
 from train.data.category import CategoryData, load_images
@@ -63,19 +64,13 @@ def sam_build(sam_runs: Path, weights_dir: Path, tmp_path_factory: pytest.TempPa
 
 
 def build(runs: Path, builds: Path, weights_dir: Path | None) -> None:
-    build_category(
-        CATEGORY, runs_dir=runs, build_dir=builds, images_dir=None, force=False, weights_dir=weights_dir
-    )
+    build_category(ProductPaths(CATEGORY, runs, builds, weights_dir=weights_dir))
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """The committed backends alone."""
-    target = tmp_path / "models"
-    leave_out = shutil.ignore_patterns("__pycache__", "calibrations")
-    for model in ("distance_fusion", "foreground", "image_decoder"):
-        shutil.copytree(ROOT / "model_repository" / model, target / model, ignore=leave_out)
-    return target
+    return copy_backends(tmp_path / "models")
 
 
 def publish(folder: Path, repository: Path, platform: str = "python") -> str:
@@ -104,11 +99,11 @@ def test_sams_graph_is_part_of_the_build(sam_build: Path, sam_runs: Path, weight
 
 def test_masks_of_the_graph_are_pytorchs(sam_build: Path, weights_dir: Path, tiny_data: CategoryData) -> None:
     pixels = load_images([image.path for image in tiny_data.test[:5]], image_size=SIZE, strict=True).pixels
-    (found,) = open_session(sam_build / "foreground.onnx").run(None, {"image": pixels})
+    (masks,) = open_session(sam_build / "foreground.onnx").run(None, {"image": pixels})
     with torch.inference_mode():
         expected = load_sam(weights_dir)(torch.from_numpy(pixels)).numpy()
-    assert (found.dtype, found.shape) == (np.bool_, (5, SIZE, SIZE))
-    assert (found != expected).mean() < 1e-3
+    assert (masks.dtype, masks.shape) == (np.bool_, (5, SIZE, SIZE))
+    assert (masks != expected).mean() < 1e-3
     assert min((expected[0] != other).mean() for other in expected[1:]) > 1e-2  # or nothing is compared
 
 

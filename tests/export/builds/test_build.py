@@ -16,6 +16,7 @@ from export.builds.build import teacher_id
 from export.builds.up_to_date import BuildResult, build_category
 from export.errors import ExportError, VerificationError
 from export.manifest import FORMAT, GraphFiles, Manifest, Parity, read_manifest
+from export.product import ProductPaths
 from tests.conftest import CATEGORY, FitTiny
 from train.checkpoint.header import read_release_id
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
@@ -34,7 +35,7 @@ def run(
     images: Path | None = None,
     force: bool = False,
 ) -> BuildResult:
-    return build_category(category, runs_dir=runs_dir, build_dir=build_dir, images_dir=images, force=force)
+    return build_category(ProductPaths(category, runs_dir, build_dir, images), force=force)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -133,16 +134,9 @@ def test_a_graph_that_tensorrt_refuses_is_not_accepted(
         onnx.save(model, files.student)
         return []
 
-    monkeypatch.setattr(build_module, "verify_graphs", with_an_operator_of_ours)
+    monkeypatch.setattr(build_module, "check_parity", with_an_operator_of_ours)
     with pytest.raises(VerificationError, match=r"TensorRT refuses student, fp32: node .*Ours"):
-        build_category(
-            CATEGORY,
-            runs_dir=tiny_runs,
-            build_dir=tmp_path / "build",
-            images_dir=None,
-            force=False,
-            ask_tensorrt=True,
-        )
+        build_category(ProductPaths(CATEGORY, tiny_runs, tmp_path / "build"), ask_tensorrt=True)
     assert list((tmp_path / "build").iterdir()) == []
 
 

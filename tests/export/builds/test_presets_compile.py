@@ -10,10 +10,11 @@ import pytest
 
 from export.agreement import LIMITS, Limits
 from export.builds import precisions
-from export.builds.up_to_date import build_precision
+from export.builds.up_to_date import build_category
 from export.engines.check import check_engines
-from export.graphs import int8 as quantization
+from export.graphs import int8
 from export.manifest import build_folder, read_manifest
+from export.product import ProductPaths
 from tests.conftest import FitTiny
 from train.data.category import CategoryData
 
@@ -27,9 +28,9 @@ BACKBONES = {
 }
 
 
-def all_alike(pair: Any, judge: Any) -> list[quantization.Sensitivity]:
+def all_alike(pair: Any, judge: Any) -> list[int8.Sensitivity]:
     nodes = [(graph, node) for graph in ("teacher", "student") for node in pair.convolutions(graph)]
-    return [quantization.Sensitivity(graph, node, 0.0) for graph, node in nodes]
+    return [int8.Sensitivity(graph, node, 0.0) for graph, node in nodes]
 
 
 @pytest.mark.parametrize("preset", BACKBONES)
@@ -37,8 +38,8 @@ def test_three_precisions(
     preset: str, tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At 32 px, every convolution in int8: which of them bear it is for a trained network to say."""
-    monkeypatch.setattr(precisions, "quantize", partial(quantization.quantize, max_change=1e9))
-    monkeypatch.setattr(quantization, "_sensitivities", all_alike)
+    monkeypatch.setattr(precisions, "quantize", partial(int8.quantize, max_change=1e9))
+    monkeypatch.setattr(int8, "_sensitivities", all_alike)
     category = tiny_data.category
     fit_tiny(
         tiny_data,
@@ -49,15 +50,8 @@ def test_three_precisions(
         holdout_ratio=0.01,
     )
     for precision in LIMITS:
-        build_precision(
-            category,
-            precision,
-            runs_dir=tmp_path / "runs",
-            build_dir=tmp_path / "build",
-            images_dir=None,
-            force=False,
-            limits=None if precision == "fp32" else ANY,
-        )
+        product = ProductPaths(category, tmp_path / "runs", tmp_path / "build")
+        build_category(product, precision, limits=None if precision == "fp32" else ANY)
     folders = {precision: build_folder(tmp_path / "build", category, precision) for precision in LIMITS}
     checked = check_engines(folders)
     assert [engine.name for engine in checked] == [

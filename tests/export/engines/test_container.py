@@ -1,22 +1,29 @@
-"""The same command inside the server's image; there is no docker here, so what is told to it is looked at."""
+"""`export engine` inside the server's image: there is no docker here, so the image's mounts and packages stand in."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from export.__main__ import main
-from export.engines.container import build_command, builder_tag, run_command
-from export.engines.tensorrt_builder import (
-    load_tensorrt_rtx,
-)
+from export.engines.container import DOCKERFILE, build_command, builder_tag, run_command
+from export.engines.server_image import SERVER_IMAGE
+from export.engines.tensorrt_builder import load_tensorrt_rtx
 from export.engines.tensorrt_version import decode_version, installed_version
 from tests.conftest import CATEGORY
-from tests.products import ROOT
+
+OURS = {"astmfr", "tensorrt-rtx-cu12", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx-cu12-libs"}
 
 
 def run(*arguments: str | Path) -> str:
@@ -26,35 +33,118 @@ def run(*arguments: str | Path) -> str:
     return result.output
 
 
-def test_the_container_runs_the_same_command(tmp_path: Path) -> None:
-    """No docker here; the command line is what can be held to something."""
-    image = "nvcr.io/nvidia/tritonserver:26.06-py3"
-    tag = builder_tag(image)
-    assert tag == builder_tag(image) != builder_tag(image + "-sdk")
-    built = build_command("docker", tag, image)
-    assert built[:2] == ["docker", "build"]
-    assert Path(built[-1], "tensorrt_version.py").is_file()
-    assert Path(built[built.index("--file") + 1]).read_text().count("FROM ") == 1
-    command = run_command(
-        "docker", tag, ["--category", "pill"], build_dir=tmp_path / "build", server_image=image
+def packages_of_the_image() -> set[str]:
+    """What engine-builder.Dockerfile installs with pip, and what that requires."""
+    wanted = re.findall(r"'([a-z]+)>=", DOCKERFILE.read_text())
+    packages: set[str] = set()
+    while wanted:
+        package = canonicalize_name(wanted.pop())
+        if package not in packages:
+            packages.add(package)
+            required = [Requirement(text) for text in requires(package) or ()]
+            wanted += [
+                need.name for need in required if not need.marker or need.marker.evaluate({"extra": ""})
+            ]
+    return packages
+
+
+def run_without_docker(command: list[str], root: Path) -> subprocess.CompletedProcess[str]:
+    """What `docker run` would do: the mounted code under `root`, the command's environment, the image's packages."""
+    at = next(index for index, word in enumerate(command) if word.startswith("astmfr-engine-builder:"))
+    environment = {}
+    for option, value in (word.split("=", 1) for word in command[:at] if "=" in word):
+        if option == "--env":
+            name, environment[name] = value.split("=", 1)
+        elif option == "--volume" and value.endswith(":ro"):
+            source, target = value.removesuffix(":ro").split(":")
+            leave_out = shutil.ignore_patterns("__pycache__", "*.onnx", "*.plan")
+            shutil.copytree(source, root / target.lstrip("/"), ignore=leave_out)
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(root / environment["PYTHONPATH"].lstrip("/")), str(Path(click.__file__).parents[1])]
     )
-    inside = command[command.index(tag) + 1 :]
-    assert inside == [
-        "python3", "-m", "export", "engine", "--category", "pill", "--build-dir", str(tmp_path / "build"),
-    ]  # fmt: skip
-    assert f"--volume={ROOT / 'export'}:/opt/astmfr/export:ro" in command
+    packages = packages_of_the_image() | OURS
+    missing = [
+        module
+        for module, distributions in packages_distributions().items()
+        if packages.isdisjoint(map(canonicalize_name, distributions))
+    ]
+    python, dash_m, module, *arguments = command[at + 1 :]
+    assert (python, dash_m) == ("python3", "-m")
+    script = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({missing!r})); sys.argv[1:] = {arguments!r}\n"
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+    )
+    # -S: the project, installed for development, is not found beside what is mounted
+    return subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def command_of(build_dir: Path, *arguments: str) -> list[str]:
+    return run_command(
+        "docker",
+        builder_tag(SERVER_IMAGE),
+        ["--category", CATEGORY, *arguments],
+        build_dir=build_dir,
+        server_image=SERVER_IMAGE,
+    )
+
+
+def test_the_command_runs_on_what_is_mounted_until_it_needs_tensorrt(build_dir: Path, tmp_path: Path) -> None:
+    command = command_of(build_dir, "--max-batch", "4")
     assert "--gpus=all" in command
+    assert f"--volume={build_dir}:{build_dir}" in command
+    done = run_without_docker(command, tmp_path / "image")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: TensorRT, which builds engines for Triton, is not installed"), (
+        done.stderr
+    )
+
+
+def test_the_builder_runs_on_what_is_mounted(build_dir: Path, tmp_path: Path) -> None:
+    """The image has the packages of its Dockerfile; TensorRT for RTX checks the graphs in TensorRT's place."""
+    done = run_without_docker(command_of(build_dir, "--check"), tmp_path / "image")
+    assert done.returncode == 0, done.stderr
+    assert "student" in done.stdout
+
+
+def test_the_builder_image_is_made_from_files_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = build_command("docker", "tag", SERVER_IMAGE)
+    context, dockerfile = Path(command[-1]), Path(command[command.index("--file") + 1]).read_text()
+    copied = re.findall(r"^COPY (\S+) ", dockerfile, re.MULTILINE)
+    assert copied
+    assert all((context / name).is_file() for name in copied)
+    (argument,) = re.findall(r"^ARG (\w+)$", dockerfile, re.MULTILINE)
+    assert f"{argument}={SERVER_IMAGE}" in command
+    assert builder_tag(SERVER_IMAGE) != builder_tag(f"{SERVER_IMAGE}-sdk")
+
+
+def test_another_dockerfile_is_another_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = builder_tag(SERVER_IMAGE)
+    for file in (DOCKERFILE, DOCKERFILE.with_name("tensorrt_version.py")):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr("export.engines.container.DOCKERFILE", tmp_path / DOCKERFILE.name)
+    assert builder_tag(SERVER_IMAGE) == before
+    for file in sorted(tmp_path.iterdir()):
+        file.write_text(file.read_text() + "# changed\n")
+        assert builder_tag(SERVER_IMAGE) != before
+        before = builder_tag(SERVER_IMAGE)
 
 
 def test_docker_is_asked_once_and_gets_the_options_that_were_given(
     build_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A docker that only writes down what it is told: the image is built where it is not there yet."""
-    told = tmp_path / "told"
+    """A docker that only writes down its arguments: the image is built where it does not exist yet."""
+    calls = tmp_path / "calls"
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
     docker.write_text(
-        f'#!/bin/sh\necho "$@" >> {told}\n[ "$1" != image ] || exit $NO_IMAGE\n[ "$1" != run ] || exit 3\n'
+        f'#!/bin/sh\necho "$@" >> {calls}\n[ "$1" != image ] || exit $NO_IMAGE\n[ "$1" != run ] || exit 3\n'
     )
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{docker.parent}:/bin")
@@ -62,13 +152,13 @@ def test_docker_is_asked_once_and_gets_the_options_that_were_given(
     options = ("--category", CATEGORY, "--build-dir", build_dir, "--max-batch", "4", "--version-compatible")
     arguments = [str(argument) for argument in ("engine", *options, "--in-container")]
     assert CliRunner().invoke(main, arguments).exit_code == 3
-    assert [line.split()[0] for line in told.read_text().splitlines()] == ["image", "build", "run"]
-    inside = told.read_text().splitlines()[-1].split("-m export engine ")[1]
+    assert [line.split()[0] for line in calls.read_text().splitlines()] == ["image", "build", "run"]
+    inside = calls.read_text().splitlines()[-1].split("-m export engine ")[1]
     assert inside == f"--category {CATEGORY} --max-batch 4 --version-compatible --build-dir {build_dir}"
-    told.unlink()
+    calls.unlink()
     monkeypatch.setenv("NO_IMAGE", "0")
     assert CliRunner().invoke(main, arguments).exit_code == 3
-    assert [line.split()[0] for line in told.read_text().splitlines()] == ["image", "run"]
+    assert [line.split()[0] for line in calls.read_text().splitlines()] == ["image", "run"]
     refused = CliRunner().invoke(main, [*arguments, "--check"])
     assert refused.exit_code == 2
     assert "--check needs no GPU and no container" in refused.output
@@ -78,23 +168,8 @@ def test_without_docker_it_says_what_to_install(
     build_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = run("engine", "--category", CATEGORY, "--build-dir", build_dir, "--in-container")
-    assert "needs docker with NVIDIA's container toolkit" in said
-
-
-def test_what_runs_in_the_container_needs_no_torch(build_dir: Path) -> None:
-    """The image has click, pydantic, rich and TensorRT; here TensorRT for RTX checks the graphs in the same way."""
-    missing = ("torch", "timm", "onnx", "onnxruntime", "numpy", "tritonclient", "safetensors", "PIL", "scipy")
-    script = (
-        f"import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
-        "from export.__main__ import main\n"
-        f"main(['engine', '--check', '--category', {CATEGORY!r}, '--build-dir', {str(build_dir)!r}])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "student" in done.stdout
+    message = run("engine", "--category", CATEGORY, "--build-dir", build_dir, "--in-container")
+    assert "needs docker with NVIDIA's container toolkit" in message
 
 
 def test_the_image_asks_the_library_for_its_version() -> None:
@@ -102,8 +177,8 @@ def test_the_image_asks_the_library_for_its_version() -> None:
     import tensorrt_rtx_libs
 
     library = next(Path(tensorrt_rtx_libs.__file__).parent.glob("libtensorrt_rtx.so.*"))
-    found = installed_version((str(library),))
-    assert load_tensorrt_rtx().__version__.startswith(f"{found}.")
+    version = installed_version((str(library),))
+    assert load_tensorrt_rtx().__version__.startswith(f"{version}.")
     assert decode_version(101303) == "10.13.3"
     with pytest.raises(OSError, match="can be loaded"):
         installed_version(("libno_such_tensorrt.so",))

@@ -25,6 +25,7 @@ from export.manifest import (
     read_manifest,
 )
 from export.parity.gate import keep_agreements, verify_category
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
@@ -198,9 +199,7 @@ def test_a_refusal_stays_until_the_same_judge_is_asked_again(
     folder = build_dir / CATEGORY
     refused = judged_with(read_manifest(folder), "TensorRT fp32", beyond=("flips 0.1, at most 0 allowed",))
     keep_agreements(folder, [refused], LIMITS["fp32"])
-    result = verify_category(
-        CATEGORY, runs_dir=tiny_runs, build_dir=build_dir, images_dir=None, url=None, limits=LIMITS
-    )
+    result = verify_category(ProductPaths(CATEGORY, tiny_runs, build_dir))
     assert [agreement.judge for agreement in result.agreements] == ["ONNX fp32"]
     assert len(result.not_run) == 1
     assert result.not_run[0].startswith(
@@ -213,9 +212,7 @@ def test_a_refusal_stays_until_the_same_judge_is_asked_again(
     with pytest.raises(PublishError, match="does not judge as its checkpoint does"):
         publish(build_dir, models)
     build(build_dir, force=True)
-    verify_category(
-        CATEGORY, runs_dir=tiny_runs, build_dir=build_dir, images_dir=None, url=None, limits=LIMITS
-    )
+    verify_category(ProductPaths(CATEGORY, tiny_runs, build_dir))
     assert [agreement.judge for agreement in read_manifest(folder).agreements] == ["ONNX fp32"]
 
 

@@ -19,23 +19,17 @@ from export.graphs.structure import (
     check_parity,
     check_structure,
     reference_distances,
-    verify_graphs,
+    verify_structure,
 )
 from export.manifest import GraphFiles
 from tests.conftest import CATEGORY
 from tests.products import change_release
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
-from train.data.category import CategoryData, load_images
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
     return load_checkpoint(tiny_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def images(tiny_data: CategoryData) -> NDArray[np.uint8]:
-    return load_images([image.path for image in tiny_data.test], image_size=64, strict=True).pixels
 
 
 @pytest.fixture
@@ -84,7 +78,8 @@ def block_weights(checkpoint: Checkpoint, stage: int) -> tuple[NDArray[np.float3
 def test_what_export_wrote_is_accepted(
     checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]
 ) -> None:
-    parity = verify_graphs(checkpoint, files, images)
+    verify_structure(checkpoint, files)
+    parity = check_parity(checkpoint, files, images)
     assert tuple(result.batch for result in parity) == PARITY_BATCHES == (1, 3, 8)
     assert all(0 <= result.mean_difference <= result.max_difference <= 1e-4 for result in parity)
 
@@ -262,3 +257,29 @@ def test_operators_of_another_domain_are_refused(files: GraphFiles) -> None:
     onnx.save(model, files.teacher)
     with pytest.raises(VerificationError, match=r"operator domains \['com\.microsoft'\]"):
         check_structure(files.teacher)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_structure_holds_in_every_precision(
+    precision: str, built: Path, built_checkpoint: Checkpoint
+) -> None:
+    verify_structure(built_checkpoint, GraphFiles.in_folder(built / precision))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_changed_generation_weight_is_found_in_every_precision(
+    precision: str, built: Path, built_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = built if precision == "fp32" else built / precision
+    path = Path(shutil.copy(folder / "student.onnx", tmp_path))
+    model = onnx.load(path)
+    name = "generation_blocks.1.second.weight"
+    tensor = next(
+        tensor for tensor in model.graph.initializer if name in tensor.name and len(tensor.dims) == 4
+    )
+    value = numpy_helper.to_array(tensor).copy()
+    value.flat[7] = value.flat[7] + (3 if value.dtype == np.int8 else 0.01)
+    tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    onnx.save(model, path)
+    with pytest.raises(VerificationError, match="lacks the generation block of stage 2"):
+        check_generation_blocks(built_checkpoint, path)

@@ -14,6 +14,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.builds.up_to_date import build_category
 from export.errors import ExportError, PublishError
 from export.manifest import read_manifest
+from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
@@ -49,9 +50,7 @@ def other_builds(
         if steps not in made:
             work = tmp_path_factory.mktemp(f"steps_{steps}")
             fit_tiny(tiny_data, work / "runs" / CATEGORY, steps=steps)
-            build_category(
-                CATEGORY, runs_dir=work / "runs", build_dir=work / "build", images_dir=None, force=False
-            )
+            build_category(ProductPaths(CATEGORY, work / "runs", work / "build"))
             made[steps] = work / "build" / CATEGORY
         return made[steps]
 

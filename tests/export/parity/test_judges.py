@@ -1,0 +1,42 @@
+"""Judges beside PyTorch: what differs is counted and drawn, another release is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from export.agreement import LIMITS
+from export.errors import ExportError
+from export.manifest import GraphFiles
+from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
+from train.checkpoint.tensors import Checkpoint
+from train.data.category import CategoryData
+
+
+def test_flipped_images_are_written_with_both_maps(
+    built_checkpoint: Checkpoint, tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    judged = JudgedTestSet.of(built_checkpoint, tiny_data, weights_dir=None)
+    labels = judged.verdict(judged.maps).pred_label[:, 0]
+    labels[0] = ~labels[0]
+    answers = Answers("a judge", "fp32", {}, judged.maps, labels)
+    agreement = judged.compare(answers, LIMITS["fp32"])
+    assert agreement.flips == 1
+    assert agreement.max_map_difference == 0
+    assert not agreement.accepted
+    (picture,) = judged.write_flipped(answers, tmp_path / "flipped")
+    with Image.open(picture) as opened:
+        assert opened.size == (768, 256)
+
+
+def test_onnx_judge_refuses_graphs_of_another_release(
+    built: Path, built_checkpoint: Checkpoint, images: NDArray[np.uint8]
+) -> None:
+    other = replace(built_checkpoint.calibration, release_id=1)
+    with pytest.raises(ExportError, match=r"answers for release .*; expected 1"):
+        OnnxJudge("ONNX", GraphFiles.in_folder(built), other).maps(images)
