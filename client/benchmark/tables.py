@@ -11,6 +11,8 @@ from rich.table import Table
 from client.benchmark.bars import Bar, bars
 from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult, Header
+from client.console import shown
+from client.report import Speed
 
 COLUMNS = ("what", "in flight", "batch", "requests", "p50 ms", "p90 ms", "p99 ms", "images/s")
 STEP_COLUMNS = ("step", "requests", "batches", "queue ms", "copy in ms", "compute ms", "copy out ms")
@@ -101,6 +103,30 @@ def to_csv(result: BenchResult) -> str:
             times = (step.queue_ms, step.input_ms, step.infer_ms, step.output_ms)
             writer.writerow((name, step.model, *load, step.requests, *4 * ("",), step.executions, *times))
     return buffer.getvalue()
+
+
+def speed_of(result: BenchResult) -> Speed:
+    """What the report of a category's predictions shows of a result."""
+    shown_columns = [index for index, column in enumerate(COLUMNS) if column != "requests"]
+    ensemble = result.ensemble
+    tail = f", p99 {ensemble.p99_ms:.1f} ms" if ensemble.p99_ms else ""
+    summary = [("latency over gRPC", f"p50 {ensemble.p50_ms:.1f} ms{tail}")]
+    for name, chain, ratio in (
+        ("bare ONNX Runtime chain", result.bare_chain, result.p50_ratio),
+        ("with its own defaults", result.default_chain, result.default_p50_ratio),
+    ):
+        if chain is not None:
+            summary.append((name, f"p50 {chain.p50_ms:.1f} ms; the ensemble takes {ratio:.2f} times as long"))
+    busiest = result.loaded or ensemble
+    summary.append(("throughput", f"{busiest.throughput:.0f} images/s with {busiest.concurrency} in flight"))
+    return Speed(
+        headings=["", *(COLUMNS[index] for index in shown_columns[1:])],
+        rows=[[_cells(*row)[index] for index in shown_columns] for row in rows(result)],
+        p50_ratio=result.p50_ratio,
+        default_p50_ratio=result.default_p50_ratio,
+        provenance=provenance(result.header),
+        summary=summary,
+    )
 
 
 def comparison_table(first: BenchResult, second: BenchResult) -> Table:
@@ -204,12 +230,12 @@ def _call_cells(result: BenchResult) -> list[list[str]]:
 
 
 def _bar_cells(bar: Bar) -> list[str]:
-    return [bar.name, bar.limit_text, "-" if bar.value is None else f"{bar.value:.2f}", bar.verdict]
+    return [bar.name, bar.limit_text, shown(bar.value, "{:.2f}", missing="-"), bar.verdict]
 
 
 def milliseconds(value: float | None) -> str:
-    """A latency, or that there were too few requests to tell it."""
-    return TOO_FEW if value is None else f"{value:.2f}"
+    """A latency in milliseconds, or that there were too few requests for it."""
+    return shown(value, "{:.2f}", missing=TOO_FEW)
 
 
 def _table(
