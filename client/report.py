@@ -32,7 +32,7 @@ class Speed:
         headings: of the columns of `rows`.
         rows: one line a measurement.
         p50_ratio: the ensemble's median latency divided by the bare chain's.
-        default_p50_ratio: the same with the chain of a script that sets nothing.
+        default_p50_ratio: divided by that of the chain with ONNX Runtime's own defaults.
         provenance: what it was measured on.
         summary: names and figures for the table that ends a run.
     """

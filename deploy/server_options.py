@@ -86,7 +86,7 @@ def turns_path(shm_prefix: str) -> Path:
 
 
 def stub_environment(threads: int, *, shm_prefix: str) -> dict[str, str]:
-    """Variables that the Python models' stubs inherit: how they share out CPU threads, and leave their folders alone.
+    """Environment variables that the Python models' stubs inherit.
 
     Args:
         shm_prefix: How the names of this server's regions in /dev/shm begin.
@@ -96,8 +96,8 @@ def stub_environment(threads: int, *, shm_prefix: str) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        # A __pycache__ in a model's folder is a change to Triton: it would load the model, and each ensemble over it,
-        # anew with the next category that is loaded.
+        # To Triton, a __pycache__ in a model's folder is a change: it would reload the model, and each ensemble over
+        # it, together with the next category that is loaded.
         "PYTHONDONTWRITEBYTECODE": "1",
         # Memory of decoded pictures is kept for the next one: new pages take a tenth of the time of decoding.
         "PILLOW_BLOCKS_MAX": PILLOW_BLOCKS,

@@ -1,4 +1,4 @@
-"""How fast serving has to be: bars that a result clears or falls short of."""
+"""How fast serving has to be: limits that a result holds or falls short of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from client.benchmark.measured import requests_for
 from client.benchmark.result import BenchResult
 
-# At most, or at least, by preset. What a bar stands for is told in docs/benchmark.md.
+# Limits by preset: of the throughput the lowest that holds, of all others the highest.
 P50_RATIO = {"edge": 1.15, "paper": 1.05}
 DEFAULT_P50_RATIO = {"edge": 1.25, "paper": 1.10}
 TAIL_RATIO = {"edge": 1.5, "paper": 1.3}
@@ -23,9 +23,9 @@ class Bar:
     Attributes:
         name: what is compared.
         value: the ratio that was measured, or None.
-        limit: what it is held to.
-        at_most: whether the limit is an upper one.
-        reason: why there is no value.
+        limit: the highest or lowest value that holds.
+        at_most: the limit is the highest value, not the lowest.
+        reason: why nothing was measured, if nothing was.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Bar:
 
     @property
     def cleared(self) -> bool:
-        """Whether a value is there and within the limit."""
+        """Whether there is a value and it is within the limit."""
         compare = operator.le if self.at_most else operator.ge
         return self.value is not None and compare(self.value, self.limit)
 

@@ -69,7 +69,7 @@ def draw_request_time(axes: Axes, result: BenchResult) -> None:
     A step's copy out overlaps with the next step (`StepTimes.output_ms`), which is drawn behind it all the same.
     """
     steps = result.ensemble.steps
-    names = [*(step.model for step in steps), "gRPC, client"]
+    labels = [*(step.model for step in steps), "gRPC, client"]
     start = 0.0
     for row, step in enumerate(steps):
         for (label, attribute), colour in zip(PARTS, PART_COLOURS, strict=True):
@@ -80,7 +80,7 @@ def draw_request_time(axes: Axes, result: BenchResult) -> None:
     axes.barh(len(steps), max(mean_ms - start, 0), left=start, color=REST_COLOUR)
     if result.bare_chain is not None:
         axes.axvline(result.bare_chain.p50_ms, color="black", linestyle="--", label="bare chain, p50")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("ms since the request was sent, one step after the other")
     axes.legend(loc="lower left")

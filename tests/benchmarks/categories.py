@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from client.benchmark.bars import Bar
+from client.benchmark.images import load_pixels
 from client.benchmark.measured import summarise
 from client.benchmark.perf_analyzer import LoadResult
 from client.benchmark.plots import fit_line
-from client.benchmark.run import load_pixels
 from client.benchmark.tables import milliseconds
 from deploy.server import TritonServer
 from export.manifest import read_manifest

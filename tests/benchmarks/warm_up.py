@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.benchmark.bars import Bar
-from client.benchmark.run import load_pixels
+from client.benchmark.images import load_pixels
 from client.benchmark.statistics import ServerStatistics, StepTimes, between
 from export.manifest import read_manifest
 from tests.benchmarks.load import Pixels

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from client.benchmark.bars import Bar
+from client.benchmark.images import load_pixels
 from client.benchmark.measured import summarise
 from client.benchmark.perf_analyzer import LoadResult, PerfAnalyzer
-from client.benchmark.run import load_pixels
 from client.benchmark.tables import milliseconds
 from client.judging.errors import BenchmarkError
 from tests.benchmarks.load import Pixels

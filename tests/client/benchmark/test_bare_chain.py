@@ -72,13 +72,13 @@ def test_batches_are_taken_in_turn(build: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_settings_are_of_this_machine(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.benchmark.chain.cores", lambda: 1)
+    monkeypatch.setattr("client.benchmark.chain.usable_cores", lambda: 1)
     assert find_settings(build, IMAGES) == ChainSettings(1, Spinning.NEVER)
 
 
 def test_the_settings_with_the_lowest_median_are_found(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     best = ChainSettings(2, Spinning.DURING_RUNS)
-    monkeypatch.setattr("client.benchmark.chain.cores", lambda: 3)
+    monkeypatch.setattr("client.benchmark.chain.usable_cores", lambda: 3)
     monkeypatch.setattr(
         BareChain,
         "latencies_ms",

@@ -15,9 +15,10 @@ from tritonclient.grpc import model_config_pb2
 
 from client.__main__ import main
 from client.benchmark.chain import BareChain, ChainSettings, Spinning
+from client.benchmark.images import load_pixels
 from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
 from client.benchmark.result import BenchResult, read_result
-from client.benchmark.run import ROUNDS, load_pixels
+from client.benchmark.run import ROUNDS
 from client.judging.errors import BenchmarkError, ImageFileError
 from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import fuse_distances
