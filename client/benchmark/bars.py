@@ -60,42 +60,23 @@ class Bar:
 def bars(result: BenchResult) -> list[Bar]:
     """The bars of a result's preset; those of `edge` for a preset of one's own."""
     preset = result.header.preset if result.header.preset in P50_RATIO else "edge"
-    no_chain = "no bare chain was measured on the server's machine"
     comparable = result.header.server_is_here
+    no_chain = "no bare chain was measured on the server's machine"
+    no_sweeps = no_chain if not comparable or result.bare_chain is None else "not measured without the sweeps"
+    too_few = f"{result.ensemble.requests} requests are too few, {requests_for(99)} would do"
+    no_files = "not measured" if comparable else "the server is elsewhere"
+
+    def local(ratio: float | None) -> float | None:
+        """A ratio to what this machine did; it says nothing of a server on another one."""
+        return ratio if comparable else None
+
+    p50, of_defaults = "p50 over gRPC, batch 1 / bare chain's", result.default_p50_ratio
+    throughput = "images/s at the best concurrency / bare chain's at its best batch"
+    files = "p50 of JPEG files / pixels + decoding and resizing"
     return [
-        Bar(
-            "p50 over gRPC, batch 1 / bare chain's",
-            result.p50_ratio if comparable else None,
-            P50_RATIO[preset],
-            True,
-            no_chain,
-        ),
-        Bar(
-            "p50 over gRPC, batch 1 / bare chain's, ONNX Runtime's defaults",
-            result.default_p50_ratio if comparable else None,
-            DEFAULT_P50_RATIO[preset],
-            True,
-            no_chain,
-        ),
-        Bar(
-            "p99 / p50",
-            result.tail_ratio,
-            TAIL_RATIO[preset],
-            True,
-            f"{result.ensemble.requests} requests are too few, {requests_for(99)} would do",
-        ),
-        Bar(
-            "images/s at the best concurrency / bare chain's at its best batch",
-            result.throughput_ratio if comparable else None,
-            THROUGHPUT_RATIO[preset],
-            False,
-            no_chain if not comparable or result.bare_chain is None else "not measured without the sweeps",
-        ),
-        Bar(
-            "p50 of JPEG files / pixels + decoding and resizing",
-            result.encoded_ratio if comparable else None,
-            ENCODED_RATIO[preset],
-            True,
-            "the server is elsewhere" if not comparable else "not measured",
-        ),
+        Bar(p50, local(result.p50_ratio), P50_RATIO[preset], True, no_chain),
+        Bar(f"{p50}, ONNX Runtime's defaults", local(of_defaults), DEFAULT_P50_RATIO[preset], True, no_chain),
+        Bar("p99 / p50", result.tail_ratio, TAIL_RATIO[preset], True, too_few),
+        Bar(throughput, local(result.throughput_ratio), THROUGHPUT_RATIO[preset], False, no_sweeps),
+        Bar(files, local(result.encoded_ratio), ENCODED_RATIO[preset], True, no_files),
     ]

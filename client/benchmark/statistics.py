@@ -116,16 +116,8 @@ def pooled(runs: list[tuple[StepTimes, ...]]) -> tuple[StepTimes, ...]:
 
 def _pooled(steps: list[StepTimes]) -> StepTimes:
     requests = sum(step.requests for step in steps)
-
-    def mean(name: str) -> float:
-        return sum(step.requests * float(getattr(step, name)) for step in steps) / requests
-
-    return StepTimes(
-        model=steps[0].model,
-        requests=requests,
-        executions=sum(step.executions for step in steps),
-        queue_ms=mean("queue_ms"),
-        input_ms=mean("input_ms"),
-        infer_ms=mean("infer_ms"),
-        output_ms=mean("output_ms"),
-    )
+    means = [
+        sum(step.requests * float(getattr(step, time)) for step in steps) / requests
+        for time in ("queue_ms", "input_ms", "infer_ms", "output_ms")
+    ]
+    return StepTimes(steps[0].model, requests, sum(step.executions for step in steps), *means)

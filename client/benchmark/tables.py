@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
@@ -107,7 +107,6 @@ def to_csv(result: BenchResult) -> str:
 
 def speed_of(result: BenchResult) -> Speed:
     """What the report of a category's predictions shows of a result."""
-    shown_columns = [index for index, column in enumerate(COLUMNS) if column != "requests"]
     ensemble = result.ensemble
     tail = f", p99 {ensemble.p99_ms:.1f} ms" if ensemble.p99_ms else ""
     summary = [("latency over gRPC", f"p50 {ensemble.p50_ms:.1f} ms{tail}")]
@@ -120,13 +119,17 @@ def speed_of(result: BenchResult) -> Speed:
     busiest = result.loaded or ensemble
     summary.append(("throughput", f"{busiest.throughput:.0f} images/s with {busiest.concurrency} in flight"))
     return Speed(
-        headings=["", *(COLUMNS[index] for index in shown_columns[1:])],
-        rows=[[_cells(*row)[index] for index in shown_columns] for row in rows(result)],
+        headings=["", *_without_requests(COLUMNS)[1:]],
+        rows=[_without_requests(_cells(*row)) for row in rows(result)],
         p50_ratio=result.p50_ratio,
         default_p50_ratio=result.default_p50_ratio,
         provenance=provenance(result.header),
         summary=summary,
     )
+
+
+def _without_requests(cells: Sequence[str]) -> list[str]:
+    return [cell for cell, column in zip(cells, COLUMNS, strict=True) if column != "requests"]
 
 
 def comparison_table(first: BenchResult, second: BenchResult) -> Table:
@@ -142,28 +145,12 @@ def comparison_table(first: BenchResult, second: BenchResult) -> Table:
         other = others.get(_key(name, measured))
         if other is None:
             continue
-        table.add_row(
-            name,
-            str(measured.concurrency),
-            str(measured.batch),
-            f"{measured.p50_ms:.2f}",
-            f"{other.p50_ms:.2f}",
-            f"{other.p50_ms / measured.p50_ms:.2f}",
-            f"{measured.throughput:.1f}",
-            f"{other.throughput:.1f}",
-            f"{other.throughput / measured.throughput:.2f}",
-        )
+        latencies = _side_by_side(measured.p50_ms, other.p50_ms, "{:.2f}")
+        throughputs = _side_by_side(measured.throughput, other.throughput, "{:.1f}")
+        table.add_row(name, str(measured.concurrency), str(measured.batch), *latencies, *throughputs)
     for bar, other_bar in zip(bars(first), bars(second), strict=True):
-        if bar.value is None or other_bar.value is None:
-            continue
-        table.add_row(
-            bar.name,
-            "",
-            "",
-            f"{bar.value:.2f}",
-            f"{other_bar.value:.2f}",
-            f"{other_bar.value / bar.value:.2f}",
-        )
+        if bar.value is not None and other_bar.value is not None:
+            table.add_row(bar.name, "", "", *_side_by_side(bar.value, other_bar.value, "{:.2f}"))
     return table
 
 
@@ -183,6 +170,10 @@ def _title(header: Header) -> str:
         f"{header.category}, {header.preset or 'own'} preset, {header.precision}, {header.image_size} px, "
         f"platform {header.platform}"
     )
+
+
+def _side_by_side(first: float, second: float, form: str) -> list[str]:
+    return [form.format(first), form.format(second), f"{second / first:.2f}"]
 
 
 def _key(name: str, measured: Measured) -> tuple[str, int, int]:

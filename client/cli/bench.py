@@ -2,69 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from client.cli.options import AT_LEAST_ONE, PATH, apply_options, server_options
-
-if TYPE_CHECKING:
-    from client.benchmark.run import Options
-
-
-def effort_options(command: Callable[..., None]) -> Callable[..., None]:
-    """How much is measured; the command gets these options as one `Options`."""
-
-    @functools.wraps(command)
-    def with_options(
-        *,
-        requests: int,
-        sweep_requests: int,
-        concurrencies: tuple[int, ...],
-        batches: tuple[int, ...],
-        **others: Any,
-    ) -> None:
-        from client.benchmark.run import Options
-
-        options = Options(
-            requests=requests, sweep_requests=sweep_requests, concurrencies=concurrencies, batches=batches
-        )
-        command(options=options, **others)
-
-    return apply_options(
-        with_options,
-        click.option(
-            "--requests",
-            default=500,
-            type=click.IntRange(10),
-            help="Requests of each measurement with a bar.",
-        ),
-        click.option(
-            "--sweep-requests",
-            default=200,
-            type=click.IntRange(0),
-            help="Requests of each point of a sweep; 0 leaves out the sweeps, throughput and the client's ways to ask.",
-        ),
-        click.option(
-            "--concurrency",
-            "concurrencies",
-            multiple=True,
-            default=(1, 2, 4, 8, 16),
-            type=AT_LEAST_ONE,
-            help="Requests in flight, a point of the sweep each; give it several times.",
-        ),
-        click.option(
-            "--batch",
-            "batches",
-            multiple=True,
-            default=(1, 2, 4, 8, 16),
-            type=AT_LEAST_ONE,
-            help="Images a request, a point of the sweep each; what the category does not take is left out.",
-        ),
-    )
+from client.cli.options import AT_LEAST_ONE, PATH, server_options
 
 
 @click.command()
@@ -77,7 +19,34 @@ def effort_options(command: Callable[..., None]) -> Callable[..., None]:
     type=PATH,
     help="Holds <category>/teacher.onnx and student.onnx for the bare chain; without them there is none.",
 )
-@effort_options
+@click.option(
+    "--requests",
+    default=500,
+    type=click.IntRange(10),
+    help="Requests of each measurement with a bar.",
+)
+@click.option(
+    "--sweep-requests",
+    default=200,
+    type=click.IntRange(0),
+    help="Requests of each point of a sweep; 0 leaves out the sweeps, throughput and the client's ways to ask.",
+)
+@click.option(
+    "--concurrency",
+    "concurrencies",
+    multiple=True,
+    default=(1, 2, 4, 8, 16),
+    type=AT_LEAST_ONE,
+    help="Requests in flight, a point of the sweep each; give it several times.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    default=(1, 2, 4, 8, 16),
+    type=AT_LEAST_ONE,
+    help="Images a request, a point of the sweep each; what the category does not take is left out.",
+)
 @click.option("--perf-analyzer", help="The binary.  [default: that of `make setup`, else on PATH]")
 @click.option(
     "--output",
@@ -98,7 +67,10 @@ def bench(
     timeout_s: float,
     images: Path | None,
     build_dir: Path,
-    options: Options,
+    requests: int,
+    sweep_requests: int,
+    concurrencies: tuple[int, ...],
+    batches: tuple[int, ...],
     perf_analyzer: str | None,
     output_dir: Path | None,
     compare: tuple[Path, Path] | None,
@@ -106,7 +78,7 @@ def bench(
     """Measure the ensemble with perf_analyzer, in turns with the bare ONNX Runtime chain."""
     from client.benchmark.files import write_files
     from client.benchmark.result import read_result
-    from client.benchmark.run import benchmark_category
+    from client.benchmark.run import Options, benchmark_category
     from client.benchmark.tables import comparison_table, result_tables
     from client.console import output, print_wide
 
@@ -123,7 +95,9 @@ def bench(
         images_dir=images,
         build=build_dir / category,
         perf_analyzer=perf_analyzer,
-        options=options,
+        options=Options(
+            requests=requests, sweep_requests=sweep_requests, concurrencies=concurrencies, batches=batches
+        ),
     )
     for table in result_tables(result):
         print_wide(table)

@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import tritonclient.grpc as grpcclient
-from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import ServerError, server_error
+from client.judging.errors import ServerError
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 LOAD_TIMEOUT_S = 60.0  # a large student's graph takes seconds to open
 
 
-@dataclass(frozen=True)
-class ServedCategory:
-    """What a server says of a category.
-
-    Attributes:
-        image_size: side of the square image that its networks see, pixels.
-        max_batch: images that one request may hold.
-        parameters: of its ensemble, as it was published with.
-    """
-
-    image_size: int
-    max_batch: int
-    parameters: dict[str, str]
-
-
 def find_category(
     client: grpcclient.InferenceServerClient, name: str, *, url: str, timeout_s: float, load: bool
-) -> ServedCategory:
+) -> tuple[int, int, dict[str, str]]:
     """Look a category up.
 
     Args:
         client: the channel.
         name: of the category.
-        url: of the server, for its errors.
+        url: of the server.
         timeout_s: deadline of each call, seconds.
         load: let the server load it when its repository has it and its memory has not.
 
+    Returns:
+        The side of its images, pixels; the images that one request may hold; the parameters that it was published with.
+
     Raises:
-        ServerError: the server does not answer, the category is not served, or the model of that name is no category.
+        ServerError: the category is not served, or the model of that name is no category.
+        InferenceServerException: the server does not answer.
     """
-    try:
-        return _find_category(client, name, url, timeout_s, load)
-    except InferenceServerException as error:
-        raise server_error(error, url=url, timeout_s=timeout_s) from None
-
-
-def _find_category(
-    client: grpcclient.InferenceServerClient, name: str, url: str, timeout_s: float, load: bool
-) -> ServedCategory:
     if not client.is_model_ready(name, client_timeout=timeout_s):
         index = client.get_model_repository_index(client_timeout=timeout_s).models
         if not load or name + ENCODED not in {model.name for model in index}:
@@ -70,11 +48,8 @@ def _find_category(
             f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
             "expected an ensemble published by `python -m export publish`, which takes image and gives a verdict."
         )
-    return ServedCategory(
-        image_size=int(shapes["image"][0]),
-        max_batch=int(config.max_batch_size),
-        parameters={key: str(value.string_value) for key, value in config.parameters.items()},
-    )
+    parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
+    return int(shapes["image"][0]), int(config.max_batch_size), parameters
 
 
 def load_category(client: grpcclient.InferenceServerClient, name: str, *, timeout_s: float) -> None:

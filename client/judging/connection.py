@@ -66,17 +66,21 @@ class JudgeClient:
         self._resources = contextlib.ExitStack()
         self._resources.callback(self._client.close)
         try:
-            served = find_category(self._client, category, url=url, timeout_s=timeout_s, load=load)
-            self.image_size, self.max_batch = served.image_size, served.max_batch
+            self.image_size, self.max_batch, parameters = find_category(
+                self._client, category, url=url, timeout_s=timeout_s, load=load
+            )
             self._shared_memory = shared_memory
             self._region = self._resources.enter_context(self._regions(1, batch=1))[0]
+        except InferenceServerException as error:
+            self.close()
+            raise self._server_error(error) from None
         except BaseException:
             self.close()
             raise
-        self.synthetic = served.parameters.get("synthetic") == "true"
-        self.precision = served.parameters.get("precision", "fp32")
-        self.preset = served.parameters.get("preset", "")
-        self.release_id = int(served.parameters.get("release_id", "0"))
+        self.synthetic = parameters.get("synthetic") == "true"
+        self.precision = parameters.get("precision", "fp32")
+        self.preset = parameters.get("preset", "")
+        self.release_id = int(parameters.get("release_id", "0"))
 
     def __enter__(self) -> JudgeClient:
         return self
