@@ -208,8 +208,8 @@ class TritonServer:
     def stop(self) -> None:
         """Stop the server once requests in flight are answered; kill it after 20 s or a second Ctrl-C."""
         if self.exit_code is None:
-            self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                self._process.terminate()
                 self._process.wait(STOP_TIMEOUT_S)
         self.kill()
 
