@@ -14,6 +14,6 @@ def shown(value: float | None, form: str, *, missing: str = "not available") -> 
 
 
 def print_wide(table: RenderableType) -> None:
-    """Print a wide table; a file or a pipe, which rich takes for 80 characters wide, gets what it needs."""
+    """Print a wide table; to a file or a pipe FILE_WIDTH characters wide, where rich would take 80."""
     wide = output if output.is_terminal else Console(highlight=False, width=FILE_WIDTH)
     wide.print(table)

@@ -47,9 +47,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class ServedMeasures:
-    """Measures over the server's answers; None where a class of images is missing.
+    """Measures over the server's verdicts; None where there are no good or no defective images.
 
-    `synthetic` tells that the judge was trained on rendered images.
+    `synthetic`: the judge was trained on rendered images.
     """
 
     n_images: int
@@ -111,8 +111,8 @@ def write_report(
     Args:
         path: the HTML file.
         predictions: with overlays, where pictures are wanted.
-        metrics: metrics.json of the training side, to set beside.
-        speed: a benchmark, to show.
+        metrics: metrics.json of `train evaluate`, whose AUROC is shown beside the server's.
+        speed: of a benchmark, where there is one.
 
     Raises:
         ClientError: no predictions.

@@ -17,7 +17,7 @@ from deploy.model_control import ModelControl
 from deploy.repository import SHARED_MODELS
 
 POLL_S = 0.5
-MIN_LOADED_S = 2.0  # so long has a client that loads a category to ask it
+MIN_LOADED_S = 2.0  # a client has this time to ask a category that it has loaded
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 
 
@@ -154,7 +154,7 @@ class Janitor:
         """
         index = self._control.index()
         if any(entry.get("state") == "LOADING" for entry in index):
-            return []  # no loaded ensemble uses the steps yet that a category needs which is being loaded
+            return []  # the steps of a category seem to be unused until its ensembles are loaded
         ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
         loaded = loaded_categories(ready, set(self._own))
         asked_s = self._control.last_asked_s()

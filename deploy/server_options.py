@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.ports import Ports
 
-IN_FLIGHT_TIMEOUT_S = 10  # for requests that the server is still answering when it is told to stop
+IN_FLIGHT_TIMEOUT_S = 10  # for requests that the server is still answering when it is stopped
 # Every Python model has a region in /dev/shm, where a container has 64 MiB for all of them unless told
 # otherwise. A region grows by itself when a request needs more.
 SHM_BYTES = 4 << 20
@@ -46,7 +46,7 @@ def server_options(
         "--exit-on-error=false",
         "--strict-readiness=true",
         f"--exit-timeout-secs={IN_FLIGHT_TIMEOUT_S}",
-        # Heeds the priorities in the configurations: a spare instance is asked while the first one is busy.
+        # Triton heeds priorities only with this: a spare instance is asked only while the first one is busy.
         "--rate-limit=execution_count",
         f"--http-address={host}",
         f"--grpc-address={host}",
@@ -81,7 +81,7 @@ def count_gpus() -> int:
 
 
 def turns_path(shm_prefix: str) -> Path:
-    """The file by which a server's backbones take turns; it goes with the server's regions."""
+    """The file that a server's backbones lock to take turns; it is removed with the server's shared memory."""
     return Path("/dev/shm") / f"{shm_prefix}turns"
 
 

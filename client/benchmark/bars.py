@@ -67,7 +67,7 @@ def bars(result: BenchResult) -> list[Bar]:
     no_files = "not measured" if comparable else "the server is elsewhere"
 
     def local(ratio: float | None) -> float | None:
-        """A ratio to what this machine did; it says nothing of a server on another one."""
+        """A ratio to a figure of this machine, which says nothing about a server on another one."""
         return ratio if comparable else None
 
     p50, of_defaults = "p50 over gRPC, batch 1 / bare chain's", result.default_p50_ratio

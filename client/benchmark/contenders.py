@@ -68,7 +68,7 @@ class Bench:
         images: NDArray[np.uint8],
         build: Path,
     ) -> None:
-        """Encode the images both ways, and open the bare chain where its graphs are.
+        """Encode the images as pixels and as JPEG files, and look up the steps of both ensembles.
 
         Args:
             judge: the category.
@@ -91,7 +91,7 @@ class Bench:
         return self.judge.category + ENCODED
 
     def ask(self, model: str) -> Measure:
-        """perf_analyzer over gRPC."""
+        """How to measure a model: perf_analyzer over gRPC, and the server's own statistics."""
 
         def measure(run: Run, requests: int) -> None:
             before = self._statistics[model].snapshot()
@@ -109,7 +109,7 @@ class Bench:
         return measure
 
     def run_chain(self, chain: BareChain) -> Measure:
-        """The bare chain in this process."""
+        """How to measure the bare chain, in this process."""
 
         def measure(run: Run, requests: int) -> None:
             chain.latencies_ms(self.images, requests=WARM_UP_RUNS, batch=run.batch)

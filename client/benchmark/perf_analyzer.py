@@ -24,7 +24,7 @@ CANDIDATES = (".triton/bin/perf-analyzer", "perf_analyzer")
 START_TIMEOUT_S = 60.0  # to start, connect and read the images
 IMAGE_TIMEOUT_S = 2.0  # of each image; far more than any chain takes on any CPU
 ATTEMPTS = 2  # once in some hundred runs perf_analyzer 2.51 waits for ever before it has sent anything
-# What the binary of tritonclient's wheel asks for that a machine may not have, and what brings it.
+# Libraries that tritonclient's binary needs and a machine may lack, and what installs them.
 LIBRARIES = {
     "libb64.so.0d": "Debian's libb64-0d",
     "libcudart.so.12": "`pip install nvidia-cuda-runtime-cu12`, its nvidia/cuda_runtime/lib on LD_LIBRARY_PATH",
@@ -121,11 +121,11 @@ class PerfAnalyzer:
             )
         if done.returncode != 0:
             raise BenchmarkError(failure(self.path, done.returncode, done.stderr + done.stdout))
-        return done.stdout + done.stderr  # the version goes to the latter
+        return done.stdout + done.stderr  # the version is printed to standard error
 
 
 def failure(path: str, exit_code: int, text: str) -> str:
-    """One sentence for what a binary that failed has printed; a library that it lacks is named with what brings it."""
+    """Why a binary failed, in one sentence; for a missing library also what installs it."""
     if missing := MISSING_LIBRARY.search(text):
         library = missing[1]
         remedy = LIBRARIES.get(library, "your distribution's package with it")

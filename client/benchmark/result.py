@@ -23,12 +23,12 @@ class Header:
         preset: `edge` or `paper`; the bars differ.
         precision: of the served graphs.
         platform: that runs the backbones, `python`, `onnxruntime` or `tensorrt`.
-        release_id: which weights.
+        release_id: of the weights that judged.
         image_size: side of an image, pixels.
         n_images: different images that were sent in turn.
         started: when, UTC.
         machine: that the client and the bare chain ran on.
-        server_is_here: the server ran on it too; only then a comparison with the bare chain means something.
+        server_is_here: the server ran on it too; only then can it be compared with the bare chain.
         server: its name and version.
         perf_analyzer: its version.
         versions: of the client's Python packages.

@@ -37,7 +37,7 @@ class Options:
         requests: of each measurement that a bar stands on, over all rounds.
         sweep_requests: of each point of a sweep; 0 leaves the sweeps and the client's ways to ask out.
         concurrencies: requests in flight, the points of the one sweep.
-        batches: images a request, those of the others; what the ensemble does not take is left out.
+        batches: images a request, the points of the other sweeps; more than the ensemble takes are left out.
     """
 
     requests: int = 500
@@ -113,7 +113,7 @@ def measure_all(bench: Bench, header: Header, options: Options) -> BenchResult:
 
 
 def open_chain(bench: Bench) -> BareChain | None:
-    """The bare chain with the best settings of this machine, or None where its graphs are not."""
+    """The bare chain with the best settings of this machine; None where its graphs are missing."""
     if not all((bench.build / graph).is_file() for graph in GRAPHS):
         console.print(
             f"No bare chain: {bench.build} does not hold {' and '.join(GRAPHS)}; they come with `python -m export "

@@ -62,12 +62,12 @@ def result_tables(result: BenchResult) -> list[Table]:
         for cells in _call_cells(result):
             calls.add_row(*cells)
         tables.append(calls)
-    held = _table(BAR_COLUMNS, title="Held to", numbers_from=2)
+    limits = _table(BAR_COLUMNS, title="Held to", numbers_from=2)
     for bar in bars(result):
         colour = "green" if bar.cleared else "red" if bar.value is not None else "yellow"
         *cells, verdict = _bar_cells(bar)
-        held.add_row(*cells, f"[{colour}]{verdict}[/{colour}]")
-    return [*tables, held]
+        limits.add_row(*cells, f"[{colour}]{verdict}[/{colour}]")
+    return [*tables, limits]
 
 
 def to_markdown(result: BenchResult) -> str:

@@ -23,7 +23,7 @@ def find_category(
         name: of the category.
         url: of the server.
         timeout_s: deadline of each call, seconds.
-        load: let the server load it when its repository has it and its memory has not.
+        load: let the server load it when it is in the repository and not in memory.
 
     Returns:
         The side of its images, pixels; the images that one request may hold; the parameters that it was published with.

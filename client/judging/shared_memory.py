@@ -25,7 +25,7 @@ MAP_TYPES = {"anomaly_map": np.float32, "pred_mask": np.bool_}
 class SharedRegion:
     """One region with the tensors of one request at a time: its images, then its anomaly maps and masks.
 
-    It must not be filled again before the answer was taken out of it.
+    Take the answer out of it before it is filled again.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from export.releases.publish import publish_category
 from export.serving.model_configs import Platform
 from tests.products import ROOT
 
-MAX_BATCH_SIZE = 8  # what `export publish` takes unless told otherwise
+MAX_BATCH_SIZE = 8  # the default of `export publish`
 START_TIMEOUT_S = 600
 
 

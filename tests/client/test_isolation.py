@@ -40,8 +40,8 @@ def modules() -> dict[str, list[str]]:
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=True, timeout=120
     )
-    found: dict[str, list[str]] = json.loads(done.stdout)
-    return found
+    answer: dict[str, list[str]] = json.loads(done.stdout)
+    return answer
 
 
 def test_every_module_of_the_client_was_imported(modules: dict[str, list[str]]) -> None:

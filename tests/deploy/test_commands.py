@@ -43,8 +43,8 @@ def server_pid(serving: subprocess.Popen[str]) -> int:
     """Process id of the server, once it is ready."""
     assert serving.stderr is not None
     for line in serving.stderr:
-        if found := re.search(r"process (\d+)\) was ready", line):
-            return int(found[1])
+        if ready := re.search(r"process (\d+)\) was ready", line):
+            return int(ready[1])
     raise AssertionError("the server was never ready")
 
 

@@ -21,8 +21,11 @@ def save_graph(path: Path, nodes: list[onnx.NodeProto], inputs: list[str], outpu
     shape = ["batch", 2, 2, 3]
     kinds = {"image": TensorProto.UINT8}
     tensors = [
-        [helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape) for name in names]
-        for names in (inputs, outputs)
+        [
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
+            for name in tensors_of
+        ]
+        for tensors_of in (inputs, outputs)
     ]
     graph = helper.make_graph(nodes, "tiny", *tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
