@@ -3,7 +3,7 @@
 #   make demo                    everything on real solar cells, from training to a benchmark
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
-# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND WEIGHTS_DIR URL IMAGES
+# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND WEIGHTS_DIR URL IMAGES WHAT
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
@@ -27,10 +27,11 @@ FIND_IMAGES   = images="$(IMAGES)"; \
 BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --output $(RUN)/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train evaluate export verify engine engine-check bench-export serve predict bench bench-sizes bench-categories bench-peers bench-fusion bench-warm-up bench-train bench-metrics demo report test lint clean
+.PHONY: help setup demo data train evaluate export verify engine engine-check serve predict report bench bench-all test lint clean
 
+##@ Start here
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^##@ /\n/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo; echo "Options, with their defaults: CATEGORY=$(CATEGORY) PLATFORM=$(PLATFORM) URL=$(URL)"
 	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"; \
 	echo "FOREGROUND=none|threshold|sam  PRECISION=fp32|fp16|int8"
@@ -52,6 +53,23 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 setup: $(VENV)/.installed .triton/.installed ## Both environments: .venv/ for the project, .triton/ for the server
 
+# Plain `make` inside `deploy run`: lines with the variable are run by `make -n` too, and would start a server.
+demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report
+	@$(MAKE) --no-print-directory export
+	@$(PY) -m deploy run -- make --no-print-directory ask-and-measure
+	@$(MAKE) --no-print-directory report
+	@echo; echo "Next:"; \
+	echo "  make export CATEGORY=pill             the same for a product of MVTec AD, or a synthetic one"; \
+	echo "  make export CATEGORY=cup DATA=photos  for your own good images in the folder photos"; \
+	echo "  make serve                            keep the server up, then: make predict CATEGORY=$(CATEGORY) IMAGES=FOLDER"
+
+.PHONY: ask-and-measure
+ask-and-measure: # inside `deploy run`, which gives the server's address
+	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) --skip-broken \
+	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
+	@$(FIND_IMAGES); $(PY) $(BENCH) --sweep-requests 0
+
+##@ Your product
 data: $(VENV)/.installed ## Lay out the images of CATEGORY
 	@$(PY) -m train data $(DATA_OPTIONS)
 
@@ -76,9 +94,7 @@ engine: $(VENV)/.installed ## Build TensorRT engines of CATEGORY in PRECISION; o
 engine-check: $(VENV)/.installed ## Would TensorRT take the graphs of CATEGORY? Without a GPU
 	@$(PY) -m export engine --category $(CATEGORY) --check
 
-bench-export: $(VENV)/.installed ## Sizes and CPU latency of every build of CATEGORY beside float32
-	@$(PY) -m export bench --category $(CATEGORY)
-
+##@ Serve
 serve: setup ## Serve everything that is published, until Ctrl-C
 	@$(PY) -m deploy serve
 
@@ -86,60 +102,58 @@ predict: $(VENV)/.installed ## Ask a running server about IMAGES (default: the t
 	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) --url $(URL) \
 	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
 
-bench: setup ## Measure with perf_analyzer; starts a server unless URL is given
+report: $(VENV)/.installed ## The page and table about what the server said
+	@$(PY) -m client report --predictions $(RUN)/predictions.jsonl --output $(RUN)/served.html \
+	    $(if $(wildcard $(RUN)/metrics.json),--metrics $(RUN)/metrics.json) \
+	    $(if $(wildcard $(RUN)/bench/bench.json),--bench $(RUN)/bench/bench.json)
+
+##@ Measure
+bench: setup ## Latency and throughput of CATEGORY; starts a server unless URL is given
 ifeq ($(origin URL),command line)
 	@$(FIND_IMAGES); $(PY) $(BENCH) --url $(URL)
 else
 	@$(FIND_IMAGES); $(PY) -m deploy run -- $(PY) $(BENCH)
 endif
 
-bench-sizes: setup ## Latency against image size, 128 to 384 px
+# What `make bench-all` can measure; each has a target measure-<name>.
+BENCHMARKS := sizes categories peers fusion warm-up training metrics export
+.PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
+
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|training|metrics|export
+
+no-such-benchmark:
+	@echo "Error: WHAT is '$(WHAT)'; expected one of: $(BENCHMARKS)." >&2; exit 2
+
+measure-sizes: setup # latency against image size, 128 to 384 px
 	@$(PY) -m tests.benchmarks.sizes $(if $(PRESET),--preset $(PRESET))
 
-bench-categories: setup ## Memory, start-up and latency of 1, 5 and 15 categories over one teacher
+measure-categories: setup # memory, start-up and latency of 1, 5 and 15 categories over one teacher
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.categories --build build/$(CATEGORY) --images "$$images"
 
-bench-peers: setup $(VENV)/.bench-peers ## CATEGORY's ensemble beside torch in FastAPI and pytriton's @batch
+measure-peers: setup $(VENV)/.bench-peers # CATEGORY's ensemble beside torch in FastAPI and pytriton's @batch
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.peers --category $(CATEGORY) --images "$$images"
 
-bench-fusion: $(VENV)/.installed ## The fusion of one image beside torch's filters
+measure-fusion: $(VENV)/.installed # the fusion of one image beside torch's filters
 	@$(PY) -m tests.benchmarks.fusion
 
-bench-warm-up: setup ## The first request of a fresh server beside the hundredth
+measure-warm-up: setup # the first request of a fresh server beside the hundredth
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.warm_up --build build/$(CATEGORY) --images "$$images"
 
-bench-train: $(VENV)/.installed ## Measure training against a plain loop of the same network
-	@$(PY) -m train bench --category pill --data synthetic $(if $(PRESET),--preset $(PRESET)) \
+measure-training: $(VENV)/.installed # training beside a plain loop of the same network
+	@$(PY) -m tests.benchmarks.training $(if $(PRESET),--preset $(PRESET)) \
 	    $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)",$(if $(filter paper,$(PRESET)),--random-weights))
 
-bench-metrics: $(VENV)/.bench-peers ## Pixel measures: seconds, memory and values beside ADEval's
+measure-metrics: $(VENV)/.bench-peers # pixel measures: seconds, memory and values beside ADEval's
 	@$(PY) -m tests.benchmarks.metrics
+
+measure-export: $(VENV)/.installed # sizes and CPU latency of every build of CATEGORY beside float32
+	@$(PY) -m export bench --category $(CATEGORY)
 
 $(VENV)/.bench-peers: $(VENV)/.installed
 	@$(PY) -m pip install --quiet -c constraints.txt -e '.[bench-peers]'
 	@touch $@
 
-# Plain `make` inside `deploy run`: lines with the variable are run by `make -n` too, and would start a server.
-demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report
-	@$(MAKE) --no-print-directory export
-	@$(PY) -m deploy run -- make --no-print-directory ask-and-measure
-	@$(MAKE) --no-print-directory report
-	@echo; echo "Next:"; \
-	echo "  make export CATEGORY=pill             the same for a product of MVTec AD, or a synthetic one"; \
-	echo "  make export CATEGORY=cup DATA=photos  for your own good images in the folder photos"; \
-	echo "  make serve                            keep the server up, then: make predict CATEGORY=$(CATEGORY) IMAGES=FOLDER"
-
-.PHONY: ask-and-measure
-ask-and-measure: # inside `deploy run`, which gives the server's address
-	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) --skip-broken \
-	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
-	@$(FIND_IMAGES); $(PY) $(BENCH) --sweep-requests 0
-
-report: $(VENV)/.installed ## The page and table about what the server said
-	@$(PY) -m client report --predictions $(RUN)/predictions.jsonl --output $(RUN)/served.html \
-	    $(if $(wildcard $(RUN)/metrics.json),--metrics $(RUN)/metrics.json) \
-	    $(if $(wildcard $(RUN)/bench/bench.json),--bench $(RUN)/bench/bench.json)
-
+##@ Work on the code
 # Two processes, a module in one of them; each with a server of its own, and with one thread so as not to get in the
 # other's way.
 test: setup ## All tests, those against the real server included

@@ -1,4 +1,4 @@
-"""Where people read: tables and progress go to standard error's terminal, results to standard output."""
+"""What people read: progress goes to standard error, results to standard output, figures are written one way."""
 
 from rich.console import Console, RenderableType
 
@@ -8,7 +8,12 @@ output = Console(highlight=False)
 FILE_WIDTH = 130
 
 
+def shown(value: float | None, form: str, *, missing: str = "not available") -> str:
+    """A figure in a form such as `{:.2f} ms`; `missing` where there is none."""
+    return missing if value is None else form.format(value)
+
+
 def print_wide(table: RenderableType) -> None:
-    """Print a wide table; a file or a pipe, which rich takes for 80 characters wide, gets what it needs."""
+    """Print a wide table; to a file or a pipe FILE_WIDTH characters wide, where rich would take 80."""
     wide = output if output.is_terminal else Console(highlight=False, width=FILE_WIDTH)
     wide.print(table)

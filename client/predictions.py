@@ -1,4 +1,4 @@
-"""Ask about many images and keep what was answered: table, JSON lines, overlays."""
+"""Judge many image files, and show or store the verdicts: table, JSON lines, overlays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from client.console import console
-from client.files import replace_file
+from client.files import replace_file, write_text
 from client.judging.connection import IN_FLIGHT, JudgeClient
 from client.judging.errors import ClientError, ImageFileError
 from client.judging.verdicts import Score, Verdict
@@ -22,6 +22,25 @@ from client.pictures.images import ImageFile, load_image
 from client.pictures.overlays import draw_overlay
 
 TABLE_ROWS = 20  # of a long list; the whole is in --jsonl
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How images are asked about.
+
+    Attributes:
+        encoded: send the files as they are, for the server to decode.
+        score_only: ask for no maps; there are no overlays then.
+        in_flight: requests that may be on their way at a time.
+        batch: images a request.
+        threshold: image threshold in place of the release's own.
+    """
+
+    encoded: bool = False
+    score_only: bool = False
+    in_flight: int = IN_FLIGHT
+    batch: int = 1
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,24 +72,16 @@ def predict_images(
     judge: JudgeClient,
     images: Sequence[ImageFile],
     *,
-    encoded: bool,
-    threshold: float | None,
+    asking: Asking,
     overlays_dir: Path | None,
-    score_only: bool = False,
-    in_flight: int = IN_FLIGHT,
-    batch: int = 1,
 ) -> tuple[list[Prediction], list[str]]:
-    """Ask about images; the next ones are read while the server judges.
+    """Ask about image files; the next ones are read while the server judges.
 
     Args:
         judge: the connection.
         images: the files.
-        encoded: send the files as they are, for the server to decode.
-        threshold: image threshold in place of the release's own.
+        asking: how they are asked about.
         overlays_dir: where pictures are written, or None.
-        score_only: ask for no maps; there are no overlays then.
-        in_flight: requests that may be on their way at a time.
-        batch: images a request.
 
     Returns:
         The predictions, and one sentence for each image that cannot be read.
@@ -79,21 +90,22 @@ def predict_images(
         ServerError: the server does not answer.
     """
     asked: deque[ImageFile] = deque()
-    broken: list[str] = []
+    faults: list[str] = []
 
     def readable() -> Iterator[Image.Image | bytes]:
         for image in track(images, description="Asking", console=console):
             try:
                 picture = load_image(image.path)  # a broken file is named here, and not sent
             except ImageFileError as error:
-                broken.append(error.message)
+                faults.append(error.message)
                 continue
             asked.append(image)
-            yield image.path.read_bytes() if encoded else picture
+            yield image.path.read_bytes() if asking.encoded else picture
 
-    ask = judge.score_many if score_only else judge.predict_many
+    ask = judge.score_many if asking.score_only else judge.predict_many
     predictions = []
-    for verdict in ask(readable(), in_flight=in_flight, batch=batch, threshold=threshold):
+    verdicts = ask(readable(), in_flight=asking.in_flight, batch=asking.batch, threshold=asking.threshold)
+    for verdict in verdicts:
         image = asked.popleft()
         overlay = (
             _write_overlay(judge, image, verdict, overlays_dir)
@@ -101,14 +113,12 @@ def predict_images(
             else None
         )
         predictions.append(_prediction(judge, image, verdict, overlay))
-    return predictions, broken
+    return predictions, faults
 
 
 def write_jsonl(predictions: Sequence[Prediction], path: Path) -> None:
-    """Write predictions, one JSON object a line; the file is there whole or not at all."""
-    replace_file(
-        path, lambda temporary: _write_lines(temporary, [json.dumps(asdict(entry)) for entry in predictions])
-    )
+    """Write predictions, one JSON object a line; the file is replaced whole or not at all."""
+    write_text(path, "".join(f"{json.dumps(asdict(entry))}\n" for entry in predictions))
 
 
 def read_jsonl(path: Path) -> list[Prediction]:
@@ -172,7 +182,3 @@ def _prediction(judge: JudgeClient, image: ImageFile, verdict: Score, overlay: s
         synthetic=judge.synthetic,
         overlay=overlay,
     )
-
-
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines))

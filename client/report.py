@@ -1,4 +1,4 @@
-"""What the server said of a test set, as a page and as the table that ends `make demo`."""
+"""The server's verdicts on a test set, as a page and as the table that ends `make demo`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,41 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from client.benchmark.result import BenchResult
-from client.benchmark.tables import provenance, rows
+from client.console import shown
 from client.files import write_text
 from client.judging.errors import ClientError
 from client.predictions import Prediction
 
 PICTURES = 8  # of each kind
+ONE_CLASS = "not available: the test set has one class"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What page and table show of a benchmark.
+
+    Attributes:
+        headings: of the columns of `rows`.
+        rows: one line a measurement.
+        p50_ratio: the ensemble's median latency divided by the bare chain's.
+        default_p50_ratio: divided by that of the chain with ONNX Runtime's own defaults.
+        provenance: what it was measured on.
+        summary: names and figures for the table that ends a run.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    p50_ratio: float | None
+    default_p50_ratio: float | None
+    provenance: str
+    summary: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class ServedMeasures:
-    """Measures over the server's answers; None where a class of images is missing.
+    """Measures over the server's verdicts; None where there are no good or no defective images.
 
-    `synthetic` tells that the judge was trained on rendered images.
+    `synthetic`: the judge was trained on rendered images.
     """
 
     n_images: int
@@ -83,15 +104,15 @@ def write_report(
     *,
     predictions: Sequence[Prediction],
     metrics: dict[str, Any] | None,
-    bench: BenchResult | None,
+    speed: Speed | None,
 ) -> None:
     """Write the page; it shows the overlays by links relative to itself.
 
     Args:
         path: the HTML file.
         predictions: with overlays, where pictures are wanted.
-        metrics: metrics.json of the training side, to set beside.
-        bench: a benchmark, to show.
+        metrics: metrics.json of `train evaluate`, whose AUROC is shown beside the server's.
+        speed: of a benchmark, where there is one.
 
     Raises:
         ClientError: no predictions.
@@ -103,10 +124,8 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         category=predictions[0].category,
         measures=measures,
-        metrics=metrics,
-        bench=bench,
-        bench_rows=list(rows(bench)) if bench else [],
-        bench_provenance=provenance(bench.header) if bench else "",
+        tiles=_tiles(measures, metrics),
+        speed=speed,
         galleries=_galleries(predictions),
         link=lambda overlay: urllib.parse.quote(os.path.relpath(overlay, path.parent)),
     )
@@ -132,7 +151,7 @@ def summary_table(
     predictions: Sequence[Prediction],
     *,
     metrics: dict[str, Any] | None,
-    bench: BenchResult | None,
+    speed: Speed | None,
     report: Path,
 ) -> Table:
     """The figures a person wants to see at the end of a run."""
@@ -154,30 +173,30 @@ def summary_table(
             "trained on",
             f"{metrics['n_train']} good images in {metrics['seconds_train']:.0f} s, preset {metrics['preset']}",
         )
-        table.add_row("image AUROC, PyTorch", _figure(metrics["image_auroc"], ".4f"))
-    table.add_row("image AUROC, Triton", _figure(measures.auroc, ".4f"))
+        table.add_row("image AUROC, PyTorch", shown(metrics["image_auroc"], "{:.4f}", missing=ONE_CLASS))
+    table.add_row("image AUROC, Triton", shown(measures.auroc, "{:.4f}", missing=ONE_CLASS))
     table.add_row("false rejects", _percent(measures.false_reject_rate))
     table.add_row("escapes", _percent(measures.escape_rate))
-    if bench is not None:
-        ensemble = bench.ensemble
-        tail = f", p99 {ensemble.p99_ms:.1f} ms" if ensemble.p99_ms else ""
-        table.add_row("latency over gRPC", f"p50 {ensemble.p50_ms:.1f} ms{tail}")
-        for name, chain, ratio in (
-            ("bare ONNX Runtime chain", bench.bare_chain, bench.p50_ratio),
-            ("with its own defaults", bench.default_chain, bench.default_p50_ratio),
-        ):
-            if chain is not None:
-                table.add_row(
-                    name, f"p50 {chain.p50_ms:.1f} ms; the ensemble takes {ratio:.2f} times as long"
-                )
-        busiest = bench.loaded or ensemble
-        table.add_row("throughput", f"{busiest.throughput:.0f} images/s with {busiest.concurrency} in flight")
+    for name, figures in speed.summary if speed else ():
+        table.add_row(name, figures)
     table.add_row("release", ", ".join(map(str, measures.release_ids)))
     table.add_row("report", str(report))
     folders = sorted({str(Path(entry.overlay).parent) for entry in predictions if entry.overlay})
     if folders:
         table.add_row("pictures", "\n".join(folders))
     return table
+
+
+def _tiles(measures: ServedMeasures, metrics: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Names and figures at the top of the page."""
+    pytorch = [] if metrics is None else [("image AUROC, PyTorch", shown(metrics["image_auroc"], "{:.4f}"))]
+    return [
+        ("images", str(measures.n_images)),
+        *pytorch,
+        ("image AUROC, Triton", shown(measures.auroc, "{:.4f}")),
+        ("false rejects", _percent(measures.false_reject_rate)),
+        ("escapes", _percent(measures.escape_rate)),
+    ]
 
 
 def _galleries(predictions: Sequence[Prediction]) -> list[tuple[str, list[Prediction]]]:
@@ -198,9 +217,5 @@ def _galleries(predictions: Sequence[Prediction]) -> list[tuple[str, list[Predic
     return [(f"{title} ({len(entries)})", entries[:PICTURES]) for title, entries in kinds]
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "not available: the test set has one class" if value is None else format(value, form)
-
-
-def _percent(value: float | None) -> str:
-    return "not available" if value is None else f"{100 * value:.1f} %"
+def _percent(share: float | None) -> str:
+    return shown(None if share is None else 100 * share, "{:.1f} %")

@@ -53,8 +53,8 @@ def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Cal
             "--max-categories",
             default=0,
             type=click.IntRange(0),
-            help="Categories in memory at a time, 0: all. Others are loaded when a client loads them, and the one that "
-            "was asked longest ago goes.",
+            help="Categories in memory at a time, 0: all. Others are loaded when a client loads them, and the least "
+            "recently used is unloaded.",
         ),
         click.option("--timeout-s", default=120.0, help="Seconds in which every model must be ready."),
     )

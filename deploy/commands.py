@@ -1,4 +1,4 @@
-"""Serve until told to stop, or for as long as a command runs."""
+"""Serve until somebody stops it, or for as long as a command runs."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def serve_until_stopped(starting: AbstractContextManager[TritonServer]) -> None:
 
 
 def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence[str]) -> int:
-    """Run a command while a server runs, and tell it where.
+    """Run a command while a server runs.
 
-    It finds the server in ASTMFR_URL (gRPC), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL.
+    Its environment holds the server's addresses: ASTMFR_URL (gRPC), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL.
 
     Returns:
         The command's exit code; 128 + n when signal n ended it.
@@ -72,13 +72,13 @@ def _interrupt_on_signals() -> None:
 
 
 @contextmanager
-def _interrupts_kept() -> Iterator[list[int]]:
-    """Keep signals that come meanwhile: a command that is just being started could not be stopped by them."""
-    kept: list[int] = []
+def _interrupts_deferred() -> Iterator[list[int]]:
+    """Only note signals that come meanwhile: a command that is just being started could not be stopped by them."""
+    received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: kept.append(number)) for number in numbers]
+    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
     try:
-        yield kept
+        yield received
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -110,9 +110,9 @@ def _addresses(server: TritonServer) -> dict[str, str]:
 def _run(command: Sequence[str], addresses: dict[str, str]) -> int:
     process = None
     try:
-        with _interrupts_kept() as kept:
+        with _interrupts_deferred() as received:
             process = subprocess.Popen(ending_with_parent(command), env=os.environ | addresses)
-        if kept:
+        if received:
             raise KeyboardInterrupt
         exit_code = process.wait()
     except KeyboardInterrupt:

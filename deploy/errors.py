@@ -1,9 +1,9 @@
-"""What can go wrong when a server is to start, each told in one sentence.
+"""What can go wrong when a server is started or asked, each in one sentence.
 
 UserError
 ├── InstallationError   no tritonserver, or one that cannot run here
 ├── RepositoryError     nothing to serve
-├── PortError           a port that cannot be had
+├── PortError           a port that is in use or cannot be listened on
 ├── ServerError         a server that died, did not become ready, or could not load a model
 └── CommandError        a command that cannot be run beside the server
 """

@@ -1,7 +1,7 @@
 """Find a tritonserver: NVIDIA's on PATH, else the embedded one, made ready to run.
 
 The embedded server comes from pytriton, which carries the server and one Python stub for each Python version.
-Links in `<triton_env>/` put it together: nothing is copied, and what is there already is left alone.
+Links in `<triton_env>/` put it together. Nothing is copied, and links that are right already stay.
 
     server/backends/python/   the Python backend, with the stub of the environment's own Python
     lib/                      the two shared libraries that perf_analyzer wants under their plain names
@@ -70,7 +70,7 @@ def find_installation(triton_env: Path) -> Installation:
 
 
 def prepare(triton_env: Path) -> Installation:
-    """Make the embedded server and its perf_analyzer ready to run; done already, it costs 0.1 s.
+    """Make the embedded server and its perf_analyzer ready to run; once they are, this takes 0.1 s.
 
     Raises:
         InstallationError: the environment is missing or incomplete, or a shared library is.
@@ -85,7 +85,7 @@ def prepare(triton_env: Path) -> Installation:
 
 
 def missing_libraries(binary: Path, environment: dict[str, str]) -> list[str]:
-    """Shared libraries of a binary that the loader does not find in this environment, as ldd tells them."""
+    """Shared libraries of a binary that the loader does not find in this environment, as `ldd` lists them."""
     # The loader lists what it would load and ends before the program starts.
     listing = subprocess.run(
         [binary],
@@ -109,8 +109,8 @@ def _probe(triton_env: Path) -> _Python:
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise InstallationError(f"{python} does not run ({error}); {_anew(triton_env)}") from None
-    found = json.loads(answer)
-    return _Python(found["version"], found["library_dirs"], Path(found["packages"]))
+    python_info = json.loads(answer)
+    return _Python(python_info["version"], python_info["library_dirs"], Path(python_info["packages"]))
 
 
 def _environment(triton_env: Path, python: _Python) -> dict[str, str]:
@@ -176,7 +176,7 @@ def _link_perf_analyzer(triton_env: Path, python: _Python) -> None:
 
 
 def _link(link: Path, target: Path) -> None:
-    """A relative link, made beside and renamed in; a right one stays."""
+    """A relative link, replaced by one rename; one that is right already stays."""
     relative = os.path.relpath(target, link.parent)
     if link.is_symlink() and str(link.readlink()) == relative:
         return
@@ -187,7 +187,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A name in the same folder that no other process uses at the same time."""
+    """A temporary name in the same folder that no other process uses."""
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 

@@ -1,6 +1,6 @@
-"""No more categories in memory than fit: what was asked for longest ago goes when another is loaded.
+"""Keep no more than a number of categories in memory: when another is loaded, the least recently used is unloaded.
 
-A client that needs a category which is not there loads it, by Triton's own model control; this unloads.
+Clients load the category that they need by Triton's own model control. This module only unloads.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from deploy.model_control import ModelControl
 from deploy.repository import SHARED_MODELS
 
 POLL_S = 0.5
-MIN_LOADED_S = 2.0  # who loads a category has a moment to ask it
-ENCODED = "_encoded"  # the ensemble that takes image files is called so
+MIN_LOADED_S = 2.0  # a client has this time to ask a category that it has loaded
+ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 
 
 def loaded_categories(ready: set[str], known: set[str]) -> set[str]:
@@ -32,7 +32,7 @@ def loaded_categories(ready: set[str], known: set[str]) -> set[str]:
 
 
 def own_models(categories: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
-    """Of each category the models that no other one uses: its ensembles and its student, say.
+    """The models of each category that no other one uses, such as its ensembles and its student.
 
     Args:
         categories: the models of each, as `find_categories` gives them.
@@ -47,8 +47,8 @@ def own_models(categories: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
 def last_used_s(own: Collection[str], asked_s: Mapping[str, float]) -> float:
     """When a category was last asked, seconds since 1970; 0 for never.
 
-    Not by its ensembles alone: Triton makes an ensemble anew, and forgets when it was asked, whenever it loads one of
-    its steps anew, the fusion after another release was published, say.
+    Its ensembles alone do not say: Triton recreates an ensemble, and forgets when it was asked, whenever it reloads one
+    of its steps, such as the fusion after a new release.
 
     Args:
         own: the models that are the category's alone.
@@ -60,9 +60,9 @@ def last_used_s(own: Collection[str], asked_s: Mapping[str, float]) -> float:
 def too_many(
     used_s: Mapping[str, float], *, seen_s: Mapping[str, float], now_s: float, keep: int
 ) -> list[str]:
-    """The categories that must go, those first that were used longest ago.
+    """The categories to unload, least recently used first.
 
-    What was loaded just now stays for MIN_LOADED_S at least. Times are seconds since 1970.
+    A category stays for at least MIN_LOADED_S after it was loaded. Times are seconds since 1970.
 
     Args:
         used_s: when each loaded category was last asked, or seen loaded.
@@ -80,7 +80,7 @@ def models_of(own: Sequence[str], steps_of: Mapping[str, Sequence[str]]) -> list
 
     Args:
         own: the category's ensembles.
-        steps_of: steps of every loaded model; none of what is no ensemble.
+        steps_of: steps of every loaded model; empty for a model that is no ensemble.
     """
     elsewhere = {step for name, steps in steps_of.items() if name not in own for step in steps}
     # Committed backends stay, whoever uses them: they cost little, and the next category needs them.
@@ -89,7 +89,7 @@ def models_of(own: Sequence[str], steps_of: Mapping[str, Sequence[str]]) -> list
 
 
 def unload_category(control: ModelControl, category: str) -> list[str]:
-    """Unload a category's ensembles and what they alone use; what was unloaded.
+    """Unload a category's ensembles and what they alone use; returns the names of these models.
 
     Requests in flight are answered first: an ensemble's request holds its steps until it ends.
 
@@ -117,7 +117,7 @@ class Janitor:
         Args:
             http_url: `http://host:port`.
             categories: those of its repository, and the models of each.
-            max_categories: loaded at the same time, but for the moment in which one comes and another goes.
+            max_categories: that stay loaded; one more while a new one has come and the old one has not gone yet.
         """
         self._control = ModelControl(http_url)
         self._own = own_models(categories)
@@ -141,20 +141,20 @@ class Janitor:
             try:
                 self.tidy(now_s=time.time())
             except ServerError as error:
-                # A category that somebody else unloads meanwhile, or a server that is going: the next look tells.
+                # Somebody else unloaded a category meanwhile, or the server is stopping: the next look will show.
                 if not self._stopping.is_set():
                     click.echo(f"Lazy loading: {error.message}", err=True)
                     self._stopping.wait(10 * POLL_S)
 
     def tidy(self, *, now_s: float) -> list[str]:
-        """Look once, and unload what is too much; the categories that went.
+        """Look once, and unload categories beyond the number; returns these.
 
         Raises:
             ServerError: the server does not answer.
         """
         index = self._control.index()
         if any(entry.get("state") == "LOADING" for entry in index):
-            return []  # a category that is coming needs steps that nobody seems to use yet
+            return []  # the steps of a category seem to be unused until its ensembles are loaded
         ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
         loaded = loaded_categories(ready, set(self._own))
         asked_s = self._control.last_asked_s()

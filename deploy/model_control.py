@@ -1,4 +1,4 @@
-"""Load, unload and look at models of a running server, by Triton's own model control over HTTP."""
+"""Load, unload and list the models of a running server, by Triton's own model control over HTTP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from deploy.errors import ServerError
 
 REQUEST_TIMEOUT_S = 10
-CONTROL_TIMEOUT_S = 120  # a model that is loaded is warmed up before the answer comes
+CONTROL_TIMEOUT_S = 120  # Triton answers when the model is loaded and warmed up
 
 # No proxy stands between a machine and itself.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -29,8 +29,8 @@ class ModelControl:
         Raises:
             ServerError: the server does not answer.
         """
-        found: list[dict[str, str]] = self._ask("/v2/repository/index", {})
-        return found
+        entries: list[dict[str, str]] = self._ask("/v2/repository/index", {})
+        return entries
 
     def ready(self) -> set[str]:
         """Names of the models that answer.
@@ -49,7 +49,7 @@ class ModelControl:
         self._ask(f"/v2/repository/models/{model}/load", {}, timeout_s=CONTROL_TIMEOUT_S)
 
     def unload(self, model: str) -> None:
-        """Let a model go once its requests are answered; the steps of an ensemble stay.
+        """Unload a model once its requests are answered; the steps of an ensemble stay loaded.
 
         Raises:
             ServerError: the server does not answer or does not have it.

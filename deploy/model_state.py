@@ -1,4 +1,4 @@
-"""What a server says of its models, put together from its index and its log."""
+"""The state of a server's models, put together from its index and its log."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class ModelState:
     versions: tuple[int, ...]  # those that answer, ascending
     state: str  # READY, LOADING, UNLOADING or UNAVAILABLE
     reason: str  # why it is not ready; empty when it is
-    load_s: float | None  # warm-up included; None when the log does not tell
+    load_s: float | None  # warm-up included; None when the log does not have it
 
 
-def model_states(names: Sequence[str], index: Sequence[dict[str, str]], log: str) -> list[ModelState]:
-    """States of the named models, in the order of the names.
+def model_states(models: Sequence[str], index: Sequence[dict[str, str]], log: str) -> list[ModelState]:
+    """States of the models, in their order.
 
     Args:
-        names: Models that were to be loaded.
+        models: Names of the models that were to be loaded.
         index: Answer of `POST /v2/repository/index`: an entry for each version, with `name` and, where it was
             tried, `version`, `state` and `reason`.
         log: The server's log since its start.
     """
     load_s = load_times_s(log)
     states = []
-    for name in names:
+    for name in models:
         entries = [entry for entry in index if entry["name"] == name]
         ready = tuple(sorted(int(entry["version"]) for entry in entries if entry.get("state") == "READY"))
         # A version that was replaced says "unloaded"; that is no fault.

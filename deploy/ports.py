@@ -1,4 +1,4 @@
-"""Ports for the server: free ones are picked, taken ones are named together with who holds them."""
+"""Ports for the server: free ones are picked, and one in use is reported with the process that listens on it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def host_address(host: str) -> str:
 def claim_ports(host: str, ports: Ports) -> Ports:
     """Check that the given ports are free on `host` (an IPv4 address) and pick the others.
 
-    All are held at once and then let go, so the picked ones differ; the server must take them soon.
+    All are opened at once and then closed, so the picked ones differ; the server must take them soon.
 
     Raises:
         PortError: a port is in use, is given twice, or cannot be listened on.
     """
     asked = {"http": ports.http, "grpc": ports.grpc, "metrics": ports.metrics}
     claimed: dict[str, int] = {}
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as listeners:
         # Given ports first, or a picked one could take the place of one still to come.
         for service in sorted(asked, key=lambda service: asked[service] == 0):
             port = asked[service]
@@ -53,13 +53,13 @@ def claim_ports(host: str, ports: Ports) -> Ports:
                 raise PortError(
                     f"port {port} is given to two services; --{service}-port needs one of its own."
                 )
-            listener = held.enter_context(_listen(service, host, port))
+            listener = listeners.enter_context(_listen(service, host, port))
             claimed[service] = listener.getsockname()[1]
     return Ports(**claimed)
 
 
 def port_holder(port: int) -> str | None:
-    """Command line and process id of who listens on a TCP port; None when it cannot be known."""
+    """Command line and process id of the process that listens on a TCP port; None when it cannot be seen."""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for process in Path("/proc").glob("[0-9]*"):
         # Processes end while we look, and those of other users stay closed.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 def ending_with_parent(command: Sequence[str]) -> list[str]:
-    """The command, to which the kernel sends SIGTERM should the thread that starts it end first.
+    """The command, wrapped so that the kernel sends it SIGTERM when the thread that started it ends first.
 
-    This covers what no `finally` does: being killed outright. It needs setpriv (util-linux, which Debian,
-    Ubuntu and Red Hat always have); without it the command is given back as it is.
+    This holds even when we are killed outright, which no `finally` survives. It needs setpriv (util-linux, which
+    Debian, Ubuntu and Red Hat always have); without it the command is returned unchanged.
     """
     # A preexec_fn could do the same, but forks: gRPC's threads, if there are any, take that badly.
     setpriv = shutil.which("setpriv")

@@ -62,8 +62,8 @@ def running_server(
         metrics_port: TCP port for metrics, 0 for a free one.
         triton_env: Environment of the embedded server, used when there is no tritonserver on PATH.
         threads: Threads that a backbone computes with; 0 for those of its configuration.
-        max_categories: Categories in memory at a time: the first ones are loaded, others when a client loads them,
-            and then the one that was asked longest ago goes; 0 loads all and keeps them.
+        max_categories: Categories in memory at a time. The first ones are loaded; when a client loads another, the
+            least recently used is unloaded. 0 loads all and unloads none.
         timeout_s: Time in which every model must be ready.
 
     Raises:
@@ -184,7 +184,7 @@ class TritonServer:
         Raises:
             ServerError: the server died, was not ready in time, or a model failed to load.
         """
-        # The endpoints open when every model was tried, the metrics last.
+        # The endpoints open once the server has tried to load every model, that of the metrics last.
         while not self._listens():
             if self.exit_code is not None:
                 raise ServerError(
@@ -208,8 +208,8 @@ class TritonServer:
     def stop(self) -> None:
         """Stop the server once requests in flight are answered; kill it after 20 s or a second Ctrl-C."""
         if self.exit_code is None:
-            self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                self._process.terminate()
                 self._process.wait(STOP_TIMEOUT_S)
         self.kill()
 

@@ -1,4 +1,4 @@
-"""What the server's log tells and its index does not: load times, and why a model was not even tried."""
+"""Read from the server's log what its index lacks: load times, and why a model was not even tried."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reason_in_log(log: str, model: str) -> str:
 
 
 def last_words(log: str) -> str:
-    """Message of the last line that says something."""
+    """Message of the last line with a word in it."""
     last = next((line for line in reversed(log.splitlines()) if re.search(r"\w", line)), "it wrote nothing")
     logged = LINE.match(last)
     return one_line(logged["message"] if logged else last)

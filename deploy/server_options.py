@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.ports import Ports
 
-IN_FLIGHT_TIMEOUT_S = 10  # for requests that the server is still answering when it is told to stop
+IN_FLIGHT_TIMEOUT_S = 10  # for requests that the server is still answering when it is stopped
 # Every Python model has a region in /dev/shm, where a container has 64 MiB for all of them unless told
 # otherwise. A region grows by itself when a request needs more.
 SHM_BYTES = 4 << 20
@@ -46,7 +46,7 @@ def server_options(
         "--exit-on-error=false",
         "--strict-readiness=true",
         f"--exit-timeout-secs={IN_FLIGHT_TIMEOUT_S}",
-        # Heeds the priorities in the configurations: a spare instance is asked while the first one is busy.
+        # Triton heeds priorities only with this: a spare instance is asked only while the first one is busy.
         "--rate-limit=execution_count",
         f"--http-address={host}",
         f"--grpc-address={host}",
@@ -81,12 +81,12 @@ def count_gpus() -> int:
 
 
 def turns_path(shm_prefix: str) -> Path:
-    """The file by which a server's backbones take turns; it goes with the server's regions."""
+    """The file that a server's backbones lock to take turns; it is removed with the server's shared memory."""
     return Path("/dev/shm") / f"{shm_prefix}turns"
 
 
 def stub_environment(threads: int, *, shm_prefix: str) -> dict[str, str]:
-    """Variables that the Python models' stubs inherit: how they share out CPU threads, and leave their folders alone.
+    """Environment variables that the Python models' stubs inherit.
 
     Args:
         shm_prefix: How the names of this server's regions in /dev/shm begin.
@@ -96,8 +96,8 @@ def stub_environment(threads: int, *, shm_prefix: str) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        # A __pycache__ in a model's folder is a change to Triton: it would load the model, and each ensemble over it,
-        # anew with the next category that is loaded.
+        # To Triton, a __pycache__ in a model's folder is a change: it would reload the model, and each ensemble over
+        # it, together with the next category that is loaded.
         "PYTHONDONTWRITEBYTECODE": "1",
         # Memory of decoded pictures is kept for the next one: new pages take a tenth of the time of decoding.
         "PILLOW_BLOCKS_MAX": PILLOW_BLOCKS,

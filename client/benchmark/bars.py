@@ -1,4 +1,4 @@
-"""How fast serving has to be: bars that a result clears or falls short of."""
+"""How fast serving has to be: limits that a result holds or falls short of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from client.benchmark.measured import requests_for
 from client.benchmark.result import BenchResult
 
-# At most, or at least, by preset. What a bar stands for is told in docs/benchmark.md.
+# Limits by preset: of the throughput the lowest that holds, of all others the highest.
 P50_RATIO = {"edge": 1.15, "paper": 1.05}
 DEFAULT_P50_RATIO = {"edge": 1.25, "paper": 1.10}
 TAIL_RATIO = {"edge": 1.5, "paper": 1.3}
@@ -23,9 +23,9 @@ class Bar:
     Attributes:
         name: what is compared.
         value: the ratio that was measured, or None.
-        limit: what it is held to.
-        at_most: whether the limit is an upper one.
-        reason: why there is no value.
+        limit: the highest or lowest value that holds.
+        at_most: the limit is the highest value, not the lowest.
+        reason: why nothing was measured, if nothing was.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Bar:
 
     @property
     def cleared(self) -> bool:
-        """Whether a value is there and within the limit."""
+        """Whether there is a value and it is within the limit."""
         compare = operator.le if self.at_most else operator.ge
         return self.value is not None and compare(self.value, self.limit)
 
@@ -60,42 +60,23 @@ class Bar:
 def bars(result: BenchResult) -> list[Bar]:
     """The bars of a result's preset; those of `edge` for a preset of one's own."""
     preset = result.header.preset if result.header.preset in P50_RATIO else "edge"
-    no_chain = "no bare chain was measured on the server's machine"
     comparable = result.header.server_is_here
+    no_chain = "no bare chain was measured on the server's machine"
+    no_sweeps = no_chain if not comparable or result.bare_chain is None else "not measured without the sweeps"
+    too_few = f"{result.ensemble.requests} requests are too few, {requests_for(99)} would do"
+    no_files = "not measured" if comparable else "the server is elsewhere"
+
+    def local(ratio: float | None) -> float | None:
+        """A ratio to a figure of this machine, which says nothing about a server on another one."""
+        return ratio if comparable else None
+
+    p50, of_defaults = "p50 over gRPC, batch 1 / bare chain's", result.default_p50_ratio
+    throughput = "images/s at the best concurrency / bare chain's at its best batch"
+    files = "p50 of JPEG files / pixels + decoding and resizing"
     return [
-        Bar(
-            "p50 over gRPC, batch 1 / bare chain's",
-            result.p50_ratio if comparable else None,
-            P50_RATIO[preset],
-            True,
-            no_chain,
-        ),
-        Bar(
-            "p50 over gRPC, batch 1 / bare chain's, ONNX Runtime's defaults",
-            result.default_p50_ratio if comparable else None,
-            DEFAULT_P50_RATIO[preset],
-            True,
-            no_chain,
-        ),
-        Bar(
-            "p99 / p50",
-            result.tail_ratio,
-            TAIL_RATIO[preset],
-            True,
-            f"{result.ensemble.requests} requests are too few, {requests_for(99)} would do",
-        ),
-        Bar(
-            "images/s at the best concurrency / bare chain's at its best batch",
-            result.throughput_ratio if comparable else None,
-            THROUGHPUT_RATIO[preset],
-            False,
-            no_chain if not comparable or result.bare_chain is None else "not measured without the sweeps",
-        ),
-        Bar(
-            "p50 of JPEG files / pixels + decoding and resizing",
-            result.encoded_ratio if comparable else None,
-            ENCODED_RATIO[preset],
-            True,
-            "the server is elsewhere" if not comparable else "not measured",
-        ),
+        Bar(p50, local(result.p50_ratio), P50_RATIO[preset], True, no_chain),
+        Bar(f"{p50}, ONNX Runtime's defaults", local(of_defaults), DEFAULT_P50_RATIO[preset], True, no_chain),
+        Bar("p99 / p50", result.tail_ratio, TAIL_RATIO[preset], True, too_few),
+        Bar(throughput, local(result.throughput_ratio), THROUGHPUT_RATIO[preset], False, no_sweeps),
+        Bar(files, local(result.encoded_ratio), ENCODED_RATIO[preset], True, no_files),
     ]

@@ -1,4 +1,4 @@
-"""This client's ways to ask, each beside the plain call: what a connection, a map and a wait cost."""
+"""This client's ways to ask, timed beside the plain call: what a connection, a map and a wait cost."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def measure_calls(
     requests: int,
     shared_memory: bool,
 ) -> tuple[CallMeasured, ...]:
-    """Every way in turns.
+    """Time every way to ask, in turns.
 
     Args:
         url: host:port of the gRPC endpoint.
         category: the ensemble.
         timeout_s: deadline of every call, seconds.
         images: of the size that the category takes, asked about in turn.
-        requests: images of each way, in all.
-        shared_memory: whether the server is on this host.
+        requests: images that are asked about in each way, over all rounds.
+        shared_memory: the server is on this host, so that shared memory can be measured too.
 
     Raises:
         ServerError: the server does not answer.
@@ -81,12 +81,12 @@ def measure_calls(
     return tuple(
         CallMeasured(
             name=name,
-            requests=len(found),
-            p50_ms=percentile(found, 50),
-            p99_ms=percentile(found, 99),
-            throughput=len(found) / seconds[name],
+            requests=len(latencies_ms),
+            p50_ms=percentile(latencies_ms, 50),
+            p99_ms=percentile(latencies_ms, 99),
+            throughput=len(latencies_ms) / seconds[name],
         )
-        for name, found in latencies.items()
+        for name, latencies_ms in latencies.items()
     )
 
 
@@ -106,7 +106,7 @@ def _ways(judge: JudgeClient) -> dict[str, Ask]:
 
 
 def _reconnecting(judge: JudgeClient, images: Sequence[Image.Image]) -> Iterator[Score]:
-    """What it costs to connect, and to look the category up, for every image."""
+    """Connect and look the category up anew for every image."""
     for image in images:
         started = time.perf_counter()
         with JudgeClient(judge.url, category=judge.category, timeout_s=judge.timeout_s) as new:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client.benchmark.machine import usable_cores
 from client.judging.errors import BenchmarkError
 
 FEATURES = ("teacher_1", "teacher_2", "teacher_3")
@@ -23,7 +23,7 @@ WARM_UP_RUNS = 3
 
 
 class Spinning(StrEnum):
-    """When the threads of a session that have nothing to do spin; it decides much on few cores."""
+    """When the idle threads of a session spin instead of sleeping; on few cores that decides much."""
 
     ALWAYS = "always"  # ONNX Runtime's default: between runs too, where the other session needs the core
     NEVER = "never"
@@ -96,36 +96,30 @@ class BareChain:
 
 
 def default_settings() -> ChainSettings:
-    """What a script has that says nothing: every core, and ONNX Runtime's own way of spinning."""
-    return ChainSettings(threads=cores(), spinning=Spinning.ALWAYS)
+    """ONNX Runtime's own defaults: a thread for every core, spinning always."""
+    return ChainSettings(threads=usable_cores(), spinning=Spinning.ALWAYS)
 
 
 def find_settings(build: Path, images: NDArray[np.uint8]) -> ChainSettings:
     """The settings with the lowest median over single images, each tried in turns.
 
-    Threads are 1, 2, 4 and so on up to the cores; one session at a time has idle threads, so no more are held than
-    a machine has.
+    Tried are 1, 2, 4, ... threads up to the number of cores, with every kind of spinning.
 
     Raises:
         BenchmarkError: as `BareChain`.
     """
-    counts = sorted({*(1 << power for power in range(cores().bit_length())), cores()})
+    counts = sorted({*(1 << power for power in range(usable_cores().bit_length())), usable_cores()})
     candidates = [
         ChainSettings(threads, spinning)
         for threads in counts
-        if threads <= cores()
+        if threads <= usable_cores()
         # A single thread never waits for another one, so it has nothing to spin for.
         for spinning in (Spinning if threads > 1 else [Spinning.NEVER])
     ]
     latencies: dict[ChainSettings, list[float]] = {settings: [] for settings in candidates}
     for _ in range(TRIAL_ROUNDS):
-        for settings, found in latencies.items():
-            chain = BareChain(build, settings)  # opened anew: the threads of a waiting chain may spin
+        for settings, latencies_ms in latencies.items():
+            chain = BareChain(build, settings)  # each time a new one: the threads of a waiting chain may spin
             chain.latencies_ms(images, requests=WARM_UP_RUNS)
-            found += chain.latencies_ms(images, requests=TRIAL_RUNS)
+            latencies_ms += chain.latencies_ms(images, requests=TRIAL_RUNS)
     return min(candidates, key=lambda settings: float(np.median(latencies[settings])))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -14,7 +14,7 @@ def write_files(result: BenchResult, folder: Path) -> list[Path]:
     """bench.json, bench.csv, bench.md and the plots.
 
     Raises:
-        BenchmarkError: matplotlib is missing; the other three are there then.
+        BenchmarkError: matplotlib is missing; all but the plots are written before.
     """
     written = [folder / f"bench.{suffix}" for suffix in ("json", "csv", "md")]
     write_result(result, written[0])

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and with."""
+"""The machine and the package versions that figures were measured with."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.benchmark.chain import cores
-
 PACKAGES = ("astmfr", "tritonclient", "onnxruntime", "numpy")
 
 
@@ -25,8 +23,8 @@ class Machine:
         processor: its name.
         cores: that this process may use.
         memory_gib: in all.
-        gpu: names, or an empty string.
-        load: average of the last minute before the run; others used the machine too where it is not near 0.
+        gpu: names of its GPUs with commas between, or an empty string.
+        load: average of the last minute before the run; where it is not near 0, other processes used the machine too.
         system: kernel and its release.
     """
 
@@ -42,12 +40,17 @@ class Machine:
         return f"{self.processor}, {self.cores} cores, {self.memory_gib:.0f} GiB{gpu}"
 
 
+def usable_cores() -> int:
+    """Cores that this process may use; they may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def this_machine() -> Machine:
     """The machine that this process runs on."""
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Machine(
         processor=_processor(),
-        cores=cores(),
+        cores=usable_cores(),
         memory_gib=round(pages * page / (1 << 30), 1),
         gpu=_gpu(),
         load=round(os.getloadavg()[0], 2),
@@ -56,14 +59,14 @@ def this_machine() -> Machine:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the client measures with; a package that is not there is left out."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages in `PACKAGES` that are installed."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def now() -> str:
@@ -102,7 +105,7 @@ def _processor() -> str:
 
 
 def _gpu() -> str:
-    """What nvidia-smi names; nothing where there is none."""
+    """The names that nvidia-smi lists; empty where there is no nvidia-smi."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ""

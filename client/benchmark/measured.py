@@ -10,7 +10,7 @@ import numpy as np
 from client.benchmark.statistics import StepTimes
 from client.judging.errors import BenchmarkError
 
-BEYOND = 5  # requests that must be slower than a percentile before it is said
+BEYOND = 5  # a percentile is given only where at least so many requests were slower
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,5 @@ def percentile(latencies_ms: Sequence[float], percent: float) -> float | None:
 
 
 def requests_for(percent: float) -> int:
-    """How many requests a percentile takes."""
+    """The fewest requests that give a percentile."""
     return int(np.ceil(BEYOND * 100 / (100 - percent)))

@@ -23,10 +23,8 @@ from client.judging.errors import BenchmarkError
 CANDIDATES = (".triton/bin/perf-analyzer", "perf_analyzer")
 START_TIMEOUT_S = 60.0  # to start, connect and read the images
 IMAGE_TIMEOUT_S = 2.0  # of each image; far more than any chain takes on any CPU
-ATTEMPTS = (
-    2  # perf_analyzer 2.51 was seen to wait for ever before it had sent anything, once in some hundred runs
-)
-# What the binary of tritonclient's wheel asks for that a machine may not have, and what brings it.
+ATTEMPTS = 2  # once in some hundred runs perf_analyzer 2.51 waits for ever before it has sent anything
+# Libraries that tritonclient's binary needs and a machine may lack, and what installs them.
 LIBRARIES = {
     "libb64.so.0d": "Debian's libb64-0d",
     "libcudart.so.12": "`pip install nvidia-cuda-runtime-cu12`, its nvidia/cuda_runtime/lib on LD_LIBRARY_PATH",
@@ -57,11 +55,13 @@ class PerfAnalyzer:
         Raises:
             BenchmarkError: none is found, or it cannot run here.
         """
-        names = [executable] if executable else list(CANDIDATES)
-        found = next((path for path in map(shutil.which, names) if path), None)
-        if found is None:
-            raise BenchmarkError(f"perf_analyzer is not found ({', '.join(names)}); `make setup` brings it.")
-        self.path = found
+        candidates = [executable] if executable else list(CANDIDATES)
+        path = next(filter(None, map(shutil.which, candidates)), None)
+        if path is None:
+            raise BenchmarkError(
+                f"perf_analyzer is not found ({', '.join(candidates)}); `make setup` brings it."
+            )
+        self.path = path
         self.version = self._run(["--version"]).strip()
 
     def measure(
@@ -121,11 +121,11 @@ class PerfAnalyzer:
             )
         if done.returncode != 0:
             raise BenchmarkError(failure(self.path, done.returncode, done.stderr + done.stdout))
-        return done.stdout + done.stderr  # the version goes to the latter
+        return done.stdout + done.stderr  # the version is printed to standard error
 
 
 def failure(path: str, exit_code: int, text: str) -> str:
-    """One sentence for what a binary that failed has printed; a library that it lacks is named with what brings it."""
+    """Why a binary failed, in one sentence; for a missing library also what installs it."""
     if missing := MISSING_LIBRARY.search(text):
         library = missing[1]
         remedy = LIBRARIES.get(library, "your distribution's package with it")
@@ -136,8 +136,8 @@ def failure(path: str, exit_code: int, text: str) -> str:
             "`make setup` brings, which runs from glibc 2.34 on."
         )
     lines = text.strip().splitlines() or ["no message"]
-    told = next((line for line in lines if line.lower().startswith("error")), lines[-1])
-    return f"{path} failed with exit code {exit_code}: {told}."
+    reason = next((line for line in lines if line.lower().startswith("error")), lines[-1])
+    return f"{path} failed with exit code {exit_code}: {reason}."
 
 
 def image_inputs(images: NDArray[np.uint8]) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def draw_all(result: BenchResult, folder: Path) -> list[Path]:
 
 
 def draw_latency_throughput(axes: Axes, result: BenchResult) -> None:
-    """Median and, where it is stable, p90 against images a second; a point a number of requests in flight."""
+    """Median and, where there is one, p90 against images a second; one point for each number of requests in flight."""
     points = result.concurrency_sweep
     _line(axes, [(point, point.p50_ms) for point in points], "ensemble, p50", "o-")
     _line(axes, [(point, point.p90_ms) for point in points if point.p90_ms], "ensemble, p90", "o:")
@@ -64,12 +64,12 @@ def draw_latency_throughput(axes: Axes, result: BenchResult) -> None:
 
 
 def draw_request_time(axes: Axes, result: BenchResult) -> None:
-    """One request's mean time, one in flight: the parts of every step, then what is left to gRPC and the client.
+    """Mean time of a request with one in flight: the parts of every step, then what is left for gRPC and the client.
 
-    A step's copy out overlaps with the next step (`StepTimes.output_ms`), which is drawn behind it all the same.
+    A step's copy out overlaps with the next step (`StepTimes.output_ms`); they are drawn one after the other.
     """
     steps = result.ensemble.steps
-    names = [*(step.model for step in steps), "gRPC, client"]
+    labels = [*(step.model for step in steps), "gRPC, client"]
     start = 0.0
     for row, step in enumerate(steps):
         for (label, attribute), colour in zip(PARTS, PART_COLOURS, strict=True):
@@ -80,7 +80,7 @@ def draw_request_time(axes: Axes, result: BenchResult) -> None:
     axes.barh(len(steps), max(mean_ms - start, 0), left=start, color=REST_COLOUR)
     if result.bare_chain is not None:
         axes.axvline(result.bare_chain.p50_ms, color="black", linestyle="--", label="bare chain, p50")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("ms since the request was sent, one step after the other")
     axes.legend(loc="lower left")

@@ -1,4 +1,4 @@
-"""What a benchmark found, and how it is kept: bench.json."""
+"""The figures of a benchmark, written to and read from bench.json."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Header:
         preset: `edge` or `paper`; the bars differ.
         precision: of the served graphs.
         platform: that runs the backbones, `python`, `onnxruntime` or `tensorrt`.
-        release_id: which weights.
+        release_id: of the weights that judged.
         image_size: side of an image, pixels.
         n_images: different images that were sent in turn.
         started: when, UTC.
         machine: that the client and the bare chain ran on.
-        server_is_here: the server ran on it too; only then a comparison with the bare chain means something.
+        server_is_here: the server ran on it too; only then can it be compared with the bare chain.
         server: its name and version.
         perf_analyzer: its version.
         versions: of the client's Python packages.
@@ -55,12 +55,12 @@ class BenchResult:
 
     Attributes:
         header: what it was measured on.
-        ensemble: batch 1, one request in flight; in turns with the next four.
-        bare_chain: ONNX Runtime with `chain_settings`, the best that were found.
-        default_chain: ONNX Runtime as a script has it that sets nothing.
+        ensemble: batch 1, one request in flight; measured in turns with the next four.
+        bare_chain: ONNX Runtime with `chain_settings`, the fastest on this machine.
+        default_chain: ONNX Runtime with its own defaults.
         encoded: `<category>_encoded`, asked with JPEG files of 1024 x 1024 pixels.
         decoding: decoding and resizing those files in this process.
-        chain_settings: threads of the bare chain and when they spin.
+        chain_settings: of `bare_chain`.
         concurrency_sweep: the ensemble at batch 1, more and more requests in flight.
         batch_sweep: the ensemble with one request in flight, larger and larger batches.
         chain_batch_sweep: the bare chain, larger and larger batches.
@@ -90,7 +90,7 @@ class BenchResult:
 
     @property
     def default_p50_ratio(self) -> float | None:
-        """Ensemble over the chain of a script that sets nothing."""
+        """Ensemble over the chain with ONNX Runtime's defaults."""
         return self.ensemble.p50_ms / self.default_chain.p50_ms if self.default_chain else None
 
     @property
@@ -124,10 +124,7 @@ def read_result(path: Path) -> BenchResult:
     Raises:
         ClientError: no such file, or another form.
     """
-    from pydantic import (
-        TypeAdapter,
-        ValidationError,
-    )  # here: a PC at the line that reads no benchmark needs none
+    from pydantic import TypeAdapter, ValidationError  # here: nothing else of the client needs it
 
     try:
         return TypeAdapter(BenchResult).validate_json(path.read_bytes())

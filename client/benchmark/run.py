@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import io
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tritonclient.grpc as grpcclient
-from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
 from client.benchmark.calls import measure_calls
 from client.benchmark.chain import GRAPHS, BareChain, default_settings, find_settings
+from client.benchmark.contenders import Bench, Measure, Run
+from client.benchmark.images import load_pixels
 from client.benchmark.machine import is_here, now, this_machine, versions
-from client.benchmark.measured import BEYOND, Measured, summarise
-from client.benchmark.perf_analyzer import PerfAnalyzer, encoded_inputs, image_inputs
+from client.benchmark.measured import BEYOND, Measured
+from client.benchmark.perf_analyzer import PerfAnalyzer
 from client.benchmark.result import BenchResult, Header
-from client.benchmark.statistics import ServerStatistics, StepTimes, between, pooled
 from client.console import console
 from client.judging.connection import JudgeClient
-from client.judging.errors import ImageFileError
-from client.pictures.images import find_images, load_image
-from model_repository.image_decoder.image_decoding import decode_image, resize_image
+from model_repository.grpc_channel import open_channel
 
-MAX_IMAGES = 16  # sent in turn
 ROUNDS = 5  # all of them in turns: the machine's speed may drift during the run
-WARM_UP_RUNS = 3
-JPEG_SIZE = 1024
-JPEG_QUALITY = 90
 CONCURRENCIES = (1, 2, 4, 8, 16)
 BATCHES = (1, 2, 4, 8, 16)
 
@@ -46,120 +37,13 @@ class Options:
         requests: of each measurement that a bar stands on, over all rounds.
         sweep_requests: of each point of a sweep; 0 leaves the sweeps and the client's ways to ask out.
         concurrencies: requests in flight, the points of the one sweep.
-        batches: images a request, those of the others; what the ensemble does not take is left out.
+        batches: images a request, the points of the other sweeps; more than the ensemble takes are left out.
     """
 
     requests: int = 500
     sweep_requests: int = 200
     concurrencies: Sequence[int] = CONCURRENCIES
     batches: Sequence[int] = BATCHES
-
-
-@dataclass
-class Run:
-    """Measurements of one kind, pooled when all are there."""
-
-    batch: int = 1
-    concurrency: int = 1
-    latencies_ms: list[float] = field(default_factory=list)
-    images: int = 0
-    seconds: float = 0.0
-    steps: list[tuple[StepTimes, ...]] = field(default_factory=list)
-
-    def add(self, latencies_ms: list[float], *, throughput: float, steps: tuple[StepTimes, ...] = ()) -> None:
-        """Another round."""
-        images = self.batch * len(latencies_ms)
-        self.latencies_ms += latencies_ms
-        self.images += images
-        self.seconds += images / throughput
-        self.steps.append(steps)
-
-    def measured(self) -> Measured:
-        """All rounds together."""
-        return summarise(
-            self.latencies_ms,
-            batch=self.batch,
-            concurrency=self.concurrency,
-            throughput=self.images / self.seconds,
-            steps=pooled(self.steps),
-        )
-
-
-Measure = Callable[[Run, int], None]  # adds a round of so many requests
-
-
-class Bench:
-    """A category on a server, the images to send, and a binary that sends them."""
-
-    def __init__(
-        self,
-        judge: JudgeClient,
-        client: grpcclient.InferenceServerClient,
-        analyzer: PerfAnalyzer,
-        *,
-        images: NDArray[np.uint8],
-        build: Path,
-    ) -> None:
-        """Encode the images both ways, and open the bare chain where its graphs are.
-
-        Args:
-            judge: the category.
-            client: the same server.
-            analyzer: the binary.
-            images: [N, S, S, 3] uint8 real images.
-            build: folder with teacher.onnx and student.onnx, the very files that are served.
-        """
-        self.judge, self.analyzer, self.images = judge, analyzer, images
-        self.files = [as_jpeg(image) for image in images]
-        self._inputs = {judge.category: image_inputs(images), self.encoded_name: encoded_inputs(self.files)}
-        self._statistics = {
-            model: ServerStatistics(client, model, timeout_s=judge.timeout_s) for model in self._inputs
-        }
-        self.build = build
-
-    @property
-    def encoded_name(self) -> str:
-        """The ensemble that takes files."""
-        return f"{self.judge.category}_encoded"
-
-    def ask(self, model: str) -> Measure:
-        """perf_analyzer over gRPC."""
-
-        def measure(run: Run, requests: int) -> None:
-            before = self._statistics[model].snapshot()
-            found = self.analyzer.measure(
-                model,
-                self.judge.url,
-                inputs=self._inputs[model],
-                concurrency=run.concurrency,
-                requests=requests,
-                batch=run.batch,
-            )
-            steps = between(before, self._statistics[model].snapshot())
-            run.add(found.latencies_ms, throughput=found.throughput, steps=steps)
-
-        return measure
-
-    def run_chain(self, chain: BareChain) -> Measure:
-        """The bare chain in this process."""
-
-        def measure(run: Run, requests: int) -> None:
-            chain.latencies_ms(self.images, requests=WARM_UP_RUNS, batch=run.batch)
-            started = time.perf_counter()
-            latencies = chain.latencies_ms(self.images, requests=requests, batch=run.batch)
-            run.add(latencies, throughput=run.batch * requests / (time.perf_counter() - started))
-
-        return measure
-
-    def decode(self, run: Run, requests: int) -> None:
-        """Decode and resize the files as the server does, in this process."""
-        latencies = []
-        for index in range(requests):
-            file = self.files[index % len(self.files)]
-            started = time.perf_counter()
-            resize_image(decode_image(file), self.judge.image_size)
-            latencies.append(1000 * (time.perf_counter() - started))
-        run.add(latencies, throughput=1000 * requests / sum(latencies))
 
 
 def benchmark_category(
@@ -187,10 +71,10 @@ def benchmark_category(
         ClientError: no server, no images, a model that is no category, or no binary that runs here.
     """
     analyzer = PerfAnalyzer(perf_analyzer)
-    with ExitStack() as stack:
-        judge = stack.enter_context(JudgeClient(url, category=category, timeout_s=timeout_s))
-        client = grpcclient.InferenceServerClient(url)
-        stack.callback(client.close)
+    with (
+        JudgeClient(url, category=category, timeout_s=timeout_s) as judge,
+        closing(open_channel(url)) as client,
+    ):
         images = load_pixels(images_dir, image_size=judge.image_size)
         # Where `export` keeps the graphs of a precision.
         build = build if judge.precision == "fp32" else build / judge.precision
@@ -202,7 +86,7 @@ def benchmark_category(
 def measure_all(bench: Bench, header: Header, options: Options) -> BenchResult:
     """Latencies in turns, then the sweeps, then throughput at its best in turns."""
     category = bench.judge.category
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     kinds: dict[str, tuple[Run, Measure]] = {
         "ensemble": (Run(), bench.ask(category)),
         "encoded": (Run(), bench.ask(bench.encoded_name)),
@@ -210,14 +94,14 @@ def measure_all(bench: Bench, header: Header, options: Options) -> BenchResult:
     }
     chain = open_chain(bench)
     if chain is not None:
-        found["chain_settings"] = chain.settings
+        figures["chain_settings"] = chain.settings
         kinds["bare_chain"] = Run(), bench.run_chain(chain)
         kinds["default_chain"] = Run(), bench.run_chain(BareChain(bench.build, default_settings()))
-    found |= in_turns(kinds, options.requests, description="Latency, in turns")
+    figures |= in_turns(kinds, options.requests, description="Latency, in turns")
     if options.sweep_requests:
-        found |= sweep(bench, chain, options)
-        found |= best_throughput(bench, chain, found, options)
-        found["calls"] = measure_calls(
+        figures |= sweep(bench, chain, options)
+        figures |= best_throughput(bench, chain, figures, options)
+        figures["calls"] = measure_calls(
             bench.judge.url,
             category=category,
             timeout_s=bench.judge.timeout_s,
@@ -225,11 +109,11 @@ def measure_all(bench: Bench, header: Header, options: Options) -> BenchResult:
             requests=options.sweep_requests,
             shared_memory=header.server_is_here,
         )
-    return BenchResult(header=header, **found)
+    return BenchResult(header=header, **figures)
 
 
 def open_chain(bench: Bench) -> BareChain | None:
-    """The bare chain with the best settings of this machine, or None where its graphs are not."""
+    """The bare chain with the best settings of this machine; None where its graphs are missing."""
     if not all((bench.build / graph).is_file() for graph in GRAPHS):
         console.print(
             f"No bare chain: {bench.build} does not hold {' and '.join(GRAPHS)}; they come with `python -m export "
@@ -314,30 +198,3 @@ def judge_platform(judge: JudgeClient, client: grpcclient.InferenceServerClient)
         return "unknown"
     config: Any = client.get_model_config(teacher, client_timeout=judge.timeout_s).config
     return str(config.backend)
-
-
-def load_pixels(folder: Path, *, image_size: int) -> NDArray[np.uint8]:
-    """Resized images [N, S, S, 3], up to MAX_IMAGES spread over a folder; those that cannot be read are left out.
-
-    Raises:
-        ImageFileError: there are none, or none can be read.
-    """
-    files = find_images([folder])
-    n_sent = min(len(files), MAX_IMAGES)
-    pixels, faults = [], []
-    for index in range(n_sent):
-        try:
-            pixels.append(resize_image(load_image(files[index * len(files) // n_sent].path), image_size))
-        except ImageFileError as error:
-            faults.append(error)
-    if not pixels:
-        raise faults[0]
-    return np.stack(pixels)
-
-
-def as_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """An image [S, S, 3] as a JPEG file of a camera's size."""
-    buffer = io.BytesIO()
-    picture = Image.fromarray(image).resize((JPEG_SIZE, JPEG_SIZE), Image.Resampling.BICUBIC)
-    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()

@@ -24,10 +24,10 @@ class StepTimes:
         requests: that it answered.
         executions: batches that it ran; fewer than the requests where waiting ones were batched.
         queue_ms: waiting for the step.
-        input_ms: bringing the inputs to it, together with `output_ms` the copies.
+        input_ms: copying its inputs.
         infer_ms: computing.
-        output_ms: bringing the outputs back, in part beside the next step, which begins before this one is said to
-            have ended: the times of all steps may come to more than the request took.
+        output_ms: copying its outputs. The next step begins before this is done, so the times of all steps may add
+            up to more than the request's.
     """
 
     model: str
@@ -55,14 +55,14 @@ class ServerStatistics:
         """Look the ensemble's steps up.
 
         Raises:
-            BenchmarkError: the server does not say.
+            BenchmarkError: the server does not give its configuration.
         """
         self._client, self._timeout_s = client, timeout_s
         try:
             config: Any = client.get_model_config(ensemble, client_timeout=timeout_s).config
         except InferenceServerException as error:
             raise BenchmarkError(
-                f"The server does not tell what {ensemble} is made of: {error.message()}."
+                f"The server does not give the configuration of {ensemble}: {error.message()}."
             ) from None
         self.steps = [(step.model_name, step.model_version) for step in config.ensemble_scheduling.step]
 
@@ -116,16 +116,8 @@ def pooled(runs: list[tuple[StepTimes, ...]]) -> tuple[StepTimes, ...]:
 
 def _pooled(steps: list[StepTimes]) -> StepTimes:
     requests = sum(step.requests for step in steps)
-
-    def mean(name: str) -> float:
-        return sum(step.requests * float(getattr(step, name)) for step in steps) / requests
-
-    return StepTimes(
-        model=steps[0].model,
-        requests=requests,
-        executions=sum(step.executions for step in steps),
-        queue_ms=mean("queue_ms"),
-        input_ms=mean("input_ms"),
-        infer_ms=mean("infer_ms"),
-        output_ms=mean("output_ms"),
-    )
+    means = [
+        sum(step.requests * float(getattr(step, time)) for step in steps) / requests
+        for time in ("queue_ms", "input_ms", "infer_ms", "output_ms")
+    ]
+    return StepTimes(steps[0].model, requests, sum(step.executions for step in steps), *means)

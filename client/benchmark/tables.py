@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
 from client.benchmark.bars import Bar, bars
 from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult, Header
+from client.console import shown
+from client.report import Speed
 
 COLUMNS = ("what", "in flight", "batch", "requests", "p50 ms", "p90 ms", "p99 ms", "images/s")
 STEP_COLUMNS = ("step", "requests", "batches", "queue ms", "copy in ms", "compute ms", "copy out ms")
@@ -60,12 +62,12 @@ def result_tables(result: BenchResult) -> list[Table]:
         for cells in _call_cells(result):
             calls.add_row(*cells)
         tables.append(calls)
-    held = _table(BAR_COLUMNS, title="Held to", numbers_from=2)
+    limits = _table(BAR_COLUMNS, title="Held to", numbers_from=2)
     for bar in bars(result):
         colour = "green" if bar.cleared else "red" if bar.value is not None else "yellow"
         *cells, verdict = _bar_cells(bar)
-        held.add_row(*cells, f"[{colour}]{verdict}[/{colour}]")
-    return [*tables, held]
+        limits.add_row(*cells, f"[{colour}]{verdict}[/{colour}]")
+    return [*tables, limits]
 
 
 def to_markdown(result: BenchResult) -> str:
@@ -103,6 +105,33 @@ def to_csv(result: BenchResult) -> str:
     return buffer.getvalue()
 
 
+def speed_of(result: BenchResult) -> Speed:
+    """What the report of a category's predictions shows of a result."""
+    ensemble = result.ensemble
+    tail = f", p99 {ensemble.p99_ms:.1f} ms" if ensemble.p99_ms else ""
+    summary = [("latency over gRPC", f"p50 {ensemble.p50_ms:.1f} ms{tail}")]
+    for name, chain, ratio in (
+        ("bare ONNX Runtime chain", result.bare_chain, result.p50_ratio),
+        ("with its own defaults", result.default_chain, result.default_p50_ratio),
+    ):
+        if chain is not None:
+            summary.append((name, f"p50 {chain.p50_ms:.1f} ms; the ensemble takes {ratio:.2f} times as long"))
+    busiest = result.loaded or ensemble
+    summary.append(("throughput", f"{busiest.throughput:.0f} images/s with {busiest.concurrency} in flight"))
+    return Speed(
+        headings=["", *_without_requests(COLUMNS)[1:]],
+        rows=[_without_requests(_cells(*row)) for row in rows(result)],
+        p50_ratio=result.p50_ratio,
+        default_p50_ratio=result.default_p50_ratio,
+        provenance=provenance(result.header),
+        summary=summary,
+    )
+
+
+def _without_requests(cells: Sequence[str]) -> list[str]:
+    return [cell for cell, column in zip(cells, COLUMNS, strict=True) if column != "requests"]
+
+
 def comparison_table(first: BenchResult, second: BenchResult) -> Table:
     """Two results side by side; measurements that only one of them has are left out."""
     table = _table(
@@ -116,28 +145,12 @@ def comparison_table(first: BenchResult, second: BenchResult) -> Table:
         other = others.get(_key(name, measured))
         if other is None:
             continue
-        table.add_row(
-            name,
-            str(measured.concurrency),
-            str(measured.batch),
-            f"{measured.p50_ms:.2f}",
-            f"{other.p50_ms:.2f}",
-            f"{other.p50_ms / measured.p50_ms:.2f}",
-            f"{measured.throughput:.1f}",
-            f"{other.throughput:.1f}",
-            f"{other.throughput / measured.throughput:.2f}",
-        )
+        latencies = _side_by_side(measured.p50_ms, other.p50_ms, "{:.2f}")
+        throughputs = _side_by_side(measured.throughput, other.throughput, "{:.1f}")
+        table.add_row(name, str(measured.concurrency), str(measured.batch), *latencies, *throughputs)
     for bar, other_bar in zip(bars(first), bars(second), strict=True):
-        if bar.value is None or other_bar.value is None:
-            continue
-        table.add_row(
-            bar.name,
-            "",
-            "",
-            f"{bar.value:.2f}",
-            f"{other_bar.value:.2f}",
-            f"{other_bar.value / bar.value:.2f}",
-        )
+        if bar.value is not None and other_bar.value is not None:
+            table.add_row(bar.name, "", "", *_side_by_side(bar.value, other_bar.value, "{:.2f}"))
     return table
 
 
@@ -157,6 +170,10 @@ def _title(header: Header) -> str:
         f"{header.category}, {header.preset or 'own'} preset, {header.precision}, {header.image_size} px, "
         f"platform {header.platform}"
     )
+
+
+def _side_by_side(first: float, second: float, form: str) -> list[str]:
+    return [form.format(first), form.format(second), f"{second / first:.2f}"]
 
 
 def _key(name: str, measured: Measured) -> tuple[str, int, int]:
@@ -204,12 +221,12 @@ def _call_cells(result: BenchResult) -> list[list[str]]:
 
 
 def _bar_cells(bar: Bar) -> list[str]:
-    return [bar.name, bar.limit_text, "-" if bar.value is None else f"{bar.value:.2f}", bar.verdict]
+    return [bar.name, bar.limit_text, shown(bar.value, "{:.2f}", missing="-"), bar.verdict]
 
 
 def milliseconds(value: float | None) -> str:
-    """A latency, or that there were too few requests to tell it."""
-    return TOO_FEW if value is None else f"{value:.2f}"
+    """A latency in milliseconds, or that there were too few requests for it."""
+    return shown(value, "{:.2f}", missing=TOO_FEW)
 
 
 def _table(

@@ -1,4 +1,4 @@
-"""What can go wrong between an image and its verdict, each told in one sentence.
+"""What can go wrong between an image and its verdict, each in one sentence.
 
 ClientError
 ├── ServerError        no server, no such category, no answer in time
@@ -6,7 +6,20 @@ ClientError
 └── BenchmarkError     a benchmark that cannot run here
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from tritonclient.utils import InferenceServerException
+
+UNREACHABLE = ("onnect", "resolving", "resolution")  # in gRPC's message when it never reached the server
+REFUSALS = (
+    "maximum queue size",
+    "timeout expired",
+)  # in Triton's message of a full queue and of a late request
 
 
 class ClientError(click.ClickException):
@@ -14,7 +27,7 @@ class ClientError(click.ClickException):
 
 
 class ServerError(ClientError):
-    """The server is not there, does not have the category, or did not answer."""
+    """The server cannot be reached, does not have the category, or did not answer."""
 
 
 class ImageFileError(ClientError):
@@ -23,3 +36,23 @@ class ImageFileError(ClientError):
 
 class BenchmarkError(ClientError):
     """The benchmark cannot run on this machine."""
+
+
+def server_error(error: InferenceServerException, *, url: str, timeout_s: float) -> ServerError:
+    """What a failed call means, and what to do about it.
+
+    Args:
+        error: of the call.
+        url: of the server.
+        timeout_s: deadline that the call had, seconds.
+    """
+    status, message = str(error.status()), str(error.message())
+    if "DEADLINE_EXCEEDED" in status:
+        return ServerError(f"No answer from {url} within {timeout_s:g} s; is it overloaded?")
+    if "UNAVAILABLE" in status and any(fault in message for fault in UNREACHABLE):
+        return ServerError(f"No Triton server answers at {url}; start one with `make serve`.")
+    if any(refusal in message for refusal in REFUSALS):
+        return ServerError(
+            f"The server at {url} is overloaded and refused the request ({message.rstrip('. ')}); send fewer at a time."
+        )
+    return ServerError(f"The server at {url} answered: {message.rstrip('. ')}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,18 +23,47 @@ class Request:
     Attributes:
         model: the ensemble.
         tensor: its one input.
-        n_images: the batch.
-        names: the outputs to ask for, `VERDICT_OUTPUTS` or `SCORE_OUTPUTS`.
+        map_shape: of the anomaly maps and of the masks, [B, S, S].
+        outputs: what to ask for, `VERDICT_OUTPUTS` or `SCORE_OUTPUTS`.
         threshold: image threshold in place of the release's own.
         region: where images and maps are handed over, or None for the wire.
     """
 
     model: str
     tensor: grpcclient.InferInput
-    n_images: int
-    names: Sequence[str]
+    map_shape: tuple[int, int, int]
+    outputs: Sequence[str]
     threshold: float | None
     region: SharedRegion | None
+
+    def arguments(self, *, timeout_s: float) -> dict[str, Any]:
+        """The arguments of tritonclient's `infer` and `async_infer`."""
+        # Not the requested outputs alone: an ensemble asks its last step for all of them, whoever asks the ensemble.
+        parameters: dict[str, Any] = {} if "anomaly_map" in self.outputs else {"score_only": True}
+        if self.threshold is not None:
+            parameters["threshold"] = str(self.threshold)
+        return {
+            "model_name": self.model,
+            "inputs": [self.tensor],
+            "outputs": [
+                grpcclient.InferRequestedOutput(name)
+                if self.region is None
+                else self.region.request(name, self.map_shape)
+                for name in self.outputs
+            ],
+            "client_timeout": timeout_s,
+            "parameters": parameters or None,
+        }
+
+    def answer(self, result: grpcclient.InferResult, *, started_s: float) -> Answer:
+        """The outputs of a result, whose request was sent at `started_s` of `time.perf_counter`."""
+        values = {
+            name: self.region.take(name, self.map_shape)
+            if self.region is not None and name in MAP_OUTPUTS
+            else result.as_numpy(name)
+            for name in self.outputs
+        }
+        return Answer(values, latency_ms=1000 * (time.perf_counter() - started_s))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 
-# The server lets go of a region a moment after it has answered.
+# The server uses a region for a moment after it has answered.
 IN_USE = "in use"
 RELEASE_ATTEMPTS = 50
 RELEASE_WAIT_S = 0.02
@@ -25,16 +25,16 @@ MAP_TYPES = {"anomaly_map": np.float32, "pred_mask": np.bool_}
 class SharedRegion:
     """One region with the tensors of one request at a time: its images, then its anomaly maps and masks.
 
-    It must not be filled again before the answer was taken out of it.
+    Take the answer out of it before it is filled again.
     """
 
     def __init__(
         self, client: grpcclient.InferenceServerClient, *, batch: int, image_size: int, timeout_s: float
     ) -> None:
-        """Create a region for up to `batch` images of `image_size` pixels and tell the server of it.
+        """Create a region for up to `batch` images of `image_size` pixels and register it with the server.
 
         Raises:
-            InferenceServerException: the server does not see it; it is on another host, or in a container of its own.
+            InferenceServerException: the server cannot open it; it is on another host, or in a container of its own.
         """
         self._client, self._timeout_s = client, timeout_s
         pixels = batch * image_size**2
@@ -49,14 +49,14 @@ class SharedRegion:
             raise
 
     def put(self, pixels: NDArray[np.uint8]) -> grpcclient.InferInput:
-        """Copy images [B, S, S, 3] into the region; the tensor that names them there."""
+        """Copy images [B, S, S, 3] into the region; returns the input tensor that refers to them."""
         shm.set_shared_memory_region(self._handle, [pixels], offset=self._offsets["image"])
         tensor = grpcclient.InferInput("image", list(pixels.shape), "UINT8")
         tensor.set_shared_memory(self._name, pixels.nbytes, self._offsets["image"])
         return tensor
 
     def request(self, name: str, shape: tuple[int, ...]) -> grpcclient.InferRequestedOutput:
-        """Ask for a map of this shape to be written into the region; any other output comes over the wire."""
+        """Have a map of this shape written into the region; any other output comes over the wire."""
         output = grpcclient.InferRequestedOutput(name)
         if name in MAP_OUTPUTS:
             size = math.prod(shape) * np.dtype(MAP_TYPES[name]).itemsize
@@ -65,11 +65,11 @@ class SharedRegion:
 
     def take(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """A copy of the map that the server wrote."""
-        found = shm.get_contents_as_numpy(self._handle, MAP_TYPES[name], list(shape), self._offsets[name])
-        return np.array(found)
+        view = shm.get_contents_as_numpy(self._handle, MAP_TYPES[name], list(shape), self._offsets[name])
+        return np.array(view)
 
     def close(self) -> None:
-        """Tell the server to forget the region, then free it; a server that is gone has forgotten it."""
+        """Unregister the region from the server, where that still runs, then free it."""
         try:
             for _ in range(RELEASE_ATTEMPTS):
                 try:

@@ -1,4 +1,4 @@
-"""Which files to ask about, and how they are read: with the file that the server decodes with."""
+"""Find image files, and read them with the very code that the server decodes with."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ImageFile:
 
     Attributes:
         path: the file.
-        name: its path relative to the folder that was given, or to the one that all given paths share where that
-            is needed to tell images apart; for reports.
+        name: for reports, its path relative to the given folder; or, where several images would have the same name,
+            relative to the folder that all images share.
         defect: in MVTec AD's layout (test/<defect>/), what it really is; else None.
     """
 
@@ -35,10 +35,10 @@ def find_images(paths: Sequence[Path]) -> list[ImageFile]:
     Raises:
         ImageFileError: a path that does not exist, or a folder without images.
     """
-    found = []
+    images = []
     for path in paths:
         if path.is_file():
-            found.append(_image_file(path, Path(path.name)))
+            images.append(_image_file(path, Path(path.name)))
         elif path.is_dir():
             files = sorted(
                 file
@@ -47,10 +47,10 @@ def find_images(paths: Sequence[Path]) -> list[ImageFile]:
             )
             if not files:
                 raise ImageFileError(f"Folder {path} holds no images ({', '.join(SUFFIXES)}).")
-            found += [_image_file(file, file.relative_to(path)) for file in files]
+            images += [_image_file(file, file.relative_to(path)) for file in files]
         else:
             raise ImageFileError(f"{path} does not exist; give image files or folders of them.")
-    return _told_apart(found)
+    return _uniquely_named(images)
 
 
 def load_image(path: str | Path) -> Image.Image:
@@ -70,7 +70,7 @@ def _image_file(path: Path, name: Path) -> ImageFile:
     return ImageFile(path=path, name=name, defect=folder.name if folder.parent.name == "test" else None)
 
 
-def _told_apart(images: list[ImageFile]) -> list[ImageFile]:
+def _uniquely_named(images: list[ImageFile]) -> list[ImageFile]:
     if len({image.name for image in images}) == len(images):
         return images
     places = [image.path.parent.resolve() for image in images]

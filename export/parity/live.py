@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from export.errors import ExportError
 from export.parity.judges import Answers, Images
+from model_repository.grpc_channel import open_channel
 from train.support.progress import progress_bar
 
 TIMEOUT_S = 60.0
@@ -36,7 +37,7 @@ class LiveJudge:
         Raises:
             ExportError: no server, no such ensemble, or another release.
         """
-        self._client = grpcclient.InferenceServerClient(url)
+        self._client = open_channel(url)
         self._category, self.url = category, url
         try:
             if not self._client.is_model_ready(category, client_timeout=TIMEOUT_S):

@@ -1,4 +1,4 @@
-"""What categories cost that share one teacher: memory, start-up and latency for 1, 5 and 15: `make bench-categories`.
+"""Memory, start-up and latency of 1, 5 and 15 categories over one teacher: `make bench-all WHAT=categories`.
 
 Every category is a copy of one build with files and a release of its own, published and served by the real server. Its
 memory is the proportional set size (PSS) of all its processes: a page that two of them share counts half for each.
@@ -27,17 +27,17 @@ from rich.console import Console
 from rich.table import Table
 
 from client.benchmark.bars import Bar
+from client.benchmark.images import load_pixels
 from client.benchmark.measured import summarise
 from client.benchmark.perf_analyzer import LoadResult
 from client.benchmark.plots import fit_line
-from client.benchmark.run import load_pixels
 from client.benchmark.tables import milliseconds
 from deploy.server import TritonServer
 from export.manifest import read_manifest
 from export.serving.steps import teacher_name
 from tests.benchmarks.load import Pixels, Send, closed_loop
 from tests.benchmarks.releases import publish, serving, weight_bytes
-from tests.benchmarks.results import FOLDER, run, write_results
+from tests.benchmarks.results import FOLDER, build_parser, run, write_results
 from tests.products import copy_as, copy_backends
 
 COUNTS = (1, 5, 15)
@@ -59,8 +59,8 @@ class Served:
         memory_by_model_mib: of each stub, and of the server itself under `tritonserver`.
         alone_p50_ms: one request in flight, the categories in turn; milliseconds.
         p50_ms, p99_ms, throughput: `IN_FLIGHT` requests in flight, the categories in turn; images a second.
-        teacher_images: that the teacher has seen meanwhile (`nv_inference_count`).
-        teacher_batches: that they came in (`nv_inference_exec_count`).
+        teacher_images: that the teacher computed meanwhile (`nv_inference_count`).
+        teacher_batches: in which it computed them (`nv_inference_exec_count`).
     """
 
     categories: int
@@ -79,13 +79,13 @@ class Served:
 def memory_by_model(pid: int) -> dict[str, float]:
     """PSS in MiB of a server's process and of each of its stubs, by the model that the stub runs."""
     server = psutil.Process(pid)
-    found = {"tritonserver": 0.0}
+    memory = {"tritonserver": 0.0}
     for process in (server, *server.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
             model = MODEL_FILE.search(" ".join(process.cmdline()))
             name = model[1] if model else "tritonserver"
-            found[name] = found.get(name, 0) + pss_mib(process.pid)
-    return found
+            memory[name] = memory.get(name, 0) + pss_mib(process.pid)
+    return memory
 
 
 def pss_mib(pid: int) -> float:
@@ -126,28 +126,30 @@ def mixed_traffic(
 
 
 def publish_copies(build: Path, count: int, work: Path) -> tuple[Path, list[str]]:
-    """A repository with so many categories over one teacher, and their names."""
+    """A repository with `count` categories over one teacher, and their names."""
     repository = work / "model_repository"
     copy_backends(repository)
-    names = [f"category_{number}" for number in range(1, count + 1)]
-    for name in names:
-        copy = copy_as(build, work / "build" / name)
+    categories = [f"category_{number}" for number in range(1, count + 1)]
+    for category in categories:
+        copy = copy_as(build, work / "build" / category)
         publish(copy, repository)
         shutil.rmtree(copy)
-    return repository, names
+    return repository, categories
 
 
 def measure(build: Path, count: int, images: Pixels, *, requests: int) -> Served:
-    """Serve so many categories and put them under mixed traffic."""
+    """Serve `count` categories and put them under mixed traffic."""
     config = read_manifest(build).config
     teacher = teacher_name(config.teacher, config.image_size)
     with tempfile.TemporaryDirectory() as folder:
-        repository, names = publish_copies(build, count, Path(folder))
+        repository, categories = publish_copies(build, count, Path(folder))
         with serving(repository, log=Path(folder) / "tritonserver.log") as server:
             at_start = memory_by_model(server.pid)
-            alone = mixed_traffic(server.grpc_url, names, images, in_flight=1, requests=requests)
+            alone = mixed_traffic(server.grpc_url, categories, images, in_flight=1, requests=requests)
             before = teacher_counts(server, teacher)
-            loaded = mixed_traffic(server.grpc_url, names, images, in_flight=IN_FLIGHT, requests=requests)
+            loaded = mixed_traffic(
+                server.grpc_url, categories, images, in_flight=IN_FLIGHT, requests=requests
+            )
             seen, batches = (teacher_counts(server, teacher) - before).tolist()
             memory = memory_by_model(server.pid)
             start_s = server.ready_s
@@ -247,11 +249,7 @@ def plot(served: Sequence[Served], path: Path, title: str) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """What is served, and how often it is asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--build", type=Path, default=Path("build/pill"), help="what `export onnx` made")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images to send")
+    parser = build_parser(__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of categories")
     parser.add_argument(
         "--requests", type=int, default=900, help="with 1 and with 8 in flight, of each number"

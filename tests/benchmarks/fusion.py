@@ -1,4 +1,4 @@
-"""The fusion of one image on one thread beside the same three filters in torch, in turns: `make bench-fusion`.
+"""The fusion of one image on one thread beside the same three filters in torch, in turns: `make bench-all WHAT=fusion`.
 
 Each contender takes distance maps that lie in memory and gives map, score, label and mask.
 """
@@ -127,32 +127,32 @@ def measure(size: int, *, turns: int, calls: int) -> dict[str, Any]:
     contenders: dict[str, Callable[[], object]] = {"ours": partial(ours, distances, calibration), **peers}
     taken = time_in_turns(contenders, turns=turns, calls=calls)
     median = {name: statistics.median(latencies) for name, latencies in taken.items()}
-    found: dict[str, Any] = {"size": size, "ours": {"ms": median["ours"]}}
+    measured: dict[str, Any] = {"size": size, "ours": {"ms": median["ours"]}}
     for name, peer in peers.items():
         everywhere, inside = largest_differences(size, peer)
-        found[name] = {
+        measured[name] = {
             "ms": median[name],
             "ratio": median[name] / median["ours"],
             "difference": everywhere,
             "difference_away_from_borders": inside,
         }
-    return found
+    return measured
 
 
-def bars_of(found: dict[str, Any]) -> list[Bar]:
-    """What an image size is held to."""
-    at = f"at {found['size']} px"
+def bars_of(measured: dict[str, Any]) -> list[Bar]:
+    """The limits of an image size."""
+    at = f"at {measured['size']} px"
     ratios = [
         Bar(
             name=f"times as fast as {label}, {at}",
-            value=found[name]["ratio"],
+            value=measured[name]["ratio"],
             limit=LEAST_RATIO,
             at_most=False,
         )
         for name, label in PEERS.items()
     ]
     return [
-        Bar(name=f"fusion of an image {at}, ms", value=found["ours"]["ms"], limit=MOST_MS, at_most=True),
+        Bar(name=f"fusion of an image {at}, ms", value=measured["ours"]["ms"], limit=MOST_MS, at_most=True),
         *ratios,
     ]
 
@@ -162,10 +162,10 @@ def table_of(results: list[dict[str, Any]]) -> Table:
     table = Table(title="Distance maps to map, score, label and mask: one image, one thread")
     for column in ("px", "", "ms", "times ours", "largest difference", "away from borders"):
         table.add_column(column, justify="right" if column else "left")
-    for found in results:
-        table.add_row(str(found["size"]), "ours", f"{found['ours']['ms']:.3f}", "", "", "")
+    for measured in results:
+        table.add_row(str(measured["size"]), "ours", f"{measured['ours']['ms']:.3f}", "", "", "")
         for name, label in PEERS.items():
-            peer = found[name]
+            peer = measured[name]
             table.add_row(
                 "",
                 label,
@@ -189,7 +189,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with threadpool_limits(1):
         results = [measure(size, turns=asked.turns, calls=asked.calls) for size in SIZES]
-    bars = [bar for found in results for bar in bars_of(found)]
+    bars = [bar for measured in results for bar in bars_of(measured)]
     console = Console(width=120, highlight=False)
     console.print(table_of(results))
     for bar in bars:

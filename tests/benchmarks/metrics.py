@@ -1,4 +1,4 @@
-"""Seconds, memory and values of the pixel measures, beside others' on the same maps: `make bench-metrics`.
+"""Seconds, memory and values of the pixel measures, beside others' on the same maps: `make bench-all WHAT=metrics`.
 
 Every contender makes the same seeded maps in a process of its own, so that the peak memory is its alone.
 """
@@ -53,9 +53,9 @@ def ours(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Measures:
 
     defective = masks.any(axis=(1, 2))
     pixels = PixelScores(maps, masks, good=np.flatnonzero(~defective))
-    found = pixels.measure(np.flatnonzero(defective))
-    assert found is not None
-    return {"auroc": found.auroc, "pro": found.pro}
+    measures = pixels.measure(np.flatnonzero(defective))
+    assert measures is not None
+    return {"auroc": measures.auroc, "pro": measures.pro}
 
 
 def ours_broken_down(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Measures:
@@ -64,15 +64,15 @@ def ours_broken_down(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Mea
 
     defective = np.flatnonzero(masks.any(axis=(1, 2)))
     pixels = PixelScores(maps, masks, good=np.flatnonzero(~masks.any(axis=(1, 2))))
-    found = pixels.measure(defective)
+    measures = pixels.measure(defective)
     shares = masks[defective].mean(axis=(1, 2))
     sizes = np.digitize(shares, [0.05, 0.2])
     for subset in [defective[kind::KINDS] for kind in range(KINDS)] + [
         defective[sizes == i] for i in range(3)
     ]:
         pixels.measure(subset)
-    assert found is not None
-    return {"auroc": found.auroc, "pro": found.pro}
+    assert measures is not None
+    return {"auroc": measures.auroc, "pro": measures.pro}
 
 
 def adeval(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Measures:
@@ -83,8 +83,8 @@ def adeval(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Measures:
     accumulator = EvalAccumulator(float(maps.min()), float(maps.max()))
     for anomaly_map, mask in zip(maps, masks, strict=True):
         accumulator.add_anomap(anomaly_map, mask.astype(np.uint8))
-    found = accumulator.summary()
-    return {"auroc": found["p_auroc"], "pro": found["p_aupro"]}
+    summary = accumulator.summary()
+    return {"auroc": summary["p_auroc"], "pro": summary["p_aupro"]}
 
 
 def scikit_learn(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> Measures:
@@ -103,7 +103,7 @@ CONTENDERS: dict[str, tuple[str, Callable[..., Measures]]] = {
 
 
 def peak_memory_mib() -> float:
-    """This process's own high-water mark; `ru_maxrss` would start at that of the process that started it."""
+    """This process's own peak; `ru_maxrss` would start at that of the process that started it."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024  # from KiB
@@ -142,11 +142,11 @@ def table_of(results: dict[str, dict[str, Any]], n_images: int, size: int) -> Ta
     )
     for column in ("", "seconds", "peak MiB", "AUROC", "PRO to 30 %", "AUROC differs", "PRO differs"):
         table.add_column(column, justify="left" if not column else "right")
-    for contender, found in results.items():
-        cells = [CONTENDERS[contender][0], f"{found['seconds']:.1f}", f"{found['peak_mib']:.0f}"]
-        cells += [f"{found[key]:.6f}" if key in found else "" for key in ("auroc", "pro")]
+    for contender, measured in results.items():
+        cells = [CONTENDERS[contender][0], f"{measured['seconds']:.1f}", f"{measured['peak_mib']:.0f}"]
+        cells += [f"{measured[key]:.6f}" if key in measured else "" for key in ("auroc", "pro")]
         cells += [
-            f"{found[key] - results['ours'][key]:+.1e}" if key in found and contender != "ours" else ""
+            f"{measured[key] - results['ours'][key]:+.1e}" if key in measured and contender != "ours" else ""
             for key in ("auroc", "pro")
         ]
         table.add_row(*cells)

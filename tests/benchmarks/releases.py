@@ -15,7 +15,7 @@ from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from tests.products import ROOT
 
-MAX_BATCH_SIZE = 8  # what `export publish` takes unless told otherwise
+MAX_BATCH_SIZE = 8  # the default of `export publish`
 START_TIMEOUT_S = 600
 
 

@@ -1,7 +1,8 @@
-"""What the benchmarks have in common: turns, and a JSON file beside the table."""
+"""What the benchmarks have in common: options, turns, and a JSON file beside the table."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -18,6 +19,16 @@ from client.benchmark.bars import Bar
 from client.benchmark.machine import this_machine
 
 FOLDER = Path("runs/benchmarks")
+
+
+def build_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of a benchmark that serves a build."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--build", type=Path, default=Path("build/pill"), help="what `export onnx` made")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images to send")
+    return parser
 
 
 def time_in_turns(
@@ -48,8 +59,8 @@ def write_results(path: Path, results: dict[str, Any], bars: list[Bar]) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a benchmark; a fault that the project tells in one sentence is printed so, and the exit code is 1."""
-    # As Ctrl-C does: whoever is told to end stops the servers that it started.
+    """Run a benchmark; one of the project's own errors is printed as one sentence, and the exit code is 1."""
+    # SIGTERM ends it as Ctrl-C does, so that the servers that it started are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()

@@ -1,7 +1,7 @@
-"""How latency grows with the image: the ensemble and the bare chain at 128, 256 and 384 px: `make bench-sizes`.
+"""How latency grows with the image, 128 to 384 px: ensemble and bare chain: `make bench-all WHAT=sizes`.
 
-A category of each size is trained for a step (what it says does not matter here, its networks are whole), exported,
-published into a repository of its own and measured there by what `python -m client bench` runs.
+A category of each size is trained for one step, as its verdicts do not matter here, exported, published into a
+repository of its own and measured there as `python -m client bench` does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from client.benchmark.files import write_files
 from client.benchmark.plots import draw_growth, fit_line
 from client.benchmark.result import BenchResult
 from client.benchmark.run import Options, benchmark_category
+from client.console import shown
 from tests.benchmarks.releases import serving
 from tests.benchmarks.results import FOLDER, run, write_results
 from tests.products import ROOT, copy_backends, make_product
@@ -53,13 +54,13 @@ def measure(size: int, preset: str, options: Options) -> BenchResult:
 
 def lines(results: Sequence[BenchResult]) -> dict[str, list[tuple[float, float]]]:
     """p50 in milliseconds against thousands of pixels, of the ensemble and of the bare chain."""
-    found: dict[str, list[tuple[float, float]]] = {"ensemble": [], "bare chain": []}
+    points: dict[str, list[tuple[float, float]]] = {"ensemble": [], "bare chain": []}
     for result in results:
         thousands = result.header.image_size**2 / KILO
-        found["ensemble"].append((thousands, result.ensemble.p50_ms))
+        points["ensemble"].append((thousands, result.ensemble.p50_ms))
         if result.bare_chain is not None:
-            found["bare chain"].append((thousands, result.bare_chain.p50_ms))
-    return found
+            points["bare chain"].append((thousands, result.bare_chain.p50_ms))
+    return points
 
 
 def draw(results: Sequence[BenchResult], path: Path) -> None:
@@ -100,8 +101,8 @@ def results_table(results: Sequence[BenchResult]) -> Table:
             f"{result.header.image_size} px",
             f"{chain.p50_ms:.2f}" if chain else "-",
             f"{result.ensemble.p50_ms:.2f}",
-            f"{result.p50_ratio:.2f}" if result.p50_ratio else "-",
-            f"{result.tail_ratio:.2f}" if result.tail_ratio else "too few",
+            shown(result.p50_ratio, "{:.2f}", missing="-"),
+            shown(result.tail_ratio, "{:.2f}", missing="too few"),
             f"{result.ensemble.p50_ms - chain.p50_ms:.2f}" if chain else "-",
             "; ".join(bar.name for bar in bars(result) if bar.value is not None and not bar.cleared)
             or "nothing",

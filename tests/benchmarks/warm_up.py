@@ -1,7 +1,7 @@
-"""Is the first request as fast as the hundredth? On freshly started servers: `make bench-warm-up`.
+"""Is the first request to a freshly started server as fast as the hundredth? `make bench-all WHAT=warm-up`.
 
-The first start is not counted: it is this client's own first, too. Before it sends an image, the client has connected
-and asked for the model's configuration.
+The first start is not counted, as this client then starts too. Before it sends an image, the client connects and asks
+for the model's configuration.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from client.benchmark.bars import Bar
-from client.benchmark.run import load_pixels
+from client.benchmark.images import load_pixels
 from client.benchmark.statistics import ServerStatistics, StepTimes, between
 from export.manifest import read_manifest
 from tests.benchmarks.load import Pixels
 from tests.benchmarks.releases import publish, serving
-from tests.benchmarks.results import FOLDER, run, write_results
+from tests.benchmarks.results import FOLDER, build_parser, run, write_results
 from tests.products import copy_backends
 
 REQUESTS = 200
@@ -42,7 +42,7 @@ class Start:
     Attributes:
         first_ms, second_ms: latency of these requests, milliseconds.
         settled_ms: median of requests 100 to 200.
-        first_steps, settled_steps: means of a request in each step's parts, as the server tells them.
+        first_steps, settled_steps: the server's own times of each step, means of a request.
     """
 
     first_ms: float
@@ -53,7 +53,7 @@ class Start:
 
     @property
     def ratio(self) -> float:
-        """The first request's latency of the settled one."""
+        """The first request's latency divided by the settled one."""
         return self.first_ms / self.settled_ms
 
 
@@ -119,11 +119,7 @@ def tables_of(starts: list[Start], title: str) -> list[Table]:
 
 def parse_arguments() -> argparse.Namespace:
     """What is served, and how often it is started."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--build", type=Path, default=Path("build/pill"), help="what `export onnx` made")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images to send")
+    parser = build_parser(__doc__)
     parser.add_argument("--starts", type=int, default=5, help="of the server, one more is not counted")
     parser.add_argument("--json", type=Path, default=FOLDER / "warm_up.json", help="gets the results")
     return parser.parse_args()

@@ -18,6 +18,7 @@ from client.pictures.images import find_images
 from client.pictures.overlays import draw_overlay
 from client.predictions import (
     TABLE_ROWS,
+    Asking,
     Prediction,
     predict_images,
     predictions_table,
@@ -69,10 +70,8 @@ def predict(
     return predict_images(
         cast(JudgeClient, judge or BrightnessJudge()),
         find_images(paths),
-        encoded=encoded,
-        threshold=threshold,
+        asking=Asking(encoded=encoded, score_only=score_only, threshold=threshold),
         overlays_dir=overlays_dir,
-        score_only=score_only,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from client.benchmark.tables import speed_of
 from client.judging.errors import ClientError
 from client.predictions import Prediction
 from client.report import PICTURES, auroc, measure, read_metrics, summary_table, write_report
@@ -98,14 +99,14 @@ def test_what_cannot_be_measured_is_none(
 
 def test_no_predictions_are_told_and_leave_no_page(page: Path) -> None:
     with pytest.raises(ClientError, match="There are no predictions to report on"):
-        write_report(page, predictions=[], metrics=None, bench=None)
+        write_report(page, predictions=[], metrics=None, speed=None)
     with pytest.raises(ClientError, match="There are no predictions to report on"):
-        summary_table([], metrics=None, bench=None, report=page)
+        summary_table([], metrics=None, speed=None, report=page)
     assert not page.exists()
 
 
 def test_page_holds_the_figures_and_refers_to_nothing_outside(page: Path) -> None:
-    write_report(page, predictions=drawn(JUDGED), metrics=make_metrics(), bench=make_bench())
+    write_report(page, predictions=drawn(JUDGED), metrics=make_metrics(), speed=speed_of(make_bench()))
     text = page.read_text()
     for figure in ("0.9375", "0.5833", "50.0 %", "33.3 %", "12.00", "1.20 times", str(RELEASE)):
         assert figure in text
@@ -115,7 +116,7 @@ def test_page_holds_the_figures_and_refers_to_nothing_outside(page: Path) -> Non
 
 
 def test_page_shows_the_mistakes_apart(page: Path) -> None:
-    write_report(page, predictions=drawn(JUDGED), metrics=None, bench=None)
+    write_report(page, predictions=drawn(JUDGED), metrics=None, speed=None)
     text = page.read_text()
     assert gallery(text, "Defects caught (2)") == ["test/crack/catch.png", "test/crack/tie.png"]
     assert gallery(text, "Good images passed (1)") == ["test/good/pass.png"]
@@ -125,7 +126,7 @@ def test_page_shows_the_mistakes_apart(page: Path) -> None:
 
 def test_page_of_unknown_images_shows_the_extremes(page: Path) -> None:
     entries = [make_prediction(f"lot/{i}.png", defect=None, score=float(i)) for i in range(PICTURES + 2)]
-    write_report(page, predictions=drawn(entries), metrics=None, bench=None)
+    write_report(page, predictions=drawn(entries), metrics=None, speed=None)
     text = page.read_text()
     assert gallery(text, "Most anomalous") == [f"lot/{i}.png" for i in range(PICTURES + 1, 1, -1)]
     assert gallery(text, "Least anomalous") == [f"lot/{i}.png" for i in range(PICTURES)]
@@ -135,15 +136,15 @@ def test_page_of_unknown_images_shows_the_extremes(page: Path) -> None:
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_synthetic_data_is_said_to_be_so(page: Path, synthetic: bool) -> None:
     judged = [*JUDGED, make_prediction("test/good/last.png", synthetic=synthetic)]
-    write_report(page, predictions=judged, metrics=None, bench=None)
-    table = printed(summary_table(judged, metrics=None, bench=None, report=page))
+    write_report(page, predictions=judged, metrics=None, speed=None)
+    table = printed(summary_table(judged, metrics=None, speed=None, report=page))
     assert ('<div class="banner">Synthetic data' in page.read_text()) == synthetic
     assert (SYNTHETIC in table.lower()) == synthetic
 
 
 def test_file_names_are_escaped_in_text_and_links(page: Path) -> None:
     entry = make_prediction("lot/<b> #1 50%.png", defect=None, overlay="out/overlays/<b> #1 50%.png")
-    write_report(page, predictions=[entry], metrics=None, bench=None)
+    write_report(page, predictions=[entry], metrics=None, speed=None)
     text = page.read_text()
     assert "<figcaption>lot/&lt;b&gt; #1 50%.png</figcaption>" in text
     assert 'src="../overlays/%3Cb%3E%20%231%2050%25.png"' in text  # a browser cuts a link at #
@@ -151,7 +152,7 @@ def test_file_names_are_escaped_in_text_and_links(page: Path) -> None:
 
 def test_summary_table_tells_figures_and_places() -> None:
     table = summary_table(
-        drawn(JUDGED), metrics=make_metrics(), bench=make_bench(), report=Path("out/served.html")
+        drawn(JUDGED), metrics=make_metrics(), speed=speed_of(make_bench()), report=Path("out/served.html")
     )
     rows = [line.strip("│ ").split("│") for line in printed(table).splitlines() if line.startswith("│")]
     cells = {name.strip(): value.strip() for name, value in rows}
@@ -174,7 +175,7 @@ def test_summary_table_tells_figures_and_places() -> None:
 
 def test_without_sweeps_the_throughput_is_that_of_one_request_after_the_other() -> None:
     table = summary_table(
-        drawn(JUDGED), metrics=None, bench=make_bench(loaded=None), report=Path("out/served.html")
+        drawn(JUDGED), metrics=None, speed=speed_of(make_bench(loaded=None)), report=Path("out/served.html")
     )
     assert "83 images/s with 1 in flight" in printed(table)
 

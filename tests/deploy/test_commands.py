@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,8 @@ def server_pid(serving: subprocess.Popen[str]) -> int:
     """Process id of the server, once it is ready."""
     assert serving.stderr is not None
     for line in serving.stderr:
-        if found := re.search(r"process (\d+)\) was ready", line):
-            return int(found[1])
+        if ready := re.search(r"process (\d+)\) was ready", line):
+            return int(ready[1])
     raise AssertionError("the server was never ready")
 
 
@@ -103,15 +102,16 @@ def test_serve_tells_when_the_server_dies(repository: Path) -> None:
 
 @pytest.mark.triton
 def test_a_second_ctrl_c_kills_the_server(tmp_path: Path, repository: Path) -> None:
-    # The model holds up the server, which waits for a model to finish.
-    model = repository / "identity" / "1" / "model.py"
-    model.write_text(model.read_text() + "\n    def finalize(self):\n        time.sleep(30)\n")
+    # The model holds up the server, which would end by itself in the end, with exit code 1.
+    model, finishing = repository / "identity" / "1" / "model.py", tmp_path / "finishing"
+    wait = f"open({str(finishing)!r}, 'w').close(); time.sleep(600)"
+    model.write_text(f"{model.read_text()}\n    def finalize(self):\n        {wait}\n")
     with deploy("serve", repository, *FREE_PORTS) as serving:
         server = server_pid(serving)
         os.killpg(serving.pid, signal.SIGINT)
-        time.sleep(1)
+        assert comes_true(finishing.exists, within_s=60)
         os.killpg(serving.pid, signal.SIGINT)
-        _, said = serving.communicate(timeout=5)
+        _, said = serving.communicate()
     assert "tritonserver has stopped (exit code -9)." in said
     assert comes_true(lambda: not processes_of(server))
 

@@ -34,8 +34,8 @@ def environment_of(folder: Path, version: str) -> Path:
 def test_a_tritonserver_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     binary = executable(tmp_path / "tritonserver", "#!/bin/sh\n")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    found = find_installation(tmp_path / "no_triton_env")
-    assert found.command == (str(binary),)
+    installation_on_path = find_installation(tmp_path / "no_triton_env")
+    assert installation_on_path.command == (str(binary),)
 
 
 def test_without_any_server_the_error_says_make_setup(

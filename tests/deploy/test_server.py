@@ -2,20 +2,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 
+from deploy import server as server_module
 from deploy.errors import PortError, ServerError
 from deploy.server import TritonServer, running_server
 from tests.deploy.conftest import add_model, comes_true, processes_of, shared_memory_of
+from tests.products import ROOT
 
 pytestmark = pytest.mark.triton
 
@@ -37,6 +41,15 @@ def test_every_model_is_ready_in_natural_order(server: TritonServer) -> None:
         ("part_10", (1,), "READY"),
     ]
     assert all(model.load_s is not None and 0 < model.load_s < server.ready_s for model in models)
+
+
+def test_files_beside_the_models_are_passed_over(repository: Path, tmp_path: Path) -> None:
+    """As in model_repository/: a module of the clients' and what Python makes of it."""
+    shutil.copy(ROOT / "model_repository" / "grpc_channel.py", repository)
+    (repository / "__pycache__").mkdir()
+    with running_server(repository=repository, log=tmp_path / "log") as server:
+        assert [(model.name, model.state) for model in server.models()] == [("identity", "READY")]
+        assert infer(server, "identity", [1, 2])["same"] == [1, 2]
 
 
 def test_it_infers(server: TritonServer) -> None:
@@ -81,12 +94,15 @@ def test_a_port_of_a_running_server_is_refused(
 
 
 def test_stopping_answers_what_is_in_flight_and_leaves_nothing(tmp_path: Path) -> None:
-    repository = add_model(tmp_path / "models", "slow", execute="time.sleep(1)")
+    begun, log = tmp_path / "begun", tmp_path / "log"
+    stopping = f"'Signal (15)' in open({str(log)!r}).read()"
+    wait = f"open({str(begun)!r}, 'w').close()\n        while not {stopping}: time.sleep(0.01)"
+    repository = add_model(tmp_path / "models", "slow", execute=wait)
     answers: list[list[int]] = []
-    with running_server(repository=repository, log=tmp_path / "log") as server:
+    with running_server(repository=repository, log=log) as server:
         asking = threading.Thread(target=lambda: answers.append(infer(server, "slow", [5])["same"]))
         asking.start()
-        time.sleep(0.5)
+        assert comes_true(begun.exists, within_s=60)
     asking.join()
     assert answers == [[5]]
     assert server.exit_code == 0
@@ -126,13 +142,22 @@ def test_a_broken_model_is_told_with_its_reason(repository: Path, tmp_path: Path
     assert shared_memory_of(log) == []
 
 
-def test_a_slow_model_is_told_when_the_time_is_up(repository: Path, tmp_path: Path) -> None:
-    add_model(repository, "slow", initialize="time.sleep(30)")
+def test_a_slow_model_is_told_when_the_time_is_up(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is up as soon as the other model is loaded, by a clock of the test's own."""
+    add_model(repository, "slow", initialize="time.sleep(600)")
     log = tmp_path / "log"
-    message = "not ready within 2 s, waiting for slow; see .* give it longer with --timeout-s"
+
+    def monotonic() -> float:
+        loaded = log.exists() and "successfully loaded 'identity'" in log.read_text()
+        return 1000.0 if loaded else 0.0
+
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+    message = "not ready within 500 s, waiting for slow; see .* give it longer with --timeout-s"
     with (
         pytest.raises(ServerError, match=message),
-        running_server(repository=repository, log=log, timeout_s=2),
+        running_server(repository=repository, log=log, timeout_s=500),
     ):
         pytest.fail("a server is given out before its models are ready")
     assert comes_true(lambda: nothing_writes_to(log))

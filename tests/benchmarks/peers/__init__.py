@@ -1,1 +1,1 @@
-"""What users would run instead of the ensemble, and the ensemble beside it: `make bench-peers`."""
+"""What users would run instead of the ensemble, and the ensemble beside it: `make bench-all WHAT=peers`."""

@@ -1,4 +1,4 @@
-"""The ensemble beside torch in FastAPI and pytriton's `@batch`, in turns: `make bench-peers`.
+"""The ensemble beside torch in FastAPI and pytriton's `@batch`, in turns: `make bench-all WHAT=peers`.
 
 All have the same network and judge the same images. Each is asked with 1, 2, 4 and 8 requests in flight, each sent when
 an earlier one is answered; what counts is its best throughput. While one is measured the others are stopped.
@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from client.benchmark.bars import Bar
+from client.benchmark.images import load_pixels
 from client.benchmark.measured import summarise
 from client.benchmark.perf_analyzer import LoadResult, PerfAnalyzer
-from client.benchmark.run import load_pixels
 from client.benchmark.tables import milliseconds
 from client.judging.errors import BenchmarkError
 from tests.benchmarks.load import Pixels
@@ -61,7 +61,7 @@ def measure_in_turns(
     contenders: list[Contender], images: Pixels, *, requests: int, rounds: int, console: Console
 ) -> dict[str, Loads]:
     """All contenders at every number of requests in flight, in each round."""
-    found: dict[str, Loads] = {
+    loads: dict[str, Loads] = {
         contender.name: {in_flight: [] for in_flight in IN_FLIGHT} for contender in contenders
     }
     for turn in range(1, rounds + 1):
@@ -73,8 +73,8 @@ def measure_in_turns(
                 contender.load(images, concurrency=2, requests=WARM_UP_REQUESTS)
                 for in_flight in IN_FLIGHT:
                     load = contender.load(images, concurrency=in_flight, requests=requests)
-                    found[contender.name][in_flight].append(load)
-    return found
+                    loads[contender.name][in_flight].append(load)
+    return loads
 
 
 def best_of(measured: Loads) -> dict[str, Any]:
@@ -101,16 +101,16 @@ def table_of(results: dict[str, dict[str, Any]], title: str) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
     ours = next(iter(results.values()))
-    for name, found in results.items():
-        times = ours["throughput"] / found["throughput"]
+    for name, best in results.items():
+        times = ours["throughput"] / best["throughput"]
         table.add_row(
             name,
-            str(found["in_flight"]),
-            f"{found['throughput']:.1f}",
-            f"{found['p50_ms']:.1f}",
-            milliseconds(found["p99_ms"]),
-            f"{found['p50_ms_1_in_flight']:.1f}",
-            "" if found is ours else f"{times:.2f} times",
+            str(best["in_flight"]),
+            f"{best['throughput']:.1f}",
+            f"{best['p50_ms']:.1f}",
+            milliseconds(best["p99_ms"]),
+            f"{best['p50_ms_1_in_flight']:.1f}",
+            "" if best is ours else f"{times:.2f} times",
         )
     return table
 

@@ -49,7 +49,7 @@ def create_app(checkpoint: Checkpoint) -> FastAPI:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.safetensors")
     parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")

@@ -50,7 +50,7 @@ def output_tensors(size: int) -> list[Tensor]:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--build", type=Path, required=True, help="folder with both graphs and calibration.json"

@@ -21,8 +21,11 @@ def save_graph(path: Path, nodes: list[onnx.NodeProto], inputs: list[str], outpu
     shape = ["batch", 2, 2, 3]
     kinds = {"image": TensorProto.UINT8}
     tensors = [
-        [helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape) for name in names]
-        for names in (inputs, outputs)
+        [
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
+            for name in tensors_of
+        ]
+        for tensors_of in (inputs, outputs)
     ]
     graph = helper.make_graph(nodes, "tiny", *tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -72,13 +75,13 @@ def test_batches_are_taken_in_turn(build: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_settings_are_of_this_machine(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.benchmark.chain.cores", lambda: 1)
+    monkeypatch.setattr("client.benchmark.chain.usable_cores", lambda: 1)
     assert find_settings(build, IMAGES) == ChainSettings(1, Spinning.NEVER)
 
 
 def test_the_settings_with_the_lowest_median_are_found(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     best = ChainSettings(2, Spinning.DURING_RUNS)
-    monkeypatch.setattr("client.benchmark.chain.cores", lambda: 3)
+    monkeypatch.setattr("client.benchmark.chain.usable_cores", lambda: 3)
     monkeypatch.setattr(
         BareChain,
         "latencies_ms",

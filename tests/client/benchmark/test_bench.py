@@ -15,9 +15,10 @@ from tritonclient.grpc import model_config_pb2
 
 from client.__main__ import main
 from client.benchmark.chain import BareChain, ChainSettings, Spinning
+from client.benchmark.images import load_pixels
 from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
 from client.benchmark.result import BenchResult, read_result
-from client.benchmark.run import ROUNDS, load_pixels
+from client.benchmark.run import ROUNDS
 from client.judging.errors import BenchmarkError, ImageFileError
 from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import fuse_distances
@@ -84,8 +85,8 @@ def test_the_real_perf_analyzer_measures_the_ensemble(result: BenchResult, edge:
 
 @pytest.mark.triton
 def test_the_time_of_every_step_is_the_servers_own(result: BenchResult, edge: Product) -> None:
-    names = [step.model for step in result.ensemble.steps]
-    assert names == ["teacher_tf_efficientnet_lite2_128", f"{edge.name}_student", "distance_fusion"]
+    models = [step.model for step in result.ensemble.steps]
+    assert models == ["teacher_tf_efficientnet_lite2_128", f"{edge.name}_student", "distance_fusion"]
     for step in result.ensemble.steps:
         assert step.requests == step.executions == result.ensemble.requests  # one at a time: nothing to batch
         assert step.infer_ms > 0
@@ -95,7 +96,7 @@ def test_the_time_of_every_step_is_the_servers_own(result: BenchResult, edge: Pr
     mean_ms = 1000 / result.ensemble.throughput  # of a request
     assert mean_ms / 4 < one_by_one < mean_ms
     assert result.encoded is not None
-    assert [step.model for step in result.encoded.steps] == ["image_decoder_128", *names]
+    assert [step.model for step in result.encoded.steps] == ["image_decoder_128", *models]
     assert result.bare_chain is not None
     assert result.bare_chain.steps == ()
 
@@ -112,8 +113,8 @@ def test_sweeps_have_the_points_that_were_asked_for(result: BenchResult) -> None
 
 @pytest.mark.triton
 def test_every_way_to_ask_is_measured(result: BenchResult) -> None:
-    names = [call.name for call in result.calls]
-    assert names[0] == "plain call"
+    ways = [call.name for call in result.calls]
+    assert ways[0] == "plain call"
     for name in (
         "a new client each time",
         "score only",
@@ -121,7 +122,7 @@ def test_every_way_to_ask_is_measured(result: BenchResult) -> None:
         "batches of 4",
         "plain call, shared memory",
     ):
-        assert name in names
+        assert name in ways
     assert all(call.throughput > 0 and call.requests >= 10 for call in result.calls)
 
 
@@ -172,8 +173,8 @@ def test_the_bare_chain_runs_the_very_files_that_are_served(edge: Product, graph
 @pytest.mark.triton
 def test_the_bare_chain_comes_to_pytorchs_maps(edge: Product) -> None:
     distances = BareChain(edge.build, ONE_THREAD).run(edge.pixels)
-    found = fuse_distances(distances, edge.checkpoint.calibration.fusion)
-    np.testing.assert_allclose(found, edge.expected.anomaly_map, rtol=0, atol=1e-3)
+    maps = fuse_distances(distances, edge.checkpoint.calibration.fusion)
+    np.testing.assert_allclose(maps, edge.expected.anomaly_map, rtol=0, atol=1e-3)
 
 
 def test_broken_images_are_left_out_of_the_benchmark(tmp_path: Path) -> None:

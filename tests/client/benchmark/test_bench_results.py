@@ -57,8 +57,8 @@ def test_steps_of_several_rounds_are_weighed_by_their_requests() -> None:
 
 
 def test_bars_hold_or_fall_short() -> None:
-    found = {bar.name: bar for bar in bars(make_bench())}
-    latency, of_defaults, tail, throughput, files = found.values()
+    by_name = {bar.name: bar for bar in bars(make_bench())}
+    latency, of_defaults, tail, throughput, files = by_name.values()
     assert (latency.value, latency.limit, latency.verdict) == (pytest.approx(1.2), 1.15, "FALLS SHORT")
     assert (of_defaults.value, of_defaults.limit, of_defaults.verdict) == (pytest.approx(0.8), 1.25, "holds")
     assert (tail.value, tail.limit, tail.verdict) == (pytest.approx(3.0), 1.5, "FALLS SHORT")

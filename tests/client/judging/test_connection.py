@@ -83,16 +83,16 @@ def served_names(message: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "found"),
+    ("model", "tensors"),
     [
         ("distance_fusion", "takes distance_1, distance_2, distance_3, foreground, release_id and gives "),
         ("plate_encoded", "takes encoded_image and gives "),
         ("teacher_tf_efficientnet_lite2_128", "takes image and gives teacher_1, teacher_2, teacher_3; "),
     ],
 )
-def test_a_model_that_is_no_category(server: TritonServer, model: str, found: str) -> None:
+def test_a_model_that_is_no_category(server: TritonServer, model: str, tensors: str) -> None:
     message = refusal(connect(server.grpc_url, model))
-    assert message.startswith(f"Model {model!r} at {server.grpc_url} {found}")
+    assert message.startswith(f"Model {model!r} at {server.grpc_url} {tensors}")
     assert "expected an ensemble published by `python -m export publish`" in message
 
 

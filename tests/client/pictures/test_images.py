@@ -15,9 +15,9 @@ def test_a_folder_is_searched_in_depth_and_sorted(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    found = find_images([tmp_path])
-    assert [str(image.name) for image in found] == ["a.jpg", "b.PNG", "deep/er/c.tiff"]
-    assert [image.path for image in found] == [tmp_path / image.name for image in found]
+    images = find_images([tmp_path])
+    assert [str(image.name) for image in images] == ["a.jpg", "b.PNG", "deep/er/c.tiff"]
+    assert [image.path for image in images] == [tmp_path / image.name for image in images]
 
 
 def test_files_and_folders_keep_the_order_in_which_they_were_given(tmp_path: Path) -> None:
@@ -52,10 +52,10 @@ def test_the_defect_is_known_from_mvtecs_layout_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, defect: str | None
 ) -> None:
     image = save_image(tmp_path / place)
-    assert [found.defect for found in find_images([image])] == [defect]
-    assert [found.defect for found in find_images([tmp_path])] == [defect]
+    assert [file.defect for file in find_images([image])] == [defect]
+    assert [file.defect for file in find_images([tmp_path])] == [defect]
     monkeypatch.chdir(image.parent)  # a relative path tells as much
-    assert [found.defect for found in find_images([Path("000.png")])] == [defect]
+    assert [file.defect for file in find_images([Path("000.png")])] == [defect]
 
 
 def test_the_defect_of_a_linked_image_is_where_the_link_lies(tmp_path: Path) -> None:

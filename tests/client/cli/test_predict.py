@@ -1,8 +1,7 @@
-"""`python -m client predict | report`, against a real server where there is something to ask."""
+"""`python -m client predict`, against a real server where there is something to ask."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -17,10 +16,9 @@ from PIL import Image
 
 from client.__main__ import main
 from client.pictures.overlays import CAPTION, PANEL
-from client.predictions import read_jsonl, write_jsonl
+from client.predictions import read_jsonl
 from client.report import auroc
 from deploy.server import TritonServer
-from tests.client.samples import make_prediction
 from tests.products import ROOT, TIMEOUT_S, Product, unused_url
 
 pytest_plugins = ["tests.serving"]
@@ -80,8 +78,8 @@ def test_jsonl_holds_every_verdict(predict: Predict, edge: Product, images: Path
         assert entry.overlay is None
         assert entry.latency_ms > 0
     scores, defective = zip(*((entry.score, entry.defect != "good") for entry in entries), strict=True)
-    found = auroc(np.array(scores), np.array(defective))
-    assert found == pytest.approx(edge.metrics["image_auroc"], abs=0.0005)
+    served = auroc(np.array(scores), np.array(defective))
+    assert served == pytest.approx(edge.metrics["image_auroc"], abs=0.0005)
 
 
 @pytest.mark.triton
@@ -194,31 +192,3 @@ def test_a_missing_server_ends_with_one_sentence(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert done.stderr == f"Error: No Triton server answers at {url}; start one with `make serve`.\n"
     assert done.stdout == ""
-
-
-def test_report_writes_the_page_and_prints_the_figures(tmp_path: Path) -> None:
-    predictions, page = tmp_path / "predictions.jsonl", tmp_path / "out" / "served.html"
-    write_jsonl(
-        [
-            make_prediction(synthetic=True),
-            make_prediction("b.png", defect="dent", score=2, anomalous=True, synthetic=True),
-        ],
-        predictions,
-    )
-    metrics = {"n_train": 8, "seconds_train": 1.0, "preset": "edge", "image_auroc": 1.0}
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    arguments = ["--predictions", predictions, "--metrics", tmp_path / "metrics.json", "--output", page]
-    done = CliRunner().invoke(main, ["report", *map(str, arguments)])
-    assert done.exit_code == 0, done.output
-    assert "2 (1 good, 1 defective)" in done.stdout
-    assert "SYNTHETIC" in done.stdout
-    assert "Synthetic data" in page.read_text()
-
-
-def test_report_of_no_predictions_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "predictions.jsonl").touch()
-    arguments = ["--predictions", tmp_path / "predictions.jsonl", "--output", tmp_path / "served.html"]
-    done = CliRunner().invoke(main, ["report", *map(str, arguments)])
-    assert done.exit_code == 1
-    assert done.stderr.startswith("Error: There are no predictions to report on")
-    assert not (tmp_path / "served.html").exists()

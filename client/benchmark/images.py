@@ -1,0 +1,45 @@
+"""The images that a benchmark sends: real ones, as pixels and as JPEG files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from client.judging.errors import ImageFileError
+from client.pictures.images import find_images, load_image
+from model_repository.image_decoder.image_decoding import resize_image
+
+MAX_IMAGES = 16  # sent in turn
+JPEG_SIZE = 1024
+JPEG_QUALITY = 90
+
+
+def load_pixels(folder: Path, *, image_size: int) -> NDArray[np.uint8]:
+    """Resized images [N, S, S, 3], up to MAX_IMAGES spread over a folder; those that cannot be read are left out.
+
+    Raises:
+        ImageFileError: there are none, or none can be read.
+    """
+    files = find_images([folder])
+    n_sent = min(len(files), MAX_IMAGES)
+    pixels, faults = [], []
+    for index in range(n_sent):
+        try:
+            pixels.append(resize_image(load_image(files[index * len(files) // n_sent].path), image_size))
+        except ImageFileError as error:
+            faults.append(error)
+    if not pixels:
+        raise faults[0]
+    return np.stack(pixels)
+
+
+def as_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """An image [S, S, 3] as a JPEG file of a camera's size."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image).resize((JPEG_SIZE, JPEG_SIZE), Image.Resampling.BICUBIC)
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()

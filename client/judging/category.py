@@ -1,0 +1,66 @@
+"""A category on a server: looked up by its ensemble's configuration, and loaded where that is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tritonclient.grpc as grpcclient
+
+from client.judging.errors import ServerError
+from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
+
+ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
+LOAD_TIMEOUT_S = 60.0  # a large student's graph takes seconds to open
+
+
+def find_category(
+    client: grpcclient.InferenceServerClient, name: str, *, url: str, timeout_s: float, load: bool
+) -> tuple[int, int, dict[str, str]]:
+    """Look a category up.
+
+    Args:
+        client: the channel.
+        name: of the category.
+        url: of the server.
+        timeout_s: deadline of each call, seconds.
+        load: let the server load it when it is in the repository and not in memory.
+
+    Returns:
+        The side of its images, pixels; the images that one request may hold; the parameters that it was published with.
+
+    Raises:
+        ServerError: the category is not served, or the model of that name is no category.
+        InferenceServerException: the server does not answer.
+    """
+    if not client.is_model_ready(name, client_timeout=timeout_s):
+        index = client.get_model_repository_index(client_timeout=timeout_s).models
+        if not load or name + ENCODED not in {model.name for model in index}:
+            raise ServerError(
+                _not_served(name, url, {model.name for model in index if model.state == "READY"})
+            )
+        load_category(client, name, timeout_s=timeout_s)
+    answer: Any = client.get_model_config(name, client_timeout=timeout_s)
+    config = answer.config
+    shapes = {tensor.name: list(tensor.dims) for tensor in config.input}
+    outputs = {tensor.name for tensor in config.output}
+    if "image" not in shapes or not set(VERDICT_OUTPUTS) <= outputs:
+        raise ServerError(
+            f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
+            "expected an ensemble published by `python -m export publish`, which takes image and gives a verdict."
+        )
+    parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
+    return int(shapes["image"][0]), int(config.max_batch_size), parameters
+
+
+def load_category(client: grpcclient.InferenceServerClient, name: str, *, timeout_s: float) -> None:
+    """Load both ensembles and the steps that they name; what is in memory already stays as it is."""
+    for model in (name, name + ENCODED):
+        client.load_model(model, client_timeout=max(timeout_s, LOAD_TIMEOUT_S))
+
+
+def _not_served(name: str, url: str, ready: set[str]) -> str:
+    served = sorted(model for model in ready if model + ENCODED in ready)
+    return (
+        f"Category {name!r} is not served at {url}; it serves {', '.join(served) or 'none'}; publish it with "
+        f"`make export CATEGORY={name}` and start the server again."
+    )

@@ -1,0 +1,43 @@
+"""What `make` alone prints, and the one target of the benchmarks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.products import ROOT
+
+BENCHMARKS = ("sizes", "categories", "peers", "fusion", "warm-up", "training", "metrics", "export")
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_make_alone_lists_the_targets_in_groups_and_columns() -> None:
+    done = make()
+    assert done.returncode == 0, done.stderr
+    groups = re.findall(r"^([A-Z].*)\n(?=  make )", done.stdout, re.MULTILINE)
+    assert groups == ["Start here", "Your product", "Serve", "Measure", "Work on the code"]
+    lines = re.findall(r"^(  make [a-z-]+ +)\S", done.stdout, re.MULTILINE)
+    assert len(lines) > 15
+    assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("WHAT=speed",), ("WHAT=sizes speed",)])
+def test_an_unknown_benchmark_is_refused_with_the_known_ones(arguments: tuple[str, ...]) -> None:
+    done = make("bench-all", *arguments)
+    assert done.returncode != 0
+    asked = "".join(arguments).removeprefix("WHAT=")
+    assert f"Error: WHAT is '{asked}'; expected one of: {' '.join(BENCHMARKS)}.\n" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_a_known_benchmark_is_run(benchmark: str) -> None:
+    done = make("--dry-run", "bench-all", f"WHAT={benchmark}")
+    assert done.returncode == 0, done.stderr
+    command = "export bench" if benchmark == "export" else f"tests.benchmarks.{benchmark.replace('-', '_')}"
+    assert f"-m {command}" in done.stdout
