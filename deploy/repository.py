@@ -62,7 +62,7 @@ def first_models(repository: Path, max_categories: int) -> list[str]:
 def memory_pools(repository: Path) -> dict[str, int]:
     """Bytes of `cuda_pool_bytes` and `pinned_pool_bytes` that the most demanding category asks for; empty on CPUs.
 
-    `export publish` computes them from the tensors' sizes (docs/gpu-plan.md).
+    `export publish` computes them from the tensors' sizes (docs/guides/gpu.md).
     """
     asked: dict[str, int] = {}
     for config in repository.glob("*/config.pbtxt"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from client.benchmark.measured import requests_for
 from client.benchmark.result import BenchResult
 
-# At most, or at least, by preset. What a bar stands for is told in docs/benchmark.md.
+# At most, or at least, by preset. What a bar stands for is told in docs/guides/benchmark.md.
 P50_RATIO = {"edge": 1.15, "paper": 1.05}
 DEFAULT_P50_RATIO = {"edge": 1.25, "paper": 1.10}
 TAIL_RATIO = {"edge": 1.5, "paper": 1.3}

@@ -1,6 +1,6 @@
 """How many instances of a backbone there are, and how many threads each computes with: chosen from the machine.
 
-`docs/queues-and-threads.md` shows `CHOICES` as a table; a test holds it to what is chosen here.
+`docs/measurements/queues.md` shows `CHOICES` as a table; a test holds it to what is chosen here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 MAX_THREADS = 8  # of a run: the small maps of one image give no more threads enough to do
 GPU_INSTANCES = 2
 # With one instance and a bounded queue Triton's batcher now and then sleeps for half a second beside waiting requests
-# (docs/queues-and-threads.md); a second one keeps it awake.
+# (docs/measurements/queues.md); a second one keeps it awake.
 PYTHON_INSTANCES = 2
 
 

@@ -1,7 +1,7 @@
 """How large Triton's two memory pools must be, so that features stay on the GPU between teacher and student.
 
 Triton takes the tensors between an ensemble's steps out of a pool of GPU memory, where that is full out of one of
-pinned host memory, then out of plain memory (`src/memory.cc` of triton-inference-server/core). See docs/gpu-plan.md.
+pinned host memory, then out of plain memory (`src/memory.cc` of triton-inference-server/core). See docs/guides/gpu.md.
 """
 
 from __future__ import annotations

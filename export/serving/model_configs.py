@@ -314,7 +314,7 @@ def _set_instances(config: pb.ModelConfig, count: int) -> None:
     """One instance, and spare ones for what comes while it is busy.
 
     Instances of equal rank would work image by image in turn, each with its weights gone cold by then: a twentieth of
-    an image's time on a CPU (docs/queues-and-threads.md). The server heeds it with `--rate-limit=execution_count`, as
+    an image's time on a CPU (docs/measurements/queues.md). The server heeds it with `--rate-limit=execution_count`, as
     `deploy` starts it.
     """
     del config.instance_group[:]
@@ -328,7 +328,7 @@ def _queue_policy(queue: QueuePolicy) -> pb.ModelQueuePolicy:
     """A bound, and a time only where a latency budget asks for it.
 
     Without one 64 requests are done within any sensible deadline, a client that gives up cancels its own, and a time
-    makes the batcher stall more often (docs/serving.md).
+    makes the batcher stall more often (docs/measurements/queues.md).
     """
     # Refused when the time is up, and no client may change it: both are Triton's defaults, which the text leaves out.
     return pb.ModelQueuePolicy(

@@ -50,7 +50,7 @@ class LatencyBudget:
         the b - 1 others, and for the batch before it, which is out of the queue already: 2 (b - 1) C over the chain,
         and b is chosen so that this is a quarter of W at most. The queues get the rest, half of it in equal parts and
         half by what their steps take, so that the waits of an image add up to W: a step that takes little waits for
-        its turn on the cores too. `docs/queues-and-threads.md` tells what other rules came to.
+        its turn on the cores too. `docs/measurements/queues.md` tells what other rules came to.
 
         Raises:
             PublishError: the steps leave nothing.

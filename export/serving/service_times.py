@@ -23,7 +23,7 @@ from model_repository.image_decoder.image_decoding import decode_image, resize_i
 
 WARM_UP_RUNS = 3
 RUNS = 15
-HOP_MS = 0.3  # of each step: into a model's process and back, as measured (docs/serving.md)
+HOP_MS = 0.3  # of each step: into a model's process and back, as measured (docs/measurements/serving.md)
 ENCODED_SIZE = 1024  # side of the JPEG that is decoded, pixels
 
 
