@@ -184,11 +184,15 @@ def test_the_readme_lists_chapters_that_exist() -> None:
             assert path.is_dir() or path.with_suffix(".py").is_file(), f"{stage}{chapter}"
 
 
-def test_pages_that_the_code_names_exist() -> None:
+def test_pages_and_targets_that_the_code_names_exist() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
-    for path in (*files, ROOT / "Makefile"):
-        for page in re.findall(r"(?<![\w/])docs/[\w/-]+\.md", path.read_text()):
-            assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
+    for path in (*files, ROOT / "Makefile", ROOT / "pyproject.toml"):
+        text = path.read_text()
+        for page in re.findall(r"(?<![\w/])docs/[\w/-]+\.md", text):
+            assert (ROOT / page).is_file(), f"{name(path)} names {page}"
+        for target in re.findall(r"`make ([a-z][a-z-]*)", text):
+            assert target in targets, f"{name(path)} names make {target}"
 
 
 @pytest.mark.parametrize("page", [page for page in DOCS if page.parent.name == "measurements"], ids=name)
