@@ -129,6 +129,11 @@ def test_shell_blocks_hold_commands_of_known_kinds(page: Path) -> None:
         assert words[0] == "make" or is_module, " ".join(words)
 
 
+def test_commands_are_found_in_the_pages() -> None:
+    assert len(shell_commands(README)) >= 6
+    assert len({stage for page in PAGES for stage, *_ in stage_commands(page)}) == len(GROUPS)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_subcommands_and_their_options_exist(page: Path) -> None:
     for stage, *words in stage_commands(page):
