@@ -145,7 +145,7 @@ class FitConfig(BaseModel):
 PRESETS: Mapping[str, FitConfig] = {
     # The paper's protocol, Section 4.1.
     "paper": FitConfig(),
-    # For CPUs and small devices; docs/edge-preset.md shows what was tried.
+    # For CPUs and small devices; docs/measurements/edge-preset.md shows what was tried.
     "edge": FitConfig(
         preset="edge",
         teacher="tf_efficientnet_lite2",

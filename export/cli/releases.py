@@ -168,7 +168,7 @@ def publish(
 def plan(serving: ServingOptions) -> None:
     """Show what `publish` would write for each step: instances, threads, queue, and the bytes an image moves.
 
-    Nothing is written. Each step is timed with one image on this machine; docs/queues-and-threads.md tells the rules.
+    Nothing is written. Each step is timed with one image on this machine; docs/guides/serve.md tells the rules.
     """
     from export.manifest import build_folder
     from export.releases.plan import plan_table

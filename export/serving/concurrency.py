@@ -1,6 +1,6 @@
 """How many instances a backbone has and with how many threads each computes, chosen from the machine.
 
-docs/queues-and-threads.md says why.
+docs/measurements/queues.md says why.
 """
 
 from __future__ import annotations

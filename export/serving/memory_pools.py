@@ -1,7 +1,7 @@
 """How large Triton's two memory pools must be for features to stay on the GPU between teacher and student.
 
 Triton allocates the tensors between an ensemble's steps in a pool of GPU memory. When that is full it uses a pool of
-pinned host memory, then plain memory (`src/memory.cc` of triton-inference-server/core). See docs/gpu-plan.md.
+pinned host memory, then plain memory (`src/memory.cc` of triton-inference-server/core). See docs/guides/gpu.md.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class LatencyBudget:
         b - 1 others of its batch and for the batch before, which has left the queue already: 2 (b - 1) C over all
         steps. b is the largest batch for which this is at most a quarter of W. The queues share the rest, half of it
         equally and half in proportion to the time of their steps. The equal half is for quick steps, which wait for
-        the cores like the others. docs/queues-and-threads.md compares other rules.
+        the cores like the others. docs/measurements/queues.md compares other rules.
 
         Raises:
             PublishError: the steps take the whole budget.

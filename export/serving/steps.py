@@ -144,7 +144,7 @@ def set_instances(config: pb.ModelConfig, count: int) -> None:
     """One first instance, and spare ones that work only while it is busy.
 
     Instances of equal rank would take turns image by image, and each would find its weights gone from the caches: a
-    twentieth of an image's time on a CPU (docs/queues-and-threads.md). The server follows the rank when it is started
+    twentieth of an image's time on a CPU (docs/measurements/queues.md). The server follows the rank when it is started
     with `--rate-limit=execution_count`, as `deploy` does.
     """
     del config.instance_group[:]
@@ -158,7 +158,7 @@ def _queue_policy(queue: QueuePolicy) -> pb.ModelQueuePolicy:
     """A bound on the number of requests, and on their time where a latency budget asks for it.
 
     Without a budget 64 requests are done within any sensible deadline, and a client that gives up cancels its own. A
-    timeout in the policy makes the batcher stall more often (docs/serving.md).
+    timeout in the policy makes the batcher stall more often (docs/measurements/queues.md).
     """
     # Late requests are refused, and no client may change the time. Both are defaults, which the text leaves out.
     return pb.ModelQueuePolicy(

@@ -130,8 +130,9 @@ def stage_weights(
     `good_maximum` divides each stage by its usual maximum on good images, so that none drowns the others.
     `pasted_defects` multiplies that by the square of the stage's detectability index d': how many standard
     deviations the maxima of images with a pasted patch lie above those of good images. A stage that does not tell
-    them apart is noise in the sum; the power was measured (docs/edge-preset.md). Stages that are all sure, beyond
-    DETECTABILITY_LIMIT, count alike: one that is surer still finds no more, and a finer one shows better where.
+    them apart is noise in the sum; the power was measured (docs/measurements/edge-preset.md). Stages that are all
+    sure, beyond DETECTABILITY_LIMIT, count alike: one that is surer still finds no more, and a finer one shows better
+    where.
 
     Args:
         distances: [N, h, h] a stage, of held-out good images.

@@ -32,7 +32,7 @@ def test_the_papers_pair() -> None:
 
 
 def test_a_batch_of_eight_fits_the_default_pool_and_two_do_not() -> None:
-    """What docs/gpu-plan.md says of Triton's 64 MiB."""
+    """What docs/guides/gpu.md says of Triton's 64 MiB."""
     batch = 8 * image_bytes(feature_specs(256, WIDE_RESNET))
     assert batch < 64 * MIB < 2 * batch
 

@@ -1,7 +1,7 @@
 """Memory that is freed stays with the process while it trains.
 
 glibc gives large blocks back to the kernel as soon as they are freed, and every training step asks for the same ones
-again: thousands of page faults a step, each of which fills a page with zeros (docs/training-speed.md).
+again: thousands of page faults a step, each of which fills a page with zeros (docs/measurements/training.md).
 """
 
 from __future__ import annotations
