@@ -1,4 +1,7 @@
-"""How fast training is beside a plain loop of the same network, both in one run, in turns: `make bench-all WHAT=training`."""
+"""How fast training is beside a plain loop of the same network, both in one run, in turns.
+
+Run by `make bench-all WHAT=training`.
+"""
 
 from __future__ import annotations
 
