@@ -34,7 +34,7 @@ from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images, read_category
 from train.data.sources.synthetic.dataset import lay_out
-from train.evaluation.evaluate import compute_distances
+from train.method.student import compute_distances
 from train.runs import evaluate_category, fit_category
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -51,7 +51,7 @@ def fit_category(
         preset: None means that of an existing checkpoint, or `edge`.
         overrides: fields of `FitConfig` that were asked for; all others may be the checkpoint's.
         run_dir: takes checkpoint.safetensors and tensorboard/.
-        weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
+        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
         device: where to train; see `train.support.devices.choose_device`.
         strict: a broken image stops the run.
         force: train even when the checkpoint is up to date.

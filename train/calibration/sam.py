@@ -127,7 +127,7 @@ def _read(folder: Path) -> SamModel:
 def _download(folder: Path | None) -> SamModel:
     from huggingface_hub import constants
 
-    from train.method.backbones import require_reachable
+    from train.method.pretrained_weights import require_reachable
 
     looked = f"{folder} does not exist" if folder is not None else "no --weights-dir given"
     try:

@@ -12,9 +12,8 @@ from model_repository.distance_fusion.map_fusion import Calibration, fuse_distan
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.pasting import paste_patches
 from train.config import FitConfig
-from train.evaluation.evaluate import compute_distances
 from train.method.backbones import Backbone
-from train.method.student import Student
+from train.method.student import Student, compute_distances
 from train.support.arrays import FloatArray
 from train.support.progress import console
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from train.evaluation.figures import (
     score_histogram,
     training_figure,
 )
-from train.fitting.training_curves import TrainingCurve, read_training_curves
+from train.fitting.losses import LOSSES_FILE, Losses, read_losses
 from train.support.files import write_text
 from train.support.progress import console
 
@@ -61,7 +60,7 @@ def report_category(
         return f"No test images in {data.root / 'test'}: nothing to evaluate."
     for sentence in evaluation.metrics["unavailable"]:
         console.print(sentence, style="yellow", markup=False)
-    page = render_report(evaluation, checkpoint, log_dir=run_dir / "tensorboard")
+    page = render_report(evaluation, checkpoint, losses=read_losses(run_dir / LOSSES_FILE))
     write_text(report_path, page)
     write_metrics(evaluation.metrics, run_dir / "metrics.json")
     return f"Evaluated: {summary(evaluation.metrics)}; {report_path}"
@@ -77,13 +76,13 @@ def summary(metrics: dict[str, Any]) -> str:
     return ", ".join([*parts, f"{metrics['n_test']} images"])
 
 
-def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, log_dir: Path | None = None) -> str:
+def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, losses: Losses | None = None) -> str:
     """The page as HTML text.
 
     Args:
         evaluation: the judged test set.
         checkpoint: what judged it.
-        log_dir: TensorBoard events of its training, if they are kept.
+        losses: of its training, where the run's folder has them.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("train.evaluation", "."),
@@ -102,12 +101,12 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, log_dir: Pa
         calibration={
             key: calibration[key] for key in ("stage_weights", "image_threshold", "pixel_threshold")
         },
-        plots=plots(evaluation, read_training_curves(log_dir) if log_dir else {}),
+        plots=plots(evaluation, losses),
         galleries=galleries(evaluation),
     )
 
 
-def plots(evaluation: Evaluation, training: Mapping[str, TrainingCurve]) -> dict[str, str | None]:
+def plots(evaluation: Evaluation, losses: Losses | None) -> dict[str, str | None]:
     """The plots as data URIs, by name; None for those that cannot be had."""
     judged = judged_set(evaluation.verdict, evaluation.test, evaluation.masks)
     pro = evaluation.metrics["pro"]
@@ -117,7 +116,7 @@ def plots(evaluation: Evaluation, training: Mapping[str, TrainingCurve]) -> dict
         "histogram": data_uri(score_histogram(judged, threshold=evaluation.metrics["threshold"])),
         "roc": data_uri(roc_figure(judged, curves)),
         "pro": None if curves is None else data_uri(pro_figure(curves, pro=pro)),
-        "training": data_uri(training_figure(training)) if training else None,
+        "training": None if losses is None else data_uri(training_figure(losses)),
     }
 
 

@@ -29,7 +29,8 @@ from train.checkpoint.tensors import Checkpoint, load_checkpoint, save_checkpoin
 from train.config import fit_config
 from train.data.category import CategoryData, load_images, read_category, split_good
 from train.errors import CheckpointError, ConfigError, DataError, WeightsError
-from train.evaluation.evaluate import Evaluation, compute_distances, evaluate
+from train.evaluation.evaluate import Evaluation, evaluate
+from train.method.student import compute_distances
 from train.runs import checkpoint_is_up_to_date, evaluate_category
 
 CPU = torch.device("cpu")
@@ -346,7 +347,7 @@ def test_missing_weights_name_the_three_ways(tmp_path: Path, monkeypatch: pytest
     def unreachable(_: str) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("train.method.backbones.require_reachable", unreachable)
+    monkeypatch.setattr("train.method.pretrained_weights.require_reachable", unreachable)
     ways = r"into a folder sam-vit-base in --weights-dir; or .*; or use --foreground threshold"
     with pytest.raises(WeightsError, match=rf"no --weights-dir given; download failed: OSError.*{ways}"):
         load_sam(None)

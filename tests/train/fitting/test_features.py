@@ -10,7 +10,8 @@ import torch
 
 from train.fitting import features
 from train.fitting.features import TeacherFeatures, compute_teacher_features
-from train.method.backbones import Backbone, build_backbone, random_weights
+from train.method.backbones import Backbone, build_backbone
+from train.method.pretrained_weights import random_weights
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (19, 32, 32, 3), np.uint8)  # a batch of 16 and a rest

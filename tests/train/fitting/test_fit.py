@@ -19,8 +19,8 @@ from train.data.category import CategoryData, read_category
 from train.errors import CheckpointError, ConfigError, DataError
 from train.fitting import features
 from train.fitting.batches import batch_indices
-from train.fitting.loop import learning_rate_factor
-from train.method.backbones import random_weights
+from train.fitting.preparation import learning_rate_factor
+from train.method.pretrained_weights import random_weights
 from train.runs import FitResult, fit_category
 
 

@@ -18,7 +18,8 @@ from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import StorageError, TrainingError
 from train.fitting.fit import fit
-from train.fitting.loop import initial_state
+from train.fitting.losses import LOSSES_FILE
+from train.fitting.preparation import initial_state
 from train.fitting.resume import ResumeFile, TrainingState
 from train.method.student import build_teacher_and_student
 
@@ -79,6 +80,8 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert read_release_id(checkpoint) == read_release_id(whole)  # weights and thresholds, every bit
     assert read_header(checkpoint).provenance.final_loss == read_header(whole).provenance.final_loss
     assert not resume.exists()
+    losses, expected_losses = (path.with_name(LOSSES_FILE).read_bytes() for path in (checkpoint, whole))
+    assert losses == expected_losses  # no step twice, none missing
 
 
 def test_a_state_of_another_run_or_a_damaged_one_is_not_taken(

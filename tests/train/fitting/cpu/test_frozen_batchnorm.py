@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
-from train.method.backbones import Backbone, build_backbone, random_weights
+from train.method.backbones import Backbone, build_backbone
+from train.method.pretrained_weights import random_weights
 
 SIZE = 64
 
