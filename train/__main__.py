@@ -71,11 +71,11 @@ def fit(
     """Train and calibrate a category; does nothing when its checkpoint already answers to what is asked."""
     from train.data.checks import check_training_data
     from train.data.sources import find_category
-    from train.runs import fit_category
+    from train.runs import data_fingerprints, fit_category
 
     found = find_category(category, data=data, data_dir=data_dir)
     show_banner(found.synthetic)
-    check_training_data(found, run_dir=runs_dir / category, force=force)
+    check_training_data(found, fingerprints=data_fingerprints(runs_dir), force=force)
     result = fit_category(
         found,
         preset=preset,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from train.checkpoint.header import read_header, read_release_id
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
+from train.errors import CheckpointError
 from train.support.devices import choose_device
 
 if TYPE_CHECKING:
@@ -77,6 +79,15 @@ def fit_category(
         strict=strict,
     )
     return FitResult(checkpoint_path, trained=True)
+
+
+def data_fingerprints(runs_dir: Path) -> dict[str, str]:
+    """Which images each category was trained on, by its name; checkpoints that cannot be read are left out."""
+    fingerprints = {}
+    for path in sorted(runs_dir.glob("*/checkpoint.safetensors")):
+        with suppress(CheckpointError):
+            fingerprints[path.parent.name] = read_header(path).provenance.data_fingerprint
+    return fingerprints
 
 
 def checkpoint_is_up_to_date(

@@ -11,12 +11,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
-from model_repository.image_decoder.image_decoding import SUFFIXES, ImageError, read_image, resize_image
+from model_repository.image_decoder.image_decoding import (
+    FORMATS,
+    SUFFIXES,
+    ImageError,
+    read_image,
+    resize_image,
+)
 from train.errors import DataError
 from train.support.progress import console, progress_bar
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,22 @@ def image_files(folder: Path) -> tuple[Path, ...]:
             if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
         )
     )
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels as `read_image` gives them, from the file's header alone.
+
+    A PNG whose orientation stands behind its pixels is taken as it lies: looking for it would decode them all.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        in_header = image.format != "PNG" or "exif" in image.info
+        if in_header and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+            return height, width
+    return width, height
 
 
 def load_images(

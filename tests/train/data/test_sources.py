@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from train.data import sources
 from train.data.category import CategoryData
 from train.data.sources import MVTEC_AD_CATEGORIES, elpv, find_category
-from train.data.sources.synthetic import dataset as synthetic
+from train.data.sources.synthetic.dataset import render_category
 from train.errors import DataError
 
 
@@ -92,11 +93,11 @@ def test_synthetic_is_made_where_nothing_real_is(
 ) -> None:
     asked: list[str] = []
 
-    def lay_out(root: Path, *, category: str) -> Path:
+    def render(root: Path, *, category: str) -> Path:
         asked.append(category)
         return write_good(root / category / "train/good").parents[1]
 
-    monkeypatch.setattr(synthetic, "lay_out", lay_out)
+    monkeypatch.setattr(sources, "render_category", render)
     found = find(category, data, tmp_path)
     assert found.synthetic
     assert (found.root, asked) == (tmp_path / "synthetic" / category, [category])
@@ -125,9 +126,7 @@ def test_own_folder_plain_nested_or_unknown(tmp_path: Path) -> None:
 
 
 def test_rendered_images_stay_synthetic_whichever_way_they_are_given(tmp_path: Path) -> None:
-    root = synthetic.lay_out(
-        tmp_path, category="bolt", image_size=32, n_train=1, n_test_good=1, n_per_defect=1
-    )
+    root = render_category(tmp_path, category="bolt", image_size=32, n_train=1, n_test_good=1, n_per_defect=1)
     for folder in (tmp_path, root):
         found = find("bolt", str(folder), tmp_path)
         assert (found.dataset, found.synthetic, found.root) == ("synthetic", True, root)

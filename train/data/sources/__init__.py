@@ -6,7 +6,7 @@ from pathlib import Path
 
 from train.data.category import CategoryData, read_category
 from train.data.sources import elpv
-from train.data.sources.synthetic import dataset as synthetic
+from train.data.sources.synthetic.dataset import MARKER, render_category
 from train.errors import DataError
 
 MVTEC_AD_CATEGORIES = (
@@ -46,7 +46,7 @@ def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
         root = elpv.lay_out(data_dir / "elpv", category=category)
         return read_category(root, dataset=data, category=category)
     if data == "synthetic":
-        root = synthetic.lay_out(data_dir / "synthetic", category=category)
+        root = render_category(data_dir / "synthetic", category=category)
         return read_category(root, dataset=data, category=category)
     return _own_folder(Path(data), category)
 
@@ -102,7 +102,7 @@ def _own_folder(folder: Path, category: str) -> CategoryData:
 
 def _kind_of(folder: Path) -> str:
     """Rendered images stay `synthetic` whichever way they are given."""
-    return "synthetic" if (folder / synthetic.MARKER).is_file() else "folder"
+    return "synthetic" if (folder / MARKER).is_file() else "folder"
 
 
 def _require_known(category: str, known: tuple[str, ...], where: str, otherwise: str = "") -> None:
