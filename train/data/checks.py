@@ -110,7 +110,7 @@ def read_size(path: Path) -> ImageSize | None:
 
 
 def copy_warnings(data: CategoryData) -> list[str]:
-    """Files with the same bytes where each should be another image."""
+    """Files with the same bytes: test images that are trained on, copies to train on, test images in two folders."""
     defect_of = {image.path: image.defect for image in data.test}
     copies = {paths: set(paths) & defect_of.keys() for paths in identical_files(_all_images(data))}
     leaks = [paths for paths, tested in copies.items() if tested and len(tested) < len(paths)]

@@ -1,4 +1,4 @@
-"""Ground truth masks on disk, and what they must agree with."""
+"""Ground truth masks of the test set, read and checked against their images."""
 
 from __future__ import annotations
 

@@ -5,28 +5,46 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from train.calibration.foreground import load_foreground
 from train.calibration.thresholds import calibrate
 from train.checkpoint.provenance import Provenance
 from train.checkpoint.tensors import save_checkpoint
 from train.config import FitConfig
-from train.data.category import CategoryData, LoadedImages, load_images, split_good
+from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
-from train.fitting.loop import train_student
+from train.fitting.loop import TrainingOutcome, train_student
 from train.fitting.resume import ResumeFile
 from train.method.backbones import Backbone
 from train.method.student import build_teacher_and_student
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
+
+
+@dataclass(frozen=True)
+class GoodSplit:
+    """A category's good images and what the teacher sees in them, split for a run.
+
+    Attributes:
+        train: to train on.
+        held_out: to validate and calibrate on.
+        n_broken: files that could not be read.
+        fingerprint: of the files, see `CategoryData.fingerprint`.
+        seconds_teacher: spent on the teacher's features.
+    """
+
+    train: GoodImages
+    held_out: GoodImages
+    n_broken: int
+    fingerprint: str
+    seconds_teacher: float
 
 
 def fit(
@@ -53,28 +71,19 @@ def fit(
     teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=weights_dir)
     # Before the training, so that missing weights of SAM are reported at once.
     finder = load_foreground(config.foreground, weights_dir=weights_dir)
-    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
-    train_indices, held_out_indices = _split(images, data, config)
-    run_dir = checkpoint_path.parent
-    run_dir.mkdir(parents=True, exist_ok=True)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    started = time.perf_counter()
-    good, held_out = (
-        _with_teacher_features(teacher, images, data, indices, scratch_dir=run_dir, device=device)
-        for indices in (train_indices, held_out_indices)
-    )
-    student.set_teacher_means(good.teacher_features.means())
-    seconds_teacher = time.perf_counter() - started
-    data_fingerprint = data.fingerprint()
+    run_dir = checkpoint_path.parent
+    good = _load_good(data, teacher, config=config, strict=strict, scratch_dir=run_dir, device=device)
+    train, held_out = good.train, good.held_out
+    student.set_teacher_means(train.teacher_features.means())
     resume = ResumeFile(
         run_dir / "resume.pt",
-        run=f"{config.model_dump_json()} {data_fingerprint} {device.type} {torch.__version__} {weight_sources}",
+        run=f"{config.model_dump_json()} {good.fingerprint} {device.type} {torch.__version__} {weight_sources}",
         interval_s=save_interval_s,
     )
     outcome = train_student(
-        student, good, held_out=held_out, config=config, run_dir=run_dir, resume=resume, device=device
+        student, train, held_out=held_out, config=config, run_dir=run_dir, resume=resume, device=device
     )
     calibration = calibrate(
         teacher,
@@ -85,26 +94,10 @@ def fit(
         finder=finder,
         device=device,
     )
-    provenance = Provenance(
-        category=data.category,
-        dataset=data.dataset,
-        data_root=str(data.root),
-        data_fingerprint=data_fingerprint,
-        synthetic=data.synthetic,
-        n_train=len(good),
-        n_held_out=len(held_out),
-        n_broken=len(images.broken),
-        weights=weight_sources | finder.sources,
-        steps=outcome.steps,
-        seconds_train=round(seconds_teacher + outcome.seconds, 1),
-        final_loss=round(outcome.final_loss, 6),
-        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-    )
     save_checkpoint(
         checkpoint_path,
         config=config,
-        provenance=provenance,
+        provenance=_provenance(data, good, outcome, weights=weight_sources | finder.sources),
         calibration=calibration,
         teacher=teacher,
         student=student,
@@ -112,31 +105,63 @@ def fit(
     resume.remove()
 
 
-def _split(
-    images: LoadedImages, data: CategoryData, config: FitConfig
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Positions of the images to train on, of at least one batch, and of those held out."""
-    train_indices, held_out_indices = split_good(
-        len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed
-    )
-    if len(train_indices) < config.batch_size:
-        raise DataError(
-            f"Category {data.category!r} has {len(train_indices)} good images to train on, {len(held_out_indices)} "
-            f"held out; expected at least one batch of {config.batch_size}; add images or lower --batch-size."
-        )
-    return train_indices, held_out_indices
-
-
-def _with_teacher_features(
-    teacher: Backbone,
-    images: LoadedImages,
+def _load_good(
     data: CategoryData,
-    indices: NDArray[np.intp],
+    teacher: Backbone,
     *,
+    config: FitConfig,
+    strict: bool,
     scratch_dir: Path,
     device: torch.device,
-) -> GoodImages:
-    """The images at these positions and what the teacher sees in them, computed once."""
-    pixels = images.pixels[indices]
-    features = compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
-    return GoodImages(pixels, features, [data.train_good[images.kept[index]].name for index in indices])
+) -> GoodSplit:
+    """Read a category's good images, split them, and run the teacher over them once.
+
+    Raises:
+        DataError: no readable image, or fewer to train on than a batch.
+    """
+    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
+    split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
+    n_train, n_held_out = map(len, split)
+    if n_train < config.batch_size:
+        raise DataError(
+            f"Category {data.category!r} has {n_train} good images to train on, {n_held_out} held out; expected at "
+            f"least one batch of {config.batch_size}; add images or lower --batch-size."
+        )
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    parts = []
+    for indices in split:
+        pixels = images.pixels[indices]
+        features = compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
+        file_names = [data.train_good[images.kept[index]].name for index in indices]
+        parts.append(GoodImages(pixels, features, file_names))
+    seconds_teacher = time.perf_counter() - started
+    train, held_out = parts
+    return GoodSplit(
+        train=train,
+        held_out=held_out,
+        n_broken=len(images.broken),
+        fingerprint=data.fingerprint(),
+        seconds_teacher=seconds_teacher,
+    )
+
+
+def _provenance(
+    data: CategoryData, good: GoodSplit, outcome: TrainingOutcome, *, weights: dict[str, str]
+) -> Provenance:
+    return Provenance(
+        category=data.category,
+        dataset=data.dataset,
+        data_root=str(data.root),
+        data_fingerprint=good.fingerprint,
+        synthetic=data.synthetic,
+        n_train=len(good.train),
+        n_held_out=len(good.held_out),
+        n_broken=good.n_broken,
+        weights=weights,
+        steps=outcome.steps,
+        seconds_train=round(good.seconds_teacher + outcome.seconds, 1),
+        final_loss=round(outcome.final_loss, 6),
+        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )

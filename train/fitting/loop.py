@@ -126,7 +126,7 @@ def take_step(state: TrainingState, loss: Tensor) -> None:
 
 
 def _loss_error(loss: Tensor, batch: Batch, state: TrainingState, good: GoodImages) -> TrainingError:
-    file_names = ", ".join(good.names[index] for index in batch.indices)
+    file_names = ", ".join(good.file_names[index] for index in batch.indices)
     return TrainingError(
         f"The loss is {loss.item()} at step {state.step}, on the batch {file_names}; the weights before that step are "
         "in resume.pt; look at these images, or train with a lower --learning-rate."

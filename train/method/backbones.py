@@ -25,7 +25,7 @@ class Backbone(nn.Module):
     def __init__(self, name: str, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.body = _create_body(name)
-        # On the scale of bytes; saved with the weights, since they are as much a part of the judge.
+        # On the scale of bytes. As buffers they are saved with the weights and count in the release id.
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1))
         self.mean: Tensor
