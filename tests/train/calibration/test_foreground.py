@@ -30,9 +30,9 @@ PLAIN = {"centered_stages": (), "stage_weighting": "equal"}
 
 
 def judged(checkpoint: Checkpoint, data: CategoryData) -> Evaluation:
-    found = evaluate(checkpoint, data, device=CPU, strict=True)
-    assert found is not None
-    return found
+    evaluation = evaluate(checkpoint, data, device=CPU, strict=True)
+    assert evaluation is not None
+    return evaluation
 
 
 def blotted_index(evaluation: Evaluation) -> int:
@@ -59,19 +59,19 @@ def test_both_aurocs_of_table_9_are_scikit_learns(
     blotted: CategoryData, fit_tiny: FitTiny, tmp_path: Path
 ) -> None:
     masked = load_checkpoint(fit_tiny(blotted, tmp_path, foreground="threshold", **PLAIN))
-    found = judged(masked, blotted)
+    evaluation = judged(masked, blotted)
     distances = compute_distances(
-        masked.teacher, masked.student, found.pixels, scale=2.0, device=CPU, what="Test"
+        masked.teacher, masked.student, evaluation.pixels, scale=2.0, device=CPU, what="Test"
     )
     maps = fuse_distances(distances, masked.calibration.fusion)
-    mask = foreground_mask(found.pixels)
-    without = roc_auc_score(found.labels, maps.max(axis=(1, 2)))
-    with_mask = roc_auc_score(found.labels, remove_background(maps, mask).max(axis=(1, 2)))
-    assert found.metrics["foreground"] == "threshold"
-    assert found.metrics["image_auroc"] == pytest.approx(with_mask)
-    assert found.metrics["image_auroc_without_foreground"] == pytest.approx(without)
+    mask = foreground_mask(evaluation.pixels)
+    without = roc_auc_score(evaluation.labels, maps.max(axis=(1, 2)))
+    with_mask = roc_auc_score(evaluation.labels, remove_background(maps, mask).max(axis=(1, 2)))
+    assert evaluation.metrics["foreground"] == "threshold"
+    assert evaluation.metrics["image_auroc"] == pytest.approx(with_mask)
+    assert evaluation.metrics["image_auroc_without_foreground"] == pytest.approx(without)
     assert with_mask != without  # or this test would see nothing
-    assert found.metrics["foreground_share"] == pytest.approx(mask.mean())
+    assert evaluation.metrics["foreground_share"] == pytest.approx(mask.mean())
     assert 0.1 < mask.mean() < 0.9
 
 
@@ -94,8 +94,8 @@ def test_thresholds_are_fitted_on_masked_maps(masked: Checkpoint, blotted: Categ
 
 def test_without_a_foreground_metrics_say_so(tiny_checkpoint: Path, tiny_data: CategoryData) -> None:
     metrics = judged(load_checkpoint(tiny_checkpoint), tiny_data).metrics
-    names = ("foreground", "foreground_share", "image_auroc_without_foreground")
-    assert [metrics[name] for name in names] == ["none", None, None]
+    measures = ("foreground", "foreground_share", "image_auroc_without_foreground")
+    assert [metrics[name] for name in measures] == ["none", None, None]
 
 
 def test_the_foreground_counts_in_the_release_id(masked: Checkpoint, tmp_path: Path) -> None:

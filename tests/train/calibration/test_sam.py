@@ -41,13 +41,13 @@ def test_sam_masks_are_transformers_own(weights_dir: Path, blotted: CategoryData
             input_points=points.expand(3, 1, 5, 2),
             input_labels=torch.tensor([1, 0, 0, 0, 0]).expand(3, 1, 5),
         )
-        found = load_sam(weights_dir)(torch.from_numpy(pixels)).numpy()
+        masks = load_sam(weights_dir)(torch.from_numpy(pixels)).numpy()
     for index in range(3):
         best = answer.pred_masks[index, 0, answer.iou_scores[index, 0].argmax()]
         large = torch.nn.functional.interpolate(best[None, None], (64, 64), mode="bilinear")[0, 0] > 0
         wide = torch.nn.functional.max_pool2d(large[None, None].float(), 3, 1, 1)[0, 0].numpy() > 0
         assert 0.05 < wide.mean() < 0.95
-        assert (found[index] != wide).mean() < 1e-3
+        assert (masks[index] != wide).mean() < 1e-3
 
 
 def test_sam_from_fit_to_evaluation(

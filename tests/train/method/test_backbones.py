@@ -33,9 +33,9 @@ def test_normalisation_inside_equals_normalisation_outside() -> None:
 
 def test_layers_after_stage_3_are_pruned_away() -> None:
     backbone = build_backbone(NAME, random_weights(NAME, seed=0))
-    names = backbone.state_dict()
-    assert any("layer3" in name for name in names)
-    assert not any("layer4" in name or "fc." in name for name in names)
+    state = backbone.state_dict()
+    assert any("layer3" in name for name in state)
+    assert not any("layer4" in name or "fc." in name for name in state)
 
 
 def test_a_vision_transformer_is_refused() -> None:

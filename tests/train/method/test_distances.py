@@ -42,14 +42,14 @@ def test_half_the_squared_distance_of_unit_vectors_is_one_minus_their_cosine() -
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 2.5])
 def test_distance_map_is_eq_1_plus_alpha_eq_3(alpha: float) -> None:
     ours, theirs = feature_pair(2, 5, 3, 4)
-    found = distance_map(ours, theirs, scale=1 + alpha)
-    assert found.shape == (2, 3, 4)
+    distance = distance_map(ours, theirs, scale=1 + alpha)
+    assert distance.shape == (2, 3, 4)
     for image in range(2):
         for row in range(3):
             for column in range(4):
                 a, b = ours[image, :, row, column].tolist(), theirs[image, :, row, column].tolist()
                 expected = cosine_distance(a, b) + alpha * l2_distance(a, b)
-                assert found[image, row, column].item() == pytest.approx(expected, abs=1e-5)
+                assert distance[image, row, column].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_distance_by_hand() -> None:

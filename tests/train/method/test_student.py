@@ -40,8 +40,8 @@ def test_forward_is_the_testing_process_without_masks() -> None:
     assert not teacher.training
     image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=seeded())
     student.train()  # even in training mode nothing is masked or random
-    found, again = student(image), student(image)
-    for stage, feature in enumerate(found):
+    regenerated, again = student(image), student(image)
+    for stage, feature in enumerate(regenerated):
         expected = student.generation_blocks[stage](student.backbone(image)[stage])
         torch.testing.assert_close(feature, expected)
         assert torch.equal(feature, again[stage])

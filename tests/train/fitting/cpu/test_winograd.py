@@ -16,8 +16,8 @@ from train.method.backbones import Backbone
 from train.method.student import GenerationBlock, Student
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
+def relative_error(result: Tensor, expected: Tensor) -> float:
+    return float((result - expected).abs().max() / expected.abs().max())
 
 
 # Sides that are and are not a multiple of the tile's 4, smaller than a tile, more images than a chunk holds.
@@ -49,10 +49,10 @@ def test_values_and_gradients_are_those_of_pytorch(
         result = winograd_conv3x3(*leaves) if fast else conv2d(*leaves, padding=1)
         return result.detach(), *torch.autograd.grad(result, leaves, upstream.to(dtype))
 
-    found, expected = run(fast=True), run(fast=False)
-    assert [tensor.shape for tensor in found] == [tensor.shape for tensor in expected]
-    assert max(relative_error(*pair) for pair in zip(found, expected, strict=True)) < 3e-5
-    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    fast, expected = run(fast=True), run(fast=False)
+    assert [tensor.shape for tensor in fast] == [tensor.shape for tensor in expected]
+    assert max(relative_error(*pair) for pair in zip(fast, expected, strict=True)) < 3e-5
+    assert fast[0].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(("channels", "differs"), [(WINOGRAD_CHANNELS, True), (WINOGRAD_CHANNELS - 1, False)])
@@ -72,9 +72,9 @@ def test_a_wide_block_convolves_fast_while_it_trains_and_exactly_otherwise(
 
 def test_afterwards_the_blocks_are_as_before_after_a_fault_too() -> None:
     block = GenerationBlock(student_channels=WINOGRAD_CHANNELS, teacher_channels=WINOGRAD_CHANNELS)
-    names, own = list(block.state_dict()), [dict(layer.__dict__) for layer in block.modules()]
+    tensor_names, own = list(block.state_dict()), [dict(layer.__dict__) for layer in block.modules()]
     with contextlib.suppress(KeyboardInterrupt), winograd_convolutions(block):
-        assert list(block.state_dict()) == names
+        assert list(block.state_dict()) == tensor_names
         raise KeyboardInterrupt
     assert [dict(layer.__dict__) for layer in block.modules()] == own
 
