@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from train.errors import ConfigError, WeightsError
-from train.method.pretrained_weights import LoadedWeights, require_known
+from train.method.pretrained_weights import LoadedWeights, require_known_backbone
 
 STAGES = (1, 2, 3)  # those that are compared; the last stage is discarded
 STRIDES = [4, 8, 16]  # pixels from one position of a stage's features to the next
@@ -67,7 +67,7 @@ def build_backbone(name: str, weights: LoadedWeights) -> Backbone:
 
 def _create_body(name: str) -> Any:
     """timm's network up to stage 3, later layers pruned away, giving the features of strides 4, 8 and 16."""
-    require_known(name)
+    require_known_backbone(name)
     reductions = [info["reduction"] for info in timm.create_model(name).feature_info]
     if not set(STRIDES) <= set(reductions):
         raise ConfigError(

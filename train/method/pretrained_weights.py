@@ -77,7 +77,7 @@ def random_weights(name: str, *, seed: int) -> LoadedWeights:
     )
 
 
-def require_known(name: str) -> None:
+def require_known_backbone(name: str) -> None:
     """Make sure that timm has a network of this name.
 
     Raises:
@@ -99,7 +99,7 @@ def require_reachable(endpoint: str) -> None:
 
 
 def _pretrained_cfg(name: str) -> dict[str, Any]:
-    require_known(name)
+    require_known_backbone(name)
     return dict(timm.get_pretrained_cfg(name).to_dict())
 
 

@@ -71,7 +71,6 @@ class Student(nn.Module):
         for stage, channels in zip(STAGES, teacher_channels, strict=True):
             if stage in self.centered_stages:
                 self.register_buffer(f"teacher_mean_{stage}", torch.zeros(channels))
-        self.generation_stages = tuple(generation_stages)
         blocks: list[nn.Module] = []
         for stage, ours, theirs in zip(STAGES, backbone.channels, teacher_channels, strict=True):
             if stage in generation_stages:
