@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from train.data.category import CategoryData, read_category
-from train.data.sources.synthetic import dataset as synthetic
+from train.data.sources.synthetic.dataset import render_category
 from train.runs import fit_category
 
 CATEGORY = "pill"
@@ -32,7 +32,7 @@ FitTiny = Callable[..., Path]
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> CategoryData:
     """16 good images to train on, 4 good and 7 defective ones with masks to test, 64 px."""
-    root = synthetic.lay_out(
+    root = render_category(
         tmp_path_factory.mktemp("data"),
         category=CATEGORY,
         image_size=64,

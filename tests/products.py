@@ -35,8 +35,8 @@ from model_repository.distance_fusion.map_fusion import (
 from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images, read_category
-from train.data.sources.synthetic.dataset import lay_out
-from train.evaluation.evaluate import compute_distances
+from train.data.sources.synthetic.dataset import render_category
+from train.method.student import compute_distances
 from train.runs import evaluate_category, fit_category
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def make_product(
 ) -> Product:
     """All stages from synthetic images to a published release, and the reference verdicts."""
     work = repository.parent
-    root = lay_out(
+    root = render_category(
         work / "data",
         category=category,
         image_size=160,

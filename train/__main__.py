@@ -55,10 +55,10 @@ def data(category: CategoryOptions, print_test_dir: bool) -> None:
 def fit(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, force: bool) -> None:
     """Train and calibrate a category; does nothing when its checkpoint already answers to what is asked."""
     from train.data.checks import check_training_data
-    from train.runs import fit_category
+    from train.runs import data_fingerprints, fit_category
 
     images = category.find()
-    check_training_data(images, run_dir=run.runs_dir / category.name, force=force)
+    check_training_data(images, fingerprints=data_fingerprints(run.runs_dir), force=force)
     result = fit_category(
         images,
         preset=asked.preset,

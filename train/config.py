@@ -1,4 +1,4 @@
-"""What a training run is made of: one frozen configuration, and the two presets."""
+"""The configuration of a training run, and the two presets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from train.errors import ConfigError
 
 
 class FitConfig(BaseModel):
-    """All choices of a run; the defaults are the paper's (Section 4.1), units and ranges stand in each field."""
+    """All choices of a run. The defaults are the paper's (Section 4.1); each field states its unit and range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +78,7 @@ class FitConfig(BaseModel):
     false_reject_rate: float = Field(0.01, gt=0, lt=1, description="Share of good images it may reject")
     seed: int = Field(0, ge=0, description="Of the split, the order, the masks and the blocks")
 
-    # Of fields, not of the model: pydantic asks a model's validator only when no field is at fault.
+    # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.
     @field_validator("steps")
     @classmethod
     def _either_epochs_or_steps(cls, steps: int | None, info: ValidationInfo) -> int | None:
@@ -168,7 +168,7 @@ def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
     """A preset with some fields replaced; `steps` takes the place of `epochs` and the other way round.
 
     Raises:
-        ConfigError: an unknown preset, or fields out of range; all faults are told at once.
+        ConfigError: an unknown preset, or fields out of range; all faults are reported at once.
     """
     if preset not in PRESETS:
         raise ConfigError(f"Unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")

@@ -1,11 +1,11 @@
-"""What can go wrong with a user's input, each told in one sentence.
+"""What can go wrong with a user's input; each error says what was found, what was expected and what to do.
 
 UserError
 ├── DataError          images, folders, categories
-├── WeightsError       pretrained weights that cannot be had
+├── WeightsError       pretrained weights that are missing or do not fit
 ├── CheckpointError    a file that is no checkpoint, or is damaged
 ├── ConfigError        options that contradict each other
-├── TrainingError      a run that went wrong on the way
+├── TrainingError      a loss that is not finite
 └── StorageError       a file that cannot be written
 """
 
@@ -21,7 +21,7 @@ class DataError(UserError):
 
 
 class WeightsError(UserError):
-    """Pretrained weights cannot be had."""
+    """Pretrained weights are missing, damaged or another network's."""
 
 
 class CheckpointError(UserError):
@@ -33,8 +33,8 @@ class ConfigError(UserError):
 
 
 class TrainingError(UserError):
-    """A run cannot go on: its loss is no number."""
+    """A training run cannot continue: its loss is not finite."""
 
 
 class StorageError(UserError):
-    """A file cannot be written: a full disk, say. What stood there stays."""
+    """A file cannot be written, on a full disk for example. The file that it would have replaced stays."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from train.checkpoint.header import read_header, read_release_id
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
-from train.errors import DataError
+from train.errors import CheckpointError, DataError
 from train.support.devices import choose_device
 from train.support.progress import console
 
@@ -54,7 +55,7 @@ def fit_category(
         preset: None means that of an existing checkpoint, or `edge`.
         overrides: fields of `FitConfig` that were asked for; an existing checkpoint may differ in all others.
         run_dir: takes checkpoint.safetensors and tensorboard/.
-        weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
+        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
         device: where to train; see `train.support.devices.choose_device`.
         strict: a broken image stops the run.
         force: train even when the checkpoint is up to date.
@@ -80,6 +81,15 @@ def fit_category(
         strict=strict,
     )
     return FitResult(checkpoint_path, trained=True)
+
+
+def data_fingerprints(runs_dir: Path) -> dict[str, str]:
+    """Which images each category was trained on, by its name; checkpoints that cannot be read are left out."""
+    fingerprints = {}
+    for path in sorted(runs_dir.glob("*/checkpoint.safetensors")):
+        with suppress(CheckpointError):
+            fingerprints[path.parent.name] = read_header(path).provenance.data_fingerprint
+    return fingerprints
 
 
 def checkpoint_is_up_to_date(

@@ -21,8 +21,8 @@ from export.product import ProductPaths
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import load_images
 from train.support.cores import usable_cores
+from train.support.devices import hardware_name
 from train.support.files import write_text
-from train.support.hardware import hardware_name
 from train.support.progress import progress_bar
 
 N_IMAGES = 8  # taken in turn

@@ -26,7 +26,9 @@ from train.support.cores import usable_cores
 
 WARM_UP_RUNS = 3
 RUNS = 15
-HOP_MS = 0.3  # of each step: a request's way into the model's process and back, see docs/measurements/serving.md
+HOP_MS = (
+    0.3  # of each step: a request's way into the model's process and back, see docs/measurements/serving.md
+)
 ENCODED_SIZE = 1024  # side of the JPEG that is decoded, pixels
 
 RunStep = Callable[[], object]

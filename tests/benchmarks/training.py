@@ -28,19 +28,12 @@ from train.data.sources import find_category
 from train.errors import DataError
 from train.fitting.batches import Batch, GoodImages, batch_indices, load_batches
 from train.fitting.features import compute_teacher_features
-from train.fitting.loop import (
-    fast_backbone,
-    has_fast_convolutions,
-    initial_state,
-    learning_rate_factor,
-    masked_regeneration_loss,
-    set_training_mode,
-    take_step,
-)
+from train.fitting.loop import masked_regeneration_loss, take_step
+from train.fitting.preparation import fast_training, initial_state, learning_rate_factor, set_training_mode
 from train.method.backbones import Backbone
-from train.method.student import Student, build_teacher_and_student, distillation_loss, mask_features
-from train.support.devices import choose_device
-from train.support.hardware import hardware_name
+from train.method.distances import distillation_loss, mask_features
+from train.method.student import Student, build_teacher_and_student
+from train.support.devices import choose_device, hardware_name
 from train.support.progress import progress_bar
 
 # At least so many times the plain loop's images per second, on a CPU.
@@ -114,7 +107,7 @@ def compare_training_speed(
     Args:
         config: what is trained.
         images: [N, S, S, 3] uint8.
-        weights_dir: see `train.method.backbones.load_weights`.
+        weights_dir: see `train.method.pretrained_weights.load_weights`.
         device: where to train.
         round_steps: steps of a round.
         rounds: how many are timed, after one to warm up.
@@ -162,11 +155,9 @@ def our_losses(
 ) -> Iterator[float]:
     """The steps of `train.fitting.loop.train_student`, without its logs and saved states."""
     state = initial_state(student, config=config, n_steps=n_steps, device=device)
-    set_training_mode(
-        student, freeze_batchnorm=config.freeze_batchnorm, fast=has_fast_convolutions(config, device)
-    )
+    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
     batch: Batch
-    with fast_backbone(student, config=config):
+    with fast_training(student, config=config, device=device):
         for batch in load_batches(
             good, batch_size=config.batch_size, seed=config.seed, steps=range(n_steps), device=device
         ):
@@ -192,7 +183,7 @@ def plain_losses(
     )
     mask_generator = torch.Generator().manual_seed(config.seed)
     order = batch_indices(len(images), batch_size=config.batch_size, seed=config.seed)
-    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm, fast=False)
+    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
     for _ in range(n_steps):
         image = torch.from_numpy(images[next(order)]).to(device)
         pixels = image.float().permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W] in the default layout

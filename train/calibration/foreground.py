@@ -1,4 +1,4 @@
-"""Background removal (Section 4.4, Table 9): where the part lies in each picture, found by the chosen method."""
+"""Background removal (Section 4.4, Table 9): the mask of the part in each picture, by the chosen method."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from train.calibration.sam import SamForeground, load_sam
 from train.errors import ConfigError, WeightsError
 from train.support.progress import progress_bar
 
-SAM_BATCH_SIZE = 4  # SAM's pictures are 1024 px wide, whatever ours are
+SAM_BATCH_SIZE = 4  # SAM resizes every picture to 1024 px, so that a batch takes much memory
 
 
 @dataclass(frozen=True)
 class ForegroundFinder:
-    """A method with all that it needs.
+    """A method of background removal, ready to use.
 
     Attributes:
         method: `none`, `threshold` or `sam`.
@@ -32,7 +32,7 @@ class ForegroundFinder:
 
     @property
     def id(self) -> int:
-        """Which SAM finds the part; 0 without one."""
+        """An id of SAM's weights; 0 for the other methods."""
         return self.sam.id if self.sam is not None else 0
 
     @property
@@ -41,7 +41,7 @@ class ForegroundFinder:
         return {"foreground": self.sam.source} if self.sam is not None else {}
 
     def require_calibrated_with(self, calibration: Calibration) -> None:
-        """Make sure that thresholds belong to these masks.
+        """Make sure that a calibration's thresholds were fitted with this very method.
 
         Raises:
             ConfigError: another method than the calibration's.
@@ -61,14 +61,14 @@ class ForegroundFinder:
 
 
 def load_foreground(method: str, *, weights_dir: Path | None) -> ForegroundFinder:
-    """Get a method ready.
+    """Load what a method needs.
 
     Args:
         method: `none`, `threshold` or `sam`.
         weights_dir: where SAM's weights may lie, see `train.calibration.sam.load_sam`.
 
     Raises:
-        WeightsError: SAM, or the library that runs it, cannot be had.
+        WeightsError: SAM's weights, or the library that runs it, are missing.
     """
     return ForegroundFinder(method, load_sam(weights_dir) if method == "sam" else None)
 
@@ -89,12 +89,12 @@ def find_foreground(
     if finder.method == "none":
         return None
     sam = finder.sam.to(device) if finder.sam is not None else None
-    batch_size = SAM_BATCH_SIZE if sam is not None else 1  # a single picture stays in the cache
+    batch_size = SAM_BATCH_SIZE if sam is not None else 1  # one picture fits into the processor's cache
     masks = np.empty(images.shape[:3], bool)
     with torch.inference_mode(), progress_bar("Finding the parts", len(images)) as bar:
         for start in range(0, len(images), batch_size):
             image = images[start : start + batch_size]
-            found = sam(torch.from_numpy(image).to(device)).cpu().numpy() if sam else foreground_mask(image)
-            masks[start : start + batch_size] = found
+            part = sam(torch.from_numpy(image).to(device)).cpu().numpy() if sam else foreground_mask(image)
+            masks[start : start + batch_size] = part
             bar.advance(len(image))
     return masks

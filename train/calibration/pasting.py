@@ -1,7 +1,7 @@
 """Good images with a patch of another good image pasted in: stand-ins for defects, to weigh the stages by.
 
 The idea is CutPaste's (Li et al. 2021, reference 40 of the paper), which trains on such images. Here nothing is
-trained on them: they only tell which stage's distance maps rise where an image is not as it should be.
+trained on them: they show which stage's distance maps rise at a defect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Another way to remove the background than a checkpoint's own: thresholds that belong to it, in memory alone."""
+"""Thresholds for another way to remove the background than a checkpoint's own; nothing is written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def recalibrate(
     """Fit a checkpoint's thresholds again, on the same held-out good images with another foreground.
 
     Args:
-        checkpoint: stays as it is, on disk too.
+        checkpoint: unchanged, in memory and on disk.
         finder: the foreground to calibrate with.
         data: what the checkpoint was trained on.
         device: where to compute.
@@ -35,7 +35,7 @@ def recalibrate(
         The same networks and release id with the new foreground and thresholds.
 
     Raises:
-        DataError: other images than those that it was trained on: which were held out cannot be known.
+        DataError: other images than those that it was trained on, so that the held-out ones cannot be known.
     """
     config = checkpoint.config.model_copy(update={"foreground": finder.method})
     if data.fingerprint() != checkpoint.provenance.data_fingerprint:
@@ -45,7 +45,7 @@ def recalibrate(
         )
     console.print(
         f"The checkpoint's thresholds are for foreground {checkpoint.config.foreground}; those for "
-        f"{finder.method} are fitted on its held-out good images and not kept.",
+        f"{finder.method} are fitted on its held-out good images, for this evaluation alone.",
         style="yellow",
     )
     images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")

@@ -44,7 +44,7 @@ class SamForeground(nn.Module):
         self.side: int = sam.config.vision_config.image_size
         self.encoder = sam.vision_encoder
         self.decoder = sam.mask_decoder
-        # Everything that follows from the prompt alone is a constant.
+        # The prompt never changes, so what SAM makes of it is computed once.
         with torch.no_grad():
             points = torch.tensor(PROMPT_POINTS).mul(self.side)[None, None]
             labels = torch.tensor(PROMPT_LABELS)[None, None]
@@ -67,7 +67,7 @@ class SamForeground(nn.Module):
 
     @property
     def id(self) -> int:
-        """Which SAM this is: it counts in the release id of what is calibrated with it."""
+        """An id of its weights; a checkpoint calibrated with it stores the id, which so counts in the release id."""
         return release_id(self.state_dict())
 
     def forward(self, image: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ class SamForeground(nn.Module):
         logits = F.interpolate(logits, (size, size), mode="bilinear")
         margin = size // MARGIN_SHARE
         part = F.max_pool2d(logits, 2 * margin + 1, stride=1, padding=margin)[:, 0] > 0  # [B, S, S]
-        found = part.float().mean(dim=(1, 2), keepdim=True) >= SMALLEST_PART
-        return part | ~found
+        has_part = part.float().mean(dim=(1, 2), keepdim=True) >= SMALLEST_PART
+        return part | ~has_part
 
 
 def load_sam(weights_dir: Path | None) -> SamForeground:
@@ -117,7 +117,7 @@ def _read(folder: Path) -> SamModel:
             )
     try:
         return _from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers tells damage in a dozen types
+    except Exception as error:  # transformers raises a dozen types for damaged files
         raise WeightsError(
             f"SAM in {folder} cannot be used ({_first_line(error)}); expected {' and '.join(SAM_FILES)} of "
             f"{SAM_DOWNLOAD}."
@@ -127,7 +127,7 @@ def _read(folder: Path) -> SamModel:
 def _download(folder: Path | None) -> SamModel:
     from huggingface_hub import constants
 
-    from train.method.backbones import require_reachable
+    from train.method.pretrained_weights import require_reachable
 
     looked = f"{folder} does not exist" if folder is not None else "no --weights-dir given"
     try:
@@ -142,7 +142,7 @@ def _download(folder: Path | None) -> SamModel:
 
 
 def _from_pretrained(name: str, *, local_files_only: bool) -> Any:
-    """transformers fills what a file lacks with chance, so what it lacks is asked for."""
+    """Load SAM whole: transformers would fill tensors that the files lack with random values, so they are refused."""
     from transformers import SamModel
     from transformers.utils import logging
 

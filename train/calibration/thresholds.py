@@ -12,18 +12,16 @@ from model_repository.distance_fusion.map_fusion import Calibration, fuse_distan
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.pasting import paste_patches
 from train.config import FitConfig
-from train.evaluation.evaluate import compute_distances
 from train.method.backbones import Backbone
-from train.method.student import Student
+from train.method.student import Student, compute_distances
 from train.support.arrays import FloatArray
 from train.support.progress import console
 
-MAX_PASTED_IMAGES = 64  # enough for a mean; each is judged several times
+MAX_PASTED_IMAGES = 64  # enough for a mean; several pasted images are made of each
 DETECTABILITY_POWER = 2
-DETECTABILITY_LIMIT = (
-    8.0  # half-way between, one image in 30,000 is taken for the other kind: that is sure enough
-)
-MIN_GOOD_IMAGES = 8  # with fewer, their spread is not known well enough to weigh by
+# At this d', a threshold half-way between good and pasted takes one image in 30,000 for the other kind.
+DETECTABILITY_LIMIT = 8.0
+MIN_GOOD_IMAGES = 8  # with fewer, the spread of their maxima is too uncertain to weigh by
 
 
 def calibrate(
@@ -85,10 +83,10 @@ def fit_calibration(
         pasted: distance maps of good images with pasted patches, for `pasted_defects`.
         foreground: [N, S, S] bool masks of the parts, where the background is removed. The thresholds are fitted on
             masked maps; the weights of the stages on whole ones, so that a mask changes nothing but what it hides.
-        foreground_id: which SAM found them.
+        foreground_id: of the SAM that made the masks.
 
     Returns:
-        A calibration whose `release_id` is still 0; the checkpoint gives it.
+        A calibration whose `release_id` is still 0: the id is computed from the whole checkpoint.
     """
     weights = stage_weights(distances, pasted, config=config)
     fusion = config.fusion(weights)
@@ -105,11 +103,11 @@ def fit_calibration(
 
 
 def image_threshold(good_scores: FloatArray, false_reject_rate: float) -> float:
-    """The score that a new good image exceeds with at most the asked probability.
+    """The score that a new good image exceeds with at most the probability asked for.
 
-    It is the k-th smallest of n held-out scores with k = ceil((n + 1) * (1 - rate)), the conformal
-    quantile. With fewer than 1 / rate - 1 images there is no such k: the largest score is taken, and the
-    rate that this gives, 1 / (n + 1), is said.
+    It is the conformal quantile: the k-th smallest of n held-out scores with k = ceil((n + 1) * (1 - rate)). With
+    fewer than 1 / rate - 1 images k would exceed n: the largest score is taken, and a warning says which rate that
+    gives, 1 / (n + 1).
     """
     n_images = len(good_scores)
     rank = math.ceil(round((n_images + 1) * (1 - false_reject_rate), 9))
@@ -130,9 +128,9 @@ def stage_weights(
     `good_maximum` divides each stage by its usual maximum on good images, so that none drowns the others.
     `pasted_defects` multiplies that by the square of the stage's detectability index d': how many standard
     deviations the maxima of images with a pasted patch lie above those of good images. A stage that does not tell
-    them apart is noise in the sum; the power was measured (docs/measurements/edge-preset.md). Stages that are all
-    sure, beyond DETECTABILITY_LIMIT, count alike: one that is surer still finds no more, and a finer one shows better
-    where.
+    them apart is noise in the sum. The power of 2 was measured (docs/measurements/edge-preset.md). Stages whose d' is
+    beyond DETECTABILITY_LIMIT count alike: a still higher d' finds no more defects, and a finer stage locates them
+    better.
 
     Args:
         distances: [N, h, h] a stage, of held-out good images.

@@ -1,6 +1,6 @@
-"""What a checkpoint's file tells without its networks: configuration, history, release id.
+"""A checkpoint's configuration, history and release id, read without building its networks.
 
-Loads no torch: it takes seconds, and whoever asks whether a checkpoint is up to date mostly hears yes.
+It loads no torch, which takes seconds: a command that finds a checkpoint up to date has nothing else to do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint's header tells without reading its tensors."""
+    """What stands before the tensors in a checkpoint."""
 
     config: FitConfig
     provenance: Provenance

@@ -1,4 +1,4 @@
-"""Where a checkpoint came from."""
+"""Where a checkpoint came from: data, weights, training and libraries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Provenance(BaseModel):
     n_held_out: int
     n_broken: int
     weights: dict[str, str]
-    steps: int | None = None  # checkpoints from before it was kept have none
+    steps: int | None = None  # older checkpoints do not say
     seconds_train: float
     final_loss: float
     versions: dict[str, str]

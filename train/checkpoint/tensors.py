@@ -1,9 +1,9 @@
-"""A checkpoint: all tensors that judge, and how they came to be, in one safetensors file."""
+"""A checkpoint: networks, calibration and history in one safetensors file, written and read back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,12 +19,18 @@ from train.method.backbones import Backbone
 from train.method.student import Student, build_student
 from train.support.files import replacing
 
-FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # as a tensor says it
+FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # how a tensor names the method
+FOREGROUND_TENSOR = "calibration.foreground"
+CALIBRATION_SHAPES: dict[str, tuple[int, ...]] = {
+    "calibration.stage_weights": (3,),
+    "calibration.image_threshold": (),
+    "calibration.pixel_threshold": (),
+}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained judge: networks, calibration and history."""
+    """All that a trained category is judged with, and its history."""
 
     config: FitConfig
     provenance: Provenance
@@ -34,12 +40,12 @@ class Checkpoint:
 
     @property
     def release_id(self) -> int:
-        """Which weights judge; see `release_id`."""
+        """Of all its tensors; see the function `release_id`."""
         return self.calibration.release_id
 
 
 def release_id(tensors: Mapping[str, Tensor]) -> int:
-    """Which tensors these are; see `train.checkpoint.header.release_id_of`."""
+    """An id that changes with any tensor; see `train.checkpoint.header.release_id_of`."""
     return release_id_of({name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
 
 
@@ -53,14 +59,14 @@ def save_checkpoint(
     student: Student,
 ) -> int:
     """Write a checkpoint whole or not at all, and return its release id."""
-    tensors = _tensors(teacher, student, calibration)
+    tensors = _network_tensors(teacher, student) | _calibration_tensors(calibration)
     metadata = {
         "format": FORMAT,
         "config": config.model_dump_json(),
         "provenance": provenance.model_dump_json(),
     }
     with replacing(path) as temporary:
-        # Through Python's own writing, whose fault on a full disk is an OSError.
+        # Written by Python, which reports a full disk as an OSError; safetensors' own writer does not.
         temporary.write_bytes(save(tensors, metadata=metadata))
     return release_id(tensors)
 
@@ -74,17 +80,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     header = read_header(path)
     tensors = load_file(path)
     config = header.config
-    # Built empty; every value comes from the file.
-    unset = (0.0, 0.0, 0.0)  # the checkpoint holds mean and std
+    unset = (0.0, 0.0, 0.0)  # mean and std, as every weight, come from the file
     teacher = Backbone(config.teacher, mean=unset, std=unset)
     student = build_student(
         config, backbone=Backbone(config.student, mean=unset, std=unset), teacher_channels=teacher.channels
     )
-    expected = _tensors(teacher, student, replace(_UNSET_CALIBRATION, foreground=config.foreground))
-    wrong = sorted(
-        {name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape}
-        | (tensors.keys() - expected.keys())
-    )
+    expected = {name: tuple(tensor.shape) for name, tensor in _network_tensors(teacher, student).items()}
+    expected |= CALIBRATION_SHAPES
+    if config.foreground != "none":
+        expected[FOREGROUND_TENSOR] = (2,)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = sorted(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
     if wrong:
         raise CheckpointError(
             f"{path} does not fit its configuration: {len(wrong)} of {len(expected)} tensors are missing, foreign or "
@@ -101,23 +107,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def _tensors(teacher: Backbone, student: Student, calibration: Calibration) -> dict[str, Tensor]:
-    """Everything that a verdict depends on, thresholds too: all of it counts in the release id."""
+def _network_tensors(teacher: Backbone, student: Student) -> dict[str, Tensor]:
     tensors = {f"teacher.{name}": tensor for name, tensor in teacher.state_dict().items()}
     tensors |= {f"student.{name}": tensor for name, tensor in student.state_dict().items()}
-    for name in ("stage_weights", "image_threshold", "pixel_threshold"):
-        tensors[f"calibration.{name}"] = torch.tensor(getattr(calibration, name), dtype=torch.float64)
-    if calibration.foreground != "none":  # checkpoints from before it could be had keep their release ids
-        code = FOREGROUND_CODES[calibration.foreground]
-        tensors["calibration.foreground"] = torch.tensor([code, calibration.foreground_id], dtype=torch.int64)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _calibration_tensors(calibration: Calibration) -> dict[str, Tensor]:
+    """Thresholds, stage weights and foreground as tensors: verdicts depend on them, so they count in the release id."""
+    tensors = {
+        name: torch.tensor(getattr(calibration, name.removeprefix("calibration.")), dtype=torch.float64)
+        for name in CALIBRATION_SHAPES
+    }
+    # Left out without a foreground: older checkpoints lack it, and their release ids must not change.
+    if calibration.foreground != "none":
+        code = FOREGROUND_CODES[calibration.foreground]
+        tensors[FOREGROUND_TENSOR] = torch.tensor([code, calibration.foreground_id], dtype=torch.int64)
+    return tensors
 
 
 def _calibration(tensors: Mapping[str, Tensor], header: Header, path: Path) -> Calibration:
     first, second, third = tensors["calibration.stage_weights"].tolist()
     foreground, foreground_id = header.config.foreground, 0
     if foreground != "none":
-        code, foreground_id = tensors["calibration.foreground"].tolist()
+        code, foreground_id = tensors[FOREGROUND_TENSOR].tolist()
         if code != FOREGROUND_CODES[foreground]:
             raise CheckpointError(
                 f"{path} was configured with foreground {foreground!r} and calibrated with another; train again."
@@ -134,18 +147,6 @@ def _calibration(tensors: Mapping[str, Tensor], header: Header, path: Path) -> C
         foreground=foreground,
         foreground_id=foreground_id,
     )
-
-
-_UNSET_CALIBRATION = Calibration(
-    release_id=0,
-    category="",
-    image_size=0,
-    smoothing_sigma=0,
-    pool_size=1,
-    stage_weights=(0, 0, 0),
-    image_threshold=0,
-    pixel_threshold=0,
-)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -52,8 +52,8 @@ def complexity(
     import json
 
     from train.studies.complexity import as_json, complexity_table, measure_pair, pairs_to_measure
+    from train.support.devices import hardware_name
     from train.support.files import write_text
-    from train.support.hardware import hardware_name
 
     chosen = choose_device(device)
     configs = pairs_to_measure(preset, given(fields), paper_rows=paper_rows)

@@ -1,4 +1,4 @@
-"""Images of one category on disk: where they are, what they are, and how they are read."""
+"""The files of one category, and how its images are read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
-from model_repository.image_decoder.image_decoding import SUFFIXES, ImageError, read_image, resize_image
+from model_repository.image_decoder.image_decoding import (
+    FORMATS,
+    SUFFIXES,
+    ImageError,
+    read_image,
+    resize_image,
+)
 from train.errors import DataError
 from train.support.progress import console, progress_bar
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class CategoryData:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images were rendered; whatever is made from them has to say so."""
+        """Whether the images were rendered; everything made from them says so."""
         return self.dataset == "synthetic"
 
     def fingerprint(self) -> str:
@@ -80,8 +88,8 @@ class LoadedImages:
 
     Attributes:
         pixels: [N, S, S, 3] uint8, RGB.
-        kept: positions, in the list that was asked for, of the images that could be read.
-        broken: one sentence for each image that could not.
+        kept: positions of the readable images in the list that was given.
+        broken: one sentence for each image that could not be read.
     """
 
     pixels: NDArray[np.uint8]
@@ -100,10 +108,10 @@ def fingerprint(paths: Sequence[Path]) -> str:
 
 
 def check_category_name(category: str) -> None:
-    """Folders and served models are named after a category, so it must be a name and no path.
+    """Make sure that folders and served models can be named after a category.
 
     Raises:
-        DataError: it is not.
+        DataError: they cannot.
     """
     if not SAFE_NAME.fullmatch(category):
         raise DataError(
@@ -116,7 +124,7 @@ def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
     """List a category's files: MVTec AD's layout, or a plain folder of good images.
 
     Raises:
-        DataError: the folder is missing or holds no good images to train on, or the name is no name.
+        DataError: the folder is missing or holds no good images to train on, or see `check_category_name`.
     """
     check_category_name(category)
     if not root.is_dir():
@@ -148,6 +156,22 @@ def image_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels as `read_image` gives them, from the file's header alone.
+
+    A PNG whose orientation stands behind its pixels is taken as it lies: looking for it would decode them all.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        in_header = image.format != "PNG" or "exif" in image.info
+        if in_header and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+            return height, width
+    return width, height
+
+
 def load_images(
     paths: Sequence[Path], *, image_size: int, strict: bool, what: str = "images"
 ) -> LoadedImages:
@@ -156,7 +180,7 @@ def load_images(
     Args:
         paths: image files.
         image_size: side of the square result in pixels.
-        strict: stop at the first broken image instead of naming and skipping it.
+        strict: stop at the first broken image instead of skipping it with a warning.
         what: what the progress bar calls them.
 
     Raises:
@@ -177,18 +201,18 @@ def load_images(
                 raise DataError(f"{result}; mend or remove it, or leave out --strict to skip it.")
             loaded.append(result)
             bar.advance()
-    kept = tuple(i for i, image in enumerate(loaded) if isinstance(image, np.ndarray))
+    readable = tuple(i for i, image in enumerate(loaded) if isinstance(image, np.ndarray))
     broken = tuple(str(image) for image in loaded if isinstance(image, ImageError))
     for sentence in broken:
         console.print(f"Skipped: {sentence}", style="yellow", markup=False)
     if broken:
         console.print(f"{len(broken)} of {len(paths)} {what} skipped.", style="yellow")
-    if not kept:
+    if not readable:
         raise DataError(
             f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
         )
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
-    return LoadedImages(pixels=pixels, kept=kept, broken=broken)
+    return LoadedImages(pixels=pixels, kept=readable, broken=broken)
 
 
 def split_good(

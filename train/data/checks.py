@@ -1,24 +1,21 @@
-"""Looks at a category's files before time is spent on them: odd sizes, copies, another product's images."""
+"""Checks on a category's files before time is spent on them: odd sizes, copies, another product's images."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import Image
 
-from model_repository.image_decoder.image_decoding import FORMATS
-from train.checkpoint.header import read_header
-from train.data.category import CategoryData
-from train.errors import CheckpointError, DataError
+from train.data.category import CategoryData, upright_size
+from train.errors import DataError
 from train.support.progress import console
 
 MAX_SIDE_RATIO = 2.0  # longer side of the largest image over that of the smallest
 MAX_ASPECT_SPREAD = 1.5  # width over height, of the widest image over that of the tallest
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 @dataclass(frozen=True)
@@ -43,43 +40,41 @@ class ImageSize:
         return f"{_short(self.path)} ({self.width} x {self.height})"
 
 
-def check_training_data(data: CategoryData, *, run_dir: Path, force: bool) -> None:
-    """Warn about images that are likely a mistake; refuse those that another run was trained on.
+def check_training_data(data: CategoryData, *, fingerprints: Mapping[str, str], force: bool) -> None:
+    """Warn about images that are likely a mistake; refuse those that another category was trained on.
 
     Args:
         data: the category's images.
-        run_dir: of this category; the other runs lie beside it.
-        force: take another run's images all the same.
+        fingerprints: of the training images of every category that has been trained, by its name.
+        force: take another category's images all the same.
 
     Raises:
         DataError: see `require_own_images`.
     """
     if not force:
-        require_own_images(data, run_dir=run_dir)
+        require_own_images(data, fingerprints=fingerprints)
     for sentence in (*size_warnings(data), *copy_warnings(data)):
         console.print(f"Warning: {sentence}", style="yellow", markup=False)
 
 
-def require_own_images(data: CategoryData, *, run_dir: Path) -> None:
-    """Refuse images that a run of another name was trained on: one of the two products would be judged by the other.
+def require_own_images(data: CategoryData, *, fingerprints: Mapping[str, str]) -> None:
+    """Refuse images that another category was trained on: one of the two products would be judged by the other.
 
-    A run that is there, and was trained on these images, has been accepted before.
+    A category that was itself trained on these images before has been accepted with --force.
 
     Raises:
         DataError: both names and the remedy.
     """
-    others = [
-        path for path in sorted(run_dir.parent.glob("*/checkpoint.safetensors")) if path.parent != run_dir
-    ]
+    others = {category: other for category, other in fingerprints.items() if category != data.category}
     if not others:
         return
     fingerprint = data.fingerprint()
-    if _trained_on(run_dir / "checkpoint.safetensors") == fingerprint:
+    if fingerprints.get(data.category) == fingerprint:
         return
-    for other in others:
-        if _trained_on(other) == fingerprint:
+    for category, other in others.items():
+        if other == fingerprint:
             raise DataError(
-                f"Categories {data.category!r} and {other.parent.name!r} have the same {len(data.train_good)} training "
+                f"Categories {data.category!r} and {category!r} have the same {len(data.train_good)} training "
                 f"images, those in {data.train_good[0].parent}; give each product its own, or use --force to train it "
                 "all the same."
             )
@@ -107,20 +102,15 @@ def size_warnings(data: CategoryData) -> list[str]:
 
 
 def read_size(path: Path) -> ImageSize | None:
-    """The upright size out of a file's header; None for a broken file, which reading the images will name."""
+    """A file's upright size; None for a broken file, which reading the images will name."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            # Cameras write JPEG; of a PNG Pillow would decode every pixel to look for an orientation.
-            if image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
-                width, height = height, width
+        return ImageSize(path, *upright_size(path))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    return ImageSize(path, width, height)
 
 
 def copy_warnings(data: CategoryData) -> list[str]:
-    """Files with the same bytes where each should be another image."""
+    """Files with the same bytes: test images that are trained on, copies to train on, test images in two folders."""
     defect_of = {image.path: image.defect for image in data.test}
     copies = {paths: set(paths) & defect_of.keys() for paths in identical_files(_all_images(data))}
     leaks = [paths for paths, tested in copies.items() if tested and len(tested) < len(paths)]
@@ -145,10 +135,10 @@ def copy_warnings(data: CategoryData) -> list[str]:
         )
     if contradictory:
         kinds = {defect_of[path]: path for path in contradictory[0] if path in defect_of}
-        names = " and ".join(_short(path) for path in list(kinds.values())[:2])
+        first_two = " and ".join(_short(path) for path in list(kinds.values())[:2])
         warnings.append(
-            f"{len(contradictory)} test images of {data.category!r} lie in several folders, {names} among them; they "
-            "are judged once as each; keep them where they belong."
+            f"{len(contradictory)} test images of {data.category!r} lie in several folders, {first_two} among them; "
+            "they are judged once as each; keep them where they belong."
         )
     return warnings
 
@@ -164,14 +154,6 @@ def identical_files(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
             for path in same_length:
                 by_content[hashlib.sha256(path.read_bytes()).digest()].append(path)
     return [tuple(group) for group in by_content.values() if len(group) > 1]
-
-
-def _trained_on(checkpoint_path: Path) -> str | None:
-    """The data fingerprint in a checkpoint; None where there is none to read, which is not the matter here."""
-    try:
-        return read_header(checkpoint_path).provenance.data_fingerprint
-    except CheckpointError:
-        return None
 
 
 def _all_images(data: CategoryData) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Ground truth masks on disk, and what they must agree with."""
+"""Ground truth masks of the test set, read and checked against their images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from model_repository.image_decoder.image_decoding import ImageError, read_image
-from train.data.category import TestImage
+from train.data.category import TestImage, upright_size
 from train.errors import DataError
 
 
@@ -36,7 +36,7 @@ def _load_mask(image: TestImage, mask_path: Path, image_size: int) -> NDArray[np
         mask = read_image(mask_path).convert("L")
     except ImageError as error:
         raise DataError(f"Ground truth mask {error}.") from None
-    (width, height), (expected_width, expected_height) = mask.size, _upright_size(image.path)
+    (width, height), (expected_width, expected_height) = mask.size, upright_size(image.path)
     if (width, height) != (expected_width, expected_height):
         raise DataError(
             f"Ground truth mask {mask_path} is {width} x {height} pixels, its image {image.path} "
@@ -48,11 +48,3 @@ def _load_mask(image: TestImage, mask_path: Path, image_size: int) -> NDArray[np
             "move the image to the folder of its defect kind, or remove the mask."
         )
     return np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST)) > 0
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Width and height as `read_image` gives them, from the file's header alone."""
-    with Image.open(path) as image:
-        width, height = image.size
-        lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return (height, width) if lies_on_its_side else (width, height)

@@ -18,13 +18,9 @@ from train.data.category import CategoryData, TestImage, load_images
 from train.data.ground_truth import load_masks
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
-from train.method.backbones import Backbone
-from train.method.student import Student
+from train.method.student import compute_distances
 from train.support.arrays import FloatArray
 from train.support.files import write_text
-from train.support.progress import progress_bar
-
-BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -49,38 +45,6 @@ class Evaluation:
     def labels(self) -> NDArray[np.bool_]:
         """[N]: which images show a defect."""
         return np.array([image.anomalous for image in self.test], bool)
-
-
-def compute_distances(
-    teacher: Backbone,
-    student: Student,
-    images: NDArray[np.uint8],
-    *,
-    scale: float,
-    device: torch.device,
-    what: str,
-) -> list[FloatArray]:
-    """Distance maps of images, as in the testing process (Section 3.4): no masking.
-
-    Args:
-        teacher: in evaluation mode.
-        student: in evaluation mode.
-        images: [N, S, S, 3] uint8.
-        scale: of the distance, see `train.method.student.distance_map`.
-        device: where both networks are.
-        what: what the progress bar says.
-
-    Returns:
-        [N, h, h] float32 a stage.
-    """
-    batches = []
-    with torch.inference_mode(), progress_bar(what, len(images)) as bar:
-        for start in range(0, len(images), BATCH_SIZE):
-            image = torch.from_numpy(images[start : start + BATCH_SIZE]).to(device)
-            distances = student.distances(image, teacher(image), scale=scale)
-            batches.append([distance.cpu().numpy() for distance in distances])
-            bar.advance(len(image))
-    return [np.concatenate(stage) for stage in zip(*batches, strict=True)]
 
 
 def compute_maps(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from sklearn.metrics import roc_curve
 
 from train.evaluation.breakdown import JudgedSet
 from train.evaluation.pixel_metrics import MAX_FALSE_POSITIVE_RATE, PixelCurves
-from train.fitting.training_curves import TrainingCurve
+from train.fitting.losses import Losses
 
 GOOD_COLOUR, DEFECT_COLOUR, INK, FAINT = "#2a7f62", "#c8553d", "#2b2f36", "#9aa1ab"
 CURVE_SIZE = (4.2, 3.5)
@@ -65,25 +64,24 @@ def pro_figure(curves: PixelCurves, *, pro: float) -> Figure:
     return figure
 
 
-def training_figure(curves: Mapping[str, TrainingCurve]) -> Figure:
+def training_figure(losses: Losses) -> Figure:
     """Losses, and below them the learning rate, over the steps."""
     figure = Figure(figsize=CURVE_SIZE, layout="constrained")
-    losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for axes in (losses, rate):
+    loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    for axes in (loss, rate):
         _plain(axes)
-    if (train := curves.get("loss/train")) is not None:
-        losses.plot(train.steps, train.values, color=GOOD_COLOUR, alpha=0.3, linewidth=0.8)
-        losses.plot(train.steps, running_mean(train.values), color=GOOD_COLOUR, label="training")
-    if (validation := curves.get("loss/validation")) is not None:
-        losses.plot(validation.steps, validation.values, color=DEFECT_COLOUR, label="held-out good images")
-    if losses.lines:
-        losses.legend(frameon=False, loc="upper right")
-        losses.set(yscale="log", ylabel="loss")
-        losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        losses.yaxis.set_major_formatter(ScalarFormatter())
-        losses.yaxis.set_minor_formatter(NullFormatter())
-    if (learning_rate := curves.get("learning_rate")) is not None:
-        rate.plot(learning_rate.steps, learning_rate.values, color=INK, linewidth=1)
+    loss.plot(losses.step, losses.train_loss, color=GOOD_COLOUR, alpha=0.3, linewidth=0.8)
+    loss.plot(losses.step, running_mean(losses.train_loss), color=GOOD_COLOUR, label="training")
+    validated = ~np.isnan(losses.validation_loss)
+    if validated.any():
+        values = losses.validation_loss[validated]
+        loss.plot(losses.step[validated], values, color=DEFECT_COLOUR, label="held-out good images")
+    loss.legend(frameon=False, loc="upper right")
+    loss.set(yscale="log", ylabel="loss")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter(ScalarFormatter())
+    loss.yaxis.set_minor_formatter(NullFormatter())
+    rate.plot(losses.step, losses.learning_rate, color=INK, linewidth=1)
     rate.set(xlabel="step", ylabel="rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from train.evaluation.figures import (
     score_histogram,
     training_figure,
 )
-from train.fitting.training_curves import TrainingCurve, read_training_curves
+from train.fitting.losses import LOSSES_FILE, Losses, read_losses
 from train.support.files import write_text
 
 EXAMPLES_PER_KIND = 6
@@ -38,7 +37,7 @@ class Gallery:
 
 def report_category(evaluation: Evaluation, checkpoint: Checkpoint, *, run_dir: Path) -> None:
     """Write report.html: the evaluation, and the training that `run_dir` still holds the records of."""
-    page = render_report(evaluation, checkpoint, log_dir=run_dir / "tensorboard")
+    page = render_report(evaluation, checkpoint, losses=read_losses(run_dir / LOSSES_FILE))
     write_text(run_dir / "report.html", page)
 
 
@@ -52,13 +51,13 @@ def summary(metrics: dict[str, Any]) -> str:
     return ", ".join([*parts, f"{metrics['n_test']} images"])
 
 
-def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, log_dir: Path | None = None) -> str:
+def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, losses: Losses | None = None) -> str:
     """The page as HTML text.
 
     Args:
         evaluation: the judged test set.
         checkpoint: what judged it.
-        log_dir: TensorBoard events of its training, if they are kept.
+        losses: of its training, where the run's folder has them.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("train.evaluation", "."),
@@ -77,12 +76,12 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, log_dir: Pa
         calibration={
             key: calibration[key] for key in ("stage_weights", "image_threshold", "pixel_threshold")
         },
-        plots=plots(evaluation, read_training_curves(log_dir) if log_dir else {}),
+        plots=plots(evaluation, losses),
         galleries=galleries(evaluation),
     )
 
 
-def plots(evaluation: Evaluation, training: Mapping[str, TrainingCurve]) -> dict[str, str | None]:
+def plots(evaluation: Evaluation, losses: Losses | None) -> dict[str, str | None]:
     """The plots as data URIs, by name; None for one that the test set does not allow."""
     judged = judged_set(evaluation.verdict, evaluation.test, evaluation.masks)
     pro = evaluation.metrics["pro"]
@@ -92,7 +91,7 @@ def plots(evaluation: Evaluation, training: Mapping[str, TrainingCurve]) -> dict
         "histogram": data_uri(score_histogram(judged, threshold=evaluation.metrics["threshold"])),
         "roc": data_uri(roc_figure(judged, curves)),
         "pro": None if curves is None else data_uri(pro_figure(curves, pro=pro)),
-        "training": data_uri(training_figure(training)) if training else None,
+        "training": None if losses is None else data_uri(training_figure(losses)),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the training loop is fed: images and their teacher features, batch by batch, in an order made by the seed."""
+"""Batches for the training loop: images and their teacher features, in an order that the seed decides."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class GoodImages(Dataset[Fetched]):
     Args:
         images: [N, S, S, 3] uint8.
         teacher_features: of the same images, in the same order.
-        names: of the files, for messages.
+        file_names: for messages.
     """
 
     def __init__(
-        self, images: NDArray[np.uint8], teacher_features: TeacherFeatures, names: Sequence[str]
+        self, images: NDArray[np.uint8], teacher_features: TeacherFeatures, file_names: Sequence[str]
     ) -> None:
         self.images = images
         self.teacher_features = teacher_features
-        self.names = names
+        self.file_names = file_names
 
     def __len__(self) -> int:
         return len(self.images)

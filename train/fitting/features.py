@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from train.method.backbones import STRIDES, Backbone
+from train.support.arrays import FloatArray
 from train.support.progress import console, progress_bar
 
 BATCH_SIZE = 16
@@ -24,7 +25,7 @@ MEMORY_SHARE = 0.5  # of the memory that is free when training starts
 class TeacherFeatures:
     """Feature maps of N images, one array [N, h, w, C] float32 a stage, in memory or mapped from a file."""
 
-    stages: tuple[NDArray[np.float32], ...]
+    stages: tuple[FloatArray, ...]
 
     def batch(self, indices: NDArray[np.intp], device: torch.device) -> list[Tensor]:
         """The features of some images, [B, C, h, w] a stage, in channels_last layout."""
@@ -46,8 +47,8 @@ def compute_teacher_features(
     Args:
         teacher: frozen, in evaluation mode.
         images: [N, S, S, 3] uint8.
-        scratch_dir: where the file lies when the features do not fit in memory; it has no name there and
-            vanishes with the process.
+        scratch_dir: where a file without a name holds the features that do not fit in memory; it vanishes with the
+            process.
         device: where the teacher runs.
     """
     n_images, size = len(images), images.shape[1]
@@ -65,7 +66,7 @@ def compute_teacher_features(
     return TeacherFeatures(stages)
 
 
-def _allocate(shapes: Sequence[tuple[int, ...]], scratch_dir: Path) -> tuple[NDArray[np.float32], ...]:
+def _allocate(shapes: Sequence[tuple[int, ...]], scratch_dir: Path) -> tuple[FloatArray, ...]:
     n_bytes = 4 * sum(int(np.prod(shape)) for shape in shapes)
     if n_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
         return tuple(np.empty(shape, np.float32) for shape in shapes)

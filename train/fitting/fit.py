@@ -5,12 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from train.calibration.foreground import load_foreground
 from train.calibration.thresholds import calibrate
@@ -21,13 +19,32 @@ from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
-from train.fitting.loop import train_student
+from train.fitting.loop import TrainingOutcome, train_student
 from train.fitting.resume import ResumeFile
 from train.method.backbones import Backbone
 from train.method.student import build_teacher_and_student
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
+
+
+@dataclass(frozen=True)
+class GoodSplit:
+    """A category's good images and what the teacher sees in them, split for a run.
+
+    Attributes:
+        train: to train on.
+        held_out: to validate and calibrate on.
+        n_broken: files that could not be read.
+        fingerprint: of the files, see `CategoryData.fingerprint`.
+        seconds_teacher: spent on the teacher's features.
+    """
+
+    train: GoodImages
+    held_out: GoodImages
+    n_broken: int
+    fingerprint: str
+    seconds_teacher: float
 
 
 def fit(
@@ -40,56 +57,33 @@ def fit(
     strict: bool,
     save_interval_s: float = SAVE_INTERVAL_S,
 ) -> None:
-    """Train, calibrate and write the checkpoint; a run that was interrupted goes on where it was.
+    """Train, calibrate and write the checkpoint; a run that was interrupted continues from its last saved state.
 
     Args:
         data: the category's images.
         config: all choices of the run.
-        checkpoint_path: where the checkpoint goes; TensorBoard events and the resume file lie beside it.
-        weights_dir: see `train.method.backbones.load_weights`.
+        checkpoint_path: where the checkpoint goes; losses.csv, TensorBoard's events and the resume file lie beside it.
+        weights_dir: see `train.method.pretrained_weights.load_weights`.
         device: where to train.
         strict: a broken image stops the run.
         save_interval_s: seconds between saves of an unfinished run.
     """
     teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=weights_dir)
-    # Before the training: what it lacks is told at once.
+    # Before the training, so that missing weights of SAM are reported at once.
     finder = load_foreground(config.foreground, weights_dir=weights_dir)
-    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
-    train_indices, held_out_indices = split_good(
-        len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed
-    )
-    if len(train_indices) < config.batch_size:
-        raise DataError(
-            f"Category {data.category!r} has {len(train_indices)} good images to train on, {len(held_out_indices)} "
-            f"held out; expected at least one batch of {config.batch_size}; add images or lower --batch-size."
-        )
-    run_dir = checkpoint_path.parent
-    run_dir.mkdir(parents=True, exist_ok=True)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    names = [data.train_good[index].name for index in images.kept]
-    started = time.perf_counter()
-    good, held_out = (
-        with_teacher_features(teacher, images.pixels, names, indices, scratch_dir=run_dir, device=device)
-        for indices in (train_indices, held_out_indices)
-    )
-    student.set_teacher_means(good.teacher_features.means())
-    seconds_teacher = time.perf_counter() - started
-    data_fingerprint = data.fingerprint()
+    run_dir = checkpoint_path.parent
+    good = _load_good(data, teacher, config=config, strict=strict, scratch_dir=run_dir, device=device)
+    train, held_out = good.train, good.held_out
+    student.set_teacher_means(train.teacher_features.means())
     resume = ResumeFile(
         run_dir / "resume.pt",
-        run=f"{config.model_dump_json()} {data_fingerprint} {device.type} {torch.__version__} {weight_sources}",
+        run=f"{config.model_dump_json()} {good.fingerprint} {device.type} {torch.__version__} {weight_sources}",
         interval_s=save_interval_s,
     )
     outcome = train_student(
-        student,
-        good,
-        held_out=held_out,
-        config=config,
-        log_dir=run_dir / "tensorboard",
-        resume=resume,
-        device=device,
+        student, train, held_out=held_out, config=config, run_dir=run_dir, resume=resume, device=device
     )
     calibration = calibrate(
         teacher,
@@ -103,22 +97,7 @@ def fit(
     save_checkpoint(
         checkpoint_path,
         config=config,
-        provenance=Provenance(
-            category=data.category,
-            dataset=data.dataset,
-            data_root=str(data.root),
-            data_fingerprint=data_fingerprint,
-            synthetic=data.synthetic,
-            n_train=len(train_indices),
-            n_held_out=len(held_out_indices),
-            n_broken=len(images.broken),
-            weights=weight_sources | finder.sources,
-            steps=outcome.steps,
-            seconds_train=round(seconds_teacher + outcome.seconds, 1),
-            final_loss=round(outcome.final_loss, 6),
-            versions={name: importlib.metadata.version(name) for name in LIBRARIES},
-            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        ),
+        provenance=_provenance(data, good, outcome, weights=weight_sources | finder.sources),
         calibration=calibration,
         teacher=teacher,
         student=student,
@@ -126,16 +105,63 @@ def fit(
     resume.remove()
 
 
-def with_teacher_features(
+def _load_good(
+    data: CategoryData,
     teacher: Backbone,
-    images: NDArray[np.uint8],
-    names: Sequence[str],
-    indices: NDArray[np.intp],
     *,
+    config: FitConfig,
+    strict: bool,
     scratch_dir: Path,
     device: torch.device,
-) -> GoodImages:
-    """The images at these positions and what the teacher sees in them, computed once."""
-    chosen = images[indices]
-    features = compute_teacher_features(teacher, chosen, scratch_dir=scratch_dir, device=device)
-    return GoodImages(chosen, features, [names[index] for index in indices])
+) -> GoodSplit:
+    """Read a category's good images, split them, and run the teacher over them once.
+
+    Raises:
+        DataError: no readable image, or fewer to train on than a batch.
+    """
+    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
+    split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
+    n_train, n_held_out = map(len, split)
+    if n_train < config.batch_size:
+        raise DataError(
+            f"Category {data.category!r} has {n_train} good images to train on, {n_held_out} held out; expected at "
+            f"least one batch of {config.batch_size}; add images or lower --batch-size."
+        )
+    scratch_dir.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    parts = []
+    for indices in split:
+        pixels = images.pixels[indices]
+        features = compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
+        file_names = [data.train_good[images.kept[index]].name for index in indices]
+        parts.append(GoodImages(pixels, features, file_names))
+    seconds_teacher = time.perf_counter() - started
+    train, held_out = parts
+    return GoodSplit(
+        train=train,
+        held_out=held_out,
+        n_broken=len(images.broken),
+        fingerprint=data.fingerprint(),
+        seconds_teacher=seconds_teacher,
+    )
+
+
+def _provenance(
+    data: CategoryData, good: GoodSplit, outcome: TrainingOutcome, *, weights: dict[str, str]
+) -> Provenance:
+    return Provenance(
+        category=data.category,
+        dataset=data.dataset,
+        data_root=str(data.root),
+        data_fingerprint=good.fingerprint,
+        synthetic=data.synthetic,
+        n_train=len(good.train),
+        n_held_out=len(good.held_out),
+        n_broken=good.n_broken,
+        weights=weights,
+        steps=outcome.steps,
+        seconds_train=round(good.seconds_teacher + outcome.seconds, 1),
+        final_loss=round(outcome.final_loss, 6),
+        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )

@@ -1,4 +1,4 @@
-"""Early word on a run: losses and pictures for TensorBoard, a bar, and a stop when nothing gets better."""
+"""Watches a run: losses in a file, losses and pictures in TensorBoard, a bar, and a stop when nothing gets better."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from torch.utils.tensorboard import SummaryWriter
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from train.config import FitConfig
 from train.fitting.batches import GoodImages
+from train.fitting.losses import LOSSES_FILE, append_losses, begin_losses
 from train.fitting.resume import TrainingState
 from train.method.student import Student
+from train.support.arrays import FloatArray
 from train.support.progress import ProgressBar
 
 VALIDATION_IMAGES = 32  # enough for a curve; all held-out images would cost a tenth of the training
@@ -30,19 +32,23 @@ class Monitor:
     """Watches a run from outside the loop; the weights do not depend on it unless a plateau stop is asked for.
 
     Args:
-        log_dir: TensorBoard events; those of an earlier run are removed, those of this one after `first_step` hidden.
+        run_dir: takes losses.csv and tensorboard/. What an earlier run wrote there is removed; of this one, what was
+            written from `first_step` on before an interruption is dropped (in TensorBoard: hidden).
         held_out: good images that are not trained on, and the teacher's features of them.
         config: intervals and patience.
-        first_step: where the run starts or goes on.
+        first_step: where the run starts or continues.
         bar: shows loss and time left.
     """
 
     def __init__(
-        self, log_dir: Path, *, held_out: GoodImages, config: FitConfig, first_step: int, bar: ProgressBar
+        self, run_dir: Path, *, held_out: GoodImages, config: FitConfig, first_step: int, bar: ProgressBar
     ) -> None:
         self.held_out = held_out
         self.config = config
         self.bar = bar
+        self.losses_path = run_dir / LOSSES_FILE
+        begin_losses(self.losses_path, first_step=first_step)
+        log_dir = run_dir / "tensorboard"
         if first_step == 0:
             shutil.rmtree(log_dir, ignore_errors=True)
         self.events = SummaryWriter(log_dir, purge_step=first_step)
@@ -59,18 +65,21 @@ class Monitor:
     def after_step(self, state: TrainingState, student: Student) -> bool:
         """Log the step that was just done; True when training should stop for lack of progress."""
         step, loss = state.step - 1, state.recent_losses[-1]
-        self.events.add_scalar("loss/train", loss, step)
-        self.events.add_scalar("learning_rate", state.scheduler.get_last_lr()[0], step)
-        self.bar.advance(note=f"loss {loss:.4f}")
+        learning_rate = float(state.scheduler.get_last_lr()[0])
         interval = self.config.validation_interval
-        if not interval or state.step % interval:
+        validation_loss = self._validate(state, student) if interval and state.step % interval == 0 else None
+        append_losses(
+            self.losses_path,
+            step=step,
+            train_loss=loss,
+            learning_rate=learning_rate,
+            validation_loss=validation_loss,
+        )
+        self.events.add_scalar("loss/train", loss, step)
+        self.events.add_scalar("learning_rate", learning_rate, step)
+        self.bar.advance(note=f"loss {loss:.4f}")
+        if validation_loss is None:
             return False
-        distances = held_out_distances(student, self.held_out, scale=self.config.distance_scale)
-        validation_loss = float(sum(stage.mean() for stage in distances))
-        self.events.add_scalar("loss/validation", validation_loss, step)
-        if state.step % (PICTURE_INTERVAL * interval) == 0:
-            picture = maps_beside_images(self.held_out.images, distances, config=self.config)
-            self.events.add_image("held-out good images, anomaly maps", picture, step, dataformats="HWC")
         if validation_loss < state.best_validation:
             state.best_validation, state.validations_since_best = validation_loss, 0
         else:
@@ -78,9 +87,24 @@ class Monitor:
         patience = self.config.plateau_patience
         return patience is not None and state.validations_since_best >= patience
 
+    def _validate(self, state: TrainingState, student: Student) -> float:
+        """The loss on held-out good images; now and then TensorBoard also gets pictures of their anomaly maps."""
+        distances = held_out_distances(student, self.held_out, scale=self.config.distance_scale)
+        loss = float(sum(stage.mean() for stage in distances))
+        self.events.add_scalar("loss/validation", loss, state.step - 1)
+        if state.step % (PICTURE_INTERVAL * self.config.validation_interval) == 0:
+            picture = maps_beside_images(self.held_out.images, distances, config=self.config)
+            self.events.add_image(
+                "held-out good images, anomaly maps", picture, state.step - 1, dataformats="HWC"
+            )
+        return loss
 
-def held_out_distances(student: Student, held_out: GoodImages, *, scale: float) -> list[NDArray[np.float32]]:
-    """Distance maps [N, h, h] a stage of the first held-out images, without masking; the student's mode is kept."""
+
+def held_out_distances(student: Student, held_out: GoodImages, *, scale: float) -> list[FloatArray]:
+    """Distance maps [N, h, h] a stage of the first held-out images, without masking, in evaluation mode.
+
+    Every layer's own mode is restored afterwards.
+    """
     modes = {module: module.training for module in student.modules()}
     device = next(student.parameters()).device
     student.eval()
@@ -98,7 +122,7 @@ def held_out_distances(student: Student, held_out: GoodImages, *, scale: float) 
 
 
 def maps_beside_images(
-    images: NDArray[np.uint8], distances: Sequence[NDArray[np.float32]], *, config: FitConfig
+    images: NDArray[np.uint8], distances: Sequence[FloatArray], *, config: FitConfig
 ) -> NDArray[np.uint8]:
     """A picture [rows * S, 2 * S, 3] uint8: each image beside its anomaly map, black at 0, white at the scale."""
     unweighted = config.fusion(stage_weights=(1.0, 1.0, 1.0))

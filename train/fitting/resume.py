@@ -1,4 +1,4 @@
-"""The state of an unfinished training run: kill it, start it again, and it ends with the same weights."""
+"""The saved state of an unfinished run: killed and started again, it ends with the same weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from train.support.files import replacing
 from train.support.progress import console
 
-SAVE_SHARE = 0.05  # of the time that saving may take
+SAVE_SHARE = 0.05  # of the training time that saving may take
 
 
 @dataclass
@@ -32,7 +32,7 @@ class TrainingState:
         step: steps done.
         recent_losses: of the last ten steps.
         best_validation: lowest validation loss so far.
-        validations_since_best: how many looks ago that was.
+        validations_since_best: how many validations ago that was.
         seconds: spent on steps so far.
     """
 
@@ -73,11 +73,11 @@ _NUMBERS = ("step", "recent_losses", "best_validation", "validations_since_best"
 
 
 class ResumeFile:
-    """Keeps a run's state on disk, no more often than every `interval_s` seconds.
+    """Saves a run's state to disk, no more often than every `interval_s` seconds.
 
     Args:
         path: the file.
-        run: what the run is made of (configuration, images, device, library); a state of another run is not taken.
+        run: what the run is made of (configuration, images, device, library); a state of another run is ignored.
         interval_s: seconds between saves.
     """
 
@@ -88,7 +88,7 @@ class ResumeFile:
         self._next_save = time.monotonic() + interval_s
 
     def restore(self, state: TrainingState) -> None:
-        """Continue from the file where it is this very run's; a damaged or foreign one is passed over."""
+        """Load the state if the file belongs to this run; a damaged file or another run's is ignored."""
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             if saved["run"] != self.run:
@@ -118,5 +118,5 @@ class ResumeFile:
             temporary.write_bytes(buffer.getbuffer())
 
     def remove(self) -> None:
-        """Forget the run: it is done."""
+        """Delete the file: the run is finished."""
         self.path.unlink(missing_ok=True)

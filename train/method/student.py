@@ -1,50 +1,45 @@
-"""AST-MFR: teacher, student with masked feature regeneration, distances and loss (Section 3)."""
+"""The student with its generation blocks, built beside its teacher, and both run as in the testing process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from train.config import FitConfig
 from train.errors import ConfigError
-from train.fitting.cpu.winograd import winograd_conv3x3
-from train.method.backbones import Backbone, LoadedWeights, build_backbone, load_weights, random_weights
+from train.method.backbones import STAGES, Backbone, build_backbone
+from train.method.distances import distance_maps
+from train.method.pretrained_weights import LoadedWeights, load_weights, random_weights
+from train.support.arrays import FloatArray
+from train.support.progress import progress_bar
 
-STAGES = (1, 2, 3)
-WINOGRAD_CHANNELS = 96  # with fewer, its transforms cost more than its products save
-NORM_EPSILON = 1e-6  # a feature vector of all zeros has no direction; its cosine is then 0
+TEST_BATCH_SIZE = 16
 
 
 class GenerationBlock(nn.Module):
-    """Two 3x3 convolutions with a ReLU between, student's channels to teacher's (Section 3.2).
+    """Regenerates a stage's features: two 3x3 convolutions with a ReLU between them (Section 3.2).
 
-    `width` is the share of the teacher's channels between them; the paper's is 1.
-
-    Attributes:
-        fast_training: in training mode, convolve many channels by `train.fitting.cpu.winograd`; on the CPU, in float32.
+    Args:
+        student_channels: C_s, of the feature map that comes in.
+        teacher_channels: C_t, of the one that goes out.
+        width: channels between the two convolutions, as a share of the teacher's; the paper's is 1.
     """
 
     def __init__(self, *, student_channels: int, teacher_channels: int, width: float = 1.0) -> None:
         super().__init__()
-        self.fast_training = False
         inner_channels = max(1, round(width * teacher_channels))
         self.first = nn.Conv2d(student_channels, inner_channels, kernel_size=3, padding=1)
         self.second = nn.Conv2d(inner_channels, teacher_channels, kernel_size=3, padding=1)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Regenerate a feature map: [B, C_s, h, w] to [B, C_t, h, w]."""
-        return self._convolve(self.second, self._convolve(self.first, feature).relu())
-
-    def _convolve(self, layer: nn.Conv2d, feature: Tensor) -> Tensor:
-        wide = min(layer.in_channels, layer.out_channels) >= WINOGRAD_CHANNELS
-        if self.training and self.fast_training and wide:
-            assert layer.bias is not None
-            return winograd_conv3x3(feature, layer.weight, layer.bias)
-        convolved: Tensor = layer(feature)
-        return convolved
+        regenerated: Tensor = self.second(self.first(feature).relu())
+        return regenerated
 
 
 class Student(nn.Module):
@@ -52,10 +47,10 @@ class Student(nn.Module):
 
     Args:
         backbone: gives features at three stages.
-        teacher_channels: what the blocks have to give.
+        teacher_channels: of the teacher's features at each stage, which the blocks have to regenerate.
         generation_stages: stages with a block, of 1, 2 and 3; the others pass the backbone's features on.
         generation_width: see `GenerationBlock`.
-        centered_stages: those compared with the teacher's features less their mean, see `set_teacher_means`.
+        centered_stages: stages compared with the teacher's features minus their mean, see `set_teacher_means`.
 
     Raises:
         ConfigError: a stage without a block whose channels are not the teacher's.
@@ -76,7 +71,6 @@ class Student(nn.Module):
         for stage, channels in zip(STAGES, teacher_channels, strict=True):
             if stage in self.centered_stages:
                 self.register_buffer(f"teacher_mean_{stage}", torch.zeros(channels))
-        self.generation_stages = tuple(generation_stages)
         blocks: list[nn.Module] = []
         for stage, ours, theirs in zip(STAGES, backbone.channels, teacher_channels, strict=True):
             if stage in generation_stages:
@@ -97,16 +91,16 @@ class Student(nn.Module):
         return [block(feature) for block, feature in zip(self.generation_blocks, features, strict=True)]
 
     def set_teacher_means(self, means: Sequence[Tensor]) -> None:
-        """Where features are centred: the mean over good images and positions, [C] a stage.
+        """Set what the teacher's features are centred by: their mean over good images and positions, [C] a stage.
 
-        All features of a network point more or less the same way; less their mean, directions differ more.
+        All features of a network point more or less the same way; minus their mean, directions differ more.
         """
         for stage, mean in zip(STAGES, means, strict=True):
             if stage in self.centered_stages:
                 getattr(self, f"teacher_mean_{stage}").copy_(mean)
 
     def centered(self, teacher_features: Sequence[Tensor]) -> list[Tensor]:
-        """What the student has to regenerate: the teacher's features [B, C, h, w], less their means if centred."""
+        """What the student has to regenerate: the teacher's features [B, C, h, w], at centred stages minus the mean."""
         return [
             feature - getattr(self, f"teacher_mean_{stage}").view(1, -1, 1, 1)
             if stage in self.centered_stages
@@ -120,7 +114,7 @@ class Student(nn.Module):
         Args:
             image: [B, H, W, 3] uint8.
             teacher_features: [B, C, h, w] a stage, of the same images.
-            scale: see `distance_map`.
+            scale: see `train.method.distances.distance_map`.
         """
         return distance_maps(self(image), self.centered(teacher_features), scale=scale)
 
@@ -129,10 +123,42 @@ class Student(nn.Module):
         return self.regenerate(self.backbone(image))
 
 
+def compute_distances(
+    teacher: Backbone,
+    student: Student,
+    images: NDArray[np.uint8],
+    *,
+    scale: float,
+    device: torch.device,
+    what: str,
+) -> list[FloatArray]:
+    """Distance maps of any number of images, as in the testing process: no masking (Section 3.4).
+
+    Args:
+        teacher: in evaluation mode.
+        student: in evaluation mode.
+        images: [N, S, S, 3] uint8.
+        scale: see `train.method.distances.distance_map`.
+        device: where both networks are.
+        what: what the progress bar says.
+
+    Returns:
+        [N, h, h] float32 a stage.
+    """
+    batches = []
+    with torch.inference_mode(), progress_bar(what, len(images)) as bar:
+        for start in range(0, len(images), TEST_BATCH_SIZE):
+            image = torch.from_numpy(images[start : start + TEST_BATCH_SIZE]).to(device)
+            distances = student.distances(image, teacher(image), scale=scale)
+            batches.append([distance.cpu().numpy() for distance in distances])
+            bar.advance(len(image))
+    return [np.concatenate(stage) for stage in zip(*batches, strict=True)]
+
+
 def build_teacher_and_student(
     config: FitConfig, *, weights_dir: Path | None
 ) -> tuple[Backbone, Student, dict[str, str]]:
-    """Build both networks with pretrained weights, and tell where the weights came from.
+    """Build both networks with pretrained weights, and say where the weights came from.
 
     The generation blocks start from torch's default initialisation under the configuration's seed.
 
@@ -140,30 +166,27 @@ def build_teacher_and_student(
         The teacher (frozen, in evaluation mode), the student, and the source of each one's weights.
 
     Raises:
-        WeightsError, ConfigError: see `train.method.backbones`.
+        WeightsError, ConfigError: see `load_weights` and `build_backbone`.
     """
-    teacher_weights = _weights(config, config.teacher, weights_dir)
+    teacher, teacher_source = _teacher(config, weights_dir)
     if config.student_weights == "scratch":
         student_weights = random_weights(config.student, seed=config.seed)
     else:
         student_weights = _weights(config, config.student, weights_dir)
-    teacher = build_backbone(config.teacher, teacher_weights)
     backbone = build_backbone(config.student, student_weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = build_student(config, backbone=backbone, teacher_channels=teacher.channels)
-    sources = {"teacher": teacher_weights.source, "student": student_weights.source}
-    return teacher.eval().requires_grad_(False), student, sources
+    return teacher, student, {"teacher": teacher_source, "student": student_weights.source}
 
 
 def load_teacher(config: FitConfig, *, weights_dir: Path | None) -> Backbone:
     """The configuration's teacher alone, frozen, in evaluation mode.
 
     Raises:
-        WeightsError, ConfigError: see `train.method.backbones`.
+        WeightsError, ConfigError: see `load_weights` and `build_backbone`.
     """
-    weights = _weights(config, config.teacher, weights_dir)
-    return build_backbone(config.teacher, weights).eval().requires_grad_(False)
+    return _teacher(config, weights_dir)[0]
 
 
 def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Sequence[int]) -> Student:
@@ -182,10 +205,10 @@ def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Se
 
 
 def student_without_weights(config: FitConfig) -> Student:
-    """The student on torch's meta device: sizes and nothing else, in a moment.
+    """The student on torch's meta device, which holds shapes and no values: built in a moment, to count its size.
 
     Raises:
-        ConfigError: see `Student` and `train.method.backbones.build_backbone`.
+        ConfigError: see `Student` and `build_backbone`.
     """
     with torch.device("meta"):
         teacher, backbone = (
@@ -194,72 +217,13 @@ def student_without_weights(config: FitConfig) -> Student:
         return build_student(config, backbone=backbone, teacher_channels=teacher.channels)
 
 
+def _teacher(config: FitConfig, weights_dir: Path | None) -> tuple[Backbone, str]:
+    weights = _weights(config, config.teacher, weights_dir)
+    teacher = build_backbone(config.teacher, weights)
+    return teacher.eval().requires_grad_(False), weights.source
+
+
 def _weights(config: FitConfig, name: str, weights_dir: Path | None) -> LoadedWeights:
     if config.weights == "random":
         return random_weights(name, seed=config.seed)
     return load_weights(name, weights_dir=weights_dir)
-
-
-def mask_features(
-    features: Sequence[Tensor],
-    *,
-    mask_ratio: float,
-    generator: torch.Generator,
-    stages: Sequence[int] = STAGES,
-) -> list[Tensor]:
-    """Hide random positions of each stage's features (Algorithm 1, lines 1 to 3).
-
-    One mask [h, w] a stage, shared by the batch and the channels.
-
-    Args:
-        features: [B, C, h, w] a stage.
-        mask_ratio: share of the positions set to 0.
-        generator: of the CPU; draws the masks.
-        stages: those with a generation block; without one there is nothing to regenerate and no mask.
-    """
-    masked = []
-    for stage, feature in enumerate(features, start=1):
-        if stage in stages:
-            noise = torch.rand(feature.shape[-2:], generator=generator)
-            feature = feature * (noise >= mask_ratio).to(feature)
-        masked.append(feature)
-    return masked
-
-
-def distance_map(student_feature: Tensor, teacher_feature: Tensor, *, scale: float) -> Tensor:
-    """Distance of two feature maps at each position: weighted sum of Eq. 1 and Eq. 3.
-
-    Half the squared distance of two unit vectors is one minus their cosine, so both equations have one
-    value and the cosine is computed once.
-
-    Args:
-        student_feature: [B, C, h, w].
-        teacher_feature: [B, C, h, w].
-        scale: weight of the cosine distance plus weight of the L2 distance, 1 + alpha in the paper.
-
-    Returns:
-        [B, h, w], from 0 (same direction) to 2 * scale (opposite).
-    """
-    dot = (student_feature * teacher_feature).sum(dim=1)
-    norms = student_feature.norm(dim=1) * teacher_feature.norm(dim=1)
-    distance: Tensor = scale * (1 - dot / norms.clamp_min(NORM_EPSILON))
-    return distance
-
-
-def distance_maps(
-    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, scale: float
-) -> list[Tensor]:
-    """`distance_map` at each stage."""
-    return [
-        distance_map(ours, theirs, scale=scale)
-        for ours, theirs in zip(student_features, teacher_features, strict=True)
-    ]
-
-
-def distillation_loss(
-    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, scale: float
-) -> Tensor:
-    """Mean distance over batch and positions, summed over the stages (Eq. 2, 4 and 5)."""
-    return torch.stack(
-        [d.mean() for d in distance_maps(student_features, teacher_features, scale=scale)]
-    ).sum()

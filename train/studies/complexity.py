@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from train.config import PRESETS, FitConfig, fit_config
-from train.method.student import build_teacher_and_student, distance_maps, student_without_weights
+from train.method.distances import distance_maps
+from train.method.student import build_teacher_and_student, student_without_weights
 from train.studies.paper_figures import TABLE_5, TABLE_5_TEACHER, Complexity
 from train.support.tables import ResultTable, number
 

@@ -81,7 +81,7 @@ def measure_contamination(
         ratio: share of bad images among those trained on, 0 to 1.
         removed_ratio: share of the mixed images that `cleaned` leaves out, 0 to 1.
         run_dir: takes contamination.json and contamination/.
-        weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
+        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
         device: where to train.
         strict: a broken image stops the run.
 

@@ -70,7 +70,7 @@ def rank_suspects(
         data: the category's images.
         config: its teacher and image size are used.
         scratch_dir: for features that do not fit in memory.
-        weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
+        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
         device: where to compute.
         strict: a broken image stops the run.
 

@@ -1,17 +1,21 @@
-"""Where networks compute."""
+"""Where networks compute, and the name of the machine for figures that depend on it."""
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.errors import ConfigError
+from train.support.cores import usable_cores
 
+# Torch takes seconds to load, and commands that find their work up to date never need it.
 if TYPE_CHECKING:
     import torch
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The torch device of that name, or of the machine for `auto`.
+    """The torch device of that name; for `auto` the GPU if there is one, else the CPU.
 
     Raises:
         ConfigError: it cannot be used here.
@@ -26,3 +30,16 @@ def choose_device(name: str | torch.device) -> torch.device:
         raise ConfigError(
             f"--device {name} cannot be used here ({str(error).splitlines()[0]}); use cpu."
         ) from None
+
+
+def hardware_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's with the cores that this process may use and torch's threads."""
+    import torch
+
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    model = next(models, platform.processor() or platform.machine())
+    return f"{model}, {usable_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"

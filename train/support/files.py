@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        kept = "; what stood there stays" if path.exists() else ""
+        old_file = "; what stood there stays" if path.exists() else ""
         raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}){kept}; make room or choose another folder."
+            f"{path} cannot be written ({error.strerror or error}){old_file}; make room or choose another folder."
         ) from error
     finally:
         if temporary is not None:

@@ -132,9 +132,11 @@ def test_pasted_defects_weights_by_hand() -> None:
     good = flat_distances(*[(1.0, 0.0, 3.0), (3.0, 4.0, 5.0)] * 4)
     # The maxima rise by 3, 2 and -1: detectabilities in the proportion of 3, 1 and 0.
     pasted = flat_distances((5.0, 4.0, 3.0), (5.0, 4.0, 3.0))
-    found = stage_weights(good, pasted, config=config)
+    weights = stage_weights(good, pasted, config=config)
     first, second = 3**2 / 2, 1**2 / 2
-    assert found == pytest.approx((3 * first / (first + second), 3 * second / (first + second), 0), rel=1e-5)
+    assert weights == pytest.approx(
+        (3 * first / (first + second), 3 * second / (first + second), 0), rel=1e-5
+    )
     # With few good images, or patches that no stage notices, only the usual maxima count.
     usual = pytest.approx((1.2, 1.2, 0.6), rel=1e-5)
     assert stage_weights([stage[:6] for stage in good], pasted, config=config) == usual

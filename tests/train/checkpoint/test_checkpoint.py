@@ -65,9 +65,9 @@ def test_round_trip_bit_for_bit(checkpoint: Checkpoint, tmp_path: Path) -> None:
     returned = save(checkpoint, path)
     again = load_checkpoint(path)
     for ours, theirs in ((checkpoint.teacher, again.teacher), (checkpoint.student, again.student)):
-        expected, found = ours.state_dict(), theirs.state_dict()
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        expected, loaded = ours.state_dict(), theirs.state_dict()
+        assert loaded.keys() == expected.keys()
+        assert all(torch.equal(loaded[name], expected[name]) for name in expected)
     assert again.config == checkpoint.config
     assert again.provenance == checkpoint.provenance
     assert again.calibration == checkpoint.calibration
@@ -98,14 +98,14 @@ def test_header_tells_the_whole_configuration_and_history(tiny_checkpoint: Path)
 
 def test_release_id_is_63_bits_and_follows_every_tensor(tiny_checkpoint: Path) -> None:
     tensors = load_file(tiny_checkpoint)
-    found = {release_id(tensors)}
-    assert found == {read_release_id(tiny_checkpoint)}
+    release_ids = {release_id(tensors)}
+    assert release_ids == {read_release_id(tiny_checkpoint)}
     for name in tensors:
         changed = tensors[name].clone()
         changed.view(-1)[0] += 1
-        found.add(release_id(tensors | {name: changed}))
-    assert len(found) == len(tensors) + 1
-    assert all(0 < value < 2**63 for value in found)
+        release_ids.add(release_id(tensors | {name: changed}))
+    assert len(release_ids) == len(tensors) + 1
+    assert all(0 < value < 2**63 for value in release_ids)
     for name in ("image_threshold", "pixel_threshold", "stage_weights"):
         assert f"calibration.{name}" in tensors
 

@@ -82,11 +82,11 @@ def test_plain_folder_of_good_images_is_read(tmp_path: Path) -> None:
 
 
 def test_every_suffix_is_an_image(tmp_path: Path) -> None:
-    names = ["a.png", "b.jpg", "c.JPEG", "d.bmp", "e.tif", "f.tiff", "g.webp"]
-    for name in [*names, "h.gif", "i.npy"]:
+    file_names = ["a.png", "b.jpg", "c.JPEG", "d.bmp", "e.tif", "f.tiff", "g.webp"]
+    for name in [*file_names, "h.gif", "i.npy"]:
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in image_files(tmp_path)] == names
+    assert [path.name for path in image_files(tmp_path)] == file_names
 
 
 @pytest.mark.parametrize("folder", ["", "train/good"])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from tests.conftest import CATEGORY, FitTiny
-from train.data.category import CategoryData, read_category
+from model_repository.image_decoder.image_decoding import read_image
+from tests.conftest import CATEGORY
+from train.data.category import CategoryData, read_category, upright_size
 from train.data.checks import (
     check_training_data,
     copy_warnings,
@@ -20,6 +21,7 @@ from train.data.checks import (
     size_warnings,
 )
 from train.errors import DataError
+from train.runs import data_fingerprints
 
 
 def write_image(path: Path, size: tuple[int, int] = (8, 8)) -> Path:
@@ -46,7 +48,7 @@ def read(root: Path) -> CategoryData:
 def test_nothing_is_said_of_images_as_they_should_be(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(root / "train/good/003.png", (16, 16))  # just twice as large
     write_image(root / "train/good/004.png", (12, 8))  # just one and a half times as wide
-    check_training_data(read(root), run_dir=root / "runs" / "pill", force=False)
+    check_training_data(read(root), fingerprints={}, force=False)
     assert capsys.readouterr().err == ""
 
 
@@ -68,6 +70,8 @@ def test_a_size_is_that_of_the_upright_image_and_a_broken_file_has_none(tmp_path
     size = read_size(tmp_path / "a.jpg")
     assert size is not None
     assert (size.width, size.height) == (9, 4)
+    Image.new("RGB", (4, 9)).save(tmp_path / "a.png", exif=exif)
+    assert upright_size(tmp_path / "a.png") == (9, 4) == read_image(tmp_path / "a.png").size
     (tmp_path / "b.png").write_bytes(b"no image")
     assert read_size(tmp_path / "b.png") is None
 
@@ -105,29 +109,35 @@ def test_files_of_one_length_are_identical_only_with_the_same_bytes(tmp_path: Pa
 
 def test_warnings_reach_the_user(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(root / "train/good/001.png", root / "train/good/010.png")
-    check_training_data(read(root), run_dir=root / "runs" / "pill", force=False)
+    check_training_data(read(root), fingerprints={}, force=False)
     assert capsys.readouterr().err.startswith("Warning: 1 of 4 training images")
 
 
-def test_images_of_another_run_are_refused_unless_forced_or_accepted_before(
-    tiny_data: CategoryData, tiny_runs: Path, tiny_checkpoint: Path, tmp_path: Path, fit_tiny: FitTiny
+def test_images_of_another_category_are_refused_unless_forced_or_accepted_before(root: Path) -> None:
+    pill2 = read_category(shutil.copytree(root, root.with_name("pill2")), dataset="folder", category="pill2")
+    trained = {"cap": "of other images", "pill": read(root).fingerprint()}
+    with pytest.raises(DataError, match=r"'pill2' and 'pill' have the same 3 training images.* use --force"):
+        check_training_data(pill2, fingerprints=trained, force=False)
+    check_training_data(pill2, fingerprints=trained, force=True)
+    # As --force left it: both are trained on these images, and either may be trained again.
+    trained["pill2"] = pill2.fingerprint()
+    require_own_images(pill2, fingerprints=trained)
+    require_own_images(read(root), fingerprints=trained)
+    # Another picture in place of one makes them other images.
+    write_image(pill2.train_good[1], (9, 8))
+    require_own_images(pill2, fingerprints={"pill": trained["pill"]})
+    # Accepted images are no licence for a third category's.
+    with pytest.raises(DataError, match=r"'pill' and 'cap' have the same 3 training images"):
+        require_own_images(read(root), fingerprints={"cap": trained["pill"], "pill": "of other images"})
+
+
+def test_other_images_and_unreadable_runs_are_no_matter(
+    root: Path, tiny_data: CategoryData, tiny_runs: Path, tmp_path: Path
 ) -> None:
-    copied = read_category(
-        shutil.copytree(tiny_data.root, tmp_path / "pill2"), dataset="folder", category="pill2"
-    )
-    runs = shutil.copytree(tiny_runs, tmp_path / "runs")
-    with pytest.raises(
-        DataError, match=rf"'pill2' and '{CATEGORY}' have the same 16 training images.* use --force"
-    ):
-        check_training_data(copied, run_dir=runs / "pill2", force=False)
-    check_training_data(copied, run_dir=runs / "pill2", force=True)
-    fit_tiny(copied, runs / "pill2")  # as --force would
-    require_own_images(copied, run_dir=runs / "pill2")
-    require_own_images(tiny_data, run_dir=runs / CATEGORY)
-
-
-def test_other_images_and_unreadable_runs_are_no_matter(root: Path, tiny_runs: Path, tmp_path: Path) -> None:
     runs = shutil.copytree(tiny_runs, tmp_path / "runs")
     (runs / "broken").mkdir()
     (runs / "broken" / "checkpoint.safetensors").write_bytes(b"no checkpoint")
-    require_own_images(read(root), run_dir=runs / "pill2")
+    fingerprints = data_fingerprints(runs)
+    assert fingerprints == {CATEGORY: tiny_data.fingerprint()}
+    require_own_images(read(root), fingerprints=fingerprints | {"pill": "of images before"})
+    require_own_images(read(root), fingerprints=data_fingerprints(tmp_path / "no runs yet"))

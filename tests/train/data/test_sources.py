@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from train.data import sources
 from train.data.category import CategoryData
 from train.data.sources import MVTEC_AD_CATEGORIES, elpv, find_category
-from train.data.sources.synthetic import dataset as synthetic
+from train.data.sources.synthetic.dataset import render_category
 from train.errors import DataError
 
 
@@ -47,9 +48,9 @@ def pill(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("data", ["auto", "mvtec_ad"])
 def test_the_users_mvtec_ad_comes_first(data: str, tmp_path: Path, pill: Path) -> None:
-    found = find("pill", data, tmp_path)
-    assert (found.dataset, found.category, found.root) == ("mvtec_ad", "pill", pill)
-    assert [(image.defect, image.mask_path is not None) for image in found.test] == [
+    files = find("pill", data, tmp_path)
+    assert (files.dataset, files.category, files.root) == ("mvtec_ad", "pill", pill)
+    assert [(image.defect, image.mask_path is not None) for image in files.test] == [
         ("crack", True),
         ("good", False),
     ]
@@ -92,14 +93,14 @@ def test_synthetic_is_made_where_nothing_real_is(
 ) -> None:
     asked: list[str] = []
 
-    def lay_out(root: Path, *, category: str) -> Path:
+    def render(root: Path, *, category: str) -> Path:
         asked.append(category)
         return write_good(root / category / "train/good").parents[1]
 
-    monkeypatch.setattr(synthetic, "lay_out", lay_out)
-    found = find(category, data, tmp_path)
-    assert found.synthetic
-    assert (found.root, asked) == (tmp_path / "synthetic" / category, [category])
+    monkeypatch.setattr(sources, "render_category", render)
+    files = find(category, data, tmp_path)
+    assert files.synthetic
+    assert (files.root, asked) == (tmp_path / "synthetic" / category, [category])
 
 
 @pytest.mark.parametrize(
@@ -125,12 +126,10 @@ def test_own_folder_plain_nested_or_unknown(tmp_path: Path) -> None:
 
 
 def test_rendered_images_stay_synthetic_whichever_way_they_are_given(tmp_path: Path) -> None:
-    root = synthetic.lay_out(
-        tmp_path, category="bolt", image_size=32, n_train=1, n_test_good=1, n_per_defect=1
-    )
+    root = render_category(tmp_path, category="bolt", image_size=32, n_train=1, n_test_good=1, n_per_defect=1)
     for folder in (tmp_path, root):
-        found = find("bolt", str(folder), tmp_path)
-        assert (found.dataset, found.synthetic, found.root) == ("synthetic", True, root)
+        files = find("bolt", str(folder), tmp_path)
+        assert (files.dataset, files.synthetic, files.root) == ("synthetic", True, root)
 
 
 def test_a_folder_that_is_none_lists_the_data_sets(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.data.sources.synthetic import dataset as synthetic
+from train.data.sources.synthetic import dataset
+from train.data.sources.synthetic.dataset import DEFECTS, MARKER, VERSION, render_category
 from train.data.sources.synthetic.defects import render
 from train.data.sources.synthetic.designs import design_part, generator
 from train.errors import DataError
@@ -22,7 +23,7 @@ SIZE = 64
 def small_set(
     root: Path, category: str = "pill", seed: int = 0, n_train: int = 3, n_per_defect: int = 1
 ) -> Path:
-    return synthetic.lay_out(
+    return render_category(
         root,
         category=category,
         seed=seed,
@@ -55,7 +56,7 @@ def pill(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_layout_and_counts(pill: Path) -> None:
     expected = {f"train/good/{i:03d}.png" for i in range(3)} | {f"test/good/{i:03d}.png" for i in range(2)}
-    for defect in synthetic.DEFECTS:
+    for defect in DEFECTS:
         expected |= {f"test/{defect}/000.png", f"ground_truth/{defect}/000_mask.png"}
     assert set(digests(pill)) == expected
     assert [path.name for path in pill.parent.iterdir()] == ["pill"]  # the staging folder is gone
@@ -72,14 +73,14 @@ def test_images_are_rgb_and_masks_are_black_and_white(pill: Path) -> None:
 
 
 def test_at_least_five_defects() -> None:
-    assert len(set(synthetic.DEFECTS)) >= 5
+    assert len(set(DEFECTS)) >= 5
 
 
 def test_marker_says_that_the_images_are_synthetic(pill: Path) -> None:
-    marker = json.loads((pill / synthetic.MARKER).read_text())
+    marker = json.loads((pill / MARKER).read_text())
     assert marker["synthetic"] is True
     assert marker["settings"] == {
-        "version": synthetic.VERSION,
+        "version": VERSION,
         "category": "pill",
         "seed": 0,
         "image_size": SIZE,
@@ -106,11 +107,11 @@ def test_no_two_images_are_the_same(pill: Path) -> None:
 def test_counts_do_not_change_the_other_images(pill: Path, tmp_path: Path) -> None:
     larger = digests(small_set(tmp_path, n_train=5, n_per_defect=2))
     assert digests(pill).items() <= larger.items()
-    assert len(larger) == len(digests(pill)) + 2 + 2 * len(synthetic.DEFECTS)
+    assert len(larger) == len(digests(pill)) + 2 + 2 * len(DEFECTS)
 
 
 @pytest.mark.parametrize("category", ["pill", "metal_nut", "transistor"])
-@pytest.mark.parametrize("defect", synthetic.DEFECTS)
+@pytest.mark.parametrize("defect", DEFECTS)
 def test_mask_is_exactly_what_the_defect_changed(category: str, defect: str) -> None:
     good, damaged, mask = pair(category, defect, index=0, size=96)
     assert good.shape == damaged.shape == (96, 96, 3)
@@ -123,7 +124,7 @@ def test_mask_is_exactly_what_the_defect_changed(category: str, defect: str) -> 
 
 
 def test_defects_are_small_and_large() -> None:
-    areas = [pair("pill", defect, i, SIZE)[2].mean() for defect in synthetic.DEFECTS for i in range(6)]
+    areas = [pair("pill", defect, i, SIZE)[2].mean() for defect in DEFECTS for i in range(6)]
     assert min(areas) < 0.01
     assert max(areas) > 0.05
     assert max(areas) < 0.3
@@ -156,7 +157,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(synthetic, "render", fail)
+    monkeypatch.setattr(dataset, "render", fail)
     with pytest.raises(OSError, match="disk full"):
         small_set(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -173,4 +174,4 @@ def test_unsafe_name_is_refused(category: str, tmp_path: Path) -> None:
 
 def test_too_small_an_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Image size 16 is too small"):
-        synthetic.lay_out(tmp_path, category="pill", image_size=16)
+        render_category(tmp_path, category="pill", image_size=16)

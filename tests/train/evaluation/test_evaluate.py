@@ -19,8 +19,9 @@ from tests.conftest import CATEGORY
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, TestImage, read_category
 from train.errors import DataError
-from train.evaluation.evaluate import Evaluation, compute_distances, evaluate, measure, write_metrics
+from train.evaluation.evaluate import Evaluation, evaluate, measure, write_metrics
 from train.evaluation.metrics import per_region_overlap
+from train.method.student import compute_distances
 from train.runs import metrics_are_up_to_date
 
 CPU = torch.device("cpu")

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from model_repository.distance_fusion.map_fusion import Verdict
 from tests.conftest import CATEGORY
@@ -24,7 +23,7 @@ from train.evaluation.breakdown import SIZES
 from train.evaluation.evaluate import Evaluation, evaluate, measure
 from train.evaluation.figures import panels, running_mean, training_figure
 from train.evaluation.report import EXAMPLES_PER_KIND, galleries, render_report, summary
-from train.fitting.training_curves import read_training_curves
+from train.fitting.losses import Losses
 from train.runs import evaluate_category
 
 CPU = torch.device("cpu")
@@ -144,34 +143,36 @@ def test_page_of_one_class_is_a_page(evaluation: Evaluation, checkpoint: Checkpo
     assert "By defect kind" not in page
 
 
-def test_training_curves_are_read_back_and_shown(
-    evaluation: Evaluation, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    with SummaryWriter(tmp_path) as events:
-        for step in range(30):
-            events.add_scalar("loss/train", 3.0 - step / 16, step)
-            events.add_scalar("other", 1.0, step)
-        events.add_scalar("loss/validation", 2.5, 29)
-    curves = read_training_curves(tmp_path)
-    assert curves.keys() == {"loss/train", "loss/validation"}
-    assert curves["loss/train"].steps.tolist() == list(range(30))
-    assert curves["loss/train"].values.tolist() == [3.0 - step / 16 for step in range(30)]
-    assert curves["loss/validation"].values.tolist() == [2.5]
-    assert [axes.get_xlabel() for axes in training_figure(curves).axes] == ["", "step"]
-    page = render_report(evaluation, checkpoint, log_dir=tmp_path)
+def test_training_curves_are_shown(evaluation: Evaluation, checkpoint: Checkpoint) -> None:
+    steps = np.arange(30)
+    train_loss, rate = 3.0 - steps / 16, np.full(30, 1e-3)
+    validation_loss = np.where(steps % 10 == 9, 2.5, np.nan)
+    losses = Losses(step=steps, train_loss=train_loss, learning_rate=rate, validation_loss=validation_loss)
+    shown, below = training_figure(losses).axes
+    assert [axes.get_xlabel() for axes in (shown, below)] == ["", "step"]
+    noisy, smooth, validated = shown.lines
+    np.testing.assert_array_equal(noisy.get_xydata(), np.column_stack([steps, train_loss]))
+    np.testing.assert_array_equal(smooth.get_ydata(), running_mean(train_loss))
+    np.testing.assert_array_equal(validated.get_xydata(), [[9, 2.5], [19, 2.5], [29, 2.5]])
+    np.testing.assert_array_equal(below.lines[0].get_ydata(), rate)
+    never_validated = replace(losses, validation_loss=np.full(30, np.nan))
+    assert len(training_figure(never_validated).axes[0].lines) == 2
+    page = render_report(evaluation, checkpoint, losses=losses)
     assert 'alt="training curves"' in page
     assert "No training curves" not in page
 
 
-def test_without_events_the_page_says_so(page: str, tmp_path: Path) -> None:
-    assert read_training_curves(tmp_path / "none") == {}
-    assert "No training curves: the run's TensorBoard events are not there." in page
+def test_without_losses_the_page_says_so(page: str) -> None:
+    assert "No training curves: the run's folder has no losses.csv." in page
     assert 'alt="training curves"' not in page
 
 
-def test_curves_of_a_real_run_are_found(tiny_runs: Path) -> None:
-    curves = read_training_curves(tiny_runs / CATEGORY / "tensorboard")
-    assert curves["loss/train"].steps.tolist() == [0, 1]
+def test_the_report_of_a_real_run_shows_its_losses(
+    tiny_runs: Path, tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    run_dir = shutil.copytree(tiny_runs / CATEGORY, tmp_path / CATEGORY)
+    run(tiny_data, run_dir, force=True)
+    assert 'alt="training curves"' in (run_dir / "report.html").read_text()
 
 
 def test_running_mean_by_hand() -> None:

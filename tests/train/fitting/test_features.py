@@ -10,7 +10,8 @@ import torch
 
 from train.fitting import features
 from train.fitting.features import TeacherFeatures, compute_teacher_features
-from train.method.backbones import Backbone, build_backbone, random_weights
+from train.method.backbones import Backbone, build_backbone
+from train.method.pretrained_weights import random_weights
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (19, 32, 32, 3), np.uint8)  # a batch of 16 and a rest
@@ -27,10 +28,10 @@ def compute(teacher: Backbone, scratch_dir: Path) -> TeacherFeatures:
 
 def test_features_are_the_teachers_in_the_order_asked_for(teacher: Backbone, tmp_path: Path) -> None:
     indices = np.array([17, 0, 5])
-    found = compute(teacher, tmp_path).batch(indices, CPU)
+    batch = compute(teacher, tmp_path).batch(indices, CPU)
     with torch.inference_mode():
         expected = teacher(torch.from_numpy(IMAGES[indices]))
-    for ours, theirs, side in zip(found, expected, (8, 4, 2), strict=True):
+    for ours, theirs, side in zip(batch, expected, (8, 4, 2), strict=True):
         assert ours.shape == (3, theirs.shape[1], side, side)
         assert ours.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -50,6 +51,6 @@ def test_features_in_a_file_equal_those_in_memory(
     for ours, theirs in zip(in_file.stages, in_memory.stages, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     indices = np.array([3, 18])
-    batches = (kept.batch(indices, CPU) for kept in (in_file, in_memory))
+    batches = (stored.batch(indices, CPU) for stored in (in_file, in_memory))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*batches, strict=True))
     assert list(tmp_path.iterdir()) == []  # the file has no name

@@ -19,8 +19,8 @@ from train.data.category import CategoryData, read_category
 from train.errors import CheckpointError, ConfigError, DataError
 from train.fitting import features
 from train.fitting.batches import batch_indices
-from train.fitting.loop import learning_rate_factor
-from train.method.backbones import random_weights
+from train.fitting.preparation import learning_rate_factor
+from train.method.pretrained_weights import random_weights
 from train.runs import FitResult, fit_category
 
 
@@ -157,12 +157,12 @@ def test_fewer_images_than_a_batch_are_refused(
 ) -> None:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    kept = Path(shutil.copy(tiny_checkpoint, run_dir))
-    before = kept.read_bytes()
+    old_checkpoint = Path(shutil.copy(tiny_checkpoint, run_dir))
+    before = old_checkpoint.read_bytes()
     with pytest.raises(DataError, match=r"'pill' has 14 good images to train on, 2 held out; .*batch of 15"):
         run(own_data, run_dir, **(TINY_OPTIONS | {"batch_size": 15}))
-    assert kept.read_bytes() == before
-    assert list(run_dir.iterdir()) == [kept]
+    assert old_checkpoint.read_bytes() == before
+    assert list(run_dir.iterdir()) == [old_checkpoint]
 
 
 def test_faulty_options_are_told_even_when_up_to_date(own_data: CategoryData, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from train.data.category import CategoryData
 from train.errors import ConfigError
 from train.fitting.batches import GoodImages, load_batches
 from train.fitting.features import TeacherFeatures
-from train.fitting.loop import autocast_dtype, masked_regeneration_loss
-from train.method.student import Student, build_teacher_and_student, distance_maps, mask_features
+from train.fitting.loop import masked_regeneration_loss
+from train.fitting.preparation import autocast_dtype
+from train.method.distances import distance_maps, mask_features
+from train.method.student import Student, build_teacher_and_student
 
 CPU = torch.device("cpu")
 

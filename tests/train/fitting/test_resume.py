@@ -18,7 +18,8 @@ from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import StorageError, TrainingError
 from train.fitting.fit import fit
-from train.fitting.loop import initial_state
+from train.fitting.losses import LOSSES_FILE
+from train.fitting.preparation import initial_state
 from train.fitting.resume import ResumeFile, TrainingState
 from train.method.student import build_teacher_and_student
 
@@ -79,6 +80,8 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert read_release_id(checkpoint) == read_release_id(whole)  # weights and thresholds, every bit
     assert read_header(checkpoint).provenance.final_loss == read_header(whole).provenance.final_loss
     assert not resume.exists()
+    losses, expected_losses = (path.with_name(LOSSES_FILE).read_bytes() for path in (checkpoint, whole))
+    assert losses == expected_losses  # no step twice, none missing
 
 
 def test_a_state_of_another_run_or_a_damaged_one_is_not_taken(
@@ -123,8 +126,8 @@ def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_state_before(
             device=torch.device("cpu"),
             strict=False,
         )
-    names = {path.name for path in tiny_data.train_good}
-    named = [word.strip(",;") for word in str(caught.value).split() if word.strip(",;") in names]
+    file_names = {path.name for path in tiny_data.train_good}
+    named = [word.strip(",;") for word in str(caught.value).split() if word.strip(",;") in file_names]
     assert len(named) == TINY_OPTIONS["batch_size"]
     state = torch.load(tmp_path / "resume.pt", weights_only=True)["state"]
     assert f"at step {state['step']}," in str(caught.value)
@@ -137,11 +140,11 @@ import resource, signal, sys
 from pathlib import Path
 from train.checkpoint.tensors import load_checkpoint, save_checkpoint
 path = Path(sys.argv[1])
-found = load_checkpoint(path)
+checkpoint = load_checkpoint(path)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the kernel refuses to write more, as on a full disk
-save_checkpoint(path, config=found.config, provenance=found.provenance, calibration=found.calibration,
-                teacher=found.teacher, student=found.student)
+save_checkpoint(path, config=checkpoint.config, provenance=checkpoint.provenance, calibration=checkpoint.calibration,
+                teacher=checkpoint.teacher, student=checkpoint.student)
 """
 
 

@@ -26,7 +26,7 @@ from train.studies.complexity import (
     paper_row,
 )
 from train.studies.paper_figures import TABLE_5
-from train.support.hardware import hardware_name
+from train.support.devices import hardware_name
 
 CPU = torch.device("cpu")
 TINY = {"teacher": "test_resnet", "student": "test_efficientnet", "image_size": 64}

@@ -15,7 +15,7 @@ def test_columns_are_padded_and_notes_stand_below() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("text", "expected"),
     [
         (number(98.66), "98.7"),
         (number(1.0, 2), "1.00"),
@@ -27,5 +27,5 @@ def test_columns_are_padded_and_notes_stand_below() -> None:
         (with_spread(98.66, None), "98.7"),
     ],
 )
-def test_figures(found: str, expected: str) -> None:
-    assert found == expected
+def test_figures(text: str, expected: str) -> None:
+    assert text == expected

@@ -1,4 +1,7 @@
-"""The data sets that can be asked for by name, and how a category is found among them."""
+"""The data sets that have a name, and how a category is found among them.
+
+`elpv` and `synthetic` make theirs when asked for; MVTec AD is the user's own copy.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from pathlib import Path
 
 from train.data.category import CategoryData, read_category
 from train.data.sources import elpv
-from train.data.sources.synthetic import dataset as synthetic
+from train.data.sources.synthetic.dataset import MARKER, render_category
 from train.errors import DataError
 
 MVTEC_AD_CATEGORIES = (
@@ -38,15 +41,15 @@ def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
                 f"{root} does not exist; unpack your copy of MVTec AD there, or use --data synthetic "
                 "(its licence does not allow us to ship it)."
             )
-        found = read_category(root, dataset=data, category=category)
-        _require_complete(found)
-        return found
+        files = read_category(root, dataset=data, category=category)
+        _require_complete(files)
+        return files
     if data == "elpv":
         _require_known(category, elpv.CATEGORIES, "ELPV")
         root = elpv.lay_out(data_dir / "elpv", category=category)
         return read_category(root, dataset=data, category=category)
     if data == "synthetic":
-        root = synthetic.lay_out(data_dir / "synthetic", category=category)
+        root = render_category(data_dir / "synthetic", category=category)
         return read_category(root, dataset=data, category=category)
     return _own_folder(Path(data), category)
 
@@ -63,23 +66,23 @@ def _dataset_of(category: str, data_dir: Path) -> str:
     return "synthetic"
 
 
-def _require_complete(found: CategoryData) -> None:
-    """A copy of MVTec AD that was unpacked in part would be measured wrongly, and nobody would know."""
-    fault = _missing_part(found)
+def _require_complete(files: CategoryData) -> None:
+    """Refuse a copy of MVTec AD that was unpacked in part: its measures would be wrong, and nobody would notice."""
+    fault = _missing_part(files)
     if fault:
         raise DataError(
-            f"{found.root} is no complete category of MVTec AD: {fault}; unpack it again, or give it as a folder "
-            f"of your own with --data {found.root.parent}."
+            f"{files.root} is no complete category of MVTec AD: {fault}; unpack it again, or give it as a folder "
+            f"of your own with --data {files.root.parent}."
         )
 
 
-def _missing_part(found: CategoryData) -> str | None:
-    if found.train_good[0].parent != found.root / "train" / "good":
+def _missing_part(files: CategoryData) -> str | None:
+    if files.train_good[0].parent != files.root / "train" / "good":
         return "train/good is missing"
-    kinds = sorted({image.defect for image in found.test})
+    kinds = sorted({image.defect for image in files.test})
     if "good" not in kinds or kinds == ["good"]:
         return f"test/ holds {', '.join(kinds) or 'nothing'}, not good and defective images"
-    bare = [image.path for image in found.test if image.anomalous and image.mask_path is None]
+    bare = [image.path for image in files.test if image.anomalous and image.mask_path is None]
     if bare:
         first = f"{bare[0].parent.name}/{bare[0].name}"
         return f"{len(bare)} test images have no mask in ground_truth/, {first} among them"
@@ -102,7 +105,7 @@ def _own_folder(folder: Path, category: str) -> CategoryData:
 
 def _kind_of(folder: Path) -> str:
     """Rendered images stay `synthetic` whichever way they are given."""
-    return "synthetic" if (folder / synthetic.MARKER).is_file() else "folder"
+    return "synthetic" if (folder / MARKER).is_file() else "folder"
 
 
 def _require_known(category: str, known: tuple[str, ...], where: str, otherwise: str = "") -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from train.errors import DataError
+from train.support.files import replacing_folder
 from train.support.progress import console
 
 CATEGORIES = ("mono", "poly")
@@ -37,18 +37,11 @@ def lay_out(root: Path, *, category: str) -> Path:
         return target
     console.print(LICENCE, style="cyan")
     package_dir = _package_dir()
-    root.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=root, prefix=f".{category}."))
-    try:
-        for source, destination in _files(package_dir, category):
-            path = staging / destination
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, path)
-        (staging / "LICENCE.txt").write_text(LICENCE + "\n")
-        staging.chmod(0o755)
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with replacing_folder(target) as folder:
+        for source, place in _files(package_dir, category):
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / place)
+        (folder / "LICENCE.txt").write_text(LICENCE + "\n")
     return target
 
 

@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process while it trains.
+"""Freed memory stays with the process while it trains.
 
 glibc gives large blocks back to the kernel as soon as they are freed, and every training step asks for the same ones
 again: thousands of page faults a step, each of which fills a page with zeros (docs/measurements/training.md).
@@ -20,6 +20,6 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    kept = any(mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST_KEPT_BLOCKS)
+    large_blocks_stay = any(mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST_KEPT_BLOCKS)
     never_trimmed = bool(mallopt(M_TRIM_THRESHOLD, NEVER_TRIM))
-    return kept and never_trimmed
+    return large_blocks_stay and never_trimmed

@@ -1,11 +1,11 @@
 """Training through frozen BatchNorm without its passes over the features.
 
-With frozen statistics BatchNorm is a scale and a shift by channel, and the convolution before it can do both:
+With frozen statistics BatchNorm scales and shifts each channel, and the convolution before it can do both:
 
     gamma * (conv(x; w) - mean) / sigma + beta  =  conv(x; w * gamma / sigma, beta - mean * gamma / sigma)
 
-The gradients of w, gamma and beta flow through the small products on the right; the large feature maps are
-read and written once less in each direction. Parameters and their names stay as they are.
+The gradients of w, gamma and beta flow through the small products on the right. The large feature maps are read
+and written once less in each direction. Parameters and their names do not change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from torch.func import functional_call
 
 from train.method.backbones import Backbone
 
-# A convolution whose result goes elsewhere too must not be changed; the features would tell.
+# Relative to a feature map's maximum. More means that a convolution's result is used elsewhere too, and nothing is
+# folded.
 LARGEST_ERROR = 1e-3
 
 Pairs = list[tuple[nn.Conv2d, nn.BatchNorm2d]]
@@ -29,14 +30,14 @@ Pairs = list[tuple[nn.Conv2d, nn.BatchNorm2d]]
 
 @contextmanager
 def folded_batchnorm(backbone: Backbone, *, image_size: int) -> Iterator[int]:
-    """Within it, convolutions in training mode do the work of the frozen BatchNorm behind them.
+    """Within it, convolutions in training mode do the work of the frozen BatchNorm that follows them.
 
     Args:
         backbone: its BatchNorm layers are in evaluation mode; changed within the context only.
-        image_size: of a random image that shows which convolution is followed by which layer.
+        image_size: of the random image that is sent through to see which layer follows which convolution.
 
     Yields:
-        How many pairs are folded; 0 where that would change the backbone's features.
+        How many pairs are folded; 0 where folding would change the backbone's features.
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(256, (1, image_size, image_size, 3), generator=generator, dtype=torch.uint8)
@@ -59,7 +60,7 @@ def folded_batchnorm(backbone: Backbone, *, image_size: int) -> Iterator[int]:
 
 @torch.no_grad()
 def _watch(backbone: Backbone, image: Tensor) -> tuple[Pairs, list[Tensor]]:
-    """Frozen BatchNorm layers behind a convolution, seen in one pass, and the features of that pass."""
+    """Pairs of a convolution and the frozen BatchNorm after it, seen in one pass, and the features of that pass."""
     pairs: Pairs = []
     last: list[tuple[nn.Conv2d, Tensor]] = []
 
@@ -80,13 +81,13 @@ def _watch(backbone: Backbone, image: Tensor) -> tuple[Pairs, list[Tensor]]:
 
 
 def _is_frozen_norm(module: nn.Module) -> bool:
-    """BatchNorm with statistics and parameters to fold; timm's has an activation behind it."""
+    """Whether a layer is BatchNorm in evaluation mode with something to fold; timm's own also holds an activation."""
     known = type(module) in (nn.BatchNorm2d, BatchNormAct2d)
     return known and not module.training and module.weight is not None and module.running_var is not None
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Give both modules a forward of their own, for as long as the convolution is in training mode."""
+    """Give both modules another forward, which takes effect while the convolution is in training mode."""
     plain_convolution, plain_norm = copy.copy(convolution), copy.copy(norm)
     behind: Callable[[Tensor], Tensor] = nn.Identity()
     if isinstance(norm, BatchNormAct2d):

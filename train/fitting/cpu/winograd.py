@@ -12,13 +12,16 @@ convolutions do not do this, its CUDA ones do. The result is the convolution's w
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+WINOGRAD_CHANNELS = 96  # with fewer, its transforms cost more than its products save
 OUTPUT_SIDE = 4  # of a tile
 INPUT_SIDE = 6
 CHUNK_TILES = 256  # transformed at a time: enough for the matrix products, few enough to stay in the cache
@@ -55,6 +58,38 @@ _OUTPUT_SIDEWAYS = torch.tensor(
 INPUT_TRANSFORM = torch.kron(_INPUT_SIDEWAYS, _INPUT_SIDEWAYS)  # [36, 36], B^T
 WEIGHT_TRANSFORM = torch.kron(_WEIGHT_SIDEWAYS, _WEIGHT_SIDEWAYS)  # [36, 9], G
 OUTPUT_TRANSFORM = torch.kron(_OUTPUT_SIDEWAYS, _OUTPUT_SIDEWAYS)  # [16, 36], A^T
+
+
+@contextmanager
+def winograd_convolutions(blocks: nn.Module) -> Iterator[int]:
+    """Within it, wide convolutions in training mode are computed by `winograd_conv3x3`.
+
+    Args:
+        blocks: on the CPU in float32. Its convolutions have 3 x 3 kernels, padding 1 and a bias, as the generation
+            blocks' have; those with fewer than `WINOGRAD_CHANNELS` channels in or out stay as they are.
+
+    Yields:
+        How many convolutions are wide.
+    """
+    layers = [module for module in blocks.modules() if isinstance(module, nn.Conv2d)]
+    wide = [layer for layer in layers if min(layer.in_channels, layer.out_channels) >= WINOGRAD_CHANNELS]
+    for layer in wide:
+        layer.__dict__["forward"] = _fast_forward(layer, layer.forward)
+    try:
+        yield len(wide)
+    finally:
+        for layer in wide:
+            del layer.__dict__["forward"]
+
+
+def _fast_forward(layer: nn.Conv2d, plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def forward(feature: Tensor) -> Tensor:
+        if not layer.training:  # a validation on the way is computed as the finished student will be
+            return plain(feature)
+        assert layer.bias is not None
+        return winograd_conv3x3(feature, layer.weight, layer.bias)
+
+    return forward
 
 
 def winograd_conv3x3(feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

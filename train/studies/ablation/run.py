@@ -31,7 +31,7 @@ class RunSettings:
         base: the configuration that rows change.
         seeds: one run of each.
         runs_dir: runs are kept under `<category>/ablations/`.
-        weights_dir: see `train.method.backbones.load_weights`.
+        weights_dir: see `train.method.pretrained_weights.load_weights`.
         device: where to train.
         strict: a broken image stops a run.
         keep_checkpoints: whether a checkpoint stays once it was evaluated; the paper's pair needs 0.2 GB a run.

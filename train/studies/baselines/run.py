@@ -71,7 +71,7 @@ def run_baselines(
         methods: of `METHODS`.
         seeds: one result each.
         run_dir: takes baselines.json.
-        weights_dir: pretrained weights, see `train.method.backbones.load_weights`.
+        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
         device: where to compute.
         strict: a broken image stops the run.
         force: measure again what baselines.json already has.

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
-from train.method.backbones import Backbone, build_backbone, random_weights
+from train.method.backbones import Backbone, build_backbone
+from train.method.pretrained_weights import random_weights
 
 SIZE = 64
 
@@ -76,8 +77,8 @@ def test_evaluation_within_it_is_as_ever() -> None:
             module.train(not isinstance(module, nn.BatchNorm2d))
         with folded_batchnorm(backbone, image_size=SIZE):
             backbone.eval()
-            found = backbone(image)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+            features = backbone(image)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(features, expected, strict=True))
 
 
 def test_layers_that_learn_statistics_are_let_alone() -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d
 
 from train.config import fit_config
-from train.fitting.cpu.winograd import winograd_conv3x3
-from train.fitting.loop import has_fast_convolutions, set_training_mode
+from train.fitting.cpu.winograd import WINOGRAD_CHANNELS, winograd_conv3x3, winograd_convolutions
+from train.fitting.preparation import fast_training
 from train.method.backbones import Backbone
-from train.method.student import WINOGRAD_CHANNELS, GenerationBlock, Student
+from train.method.student import GenerationBlock, Student
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
+def relative_error(result: Tensor, expected: Tensor) -> float:
+    return float((result - expected).abs().max() / expected.abs().max())
 
 
 # Sides that are and are not a multiple of the tile's 4, smaller than a tile, more images than a chunk holds.
@@ -47,10 +49,10 @@ def test_values_and_gradients_are_those_of_pytorch(
         result = winograd_conv3x3(*leaves) if fast else conv2d(*leaves, padding=1)
         return result.detach(), *torch.autograd.grad(result, leaves, upstream.to(dtype))
 
-    found, expected = run(fast=True), run(fast=False)
-    assert [tensor.shape for tensor in found] == [tensor.shape for tensor in expected]
-    assert max(relative_error(*pair) for pair in zip(found, expected, strict=True)) < 3e-5
-    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    fast, expected = run(fast=True), run(fast=False)
+    assert [tensor.shape for tensor in fast] == [tensor.shape for tensor in expected]
+    assert max(relative_error(*pair) for pair in zip(fast, expected, strict=True)) < 3e-5
+    assert fast[0].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(("channels", "differs"), [(WINOGRAD_CHANNELS, True), (WINOGRAD_CHANNELS - 1, False)])
@@ -59,33 +61,42 @@ def test_a_wide_block_convolves_fast_while_it_trains_and_exactly_otherwise(
 ) -> None:
     block = GenerationBlock(student_channels=channels, teacher_channels=channels).requires_grad_(False)
     feature = torch.rand(2, channels, 9, 9, generator=torch.Generator().manual_seed(1))
-    exact = block.eval()(feature)
-    block.fast_training = True
-    assert torch.equal(block(feature), exact)
-    fast = block.train()(feature)
+    exact = block.train()(feature)
+    with winograd_convolutions(block) as n_wide:
+        assert n_wide == (2 if differs else 0)
+        fast = block(feature)
+        assert torch.equal(block.eval()(feature), exact)
     assert torch.equal(fast, exact) != differs
     torch.testing.assert_close(fast, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_afterwards_the_blocks_are_as_before_after_a_fault_too() -> None:
+    block = GenerationBlock(student_channels=WINOGRAD_CHANNELS, teacher_channels=WINOGRAD_CHANNELS)
+    tensor_names, own = list(block.state_dict()), [dict(layer.__dict__) for layer in block.modules()]
+    with contextlib.suppress(KeyboardInterrupt), winograd_convolutions(block):
+        assert list(block.state_dict()) == tensor_names
+        raise KeyboardInterrupt
+    assert [dict(layer.__dict__) for layer in block.modules()] == own
 
 
 @pytest.mark.parametrize(
     ("options", "device", "fast"),
     [
         ({}, "cpu", True),
-        ({"mixed_precision": "off"}, "cuda", False),
+        ({"mixed_precision": "off"}, "meta", False),
         ({"mixed_precision": "bfloat16"}, "cpu", False),
         ({"compile": True}, "cpu", False),
     ],
 )
 def test_fast_where_pytorch_has_nothing_faster(options: dict[str, object], device: str, fast: bool) -> None:
-    assert has_fast_convolutions(fit_config("edge", options), torch.device(device)) == fast
-
-
-def test_training_mode_reaches_the_blocks_and_no_stage_without_one() -> None:
+    """Stages with a block are swapped for the time of the training, those without have nothing to swap."""
     backbone = Backbone("test_resnet", mean=(0.5,) * 3, std=(0.5,) * 3)
-    channels = (backbone.channels[0], 10, 12)
+    channels = (backbone.channels[0], WINOGRAD_CHANNELS, WINOGRAD_CHANNELS)
     student = Student(backbone=backbone, teacher_channels=channels, generation_stages=(2, 3))
-    set_training_mode(student, freeze_batchnorm=False, fast=True)
-    blocks = list(student.generation_blocks)
-    assert isinstance(blocks[0], nn.Identity)
-    assert [block.fast_training for block in blocks[1:]] == [True, True]
-    assert all(block.training for block in blocks)
+    config = fit_config("edge", {"freeze_batchnorm": False, **options})
+    with fast_training(student, config=config, device=torch.device(device)):
+        swapped = [name for name, layer in student.named_modules() if "forward" in layer.__dict__]
+    # Not the first of stage 2: the backbone's own channels are fewer there.
+    wide = ["generation_blocks.1.second", "generation_blocks.2.first", "generation_blocks.2.second"]
+    assert swapped == (wide if fast else [])
+    assert not any("forward" in layer.__dict__ for layer in student.modules())

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from train.__main__ import main
 from train.data.sources import MVTEC_AD_CATEGORIES
-from train.data.sources.synthetic import dataset as synthetic
+from train.data.sources.synthetic.dataset import render_category
 from train.errors import ConfigError
 from train.studies.paper_figures import OURS, table_1
 from train.studies.reproduce.run import CategoryResult, chosen_categories
@@ -28,7 +28,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all names, six images to train on and three to test in each."""
     root = tmp_path_factory.mktemp("mvtec_ad")
     for category in MVTEC_AD_CATEGORIES:
-        folder = synthetic.lay_out(
+        folder = render_category(
             root, category=category, image_size=32, n_train=6, n_test_good=1, n_per_defect=1
         )
         defects = sorted(path for path in (folder / "test").iterdir() if path.name != "good")

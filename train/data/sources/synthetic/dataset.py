@@ -6,8 +6,6 @@ Laid out in MVTec AD's way, in seconds. `synthetic.json` beside the images says 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +14,7 @@ from train.data.category import check_category_name
 from train.data.sources.synthetic.defects import DAMAGES, render
 from train.data.sources.synthetic.designs import design_part, generator
 from train.errors import DataError
+from train.support.files import replacing_folder
 
 VERSION = 1  # raise it whenever the same settings would give other pixels
 MARKER = "synthetic.json"
@@ -23,7 +22,7 @@ SMALLEST_IMAGE = 32
 DEFECTS: tuple[str, ...] = tuple(DAMAGES)
 
 
-def lay_out(
+def render_category(
     root: Path,
     *,
     category: str,
@@ -33,7 +32,7 @@ def lay_out(
     n_test_good: int = 30,
     n_per_defect: int = 8,
 ) -> Path:
-    """Render a category to `root/category`; do nothing where it is already there with the same settings.
+    """Render a category to `root/category`; do nothing where it was rendered with the same settings before.
 
     A folder rendered with other settings is replaced.
 
@@ -70,19 +69,10 @@ def lay_out(
 
     counts = {"train/good": n_train, "test/good": n_test_good}
     counts |= {f"test/{defect}": n_per_defect for defect in DEFECTS}
-    root.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=root, prefix=f".{category}."))
-    try:
+    with replacing_folder(target) as new:
         for folder, count in counts.items():
-            _render_folder(
-                staging / "new", folder, count, category=category, seed=seed, image_size=image_size
-            )
-        (staging / "new" / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
-        if target.exists():
-            target.rename(staging / "old")
-        (staging / "new").rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            _render_folder(new, folder, count, category=category, seed=seed, image_size=image_size)
+        (new / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
     return target
 
 
@@ -95,7 +85,7 @@ def _check(category: str, image_size: int) -> None:
 
 
 def _marker_of(target: Path) -> object:
-    """What a folder of ours says about itself; None where there is none, or it does not say it in JSON."""
+    """What the marker of a rendered folder says; None where there is no folder, or its marker is no JSON."""
     if not target.exists():
         return None
     if not (target / MARKER).is_file():

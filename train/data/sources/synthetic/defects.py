@@ -1,4 +1,4 @@
-"""Damage a part before it is photographed; the mask is what the camera then sees differently."""
+"""Damage a part before it is photographed; the mask marks the pixels that the damage changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Points = Field  # x and y, [2] or [N, 2]
 
 _VISIBLE_LEVELS = 8  # of 255: what differs less counts as unchanged
 _CLEAR_LEVELS = 20  # a defect that differs less on average is drawn again
-_SMALLEST_SPOT = 2e-4  # of the picture: smaller islands of change are taken back
+_SMALLEST_SPOT = 2e-4  # of the picture: smaller islands of change are removed
 _SMALLEST_DEFECT = 1e-3
 
 
@@ -60,11 +60,11 @@ def render(
 
 
 def _without_spots(mask: Mask) -> Mask:
-    """Take islands of a few pixels away."""
+    """Remove islands of a few pixels."""
     islands, _ = ndimage.label(mask, structure=np.ones((3, 3)))
-    kept = np.bincount(islands.ravel()) >= _SMALLEST_SPOT * mask.size
-    kept[0] = False
-    return np.asarray(kept[islands])
+    large = np.bincount(islands.ravel()) >= _SMALLEST_SPOT * mask.size
+    large[0] = False  # what lies between the islands
+    return np.asarray(large[islands])
 
 
 def _scratch(part: Part, rng: Generator) -> Part:

@@ -69,7 +69,7 @@ class Design:
 
 
 def design_part(category: str, seed: int) -> Design:
-    """Decide what a category's parts look like: aptly for a name we know, by its hash for any other."""
+    """Decide what a category's parts look like: alike for MVTec AD's names, by the hash of any other name."""
     rng = generator(seed, category)
     chosen = (str(rng.choice(list(_SHAPES))), str(rng.choice(list(_FINISHES))))
     shape_name, finish_name = _KNOWN.get(category, chosen)
@@ -173,7 +173,7 @@ _GROUNDS = (
     Ground((0.20, 0.21, 0.23), ribs=10),
 )
 
-# MVTec AD's names, so that whoever has no copy of it sees something alike.
+# Shape and finish for MVTec AD's names, so that users without a copy of it see something alike.
 _KNOWN = {
     "bottle": ("ring", "leather"),
     "cable": ("ring", "blue plastic"),

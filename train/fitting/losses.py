@@ -1,0 +1,80 @@
+"""losses.csv: the losses of a training run, one row a step, written as it goes and read for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.errors import StorageError
+from train.support.files import write_text
+
+LOSSES_FILE = "losses.csv"  # in a run's folder
+HEADER = "step,train_loss,learning_rate,validation_loss\n"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A run's losses over its steps, all [P].
+
+    Attributes:
+        step: from 0.
+        train_loss: of the step's batch (Eq. 5).
+        learning_rate: after the step.
+        validation_loss: on held-out good images; NaN at steps without a validation.
+    """
+
+    step: NDArray[np.int64]
+    train_loss: NDArray[np.float64]
+    learning_rate: NDArray[np.float64]
+    validation_loss: NDArray[np.float64]
+
+
+def begin_losses(path: Path, *, first_step: int) -> None:
+    """Start the file; of a run that continues at `first_step`, keep the rows before.
+
+    Steps after the last saved state were written before the interruption and will be written again.
+    """
+    earlier = [row for row in _complete_rows(path) if int(row.split(",")[0]) < first_step]
+    write_text(path, "".join([HEADER, *earlier]))
+
+
+def append_losses(
+    path: Path, *, step: int, train_loss: float, learning_rate: float, validation_loss: float | None
+) -> None:
+    """Add a step's row; it is in the file when this returns, so that a killed run has it.
+
+    Raises:
+        StorageError: the disk is full, or the file cannot be written for another reason.
+    """
+    validation = "" if validation_loss is None else f"{validation_loss:.9g}"
+    try:
+        with path.open("a") as file:
+            file.write(f"{step},{train_loss:.9g},{learning_rate:.9g},{validation}\n")
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror or error}); make room and start the run again: it continues "
+            "where it was last saved."
+        ) from error
+
+
+def read_losses(path: Path) -> Losses | None:
+    """The losses of a run; None where it has no such file, or no step in it yet."""
+    rows = [row.rstrip("\n").split(",") for row in _complete_rows(path)]
+    if not rows:
+        return None
+    step, train_loss, learning_rate, validation_loss = zip(*rows, strict=True)
+    return Losses(
+        step=np.array(step, np.int64),
+        train_loss=np.array(train_loss, np.float64),
+        learning_rate=np.array(learning_rate, np.float64),
+        validation_loss=np.array([loss or "nan" for loss in validation_loss], np.float64),
+    )
+
+
+def _complete_rows(path: Path) -> list[str]:
+    """The rows below the header; a last one that was cut short by an interruption is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines[1:] if line.endswith("\n")]
