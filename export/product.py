@@ -1,4 +1,4 @@
-"""Where all that belongs to a product lies."""
+"""Where a product's checkpoint, builds and images lie."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ProductPaths:
-    """A product's checkpoint, builds and images.
+    """The folders that the commands are given for a product.
 
     Attributes:
         category: the product's name.

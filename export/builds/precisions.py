@@ -81,7 +81,7 @@ def build_from_float32(
 
 
 def write_half(source: GraphFiles, files: GraphFiles) -> None:
-    """Both graphs in half precision; half the traffic between teacher and student too.
+    """Write both graphs in half precision, and the features that pass between them.
 
     Raises:
         VerificationError: a weight is larger than half precision can hold.
@@ -94,7 +94,7 @@ def write_half(source: GraphFiles, files: GraphFiles) -> None:
 def write_int8(
     source: GraphFiles, files: GraphFiles, checkpoint: Checkpoint, data: CategoryData
 ) -> list[Sensitivity]:
-    """Both graphs in int8, calibrated on the good images that the checkpoint was trained on.
+    """Write both graphs in int8, calibrated on the good images that the checkpoint was trained on.
 
     Returns:
         The convolutions that stayed in float.
@@ -123,7 +123,7 @@ def write_int8(
 def hold_to_gate(
     judged: JudgedTestSet, files: GraphFiles, *, precision: str, limits: Limits, rejected_dir: Path
 ) -> Agreement:
-    """Judge the test set with graphs, and compare with PyTorch.
+    """Judge the test set with ONNX graphs and compare their answers with PyTorch's.
 
     Args:
         judged: the test set with PyTorch's maps.

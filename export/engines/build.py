@@ -47,7 +47,7 @@ def engine_options(**chosen: Any) -> EngineOptions:
     """Options of a build; `opt_batch` None becomes 4, moved into the range from `min_batch` to `max_batch`.
 
     Raises:
-        ExportError: one is out of range, or the profile does not rise.
+        ExportError: one is out of range, or the batches are not in ascending order.
     """
     if chosen.get("opt_batch") is None:
         chosen["opt_batch"] = max(chosen["min_batch"], min(DEFAULT_OPT_BATCH, chosen["max_batch"]))

@@ -19,7 +19,7 @@ Feed = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class OnnxChain:
-    """Both graphs of a build, ready to run."""
+    """Sessions of both graphs of a build."""
 
     teacher: ort.InferenceSession
     student: ort.InferenceSession
@@ -37,9 +37,9 @@ class OnnxChain:
 
 
 def teacher_features(teacher: ort.InferenceSession, images: Images) -> Feed:
-    """The teacher's features by name."""
-    names = list(TEACHER_OUTPUTS)
-    return dict(zip(names, teacher.run(names, {"image": images}), strict=True))
+    """The teacher's features [B, C_n, h_n, w_n] of `images` [B, S, S, 3] uint8, by name."""
+    features = teacher.run(list(TEACHER_OUTPUTS), {"image": images})
+    return dict(zip(TEACHER_OUTPUTS, features, strict=True))
 
 
 def open_session(

@@ -40,13 +40,17 @@ class Engine:
                 f"TensorRT {trt.__version__} cannot load {path}; build it again on this machine with `export engine`."
             )
         self._context = self._engine.create_execution_context()
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        tensors = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self._outputs = [
-            name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
+            name for name in tensors if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
         ]
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All outputs of one batch."""
+        """All outputs of one batch, by name.
+
+        Raises:
+            ExportError: a shape outside the engine's profile, or TensorRT cannot run.
+        """
         contiguous = {name: tensor.contiguous() for name, tensor in inputs.items()}  # alive until it has run
         for name, tensor in contiguous.items():
             if not self._context.set_input_shape(name, tuple(tensor.shape)):

@@ -105,7 +105,7 @@ def verify_category(
 def _build_answers(
     folder: Path, manifest: Manifest, judged: JudgedTestSet, not_run: list[str]
 ) -> Iterator[Answers]:
-    """Those of a build's graphs, and of its engines where this machine can run them; `not_run` takes why not."""
+    """Answers of a build's graphs, and of its engines; `not_run` takes the reason where they cannot run here."""
     precision = manifest.precision
     graphs = OnnxJudge(f"ONNX {precision}", GraphFiles.in_folder(folder), judged.calibration)
     yield Answers(graphs.name, precision, graph_hashes(manifest), graphs.maps(judged.images))

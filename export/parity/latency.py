@@ -129,7 +129,7 @@ def latency_table(measured: Latencies) -> Table:
 
 
 def write_latencies(measured: Latencies, path: Path) -> Path:
-    """Write them as JSON."""
+    """Write latencies as JSON; gives back the path."""
     write_text(path, json.dumps(asdict(measured), indent=2) + "\n")
     return path
 

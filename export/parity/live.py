@@ -103,7 +103,7 @@ class LiveJudge:
 
 
 def _input(name: str, kind: str, value: NDArray[Any]) -> grpcclient.InferInput:
-    """A batch of one."""
+    """An input with a batch of one."""
     tensor = grpcclient.InferInput(name, [1, *value.shape], kind)
     tensor.set_data_from_numpy(value[None])
     return tensor

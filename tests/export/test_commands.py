@@ -22,9 +22,9 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_help_shows_defaults() -> None:
-    said = " ".join(run("publish", "--help").output.split())
-    assert "[default: 8; 1<=x<=128]" in said
-    assert "[default: model_repository]" in said
+    shown = " ".join(run("publish", "--help").output.split())
+    assert "[default: 8; 1<=x<=128]" in shown
+    assert "[default: model_repository]" in shown
     assert {"onnx", "verify", "bench", "engine", "publish"} <= set(run("--help").output.split())
 
 

@@ -133,8 +133,8 @@ def test_export_needs_the_sam_of_the_calibration(sam_runs: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("platform", ["python", "onnxruntime"])
 def test_sam_is_published_as_a_model_of_its_own(sam_build: Path, repository: Path, platform: str) -> None:
-    said = publish(sam_build, repository, platform)
-    assert "masked by foreground_sam_96 1" in said
+    message = publish(sam_build, repository, platform)
+    assert "masked by foreground_sam_96 1" in message
     masked = {"foreground_sam_96": 1, "teacher_test_resnet_96": 1, "pill_student": 1, "distance_fusion": 1}
     assert steps(repository) == masked
     assert steps(repository, "pill_encoded") == {"image_decoder_96": 1, **masked}

@@ -119,6 +119,6 @@ def test_without_tensorrt_it_says_what_to_install_and_what_works(
 ) -> None:
     for name in ("tensorrt", "tensorrt_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
-    said = run("engine", "--category", CATEGORY, "--build-dir", build_dir)
-    assert "is not installed; `pip install 'astmfr[gpu]'`" in said
-    assert "`export engine --check` and the platforms onnxruntime and python work" in said
+    message = run("engine", "--category", CATEGORY, "--build-dir", build_dir)
+    assert "is not installed; `pip install 'astmfr[gpu]'`" in message
+    assert "`export engine --check` and the platforms onnxruntime and python work" in message

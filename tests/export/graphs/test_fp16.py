@@ -67,9 +67,9 @@ def test_half_is_what_has_convolutions_on_both_sides() -> None:
 
 
 def test_graphs_run_in_onnx_runtime_alike(built: Path, images: NDArray[np.uint8]) -> None:
-    found = {}
+    features = {}
     for folder in (built, built / "fp16"):
         session = ort.InferenceSession(folder / "teacher.onnx", providers=["CPUExecutionProvider"])
-        found[folder.name] = session.run(["teacher_3"], {"image": images})[0].astype(np.float32)
-    whole, half = found[CATEGORY], found["fp16"]
+        features[folder.name] = session.run(["teacher_3"], {"image": images})[0].astype(np.float32)
+    whole, half = features[CATEGORY], features["fp16"]
     assert np.abs(whole - half).max() < 1e-2 * np.abs(whole).max()
