@@ -30,14 +30,13 @@ def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Cal
     options = (
         click.option("--repository", default="model_repository", type=PATH, help="Folder of model folders."),
         click.option("--host", default="127.0.0.1", help="IPv4 address or name to listen on."),
-        click.option(
-            "--http-port", default=http_port, type=PORT, help="TCP port for HTTP, 0 for a free one."
-        ),
-        click.option(
-            "--grpc-port", default=grpc_port, type=PORT, help="TCP port for gRPC, 0 for a free one."
-        ),
-        click.option(
-            "--metrics-port", default=metrics_port, type=PORT, help="TCP port for metrics, 0 for a free one."
+        *(
+            click.option(option, default=port, type=PORT, help=f"TCP port for {protocol}, 0 for a free one.")
+            for option, port, protocol in (
+                ("--http-port", http_port, "HTTP"),
+                ("--grpc-port", grpc_port, "gRPC"),
+                ("--metrics-port", metrics_port, "metrics"),
+            )
         ),
         click.option(
             "--log", default="logs/tritonserver.log", type=PATH, help="File that gets the server's output."

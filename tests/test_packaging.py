@@ -48,11 +48,12 @@ def tracked_files() -> list[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: setuptools leaves a build folder beside what it builds."""
+    """Built from a copy, as setuptools leaves a build folder beside what it builds; with a published model in it."""
     copy = tmp_path_factory.mktemp("copy")
     for name in ("pyproject.toml", "README.md", *tracked_files()):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, copy / name)
+    shutil.copytree(copy / "model_repository" / "foreground", copy / "model_repository" / "published")
     run(
         sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "dist", ".", cwd=copy
     )

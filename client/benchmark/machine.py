@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 PACKAGES = ("astmfr", "tritonclient", "onnxruntime", "numpy")
@@ -67,11 +66,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return installed
-
-
-def now() -> str:
-    """The time, to the second and in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def is_here(url: str) -> bool:

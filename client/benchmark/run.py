@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from client.benchmark.calls import measure_calls
 from client.benchmark.chain import GRAPHS, BareChain, default_settings, find_settings
 from client.benchmark.contenders import Bench, Measure, Run
 from client.benchmark.images import load_pixels
-from client.benchmark.machine import is_here, now, this_machine, versions
+from client.benchmark.machine import is_here, this_machine, versions
 from client.benchmark.measured import BEYOND, Measured
 from client.benchmark.perf_analyzer import PerfAnalyzer
 from client.benchmark.result import BenchResult, Header
@@ -180,7 +181,7 @@ def describe(
         release_id=judge.release_id,
         image_size=judge.image_size,
         n_images=n_images,
-        started=now(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         server_is_here=is_here(judge.url),
         server=f"{server.name} {server.version}",

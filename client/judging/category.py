@@ -35,8 +35,11 @@ def find_category(
     if not client.is_model_ready(name, client_timeout=timeout_s):
         index = client.get_model_repository_index(client_timeout=timeout_s).models
         if not load or name + ENCODED not in {model.name for model in index}:
+            ready = {model.name for model in index if model.state == "READY"}
+            served = sorted(model for model in ready if model + ENCODED in ready)
             raise ServerError(
-                _not_served(name, url, {model.name for model in index if model.state == "READY"})
+                f"Category {name!r} is not served at {url}; it serves {', '.join(served) or 'none'}; publish it with "
+                f"`make export CATEGORY={name}` and start the server again."
             )
         load_category(client, name, timeout_s=timeout_s)
     answer: Any = client.get_model_config(name, client_timeout=timeout_s)
@@ -56,11 +59,3 @@ def load_category(client: grpcclient.InferenceServerClient, name: str, *, timeou
     """Load both ensembles and the steps that they name; what is in memory already stays as it is."""
     for model in (name, name + ENCODED):
         client.load_model(model, client_timeout=max(timeout_s, LOAD_TIMEOUT_S))
-
-
-def _not_served(name: str, url: str, ready: set[str]) -> str:
-    served = sorted(model for model in ready if model + ENCODED in ready)
-    return (
-        f"Category {name!r} is not served at {url}; it serves {', '.join(served) or 'none'}; publish it with "
-        f"`make export CATEGORY={name}` and start the server again."
-    )

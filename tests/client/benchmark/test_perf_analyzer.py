@@ -12,8 +12,8 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 from client.benchmark.perf_analyzer import PerfAnalyzer, encoded_inputs, image_inputs, read_profile
 from client.judging.errors import BenchmarkError
+from tests.products import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 IMAGES = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
 # Two requests at the same time and one more, nanoseconds; the last of several responses counts.
 REQUESTS = [
