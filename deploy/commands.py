@@ -56,7 +56,12 @@ def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence
     click.echo("Starting tritonserver ...", err=True)
     with starting as server:
         _show(server)
-        exit_code = _run(command, _addresses(server))
+        addresses = {
+            "ASTMFR_URL": server.grpc_url,
+            "ASTMFR_HTTP_URL": server.http_url,
+            "ASTMFR_METRICS_URL": server.metrics_url,
+        }
+        exit_code = _run(command, addresses)
         if server.exit_code is not None:
             click.echo(
                 f"tritonserver ended by itself with exit code {server.exit_code}; see {server.log}.", err=True
@@ -97,14 +102,6 @@ def _show(server: TritonServer) -> None:
         f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}; log {server.log}.",
         err=True,
     )
-
-
-def _addresses(server: TritonServer) -> dict[str, str]:
-    return {
-        "ASTMFR_URL": server.grpc_url,
-        "ASTMFR_HTTP_URL": server.http_url,
-        "ASTMFR_METRICS_URL": server.metrics_url,
-    }
 
 
 def _run(command: Sequence[str], addresses: dict[str, str]) -> int:
