@@ -60,7 +60,7 @@ class BareChain:
             raise BenchmarkError(
                 "The bare chain needs onnxruntime; install it with `pip install astmfr[bench]`."
             ) from None
-        self.settings = settings
+        self.build, self.settings = build, settings
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = settings.threads
         spins, stops = settings.spinning != Spinning.NEVER, settings.spinning == Spinning.DURING_RUNS

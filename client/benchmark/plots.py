@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 SIZE_INCHES = (8.0, 5.0)
 DPI = 130
-PARTS = (
-    ("queue", "queue_ms"),
-    ("copy in", "input_ms"),
-    ("compute", "infer_ms"),
-    ("copy out (overlaps)", "output_ms"),
-)
+PARTS = ("queue", "copy in", "compute", "copy out (overlaps)")  # of a step's times
 PART_COLOURS = ("#c44e52", "#8172b2", "#4c72b0", "#937860")
 REST_COLOUR = "#bbbbbb"
 
@@ -72,8 +67,7 @@ def draw_request_time(axes: Axes, result: BenchResult) -> None:
     labels = [*(step.model for step in steps), "gRPC, client"]
     start = 0.0
     for row, step in enumerate(steps):
-        for (label, attribute), colour in zip(PARTS, PART_COLOURS, strict=True):
-            width = float(getattr(step, attribute))
+        for label, colour, width in zip(PARTS, PART_COLOURS, step.times_ms, strict=True):
             axes.barh(row, width, left=start, color=colour, label=label if row == 0 else None)
             start += width
     mean_ms = 1000 / result.ensemble.throughput
