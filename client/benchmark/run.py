@@ -28,8 +28,7 @@ from client.judging.connection import JudgeClient
 from model_repository.grpc_channel import open_channel
 
 ROUNDS = 5  # all of them in turns: the machine's speed may drift during the run
-CONCURRENCIES = (1, 2, 4, 8, 16)
-BATCHES = (1, 2, 4, 8, 16)
+POINTS = (1, 2, 4, 8, 16)  # of a sweep
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,10 @@ class Options:
         batches: images a request, the points of the other sweeps; more than the ensemble takes are left out.
     """
 
-    requests: int = 500
-    sweep_requests: int = 200
-    concurrencies: Sequence[int] = CONCURRENCIES
-    batches: Sequence[int] = BATCHES
+    requests: int
+    sweep_requests: int
+    concurrencies: Sequence[int] = POINTS
+    batches: Sequence[int] = POINTS
 
 
 def benchmark_category(
