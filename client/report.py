@@ -106,13 +106,9 @@ def write_report(
     metrics: dict[str, Any] | None,
     speed: Speed | None,
 ) -> None:
-    """Write the page; it shows the overlays by links relative to itself.
+    """Write the page; it shows the predictions' overlays by links relative to itself.
 
-    Args:
-        path: the HTML file.
-        predictions: with overlays, where pictures are wanted.
-        metrics: metrics.json of `train evaluate`, whose AUROC is shown beside the server's.
-        speed: of a benchmark, where there is one.
+    The AUROC of `metrics`, from metrics.json of `train evaluate`, is shown beside the server's.
 
     Raises:
         ClientError: no predictions.

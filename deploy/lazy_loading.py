@@ -93,12 +93,9 @@ class Janitor:
     def __init__(
         self, http_url: str, *, categories: Mapping[str, Sequence[str]], max_categories: int
     ) -> None:
-        """Say what is watched.
+        """Watch the server at `http_url`, whose repository has these categories of these models.
 
-        Args:
-            http_url: `http://host:port`.
-            categories: those of its repository, and the models of each.
-            max_categories: that stay loaded; one more while a new one has come and the old one has not gone yet.
+        `max_categories` stay loaded; one more while a new one has come and the old one has not gone yet.
         """
         self._control = ModelControl(http_url)
         self._own = own_models(categories)

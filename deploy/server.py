@@ -180,7 +180,12 @@ class TritonServer:
                     f"{last_words(self._log_text())}; see {self.log}."
                 )
             if time.monotonic() > self._started_s + self._timeout_s:
-                raise ServerError(self._lateness())
+                loaded = load_times_s(self._log_text())
+                waiting = ", ".join(name for name in self._models if name not in loaded) or "its endpoints"
+                raise ServerError(
+                    f"tritonserver was not ready within {self._timeout_s:g} s, waiting for {waiting}; "
+                    f"see {self.log}, or give it longer with --timeout-s."
+                )
             time.sleep(POLL_S)
         if failed := [model for model in self.models() if model.state != "READY"]:
             # An ensemble repeats the fault of the step that it depends on.
@@ -231,14 +236,6 @@ class TritonServer:
         with contextlib.suppress(OSError), socket.create_connection(self._metrics_address, REQUEST_TIMEOUT_S):
             return True
         return False
-
-    def _lateness(self) -> str:
-        loaded = load_times_s(self._log_text())
-        waiting = ", ".join(name for name in self._models if name not in loaded) or "its endpoints"
-        return (
-            f"tritonserver was not ready within {self._timeout_s:g} s, waiting for {waiting}; "
-            f"see {self.log}, or give it longer with --timeout-s."
-        )
 
     def _log_text(self) -> str:
         return self.log.read_bytes()[self._log_start :].decode(errors="replace")

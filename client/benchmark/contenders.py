@@ -59,14 +59,9 @@ class Bench:
         images: NDArray[np.uint8],
         chain: BareChain | None,
     ) -> None:
-        """Encode the images as pixels and as JPEG files, and look up the steps of both ensembles.
+        """Encode real images [N, S, S, 3] as pixels and as JPEG files, and look up the steps of both ensembles.
 
-        Args:
-            judge: the category.
-            client: the same server.
-            analyzer: the binary.
-            images: [N, S, S, 3] uint8 real images.
-            chain: of the very graphs that are served; None where they are missing.
+        The chain runs the very graphs that are served; it is None where they are missing.
         """
         self.judge, self.analyzer, self.images, self.chain = judge, analyzer, images, chain
         self.files = [as_jpeg(image) for image in images]

@@ -61,15 +61,9 @@ class PerfAnalyzer:
         requests: int,
         batch: int = 1,
     ) -> Load:
-        """Send `requests` requests of `batch` images each over gRPC.
+        """Send `requests` requests of `batch` images each over gRPC, `concurrency` of them in flight.
 
-        Args:
-            model: the ensemble.
-            url: host:port of the gRPC endpoint.
-            inputs: sent in turn; what `image_inputs` or `encoded_inputs` makes.
-            concurrency: requests in flight at a time.
-            requests: how many in all.
-            batch: images a request.
+        The `inputs`, which `image_inputs` or `encoded_inputs` makes, are sent in turn.
 
         Raises:
             BenchmarkError: perf_analyzer failed.

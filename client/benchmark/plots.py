@@ -32,14 +32,12 @@ def draw_all(result: BenchResult, folder: Path) -> list[Path]:
     Raises:
         BenchmarkError: matplotlib is missing.
     """
-    plots: dict[str, Callable[[Axes, BenchResult], None]] = {}
-    if result.ensemble.steps:
-        plots["request_time.png"] = draw_request_time
-    if result.concurrency_sweep:
-        plots["latency_throughput.png"] = draw_latency_throughput
-    if result.batch_sweep:
-        plots["batch.png"] = draw_batch
-    return [_draw(folder / name, draw, result) for name, draw in plots.items()]
+    plots = (
+        ("request_time.png", draw_request_time, result.ensemble.steps),
+        ("latency_throughput.png", draw_latency_throughput, result.concurrency_sweep),
+        ("batch.png", draw_batch, result.batch_sweep),
+    )
+    return [_draw(folder / name, draw, result) for name, draw, measured in plots if measured]
 
 
 def draw_latency_throughput(axes: Axes, result: BenchResult) -> None:

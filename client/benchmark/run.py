@@ -61,9 +61,7 @@ def benchmark_category(
     """Read real images, find the server and the binary, and measure.
 
     Args:
-        category: the ensemble.
-        url: host:port of the gRPC endpoint.
-        timeout_s: deadline of the calls that look the category up, seconds.
+        category, url, timeout_s: see `JudgeClient`; perf_analyzer's requests have no such deadline.
         images_dir: images to send, MAX_IMAGES of them spread over the folder.
         build: build/<category>; the bare chain runs the graphs there that are of the served precision.
         perf_analyzer: the binary, or None to look for it.
