@@ -6,9 +6,10 @@ console = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
 
 FILE_WIDTH = 130
+MISSING = "not available"
 
 
-def shown(value: float | None, form: str, *, missing: str = "not available") -> str:
+def shown(value: float | None, form: str, *, missing: str = MISSING) -> str:
     """A figure in a form such as `{:.2f} ms`; `missing` where there is none."""
     return missing if value is None else form.format(value)
 

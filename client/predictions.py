@@ -17,7 +17,7 @@ from client.console import console
 from client.files import replace_file, write_text
 from client.judging.connection import IN_FLIGHT, JudgeClient
 from client.judging.errors import ClientError, ImageFileError
-from client.judging.verdicts import Score, Verdict
+from client.judging.verdicts import Verdict
 from client.pictures.images import ImageFile, load_image
 from client.pictures.overlays import draw_overlay
 
@@ -69,19 +69,11 @@ class Prediction:
 
 
 def predict_images(
-    judge: JudgeClient,
-    images: Sequence[ImageFile],
-    *,
-    asking: Asking,
-    overlays_dir: Path | None,
+    judge: JudgeClient, images: Sequence[ImageFile], *, asking: Asking, overlays_dir: Path | None
 ) -> tuple[list[Prediction], list[str]]:
     """Ask about image files; the next ones are read while the server judges.
 
-    Args:
-        judge: the connection.
-        images: the files.
-        asking: how they are asked about.
-        overlays_dir: where pictures are written, or None.
+    Pictures of the verdicts are written into `overlays_dir`, unless that is None.
 
     Returns:
         The predictions, and one sentence for each image that cannot be read.
@@ -107,12 +99,22 @@ def predict_images(
     verdicts = ask(readable(), in_flight=asking.in_flight, batch=asking.batch, threshold=asking.threshold)
     for verdict in verdicts:
         image = asked.popleft()
-        overlay = (
-            _write_overlay(judge, image, verdict, overlays_dir)
-            if overlays_dir and isinstance(verdict, Verdict)
-            else None
+        overlay = None
+        if overlays_dir and isinstance(verdict, Verdict):
+            overlay = _write_overlay(judge, image, verdict, overlays_dir)
+        prediction = Prediction(
+            image=str(image.path),
+            category=judge.category,
+            defect=image.defect,
+            score=verdict.score,
+            threshold=verdict.threshold,
+            anomalous=verdict.anomalous,
+            release_id=verdict.release_id,
+            latency_ms=round(verdict.latency_ms, 3),
+            synthetic=judge.synthetic,
+            overlay=overlay,
         )
-        predictions.append(_prediction(judge, image, verdict, overlay))
+        predictions.append(prediction)
     return predictions, faults
 
 
@@ -142,10 +144,9 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
     ordered = sorted(predictions, key=lambda entry: -entry.score)
     shown = ordered[:TABLE_ROWS]
     title = f"{len(shown)} of {len(ordered)} images, most anomalous first"
-    caption = (
-        "SYNTHETIC DATA: trained on rendered images" if any(entry.synthetic for entry in shown) else None
-    )
-    table = Table(title=title if len(shown) < len(ordered) else None, caption=caption)
+    table = Table(title=title if len(shown) < len(ordered) else None)
+    if any(entry.synthetic for entry in shown):
+        table.caption = "SYNTHETIC DATA: trained on rendered images"
     for heading in ("image", "verdict", "score", "threshold", "release"):
         table.add_column(heading, justify="right" if heading in ("score", "threshold") else "left")
     for entry in shown:
@@ -167,18 +168,3 @@ def _write_overlay(judge: JudgeClient, image: ImageFile, verdict: Verdict, overl
     picture = draw_overlay(load_image(image.path), verdict, synthetic=judge.synthetic)
     replace_file(path, lambda temporary: picture.save(temporary, format="PNG"))
     return str(path)
-
-
-def _prediction(judge: JudgeClient, image: ImageFile, verdict: Score, overlay: str | None) -> Prediction:
-    return Prediction(
-        image=str(image.path),
-        category=judge.category,
-        defect=image.defect,
-        score=verdict.score,
-        threshold=verdict.threshold,
-        anomalous=verdict.anomalous,
-        release_id=verdict.release_id,
-        latency_ms=round(verdict.latency_ms, 3),
-        synthetic=judge.synthetic,
-        overlay=overlay,
-    )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from client.console import shown
+from client.console import MISSING, shown
 from client.files import write_text
 from client.judging.errors import ClientError
 from client.predictions import Prediction
@@ -106,13 +106,9 @@ def write_report(
     metrics: dict[str, Any] | None,
     speed: Speed | None,
 ) -> None:
-    """Write the page; it shows the overlays by links relative to itself.
+    """Write the page; it shows the predictions' overlays by links relative to itself.
 
-    Args:
-        path: the HTML file.
-        predictions: with overlays, where pictures are wanted.
-        metrics: metrics.json of `train evaluate`, whose AUROC is shown beside the server's.
-        speed: of a benchmark, where there is one.
+    The AUROC of `metrics`, from metrics.json of `train evaluate`, is shown beside the server's.
 
     Raises:
         ClientError: no predictions.
@@ -124,7 +120,7 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         category=predictions[0].category,
         measures=measures,
-        tiles=_tiles(measures, metrics),
+        tiles=[("images", str(measures.n_images)), *_quality(measures, metrics, missing=MISSING)],
         speed=speed,
         galleries=_galleries(predictions),
         link=lambda overlay: urllib.parse.quote(os.path.relpath(overlay, path.parent)),
@@ -173,12 +169,8 @@ def summary_table(
             "trained on",
             f"{metrics['n_train']} good images in {metrics['seconds_train']:.0f} s, preset {metrics['preset']}",
         )
-        table.add_row("image AUROC, PyTorch", shown(metrics["image_auroc"], "{:.4f}", missing=ONE_CLASS))
-    table.add_row("image AUROC, Triton", shown(measures.auroc, "{:.4f}", missing=ONE_CLASS))
-    table.add_row("false rejects", _percent(measures.false_reject_rate))
-    table.add_row("escapes", _percent(measures.escape_rate))
-    for name, figures in speed.summary if speed else ():
-        table.add_row(name, figures)
+    for row in (*_quality(measures, metrics, missing=ONE_CLASS), *(speed.summary if speed else ())):
+        table.add_row(*row)
     table.add_row("release", ", ".join(map(str, measures.release_ids)))
     table.add_row("report", str(report))
     folders = sorted({str(Path(entry.overlay).parent) for entry in predictions if entry.overlay})
@@ -187,15 +179,17 @@ def summary_table(
     return table
 
 
-def _tiles(measures: ServedMeasures, metrics: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """Names and figures at the top of the page."""
-    pytorch = [] if metrics is None else [("image AUROC, PyTorch", shown(metrics["image_auroc"], "{:.4f}"))]
+def _quality(
+    measures: ServedMeasures, metrics: dict[str, Any] | None, *, missing: str
+) -> list[tuple[str, str]]:
+    """Names and figures of how well the server judges; `missing` where the test set has one class."""
+    aurocs = {"image AUROC, Triton": measures.auroc}
+    if metrics is not None:
+        aurocs = {"image AUROC, PyTorch": metrics["image_auroc"], **aurocs}
+    rates = {"false rejects": measures.false_reject_rate, "escapes": measures.escape_rate}
     return [
-        ("images", str(measures.n_images)),
-        *pytorch,
-        ("image AUROC, Triton", shown(measures.auroc, "{:.4f}")),
-        ("false rejects", _percent(measures.false_reject_rate)),
-        ("escapes", _percent(measures.escape_rate)),
+        *((name, shown(auroc, "{:.4f}", missing=missing)) for name, auroc in aurocs.items()),
+        *((name, shown(rate and 100 * rate, "{:.1f} %")) for name, rate in rates.items()),
     ]
 
 
@@ -215,7 +209,3 @@ def _galleries(predictions: Sequence[Prediction]) -> list[tuple[str, list[Predic
         ("False rejects: good, judged anomalous", false_rejects),
     )
     return [(f"{title} ({len(entries)})", entries[:PICTURES]) for title, entries in kinds]
-
-
-def _percent(share: float | None) -> str:
-    return shown(None if share is None else 100 * share, "{:.1f} %")

@@ -11,9 +11,9 @@ import click
 
 from deploy.commands import run_beside, serve_until_stopped
 from deploy.installation import prepare as prepare_installation
-from deploy.lazy_loading import ENCODED, unload_category
+from deploy.lazy_loading import unload_category
 from deploy.model_control import ModelControl
-from deploy.repository import require_published
+from deploy.repository import ENCODED, require_published
 from deploy.server import running_server
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from deploy.processes import ending_with_parent
 from deploy.server import TritonServer
 
 COMMAND_STOP_TIMEOUT_S = 10
+say = functools.partial(click.echo, err=True)  # stdout is the command's
 
 
 def serve_until_stopped(starting: AbstractContextManager[TritonServer]) -> None:
@@ -25,17 +27,17 @@ def serve_until_stopped(starting: AbstractContextManager[TritonServer]) -> None:
         ServerError: the server ended by itself.
     """
     _interrupt_on_signals()
-    click.echo("Starting tritonserver ...", err=True)
+    say("Starting tritonserver ...")
     with starting as server:
         try:
             _show(server)
-            click.echo("Ctrl-C stops it.", err=True)
+            say("Ctrl-C stops it.")
             exit_code = server.wait()
         except KeyboardInterrupt:
-            click.echo("Stopping tritonserver ...", err=True)
+            say("Stopping tritonserver ...")
         else:
             raise ServerError(f"tritonserver ended by itself with exit code {exit_code}; see {server.log}.")
-    click.echo(f"tritonserver has stopped (exit code {server.exit_code}).", err=True)
+    say(f"tritonserver has stopped (exit code {server.exit_code}).")
 
 
 def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence[str]) -> int:
@@ -53,15 +55,18 @@ def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence
     if shutil.which(command[0]) is None:
         raise CommandError(f"command {command[0]} is not found on PATH; check its name.")
     _interrupt_on_signals()
-    click.echo("Starting tritonserver ...", err=True)
+    say("Starting tritonserver ...")
     with starting as server:
         _show(server)
-        exit_code = _run(command, _addresses(server))
+        addresses = {
+            "ASTMFR_URL": server.grpc_url,
+            "ASTMFR_HTTP_URL": server.http_url,
+            "ASTMFR_METRICS_URL": server.metrics_url,
+        }
+        exit_code = _run(command, addresses)
         if server.exit_code is not None:
-            click.echo(
-                f"tritonserver ended by itself with exit code {server.exit_code}; see {server.log}.", err=True
-            )
-    click.echo(f"tritonserver has stopped (exit code {server.exit_code}).", err=True)
+            say(f"tritonserver ended by itself with exit code {server.exit_code}; see {server.log}.")
+    say(f"tritonserver has stopped (exit code {server.exit_code}).")
     return exit_code
 
 
@@ -85,26 +90,17 @@ def _interrupts_deferred() -> Iterator[list[int]]:
 
 
 def _show(server: TritonServer) -> None:
-    """One line a model, then the addresses; on stderr, which leaves stdout to a command."""
+    """One line a model, then the addresses."""
     models = server.models()
     width = max(len(model.name) for model in models)
     for model in models:
         versions = ",".join(map(str, model.versions))
         load = "" if model.load_s is None else f"loaded in {model.load_s:.1f} s"
-        click.echo(f"  {model.name:{width}}  version {versions:5}  {model.state}  {load}", err=True)
-    click.echo(
+        say(f"  {model.name:{width}}  version {versions:5}  {model.state}  {load}")
+    say(
         f"tritonserver ({server.origin}, process {server.pid}) was ready after {server.ready_s:.1f} s: "
-        f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}; log {server.log}.",
-        err=True,
+        f"gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}; log {server.log}."
     )
-
-
-def _addresses(server: TritonServer) -> dict[str, str]:
-    return {
-        "ASTMFR_URL": server.grpc_url,
-        "ASTMFR_HTTP_URL": server.http_url,
-        "ASTMFR_METRICS_URL": server.metrics_url,
-    }
 
 
 def _run(command: Sequence[str], addresses: dict[str, str]) -> int:

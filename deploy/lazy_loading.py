@@ -14,29 +14,19 @@ import click
 
 from deploy.errors import ServerError
 from deploy.model_control import ModelControl
-from deploy.repository import SHARED_MODELS
+from deploy.repository import ENCODED, SHARED_MODELS
 
 POLL_S = 0.5
 MIN_LOADED_S = 2.0  # a client has this time to ask a category that it has loaded
-ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 
 
 def loaded_categories(ready: set[str], known: set[str]) -> set[str]:
-    """The categories of which an ensemble is loaded.
-
-    Args:
-        ready: models that answer.
-        known: categories of the repository.
-    """
+    """The known categories of which an ensemble is among the models that are ready."""
     return {category for category in known if category in ready or category + ENCODED in ready}
 
 
 def own_models(categories: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
-    """The models of each category that no other one uses, such as its ensembles and its student.
-
-    Args:
-        categories: the models of each, as `find_categories` gives them.
-    """
+    """The models of each category that no other one uses, such as its ensembles and its student."""
     users = Counter(model for models in categories.values() for model in set(models))
     return {
         category: {model for model in models if users[model] == 1 and model not in SHARED_MODELS}
@@ -45,14 +35,10 @@ def own_models(categories: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
 
 
 def last_used_s(own: Collection[str], asked_s: Mapping[str, float]) -> float:
-    """When a category was last asked, seconds since 1970; 0 for never.
+    """When a category was last asked, by the models that are its own; seconds since 1970, 0 for never.
 
     Its ensembles alone do not say: Triton recreates an ensemble, and forgets when it was asked, whenever it reloads one
     of its steps, such as the fusion after a new release.
-
-    Args:
-        own: the models that are the category's alone.
-        asked_s: when each loaded model last answered.
     """
     return max((when for model, when in asked_s.items() if model in own), default=0)
 
@@ -76,12 +62,7 @@ def too_many(
 
 
 def models_of(own: Sequence[str], steps_of: Mapping[str, Sequence[str]]) -> list[str]:
-    """What to unload of a category: its ensembles, then the steps that no other loaded ensemble uses.
-
-    Args:
-        own: the category's ensembles.
-        steps_of: steps of every loaded model; empty for a model that is no ensemble.
-    """
+    """What to unload of a category: its `own` ensembles, then the steps that no other loaded ensemble uses."""
     elsewhere = {step for name, steps in steps_of.items() if name not in own for step in steps}
     # Committed backends stay, whoever uses them: they cost little, and the next category needs them.
     staying = elsewhere | SHARED_MODELS
@@ -107,17 +88,14 @@ def unload_category(control: ModelControl, category: str) -> list[str]:
 
 
 class Janitor:
-    """Watches a server in a thread of its own, and unloads categories beyond a number."""
+    """Watches a server in a thread of its own for the length of a `with` block; unloads categories beyond a number."""
 
     def __init__(
         self, http_url: str, *, categories: Mapping[str, Sequence[str]], max_categories: int
     ) -> None:
-        """Watch the server at `http_url`.
+        """Watch the server at `http_url`, whose repository has these categories of these models.
 
-        Args:
-            http_url: `http://host:port`.
-            categories: those of its repository, and the models of each.
-            max_categories: that stay loaded; one more while a new one has come and the old one has not gone yet.
+        `max_categories` stay loaded; one more while a new one has come and the old one has not gone yet.
         """
         self._control = ModelControl(http_url)
         self._own = own_models(categories)
@@ -127,14 +105,12 @@ class Janitor:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="janitor", daemon=True)
 
-    def start(self) -> None:
-        """Begin to watch."""
+    def __enter__(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop watching; returns when nothing is being unloaded any more."""
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._thread.join()
+        self._thread.join()  # until nothing is being unloaded any more
 
     def _watch(self) -> None:
         while not self._stopping.wait(POLL_S):

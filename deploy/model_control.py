@@ -17,70 +17,46 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ModelControl:
-    """Triton's model repository extension at an address."""
+    """Triton's model repository extension at an address.
+
+    Every method raises ServerError: the server does not answer, has no such model, or could not load it.
+    """
 
     def __init__(self, http_url: str) -> None:
         """Talk to `http_url`, `http://host:port`."""
         self.http_url = http_url
 
     def index(self) -> list[dict[str, str]]:
-        """Every version of every model that the server knows: `name` and, where tried, `version`, `state`, `reason`.
-
-        Raises:
-            ServerError: the server does not answer.
-        """
-        entries: list[dict[str, str]] = self._ask("/v2/repository/index", {})
+        """Every version of every model that the server knows: `name` and, where tried, `version`, `state`, `reason`."""
+        entries: list[dict[str, str]] = self._ask("/v2/repository/index", b"{}")
         return entries
 
     def ready(self) -> set[str]:
-        """Names of the models that answer.
-
-        Raises:
-            ServerError: the server does not answer.
-        """
+        """Names of the models that answer."""
         return {entry["name"] for entry in self.index() if entry.get("state") == "READY"}
 
     def load(self, model: str) -> None:
-        """Load a model, of an ensemble its steps too, and wait until it is ready.
-
-        Raises:
-            ServerError: the server does not answer, has no such model, or could not load it.
-        """
-        self._ask(f"/v2/repository/models/{model}/load", {}, timeout_s=CONTROL_TIMEOUT_S)
+        """Load a model, of an ensemble its steps too, and wait until it is ready."""
+        self._ask(f"/v2/repository/models/{model}/load", b"{}", timeout_s=CONTROL_TIMEOUT_S)
 
     def unload(self, model: str) -> None:
-        """Unload a model once its requests are answered; the steps of an ensemble stay loaded.
-
-        Raises:
-            ServerError: the server does not answer or does not have it.
-        """
-        self._ask(f"/v2/repository/models/{model}/unload", {}, timeout_s=CONTROL_TIMEOUT_S)
+        """Unload a model once its requests are answered; the steps of an ensemble stay loaded."""
+        self._ask(f"/v2/repository/models/{model}/unload", b"{}", timeout_s=CONTROL_TIMEOUT_S)
 
     def steps(self, ensemble: str) -> list[str]:
-        """The models that a loaded ensemble is made of; of any other model, none.
-
-        Raises:
-            ServerError: the server does not answer or has not loaded it.
-        """
+        """The models that a loaded ensemble is made of; of any other model, none."""
         config = self._ask(f"/v2/models/{ensemble}/config")
         return [step["model_name"] for step in config.get("ensemble_scheduling", {}).get("step", [])]
 
     def last_asked_s(self) -> dict[str, float]:
-        """When each loaded model last answered, seconds since 1970; 0 for never.
-
-        Raises:
-            ServerError: the server does not answer.
-        """
+        """When each loaded model last answered, seconds since 1970; 0 for never."""
         asked: dict[str, float] = {}
         for entry in self._ask("/v2/models/stats")["model_stats"]:
             asked[entry["name"]] = max(asked.get(entry["name"], 0), entry["last_inference"] / 1000)
         return asked
 
-    def _ask(
-        self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
-    ) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.http_url}{path}", data=data)
+    def _ask(self, path: str, body: bytes | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+        request = urllib.request.Request(f"{self.http_url}{path}", data=body)
         try:
             with _opener.open(request, timeout=timeout_s) as response:
                 answer = response.read()

@@ -24,8 +24,7 @@ def model_states(models: Sequence[str], index: Sequence[dict[str, str]], log: st
 
     Args:
         models: Names of the models that were to be loaded.
-        index: Answer of `POST /v2/repository/index`: an entry for each version, with `name` and, where it was
-            tried, `version`, `state` and `reason`.
+        index: See `ModelControl.index`.
         log: The server's log since its start.
     """
     load_s = load_times_s(log)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+
+import psutil
 
 from deploy.errors import PortError
-
-LISTEN = "0A"  # a socket's state in /proc/net/tcp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,7 @@ def claim_ports(host: str, ports: Ports) -> Ports:
     Raises:
         PortError: a port is in use, is given twice, or cannot be listened on.
     """
-    asked = {"http": ports.http, "grpc": ports.grpc, "metrics": ports.metrics}
+    asked = asdict(ports)
     claimed: dict[str, int] = {}
     with contextlib.ExitStack() as listeners:
         # Given ports first, or a picked one could take the place of one still to come.
@@ -60,13 +58,12 @@ def claim_ports(host: str, ports: Ports) -> Ports:
 
 def port_holder(port: int) -> str | None:
     """Command line and process id of the process that listens on a TCP port; None when it cannot be seen."""
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    for process in Path("/proc").glob("[0-9]*"):
-        # Processes end while we look, and those of other users stay closed.
-        with contextlib.suppress(OSError):
-            if any(_link_target(fd) in sockets for fd in (process / "fd").iterdir()):
-                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                return f"'{' '.join(command.split())[:80]}' (process {process.name})"
+    for connection in psutil.net_connections("tcp"):
+        listens = connection.status == psutil.CONN_LISTEN and port in connection.laddr
+        if listens and connection.pid is not None:
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                command = " ".join(psutil.Process(connection.pid).cmdline())
+                return f"'{' '.join(command.split())[:80]}' (process {connection.pid})"
     return None
 
 
@@ -84,22 +81,3 @@ def _listen(service: str, host: str, port: int) -> socket.socket:
     raise PortError(
         f"port {port} of {host} is in use by {holder}; stop it or give another port with --{service}-port."
     )
-
-
-def _listening_inodes(port: int) -> set[str]:
-    inodes = set()
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-        if not table.exists():
-            continue
-        for line in table.read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(fields[9])
-    return inodes
-
-
-def _link_target(path: Path) -> str:
-    try:
-        return os.readlink(path)  # noqa: PTH115 - "socket:[1]" is no path
-    except OSError:
-        return ""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from deploy.errors import RepositoryError
 
+ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
+REMEDY = "publish a category with `make export CATEGORY=<name>`."
 POOL = r'key: "((?:cuda|pinned)_pool_bytes)"\s+value \{\s+string_value: "(\d+)"'
 # Committed beside what is published; alone they judge no image.
 SHARED_MODELS = frozenset({"distance_fusion", "foreground", "image_decoder"})
@@ -19,13 +21,11 @@ def find_models(repository: Path) -> list[str]:
         RepositoryError: the repository does not exist or holds no model.
     """
     if not repository.is_dir():
-        raise RepositoryError(f"model repository {repository} does not exist; {_remedy()}")
+        raise RepositoryError(f"model repository {repository} does not exist; {REMEDY}")
     folders = (config.parent.name for config in repository.glob("*/config.pbtxt"))
     models = sorted((name for name in folders if not name.startswith(".")), key=_natural_key)
     if not models:
-        raise RepositoryError(
-            f"model repository {repository} holds no folder with a config.pbtxt; {_remedy()}"
-        )
+        raise RepositoryError(f"model repository {repository} holds no folder with a config.pbtxt; {REMEDY}")
     return models
 
 
@@ -38,7 +38,7 @@ def find_categories(repository: Path) -> dict[str, list[str]]:
     models = find_models(repository)
     categories = {}
     for name in models:
-        encoded = f"{name}_encoded"
+        encoded = name + ENCODED
         if encoded in models:
             config = (repository / encoded / "config.pbtxt").read_text()
             categories[name] = [name, encoded, *re.findall(r'^ *model_name: "(.+)"$', config, re.MULTILINE)]
@@ -48,15 +48,11 @@ def find_categories(repository: Path) -> dict[str, list[str]]:
 def first_models(repository: Path, max_categories: int) -> list[str]:
     """The models of the first categories, in natural order.
 
-    Args:
-        repository: Folder of model folders.
-        max_categories: How many categories.
-
     Raises:
         RepositoryError: see `find_models`.
     """
     wanted = list(find_categories(repository).values())[:max_categories]
-    return sorted({model for models in wanted for model in models}, key=_natural_key)
+    return sorted(set().union(*wanted), key=_natural_key)
 
 
 def memory_pools(repository: Path) -> dict[str, int]:
@@ -80,12 +76,8 @@ def require_published(repository: Path) -> None:
     models = find_models(repository)
     if SHARED_MODELS.issuperset(models):
         raise RepositoryError(
-            f"nothing is published in {repository}, which holds {' and '.join(models)} alone; {_remedy()}"
+            f"nothing is published in {repository}, which holds {' and '.join(models)} alone; {REMEDY}"
         )
-
-
-def _remedy() -> str:
-    return "publish a category with `make export CATEGORY=<name>`."
 
 
 def _natural_key(name: str) -> list[tuple[str, int]]:

@@ -57,9 +57,7 @@ def running_server(
         repository: Folder of model folders.
         log: File to which the server's output is appended.
         host: IPv4 address or name to listen on.
-        http_port: TCP port for HTTP, 0 for a free one.
-        grpc_port: TCP port for gRPC, 0 for a free one.
-        metrics_port: TCP port for metrics, 0 for a free one.
+        http_port, grpc_port, metrics_port: TCP ports, 0 for a free one.
         triton_env: Environment of the embedded server, used when there is no tritonserver on PATH.
         threads: Threads that a backbone computes with; 0 for those of its configuration.
         max_categories: Categories in memory at a time. The first ones are loaded; when a client loads another, the
@@ -90,25 +88,15 @@ def running_server(
         server.kill()
         raise
     try:
-        with _tidied(server, repository, max_categories):
+        watching = (
+            Janitor(server.http_url, categories=find_categories(repository), max_categories=max_categories)
+            if max_categories
+            else contextlib.nullcontext()
+        )
+        with watching:
             yield server
     finally:
         server.stop()
-
-
-@contextlib.contextmanager
-def _tidied(server: TritonServer, repository: Path, max_categories: int) -> Iterator[None]:
-    """Keep a server to a number of categories for the length of a `with` block; 0 is any number."""
-    if not max_categories:
-        yield
-        return
-    categories = find_categories(repository)
-    janitor = Janitor(server.http_url, categories=categories, max_categories=max_categories)
-    janitor.start()
-    try:
-        yield
-    finally:
-        janitor.stop()
 
 
 class TritonServer:
@@ -192,7 +180,12 @@ class TritonServer:
                     f"{last_words(self._log_text())}; see {self.log}."
                 )
             if time.monotonic() > self._started_s + self._timeout_s:
-                raise ServerError(self._lateness())
+                loaded = load_times_s(self._log_text())
+                waiting = ", ".join(name for name in self._models if name not in loaded) or "its endpoints"
+                raise ServerError(
+                    f"tritonserver was not ready within {self._timeout_s:g} s, waiting for {waiting}; "
+                    f"see {self.log}, or give it longer with --timeout-s."
+                )
             time.sleep(POLL_S)
         if failed := [model for model in self.models() if model.state != "READY"]:
             # An ensemble repeats the fault of the step that it depends on.
@@ -243,14 +236,6 @@ class TritonServer:
         with contextlib.suppress(OSError), socket.create_connection(self._metrics_address, REQUEST_TIMEOUT_S):
             return True
         return False
-
-    def _lateness(self) -> str:
-        loaded = load_times_s(self._log_text())
-        waiting = ", ".join(name for name in self._models if name not in loaded) or "its endpoints"
-        return (
-            f"tritonserver was not ready within {self._timeout_s:g} s, waiting for {waiting}; "
-            f"see {self.log}, or give it longer with --timeout-s."
-        )
 
     def _log_text(self) -> str:
         return self.log.read_bytes()[self._log_start :].decode(errors="replace")

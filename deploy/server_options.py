@@ -19,15 +19,9 @@ PILLOW_BLOCKS = "4"  # of 16 MiB at most, a decoder: a picture of 16 megapixels
 def server_options(
     repository: Path, models: Sequence[str], *, host: str, ports: Ports, shm_prefix: str, timeout_s: float
 ) -> list[str]:
-    """Options of tritonserver that load exactly `models` and listen on `host` alone.
+    """Options of tritonserver that load exactly `models` and listen on `host`, an IPv4 address, alone.
 
-    Args:
-        repository: Folder of model folders.
-        models: Names of the models to load.
-        host: IPv4 address to listen on.
-        ports: Ports to listen on.
-        shm_prefix: How the names of this server's regions in /dev/shm begin.
-        timeout_s: Time that a Python model has to start.
+    `shm_prefix` begins the names of this server's regions in /dev/shm; a Python model has `timeout_s` to start.
     """
     python_backend = {
         "shm-region-prefix-name": shm_prefix,
@@ -59,12 +53,7 @@ def server_options(
 
 
 def pool_options(asked: Mapping[str, int], *, gpus: int) -> list[str]:
-    """Options that make Triton's memory pools large enough; nothing where nothing is asked for.
-
-    Args:
-        asked: `cuda_pool_bytes` and `pinned_pool_bytes` of the repository.
-        gpus: that the server has; each gets a pool.
-    """
+    """Options for memory pools as large as `memory_pools` asks, one a GPU; none where it asks for none."""
     if not asked:
         return []
     cuda = max(asked.get("cuda_pool_bytes", 0), CUDA_POOL_BYTES)
@@ -88,9 +77,7 @@ def turns_path(shm_prefix: str) -> Path:
 def stub_environment(threads: int, *, shm_prefix: str) -> dict[str, str]:
     """Environment variables that the Python models' stubs inherit.
 
-    Args:
-        shm_prefix: How the names of this server's regions in /dev/shm begin.
-        threads: that a backbone computes with, in place of those in its configuration; 0 leaves those.
+    A backbone computes with `threads` in place of those in its configuration; 0 leaves those.
     """
     # One thread for numpy: the fusion's small matrix products would only fight the backbones for cores.
     return {

@@ -39,20 +39,12 @@ class CallMeasured:
 
 
 def measure_calls(
-    url: str,
-    *,
-    category: str,
-    timeout_s: float,
-    images: Sequence[Image.Image],
-    requests: int,
-    shared_memory: bool,
+    judge: JudgeClient, *, images: Sequence[Image.Image], requests: int, shared_memory: bool
 ) -> tuple[CallMeasured, ...]:
     """Time every way to ask, in turns.
 
     Args:
-        url: host:port of the gRPC endpoint.
-        category: the ensemble.
-        timeout_s: deadline of every call, seconds.
+        judge: the category, over the wire.
         images: of the size that the category takes, asked about in turn.
         requests: images that are asked about in each way, over all rounds.
         shared_memory: the server is on this host, so that shared memory can be measured too.
@@ -62,12 +54,10 @@ def measure_calls(
     """
     each = -(-requests // ROUNDS)
     chosen = list(itertools.islice(itertools.cycle(images), each))
+    ways = _ways(judge)
     with ExitStack() as stack:
-        judge = stack.enter_context(JudgeClient(url, category=category, timeout_s=timeout_s))
-        ways = _ways(judge)
         if shared_memory:
-            shared = JudgeClient(url, category=category, timeout_s=timeout_s, shared_memory=True)
-            stack.enter_context(shared)
+            shared = stack.enter_context(_connect(judge, shared_memory=True))
             ways |= {
                 f"{name}, shared memory": ask for name, ask in _ways(shared).items() if "client" not in name
             }
@@ -109,6 +99,13 @@ def _reconnecting(judge: JudgeClient, images: Sequence[Image.Image]) -> Iterator
     """Connect and look the category up anew for every image."""
     for image in images:
         started = time.perf_counter()
-        with JudgeClient(judge.url, category=judge.category, timeout_s=judge.timeout_s) as new:
+        with _connect(judge) as new:
             verdict = new.predict(image)
         yield replace(verdict, latency_ms=1000 * (time.perf_counter() - started))
+
+
+def _connect(judge: JudgeClient, *, shared_memory: bool = False) -> JudgeClient:
+    """Another connection to the same category."""
+    return JudgeClient(
+        judge.url, category=judge.category, timeout_s=judge.timeout_s, shared_memory=shared_memory
+    )

@@ -45,11 +45,7 @@ class BareChain:
     """teacher.onnx, then student.onnx, in ONNX Runtime on the CPU."""
 
     def __init__(self, build: Path, settings: ChainSettings) -> None:
-        """Open both graphs.
-
-        Args:
-            build: folder with the two files, build/<category>.
-            settings: of each session.
+        """Open both graphs of a folder such as build/<category>, in a session each.
 
         Raises:
             BenchmarkError: ONNX Runtime or a file is missing.
@@ -60,7 +56,7 @@ class BareChain:
             raise BenchmarkError(
                 "The bare chain needs onnxruntime; install it with `pip install astmfr[bench]`."
             ) from None
-        self.settings = settings
+        self.build, self.settings = build, settings
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = settings.threads
         spins, stops = settings.spinning != Spinning.NEVER, settings.spinning == Spinning.DURING_RUNS
@@ -108,11 +104,11 @@ def find_settings(build: Path, images: NDArray[np.uint8]) -> ChainSettings:
     Raises:
         BenchmarkError: as `BareChain`.
     """
-    counts = sorted({*(1 << power for power in range(usable_cores().bit_length())), usable_cores()})
+    cores = usable_cores()
+    counts = sorted({*(1 << power for power in range(cores.bit_length())), cores})
     candidates = [
         ChainSettings(threads, spinning)
         for threads in counts
-        if threads <= usable_cores()
         # A single thread never waits for another one, so it has nothing to spin for.
         for spinning in (Spinning if threads > 1 else [Spinning.NEVER])
     ]

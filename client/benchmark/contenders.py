@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tritonclient.grpc as grpcclient
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from client.benchmark.chain import BareChain
 from client.benchmark.images import as_jpeg
-from client.benchmark.measured import Measured, summarise
+from client.benchmark.measured import Load, Measured, summarise
 from client.benchmark.perf_analyzer import PerfAnalyzer, encoded_inputs, image_inputs
-from client.benchmark.statistics import ServerStatistics, StepTimes, between, pooled
+from client.benchmark.statistics import ServerStatistics, between
 from client.judging.category import ENCODED
 from client.judging.connection import JudgeClient
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
@@ -23,41 +22,33 @@ from model_repository.image_decoder.image_decoding import decode_image, resize_i
 WARM_UP_RUNS = 3
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """Measurements of one kind, pooled when all are there."""
+    """Rounds of one measurement.
 
+    Attributes:
+        send: sends so many requests.
+        batch: images a request.
+        concurrency: requests in flight.
+        rounds: those that were measured.
+    """
+
+    send: Callable[[int], Load]
     batch: int = 1
     concurrency: int = 1
-    latencies_ms: list[float] = field(default_factory=list)
-    images: int = 0
-    seconds: float = 0.0
-    steps: list[tuple[StepTimes, ...]] = field(default_factory=list)
+    rounds: list[Load] = field(default_factory=list)
 
-    def add(self, latencies_ms: list[float], *, throughput: float, steps: tuple[StepTimes, ...] = ()) -> None:
-        """Another round."""
-        images = self.batch * len(latencies_ms)
-        self.latencies_ms += latencies_ms
-        self.images += images
-        self.seconds += images / throughput
-        self.steps.append(steps)
+    def add_round(self, requests: int) -> None:
+        """Measure another round of so many requests."""
+        self.rounds.append(self.send(requests))
 
     def measured(self) -> Measured:
         """All rounds together."""
-        return summarise(
-            self.latencies_ms,
-            batch=self.batch,
-            concurrency=self.concurrency,
-            throughput=self.images / self.seconds,
-            steps=pooled(self.steps),
-        )
-
-
-Measure = Callable[[Run, int], None]  # adds a round of so many requests
+        return summarise(self.rounds, batch=self.batch, concurrency=self.concurrency)
 
 
 class Bench:
-    """A category on a server, the images to send, and a binary that sends them."""
+    """A category on a server, the images to send, a binary that sends them, and the bare chain beside it."""
 
     def __init__(
         self,
@@ -66,60 +57,52 @@ class Bench:
         analyzer: PerfAnalyzer,
         *,
         images: NDArray[np.uint8],
-        build: Path,
+        chain: BareChain | None,
     ) -> None:
-        """Encode the images as pixels and as JPEG files, and look up the steps of both ensembles.
+        """Encode real images [N, S, S, 3] as pixels and as JPEG files, and look up the steps of both ensembles.
 
-        Args:
-            judge: the category.
-            client: the same server.
-            analyzer: the binary.
-            images: [N, S, S, 3] uint8 real images.
-            build: folder with teacher.onnx and student.onnx, the very files that are served.
+        The chain runs the very graphs that are served; it is None where they are missing.
         """
-        self.judge, self.analyzer, self.images = judge, analyzer, images
+        self.judge, self.analyzer, self.images, self.chain = judge, analyzer, images, chain
         self.files = [as_jpeg(image) for image in images]
-        self._inputs = {judge.category: image_inputs(images), self.encoded_name: encoded_inputs(self.files)}
+        self._inputs = {
+            judge.category: image_inputs(images),
+            judge.category + ENCODED: encoded_inputs(self.files),
+        }
         self._statistics = {
             model: ServerStatistics(client, model, timeout_s=judge.timeout_s) for model in self._inputs
         }
-        self.build = build
 
-    @property
-    def encoded_name(self) -> str:
-        """The ensemble that takes files."""
-        return self.judge.category + ENCODED
+    def ask(self, *, encoded: bool = False, concurrency: int = 1, batch: int = 1) -> Run:
+        """perf_analyzer over gRPC and the server's own statistics; `encoded` sends the JPEG files."""
+        model = self.judge.category + (ENCODED if encoded else "")
 
-    def ask(self, model: str) -> Measure:
-        """How to measure a model: perf_analyzer over gRPC, and the server's own statistics."""
-
-        def measure(run: Run, requests: int) -> None:
+        def send(requests: int) -> Load:
             before = self._statistics[model].snapshot()
             load = self.analyzer.measure(
                 model,
                 self.judge.url,
                 inputs=self._inputs[model],
-                concurrency=run.concurrency,
+                concurrency=concurrency,
                 requests=requests,
-                batch=run.batch,
+                batch=batch,
             )
-            steps = between(before, self._statistics[model].snapshot())
-            run.add(load.latencies_ms, throughput=load.throughput, steps=steps)
+            return replace(load, steps=between(before, self._statistics[model].snapshot()))
 
-        return measure
+        return Run(send, batch=batch, concurrency=concurrency)
 
-    def run_chain(self, chain: BareChain) -> Measure:
-        """How to measure the bare chain, in this process."""
+    def run_chain(self, chain: BareChain, *, batch: int = 1) -> Run:
+        """A bare chain, in this process."""
 
-        def measure(run: Run, requests: int) -> None:
-            chain.latencies_ms(self.images, requests=WARM_UP_RUNS, batch=run.batch)
+        def send(requests: int) -> Load:
+            chain.latencies_ms(self.images, requests=WARM_UP_RUNS, batch=batch)
             started = time.perf_counter()
-            latencies = chain.latencies_ms(self.images, requests=requests, batch=run.batch)
-            run.add(latencies, throughput=run.batch * requests / (time.perf_counter() - started))
+            latencies = chain.latencies_ms(self.images, requests=requests, batch=batch)
+            return Load(latencies, throughput=batch * requests / (time.perf_counter() - started))
 
-        return measure
+        return Run(send, batch=batch)
 
-    def decode(self, run: Run, requests: int) -> None:
+    def decode(self, requests: int) -> Load:
         """Decode and resize the files as the server does, in this process."""
         latencies = []
         for index in range(requests):
@@ -127,4 +110,4 @@ class Bench:
             started = time.perf_counter()
             resize_image(decode_image(file), self.judge.image_size)
             latencies.append(1000 * (time.perf_counter() - started))
-        run.add(latencies, throughput=1000 * requests / sum(latencies))
+        return Load(latencies, throughput=1000 * requests / sum(latencies))

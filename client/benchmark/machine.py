@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
-import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 PACKAGES = ("astmfr", "tritonclient", "onnxruntime", "numpy")
 
@@ -46,11 +48,10 @@ def usable_cores() -> int:
 
 def this_machine() -> Machine:
     """The machine that this process runs on."""
-    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Machine(
         processor=_processor(),
         cores=usable_cores(),
-        memory_gib=round(pages * page / (1 << 30), 1),
+        memory_gib=round(psutil.virtual_memory().total / (1 << 30), 1),
         gpu=_gpu(),
         load=round(os.getloadavg()[0], 2),
         system=f"{platform.system()} {platform.release()}",
@@ -61,10 +62,8 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages in `PACKAGES` that are installed."""
     installed = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return installed
 
 
@@ -99,18 +98,10 @@ def _processor() -> str:
 
 
 def _gpu() -> str:
-    """The names that nvidia-smi lists; empty where there is no nvidia-smi."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ""
+    """The names that nvidia-smi lists; empty where there is no nvidia-smi, or it fails."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        done = subprocess.run(
-            [tool, "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return ", ".join(done.stdout.split("\n")[:-1]) if done.returncode == 0 else ""
+    return ", ".join(done.stdout.splitlines())

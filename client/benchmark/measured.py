@@ -7,15 +7,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.benchmark.statistics import StepTimes
+from client.benchmark.statistics import StepTimes, pooled
 from client.judging.errors import BenchmarkError
 
 BEYOND = 5  # a percentile is given only where at least so many requests were slower
 
 
 @dataclass(frozen=True)
+class Load:
+    """One run of requests.
+
+    Attributes:
+        latencies_ms: of each request, milliseconds.
+        throughput: images a second over the whole run.
+        steps: where the server spent the time, for the ensembles.
+    """
+
+    latencies_ms: list[float]
+    throughput: float
+    steps: tuple[StepTimes, ...] = ()
+
+
+@dataclass(frozen=True)
 class Measured:
-    """Requests of one kind.
+    """Requests of one kind, from one run or several.
 
     Attributes:
         requests: how many.
@@ -36,19 +51,13 @@ class Measured:
     steps: tuple[StepTimes, ...] = ()
 
 
-def summarise(
-    latencies_ms: Sequence[float],
-    *,
-    batch: int = 1,
-    concurrency: int = 1,
-    throughput: float | None = None,
-    steps: tuple[StepTimes, ...] = (),
-) -> Measured:
-    """Percentiles of latencies; the throughput, unless given, is that of one request after the other.
+def summarise(loads: Sequence[Load], *, batch: int = 1, concurrency: int = 1) -> Measured:
+    """Several loads of one kind as one.
 
     Raises:
-        BenchmarkError: too few latencies for a median.
+        BenchmarkError: too few requests for a median.
     """
+    latencies_ms = [latency for load in loads for latency in load.latencies_ms]
     p50_ms = percentile(latencies_ms, 50)
     if p50_ms is None:
         raise BenchmarkError(
@@ -61,8 +70,8 @@ def summarise(
         p50_ms=p50_ms,
         p90_ms=percentile(latencies_ms, 90),
         p99_ms=percentile(latencies_ms, 99),
-        throughput=throughput or 1000 * batch * len(latencies_ms) / sum(latencies_ms),
-        steps=steps,
+        throughput=len(latencies_ms) / sum(len(load.latencies_ms) / load.throughput for load in loads),
+        steps=pooled(load.steps for load in loads),
     )
 
 

@@ -10,13 +10,13 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.benchmark.measured import Load
 from client.console import console
 from client.judging.errors import BenchmarkError
 
@@ -31,19 +31,6 @@ LIBRARIES = {
 }
 MISSING_LIBRARY = re.compile(r"error while loading shared libraries: (\S+?):")
 MISSING_GLIBC = re.compile(r"version `(GLIBC(?:XX)?_[\d.]+)' not found")
-
-
-@dataclass(frozen=True)
-class LoadResult:
-    """A run of perf_analyzer.
-
-    Attributes:
-        latencies_ms: of each request, milliseconds.
-        throughput: images a second over the whole run.
-    """
-
-    latencies_ms: list[float]
-    throughput: float
 
 
 class PerfAnalyzer:
@@ -73,16 +60,10 @@ class PerfAnalyzer:
         concurrency: int,
         requests: int,
         batch: int = 1,
-    ) -> LoadResult:
-        """Send `requests` requests of `batch` images each over gRPC.
+    ) -> Load:
+        """Send `requests` requests of `batch` images each over gRPC, `concurrency` of them in flight.
 
-        Args:
-            model: the ensemble.
-            url: host:port of the gRPC endpoint.
-            inputs: sent in turn; what `image_inputs` or `encoded_inputs` makes.
-            concurrency: requests in flight at a time.
-            requests: how many in all.
-            batch: images a request.
+        The `inputs`, which `image_inputs` or `encoded_inputs` makes, are sent in turn.
 
         Raises:
             BenchmarkError: perf_analyzer failed.
@@ -154,7 +135,7 @@ def encoded_inputs(files: Sequence[bytes]) -> list[dict[str, Any]]:
     ]
 
 
-def read_profile(path: Path, *, batch: int = 1) -> LoadResult:
+def read_profile(path: Path, *, batch: int = 1) -> Load:
     """Latencies and throughput from a `--profile-export-file`."""
     # The inputs stand in it too, and an image file's bytes are no UTF-8.
     profile: Any = json.loads(path.read_bytes().decode(errors="replace"))
@@ -162,9 +143,7 @@ def read_profile(path: Path, *, batch: int = 1) -> LoadResult:
     starts = np.array([request["timestamp"] for request in requests], np.int64)  # nanoseconds
     ends = np.array([request["response_timestamps"][-1] for request in requests], np.int64)
     seconds = (ends.max() - starts.min()) / 1e9
-    return LoadResult(
-        latencies_ms=((ends - starts) / 1e6).tolist(), throughput=batch * len(requests) / float(seconds)
-    )
+    return Load(((ends - starts) / 1e6).tolist(), throughput=batch * len(requests) / float(seconds))
 
 
 def _base64(data: bytes) -> str:

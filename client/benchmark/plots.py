@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 SIZE_INCHES = (8.0, 5.0)
 DPI = 130
-PARTS = (
-    ("queue", "queue_ms"),
-    ("copy in", "input_ms"),
-    ("compute", "infer_ms"),
-    ("copy out (overlaps)", "output_ms"),
-)
+PARTS = ("queue", "copy in", "compute", "copy out (overlaps)")  # of a step's times
 PART_COLOURS = ("#c44e52", "#8172b2", "#4c72b0", "#937860")
 REST_COLOUR = "#bbbbbb"
 
@@ -37,14 +32,12 @@ def draw_all(result: BenchResult, folder: Path) -> list[Path]:
     Raises:
         BenchmarkError: matplotlib is missing.
     """
-    plots: dict[str, Callable[[Axes, BenchResult], None]] = {}
-    if result.ensemble.steps:
-        plots["request_time.png"] = draw_request_time
-    if result.concurrency_sweep:
-        plots["latency_throughput.png"] = draw_latency_throughput
-    if result.batch_sweep:
-        plots["batch.png"] = draw_batch
-    return [_draw(folder / name, draw, result) for name, draw in plots.items()]
+    plots = (
+        ("request_time.png", draw_request_time, result.ensemble.steps),
+        ("latency_throughput.png", draw_latency_throughput, result.concurrency_sweep),
+        ("batch.png", draw_batch, result.batch_sweep),
+    )
+    return [_draw(folder / name, draw, result) for name, draw, measured in plots if measured]
 
 
 def draw_latency_throughput(axes: Axes, result: BenchResult) -> None:
@@ -72,8 +65,7 @@ def draw_request_time(axes: Axes, result: BenchResult) -> None:
     labels = [*(step.model for step in steps), "gRPC, client"]
     start = 0.0
     for row, step in enumerate(steps):
-        for (label, attribute), colour in zip(PARTS, PART_COLOURS, strict=True):
-            width = float(getattr(step, attribute))
+        for label, colour, width in zip(PARTS, PART_COLOURS, step.times_ms, strict=True):
             axes.barh(row, width, left=start, color=colour, label=label if row == 0 else None)
             start += width
     mean_ms = 1000 / result.ensemble.throughput

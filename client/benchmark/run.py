@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tritonclient.grpc as grpcclient
+from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
 from client.benchmark.calls import measure_calls
 from client.benchmark.chain import GRAPHS, BareChain, default_settings, find_settings
-from client.benchmark.contenders import Bench, Measure, Run
+from client.benchmark.contenders import Bench, Run
 from client.benchmark.images import load_pixels
 from client.benchmark.machine import is_here, this_machine, versions
 from client.benchmark.measured import BEYOND, Measured
@@ -26,8 +28,7 @@ from client.judging.connection import JudgeClient
 from model_repository.grpc_channel import open_channel
 
 ROUNDS = 5  # all of them in turns: the machine's speed may drift during the run
-CONCURRENCIES = (1, 2, 4, 8, 16)
-BATCHES = (1, 2, 4, 8, 16)
+POINTS = (1, 2, 4, 8, 16)  # of a sweep
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Options:
         batches: images a request, the points of the other sweeps; more than the ensemble takes are left out.
     """
 
-    requests: int = 500
-    sweep_requests: int = 200
-    concurrencies: Sequence[int] = CONCURRENCIES
-    batches: Sequence[int] = BATCHES
+    requests: int
+    sweep_requests: int
+    concurrencies: Sequence[int] = POINTS
+    batches: Sequence[int] = POINTS
 
 
 def benchmark_category(
@@ -60,9 +61,7 @@ def benchmark_category(
     """Read real images, find the server and the binary, and measure.
 
     Args:
-        category: the ensemble.
-        url: host:port of the gRPC endpoint.
-        timeout_s: deadline of the calls that look the category up, seconds.
+        category, url, timeout_s: see `JudgeClient`; perf_analyzer's requests have no such deadline.
         images_dir: images to send, MAX_IMAGES of them spread over the folder.
         build: build/<category>; the bare chain runs the graphs there that are of the served precision.
         perf_analyzer: the binary, or None to look for it.
@@ -77,35 +76,42 @@ def benchmark_category(
         closing(open_channel(url)) as client,
     ):
         images = load_pixels(images_dir, image_size=judge.image_size)
-        # Where `export` keeps the graphs of a precision.
-        build = build if judge.precision == "fp32" else build / judge.precision
-        bench = Bench(judge, client, analyzer, images=images, build=build)
         header = describe(judge, client, analyzer, n_images=len(images))
-        return measure_all(bench, header, options)
+        # Where `export` keeps the graphs of a precision.
+        chain = open_chain(build if judge.precision == "fp32" else build / judge.precision, images)
+        return measure_all(Bench(judge, client, analyzer, images=images, chain=chain), header, options)
+
+
+def open_chain(build: Path, images: NDArray[np.uint8]) -> BareChain | None:
+    """The bare chain with the best settings of this machine; None where its graphs are missing."""
+    if not all((build / graph).is_file() for graph in GRAPHS):
+        console.print(
+            f"No bare chain: {build} does not hold {' and '.join(GRAPHS)}; they come with `python -m export onnx`, "
+            "and --build-dir says where they are."
+        )
+        return None
+    with console.status("The bare chain's best settings"):
+        return BareChain(build, find_settings(build, images))
 
 
 def measure_all(bench: Bench, header: Header, options: Options) -> BenchResult:
     """Latencies in turns, then the sweeps, then throughput at its best in turns."""
-    category = bench.judge.category
     figures: dict[str, Any] = {}
-    kinds: dict[str, tuple[Run, Measure]] = {
-        "ensemble": (Run(), bench.ask(category)),
-        "encoded": (Run(), bench.ask(bench.encoded_name)),
-        "decoding": (Run(), bench.decode),
+    runs = {
+        "ensemble": bench.ask(),
+        "encoded": bench.ask(encoded=True),
+        "decoding": Run(bench.decode),
     }
-    chain = open_chain(bench)
-    if chain is not None:
-        figures["chain_settings"] = chain.settings
-        kinds["bare_chain"] = Run(), bench.run_chain(chain)
-        kinds["default_chain"] = Run(), bench.run_chain(BareChain(bench.build, default_settings()))
-    figures |= in_turns(kinds, options.requests, description="Latency, in turns")
+    if bench.chain is not None:
+        figures["chain_settings"] = bench.chain.settings
+        runs["bare_chain"] = bench.run_chain(bench.chain)
+        runs["default_chain"] = bench.run_chain(BareChain(bench.chain.build, default_settings()))
+    figures |= in_turns(runs, options.requests, description="Latency, in turns")
     if options.sweep_requests:
-        figures |= sweep(bench, chain, options)
-        figures |= best_throughput(bench, chain, figures, options)
+        figures |= sweep(bench, options)
+        figures |= best_throughput(bench, figures, options)
         figures["calls"] = measure_calls(
-            bench.judge.url,
-            category=category,
-            timeout_s=bench.judge.timeout_s,
+            bench.judge,
             images=[Image.fromarray(image) for image in bench.images],
             requests=options.sweep_requests,
             shared_memory=header.server_is_here,
@@ -113,59 +119,39 @@ def measure_all(bench: Bench, header: Header, options: Options) -> BenchResult:
     return BenchResult(header=header, **figures)
 
 
-def open_chain(bench: Bench) -> BareChain | None:
-    """The bare chain with the best settings of this machine; None where its graphs are missing."""
-    if not all((bench.build / graph).is_file() for graph in GRAPHS):
-        console.print(
-            f"No bare chain: {bench.build} does not hold {' and '.join(GRAPHS)}; they come with `python -m export "
-            "onnx`, and --build-dir says where they are."
-        )
-        return None
-    with console.status("The bare chain's best settings"):
-        return BareChain(bench.build, find_settings(bench.build, bench.images))
+def in_turns(runs: dict[str, Run], requests: int, *, description: str) -> dict[str, Measured]:
+    """Measure everything ROUNDS times, one after the other."""
+    turns = [run for _ in range(ROUNDS) for run in runs.values()]
+    for run in track(turns, description=description, console=console, transient=True):
+        run.add_round(-(-requests // ROUNDS))
+    return {name: run.measured() for name, run in runs.items()}
 
 
-def in_turns(
-    kinds: dict[str, tuple[Run, Measure]], requests: int, *, description: str
-) -> dict[str, Measured]:
-    """Measure every kind ROUNDS times, one after the other."""
-    turns = [turn for _ in range(ROUNDS) for turn in kinds.values()]
-    for run, measure in track(turns, description=description, console=console, transient=True):
-        measure(run, -(-requests // ROUNDS))
-    return {name: run.measured() for name, (run, _) in kinds.items()}
-
-
-def sweep(bench: Bench, chain: BareChain | None, options: Options) -> dict[str, tuple[Measured, ...]]:
+def sweep(bench: Bench, options: Options) -> dict[str, tuple[Measured, ...]]:
     """One measurement a point."""
-    ask = bench.ask(bench.judge.category)
     batches = [batch for batch in options.batches if batch <= bench.judge.max_batch]
-    points: list[tuple[str, Run, Measure]] = [
-        *(("concurrency_sweep", Run(concurrency=number), ask) for number in options.concurrencies),
-        *(("batch_sweep", Run(batch=batch), ask) for batch in batches),
-    ]
-    if chain is not None:
-        run_chain = bench.run_chain(chain)
-        points += [("chain_batch_sweep", Run(batch=batch), run_chain) for batch in batches]
-    for _, run, measure in track(points, description="Sweeps", console=console, transient=True):
-        measure(run, max(options.sweep_requests // run.batch, 2 * run.concurrency, 2 * BEYOND))
-    return {
-        name: tuple(run.measured() for kind, run, _ in points if kind == name)
-        for name in dict.fromkeys(kind for kind, _, _ in points)
+    sweeps = {
+        "concurrency_sweep": [bench.ask(concurrency=number) for number in options.concurrencies],
+        "batch_sweep": [bench.ask(batch=batch) for batch in batches],
     }
+    if bench.chain is not None:
+        sweeps["chain_batch_sweep"] = [bench.run_chain(bench.chain, batch=batch) for batch in batches]
+    points = [run for runs in sweeps.values() for run in runs]
+    for run in track(points, description="Sweeps", console=console, transient=True):
+        run.add_round(max(options.sweep_requests // run.batch, 2 * run.concurrency, 2 * BEYOND))
+    return {name: tuple(run.measured() for run in runs) for name, runs in sweeps.items()}
 
 
 def best_throughput(
-    bench: Bench, chain: BareChain | None, swept: dict[str, tuple[Measured, ...]], options: Options
+    bench: Bench, swept: dict[str, tuple[Measured, ...]], options: Options
 ) -> dict[str, Measured]:
     """The best points of the sweeps again, in turns."""
     best = max(swept["concurrency_sweep"], key=lambda point: point.throughput)
-    kinds: dict[str, tuple[Run, Measure]] = {
-        "loaded": (Run(concurrency=best.concurrency), bench.ask(bench.judge.category))
-    }
-    if chain is not None:
+    runs = {"loaded": bench.ask(concurrency=best.concurrency)}
+    if bench.chain is not None:
         best_chain = max(swept["chain_batch_sweep"], key=lambda point: point.throughput)
-        kinds["loaded_chain"] = Run(batch=best_chain.batch), bench.run_chain(chain)
-    return in_turns(kinds, options.requests, description="Throughput, in turns")
+        runs["loaded_chain"] = bench.run_chain(bench.chain, batch=best_chain.batch)
+    return in_turns(runs, options.requests, description="Throughput, in turns")
 
 
 def describe(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
@@ -37,6 +39,11 @@ class StepTimes:
     input_ms: float
     infer_ms: float
     output_ms: float
+
+    @property
+    def times_ms(self) -> tuple[float, float, float, float]:
+        """The four times, in their order."""
+        return self.queue_ms, self.input_ms, self.infer_ms, self.output_ms
 
 
 @dataclass(frozen=True)
@@ -92,32 +99,24 @@ class ServerStatistics:
 
 def between(before: Snapshot, after: Snapshot) -> tuple[StepTimes, ...]:
     """What each step did between two snapshots, in their order; steps without a request are left out."""
-    return tuple(
-        _difference(model, before[model], counters)
-        for model, counters in after.items()
-        if counters.requests > before[model].requests
-    )
+    steps = []
+    for model, late in after.items():
+        early = before[model]
+        if requests := late.requests - early.requests:
+            means_ms = np.subtract(late.nanoseconds, early.nanoseconds) / requests / 1e6
+            steps.append(StepTimes(model, requests, late.executions - early.executions, *means_ms.tolist()))
+    return tuple(steps)
 
 
-def _difference(model: str, before: Counters, after: Counters) -> StepTimes:
-    requests = after.requests - before.requests
-    means = [
-        (late - early) / requests / 1e6
-        for early, late in zip(before.nanoseconds, after.nanoseconds, strict=True)
-    ]
-    return StepTimes(model, requests, after.executions - before.executions, *means)
-
-
-def pooled(runs: list[tuple[StepTimes, ...]]) -> tuple[StepTimes, ...]:
+def pooled(runs: Iterable[Sequence[StepTimes]]) -> tuple[StepTimes, ...]:
     """The same steps over several measurements as one: counts added up, times weighted by their requests."""
-    models = list(dict.fromkeys(step.model for run in runs for step in run))
-    return tuple(_pooled([step for run in runs for step in run if step.model == model]) for model in models)
-
-
-def _pooled(steps: list[StepTimes]) -> StepTimes:
-    requests = sum(step.requests for step in steps)
-    means = [
-        sum(step.requests * float(getattr(step, time)) for step in steps) / requests
-        for time in ("queue_ms", "input_ms", "infer_ms", "output_ms")
-    ]
-    return StepTimes(steps[0].model, requests, sum(step.executions for step in steps), *means)
+    by_model: dict[str, list[StepTimes]] = {}
+    for step in itertools.chain.from_iterable(runs):
+        by_model.setdefault(step.model, []).append(step)
+    pooled_steps = []
+    for model, steps in by_model.items():
+        requests = [step.requests for step in steps]
+        means_ms = np.average([step.times_ms for step in steps], axis=0, weights=requests)
+        executions = sum(step.executions for step in steps)
+        pooled_steps.append(StepTimes(model, sum(requests), executions, *means_ms.tolist()))
+    return tuple(pooled_steps)

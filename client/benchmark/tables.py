@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.table import Table
 
@@ -25,7 +25,7 @@ CSV_COLUMNS = (
 TOO_FEW = "too few"
 
 
-def rows(result: BenchResult) -> Iterator[tuple[str, Measured]]:
+def measurements(result: BenchResult) -> Iterator[tuple[str, Measured]]:
     """Every measurement and what it is of, sweeps last."""
     settings = f", {result.chain_settings}" if result.chain_settings else ""
     named = (
@@ -48,26 +48,22 @@ def rows(result: BenchResult) -> Iterator[tuple[str, Measured]]:
 
 def result_tables(result: BenchResult) -> list[Table]:
     """What a terminal shows: the figures, the time within the server, the client's ways to ask, the bars."""
-    figures = _table(COLUMNS, title=_title(result.header), caption=provenance(result.header))
-    for name, measured in rows(result):
-        figures.add_row(*_cells(name, measured))
-    tables = [figures]
-    if result.ensemble.steps:
-        steps = _table(STEP_COLUMNS, title="Where a request's time goes in the server, batch 1, means")
-        for cells in _step_cells(result.ensemble):
-            steps.add_row(*cells)
-        tables.append(steps)
-    if result.calls:
-        calls = _table(CALL_COLUMNS, title="This client's ways to ask")
-        for cells in _call_cells(result):
-            calls.add_row(*cells)
-        tables.append(calls)
-    limits = _table(BAR_COLUMNS, title="Held to", numbers_from=2)
+    limits = []
     for bar in bars(result):
         colour = "green" if bar.cleared else "red" if bar.value is not None else "yellow"
         *cells, verdict = _bar_cells(bar)
-        limits.add_row(*cells, f"[{colour}]{verdict}[/{colour}]")
-    return [*tables, limits]
+        limits.append([*cells, f"[{colour}]{verdict}[/{colour}]"])
+    tables = [
+        _table(COLUMNS, _rows(result), title=_title(result.header), caption=provenance(result.header)),
+        _table(
+            STEP_COLUMNS,
+            _step_rows(result),
+            title="Where a request's time goes in the server, batch 1, means",
+        ),
+        _table(CALL_COLUMNS, _call_rows(result), title="This client's ways to ask"),
+        _table(BAR_COLUMNS, limits, title="Held to", numbers_from=2),
+    ]
+    return [table for table in tables if table.row_count]
 
 
 def to_markdown(result: BenchResult) -> str:
@@ -75,18 +71,18 @@ def to_markdown(result: BenchResult) -> str:
     parts = [
         f"# {_title(result.header)}",
         provenance(result.header),
-        _markdown(COLUMNS, [_cells(name, measured) for name, measured in rows(result)]),
+        _markdown(COLUMNS, _rows(result)),
         "## Held to",
-        _markdown(BAR_COLUMNS, [_bar_cells(bar) for bar in bars(result)]),
+        _markdown(BAR_COLUMNS, map(_bar_cells, bars(result))),
     ]
     if result.ensemble.steps:
         parts += [
             "## Where a request's time goes in the server",
             "Batch 1, one request in flight, means of a request.",
-            _markdown(STEP_COLUMNS, _step_cells(result.ensemble)),
+            _markdown(STEP_COLUMNS, _step_rows(result)),
         ]
     if result.calls:
-        parts += ["## This client's ways to ask", _markdown(CALL_COLUMNS, _call_cells(result))]
+        parts += ["## This client's ways to ask", _markdown(CALL_COLUMNS, _call_rows(result))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -95,13 +91,14 @@ def to_csv(result: BenchResult) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for name, measured in rows(result):
+    for name, measured in measurements(result):
         load = (measured.concurrency, measured.batch)
         figures = (measured.p50_ms, measured.p90_ms, measured.p99_ms, measured.throughput)
         writer.writerow((name, "", *load, measured.requests, *figures, *5 * ("",)))
         for step in measured.steps:
-            times = (step.queue_ms, step.input_ms, step.infer_ms, step.output_ms)
-            writer.writerow((name, step.model, *load, step.requests, *4 * ("",), step.executions, *times))
+            writer.writerow(
+                (name, step.model, *load, step.requests, *4 * ("",), step.executions, *step.times_ms)
+            )
     return buffer.getvalue()
 
 
@@ -120,7 +117,7 @@ def speed_of(result: BenchResult) -> Speed:
     summary.append(("throughput", f"{busiest.throughput:.0f} images/s with {busiest.concurrency} in flight"))
     return Speed(
         headings=["", *_without_requests(COLUMNS)[1:]],
-        rows=[_without_requests(_cells(*row)) for row in rows(result)],
+        rows=[_without_requests(row) for row in _rows(result)],
         p50_ratio=result.p50_ratio,
         default_p50_ratio=result.default_p50_ratio,
         provenance=provenance(result.header),
@@ -134,24 +131,23 @@ def _without_requests(cells: Sequence[str]) -> list[str]:
 
 def comparison_table(first: BenchResult, second: BenchResult) -> Table:
     """Two results side by side; measurements that only one of them has are left out."""
-    table = _table(
+    rows = []
+    # Settings of a chain may differ between runs: they are compared by what was measured.
+    others = {_key(name, measured): measured for name, measured in measurements(second)}
+    for name, measured in measurements(first):
+        if other := others.get(_key(name, measured)):
+            latencies = _side_by_side(measured.p50_ms, other.p50_ms, "{:.2f}")
+            throughputs = _side_by_side(measured.throughput, other.throughput, "{:.1f}")
+            rows.append([name, str(measured.concurrency), str(measured.batch), *latencies, *throughputs])
+    for bar, other_bar in zip(bars(first), bars(second), strict=True):
+        if bar.value is not None and other_bar.value is not None:
+            rows.append([bar.name, "", "", *_side_by_side(bar.value, other_bar.value, "{:.2f}")])
+    return _table(
         ("what", "in flight", "batch", "p50 ms A", "p50 ms B", "B / A", "images/s A", "images/s B", "B / A"),
+        rows,
         title=f"A: {_title(first.header)}\nB: {_title(second.header)}",
         caption=f"A: {provenance(first.header)}\nB: {provenance(second.header)}",
     )
-    # Settings of a chain may differ between runs: they are compared by what was measured.
-    others = {_key(name, measured): measured for name, measured in rows(second)}
-    for name, measured in rows(first):
-        other = others.get(_key(name, measured))
-        if other is None:
-            continue
-        latencies = _side_by_side(measured.p50_ms, other.p50_ms, "{:.2f}")
-        throughputs = _side_by_side(measured.throughput, other.throughput, "{:.1f}")
-        table.add_row(name, str(measured.concurrency), str(measured.batch), *latencies, *throughputs)
-    for bar, other_bar in zip(bars(first), bars(second), strict=True):
-        if bar.value is not None and other_bar.value is not None:
-            table.add_row(bar.name, "", "", *_side_by_side(bar.value, other_bar.value, "{:.2f}"))
-    return table
 
 
 def provenance(header: Header) -> str:
@@ -180,44 +176,24 @@ def _key(name: str, measured: Measured) -> tuple[str, int, int]:
     return name.split(",")[0] if "bare" in name else name, measured.concurrency, measured.batch
 
 
-def _cells(name: str, measured: Measured) -> list[str]:
-    return [
-        name,
-        str(measured.concurrency),
-        str(measured.batch),
-        str(measured.requests),
-        f"{measured.p50_ms:.2f}",
-        milliseconds(measured.p90_ms),
-        milliseconds(measured.p99_ms),
-        f"{measured.throughput:.1f}",
-    ]
+def _rows(result: BenchResult) -> Iterator[list[str]]:
+    for name, measured in measurements(result):
+        counts = (measured.concurrency, measured.batch, measured.requests)
+        latencies = (measured.p50_ms, measured.p90_ms, measured.p99_ms)
+        yield [name, *map(str, counts), *map(milliseconds, latencies), f"{measured.throughput:.1f}"]
 
 
-def _step_cells(measured: Measured) -> list[list[str]]:
-    return [
-        [
-            step.model,
-            str(step.requests),
-            str(step.executions),
-            *(f"{time:.3f}" for time in (step.queue_ms, step.input_ms, step.infer_ms, step.output_ms)),
-        ]
-        for step in measured.steps
-    ]
+def _step_rows(result: BenchResult) -> Iterator[list[str]]:
+    for step in result.ensemble.steps:
+        times = (f"{time:.3f}" for time in step.times_ms)
+        yield [step.model, str(step.requests), str(step.executions), *times]
 
 
-def _call_cells(result: BenchResult) -> list[list[str]]:
-    plain = result.calls[0].throughput
-    return [
-        [
-            call.name,
-            str(call.requests),
-            milliseconds(call.p50_ms),
-            milliseconds(call.p99_ms),
-            f"{call.throughput:.1f}",
-            f"{call.throughput / plain:.2f}",
-        ]
-        for call in result.calls
-    ]
+def _call_rows(result: BenchResult) -> Iterator[list[str]]:
+    for call in result.calls:
+        latencies = (milliseconds(call.p50_ms), milliseconds(call.p99_ms))
+        of_plain = call.throughput / result.calls[0].throughput
+        yield [call.name, str(call.requests), *latencies, f"{call.throughput:.1f}", f"{of_plain:.2f}"]
 
 
 def _bar_cells(bar: Bar) -> list[str]:
@@ -230,14 +206,21 @@ def milliseconds(value: float | None) -> str:
 
 
 def _table(
-    columns: tuple[str, ...], *, title: str, caption: str | None = None, numbers_from: int = 1
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str,
+    caption: str | None = None,
+    numbers_from: int = 1,
 ) -> Table:
     table = Table(title=title, caption=caption)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index >= numbers_from and column else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _markdown(columns: tuple[str, ...], lines: list[list[str]]) -> str:
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     ruler = ["---"] + ["---:"] * (len(columns) - 1)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ruler, *lines))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ruler, *rows))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from client.cli.options import AT_LEAST_ONE, PATH, server_options
+from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL
 
 
 @click.command()
 @click.option("--category", help="Published product, e.g. pill, mono.")
-@server_options
+@URL
+@TIMEOUT
 @click.option("--images", type=PATH, help="Folder of real images to send.")
 @click.option(
     "--build-dir",
@@ -67,13 +69,10 @@ def bench(
     timeout_s: float,
     images: Path | None,
     build_dir: Path,
-    requests: int,
-    sweep_requests: int,
-    concurrencies: tuple[int, ...],
-    batches: tuple[int, ...],
     perf_analyzer: str | None,
     output_dir: Path | None,
     compare: tuple[Path, Path] | None,
+    **options: Any,
 ) -> None:
     """Measure the ensemble with perf_analyzer, in turns with the bare ONNX Runtime chain."""
     from client.benchmark.files import write_files
@@ -95,9 +94,7 @@ def bench(
         images_dir=images,
         build=build_dir / category,
         perf_analyzer=perf_analyzer,
-        options=Options(
-            requests=requests, sweep_requests=sweep_requests, concurrencies=concurrencies, batches=batches
-        ),
+        options=Options(**options),
     )
     for table in result_tables(result):
         print_wide(table)

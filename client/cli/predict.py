@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from client.cli.options import AT_LEAST_ONE, PATH, apply_options, server_options
-
-if TYPE_CHECKING:
-    from client.predictions import Asking
-
-
-def asking_options(command: Callable[..., None]) -> Callable[..., None]:
-    """How images are asked about; the command gets these options as one `Asking`."""
-
-    @functools.wraps(command)
-    def with_asking(
-        *, encoded: bool, score_only: bool, in_flight: int, batch: int, threshold: float | None, **others: Any
-    ) -> None:
-        from client.predictions import Asking
-
-        asking = Asking(
-            encoded=encoded, score_only=score_only, in_flight=in_flight, batch=batch, threshold=threshold
-        )
-        command(asking=asking, **others)
-
-    return apply_options(
-        with_asking,
-        click.option(
-            "--encoded", is_flag=True, help="Send the files as they are and let the server decode them."
-        ),
-        click.option("--score-only", is_flag=True, help="Ask for scores alone; no map leaves the server."),
-        click.option(
-            "--in-flight", default=4, type=AT_LEAST_ONE, help="Requests that may be on their way at a time."
-        ),
-        click.option("--batch", default=1, type=AT_LEAST_ONE, help="Images a request."),
-        click.option("--threshold", type=float, help="Image threshold in place of the release's own."),
-    )
+from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH)
 @click.option("--category", required=True, help="Published product, e.g. pill, mono.")
-@server_options
-@asking_options
+@URL
+@TIMEOUT
+@click.option("--encoded", is_flag=True, help="Send the files as they are and let the server decode them.")
+@click.option("--score-only", is_flag=True, help="Ask for scores alone; no map leaves the server.")
+@click.option(
+    "--in-flight", default=4, type=AT_LEAST_ONE, help="Requests that may be on their way at a time."
+)
+@click.option("--batch", default=1, type=AT_LEAST_ONE, help="Images a request.")
+@click.option("--threshold", type=float, help="Image threshold in place of the release's own.")
 @click.option(
     "--shared-memory",
     is_flag=True,
@@ -62,19 +36,20 @@ def predict(
     category: str,
     url: str,
     timeout_s: float,
-    asking: Asking,
     shared_memory: bool,
     load: bool,
     jsonl: Path | None,
     overlays: Path | None,
     skip_broken: bool,
+    **asking_options: Any,
 ) -> None:
     """Judge image files and folders; broken images are named, and the exit code is then 1."""
     from client.console import output
     from client.judging.connection import JudgeClient
     from client.pictures.images import find_images
-    from client.predictions import predict_images, predictions_table, write_jsonl
+    from client.predictions import Asking, predict_images, predictions_table, write_jsonl
 
+    asking = Asking(**asking_options)
     if asking.score_only and overlays:
         raise click.UsageError(
             "--overlays draws the maps that --score-only does not ask for; leave one of them out."

@@ -16,14 +16,7 @@ LOAD_TIMEOUT_S = 60.0  # a large student's graph takes seconds to open
 def find_category(
     client: grpcclient.InferenceServerClient, name: str, *, url: str, timeout_s: float, load: bool
 ) -> tuple[int, int, dict[str, str]]:
-    """Look a category up.
-
-    Args:
-        client: the channel.
-        name: of the category.
-        url: of the server.
-        timeout_s: deadline of each call, seconds.
-        load: let the server load it when it is in the repository and not in memory.
+    """Look a category up; with `load` the server loads it when it is in the repository and not in memory.
 
     Returns:
         The side of its images, pixels; the images that one request may hold; the parameters that it was published with.

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from types import TracebackType
 
 import numpy as np
 import tritonclient.grpc as grpcclient
@@ -62,21 +61,15 @@ class JudgeClient:
         self.category = category
         self.timeout_s = timeout_s
         self._load = load
+        self._shared_memory = shared_memory
         self._client = open_channel(url)
-        self._resources = contextlib.ExitStack()
-        self._resources.callback(self._client.close)
-        try:
+        with contextlib.ExitStack() as resources, self._named_errors():
+            resources.callback(self._client.close)
             self.image_size, self.max_batch, parameters = find_category(
                 self._client, category, url=url, timeout_s=timeout_s, load=load
             )
-            self._shared_memory = shared_memory
-            self._region = self._resources.enter_context(self._regions(1, batch=1))[0]
-        except InferenceServerException as error:
-            self.close()
-            raise self._server_error(error) from None
-        except BaseException:
-            self.close()
-            raise
+            self._region = resources.enter_context(self._regions(1, batch=1))[0]
+            self._resources = resources.pop_all()
         self.synthetic = parameters.get("synthetic") == "true"
         self.precision = parameters.get("precision", "fp32")
         self.preset = parameters.get("preset", "")
@@ -85,9 +78,7 @@ class JudgeClient:
     def __enter__(self) -> JudgeClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -194,7 +185,7 @@ class JudgeClient:
     def _send(self, request: Request) -> Answer:
         started_s = time.perf_counter()
         arguments = request.arguments(timeout_s=self.timeout_s)
-        try:
+        with self._named_errors():
             try:
                 result = self._client.infer(**arguments)
             except InferenceServerException as error:
@@ -202,8 +193,6 @@ class JudgeClient:
                     raise
                 load_category(self._client, self.category, timeout_s=self.timeout_s)
                 result = self._client.infer(**arguments)
-        except InferenceServerException as error:
-            raise self._server_error(error) from None
         return request.answer(result, started_s=started_s)
 
     def _send_many(
@@ -223,7 +212,7 @@ class JudgeClient:
             )
         rest = iter(images)
         pending: deque[tuple[Future[Answer], Request]] = deque()
-        with self._regions(in_flight, batch=batch) as free:
+        with self._regions(in_flight, batch=batch) as free, self._named_errors():
             try:
                 while chosen := list(itertools.islice(rest, batch)):
                     if not free:
@@ -234,8 +223,6 @@ class JudgeClient:
                     pending.append((self._send_later(request), request))
                 while pending:
                     yield self._result(*pending.popleft())
-            except InferenceServerException as error:
-                raise self._server_error(error) from None
             finally:
                 # The server may still write into the regions that are about to be freed.
                 wait([future for future, _ in pending])
@@ -265,5 +252,10 @@ class JudgeClient:
     def _is_unloaded(self, error: InferenceServerException) -> bool:
         return self._load and any(word in str(error.message()) for word in UNLOADED)
 
-    def _server_error(self, error: InferenceServerException) -> ServerError:
-        return server_error(error, url=self.url, timeout_s=self.timeout_s)
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turn the errors of calls into what they mean."""
+        try:
+            yield
+        except InferenceServerException as error:
+            raise server_error(error, url=self.url, timeout_s=self.timeout_s) from None

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from tritonclient.utils import InferenceServerException
 
 UNREACHABLE = ("onnect", "resolving", "resolution")  # in gRPC's message when it never reached the server
-REFUSALS = (
-    "maximum queue size",
-    "timeout expired",
-)  # in Triton's message of a full queue and of a late request
+# In Triton's message of a full queue and of a late request.
+REFUSALS = ("maximum queue size", "timeout expired")
 
 
 class ClientError(click.ClickException):
@@ -39,13 +37,7 @@ class BenchmarkError(ClientError):
 
 
 def server_error(error: InferenceServerException, *, url: str, timeout_s: float) -> ServerError:
-    """What a failed call means, and what to do about it.
-
-    Args:
-        error: of the call.
-        url: of the server.
-        timeout_s: deadline that the call had, seconds.
-    """
+    """What a failed call with a deadline of `timeout_s` seconds means, and what to do about it."""
     status, message = str(error.status()), str(error.message())
     if "DEADLINE_EXCEEDED" in status:
         return ServerError(f"No answer from {url} within {timeout_s:g} s; is it overloaded?")

@@ -75,27 +75,18 @@ class Answer:
 
     def scores(self) -> list[Score]:
         """The verdict of every image without its maps."""
-        return [Score(**fields) for fields in self._fields()]
+        columns = (self.values[name][:, 0].tolist() for name in SCORE_OUTPUTS)
+        return [
+            Score(score, threshold, anomalous, release_id, self.latency_ms)
+            for score, anomalous, threshold, release_id in zip(*columns, strict=True)
+        ]
 
     def verdicts(self) -> list[Verdict]:
         """The verdict of every image."""
         maps, masks = (self.values[name] for name in MAP_OUTPUTS)
         return [
-            Verdict(**fields, anomaly_map=anomaly_map, mask=mask)
-            for fields, anomaly_map, mask in zip(self._fields(), maps, masks, strict=True)
-        ]
-
-    def _fields(self) -> list[dict[str, Any]]:
-        columns = (self.values[name][:, 0].tolist() for name in SCORE_OUTPUTS)
-        return [
-            {
-                "score": score,
-                "anomalous": anomalous,
-                "threshold": threshold,
-                "release_id": release_id,
-                "latency_ms": self.latency_ms,
-            }
-            for score, anomalous, threshold, release_id in zip(*columns, strict=True)
+            Verdict(**vars(score), anomaly_map=anomaly_map, mask=mask)
+            for score, anomaly_map, mask in zip(self.scores(), maps, masks, strict=True)
         ]
 
 

@@ -49,10 +49,9 @@ def draw_overlay(image: Image.Image, verdict: Verdict, *, synthetic: bool = Fals
 
 def colourise(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Colours [H, W, 3] in 0..255 of values [H, W], of which 0..1 is shown."""
-    position = values.clip(0, 1) * (len(COLOUR_STOPS) - 1)
-    lower = np.minimum(position.astype(int), len(COLOUR_STOPS) - 2)
-    fraction = (position - lower)[..., None]
-    return np.asarray(COLOUR_STOPS[lower] * (1 - fraction) + COLOUR_STOPS[lower + 1] * fraction, np.float32)
+    stops = np.linspace(0, 1, len(COLOUR_STOPS))
+    channels = [np.interp(values, stops, channel) for channel in COLOUR_STOPS.T]
+    return np.stack(channels, axis=-1).astype(np.float32)
 
 
 def _enlarge(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:

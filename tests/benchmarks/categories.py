@@ -28,8 +28,7 @@ from rich.table import Table
 
 from client.benchmark.bars import Bar
 from client.benchmark.images import load_pixels
-from client.benchmark.measured import summarise
-from client.benchmark.perf_analyzer import LoadResult
+from client.benchmark.measured import Load, summarise
 from client.benchmark.plots import fit_line
 from client.benchmark.tables import milliseconds
 from deploy.server import TritonServer
@@ -107,7 +106,7 @@ def teacher_counts(server: TritonServer, teacher: str) -> NDArray[np.int64]:
 
 def mixed_traffic(
     url: str, categories: Sequence[str], images: Pixels, *, in_flight: int, requests: int
-) -> LoadResult:
+) -> Load:
     """Requests of one image each, to the categories in turn, for whole verdicts."""
 
     @contextlib.contextmanager
@@ -153,14 +152,14 @@ def measure(build: Path, count: int, images: Pixels, *, requests: int) -> Served
             seen, batches = (teacher_counts(server, teacher) - before).tolist()
             memory = memory_by_model(server.pid)
             start_s = server.ready_s
-    busy = summarise(loaded.latencies_ms, concurrency=IN_FLIGHT, throughput=loaded.throughput)
+    busy = summarise([loaded], concurrency=IN_FLIGHT)
     return Served(
         categories=count,
         start_s=start_s,
         memory_mib=sum(memory.values()),
         memory_at_start_mib=sum(at_start.values()),
         memory_by_model_mib=memory,
-        alone_p50_ms=summarise(alone.latencies_ms).p50_ms,
+        alone_p50_ms=summarise([alone]).p50_ms,
         p50_ms=busy.p50_ms,
         p99_ms=busy.p99_ms,
         throughput=busy.throughput,

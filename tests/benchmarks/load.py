@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from client.benchmark.perf_analyzer import LoadResult
+from client.benchmark.measured import Load
 
 Pixels = NDArray[np.uint8]
 Send = Callable[[int], object]
@@ -20,7 +20,7 @@ Send = Callable[[int], object]
 
 def closed_loop(
     connect: Callable[[], AbstractContextManager[Send]], *, concurrency: int, requests: int
-) -> LoadResult:
+) -> Load:
     """Send requests 0, 1, 2, ... from as many threads as shall be in flight, each over a connection of its own.
 
     Args:
@@ -47,6 +47,4 @@ def closed_loop(
         workers = [pool.submit(work) for _ in range(concurrency)]
         spans = list(itertools.chain.from_iterable(worker.result() for worker in workers))
     starts, ends = np.array(spans).T
-    return LoadResult(
-        latencies_ms=(1000 * (ends - starts)).tolist(), throughput=requests / float(ends.max() - starts.min())
-    )
+    return Load((1000 * (ends - starts)).tolist(), throughput=requests / float(ends.max() - starts.min()))

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from client.benchmark.bars import Bar
 from client.benchmark.images import load_pixels
-from client.benchmark.measured import summarise
-from client.benchmark.perf_analyzer import LoadResult, PerfAnalyzer
+from client.benchmark.measured import Load, summarise
+from client.benchmark.perf_analyzer import PerfAnalyzer
 from client.benchmark.tables import milliseconds
 from client.judging.errors import BenchmarkError
 from tests.benchmarks.load import Pixels
@@ -38,7 +38,7 @@ IN_FLIGHT = (1, 2, 4, 8)
 WARM_UP_REQUESTS = 20
 LEAST_RATIO = 1.3
 MAX_MAP_DIFFERENCE = 1e-3
-Loads = dict[int, list[LoadResult]]  # by requests in flight, one a round
+Loads = dict[int, list[Load]]  # by requests in flight, one a round
 
 
 def require_same_maps(contenders: list[Contender], images: Pixels) -> float:
@@ -81,8 +81,8 @@ def best_of(measured: Loads) -> dict[str, Any]:
     """A contender's best: median throughput over the rounds, percentiles of all its requests."""
     throughput = {n: statistics.median(load.throughput for load in loads) for n, loads in measured.items()}
     best = max(throughput, key=lambda in_flight: throughput[in_flight])
-    loaded = summarise([ms for load in measured[best] for ms in load.latencies_ms])
-    alone = summarise([ms for load in measured[1] for ms in load.latencies_ms])
+    loaded = summarise(measured[best])
+    alone = summarise(measured[1])
     return {
         "throughput": throughput[best],
         "in_flight": best,

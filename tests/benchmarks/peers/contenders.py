@@ -23,7 +23,8 @@ import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from client.benchmark.perf_analyzer import LoadResult, PerfAnalyzer, image_inputs
+from client.benchmark.measured import Load
+from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
 from client.judging.errors import BenchmarkError
 from deploy.installation import prepare
 from deploy.ports import Ports, claim_ports
@@ -56,7 +57,7 @@ class Contender(ABC):
         """The anomaly map [S, S] of an image [S, S, 3]."""
 
     @abstractmethod
-    def load(self, images: Pixels, *, concurrency: int, requests: int) -> LoadResult:
+    def load(self, images: Pixels, *, concurrency: int, requests: int) -> Load:
         """Requests of one image each from `images` [N, S, S, 3] in turn, `concurrency` of them in flight."""
 
 
@@ -76,7 +77,7 @@ class OverGrpc(Contender):
             answer = client.infer(self.model, [tensor], client_timeout=TIMEOUT_S)
         return np.array(answer.as_numpy("anomaly_map")[0])
 
-    def load(self, images: Pixels, *, concurrency: int, requests: int) -> LoadResult:
+    def load(self, images: Pixels, *, concurrency: int, requests: int) -> Load:
         """See `Contender`."""
         return self.perf_analyzer.measure(
             self.model, self.url, inputs=image_inputs(images), concurrency=concurrency, requests=requests
@@ -112,7 +113,7 @@ class OverHttp(Contender):
         with self._connect(image[None]) as send:
             return np.frombuffer(send(0), np.float32).reshape(image.shape[:2])
 
-    def load(self, images: Pixels, *, concurrency: int, requests: int) -> LoadResult:
+    def load(self, images: Pixels, *, concurrency: int, requests: int) -> Load:
         """See `Contender`."""
         return closed_loop(lambda: self._connect(images), concurrency=concurrency, requests=requests)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from client.benchmark.bars import bars
 from client.benchmark.machine import is_here, this_machine, versions
-from client.benchmark.measured import percentile, requests_for, summarise
+from client.benchmark.measured import Load, percentile, requests_for, summarise
 from client.benchmark.plots import draw_batch, draw_latency_throughput, draw_request_time, fit_line
 from client.benchmark.result import read_result, write_result
 from client.benchmark.statistics import Counters, StepTimes, between, pooled
@@ -21,7 +21,7 @@ from tests.client.samples import HEADER, make_bench, make_measured, printed
 
 
 def test_percentiles_by_hand() -> None:
-    measured = summarise([float(latency) for latency in range(501)], throughput=7.0)
+    measured = summarise([Load([float(latency) for latency in range(501)], throughput=7.0)])
     assert measured == make_measured(250.0, requests=501, p90_ms=450.0, p99_ms=495.0, throughput=7.0)
 
 
@@ -34,7 +34,7 @@ def test_a_percentile_that_chance_decides_is_not_said(percent: float, enough: in
 
 def test_too_few_requests_for_a_median_are_refused() -> None:
     with pytest.raises(BenchmarkError, match="9 requests are too few for a median; give at least 10"):
-        summarise([1.0] * 9)
+        summarise([Load([1.0] * 9, throughput=1.0)])
 
 
 def test_a_step_is_what_happened_between_two_snapshots() -> None:
