@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -18,11 +17,11 @@ from train.cli.options import (
     config_option,
     config_options,
     given,
-    grouped,
     run_options,
     show_banner,
 )
 from train.config import PRESETS
+from train.support.command_options import options_as
 from train.support.devices import choose_device
 
 TABLES = ("4", "6", "7", "8")
@@ -65,36 +64,20 @@ def complexity(
         write_text(json_path, json.dumps(content, indent=2) + "\n")
 
 
-@dataclass(frozen=True)
-class NetworkOptions:
-    """The networks in the paper's three parts, and how a student that is the teacher's network starts."""
-
-    wide: str | None
-    resnext: str | None
-    resnet: str | None
-    identical_student: Literal["scratch", "pretrained"]
-
-
-network_options = grouped(
+network_options = options_as(
     "networks",
-    NetworkOptions,
-    {
-        "wide": click.option(
-            "--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]"
-        ),
-        "resnext": click.option(
-            "--next", "resnext", help="Network in ResNeXt50's part.  [default: the preset's student]"
-        ),
-        "resnet": click.option(
-            "--resnet", help="Network in ResNet50's part.  [paper: resnet50, edge: tf_efficientnet_lite1]"
-        ),
-        "identical_student": click.option(
-            "--identical-student",
-            type=click.Choice(["scratch", "pretrained"]),
-            default="scratch",
-            help="Start of a student that is the teacher's network, too (Tables 4 and 6).",
-        ),
-    },
+    dict,
+    click.option("--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]"),
+    click.option("--next", "resnext", help="Network in ResNeXt50's part.  [default: the preset's student]"),
+    click.option(
+        "--resnet", help="Network in ResNet50's part.  [paper: resnet50, edge: tf_efficientnet_lite1]"
+    ),
+    click.option(
+        "--identical-student",
+        type=click.Choice(["scratch", "pretrained"]),
+        default="scratch",
+        help="Start of a student that is the teacher's network, too (Tables 4 and 6).",
+    ),
 )
 
 
@@ -122,7 +105,7 @@ def ablate(
     run: RunOptions,
     asked: ConfigOptions,
     seeds: tuple[int, ...],
-    networks: NetworkOptions,
+    networks: dict[str, Any],
     keep_checkpoints: bool,
 ) -> None:
     """Run the paper's ablations on any data and set each row beside the paper's; goes on where it was stopped."""
@@ -143,11 +126,9 @@ def ablate(
         strict=run.strict,
         keep_checkpoints=keep_checkpoints,
     )
-    parts = Networks.of_preset(
-        settings.base.preset, wide=networks.wide, resnext=networks.resnext, resnet=networks.resnet
-    )
+    parts = Networks.of_preset(settings.base.preset, **networks)
     experiments = [f"table-{table}" for table in tables] + [f"figure-{figure}" for figure in figures]
-    ablations = [ABLATIONS[name](parts, networks.identical_student) for name in dict.fromkeys(experiments)]
+    ablations = [ABLATIONS[name](parts) for name in dict.fromkeys(experiments)]
     products = [find_category(name, data=data, data_dir=data_dir) for name in dict.fromkeys(categories)]
     show_banner(any(product.synthetic for product in products))
     results = run_ablations(ablations, products, settings=settings)
