@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from train.data.category import CategoryData, read_category
 from train.data.sources.synthetic.dataset import render_category
 from train.runs import fit_category
+from train.support.devices import Runtime
 
 CATEGORY = "pill"
 TINY_OPTIONS: dict[str, Any] = {
@@ -53,9 +53,7 @@ def fit_tiny() -> FitTiny:
             preset="edge",
             overrides=TINY_OPTIONS | overrides,
             run_dir=run_dir,
-            weights_dir=None,
-            device=torch.device("cpu"),
-            strict=False,
+            runtime=Runtime("cpu"),
             force=True,
         ).checkpoint_path
 

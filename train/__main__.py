@@ -64,9 +64,7 @@ def fit(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, force:
         preset=asked.preset,
         overrides=asked.overrides,
         run_dir=run.runs_dir / category.name,
-        weights_dir=asked.weights_dir,
-        device=run.device,
-        strict=run.strict,
+        runtime=run.runtime(asked.weights_dir),
         force=force,
     )
     click.echo(f"{'Trained' if result.trained else 'Up to date'}: {result.checkpoint_path}")
@@ -87,11 +85,9 @@ def evaluate(
     outcome = evaluate_category(
         category.find(),
         run_dir=run.runs_dir / category.name,
-        device=run.device,
-        strict=run.strict,
-        force=force,
+        runtime=run.runtime(weights_dir),
         foreground=foreground,
-        weights_dir=weights_dir,
+        force=force,
     )
     click.echo(outcome)
 

@@ -11,6 +11,7 @@ import click
 
 from train.config import PRESETS, FitConfig, fit_config
 from train.support.command_options import Command, Option, options_as
+from train.support.devices import Runtime
 
 if TYPE_CHECKING:
     from train.data.category import CategoryData
@@ -51,6 +52,10 @@ class RunOptions:
     runs_dir: Path
     strict: bool
     device: str
+
+    def runtime(self, weights_dir: Path | None) -> Runtime:
+        """The run's needs, pretrained weights from that folder."""
+        return Runtime(self.device, weights_dir, self.strict)
 
 
 @dataclass(frozen=True)

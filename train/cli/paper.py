@@ -48,11 +48,9 @@ def complexity(
     **fields: Any,
 ) -> None:
     """Print Table 5 for the paper's pairs and any other: parameters, GMACs and time, beside the paper's figures."""
-    import json
-
     from train.studies.complexity import as_json, complexity_table, measure_pair, pairs_to_measure
     from train.support.devices import hardware_name
-    from train.support.files import write_text
+    from train.support.files import write_json
 
     chosen = choose_device(device)
     configs = pairs_to_measure(preset, given(fields), paper_rows=paper_rows)
@@ -60,8 +58,7 @@ def complexity(
     machine = hardware_name(chosen)
     click.echo(complexity_table(rows, hardware=machine, repeats=repeats).markdown(), nl=False)
     if json_path is not None:
-        content = as_json(rows, hardware=machine, repeats=repeats)
-        write_text(json_path, json.dumps(content, indent=2) + "\n")
+        write_json(json_path, as_json(rows, hardware=machine, repeats=repeats))
 
 
 network_options = options_as(
@@ -117,13 +114,12 @@ def ablate(
     from train.studies.ablation.rows import ABLATIONS, Networks
     from train.studies.ablation.run import RunSettings, run_ablations
 
+    choose_device(run.device)  # one that cannot be used is no run's fault
     settings = RunSettings(
         base=asked.config(),
         seeds=seeds,
         runs_dir=run.runs_dir,
-        weights_dir=asked.weights_dir,
-        device=choose_device(run.device),
-        strict=run.strict,
+        runtime=run.runtime(asked.weights_dir),
         keep_checkpoints=keep_checkpoints,
     )
     parts = Networks.of_preset(settings.base.preset, **networks)
@@ -160,7 +156,8 @@ def reproduce(data: str, data_dir: Path, categories: str, run: RunOptions, asked
     from train.studies.reproduce.tables import result_tables, write_results
 
     config = asked.config()
-    chosen, device = chosen_categories(categories), choose_device(run.device)
+    chosen, runtime = chosen_categories(categories), run.runtime(asked.weights_dir)
+    choose_device(run.device)  # one that cannot be used is no category's fault
     results = []
     for category in chosen:
         result = run_category(
@@ -169,9 +166,7 @@ def reproduce(data: str, data_dir: Path, categories: str, run: RunOptions, asked
             data_dir=data_dir,
             config=config,
             runs_dir=run.runs_dir,
-            weights_dir=asked.weights_dir,
-            device=device,
-            strict=run.strict,
+            runtime=runtime,
         )
         results.append(result)
         # After each: whoever stops it has the table of what is done.

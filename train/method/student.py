@@ -168,7 +168,7 @@ def build_teacher_and_student(
     Raises:
         WeightsError, ConfigError: see `load_weights` and `build_backbone`.
     """
-    teacher, teacher_source = _teacher(config, weights_dir)
+    teacher, teacher_source = load_teacher(config, weights_dir=weights_dir)
     if config.student_weights == "scratch":
         student_weights = random_weights(config.student, seed=config.seed)
     else:
@@ -180,13 +180,15 @@ def build_teacher_and_student(
     return teacher, student, {"teacher": teacher_source, "student": student_weights.source}
 
 
-def load_teacher(config: FitConfig, *, weights_dir: Path | None) -> Backbone:
-    """The configuration's teacher alone, frozen, in evaluation mode.
+def load_teacher(config: FitConfig, *, weights_dir: Path | None) -> tuple[Backbone, str]:
+    """The configuration's teacher alone, frozen, in evaluation mode, and the source of its weights.
 
     Raises:
         WeightsError, ConfigError: see `load_weights` and `build_backbone`.
     """
-    return _teacher(config, weights_dir)[0]
+    weights = _weights(config, config.teacher, weights_dir)
+    teacher = build_backbone(config.teacher, weights)
+    return teacher.eval().requires_grad_(False), weights.source
 
 
 def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Sequence[int]) -> Student:
@@ -215,12 +217,6 @@ def student_without_weights(config: FitConfig) -> Student:
             Backbone(name, mean=(0.0,) * 3, std=(1.0,) * 3) for name in (config.teacher, config.student)
         )
         return build_student(config, backbone=backbone, teacher_channels=teacher.channels)
-
-
-def _teacher(config: FitConfig, weights_dir: Path | None) -> tuple[Backbone, str]:
-    weights = _weights(config, config.teacher, weights_dir)
-    teacher = build_backbone(config.teacher, weights)
-    return teacher.eval().requires_grad_(False), weights.source
 
 
 def _weights(config: FitConfig, name: str, weights_dir: Path | None) -> LoadedWeights:

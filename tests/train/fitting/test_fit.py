@@ -22,6 +22,7 @@ from train.fitting.batches import batch_indices
 from train.fitting.preparation import learning_rate_factor
 from train.method.pretrained_weights import random_weights
 from train.runs import FitResult, fit_category
+from train.support.devices import Runtime
 
 
 @pytest.fixture
@@ -40,9 +41,7 @@ def run(
         preset=preset,
         overrides=asked,
         run_dir=run_dir,
-        weights_dir=None,
-        device=torch.device("cpu"),
-        strict=False,
+        runtime=Runtime("cpu"),
         force=force,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from train.data.category import CategoryData
 from train.studies.ablation.rows import Ablation
 from train.studies.ablation.run import RowResult, RunSettings
-from train.support.files import replacing, write_text
+from train.support.files import replacing, write_json, write_text
 from train.support.tables import SYNTHETIC_NOTE, ResultTable, number, with_spread
 
 IMAGE_COLOUR, PIXEL_COLOUR = "#2b5c8a", "#c8553d"
@@ -63,7 +62,7 @@ def write_ablation(
             ratio_figure(rows).savefig(temporary, format="png", dpi=130)
         text += "\n![ROCAUC by masking ratio](figure-6.png)\n"
     write_text(paths[0], text)
-    write_text(paths[1], json.dumps(as_json(ablation, rows, data, settings), indent=2) + "\n")
+    write_json(paths[1], as_json(ablation, rows, data, settings))
     return paths
 
 

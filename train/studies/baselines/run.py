@@ -24,6 +24,7 @@ from train.studies.baselines.padim import fit_padim, padim_maps
 from train.studies.baselines.patchcore import fit_patchcore, patchcore_maps
 from train.studies.baselines.results import BaselineResult, read_results, write_results
 from train.support.arrays import FloatArray
+from train.support.devices import Runtime
 from train.support.progress import console
 
 METHODS = ("padim", "patchcore")
@@ -58,9 +59,7 @@ def run_baselines(
     methods: Sequence[str],
     seeds: Sequence[int],
     run_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
+    runtime: Runtime,
     force: bool,
 ) -> list[BaselineResult]:
     """Measure each method with each seed; each result is added to baselines.json at once.
@@ -71,9 +70,7 @@ def run_baselines(
         methods: of `METHODS`.
         seeds: one result each.
         run_dir: takes baselines.json.
-        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
-        device: where to compute.
-        strict: a broken image stops the run.
+        runtime: where and how to compute.
         force: measure again what baselines.json already has.
 
     Returns:
@@ -96,14 +93,17 @@ def run_baselines(
     todo = [pair for pair in asked if pair not in done]
     if todo:
         run_dir.mkdir(parents=True, exist_ok=True)
-        inputs = load_inputs(
-            data, config=config, scratch_dir=run_dir, weights_dir=weights_dir, device=device, strict=strict
-        )
+        inputs = load_inputs(data, config=config, scratch_dir=run_dir, runtime=runtime)
     for method, seed in todo:
         console.print(f"{method}, seed {seed}")
         results.append(
             measure_baseline(
-                method, inputs, seed=seed, holdout_ratio=config.holdout_ratio, setup=setup, device=device
+                method,
+                inputs,
+                seed=seed,
+                holdout_ratio=config.holdout_ratio,
+                setup=setup,
+                device=runtime.torch_device,
             )
         )
         write_results(path, results)
@@ -119,28 +119,21 @@ def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
         "synthetic": data.synthetic,
         "data_fingerprint": data.fingerprint(),
         "test_fingerprint": data.test_fingerprint(),
-        "teacher": config.teacher,
-        "weights": config.weights,
-        "image_size": config.image_size,
-        "holdout_ratio": config.holdout_ratio,
+        **config.model_dump(include={"teacher", "weights", "image_size", "holdout_ratio"}),
     }
 
 
 def load_inputs(
-    data: CategoryData,
-    *,
-    config: FitConfig,
-    scratch_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
+    data: CategoryData, *, config: FitConfig, scratch_dir: Path, runtime: Runtime
 ) -> BaselineInputs:
     """Read a category's images and run the teacher over them, once for all methods and seeds."""
-    teacher = load_teacher(config, weights_dir=weights_dir).to(device)
+    device = runtime.torch_device
+    teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
+    teacher.to(device)
     size = config.image_size
-    good = load_images(data.train_good, image_size=size, strict=strict, what="good images")
+    good = load_images(data.train_good, image_size=size, strict=runtime.strict, what="good images")
     paths = [image.path for image in data.test]
-    test = load_images(paths, image_size=size, strict=strict, what="test images")
+    test = load_images(paths, image_size=size, strict=runtime.strict, what="test images")
     readable = [data.test[index] for index in test.kept]
     started = time.perf_counter()
     features = [
