@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,6 @@ from train.support.files import read_json, write_json, write_text
 from train.support.progress import console
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """A category's checkpoint, and whether this call trained it.
-
-    Attributes:
-        checkpoint_path: the checkpoint's file.
-        trained: False where the checkpoint was up to date.
-    """
-
-    checkpoint_path: Path
-    trained: bool
-
-
 def fit_category(
     data: CategoryData,
     *,
@@ -42,7 +28,7 @@ def fit_category(
     run_dir: Path,
     runtime: Runtime,
     force: bool = False,
-) -> FitResult:
+) -> bool:
     """Train a category, unless its checkpoint was trained on these images with the options that were asked for.
 
     Args:
@@ -53,6 +39,9 @@ def fit_category(
         runtime: where and how to train.
         force: train even when the checkpoint is up to date.
 
+    Returns:
+        Whether it trained; False where the checkpoint was up to date.
+
     Raises:
         UserError: bad options, images or weights, or an existing checkpoint that cannot be read, which is not
             overwritten.
@@ -62,11 +51,11 @@ def fit_category(
     config = fit_config(preset or "edge", overrides)
     asked = {*overrides, *(["preset"] if preset else [])}
     if not force and checkpoint_is_up_to_date(checkpoint_path, data=data, config=config, asked=asked):
-        return FitResult(checkpoint_path, trained=False)
+        return False
     from train.fitting.fit import fit
 
     fit(data, config=config, checkpoint_path=checkpoint_path, runtime=runtime)
-    return FitResult(checkpoint_path, trained=True)
+    return True
 
 
 def data_fingerprints(runs_dir: Path) -> dict[str, str]:

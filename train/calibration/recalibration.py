@@ -18,14 +18,7 @@ def recalibrate(
 ) -> Checkpoint:
     """Fit a checkpoint's thresholds again, on the same held-out good images with another foreground.
 
-    Args:
-        checkpoint: unchanged, in memory and on disk.
-        finder: the foreground to calibrate with.
-        data: what the checkpoint was trained on.
-        runtime: where and how to compute.
-
-    Returns:
-        The same networks and release id with the new foreground and thresholds.
+    The result has the same networks and release id. The checkpoint given stays as it is, in memory and on disk.
 
     Raises:
         DataError: other images than those that it was trained on, so that the held-out ones cannot be known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def complexity(
     **fields: Any,
 ) -> None:
     """Print Table 5 for the paper's pairs and any other: parameters, GMACs and time, beside the paper's figures."""
-    from train.studies.complexity import as_json, complexity_table, measure_pair, pairs_to_measure
+    from train.studies.complexity import complexity_table, measure_pair, pairs_to_measure
     from train.support.devices import hardware_name
     from train.support.files import write_json
 
@@ -58,7 +59,8 @@ def complexity(
     machine = hardware_name(chosen)
     click.echo(complexity_table(rows, hardware=machine, repeats=repeats).markdown(), nl=False)
     if json_path is not None:
-        write_json(json_path, as_json(rows, hardware=machine, repeats=repeats))
+        content = {"hardware": machine, "repeats": repeats, "rows": [asdict(row) for row in rows]}
+        write_json(json_path, content)
 
 
 network_options = options_as(
@@ -129,12 +131,11 @@ def ablate(
     show_banner(any(product.synthetic for product in products))
     results = run_ablations(ablations, products, settings=settings)
     folder = run.runs_dir / (products[0].category if len(products) == 1 else "") / "ablations"
-    for ablation in ablations:
-        rows = results[ablation.name]
-        click.echo(ablation_table(ablation, rows, products, settings).markdown())
-        for path in write_ablation(ablation, rows, products, settings, folder=folder):
+    for result in results:
+        click.echo(ablation_table(result).markdown())
+        for path in write_ablation(result, folder=folder):
             click.echo(f"Written: {path}")
-    faults = [one.fault for rows in results.values() for row in rows for one in row.runs if one.fault]
+    faults = [one.fault for result in results for row in result.rows for one in row.runs if one.fault]
     if faults:
         raise TrainingError(
             f"{len(faults)} runs failed, the first: {faults[0]} Finished runs are kept; mend it and run again."

@@ -108,12 +108,7 @@ def measures_of(judged: JudgedSet) -> dict[str, Any]:
 
 
 def subset_measures(judged: JudgedSet, images: IntArray) -> dict[str, float | None]:
-    """The measures of some defective images against all good ones.
-
-    Args:
-        judged: the test set.
-        images: positions of the defective images.
-    """
+    """The measures of the defective images at these positions against all good ones."""
     chosen = ~judged.labels
     chosen[images] = True
     scores, labels, rejected = judged.scores[chosen], judged.labels[chosen], judged.rejected[chosen]

@@ -60,13 +60,7 @@ def evaluate(
     runtime: Runtime,
     foreground: ForegroundFinder | None = None,
 ) -> Evaluation | None:
-    """Judge a category's test set; None where it has none.
-
-    Args:
-        checkpoint: networks and calibration.
-        data: holds the test set.
-        runtime: where and how to compute.
-        foreground: the finder that the calibration is for; None loads the checkpoint's own.
+    """Judge a category's test set; None where it has none. Without a foreground, the checkpoint's own is loaded.
 
     Raises:
         DataError: no test image, or a mask, can be read, or a mask contradicts its image.

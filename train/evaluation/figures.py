@@ -103,14 +103,10 @@ def panels(
     usual: float,
     threshold: float,
 ) -> Figure:
-    """Image, mask where there is one, anomaly map, and the map over the image, side by side.
+    """Image [S, S, 3], mask where there is one, anomaly map [S, S], and the map over the image, side by side.
 
-    Args:
-        image: [S, S, 3] uint8.
-        anomaly_map: [S, S].
-        mask: [S, S] ground truth, or None.
-        usual: score of a usual pixel, below the threshold; black in the map, clear in the overlay.
-        threshold: the colours' full scale is one and a half times this.
+    A pixel of the `usual` score is black in the map and clear in the overlay; the colours' full scale is one and a half
+    times the threshold.
     """
     titles = ["image", *(["mask"] if mask is not None else []), "anomaly map", "overlay"]
     figure = Figure(figsize=(1.9 * len(titles), 2.1), layout="constrained")

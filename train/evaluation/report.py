@@ -44,13 +44,7 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses | None = None) -> str:
-    """The page as HTML text.
-
-    Args:
-        evaluation: the judged test set.
-        checkpoint: what judged it.
-        losses: of its training, where the run's folder has them.
-    """
+    """The page as HTML text; `losses` are those of the checkpoint's training, where the run's folder has them."""
     calibration = json.loads(checkpoint.calibration.to_json())
     return render_page(
         "train.evaluation",

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from train.calibration.foreground import load_foreground
@@ -19,8 +20,8 @@ from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
-from train.fitting.loop import TrainingOutcome, train_student
-from train.fitting.resume import ResumeFile
+from train.fitting.loop import train_student
+from train.fitting.resume import ResumeFile, TrainingState
 from train.method.backbones import Backbone
 from train.method.student import build_teacher_and_student
 from train.support.devices import Runtime
@@ -80,7 +81,7 @@ def fit(
         run=f"{config.model_dump_json()} {good.fingerprint} {device.type} {torch.__version__} {weight_sources}",
         interval_s=save_interval_s,
     )
-    outcome = train_student(
+    ended = train_student(
         student, train, held_out=held_out, config=config, run_dir=run_dir, resume=resume, device=device
     )
     calibration = calibrate(
@@ -92,7 +93,7 @@ def fit(
         finder=finder,
         device=device,
     )
-    provenance = _provenance(data, good, outcome, weights=weight_sources | finder.sources)
+    provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources)
     save_checkpoint(checkpoint_path, Checkpoint(config, provenance, calibration, teacher, student))
     resume.remove()
 
@@ -137,7 +138,7 @@ def _load_good(
 
 
 def _provenance(
-    data: CategoryData, good: GoodSplit, outcome: TrainingOutcome, *, weights: dict[str, str]
+    data: CategoryData, good: GoodSplit, ended: TrainingState, *, weights: dict[str, str]
 ) -> Provenance:
     return Provenance(
         category=data.category,
@@ -149,9 +150,9 @@ def _provenance(
         n_held_out=len(good.held_out),
         n_broken=good.n_broken,
         weights=weights,
-        steps=outcome.steps,
-        seconds_train=round(good.seconds_teacher + outcome.seconds, 1),
-        final_loss=round(outcome.final_loss, 6),
+        steps=ended.step,
+        seconds_train=round(good.seconds_teacher + ended.seconds, 1),
+        final_loss=round(float(np.mean(ended.recent_losses)), 6),
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )

@@ -53,13 +53,9 @@ class Suspects:
 
 
 def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, runtime: Runtime) -> Suspects:
-    """Rank all images of train/good, those that fitting holds out too.
+    """Rank all images of train/good, those that fitting holds out too, with the configuration's teacher and image size.
 
-    Args:
-        data: the category's images.
-        config: its teacher and image size are used.
-        scratch_dir: for features that do not fit in memory.
-        runtime: where and how to compute.
+    Features that do not fit in memory lie in `scratch_dir`.
 
     Raises:
         UserError: bad images or weights, or fewer than two images.
@@ -89,17 +85,9 @@ def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, r
 
 
 def neighbour_distances(feature: FloatArray, *, n_th_image: int, device: torch.device) -> FloatArray:
-    """Distance of each position's vector to the n-th nearest of the other images.
+    """Distance of each position's vector to the n-th nearest of the other images, [N, h, w, C] to [N, h, w] float32.
 
-    The distance to an image is that to its nearest position, wherever it lies.
-
-    Args:
-        feature: [N, h, w, C], N at least 2.
-        n_th_image: 1 is the nearest; less than N.
-        device: where it is computed.
-
-    Returns:
-        [N, h, w] float32.
+    The distance to an image is that to its nearest position, wherever it lies. N is at least 2, and 1 is the nearest.
     """
     n_images, height, width, channels = feature.shape
     vectors = torch.from_numpy(np.asarray(feature)).reshape(-1, channels).to(device)  # [N * P, C]

@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from model_repository.distance_fusion.map_fusion import Calibration, judge
+from tests.train.evaluation.region_overlap import per_region_overlap
 from train.data.category import TestImage
 from train.evaluation.breakdown import JudgedSet, measures_of
-from train.evaluation.metrics import per_region_overlap
 
 SIDE = 10
 CALIBRATION = Calibration(

@@ -16,12 +16,12 @@ from sklearn.metrics import roc_auc_score
 
 from model_repository.distance_fusion.map_fusion import Calibration, Verdict, judge
 from tests.conftest import CATEGORY
+from tests.train.evaluation.region_overlap import per_region_overlap
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, TestImage, read_category
 from train.errors import DataError
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.evaluate import Evaluation, evaluate
-from train.evaluation.metrics import per_region_overlap
 from train.method.student import compute_distances
 from train.runs import metrics_are_up_to_date
 from train.support.devices import Runtime

@@ -82,30 +82,38 @@ class RowResult:
         return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
 
 
-def run_ablations(
-    ablations: Sequence[Ablation], data: Sequence[CategoryData], *, settings: RunSettings
-) -> dict[str, list[RowResult]]:
-    """Run every row of the tables on every category and seed; runs that were done before are read.
+@dataclass(frozen=True)
+class AblationResult:
+    """A table of the paper and the results of its rows, each over these products and settings."""
 
-    Returns:
-        The rows' results by the table's name.
+    ablation: Ablation
+    rows: tuple[RowResult, ...]
+    products: tuple[CategoryData, ...]
+    settings: RunSettings
+
+
+def run_ablations(
+    ablations: Sequence[Ablation], products: Sequence[CategoryData], *, settings: RunSettings
+) -> list[AblationResult]:
+    """Run every row of the tables on every product and seed; runs that were done before are read.
 
     Raises:
         ConfigError: a network that timm does not have.
     """
     done: dict[tuple[str, FitConfig], RunResult] = {}
-    results: dict[str, list[RowResult]] = {}
+    results = []
     for ablation in ablations:
-        results[ablation.name] = []
+        rows = []
         for number, row in enumerate(ablation.rows, start=1):
             console.print(f"{ablation.title}, row {number} of {len(ablation.rows)}", style="bold")
-            results[ablation.name].append(_run_row(row, data, settings, done))
+            rows.append(_run_row(row, products, settings, done))
+        results.append(AblationResult(ablation, tuple(rows), tuple(products), settings))
     return results
 
 
 def _run_row(
     row: AblationRow,
-    data: Sequence[CategoryData],
+    products: Sequence[CategoryData],
     settings: RunSettings,
     done: dict[tuple[str, FitConfig], RunResult],
 ) -> RowResult:
@@ -115,7 +123,7 @@ def _run_row(
     if impossible is not None:
         return RowResult(row, (), impossible)
     runs = []
-    for product in data:
+    for product in products:
         for seed in settings.seeds:
             seeded = config.model_copy(update={"seed": seed})
             key = (product.category, seeded)

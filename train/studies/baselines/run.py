@@ -17,7 +17,8 @@ from train.config import FitConfig
 from train.data.category import CategoryData, load_images, split_good
 from train.data.ground_truth import load_masks
 from train.errors import ConfigError, DataError
-from train.evaluation.metrics import auroc, per_region_overlap
+from train.evaluation.metrics import auroc
+from train.evaluation.pixel_metrics import PixelScores
 from train.fitting.features import compute_teacher_features
 from train.method.student import load_teacher
 from train.studies.baselines.padim import fit_padim, padim_maps
@@ -62,16 +63,10 @@ def run_baselines(
     runtime: Runtime,
     force: bool,
 ) -> list[BaselineResult]:
-    """Measure each method with each seed; each result is added to baselines.json at once.
+    """Measure each of some `METHODS` with each seed; each result is added to `run_dir`/baselines.json at once.
 
-    Args:
-        data: the category's images.
-        config: its teacher, image size and held-out share are used.
-        methods: of `METHODS`.
-        seeds: one result each.
-        run_dir: takes baselines.json.
-        runtime: where and how to compute.
-        force: measure again what baselines.json already has.
+    The configuration gives teacher, image size and held-out share. What baselines.json already has is measured again
+    only where it is forced.
 
     Returns:
         The results that were asked for, by method and seed.
@@ -169,19 +164,22 @@ def measure_baseline(
         anomaly_maps = upsample(padim_maps(padim, inputs.test), image_size=inputs.image_size)
         scores: FloatArray = anomaly_maps.max(axis=(1, 2))
     else:
-        patchcore = fit_patchcore(train, seed=seed, device=device)
+        bank = fit_patchcore(train, seed=seed, device=device)
         fitted = time.perf_counter()
-        maps, scores = patchcore_maps(patchcore, inputs.test)
+        maps, scores = patchcore_maps(bank, inputs.test)
         anomaly_maps = upsample(maps, image_size=inputs.image_size)
     tested = time.perf_counter()
-    masks = inputs.masks if inputs.masks is not None and inputs.masks.any() else None
+    pixel = None
+    if inputs.masks is not None:
+        every = np.arange(len(anomaly_maps))
+        pixel = PixelScores(anomaly_maps, inputs.masks, good=every[:0]).measure(every)
     return BaselineResult(
         method=method,
         seed=seed,
         setup=setup,
         image_auroc=auroc(scores, inputs.labels),
-        pixel_auroc=None if masks is None else auroc(anomaly_maps, masks),
-        pro=None if masks is None else per_region_overlap(anomaly_maps, masks),
+        pixel_auroc=pixel.auroc if pixel else None,
+        pro=pixel.pro if pixel else None,
         n_train=len(train_indices),
         n_test=len(inputs.labels),
         seconds_features=round(inputs.seconds, 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -71,15 +71,14 @@ def image_table(results: Sequence[RunResult]) -> ResultTable:
     others = [method for method in TABLE_1_AVERAGES if method != OURS]
 
     def line(
-        label: str, run: float | None, paper: float | None, of: Callable[[str], float | None]
+        label: str, run: float | None, paper: float | None, methods: Iterable[float | None]
     ) -> tuple[str, ...]:
-        methods = (number(of(method)) for method in others)
-        return label, number(run), number(paper), difference(run, paper), *methods
+        return label, number(run), number(paper), difference(run, paper), *map(number, methods)
 
     measured = {result.category: result.percent("image_auroc") for result in results}
     done = [category for category, value in measured.items() if value is not None]
     rows = [
-        line(name, value, table_1(OURS, name), lambda method, name=name: table_1(method, name))  # type: ignore[misc]
+        line(name, value, table_1(OURS, name), [table_1(method, name) for method in others])
         for name, value in measured.items()
     ]
     if 0 < len(done) < len(MVTEC_AD_CATEGORIES):
@@ -88,11 +87,12 @@ def image_table(results: Sequence[RunResult]) -> ResultTable:
                 f"average of these {len(done)}",
                 mean([measured[category] for category in done]),
                 table_1_average(OURS, done),
-                lambda method: table_1_average(method, done),
+                [table_1_average(method, done) for method in others],
             )
         )
     run = mean(list(measured.values())) if len(done) == len(MVTEC_AD_CATEGORIES) else None
-    rows.append(line("average of all 15", run, TABLE_1_AVERAGES[OURS], TABLE_1_AVERAGES.__getitem__))
+    averages = map(TABLE_1_AVERAGES.__getitem__, others)
+    rows.append(line("average of all 15", run, TABLE_1_AVERAGES[OURS], averages))
     return ResultTable(
         title="Table 1: image ROCAUC, percent",
         columns=("category", "this run", "paper", "difference", *others),

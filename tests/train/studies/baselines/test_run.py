@@ -17,10 +17,10 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from tests.conftest import TINY_OPTIONS
+from tests.train.evaluation.region_overlap import per_region_overlap
 from train.config import fit_config
 from train.data.category import CategoryData, split_good
 from train.errors import ConfigError, DataError
-from train.evaluation.metrics import per_region_overlap
 from train.method.student import load_teacher
 from train.studies.baselines import run as baselines
 from train.studies.baselines.padim import fit_padim, padim_maps

@@ -52,7 +52,11 @@ def render_category(
         DataError: the name is no safe folder name, the images would be too small, or such a folder exists
             and was not rendered here.
     """
-    _check(category, image_size)
+    check_category_name(category)
+    if image_size < SMALLEST_IMAGE:
+        raise DataError(
+            f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
+        )
     settings = {
         "version": VERSION,
         "category": category,
@@ -74,14 +78,6 @@ def render_category(
             _render_folder(new, folder, count, category=category, seed=seed, image_size=image_size)
         write_json(new / MARKER, marker)
     return target
-
-
-def _check(category: str, image_size: int) -> None:
-    check_category_name(category)
-    if image_size < SMALLEST_IMAGE:
-        raise DataError(
-            f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
-        )
 
 
 def _marker_of(target: Path) -> Any:
