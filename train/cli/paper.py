@@ -116,7 +116,7 @@ def ablate(
     from train.studies.ablation.rows import ABLATIONS, Networks
     from train.studies.ablation.run import RunSettings, run_ablations
 
-    choose_device(run.device)  # one that cannot be used is no run's fault
+    choose_device(run.device)  # at once: every run would fail of one that cannot be used
     settings = RunSettings(
         base=asked.config(),
         seeds=seeds,
@@ -158,7 +158,7 @@ def reproduce(data: str, data_dir: Path, categories: str, run: RunOptions, asked
 
     config = asked.config()
     chosen, runtime = chosen_categories(categories), run.runtime(asked.weights_dir)
-    choose_device(run.device)  # one that cannot be used is no category's fault
+    choose_device(run.device)  # at once: every run would fail of one that cannot be used
     results = []
     for category in chosen:
         result = run_category(
