@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from train.data.category import CategoryData, read_category
 from train.data.sources.synthetic.dataset import render_category
 from train.runs import fit_category
+from train.support.devices import Runtime
 
 CATEGORY = "pill"
 TINY_OPTIONS: dict[str, Any] = {
@@ -48,16 +48,15 @@ def fit_tiny() -> FitTiny:
     """Train tiny networks: `fit_tiny(data, run_dir, steps=8)` gives the checkpoint's path."""
 
     def fit(data: CategoryData, run_dir: Path, **overrides: Any) -> Path:
-        return fit_category(
+        fit_category(
             data,
             preset="edge",
             overrides=TINY_OPTIONS | overrides,
             run_dir=run_dir,
-            weights_dir=None,
-            device=torch.device("cpu"),
-            strict=False,
+            runtime=Runtime("cpu"),
             force=True,
-        ).checkpoint_path
+        )
+        return run_dir / "checkpoint.safetensors"
 
     return fit
 

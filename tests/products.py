@@ -38,6 +38,7 @@ from train.data.category import CategoryData, load_images, read_category
 from train.data.sources.synthetic.dataset import render_category
 from train.method.student import compute_distances
 from train.runs import evaluate_category, fit_category
+from train.support.devices import Runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 60  # of a call; the machine may be busy
@@ -94,17 +95,15 @@ def make_product(
         shutil.rmtree(spare)  # as many defective images as good ones will do
     data = read_category(root, dataset="synthetic", category=category)
     run_dir = work / "runs" / category
+    runtime = Runtime("cpu", weights_dir, strict=True)
     fit_category(
         data,
         preset=preset,
         overrides=overrides,
         run_dir=run_dir,
-        weights_dir=weights_dir,
-        device=CPU,
-        strict=True,
-        force=False,
+        runtime=runtime,
     )
-    evaluate_category(data, run_dir=run_dir, device=CPU, strict=True, force=False, weights_dir=weights_dir)
+    evaluate_category(data, run_dir=run_dir, runtime=runtime)
     build_category(ProductPaths(category, work / "runs", work / "build", weights_dir=weights_dir))
     publish_category(
         work / "build" / category,

@@ -57,19 +57,17 @@ def fit(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, force:
     from train.data.checks import check_training_data
     from train.runs import data_fingerprints, fit_category
 
-    images = category.find()
+    images, run_dir = category.find(), run.runs_dir / category.name
     check_training_data(images, fingerprints=data_fingerprints(run.runs_dir), force=force)
-    result = fit_category(
+    trained = fit_category(
         images,
         preset=asked.preset,
         overrides=asked.overrides,
-        run_dir=run.runs_dir / category.name,
-        weights_dir=asked.weights_dir,
-        device=run.device,
-        strict=run.strict,
+        run_dir=run_dir,
+        runtime=run.runtime(asked.weights_dir),
         force=force,
     )
-    click.echo(f"{'Trained' if result.trained else 'Up to date'}: {result.checkpoint_path}")
+    click.echo(f"{'Trained' if trained else 'Up to date'}: {run_dir / 'checkpoint.safetensors'}")
 
 
 @main.command()
@@ -87,11 +85,9 @@ def evaluate(
     outcome = evaluate_category(
         category.find(),
         run_dir=run.runs_dir / category.name,
-        device=run.device,
-        strict=run.strict,
-        force=force,
+        runtime=run.runtime(weights_dir),
         foreground=foreground,
-        weights_dir=weights_dir,
+        force=force,
     )
     click.echo(outcome)
 

@@ -6,35 +6,18 @@ that finds everything up to date never imports it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from train.checkpoint.header import read_header, read_release_id
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
 from train.errors import CheckpointError, DataError
-from train.support.devices import choose_device
+from train.support.devices import Runtime
+from train.support.files import read_json, write_json, write_text
 from train.support.progress import console
-
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """A category's checkpoint, and whether this call trained it.
-
-    Attributes:
-        checkpoint_path: the checkpoint's file.
-        trained: False where the checkpoint was up to date.
-    """
-
-    checkpoint_path: Path
-    trained: bool
 
 
 def fit_category(
@@ -43,11 +26,9 @@ def fit_category(
     preset: str | None,
     overrides: Mapping[str, Any],
     run_dir: Path,
-    weights_dir: Path | None,
-    device: str | torch.device,
-    strict: bool,
-    force: bool,
-) -> FitResult:
+    runtime: Runtime,
+    force: bool = False,
+) -> bool:
     """Train a category, unless its checkpoint was trained on these images with the options that were asked for.
 
     Args:
@@ -55,10 +36,11 @@ def fit_category(
         preset: None means that of an existing checkpoint, or `edge`.
         overrides: fields of `FitConfig` that were asked for; an existing checkpoint may differ in all others.
         run_dir: takes checkpoint.safetensors and tensorboard/.
-        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
-        device: where to train; see `train.support.devices.choose_device`.
-        strict: a broken image stops the run.
+        runtime: where and how to train.
         force: train even when the checkpoint is up to date.
+
+    Returns:
+        Whether it trained; False where the checkpoint was up to date.
 
     Raises:
         UserError: bad options, images or weights, or an existing checkpoint that cannot be read, which is not
@@ -69,18 +51,11 @@ def fit_category(
     config = fit_config(preset or "edge", overrides)
     asked = {*overrides, *(["preset"] if preset else [])}
     if not force and checkpoint_is_up_to_date(checkpoint_path, data=data, config=config, asked=asked):
-        return FitResult(checkpoint_path, trained=False)
+        return False
     from train.fitting.fit import fit
 
-    fit(
-        data,
-        config=config,
-        checkpoint_path=checkpoint_path,
-        weights_dir=weights_dir,
-        device=choose_device(device),
-        strict=strict,
-    )
-    return FitResult(checkpoint_path, trained=True)
+    fit(data, config=config, checkpoint_path=checkpoint_path, runtime=runtime)
+    return True
 
 
 def data_fingerprints(runs_dir: Path) -> dict[str, str]:
@@ -111,23 +86,19 @@ def evaluate_category(
     data: CategoryData,
     *,
     run_dir: Path,
-    device: str | torch.device,
-    strict: bool,
-    force: bool,
+    runtime: Runtime,
     foreground: str | None = None,
-    weights_dir: Path | None = None,
+    force: bool = False,
 ) -> str:
     """Evaluate a category's checkpoint and write metrics.json and report.html, unless they are up to date.
 
     Args:
         data: holds the test set.
         run_dir: holds checkpoint.safetensors, takes metrics.json and report.html.
-        device: where to compute; see `train.support.devices.choose_device`.
-        strict: a broken image stops the run.
-        force: evaluate even when up to date.
+        runtime: where and how to evaluate.
         foreground: how the background is removed; None means the checkpoint's own way. Another one gets thresholds
             of its own, see `train.calibration.recalibration`.
-        weights_dir: where SAM's weights may lie.
+        force: evaluate even when up to date.
 
     Returns:
         One line with the measures, or why nothing was evaluated.
@@ -146,32 +117,26 @@ def evaluate_category(
     from train.calibration.foreground import load_foreground
     from train.calibration.recalibration import recalibrate
     from train.checkpoint.tensors import load_checkpoint
-    from train.evaluation.evaluate import evaluate, write_metrics
-    from train.evaluation.report import report_category, summary
+    from train.evaluation.evaluate import evaluate
+    from train.evaluation.report import render_report, summary
+    from train.fitting.losses import LOSSES_FILE, read_losses
 
-    device = choose_device(device)
     checkpoint = load_checkpoint(checkpoint_path)
-    finder = load_foreground(foreground, weights_dir=weights_dir)
+    finder = load_foreground(foreground, weights_dir=runtime.weights_dir)
     if foreground != checkpoint.config.foreground:
-        checkpoint = recalibrate(checkpoint, finder, data, device=device, strict=strict)
-    evaluation = evaluate(checkpoint, data, foreground=finder, device=device, strict=strict)
+        checkpoint = recalibrate(checkpoint, finder, data, runtime=runtime)
+    evaluation = evaluate(checkpoint, data, foreground=finder, runtime=runtime)
     if evaluation is None:
         return f"No test images in {data.root / 'test'}: nothing to evaluate."
     for sentence in evaluation.metrics["unavailable"]:
         console.print(sentence, style="yellow", markup=False)
-    report_category(evaluation, checkpoint, run_dir=run_dir)
-    write_metrics(evaluation.metrics, metrics_path)
+    write_text(report_path, render_report(evaluation, checkpoint, read_losses(run_dir / LOSSES_FILE)))
+    write_json(metrics_path, evaluation.metrics)
     return f"Evaluated: {summary(evaluation.metrics)}; {report_path}"
 
 
 def fit_and_evaluate(
-    data: CategoryData,
-    *,
-    config: FitConfig,
-    run_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
+    data: CategoryData, *, config: FitConfig, run_dir: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Train a category with this very configuration and evaluate it; what is up to date is not done again.
 
@@ -184,21 +149,10 @@ def fit_and_evaluate(
     if not data.test:
         raise DataError(f"{data.root} has no test images to measure with; put them into test/<defect>.")
     # Every field counts as asked for, so that no older checkpoint with other options passes as up to date.
-    fit_category(
-        data,
-        preset=config.preset,
-        overrides=config.model_dump(),
-        run_dir=run_dir,
-        weights_dir=weights_dir,
-        device=device,
-        strict=strict,
-        force=False,
-    )
-    outcome = evaluate_category(
-        data, run_dir=run_dir, device=device, strict=strict, force=False, weights_dir=weights_dir
-    )
+    fit_category(data, preset=config.preset, overrides=config.model_dump(), run_dir=run_dir, runtime=runtime)
+    outcome = evaluate_category(data, run_dir=run_dir, runtime=runtime)
     console.print(outcome, markup=False)
-    return dict(json.loads((run_dir / "metrics.json").read_text()))
+    return dict(read_json(run_dir / "metrics.json"))
 
 
 def metrics_are_up_to_date(
@@ -209,9 +163,8 @@ def metrics_are_up_to_date(
     Raises:
         CheckpointError: the checkpoint cannot be read.
     """
-    try:
-        metrics = json.loads(metrics_path.read_text())
-    except (FileNotFoundError, ValueError):
+    metrics = read_json(metrics_path)
+    if metrics is None:
         return False
     measured = tuple(metrics.get(name) for name in ("foreground", "release_id", "test_fingerprint"))
     asked = (foreground, read_release_id(checkpoint_path), data.test_fingerprint())

@@ -13,12 +13,12 @@ from export.cli.options import (
     category_option,
     images_option,
     limits_option,
-    options_as,
     precision_option,
     runs_dir_option,
     weights_dir_option,
 )
 from export.product import ProductPaths
+from train.support.command_options import options_as
 
 product_options = options_as(
     "product",

@@ -14,9 +14,9 @@ from export.cli.options import (
     PRECISIONS,
     build_dir_option,
     category_option,
-    options_as,
     server_image_option,
 )
+from train.support.command_options import options_as
 
 # Options of `engine` that say where it runs and where builds lie: inside the container they are others.
 OUTSIDE_OPTIONS = ("in_container", "server_image", "build_dir")

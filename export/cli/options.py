@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -41,26 +37,3 @@ limits_option = click.option(
 server_image_option = click.option(
     "--server-image", default=SERVER_IMAGE, help="NVIDIA's Triton image that loads the engines."
 )
-
-
-def options_as(name: str, kind: type, *options: Callable[..., Any]) -> Callable[..., Callable[..., None]]:
-    """Options that a command takes as one object.
-
-    Args:
-        name: of the command's parameter.
-        kind: a dataclass with a field for each option.
-        options: in the order of `--help`.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def with_one_object(*arguments: Any, **values: Any) -> None:
-            chosen = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-            command(*arguments, **values, **{name: chosen})
-
-        decorated: Callable[..., None] = with_one_object
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated
-
-    return decorate

@@ -14,10 +14,10 @@ from export.cli.options import (
     PATH,
     build_dir_option,
     category_option,
-    options_as,
     precision_option,
     server_image_option,
 )
+from train.support.command_options import options_as
 
 
 @dataclass(frozen=True)

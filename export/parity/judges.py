@@ -32,8 +32,8 @@ from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, load_images
 from train.data.ground_truth import load_masks
-from train.evaluation.breakdown import subset_measures
-from train.evaluation.evaluate import compute_maps, judged_set
+from train.evaluation.breakdown import JudgedSet, subset_measures
+from train.evaluation.evaluate import compute_maps
 from train.support.progress import progress_bar
 
 BATCH_SIZE = 8
@@ -152,7 +152,7 @@ class JudgedTestSet:
 
     def measures(self, verdict: Verdict) -> dict[str, float | None]:
         """Image AUROC, PRO and false-reject rate; None where the test set lacks the images or masks for one."""
-        judged = judged_set(verdict, self.test, self.masks)
+        judged = JudgedSet(self.test, verdict, self.masks)
         measured = subset_measures(judged, np.flatnonzero(judged.labels))
         rejected = judged.rejected[~judged.labels]
         return {

@@ -28,6 +28,7 @@ from train.calibration.sam import load_sam
 from train.data.category import CategoryData, load_images
 from train.errors import WeightsError
 from train.runs import fit_category
+from train.support.devices import Runtime
 
 SIZE = 96  # larger than the tiny SAM's pictures: its graph resizes
 
@@ -48,9 +49,7 @@ def sam_runs(tiny_data: CategoryData, weights_dir: Path, tmp_path_factory: pytes
         preset="edge",
         overrides={**TINY_OPTIONS, "foreground": "sam", "steps": 1, "image_size": SIZE},
         run_dir=runs / CATEGORY,
-        weights_dir=weights_dir,
-        device=torch.device("cpu"),
-        strict=False,
+        runtime=Runtime("cpu", weights_dir),
         force=True,
     )
     return runs

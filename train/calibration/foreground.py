@@ -61,11 +61,7 @@ class ForegroundFinder:
 
 
 def load_foreground(method: str, *, weights_dir: Path | None) -> ForegroundFinder:
-    """Load what a method needs.
-
-    Args:
-        method: `none`, `threshold` or `sam`.
-        weights_dir: where SAM's weights may lie, see `train.calibration.sam.load_sam`.
+    """Load what a method needs: for `sam` the network, see `train.calibration.sam.load_sam`.
 
     Raises:
         WeightsError: SAM's weights, or the library that runs it, are missing.
@@ -76,16 +72,7 @@ def load_foreground(method: str, *, weights_dir: Path | None) -> ForegroundFinde
 def find_foreground(
     images: NDArray[np.uint8], finder: ForegroundFinder, *, device: torch.device
 ) -> NDArray[np.bool_] | None:
-    """Find the part in each picture.
-
-    Args:
-        images: [N, S, S, 3] uint8.
-        finder: the method.
-        device: where SAM runs.
-
-    Returns:
-        [N, S, S] bool, True on the part; None for the method `none`.
-    """
+    """Masks [N, S, S] of pictures [N, S, S, 3] uint8, True on the part; None for the method `none`."""
     if finder.method == "none":
         return None
     sam = finder.sam.to(device) if finder.sam is not None else None

@@ -18,12 +18,7 @@ MIN_SIDE = 2  # pixels
 def paste_patches(images: NDArray[np.uint8], *, seed: int) -> NDArray[np.uint8]:
     """Paste a rectangle of some good image into each good image, `COPIES` times.
 
-    Args:
-        images: [N, S, S, 3] uint8, good ones.
-        seed: of sizes, places and sources.
-
-    Returns:
-        [COPIES * N, S, S, 3] uint8.
+    From [N, S, S, 3] to [COPIES * N, S, S, 3] uint8; the seed decides sizes, places and sources.
     """
     generator = np.random.default_rng(seed)
     pasted = np.concatenate([images] * COPIES)

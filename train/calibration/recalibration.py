@@ -4,35 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from train.calibration.foreground import ForegroundFinder
 from train.calibration.thresholds import calibrate
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
+from train.support.devices import Runtime
 from train.support.progress import console
 
 
 def recalibrate(
-    checkpoint: Checkpoint,
-    finder: ForegroundFinder,
-    data: CategoryData,
-    *,
-    device: torch.device,
-    strict: bool,
+    checkpoint: Checkpoint, finder: ForegroundFinder, data: CategoryData, *, runtime: Runtime
 ) -> Checkpoint:
     """Fit a checkpoint's thresholds again, on the same held-out good images with another foreground.
 
-    Args:
-        checkpoint: unchanged, in memory and on disk.
-        finder: the foreground to calibrate with.
-        data: what the checkpoint was trained on.
-        device: where to compute.
-        strict: a broken image stops the run.
-
-    Returns:
-        The same networks and release id with the new foreground and thresholds.
+    The result has the same networks and release id. The checkpoint given stays as it is, in memory and on disk.
 
     Raises:
         DataError: other images than those that it was trained on, so that the held-out ones cannot be known.
@@ -48,7 +34,10 @@ def recalibrate(
         f"{finder.method} are fitted on its held-out good images, for this evaluation alone.",
         style="yellow",
     )
-    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
+    device = runtime.torch_device
+    images = load_images(
+        data.train_good, image_size=config.image_size, strict=runtime.strict, what="good images"
+    )
     _, held_out = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     calibration = calibrate(
         checkpoint.teacher.to(device),

@@ -34,16 +34,9 @@ def calibrate(
     finder: ForegroundFinder,
     device: torch.device,
 ) -> Calibration:
-    """Fit trained networks' calibration.
+    """Fit the calibration of trained networks on good images [N, S, S, 3] uint8 held out from training.
 
-    Args:
-        teacher: on the device.
-        student: on the device.
-        images: [N, S, S, 3] uint8, good ones held out from training.
-        config: what `fit_calibration` needs.
-        category: the product's name.
-        finder: how the background is removed.
-        device: where to compute.
+    Both networks are on the device; for the rest see `fit_calibration`.
     """
 
     def distances_of(pixels: NDArray[np.uint8], what: str) -> list[FloatArray]:
@@ -125,17 +118,12 @@ def stage_weights(
 ) -> tuple[float, float, float]:
     """How much each stage's map counts; the three sum to 3, as equal ones do.
 
-    `good_maximum` divides each stage by its usual maximum on good images, so that none drowns the others.
-    `pasted_defects` multiplies that by the square of the stage's detectability index d': how many standard
-    deviations the maxima of images with a pasted patch lie above those of good images. A stage that does not tell
-    them apart is noise in the sum. The power of 2 was measured (docs/measurements/edge-preset.md). Stages whose d' is
-    beyond DETECTABILITY_LIMIT count alike: a still higher d' finds no more defects, and a finer stage locates them
-    better.
-
-    Args:
-        distances: [N, h, h] a stage, of held-out good images.
-        pasted: the same of images with pasted patches.
-        config: `stage_weighting` and the smoothing.
+    Distances are [N, h, h] a stage, of held-out good images and of images with pasted patches. `good_maximum` divides
+    each stage by its usual maximum on good images, so that none drowns the others. `pasted_defects` multiplies that by
+    the square of the stage's detectability index d': how many standard deviations the maxima of images with a pasted
+    patch lie above those of good images. A stage that does not tell them apart is noise in the sum. The power of 2 was
+    measured (docs/measurements/edge-preset.md). Stages whose d' is beyond DETECTABILITY_LIMIT count alike: a still
+    higher d' finds no more defects, and a finer stage locates them better.
     """
     if config.stage_weighting == "equal":
         return 1.0, 1.0, 1.0

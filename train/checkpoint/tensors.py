@@ -49,21 +49,14 @@ def release_id(tensors: Mapping[str, Tensor]) -> int:
     return release_id_of({name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
 
 
-def save_checkpoint(
-    path: Path,
-    *,
-    config: FitConfig,
-    provenance: Provenance,
-    calibration: Calibration,
-    teacher: Backbone,
-    student: Student,
-) -> int:
-    """Write a checkpoint whole or not at all, and return its release id."""
-    tensors = _network_tensors(teacher, student) | _calibration_tensors(calibration)
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
+    """Write a checkpoint whole or not at all, and return its release id, whatever its calibration says of that."""
+    tensors = _network_tensors(checkpoint.teacher, checkpoint.student)
+    tensors |= _calibration_tensors(checkpoint.calibration)
     metadata = {
         "format": FORMAT,
-        "config": config.model_dump_json(),
-        "provenance": provenance.model_dump_json(),
+        "config": checkpoint.config.model_dump_json(),
+        "provenance": checkpoint.provenance.model_dump_json(),
     }
     with replacing(path) as temporary:
         # Written by Python, which reports a full disk as an OSError; safetensors' own writer does not.

@@ -1,11 +1,7 @@
-"""What the commands of the training stage share: groups of options as objects, and the banner of synthetic data.
-
-A group of options reaches its command as one frozen object, so that a command takes a few arguments.
-"""
+"""What the commands of the training stage share: groups of options as objects, and the banner of synthetic data."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from train.config import PRESETS, FitConfig, fit_config
+from train.support.command_options import Command, Option, options_as
+from train.support.devices import Runtime
 
 if TYPE_CHECKING:
     from train.data.category import CategoryData
 
 PATH = click.Path(path_type=Path)
 FIT_FIELDS = tuple(name for name in FitConfig.model_fields if name not in ("preset", "weights"))
-Command = Callable[..., None]
-Option = Callable[..., Any]
 DATA_DIR = click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
 DEVICE = click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one.")
 
@@ -57,6 +53,10 @@ class RunOptions:
     strict: bool
     device: str
 
+    def runtime(self, weights_dir: Path | None) -> Runtime:
+        """The run's needs, pretrained weights from that folder."""
+        return Runtime(self.device, weights_dir, self.strict)
+
 
 @dataclass(frozen=True)
 class ConfigOptions:
@@ -89,55 +89,24 @@ class ConfigOptions:
         return fit_config(self.preset or "edge", {**self.overrides, **fields})
 
 
-def grouped(
-    argument: str, make: Callable[..., object], options: Mapping[str, Option]
-) -> Callable[[Command], Command]:
-    """Options whose values reach the command as one object, its argument `argument`.
-
-    Args:
-        argument: the object's name in the command.
-        make: makes the object of the values.
-        options: in the order of the command's help, by the names that `make` has for them.
-    """
-
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def with_object(**values: Any) -> None:
-            own = {name: values.pop(name) for name in options}
-            command(**values, **{argument: make(**own)})
-
-        decorated: Command = with_object
-        for option in reversed([*options.values()]):
-            decorated = option(decorated)
-        return decorated
-
-    return decorate
-
-
-category_options = grouped(
+category_options = options_as(
     "category",
     CategoryOptions,
-    {
-        "name": click.option("--category", "name", required=True, help="Product, e.g. pill, mono."),
-        "data": click.option(
-            "--data",
-            default="auto",
-            help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the "
-            "category, ELPV for mono and poly, else synthetic.",
-        ),
-        "data_dir": DATA_DIR,
-    },
+    click.option("--category", "name", required=True, help="Product, e.g. pill, mono."),
+    click.option(
+        "--data",
+        default="auto",
+        help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the "
+        "category, ELPV for mono and poly, else synthetic.",
+    ),
+    DATA_DIR,
 )
-run_options = grouped(
+run_options = options_as(
     "run",
     RunOptions,
-    {
-        "runs_dir": click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept."),
-        "strict": click.option(
-            "--strict", is_flag=True, help="Stop at a broken image instead of skipping it."
-        ),
-        "device": DEVICE,
-    },
+    click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept."),
+    click.option("--strict", is_flag=True, help="Stop at a broken image instead of skipping it."),
+    DEVICE,
 )
 
 
@@ -149,25 +118,24 @@ def config_options(*fields: str, preset: str | None = None) -> Callable[[Command
         preset: the one that is taken where none is given; None is `edge`, or that of an existing checkpoint.
     """
     default = "  [default: edge]" if preset is None else ""
-    preset_option = click.option(
-        "--preset",
-        type=click.Choice(list(PRESETS)),
-        default=preset,
-        help=f"Set of choices to start from.{default}",
-    )
-    weights = {
-        "weights_dir": click.option(
-            "--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth."
+    return options_as(
+        "asked",
+        ConfigOptions.of,
+        click.option(
+            "--preset",
+            type=click.Choice(list(PRESETS)),
+            default=preset,
+            help=f"Set of choices to start from.{default}",
         ),
-        "random_weights": click.option(
+        *map(config_option, fields),
+        click.option("--weights-dir", type=PATH, help="Pretrained weights: <backbone>.safetensors or .pth."),
+        click.option(
             "--random-weights", is_flag=True, help="Untrained backbones, for tests and timings only."
         ),
-    }
-    options = {"preset": preset_option, **{name: config_option(name) for name in fields}, **weights}
-    return grouped("asked", ConfigOptions.of, options)
+    )
 
 
-def config_option(name: str) -> Callable[..., Any]:
+def config_option(name: str) -> Option:
     """An option for a field of `FitConfig`; unless given, the preset decides."""
     field = FitConfig.model_fields[name]
     values = {preset: getattr(config, name) for preset, config in PRESETS.items()}

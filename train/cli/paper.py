@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -18,11 +18,11 @@ from train.cli.options import (
     config_option,
     config_options,
     given,
-    grouped,
     run_options,
     show_banner,
 )
 from train.config import PRESETS
+from train.support.command_options import options_as
 from train.support.devices import choose_device
 
 TABLES = ("4", "6", "7", "8")
@@ -49,11 +49,9 @@ def complexity(
     **fields: Any,
 ) -> None:
     """Print Table 5 for the paper's pairs and any other: parameters, GMACs and time, beside the paper's figures."""
-    import json
-
-    from train.studies.complexity import as_json, complexity_table, measure_pair, pairs_to_measure
+    from train.studies.complexity import complexity_table, measure_pair, pairs_to_measure
     from train.support.devices import hardware_name
-    from train.support.files import write_text
+    from train.support.files import write_json
 
     chosen = choose_device(device)
     configs = pairs_to_measure(preset, given(fields), paper_rows=paper_rows)
@@ -61,40 +59,24 @@ def complexity(
     machine = hardware_name(chosen)
     click.echo(complexity_table(rows, hardware=machine, repeats=repeats).markdown(), nl=False)
     if json_path is not None:
-        content = as_json(rows, hardware=machine, repeats=repeats)
-        write_text(json_path, json.dumps(content, indent=2) + "\n")
+        content = {"hardware": machine, "repeats": repeats, "rows": [asdict(row) for row in rows]}
+        write_json(json_path, content)
 
 
-@dataclass(frozen=True)
-class NetworkOptions:
-    """The networks in the paper's three parts, and how a student that is the teacher's network starts."""
-
-    wide: str | None
-    resnext: str | None
-    resnet: str | None
-    identical_student: Literal["scratch", "pretrained"]
-
-
-network_options = grouped(
+network_options = options_as(
     "networks",
-    NetworkOptions,
-    {
-        "wide": click.option(
-            "--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]"
-        ),
-        "resnext": click.option(
-            "--next", "resnext", help="Network in ResNeXt50's part.  [default: the preset's student]"
-        ),
-        "resnet": click.option(
-            "--resnet", help="Network in ResNet50's part.  [paper: resnet50, edge: tf_efficientnet_lite1]"
-        ),
-        "identical_student": click.option(
-            "--identical-student",
-            type=click.Choice(["scratch", "pretrained"]),
-            default="scratch",
-            help="Start of a student that is the teacher's network, too (Tables 4 and 6).",
-        ),
-    },
+    dict,
+    click.option("--wide", help="Network in WideResNet50's part.  [default: the preset's teacher]"),
+    click.option("--next", "resnext", help="Network in ResNeXt50's part.  [default: the preset's student]"),
+    click.option(
+        "--resnet", help="Network in ResNet50's part.  [paper: resnet50, edge: tf_efficientnet_lite1]"
+    ),
+    click.option(
+        "--identical-student",
+        type=click.Choice(["scratch", "pretrained"]),
+        default="scratch",
+        help="Start of a student that is the teacher's network, too (Tables 4 and 6).",
+    ),
 )
 
 
@@ -122,7 +104,7 @@ def ablate(
     run: RunOptions,
     asked: ConfigOptions,
     seeds: tuple[int, ...],
-    networks: NetworkOptions,
+    networks: dict[str, Any],
     keep_checkpoints: bool,
 ) -> None:
     """Run the paper's ablations on any data and set each row beside the paper's; goes on where it was stopped."""
@@ -134,30 +116,26 @@ def ablate(
     from train.studies.ablation.rows import ABLATIONS, Networks
     from train.studies.ablation.run import RunSettings, run_ablations
 
+    choose_device(run.device)  # at once: every run would fail of one that cannot be used
     settings = RunSettings(
         base=asked.config(),
         seeds=seeds,
         runs_dir=run.runs_dir,
-        weights_dir=asked.weights_dir,
-        device=choose_device(run.device),
-        strict=run.strict,
+        runtime=run.runtime(asked.weights_dir),
         keep_checkpoints=keep_checkpoints,
     )
-    parts = Networks.of_preset(
-        settings.base.preset, wide=networks.wide, resnext=networks.resnext, resnet=networks.resnet
-    )
+    parts = Networks.of_preset(settings.base.preset, **networks)
     experiments = [f"table-{table}" for table in tables] + [f"figure-{figure}" for figure in figures]
-    ablations = [ABLATIONS[name](parts, networks.identical_student) for name in dict.fromkeys(experiments)]
+    ablations = [ABLATIONS[name](parts) for name in dict.fromkeys(experiments)]
     products = [find_category(name, data=data, data_dir=data_dir) for name in dict.fromkeys(categories)]
     show_banner(any(product.synthetic for product in products))
     results = run_ablations(ablations, products, settings=settings)
     folder = run.runs_dir / (products[0].category if len(products) == 1 else "") / "ablations"
-    for ablation in ablations:
-        rows = results[ablation.name]
-        click.echo(ablation_table(ablation, rows, products, settings).markdown())
-        for path in write_ablation(ablation, rows, products, settings, folder=folder):
+    for result in results:
+        click.echo(ablation_table(result).markdown())
+        for path in write_ablation(result, folder=folder):
             click.echo(f"Written: {path}")
-    faults = [one.fault for rows in results.values() for row in rows for one in row.runs if one.fault]
+    faults = [one.fault for result in results for row in result.rows for one in row.runs if one.fault]
     if faults:
         raise TrainingError(
             f"{len(faults)} runs failed, the first: {faults[0]} Finished runs are kept; mend it and run again."
@@ -179,7 +157,8 @@ def reproduce(data: str, data_dir: Path, categories: str, run: RunOptions, asked
     from train.studies.reproduce.tables import result_tables, write_results
 
     config = asked.config()
-    chosen, device = chosen_categories(categories), choose_device(run.device)
+    chosen, runtime = chosen_categories(categories), run.runtime(asked.weights_dir)
+    choose_device(run.device)  # at once: every run would fail of one that cannot be used
     results = []
     for category in chosen:
         result = run_category(
@@ -188,9 +167,7 @@ def reproduce(data: str, data_dir: Path, categories: str, run: RunOptions, asked
             data_dir=data_dir,
             config=config,
             runs_dir=run.runs_dir,
-            weights_dir=asked.weights_dir,
-            device=device,
-            strict=run.strict,
+            runtime=runtime,
         )
         results.append(result)
         # After each: whoever stops it has the table of what is done.

@@ -13,7 +13,6 @@ from train.cli.options import (
     config_options,
     run_options,
 )
-from train.support.devices import choose_device
 
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
@@ -44,9 +43,7 @@ def baselines(
         methods=methods.split(","),
         seeds=seeds,
         run_dir=run.runs_dir / category.name,
-        weights_dir=asked.weights_dir,
-        device=choose_device(run.device),
-        strict=run.strict,
+        runtime=run.runtime(asked.weights_dir),
         force=force,
     )
     click.echo(baseline_table(results).markdown(), nl=False)
@@ -67,9 +64,7 @@ def suspects(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, t
         images,
         config=config,
         scratch_dir=run_dir,
-        weights_dir=asked.weights_dir,
-        device=choose_device(run.device),
-        strict=run.strict,
+        runtime=run.runtime(asked.weights_dir),
     )
     page = write_suspects(ranked, images, config=config, run_dir=run_dir, top=top)
     click.echo(suspects_table(ranked, top=top).markdown(), nl=False)
@@ -106,8 +101,6 @@ def contamination(
         ratio=ratio,
         removed_ratio=removed_ratio,
         run_dir=run.runs_dir / category.name,
-        weights_dir=asked.weights_dir,
-        device=choose_device(run.device),
-        strict=run.strict,
+        runtime=run.runtime(asked.weights_dir),
     )
     click.echo(contamination_table(results).markdown(), nl=False)

@@ -41,12 +41,7 @@ class ImageSize:
 
 
 def check_training_data(data: CategoryData, *, fingerprints: Mapping[str, str], force: bool) -> None:
-    """Warn about images that are likely a mistake; refuse those that another category was trained on.
-
-    Args:
-        data: the category's images.
-        fingerprints: of the training images of every category that has been trained, by its name.
-        force: take another category's images all the same.
+    """Warn about images that are likely a mistake; refuse those that another category was trained on, unless forced.
 
     Raises:
         DataError: see `require_own_images`.
@@ -60,7 +55,8 @@ def check_training_data(data: CategoryData, *, fingerprints: Mapping[str, str], 
 def require_own_images(data: CategoryData, *, fingerprints: Mapping[str, str]) -> None:
     """Refuse images that another category was trained on: one of the two products would be judged by the other.
 
-    A category that was itself trained on these images before has been accepted with --force.
+    A category that was itself trained on these images before has been accepted with --force. `fingerprints` are those
+    of the training images of all trained categories, by name.
 
     Raises:
         DataError: both names and the remedy.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from model_repository.distance_fusion.map_fusion import Verdict
 from train.data.category import TestImage
 from train.evaluation.metrics import auroc, average_precision, f1, rate_interval
 from train.evaluation.pixel_metrics import BoolArray, IntArray, PixelMeasures, PixelScores
@@ -21,21 +22,27 @@ SMALL_BELOW, MIDDLE_UP_TO = 0.05, 0.20
 
 @dataclass(frozen=True)
 class JudgedSet:
-    """Test images with their verdicts and ground truth.
+    """Test images with their verdict and ground truth.
 
     Attributes:
-        test: the images.
-        scores: [N] image scores.
-        rejected: [N] which were judged anomalous.
-        maps: [N, S, S] anomaly maps.
+        test: the N images.
+        verdict: of each of them, in their order.
         masks: [N, S, S] ground truth, all False where an image has no mask file; None where no image has one.
     """
 
     test: tuple[TestImage, ...]
-    scores: FloatArray
-    rejected: BoolArray
-    maps: FloatArray
+    verdict: Verdict
     masks: BoolArray | None
+
+    @property
+    def scores(self) -> FloatArray:
+        """[N]: the image scores."""
+        return self.verdict.pred_score[:, 0]
+
+    @property
+    def rejected(self) -> BoolArray:
+        """[N]: which images were judged defective."""
+        return self.verdict.pred_label[:, 0]
 
     @cached_property
     def labels(self) -> BoolArray:
@@ -60,7 +67,7 @@ class JudgedSet:
         """Pixels of the images whose defects are marked and of the good ones; None without masks."""
         if self.masks is None or not self.marked.any():
             return None
-        return PixelScores(self.maps, self.masks, good=np.flatnonzero(~self.labels))
+        return PixelScores(self.verdict.anomaly_map, self.masks, good=np.flatnonzero(~self.labels))
 
     @property
     def kinds(self) -> dict[str, IntArray]:
@@ -90,6 +97,7 @@ def measures_of(judged: JudgedSet) -> dict[str, Any]:
         **subset_measures(judged, defective),
         **_rate("false_reject", int(judged.rejected[good].sum()), len(good)),
         **_rate("escape", int((~judged.rejected[defective]).sum()), len(defective)),
+        "threshold": float(judged.verdict.threshold[0, 0]),
         "n_test": len(judged.test),
         "n_test_good": len(good),
         "n_test_anomalous": len(defective),
@@ -100,12 +108,7 @@ def measures_of(judged: JudgedSet) -> dict[str, Any]:
 
 
 def subset_measures(judged: JudgedSet, images: IntArray) -> dict[str, float | None]:
-    """The measures of some defective images against all good ones.
-
-    Args:
-        judged: the test set.
-        images: positions of the defective images.
-    """
+    """The measures of the defective images at these positions against all good ones."""
     chosen = ~judged.labels
     chosen[images] = True
     scores, labels, rejected = judged.scores[chosen], judged.labels[chosen], judged.rejected[chosen]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import Any
 
@@ -16,6 +15,7 @@ from sklearn.metrics import roc_curve
 from train.evaluation.breakdown import JudgedSet
 from train.evaluation.pixel_metrics import MAX_FALSE_POSITIVE_RATE, PixelCurves
 from train.fitting.losses import Losses
+from train.support.pages import png_uri
 
 GOOD_COLOUR, DEFECT_COLOUR, INK, FAINT = "#2a7f62", "#c8553d", "#2b2f36", "#9aa1ab"
 CURVE_SIZE = (4.2, 3.5)
@@ -103,14 +103,10 @@ def panels(
     usual: float,
     threshold: float,
 ) -> Figure:
-    """Image, mask where there is one, anomaly map, and the map over the image, side by side.
+    """Image [S, S, 3], mask where there is one, anomaly map [S, S], and the map over the image, side by side.
 
-    Args:
-        image: [S, S, 3] uint8.
-        anomaly_map: [S, S].
-        mask: [S, S] ground truth, or None.
-        usual: score of a usual pixel, below the threshold; black in the map, clear in the overlay.
-        threshold: the colours' full scale is one and a half times this.
+    A pixel of the `usual` score is black in the map and clear in the overlay; the colours' full scale is one and a half
+    times the threshold.
     """
     titles = ["image", *(["mask"] if mask is not None else []), "anomaly map", "overlay"]
     figure = Figure(figsize=(1.9 * len(titles), 2.1), layout="constrained")
@@ -139,7 +135,7 @@ def data_uri(figure: Figure, *, dpi: int = 130) -> str:
     """A figure as a PNG inside a URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(buffer.getvalue())
 
 
 def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:

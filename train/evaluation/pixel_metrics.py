@@ -75,12 +75,7 @@ class PixelScores:
     def measure(
         self, images: IntArray, *, max_false_positive_rate: float = MAX_FALSE_POSITIVE_RATE
     ) -> PixelMeasures | None:
-        """Measure some images together with the good ones; None where a class of pixels is missing.
-
-        Args:
-            images: their positions.
-            max_false_positive_rate: where the PRO curve is cut off.
-        """
+        """Measure the images at these positions and the good ones; None where a class of pixels is missing."""
         defects = [self._defect(index) for index in images]
         n_defective = sum(len(defect.scores) for defect in defects)
         n_regions = sum(defect.n_regions for defect in defects)
@@ -104,11 +99,10 @@ class PixelScores:
         )
 
     def curves(self, images: IntArray, *, n_points: int = 300) -> PixelCurves | None:
-        """Points of the curves of some images together with the good ones, denser near a false positive rate of 0.
+        """Points of the curves of the images at these positions together with the good ones; None without a defect.
 
-        Args:
-            images: their positions.
-            n_points: thresholds taken from the good images' pixels, and as many from the others'.
+        There are `n_points` thresholds taken from the good images' pixels, and as many from the others', denser near a
+        false positive rate of 0.
         """
         defects = [self._defect(index) for index in images]
         normals = [
@@ -154,12 +148,7 @@ class PixelScores:
 
 
 def defective_pixels(anomaly_map: FloatArray, mask: BoolArray) -> DefectivePixels:
-    """The defective pixels of one image, and the connected regions (8-neighbourhood) that they form.
-
-    Args:
-        anomaly_map: [S, S].
-        mask: [S, S] ground truth.
-    """
+    """The defective pixels of one image, and the connected regions (8-neighbourhood) that they form."""
     regions, n_regions = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
     sizes = np.bincount(regions.ravel()).astype(np.int32)
     return DefectivePixels(
@@ -185,15 +174,10 @@ def shares_above(scores: FloatArray, normals: Sequence[FloatArray]) -> tuple[Dou
 
 
 def areas_right_of(above: DoubleArray, at_least: DoubleArray, *, limit: float) -> DoubleArray:
-    """Area under the curve of one item, from 0 to `limit` of the false positive rate.
+    """Area under the curve of each item, from 0 to `limit` of the false positive rate: all arrays are [P].
 
-    The item's curve is 0 up to the rate `above` and 1 from the rate `at_least` on. They differ where normal scores tie
+    An item's curve is 0 up to the rate `above` and 1 from the rate `at_least` on. They differ where normal scores tie
     with the item's, and the curve between them is a straight line.
-
-    Args:
-        above: [P] share of normal scores strictly above.
-        at_least: [P] share of normal scores at least as high.
-        limit: 0..1.
     """
     on_line = np.clip(limit, above, at_least) - above
     width = at_least - above

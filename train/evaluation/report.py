@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from train.checkpoint.tensors import Checkpoint
 from train.evaluation.breakdown import SIZES
-from train.evaluation.evaluate import Evaluation, judged_set
+from train.evaluation.evaluate import Evaluation
 from train.evaluation.figures import (
     data_uri,
     panels,
@@ -21,8 +19,8 @@ from train.evaluation.figures import (
     score_histogram,
     training_figure,
 )
-from train.fitting.losses import LOSSES_FILE, Losses, read_losses
-from train.support.files import write_text
+from train.fitting.losses import Losses
+from train.support.pages import render_page
 
 EXAMPLES_PER_KIND = 6
 
@@ -35,12 +33,6 @@ class Gallery:
     pictures: list[tuple[str, str]]
 
 
-def report_category(evaluation: Evaluation, checkpoint: Checkpoint, *, run_dir: Path) -> None:
-    """Write report.html: the evaluation, and the training that `run_dir` still holds the records of."""
-    page = render_report(evaluation, checkpoint, losses=read_losses(run_dir / LOSSES_FILE))
-    write_text(run_dir / "report.html", page)
-
-
 def summary(metrics: dict[str, Any]) -> str:
     """The measures in one line, without those that are None."""
     labels = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
@@ -51,23 +43,12 @@ def summary(metrics: dict[str, Any]) -> str:
     return ", ".join([*parts, f"{metrics['n_test']} images"])
 
 
-def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, losses: Losses | None = None) -> str:
-    """The page as HTML text.
-
-    Args:
-        evaluation: the judged test set.
-        checkpoint: what judged it.
-        losses: of its training, where the run's folder has them.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("train.evaluation", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses | None = None) -> str:
+    """The page as HTML text; `losses` are those of the checkpoint's training, where the run's folder has them."""
     calibration = json.loads(checkpoint.calibration.to_json())
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "train.evaluation",
+        "report.html.j2",
         metrics=evaluation.metrics,
         sizes=SIZES,
         config=checkpoint.config.model_dump(),
@@ -83,8 +64,7 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, *, losses: Los
 
 def plots(evaluation: Evaluation, losses: Losses | None) -> dict[str, str | None]:
     """The plots as data URIs, by name; None for one that the test set does not allow."""
-    judged = judged_set(evaluation.verdict, evaluation.test, evaluation.masks)
-    pro = evaluation.metrics["pro"]
+    judged, pro = evaluation.judged, evaluation.metrics["pro"]
     marked = np.flatnonzero(judged.marked)
     curves = judged.pixels.curves(marked) if judged.pixels is not None and pro is not None else None
     return {
@@ -97,10 +77,9 @@ def plots(evaluation: Evaluation, losses: Losses | None) -> dict[str, str | None
 
 def galleries(evaluation: Evaluation) -> list[Gallery]:
     """The images to look at first: escapes, false rejects, and the clearest cases that were judged right."""
-    score, rejected = evaluation.verdict.pred_score[:, 0], evaluation.verdict.pred_label[:, 0]
-    order = np.argsort(score)
-    defective = evaluation.labels
-    usual = min(float(np.median(evaluation.verdict.anomaly_map)), evaluation.metrics["threshold"])
+    judged = evaluation.judged
+    defective, rejected, order = judged.labels, judged.rejected, np.argsort(judged.scores)
+    usual = min(float(np.median(judged.verdict.anomaly_map)), evaluation.metrics["threshold"])
     kinds = (
         ("Worst escapes: defective, judged good", [i for i in order if defective[i] and not rejected[i]]),
         (
@@ -121,14 +100,15 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
 
 def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, str]:
     """Image, mask, map and overlay of one image, and which it is."""
-    mask = None if evaluation.masks is None else evaluation.masks[index]
+    judged = evaluation.judged
+    mask = None if judged.masks is None else judged.masks[index]
     figure = panels(
         evaluation.pixels[index],
-        evaluation.verdict.anomaly_map[index],
+        judged.verdict.anomaly_map[index],
         mask if mask is not None and mask.any() else None,
         usual=usual,
         threshold=evaluation.metrics["threshold"],
     )
-    item = evaluation.test[index]
-    caption = f"{item.defect}/{item.path.name}: {evaluation.verdict.pred_score[index, 0]:.3f}"
+    item = judged.test[index]
+    caption = f"{item.defect}/{item.path.name}: {judged.scores[index]:.3f}"
     return data_uri(figure, dpi=100), caption

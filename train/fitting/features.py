@@ -42,14 +42,10 @@ class TeacherFeatures:
 def compute_teacher_features(
     teacher: Backbone, images: NDArray[np.uint8], *, scratch_dir: Path, device: torch.device
 ) -> TeacherFeatures:
-    """Run the teacher over all images.
+    """Run the teacher, in evaluation mode, over all images [N, S, S, 3] uint8.
 
-    Args:
-        teacher: frozen, in evaluation mode.
-        images: [N, S, S, 3] uint8.
-        scratch_dir: where a file without a name holds the features that do not fit in memory; it vanishes with the
-            process.
-        device: where the teacher runs.
+    Features that do not fit in memory are kept in a file without a name under `scratch_dir`, which vanishes with the
+    process.
     """
     n_images, size = len(images), images.shape[1]
     shapes = [

@@ -8,21 +8,23 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from train.calibration.foreground import load_foreground
 from train.calibration.thresholds import calibrate
 from train.checkpoint.provenance import Provenance
-from train.checkpoint.tensors import save_checkpoint
+from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
 from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
-from train.fitting.loop import TrainingOutcome, train_student
-from train.fitting.resume import ResumeFile
+from train.fitting.loop import train_student
+from train.fitting.resume import ResumeFile, TrainingState
 from train.method.backbones import Backbone
 from train.method.student import build_teacher_and_student
+from train.support.devices import Runtime
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
@@ -52,9 +54,7 @@ def fit(
     *,
     config: FitConfig,
     checkpoint_path: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
+    runtime: Runtime,
     save_interval_s: float = SAVE_INTERVAL_S,
 ) -> None:
     """Train, calibrate and write the checkpoint; a run that was interrupted continues from its last saved state.
@@ -63,18 +63,17 @@ def fit(
         data: the category's images.
         config: all choices of the run.
         checkpoint_path: where the checkpoint goes; losses.csv, TensorBoard's events and the resume file lie beside it.
-        weights_dir: see `train.method.pretrained_weights.load_weights`.
-        device: where to train.
-        strict: a broken image stops the run.
+        runtime: where and how to train.
         save_interval_s: seconds between saves of an unfinished run.
     """
-    teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=weights_dir)
+    device = runtime.torch_device
+    teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=runtime.weights_dir)
     # Before the training, so that missing weights of SAM are reported at once.
-    finder = load_foreground(config.foreground, weights_dir=weights_dir)
+    finder = load_foreground(config.foreground, weights_dir=runtime.weights_dir)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run_dir = checkpoint_path.parent
-    good = _load_good(data, teacher, config=config, strict=strict, scratch_dir=run_dir, device=device)
+    good = _load_good(data, teacher, config=config, scratch_dir=run_dir, runtime=runtime)
     train, held_out = good.train, good.held_out
     student.set_teacher_means(train.teacher_features.means())
     resume = ResumeFile(
@@ -82,7 +81,7 @@ def fit(
         run=f"{config.model_dump_json()} {good.fingerprint} {device.type} {torch.__version__} {weight_sources}",
         interval_s=save_interval_s,
     )
-    outcome = train_student(
+    ended = train_student(
         student, train, held_out=held_out, config=config, run_dir=run_dir, resume=resume, device=device
     )
     calibration = calibrate(
@@ -94,32 +93,22 @@ def fit(
         finder=finder,
         device=device,
     )
-    save_checkpoint(
-        checkpoint_path,
-        config=config,
-        provenance=_provenance(data, good, outcome, weights=weight_sources | finder.sources),
-        calibration=calibration,
-        teacher=teacher,
-        student=student,
-    )
+    provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources)
+    save_checkpoint(checkpoint_path, Checkpoint(config, provenance, calibration, teacher, student))
     resume.remove()
 
 
 def _load_good(
-    data: CategoryData,
-    teacher: Backbone,
-    *,
-    config: FitConfig,
-    strict: bool,
-    scratch_dir: Path,
-    device: torch.device,
+    data: CategoryData, teacher: Backbone, *, config: FitConfig, scratch_dir: Path, runtime: Runtime
 ) -> GoodSplit:
     """Read a category's good images, split them, and run the teacher over them once.
 
     Raises:
         DataError: no readable image, or fewer to train on than a batch.
     """
-    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="good images")
+    images = load_images(
+        data.train_good, image_size=config.image_size, strict=runtime.strict, what="good images"
+    )
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     n_train, n_held_out = map(len, split)
     if n_train < config.batch_size:
@@ -132,7 +121,9 @@ def _load_good(
     parts = []
     for indices in split:
         pixels = images.pixels[indices]
-        features = compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
+        features = compute_teacher_features(
+            teacher, pixels, scratch_dir=scratch_dir, device=runtime.torch_device
+        )
         file_names = [data.train_good[images.kept[index]].name for index in indices]
         parts.append(GoodImages(pixels, features, file_names))
     seconds_teacher = time.perf_counter() - started
@@ -147,7 +138,7 @@ def _load_good(
 
 
 def _provenance(
-    data: CategoryData, good: GoodSplit, outcome: TrainingOutcome, *, weights: dict[str, str]
+    data: CategoryData, good: GoodSplit, ended: TrainingState, *, weights: dict[str, str]
 ) -> Provenance:
     return Provenance(
         category=data.category,
@@ -159,9 +150,9 @@ def _provenance(
         n_held_out=len(good.held_out),
         n_broken=good.n_broken,
         weights=weights,
-        steps=outcome.steps,
-        seconds_train=round(good.seconds_teacher + outcome.seconds, 1),
-        final_loss=round(outcome.final_loss, 6),
+        steps=ended.step,
+        seconds_train=round(good.seconds_teacher + ended.seconds, 1),
+        final_loss=round(float(np.mean(ended.recent_losses)), 6),
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,21 +23,6 @@ from train.support.progress import progress_bar
 RECENT_LOSSES = 10
 
 
-@dataclass(frozen=True)
-class TrainingOutcome:
-    """How a run ended.
-
-    Attributes:
-        steps: optimiser steps done.
-        final_loss: mean of the last ten steps.
-        seconds: spent on them, those before an interruption included.
-    """
-
-    steps: int
-    final_loss: float
-    seconds: float
-
-
 def train_student(
     student: Student,
     good: GoodImages,
@@ -48,7 +32,7 @@ def train_student(
     run_dir: Path,
     resume: ResumeFile,
     device: torch.device,
-) -> TrainingOutcome:
+) -> TrainingState:
     """Teach the student to regenerate the teacher's features (Section 3.3, Algorithm 1).
 
     Args:
@@ -59,6 +43,9 @@ def train_student(
         run_dir: takes losses.csv and TensorBoard's events.
         resume: where an unfinished run is saved, and continued from.
         device: where the student is.
+
+    Returns:
+        The state that the run ended in.
 
     Raises:
         TrainingError: the loss is not finite; the state before that step stays in the resume file.
@@ -73,7 +60,9 @@ def train_student(
     with (
         fast_training(student, config=config, device=device),
         progress_bar("Training", n_steps) as bar,
-        Monitor(run_dir, held_out=held_out, config=config, first_step=state.step, bar=bar) as monitor,
+        closing(
+            Monitor(run_dir, held_out=held_out, config=config, first_step=state.step, bar=bar)
+        ) as monitor,
     ):
         for batch in batches:
             started = time.perf_counter()
@@ -88,9 +77,7 @@ def train_student(
             if stop:
                 break
     student.eval()
-    return TrainingOutcome(
-        steps=state.step, final_loss=float(np.mean(state.recent_losses)), seconds=state.seconds
-    )
+    return state
 
 
 def masked_regeneration_loss(

@@ -62,16 +62,11 @@ def append_losses(
 
 def read_losses(path: Path) -> Losses | None:
     """The losses of a run; None where it has no such file, or no step in it yet."""
-    rows = [row.rstrip("\n").split(",") for row in _complete_rows(path)]
+    rows = _complete_rows(path)
     if not rows:
         return None
-    step, train_loss, learning_rate, validation_loss = zip(*rows, strict=True)
-    return Losses(
-        step=np.array(step, np.int64),
-        train_loss=np.array(train_loss, np.float64),
-        learning_rate=np.array(learning_rate, np.float64),
-        validation_loss=np.array([loss or "nan" for loss in validation_loss], np.float64),
-    )
+    step, *columns = np.genfromtxt(rows, delimiter=",", ndmin=2).T
+    return Losses(step.astype(np.int64), *columns)
 
 
 def _complete_rows(path: Path) -> list[str]:

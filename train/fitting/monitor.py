@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import matplotlib as mpl
 import numpy as np
@@ -54,12 +53,8 @@ class Monitor:
         self.events = SummaryWriter(log_dir, purge_step=first_step)
         self.bar.advance(first_step)
 
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Write what TensorBoard has not been given yet."""
         self.events.close()
 
     def after_step(self, state: TrainingState, student: Student) -> bool:

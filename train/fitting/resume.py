@@ -50,25 +50,21 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Everything as tensors and numbers."""
         return {
-            "student": self.student.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **{name: getattr(self, name).state_dict() for name in _STATEFUL},
             "mask_generator": self.mask_generator.get_state(),
             **{name: getattr(self, name) for name in _NUMBERS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to what `state_dict` gave."""
-        self.student.load_state_dict(state["student"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
+        for name in _STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
         self.mask_generator.set_state(state["mask_generator"])
         for name in _NUMBERS:
             setattr(self, name, state[name])
 
 
+_STATEFUL = ("student", "optimizer", "scheduler", "scaler")
 _NUMBERS = ("step", "recent_losses", "best_validation", "validations_since_best", "seconds")
 
 

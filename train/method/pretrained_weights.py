@@ -7,7 +7,6 @@ import socket
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import timm
@@ -50,31 +49,23 @@ def load_weights(name: str, *, weights_dir: Path | None) -> LoadedWeights:
         WeightsError: none of the three has them; the sentence names the file and the ways to give it.
         ConfigError: timm does not know the name.
     """
-    pretrained = _pretrained_cfg(name)
-    mean, std = tuple(pretrained["mean"]), tuple(pretrained["std"])
+    require_known_backbone(name)
     path = _weights_file(name, weights_dir)
     if path is not None:
-        return LoadedWeights(state=_read_state(path), source=str(path), mean=mean, std=std)
+        return _with_timms_range(name, _read_state(path), str(path))
     package = PACKAGED_WEIGHTS.get(name)
     if package is not None and importlib.util.find_spec(package) is not None:
         return _packaged(name, package)
-    return LoadedWeights(
-        state=_download(name, weights_dir), source=f"timm's download of {name}", mean=mean, std=std
-    )
+    return _with_timms_range(name, _download(name, weights_dir), f"timm's download of {name}")
 
 
 def random_weights(name: str, *, seed: int) -> LoadedWeights:
     """Weights of an untrained network, for tests and timings; never used unless asked for."""
-    pretrained = _pretrained_cfg(name)
+    require_known_backbone(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = timm.create_model(name).state_dict()
-    return LoadedWeights(
-        state=state,
-        source=f"random, seed {seed}",
-        mean=tuple(pretrained["mean"]),
-        std=tuple(pretrained["std"]),
-    )
+    return _with_timms_range(name, state, f"random, seed {seed}")
 
 
 def require_known_backbone(name: str) -> None:
@@ -98,9 +89,10 @@ def require_reachable(endpoint: str) -> None:
     socket.getaddrinfo(urllib.parse.urlsplit(endpoint).hostname, 443)
 
 
-def _pretrained_cfg(name: str) -> dict[str, Any]:
-    require_known_backbone(name)
-    return dict(timm.get_pretrained_cfg(name).to_dict())
+def _with_timms_range(name: str, state: dict[str, Tensor], source: str) -> LoadedWeights:
+    """Weights whose network wants its input as timm gives it to the network of that name."""
+    pretrained = timm.get_pretrained_cfg(name)
+    return LoadedWeights(state, source, mean=tuple(pretrained.mean), std=tuple(pretrained.std))
 
 
 def _weights_file(name: str, weights_dir: Path | None) -> Path | None:

@@ -68,11 +68,10 @@ class Student(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.centered_stages = tuple(centered_stages)
-        for stage, channels in zip(STAGES, teacher_channels, strict=True):
-            if stage in self.centered_stages:
-                self.register_buffer(f"teacher_mean_{stage}", torch.zeros(channels))
         blocks: list[nn.Module] = []
         for stage, ours, theirs in zip(STAGES, backbone.channels, teacher_channels, strict=True):
+            if stage in self.centered_stages:
+                self.register_buffer(f"teacher_mean_{stage}", torch.zeros(theirs))
             if stage in generation_stages:
                 blocks.append(
                     GenerationBlock(student_channels=ours, teacher_channels=theirs, width=generation_width)
@@ -109,12 +108,9 @@ class Student(nn.Module):
         ]
 
     def distances(self, image: Tensor, teacher_features: Sequence[Tensor], *, scale: float) -> list[Tensor]:
-        """Distance maps [B, h, w] a stage, as in the testing process: no masking (Section 3.4).
+        """Distance maps [B, h, w] a stage of images [B, H, W, 3] uint8 to the teacher's features [B, C, h, w] of them.
 
-        Args:
-            image: [B, H, W, 3] uint8.
-            teacher_features: [B, C, h, w] a stage, of the same images.
-            scale: see `train.method.distances.distance_map`.
+        As in the testing process, without masking (Section 3.4); for `scale` see `train.method.distances.distance_map`.
         """
         return distance_maps(self(image), self.centered(teacher_features), scale=scale)
 
@@ -132,18 +128,10 @@ def compute_distances(
     device: torch.device,
     what: str,
 ) -> list[FloatArray]:
-    """Distance maps of any number of images, as in the testing process: no masking (Section 3.4).
+    """Distance maps [N, h, h] float32 a stage of images [N, S, S, 3] uint8, as in the testing process (Section 3.4).
 
-    Args:
-        teacher: in evaluation mode.
-        student: in evaluation mode.
-        images: [N, S, S, 3] uint8.
-        scale: see `train.method.distances.distance_map`.
-        device: where both networks are.
-        what: what the progress bar says.
-
-    Returns:
-        [N, h, h] float32 a stage.
+    Both networks are on the device and in evaluation mode; `scale` is that of `train.method.distances.distance_map`,
+    `what` names the progress bar.
     """
     batches = []
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:
@@ -168,7 +156,7 @@ def build_teacher_and_student(
     Raises:
         WeightsError, ConfigError: see `load_weights` and `build_backbone`.
     """
-    teacher, teacher_source = _teacher(config, weights_dir)
+    teacher, teacher_source = load_teacher(config, weights_dir=weights_dir)
     if config.student_weights == "scratch":
         student_weights = random_weights(config.student, seed=config.seed)
     else:
@@ -180,13 +168,15 @@ def build_teacher_and_student(
     return teacher, student, {"teacher": teacher_source, "student": student_weights.source}
 
 
-def load_teacher(config: FitConfig, *, weights_dir: Path | None) -> Backbone:
-    """The configuration's teacher alone, frozen, in evaluation mode.
+def load_teacher(config: FitConfig, *, weights_dir: Path | None) -> tuple[Backbone, str]:
+    """The configuration's teacher alone, frozen, in evaluation mode, and the source of its weights.
 
     Raises:
         WeightsError, ConfigError: see `load_weights` and `build_backbone`.
     """
-    return _teacher(config, weights_dir)[0]
+    weights = _weights(config, config.teacher, weights_dir)
+    teacher = build_backbone(config.teacher, weights)
+    return teacher.eval().requires_grad_(False), weights.source
 
 
 def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Sequence[int]) -> Student:
@@ -215,12 +205,6 @@ def student_without_weights(config: FitConfig) -> Student:
             Backbone(name, mean=(0.0,) * 3, std=(1.0,) * 3) for name in (config.teacher, config.student)
         )
         return build_student(config, backbone=backbone, teacher_channels=teacher.channels)
-
-
-def _teacher(config: FitConfig, weights_dir: Path | None) -> tuple[Backbone, str]:
-    weights = _weights(config, config.teacher, weights_dir)
-    teacher = build_backbone(config.teacher, weights)
-    return teacher.eval().requires_grad_(False), weights.source
 
 
 def _weights(config: FitConfig, name: str, weights_dir: Path | None) -> LoadedWeights:

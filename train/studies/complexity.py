@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,11 +58,6 @@ def pairs_to_measure(
 
 def measure_pair(config: FitConfig, *, device: torch.device, repeats: int) -> PairComplexity:
     """Count and time a pair with random weights, which change neither sizes nor times.
-
-    Args:
-        config: networks, image size and generation blocks.
-        device: where to take the time.
-        repeats: timed runs; the median is taken.
 
     Raises:
         ConfigError: see `train.method.student.student_without_weights`.
@@ -163,11 +157,6 @@ def complexity_table(rows: Sequence[PairComplexity], *, hardware: str, repeats: 
             "The paper's ResNet50 row (36.3 M, 21.2 GMACs) is more than this construction comes to.",
         ),
     )
-
-
-def as_json(rows: Sequence[PairComplexity], *, hardware: str, repeats: int) -> dict[str, Any]:
-    """The rows as JSON values."""
-    return {"hardware": hardware, "repeats": repeats, "rows": [dataclasses.asdict(row) for row in rows]}
 
 
 def _shape(config: FitConfig) -> tuple[Any, ...]:

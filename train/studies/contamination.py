@@ -7,7 +7,6 @@ Some defective images are taken out of the test set and put among the training i
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from train.config import FitConfig
 from train.data.category import CategoryData, TestImage, read_category
@@ -24,7 +22,8 @@ from train.errors import DataError
 from train.runs import fit_and_evaluate
 from train.studies.paper_figures import mean
 from train.studies.suspects import rank_suspects
-from train.support.files import write_text
+from train.support.devices import Runtime
+from train.support.files import write_json
 from train.support.progress import console
 from train.support.tables import ResultTable, share
 
@@ -67,9 +66,7 @@ def measure_contamination(
     ratio: float,
     removed_ratio: float,
     run_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
+    runtime: Runtime,
 ) -> list[ContaminationResult]:
     """Train and evaluate the three variants with each configuration, one a seed.
 
@@ -81,9 +78,7 @@ def measure_contamination(
         ratio: share of bad images among those trained on, 0 to 1.
         removed_ratio: share of the mixed images that `cleaned` leaves out, 0 to 1.
         run_dir: takes contamination.json and contamination/.
-        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
-        device: where to train.
-        strict: a broken image stops the run.
+        runtime: where and how to train.
 
     Raises:
         UserError: bad images or weights, or too few defective test images.
@@ -96,14 +91,12 @@ def measure_contamination(
             ratio=ratio,
             removed_ratio=removed_ratio,
             seed_dir=run_dir / "contamination" / f"seed{config.seed}",
-            weights_dir=weights_dir,
-            device=device,
-            strict=strict,
+            runtime=runtime,
         )
         results.append(result)
         described = {"category": data.category, "dataset": data.dataset, "synthetic": data.synthetic}
-        text = json.dumps(described | {"results": [asdict(result) for result in results]}, indent=2)
-        write_text(run_dir / "contamination.json", text + "\n")
+        content = described | {"results": [asdict(result) for result in results]}
+        write_json(run_dir / "contamination.json", content)
     return results
 
 
@@ -114,9 +107,7 @@ def measure_seed(
     ratio: float,
     removed_ratio: float,
     seed_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
+    runtime: Runtime,
 ) -> ContaminationResult:
     """Lay out, train and evaluate the three variants with one configuration; see `measure_contamination`."""
     planted = choose_planted(data, ratio=ratio, seed=config.seed)
@@ -126,28 +117,14 @@ def measure_seed(
         "clean": lay_out(data, seed_dir / "clean" / "data", train=named(data.train_good), test=test),
         "mixed": lay_out(data, seed_dir / "mixed" / "data", train=mixed, test=test),
     }
-    suspects = rank_suspects(
-        variants["mixed"],
-        config=config,
-        scratch_dir=seed_dir,
-        weights_dir=weights_dir,
-        device=device,
-        strict=strict,
-    )
+    suspects = rank_suspects(variants["mixed"], config=config, scratch_dir=seed_dir, runtime=runtime)
     removed = {path.name for path in suspects.paths[: math.ceil(removed_ratio * len(mixed))]}
     cleaned = {name: path for name, path in mixed.items() if name not in removed}
     variants["cleaned"] = lay_out(data, seed_dir / "cleaned" / "data", train=cleaned, test=test)
     measures = {}
     for variant, images in variants.items():
         console.print(f"seed {config.seed}, {variant}")
-        metrics = fit_and_evaluate(
-            images,
-            config=config,
-            run_dir=seed_dir / variant,
-            weights_dir=weights_dir,
-            device=device,
-            strict=strict,
-        )
+        metrics = fit_and_evaluate(images, config=config, run_dir=seed_dir / variant, runtime=runtime)
         measures[variant] = {name: metrics[name] for name in MEASURES}
     return ContaminationResult(
         seed=config.seed,

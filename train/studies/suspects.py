@@ -7,14 +7,11 @@ counts: a defective image of which the folder has two copies must not pass becau
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from matplotlib import colormaps
@@ -28,14 +25,14 @@ from train.errors import DataError
 from train.fitting.features import compute_teacher_features
 from train.method.student import load_teacher
 from train.support.arrays import FloatArray
-from train.support.files import write_text
+from train.support.devices import Runtime
+from train.support.files import write_json, write_text
+from train.support.pages import png_uri, render_page
 from train.support.progress import progress_bar
 from train.support.tables import ResultTable, number
 
 N_TH_IMAGE = 3
-REGION_RATIO = (
-    1 / 16
-)  # share of the positions, those with the largest distances, whose mean is the image score
+REGION_RATIO = 1 / 16  # of the positions: the mean of those with the largest distances is the image score
 
 
 @dataclass(frozen=True)
@@ -55,30 +52,20 @@ class Suspects:
     pixels: NDArray[np.uint8]
 
 
-def rank_suspects(
-    data: CategoryData,
-    *,
-    config: FitConfig,
-    scratch_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
-) -> Suspects:
-    """Rank all images of train/good, those that fitting holds out too.
+def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, runtime: Runtime) -> Suspects:
+    """Rank all images of train/good, those that fitting holds out too, with the configuration's teacher and image size.
 
-    Args:
-        data: the category's images.
-        config: its teacher and image size are used.
-        scratch_dir: for features that do not fit in memory.
-        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
-        device: where to compute.
-        strict: a broken image stops the run.
+    Features that do not fit in memory lie in `scratch_dir`.
 
     Raises:
         UserError: bad images or weights, or fewer than two images.
     """
-    teacher = load_teacher(config, weights_dir=weights_dir).to(device)
-    images = load_images(data.train_good, image_size=config.image_size, strict=strict, what="training images")
+    device = runtime.torch_device
+    teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
+    teacher.to(device)
+    images = load_images(
+        data.train_good, image_size=config.image_size, strict=runtime.strict, what="training images"
+    )
     if len(images.pixels) < 2:
         raise DataError(
             f"{data.root} has 1 training image that can be read; expected at least 2 to compare with each other."
@@ -98,17 +85,9 @@ def rank_suspects(
 
 
 def neighbour_distances(feature: FloatArray, *, n_th_image: int, device: torch.device) -> FloatArray:
-    """Distance of each position's vector to the n-th nearest of the other images.
+    """Distance of each position's vector to the n-th nearest of the other images, [N, h, w, C] to [N, h, w] float32.
 
-    The distance to an image is that to its nearest position, wherever it lies.
-
-    Args:
-        feature: [N, h, w, C], N at least 2.
-        n_th_image: 1 is the nearest; less than N.
-        device: where it is computed.
-
-    Returns:
-        [N, h, w] float32.
+    The distance to an image is that to its nearest position, wherever it lies. N is at least 2, and 1 is the nearest.
     """
     n_images, height, width, channels = feature.shape
     vectors = torch.from_numpy(np.asarray(feature)).reshape(-1, channels).to(device)  # [N * P, C]
@@ -145,30 +124,21 @@ def write_suspects(
         "dataset": data.dataset,
         "synthetic": data.synthetic,
         "data_fingerprint": data.fingerprint(),
-        "teacher": config.teacher,
-        "weights": config.weights,
-        "image_size": config.image_size,
+        **config.model_dump(include={"teacher", "weights", "image_size"}),
     }
-    write_text(run_dir / "suspects.json", json.dumps(described | {"ranking": ranking}, indent=2) + "\n")
-    page = run_dir / "suspects.html"
-    write_text(page, render_page(suspects, described, top=top))
-    return page
-
-
-def render_page(suspects: Suspects, described: dict[str, Any], *, top: int) -> str:
-    """The contact sheet as one HTML file, pictures inside."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("train.studies", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    shown = suspects.paths[:top]
-    return environment.get_template("suspects.html.j2").render(
+    write_json(run_dir / "suspects.json", described | {"ranking": ranking})
+    page = render_page(
+        "train.studies",
+        "suspects.html.j2",
         **described,
         n_images=len(suspects.paths),
         pictures=[
             (picture(suspects, index), str(path), float(suspects.scores[index]))
-            for index, path in enumerate(shown)
+            for index, path in enumerate(suspects.paths[:top])
         ],
     )
+    write_text(run_dir / "suspects.html", page)
+    return run_dir / "suspects.html"
 
 
 def picture(suspects: Suspects, index: int) -> str:
@@ -181,7 +151,7 @@ def picture(suspects: Suspects, index: int) -> str:
     overlay = (0.5 * image + 0.5 * colours).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.hstack([image, overlay])).save(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(buffer.getvalue())
 
 
 def suspects_table(suspects: Suspects, *, top: int) -> ResultTable:

@@ -1,8 +1,9 @@
-"""Where networks compute, and the name of the machine for figures that depend on it."""
+"""Where networks compute, what a run needs of its machine, and the name of that for figures that depend on it."""
 
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,28 @@ if TYPE_CHECKING:
     import torch
 
 
-def choose_device(name: str | torch.device) -> torch.device:
+@dataclass(frozen=True)
+class Runtime:
+    """What a run needs besides images and a configuration.
+
+    Attributes:
+        device: where networks compute, see `choose_device`.
+        weights_dir: the user's folder of pretrained weights, those of SAM among them; see
+            `train.method.pretrained_weights.load_weights` and `train.calibration.sam.load_sam`.
+        strict: a broken image stops the run; else it is skipped with a warning.
+    """
+
+    device: str = "auto"
+    weights_dir: Path | None = None
+    strict: bool = False
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device itself; torch is loaded here and not before."""
+        return choose_device(self.device)
+
+
+def choose_device(name: str) -> torch.device:
     """The torch device of that name; for `auto` the GPU if there is one, else the CPU.
 
     Raises:

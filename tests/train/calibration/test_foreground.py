@@ -21,6 +21,7 @@ from train.errors import CheckpointError, ConfigError
 from train.evaluation.evaluate import Evaluation, evaluate
 from train.method.student import compute_distances
 from train.runs import checkpoint_is_up_to_date
+from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
 
@@ -30,13 +31,13 @@ PLAIN = {"centered_stages": (), "stage_weighting": "equal"}
 
 
 def judged(checkpoint: Checkpoint, data: CategoryData) -> Evaluation:
-    evaluation = evaluate(checkpoint, data, device=CPU, strict=True)
+    evaluation = evaluate(checkpoint, data, runtime=Runtime("cpu", strict=True))
     assert evaluation is not None
     return evaluation
 
 
 def blotted_index(evaluation: Evaluation) -> int:
-    return [(image.defect, image.path.name) for image in evaluation.test].index(("good", "000.png"))
+    return [(image.defect, image.path.name) for image in evaluation.judged.test].index(("good", "000.png"))
 
 
 def test_a_blot_on_the_background_counts_without_the_mask_alone(
@@ -47,12 +48,14 @@ def test_a_blot_on_the_background_counts_without_the_mask_alone(
         for method in ("none", "threshold")
     )
     index = blotted_index(part)
-    assert whole.verdict.anomaly_map[index, 2, 2] > 0
-    assert part.verdict.anomaly_map[index, 2, 2] == 0
-    assert part.verdict.pred_score[index, 0] < whole.verdict.pred_score[index, 0]
+    assert whole.judged.verdict.anomaly_map[index, 2, 2] > 0
+    assert part.judged.verdict.anomaly_map[index, 2, 2] == 0
+    assert part.judged.verdict.pred_score[index, 0] < whole.judged.verdict.pred_score[index, 0]
     # The same networks: on the part nothing changes.
     mask = foreground_mask(part.pixels)
-    np.testing.assert_array_equal(part.verdict.anomaly_map[mask], whole.verdict.anomaly_map[mask])
+    np.testing.assert_array_equal(
+        part.judged.verdict.anomaly_map[mask], whole.judged.verdict.anomaly_map[mask]
+    )
 
 
 def test_both_aurocs_of_table_9_are_scikit_learns(
@@ -65,8 +68,8 @@ def test_both_aurocs_of_table_9_are_scikit_learns(
     )
     maps = fuse_distances(distances, masked.calibration.fusion)
     mask = foreground_mask(evaluation.pixels)
-    without = roc_auc_score(evaluation.labels, maps.max(axis=(1, 2)))
-    with_mask = roc_auc_score(evaluation.labels, remove_background(maps, mask).max(axis=(1, 2)))
+    without = roc_auc_score(evaluation.judged.labels, maps.max(axis=(1, 2)))
+    with_mask = roc_auc_score(evaluation.judged.labels, remove_background(maps, mask).max(axis=(1, 2)))
     assert evaluation.metrics["foreground"] == "threshold"
     assert evaluation.metrics["image_auroc"] == pytest.approx(with_mask)
     assert evaluation.metrics["image_auroc_without_foreground"] == pytest.approx(without)
@@ -102,11 +105,7 @@ def test_the_foreground_counts_in_the_release_id(masked: Checkpoint, tmp_path: P
     def save(**changes: object) -> int:
         return save_checkpoint(
             tmp_path / "checkpoint.safetensors",
-            config=masked.config,
-            provenance=masked.provenance,
-            calibration=replace(masked.calibration, **changes),  # type: ignore[arg-type]
-            teacher=masked.teacher,
-            student=masked.student,
+            replace(masked, calibration=replace(masked.calibration, **changes)),  # type: ignore[arg-type]
         )
 
     assert save() == masked.release_id
@@ -126,7 +125,7 @@ def test_another_foreground_is_another_training(masked_runs: Path, blotted: Cate
 def test_thresholds_do_not_hold_for_another_method(masked: Checkpoint, blotted: CategoryData) -> None:
     finder = load_foreground("none", weights_dir=None)
     with pytest.raises(ConfigError, match=r"calibrated with foreground threshold; .* do not hold for none"):
-        evaluate(masked, blotted, foreground=finder, device=CPU, strict=True)
+        evaluate(masked, blotted, foreground=finder, runtime=Runtime("cpu", strict=True))
 
 
 def test_masks_do_not_depend_on_the_batches(weights_dir: Path, blotted: CategoryData) -> None:

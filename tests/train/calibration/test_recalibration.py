@@ -16,6 +16,7 @@ from train.data.category import CategoryData, read_category
 from train.errors import DataError
 from train.evaluation.evaluate import evaluate
 from train.runs import evaluate_category
+from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
 
@@ -35,7 +36,7 @@ def test_evaluating_with_another_foreground_fits_thresholds_of_its_own(
 
     def run(foreground: str | None) -> str:
         return evaluate_category(
-            blotted, run_dir=run_dir, device=CPU, strict=True, force=False, foreground=foreground
+            blotted, run_dir=run_dir, runtime=Runtime("cpu", strict=True), foreground=foreground
         )
 
     said = run("threshold")
@@ -47,7 +48,7 @@ def test_evaluating_with_another_foreground_fits_thresholds_of_its_own(
     assert "are for foreground none; those for threshold are fitted" in " ".join(
         capsys.readouterr().err.split()
     )
-    trained_so = evaluate(masked, blotted, device=CPU, strict=True)
+    trained_so = evaluate(masked, blotted, runtime=Runtime("cpu", strict=True))
     assert trained_so is not None
     for name in ("threshold", "image_auroc", "image_auroc_without_foreground", "false_reject_rate"):
         assert metrics[name] == pytest.approx(trained_so.metrics[name]), name
@@ -70,6 +71,6 @@ def test_thresholds_of_other_images_cannot_be_fitted(
     shutil.copytree(tiny_runs / CATEGORY, tmp_path / CATEGORY)
     with pytest.raises(DataError, match=r"Thresholds for --foreground threshold cannot be fitted: .*--data"):
         evaluate_category(
-            data, run_dir=tmp_path / CATEGORY, device=CPU, strict=True, force=False, foreground="threshold"
+            data, run_dir=tmp_path / CATEGORY, runtime=Runtime("cpu", strict=True), foreground="threshold"
         )
     assert not (tmp_path / CATEGORY / "metrics.json").exists()

@@ -35,17 +35,6 @@ def path(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(tiny_checkpoint, tmp_path / "checkpoint.safetensors"))
 
 
-def save(checkpoint: Checkpoint, path: Path) -> int:
-    return save_checkpoint(
-        path,
-        config=checkpoint.config,
-        provenance=checkpoint.provenance,
-        calibration=checkpoint.calibration,
-        teacher=checkpoint.teacher,
-        student=checkpoint.student,
-    )
-
-
 def metadata_of(path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
         return dict(file.metadata())
@@ -62,7 +51,7 @@ def test_a_header_from_before_steps_were_kept_is_read(checkpoint: Checkpoint, pa
 
 def test_round_trip_bit_for_bit(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "runs" / "again.safetensors"
-    returned = save(checkpoint, path)
+    returned = save_checkpoint(path, checkpoint)
     again = load_checkpoint(path)
     for ours, theirs in ((checkpoint.teacher, again.teacher), (checkpoint.student, again.student)):
         expected, loaded = ours.state_dict(), theirs.state_dict()
@@ -77,7 +66,7 @@ def test_round_trip_bit_for_bit(checkpoint: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_loaded_networks_judge_the_same(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    save(checkpoint, tmp_path / "again")
+    save_checkpoint(tmp_path / "again", checkpoint)
     again = load_checkpoint(tmp_path / "again")
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8))
     for ours, theirs in ((checkpoint.teacher, again.teacher), (checkpoint.student, again.student)):
@@ -201,9 +190,9 @@ def test_an_interrupted_write_keeps_the_old_file(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"disk full.*what stood there stays"):
-        save(changed, path)
+        save_checkpoint(path, changed)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     monkeypatch.undo()
-    assert save(changed, path) != checkpoint.release_id
+    assert save_checkpoint(path, changed) != checkpoint.release_id
     assert load_checkpoint(path).calibration.image_threshold == 9.0

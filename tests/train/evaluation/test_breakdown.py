@@ -8,12 +8,22 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from model_repository.distance_fusion.map_fusion import Calibration, judge
+from tests.train.evaluation.region_overlap import per_region_overlap
 from train.data.category import TestImage
 from train.evaluation.breakdown import JudgedSet, measures_of
-from train.evaluation.metrics import per_region_overlap
 
 SIDE = 10
-THRESHOLD = 0.5
+CALIBRATION = Calibration(
+    release_id=1,
+    category="pill",
+    image_size=SIDE,
+    smoothing_sigma=0.0,
+    pool_size=1,
+    stage_weights=(1.0, 1.0, 1.0),
+    image_threshold=0.5,
+    pixel_threshold=0.5,
+)
 Row = tuple[str, float, int | None]
 
 
@@ -34,12 +44,9 @@ def judged(*rows: Row) -> JudgedSet:
         )
         for index, (kind, _, n_pixels) in enumerate(rows)
     )
-    scores = maps.max(axis=1)
     return JudgedSet(
         test=test,
-        scores=scores,
-        rejected=scores > THRESHOLD,
-        maps=maps.reshape(-1, SIDE, SIDE),
+        verdict=judge(maps.reshape(-1, SIDE, SIDE), CALIBRATION),
         masks=masks.reshape(-1, SIDE, SIDE) if any(row[2] is not None for row in rows) else None,
     )
 
@@ -98,7 +105,7 @@ def test_pixels_of_a_subset_are_its_images_and_all_good_ones(
     whole = judged(*WHOLE)
     measures = measures_of(whole)[group][name]
     assert whole.masks is not None
-    maps, masks = whole.maps[images], whole.masks[images]
+    maps, masks = whole.verdict.anomaly_map[images], whole.masks[images]
     assert measures["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
     assert measures["pro"] == pytest.approx(per_region_overlap(maps, masks))
 

@@ -16,13 +16,16 @@ from sklearn.metrics import roc_auc_score
 
 from model_repository.distance_fusion.map_fusion import Calibration, Verdict, judge
 from tests.conftest import CATEGORY
+from tests.train.evaluation.region_overlap import per_region_overlap
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, TestImage, read_category
 from train.errors import DataError
-from train.evaluation.evaluate import Evaluation, evaluate, measure, write_metrics
-from train.evaluation.metrics import per_region_overlap
+from train.evaluation.breakdown import JudgedSet, measures_of
+from train.evaluation.evaluate import Evaluation, evaluate
 from train.method.student import compute_distances
 from train.runs import metrics_are_up_to_date
+from train.support.devices import Runtime
+from train.support.files import write_json
 
 CPU = torch.device("cpu")
 CALIBRATION = Calibration(
@@ -49,7 +52,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def evaluation(checkpoint: Checkpoint, tiny_data: CategoryData) -> Evaluation:
-    judged = evaluate(checkpoint, tiny_data, device=CPU, strict=True)
+    judged = evaluate(checkpoint, tiny_data, runtime=Runtime("cpu", strict=True))
     assert judged is not None
     return judged
 
@@ -76,6 +79,10 @@ def verdict(*scores: float) -> Verdict:
     maps = np.zeros((len(scores), 2, 2), np.float32)
     maps[:, 0, 0] = scores
     return judge(maps, CALIBRATION)
+
+
+def measure(verdict: Verdict, test: tuple[TestImage, ...], masks: NDArray[np.bool_] | None) -> dict[str, Any]:
+    return measures_of(JudgedSet(test, verdict, masks))
 
 
 def test_measures_by_hand() -> None:
@@ -158,10 +165,11 @@ def test_metrics_hold_what_is_promised_and_say_what_was_measured(
 
 
 def test_measures_are_scikit_learns_over_the_verdicts(evaluation: Evaluation) -> None:
-    maps, masks = evaluation.verdict.anomaly_map, evaluation.masks
+    judged = evaluation.judged
+    maps, masks = judged.verdict.anomaly_map, judged.masks
     assert masks is not None
     scores = maps.reshape(len(maps), -1).max(axis=1)
-    assert evaluation.metrics["image_auroc"] == pytest.approx(roc_auc_score(evaluation.labels, scores))
+    assert evaluation.metrics["image_auroc"] == pytest.approx(roc_auc_score(judged.labels, scores))
     assert evaluation.metrics["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
     assert evaluation.metrics["pro"] == pytest.approx(per_region_overlap(maps, masks))
 
@@ -187,21 +195,21 @@ def test_a_broken_image_is_skipped_and_counted_or_stops_a_strict_run(
 ) -> None:
     (own_data.root / "test/good/000.png").write_bytes(b"no image")
     data = reread(own_data.root)
-    judged = evaluate(checkpoint, data, device=CPU, strict=False)
+    judged = evaluate(checkpoint, data, runtime=Runtime("cpu"))
     assert judged is not None
     assert (judged.metrics["n_test"], judged.metrics["n_broken"]) == (evaluation.metrics["n_test"] - 1, 1)
-    assert "000.png" not in [image.path.name for image in judged.test if image.defect == "good"]
+    assert "000.png" not in [image.path.name for image in judged.judged.test if image.defect == "good"]
     with pytest.raises(DataError, match=r"000\.png"):
-        evaluate(checkpoint, data, device=CPU, strict=True)
+        evaluate(checkpoint, data, runtime=Runtime("cpu", strict=True))
 
 
 def test_a_defect_without_a_mask_leaves_the_image_measures(
     checkpoint: Checkpoint, own_data: CategoryData, evaluation: Evaluation
 ) -> None:
     shutil.rmtree(own_data.root / "ground_truth")
-    judged = evaluate(checkpoint, reread(own_data.root), device=CPU, strict=True)
+    judged = evaluate(checkpoint, reread(own_data.root), runtime=Runtime("cpu", strict=True))
     assert judged is not None
-    assert judged.masks is None
+    assert judged.judged.masks is None
     assert (judged.metrics["pixel_auroc"], judged.metrics["pro"]) == (None, None)
     assert judged.metrics["image_auroc"] == evaluation.metrics["image_auroc"]
 
@@ -210,12 +218,12 @@ def test_without_test_images_there_is_nothing_to_evaluate(
     checkpoint: Checkpoint, own_data: CategoryData
 ) -> None:
     shutil.rmtree(own_data.root / "test")
-    assert evaluate(checkpoint, reread(own_data.root), device=CPU, strict=True) is None
+    assert evaluate(checkpoint, reread(own_data.root), runtime=Runtime("cpu", strict=True)) is None
 
 
 @pytest.fixture
 def written(evaluation: Evaluation, tmp_path: Path) -> Path:
-    write_metrics(evaluation.metrics, tmp_path / "metrics.json")
+    write_json(tmp_path / "metrics.json", evaluation.metrics)
     return tmp_path / "metrics.json"
 
 
@@ -229,7 +237,7 @@ def test_metrics_of_this_checkpoint_and_test_set_are_up_to_date(
 def test_metrics_of_anything_else_are_not(
     written: Path, tiny_checkpoint: Path, tiny_data: CategoryData, change: dict[str, Any]
 ) -> None:
-    write_metrics(json.loads(written.read_text()) | change, written)
+    write_json(written, json.loads(written.read_text()) | change)
     assert not metrics_are_up_to_date(written, checkpoint_path=tiny_checkpoint, data=tiny_data)
 
 

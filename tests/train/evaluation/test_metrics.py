@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from train.evaluation.metrics import auroc, average_precision, f1, per_region_overlap, rate_interval
+from tests.train.evaluation.region_overlap import per_region_overlap
+from train.evaluation.metrics import auroc, average_precision, f1, rate_interval
 
 Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]

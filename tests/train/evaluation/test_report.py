@@ -19,12 +19,13 @@ from model_repository.distance_fusion.map_fusion import Verdict
 from tests.conftest import CATEGORY
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData
-from train.evaluation.breakdown import SIZES
-from train.evaluation.evaluate import Evaluation, evaluate, measure
+from train.evaluation.breakdown import SIZES, JudgedSet, measures_of
+from train.evaluation.evaluate import Evaluation, evaluate
 from train.evaluation.figures import panels, running_mean, training_figure
 from train.evaluation.report import EXAMPLES_PER_KIND, galleries, render_report, summary
 from train.fitting.losses import Losses
 from train.runs import evaluate_category
+from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
 
@@ -36,7 +37,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def evaluation(checkpoint: Checkpoint, tiny_data: CategoryData) -> Evaluation:
-    judged = evaluate(checkpoint, tiny_data, device=CPU, strict=True)
+    judged = evaluate(checkpoint, tiny_data, runtime=Runtime("cpu", strict=True))
     assert judged is not None
     return judged
 
@@ -56,13 +57,14 @@ def run_dir(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def run(data: CategoryData, run_dir: Path, *, force: bool = False) -> str:
-    return evaluate_category(data, run_dir=run_dir, device=CPU, strict=True, force=force)
+    return evaluate_category(data, run_dir=run_dir, runtime=Runtime("cpu", strict=True), force=force)
 
 
 def rejecting(evaluation: Evaluation, *, good: bool, defective: bool) -> Evaluation:
     """The same scores, the images of each class all rejected or all passed."""
-    labels = np.where(evaluation.labels, defective, good)[:, None]
-    return replace(evaluation, verdict=replace(evaluation.verdict, pred_label=labels))
+    judged = evaluation.judged
+    labels = np.where(judged.labels, defective, good)[:, None]
+    return replace(evaluation, judged=replace(judged, verdict=replace(judged.verdict, pred_label=labels)))
 
 
 def test_page_is_one_file_with_pictures_inside(page: str) -> None:
@@ -114,9 +116,9 @@ def test_page_holds_the_verdict_with_counts_and_intervals_and_the_tables(
 def test_page_says_what_cannot_be_had_and_shows_the_rest(
     evaluation: Evaluation, checkpoint: Checkpoint
 ) -> None:
-    bare = tuple(replace(image, mask_path=None) for image in evaluation.test)
-    unmasked = replace(evaluation, test=bare, masks=None)
-    unmasked = replace(unmasked, metrics={**evaluation.metrics, **measure(evaluation.verdict, bare, None)})
+    bare = tuple(replace(image, mask_path=None) for image in evaluation.judged.test)
+    judged = JudgedSet(bare, evaluation.judged.verdict, masks=None)
+    unmasked = replace(evaluation, metrics={**evaluation.metrics, **measures_of(judged)}, judged=judged)
     page = render_report(unmasked, checkpoint)
     assert "There are no masks: pixel measures and defect sizes cannot be had." in page
     assert page.count("not available") == 3
@@ -126,17 +128,11 @@ def test_page_says_what_cannot_be_had_and_shows_the_rest(
 
 
 def test_page_of_one_class_is_a_page(evaluation: Evaluation, checkpoint: Checkpoint) -> None:
-    good = np.flatnonzero(~evaluation.labels)
-    verdict = Verdict(**{name: value[good] for name, value in vars(evaluation.verdict).items()})
-    test = tuple(evaluation.test[index] for index in good)
-    measures = measure(verdict, test, None)
-    only_good = Evaluation(
-        metrics={**evaluation.metrics, **measures},
-        test=test,
-        pixels=evaluation.pixels[good],
-        verdict=verdict,
-        masks=None,
-    )
+    good = np.flatnonzero(~evaluation.judged.labels)
+    verdict = Verdict(**{name: value[good] for name, value in vars(evaluation.judged.verdict).items()})
+    judged = JudgedSet(tuple(evaluation.judged.test[index] for index in good), verdict, masks=None)
+    measures = {**evaluation.metrics, **measures_of(judged)}
+    only_good = Evaluation(measures, judged, evaluation.pixels[good])
     page = render_report(only_good, checkpoint)
     assert "The test set has no defective images" in page
     assert "no defective images<" in page.replace("\n", "")
@@ -181,7 +177,7 @@ def test_running_mean_by_hand() -> None:
 
 
 def test_the_mask_stands_beside_the_image_where_there_is_one(evaluation: Evaluation) -> None:
-    image, anomaly_map = evaluation.pixels[0], evaluation.verdict.anomaly_map[0]
+    image, anomaly_map = evaluation.pixels[0], evaluation.judged.verdict.anomaly_map[0]
     mask = np.zeros(anomaly_map.shape, bool)
     mask[4:9, 4:9] = True
     for given, titles in (

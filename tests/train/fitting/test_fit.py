@@ -21,7 +21,8 @@ from train.fitting import features
 from train.fitting.batches import batch_indices
 from train.fitting.preparation import learning_rate_factor
 from train.method.pretrained_weights import random_weights
-from train.runs import FitResult, fit_category
+from train.runs import fit_category
+from train.support.devices import Runtime
 
 
 @pytest.fixture
@@ -34,15 +35,13 @@ def own_data(tiny_data: CategoryData, tmp_path: Path) -> CategoryData:
 
 def run(
     data: CategoryData, run_dir: Path, *, preset: str | None = None, force: bool = False, **asked: Any
-) -> FitResult:
+) -> bool:
     return fit_category(
         data,
         preset=preset,
         overrides=asked,
         run_dir=run_dir,
-        weights_dir=None,
-        device=torch.device("cpu"),
-        strict=False,
+        runtime=Runtime("cpu"),
         force=force,
     )
 
@@ -119,14 +118,14 @@ def test_features_in_a_file_give_the_same_release(
 
 def test_nothing_is_done_twice(own_data: CategoryData, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    first = run(own_data, run_dir, preset="edge", **TINY_OPTIONS)
-    assert first == FitResult(run_dir / "checkpoint.safetensors", trained=True)
-    written = first.checkpoint_path.stat().st_mtime_ns
+    checkpoint_path = run_dir / "checkpoint.safetensors"
+    assert run(own_data, run_dir, preset="edge", **TINY_OPTIONS)
+    written = checkpoint_path.stat().st_mtime_ns
     # The same options, fewer of them, or none: whatever was not asked for may be as it is.
-    assert not run(own_data, run_dir, preset="edge", **TINY_OPTIONS).trained
-    assert not run(own_data, run_dir, steps=2).trained
-    assert not run(own_data, run_dir).trained
-    assert first.checkpoint_path.stat().st_mtime_ns == written
+    assert not run(own_data, run_dir, preset="edge", **TINY_OPTIONS)
+    assert not run(own_data, run_dir, steps=2)
+    assert not run(own_data, run_dir)
+    assert checkpoint_path.stat().st_mtime_ns == written
 
 
 def test_a_checkpoint_that_cannot_be_read_is_kept_unless_forced(
@@ -137,19 +136,19 @@ def test_a_checkpoint_that_cannot_be_read_is_kept_unless_forced(
     with pytest.raises(CheckpointError, match="is no safetensors file"):
         run(own_data, tmp_path, preset="edge", **TINY_OPTIONS)
     assert checkpoint.read_bytes() == b"somebody's work"
-    assert run(own_data, tmp_path, preset="edge", force=True, **TINY_OPTIONS).trained
+    assert run(own_data, tmp_path, preset="edge", force=True, **TINY_OPTIONS)
 
 
 def test_a_changed_option_or_image_or_force_trains_again(own_data: CategoryData, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     options = {"preset": "edge", **TINY_OPTIONS}
     run(own_data, run_dir, **options)
-    assert run(own_data, run_dir, **(options | {"alpha": 0.5})).trained
+    assert run(own_data, run_dir, **(options | {"alpha": 0.5}))
     assert read_header(run_dir / "checkpoint.safetensors").config.alpha == 0.5
     own_data.train_good[3].write_bytes(own_data.train_good[0].read_bytes())
-    assert run(own_data, run_dir, **options).trained
-    assert not run(own_data, run_dir, **options).trained
-    assert run(own_data, run_dir, force=True, **options).trained
+    assert run(own_data, run_dir, **options)
+    assert not run(own_data, run_dir, **options)
+    assert run(own_data, run_dir, force=True, **options)
 
 
 def test_fewer_images_than_a_batch_are_refused(
@@ -173,8 +172,8 @@ def test_faulty_options_are_told_even_when_up_to_date(own_data: CategoryData, tm
 
 def test_broken_images_are_counted_in_the_checkpoint(own_data: CategoryData, tmp_path: Path) -> None:
     own_data.train_good[0].write_bytes(b"no image")
-    checkpoint_path = run(own_data, tmp_path, **TINY_OPTIONS).checkpoint_path
-    provenance = read_header(checkpoint_path).provenance
+    run(own_data, tmp_path, **TINY_OPTIONS)
+    provenance = read_header(tmp_path / "checkpoint.safetensors").provenance
     assert (provenance.n_train, provenance.n_held_out, provenance.n_broken) == (13, 2, 1)
 
 

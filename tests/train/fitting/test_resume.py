@@ -22,6 +22,7 @@ from train.fitting.losses import LOSSES_FILE
 from train.fitting.preparation import initial_state
 from train.fitting.resume import ResumeFile, TrainingState
 from train.method.student import build_teacher_and_student
+from train.support.devices import Runtime
 
 STEPS = 60
 DEADLINE_S = 120
@@ -32,11 +33,12 @@ from tests.conftest import TINY_OPTIONS
 from train.config import fit_config
 from train.data.category import read_category
 from train.fitting.fit import fit
+from train.support.devices import Runtime
 root, checkpoint, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 fit(
     read_category(root, dataset="synthetic", category="pill"),
     config=fit_config("edge", TINY_OPTIONS | {"steps": steps, "validation_interval": 7}),
-    checkpoint_path=checkpoint, weights_dir=None, device=torch.device("cpu"), strict=False, save_interval_s=0,
+    checkpoint_path=checkpoint, runtime=Runtime("cpu"), save_interval_s=0,
 )
 """
 
@@ -122,9 +124,7 @@ def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_state_before(
             tiny_data,
             config=config,
             checkpoint_path=tmp_path / "checkpoint.safetensors",
-            weights_dir=None,
-            device=torch.device("cpu"),
-            strict=False,
+            runtime=Runtime("cpu"),
         )
     file_names = {path.name for path in tiny_data.train_good}
     named = [word.strip(",;") for word in str(caught.value).split() if word.strip(",;") in file_names]
@@ -143,8 +143,7 @@ path = Path(sys.argv[1])
 checkpoint = load_checkpoint(path)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the kernel refuses to write more, as on a full disk
-save_checkpoint(path, config=checkpoint.config, provenance=checkpoint.provenance, calibration=checkpoint.calibration,
-                teacher=checkpoint.teacher, student=checkpoint.student)
+save_checkpoint(path, checkpoint)
 """
 
 

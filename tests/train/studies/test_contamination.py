@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.conftest import TINY_OPTIONS
 from train.config import fit_config
@@ -23,6 +22,7 @@ from train.studies.contamination import (
     named,
 )
 from train.studies.suspects import Suspects, rank_suspects
+from train.support.devices import Runtime
 
 CONFIG = fit_config("edge", TINY_OPTIONS)
 
@@ -34,9 +34,7 @@ def measure(data: CategoryData, run_dir: Path, *, ratio: float = 0.2) -> list[Co
         ratio=ratio,
         removed_ratio=0.25,
         run_dir=run_dir,
-        weights_dir=None,
-        device=torch.device("cpu"),
-        strict=True,
+        runtime=Runtime("cpu", strict=True),
     )
 
 

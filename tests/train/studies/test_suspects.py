@@ -20,15 +20,14 @@ from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import DataError
 from train.studies.suspects import Suspects, neighbour_distances, rank_suspects, region_scores, write_suspects
+from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
 CONFIG = fit_config("edge", TINY_OPTIONS)
 
 
 def rank(data: CategoryData, scratch_dir: Path) -> Suspects:
-    return rank_suspects(
-        data, config=CONFIG, scratch_dir=scratch_dir, weights_dir=None, device=CPU, strict=True
-    )
+    return rank_suspects(data, config=CONFIG, scratch_dir=scratch_dir, runtime=Runtime("cpu", strict=True))
 
 
 @pytest.fixture(scope="module")

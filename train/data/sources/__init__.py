@@ -42,7 +42,12 @@ def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
                 "(its licence does not allow us to ship it)."
             )
         files = read_category(root, dataset=data, category=category)
-        _require_complete(files)
+        fault = _missing_part(files)
+        if fault:
+            raise DataError(
+                f"{files.root} is no complete category of MVTec AD: {fault}; unpack it again, or give it as a folder "
+                f"of your own with --data {files.root.parent}."
+            )
         return files
     if data == "elpv":
         _require_known(category, elpv.CATEGORIES, "ELPV")
@@ -66,17 +71,8 @@ def _dataset_of(category: str, data_dir: Path) -> str:
     return "synthetic"
 
 
-def _require_complete(files: CategoryData) -> None:
-    """Refuse a copy of MVTec AD that was unpacked in part: its measures would be wrong, and nobody would notice."""
-    fault = _missing_part(files)
-    if fault:
-        raise DataError(
-            f"{files.root} is no complete category of MVTec AD: {fault}; unpack it again, or give it as a folder "
-            f"of your own with --data {files.root.parent}."
-        )
-
-
 def _missing_part(files: CategoryData) -> str | None:
+    """What a copy of MVTec AD that was unpacked in part lacks: its measures would be wrong, and nobody would notice."""
     if files.train_good[0].parent != files.root / "train" / "good":
         return "train/good is missing"
     kinds = sorted({image.defect for image in files.test})

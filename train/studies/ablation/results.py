@@ -2,83 +2,68 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from train.data.category import CategoryData
 from train.studies.ablation.rows import Ablation
-from train.studies.ablation.run import RowResult, RunSettings
-from train.support.files import replacing, write_text
+from train.studies.ablation.run import AblationResult, RowResult
+from train.support.files import replacing, write_json, write_text
 from train.support.tables import SYNTHETIC_NOTE, ResultTable, number, with_spread
 
 IMAGE_COLOUR, PIXEL_COLOUR = "#2b5c8a", "#c8553d"
 
 
-def ablation_table(
-    ablation: Ablation, rows: Sequence[RowResult], data: Sequence[CategoryData], settings: RunSettings
-) -> ResultTable:
+def ablation_table(result: AblationResult) -> ResultTable:
     """Image and pixel ROCAUC of each row in percent, each beside the paper's."""
 
-    def cells(result: RowResult) -> tuple[str, ...]:
-        paper = result.row.paper
+    def cells(row: RowResult) -> tuple[str, ...]:
+        paper = row.row.paper
         return (
-            *result.row.label,
-            with_spread(*result.mean_and_spread("image_auroc")),
+            *row.row.label,
+            with_spread(*row.mean_and_spread("image_auroc")),
             number(paper.image),
-            with_spread(*result.mean_and_spread("pixel_auroc")),
+            with_spread(*row.mean_and_spread("pixel_auroc")),
             number(paper.pixel),
         )
 
-    faults = [
-        f"Row {index}: {result.fault}"
-        for index, result in enumerate(rows, start=1)
-        if result.fault is not None
-    ]
+    ablation = result.ablation
+    faults = [f"Row {index}: {row.fault}" for index, row in enumerate(result.rows, start=1) if row.fault]
     return ResultTable(
         title=ablation.title,
         columns=(*ablation.columns, "image ROCAUC %", "paper", "pixel ROCAUC %", "paper"),
-        rows=tuple(cells(result) for result in rows),
-        notes=(_conditions(data, settings), *ablation.notes, *faults),
+        rows=tuple(map(cells, result.rows)),
+        notes=(_conditions(result), *ablation.notes, *faults),
     )
 
 
-def write_ablation(
-    ablation: Ablation,
-    rows: Sequence[RowResult],
-    data: Sequence[CategoryData],
-    settings: RunSettings,
-    *,
-    folder: Path,
-) -> list[Path]:
+def write_ablation(result: AblationResult, *, folder: Path) -> list[Path]:
     """Write `<name>.md` and `<name>.json`, and figure-6.png for Figure 6; the paths of all."""
-    paths = [folder / f"{ablation.name}.{suffix}" for suffix in ("md", "json")]
-    text = ablation_table(ablation, rows, data, settings).markdown()
-    if ablation.name == "figure-6":
+    name = result.ablation.name
+    paths = [folder / f"{name}.{suffix}" for suffix in ("md", "json")]
+    text = ablation_table(result).markdown()
+    if name == "figure-6":
         paths.append(folder / "figure-6.png")
         with replacing(paths[-1]) as temporary:
-            ratio_figure(rows).savefig(temporary, format="png", dpi=130)
+            ratio_figure(result.rows).savefig(temporary, format="png", dpi=130)
         text += "\n![ROCAUC by masking ratio](figure-6.png)\n"
     write_text(paths[0], text)
-    write_text(paths[1], json.dumps(as_json(ablation, rows, data, settings), indent=2) + "\n")
+    write_json(paths[1], as_json(result))
     return paths
 
 
-def as_json(
-    ablation: Ablation, rows: Sequence[RowResult], data: Sequence[CategoryData], settings: RunSettings
-) -> dict[str, Any]:
+def as_json(result: AblationResult) -> dict[str, Any]:
     """All runs, means and spreads, percent."""
     return {
-        "name": ablation.name,
-        "title": ablation.title,
-        "categories": [product.category for product in data],
-        "synthetic": any(product.synthetic for product in data),
-        "seeds": list(settings.seeds),
-        "base": settings.base.model_dump(mode="json"),
-        "rows": [_row_as_json(ablation, result) for result in rows],
+        "name": result.ablation.name,
+        "title": result.ablation.title,
+        "categories": [product.category for product in result.products],
+        "synthetic": any(product.synthetic for product in result.products),
+        "seeds": list(result.settings.seeds),
+        "base": result.settings.base.model_dump(mode="json"),
+        "rows": [_row_as_json(result.ablation, row) for row in result.rows],
     }
 
 
@@ -127,15 +112,15 @@ def _row_as_json(ablation: Ablation, result: RowResult) -> dict[str, Any]:
     }
 
 
-def _conditions(data: Sequence[CategoryData], settings: RunSettings) -> str:
+def _conditions(result: AblationResult) -> str:
     """A sentence on what was averaged and how it was trained, beside the paper's."""
-    base = settings.base
+    base, products = result.settings.base, result.products
     length = f"{base.steps} steps" if base.steps is not None else f"{base.epochs} epochs"
-    categories = ", ".join(f"{product.dataset}/{product.category}" for product in data)
-    seeds = ", ".join(map(str, settings.seeds))
-    spread = "" if len(settings.seeds) == 1 else ", ± standard deviation over the seeds"
+    categories = ", ".join(f"{product.dataset}/{product.category}" for product in products)
+    seeds = ", ".join(map(str, result.settings.seeds))
+    spread = "" if len(result.settings.seeds) == 1 else ", ± standard deviation over the seeds"
     weights = "" if base.weights == "pretrained" else " UNTRAINED BACKBONES: for tests only."
-    synthetic = f" {SYNTHETIC_NOTE}" if any(product.synthetic for product in data) else ""
+    synthetic = f" {SYNTHETIC_NOTE}" if any(product.synthetic for product in products) else ""
     return (
         f"Mean over {categories}; seeds {seeds}{spread}; {length} of {base.batch_size}, {base.image_size} px. The "
         f"paper's figures are of MVTec AD, 200 epochs, its own networks.{weights}{synthetic}"

@@ -23,23 +23,31 @@ class Networks:
         wide: WideResNet50's, the teacher.
         resnext: ResNeXt50's, the student.
         resnet: ResNet50's.
+        identical_student: how a student that is the teacher's network starts.
     """
 
     wide: str
     resnext: str
     resnet: str
+    identical_student: StudentWeights = "scratch"
 
     @classmethod
-    def of_preset(
-        cls, preset: str, *, wide: str | None = None, resnext: str | None = None, resnet: str | None = None
-    ) -> Networks:
-        """The preset's teacher and student and a third network, unless others are named."""
+    def of_preset(cls, preset: str, **chosen: Any) -> Networks:
+        """The preset's teacher and student and a third network, except for the fields that are chosen and not None."""
         config = PRESETS[preset]
-        return cls(
-            wide=wide or config.teacher,
-            resnext=resnext or config.student,
-            resnet=resnet or THIRD_NETWORKS[preset],
-        )
+        fields = {"wide": config.teacher, "resnext": config.student, "resnet": THIRD_NETWORKS[preset]}
+        return cls(**fields | {name: value for name, value in chosen.items() if value is not None})
+
+    def pair(self, teacher: str, student: str) -> dict[str, Any]:
+        """The fields of a pair in which only a student that is the teacher's network may start from scratch."""
+        weights = self.identical_student if teacher == student else "pretrained"
+        return _student(teacher, student, weights)
+
+    def identical_note(self) -> str:
+        """A sentence on how students of identical pairs start."""
+        scratch = self.identical_student == "scratch"
+        start = "from scratch, as in STFPM, the paper's baseline" if scratch else "pretrained"
+        return f"Students of identical pairs start {start} (--identical-student)."
 
 
 PAPER_NETWORKS = Networks.of_preset("paper")
@@ -73,7 +81,7 @@ class Ablation:
     notes: tuple[str, ...] = field(default=())
 
 
-def table_4(networks: Networks, identical: StudentWeights) -> Ablation:
+def table_4(networks: Networks) -> Ablation:
     """Effects of AST and MFR: experiments 1 to 4.
 
     Without AST the student has the teacher's network and starts from scratch, as in STFPM, the paper's baseline:
@@ -81,7 +89,7 @@ def table_4(networks: Networks, identical: StudentWeights) -> Ablation:
     """
 
     def row(experiment: int, mfr: bool, ast: bool) -> AblationRow:
-        pair = _pair(networks.wide, networks.resnext if ast else networks.wide, identical)
+        pair = networks.pair(networks.wide, networks.resnext if ast else networks.wide)
         stages = {} if mfr else {"generation_stages": ()}
         label = (str(experiment), YES if mfr else NO, YES if ast else NO)
         return AblationRow(label, {**pair, **stages}, TABLE_4[mfr, ast])
@@ -91,28 +99,28 @@ def table_4(networks: Networks, identical: StudentWeights) -> Ablation:
         title="Table 4: effects of AST and MFR",
         columns=("Exp.", "MFR", "AST"),
         rows=(row(1, False, False), row(2, False, True), row(3, True, False), row(4, True, True)),
-        notes=(_identical_note(identical),),
+        notes=(networks.identical_note(),),
     )
 
 
-def table_6(networks: Networks, identical: StudentWeights) -> Ablation:
+def table_6(networks: Networks) -> Ablation:
     """Effects of the asymmetric structure: three identical pairs and the asymmetric one, all with MFR."""
     parts = (("resnet", "resnet"), ("wide", "wide"), ("resnext", "resnext"), ("wide", "resnext"))
 
     def row(teacher: str, student: str) -> AblationRow:
         pair = _named(networks, teacher, student)
-        return AblationRow(pair, _pair(*pair, identical), TABLE_6[_named(PAPER_NETWORKS, teacher, student)])
+        return AblationRow(pair, networks.pair(*pair), TABLE_6[_named(PAPER_NETWORKS, teacher, student)])
 
     return Ablation(
         name="table-6",
         title="Table 6: effects of the asymmetric S-T structure",
         columns=("teacher", "student"),
         rows=tuple(row(*part) for part in parts),
-        notes=(_identical_note(identical),),
+        notes=(networks.identical_note(),),
     )
 
 
-def table_7(networks: Networks, identical: StudentWeights) -> Ablation:
+def table_7(networks: Networks) -> Ablation:
     """Effects of a pretrained student, and the six asymmetric pairs of three networks."""
     parts = [
         (teacher, student)
@@ -138,12 +146,12 @@ def table_7(networks: Networks, identical: StudentWeights) -> Ablation:
     )
 
 
-def table_8(networks: Networks, identical: StudentWeights) -> Ablation:
+def table_8(networks: Networks) -> Ablation:
     """Effects of where the MFR module is added: all subsets of the three stages."""
 
     def row(stages: tuple[int, ...], paper: Auroc) -> AblationRow:
         label = tuple(YES if stage in stages else NO for stage in (1, 2, 3))
-        pair = _pair(networks.wide, networks.resnext, identical)
+        pair = networks.pair(networks.wide, networks.resnext)
         return AblationRow(label, {**pair, "generation_stages": stages}, paper)
 
     return Ablation(
@@ -158,9 +166,9 @@ def table_8(networks: Networks, identical: StudentWeights) -> Ablation:
     )
 
 
-def figure_6(networks: Networks, identical: StudentWeights) -> Ablation:
+def figure_6(networks: Networks) -> Ablation:
     """Performance under different masking ratios."""
-    pair = _pair(networks.wide, networks.resnext, identical)
+    pair = networks.pair(networks.wide, networks.resnext)
     return Ablation(
         name="figure-6",
         title="Figure 6: performance under different masking ratios",
@@ -170,7 +178,7 @@ def figure_6(networks: Networks, identical: StudentWeights) -> Ablation:
     )
 
 
-ABLATIONS: Mapping[str, Callable[[Networks, StudentWeights], Ablation]] = {
+ABLATIONS: Mapping[str, Callable[[Networks], Ablation]] = {
     "table-4": table_4,
     "table-6": table_6,
     "table-7": table_7,
@@ -187,11 +195,6 @@ def run_name(config: FitConfig) -> str:
     )
 
 
-def _pair(teacher: str, student: str, identical: StudentWeights) -> dict[str, Any]:
-    """A pair whose student is pretrained; `identical` says how a student that is the teacher's network starts."""
-    return _student(teacher, student, identical if teacher == student else "pretrained")
-
-
 def _student(teacher: str, student: str, weights: StudentWeights) -> dict[str, Any]:
     chosen: dict[str, Any] = {"teacher": teacher, "student": student, "student_weights": weights}
     # A student from scratch has no BatchNorm statistics to freeze.
@@ -200,8 +203,3 @@ def _student(teacher: str, student: str, weights: StudentWeights) -> dict[str, A
 
 def _named(networks: Networks, teacher: str, student: str) -> tuple[str, str]:
     return getattr(networks, teacher), getattr(networks, student)
-
-
-def _identical_note(weights: StudentWeights) -> str:
-    start = "from scratch, as in STFPM, the paper's baseline" if weights == "scratch" else "pretrained"
-    return f"Students of identical pairs start {start} (--identical-student)."

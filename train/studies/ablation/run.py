@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
-from train.errors import ConfigError, UserError
+from train.errors import ConfigError
 from train.method.student import student_without_weights
 from train.runs import fit_and_evaluate
 from train.studies.ablation.rows import Ablation, AblationRow, run_name
 from train.studies.paper_figures import mean
-from train.support.files import write_text
+from train.studies.run_result import RunResult
+from train.support.devices import Runtime
+from train.support.files import read_json, write_json
 from train.support.progress import console
-from train.support.tables import percent
 
 
 @dataclass(frozen=True)
@@ -31,33 +29,15 @@ class RunSettings:
         base: the configuration that rows change.
         seeds: one run of each.
         runs_dir: runs are kept under `<category>/ablations/`.
-        weights_dir: see `train.method.pretrained_weights.load_weights`.
-        device: where to train.
-        strict: a broken image stops a run.
+        runtime: where and how to train.
         keep_checkpoints: whether a checkpoint stays once it was evaluated; the paper's pair needs 0.2 GB a run.
     """
 
     base: FitConfig
     seeds: tuple[int, ...]
     runs_dir: Path
-    weights_dir: Path | None
-    device: torch.device
-    strict: bool
+    runtime: Runtime
     keep_checkpoints: bool
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """One run: its measures, or in one sentence why it failed."""
-
-    category: str
-    seed: int
-    metrics: Mapping[str, Any]
-    fault: str | None = None
-
-    def percent(self, measure: str) -> float | None:
-        """A measure of metrics.json in percent."""
-        return percent(self.metrics.get(measure))
 
 
 @dataclass(frozen=True)
@@ -102,30 +82,38 @@ class RowResult:
         return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
 
 
-def run_ablations(
-    ablations: Sequence[Ablation], data: Sequence[CategoryData], *, settings: RunSettings
-) -> dict[str, list[RowResult]]:
-    """Run every row of the tables on every category and seed; runs that were done before are read.
+@dataclass(frozen=True)
+class AblationResult:
+    """A table of the paper and the results of its rows, each over these products and settings."""
 
-    Returns:
-        The rows' results by the table's name.
+    ablation: Ablation
+    rows: tuple[RowResult, ...]
+    products: tuple[CategoryData, ...]
+    settings: RunSettings
+
+
+def run_ablations(
+    ablations: Sequence[Ablation], products: Sequence[CategoryData], *, settings: RunSettings
+) -> list[AblationResult]:
+    """Run every row of the tables on every product and seed; runs that were done before are read.
 
     Raises:
         ConfigError: a network that timm does not have.
     """
     done: dict[tuple[str, FitConfig], RunResult] = {}
-    results: dict[str, list[RowResult]] = {}
+    results = []
     for ablation in ablations:
-        results[ablation.name] = []
+        rows = []
         for number, row in enumerate(ablation.rows, start=1):
             console.print(f"{ablation.title}, row {number} of {len(ablation.rows)}", style="bold")
-            results[ablation.name].append(_run_row(row, data, settings, done))
+            rows.append(_run_row(row, products, settings, done))
+        results.append(AblationResult(ablation, tuple(rows), tuple(products), settings))
     return results
 
 
 def _run_row(
     row: AblationRow,
-    data: Sequence[CategoryData],
+    products: Sequence[CategoryData],
     settings: RunSettings,
     done: dict[tuple[str, FitConfig], RunResult],
 ) -> RowResult:
@@ -135,7 +123,7 @@ def _run_row(
     if impossible is not None:
         return RowResult(row, (), impossible)
     runs = []
-    for product in data:
+    for product in products:
         for seed in settings.seeds:
             seeded = config.model_copy(update={"seed": seed})
             key = (product.category, seeded)
@@ -161,12 +149,11 @@ def reason_against(config: FitConfig) -> str | None:
 
 def _run(data: CategoryData, *, config: FitConfig, settings: RunSettings) -> RunResult:
     run_dir = settings.runs_dir / data.category / "ablations" / run_name(config) / f"seed-{config.seed}"
-    try:
-        metrics = measured_run(data, config=config, run_dir=run_dir, settings=settings)
-    except UserError as error:
-        console.print(f"{data.category}: {error.message}", style="red", markup=False)
-        return RunResult(data.category, config.seed, {}, error.message)
-    return RunResult(data.category, config.seed, metrics)
+    return RunResult.of(
+        data.category,
+        config.seed,
+        lambda: measured_run(data, config=config, run_dir=run_dir, settings=settings),
+    )
 
 
 def measured_run(
@@ -178,34 +165,14 @@ def measured_run(
         UserError: see `train.runs.fit_and_evaluate`.
     """
     result_path = run_dir / "run.json"
-    options = config.model_dump(mode="json")
-    earlier = _read(result_path)
-    fingerprints = (data.fingerprint(), data.test_fingerprint())
-    if earlier.get("config") == options and _fingerprints(earlier) == fingerprints:
-        return dict(earlier["metrics"])
-    metrics = fit_and_evaluate(
-        data,
-        config=config,
-        run_dir=run_dir,
-        weights_dir=settings.weights_dir,
-        device=settings.device,
-        strict=settings.strict,
-    )
-    write_text(result_path, json.dumps({"config": options, "metrics": metrics}, indent=2) + "\n")
+    options, earlier = config.model_dump(mode="json"), read_json(result_path)
+    if isinstance(earlier, dict) and earlier.get("config") == options:
+        metrics = dict(earlier.get("metrics", {}))
+        fingerprints = metrics.get("data_fingerprint"), metrics.get("test_fingerprint")
+        if fingerprints == (data.fingerprint(), data.test_fingerprint()):
+            return metrics
+    metrics = fit_and_evaluate(data, config=config, run_dir=run_dir, runtime=settings.runtime)
+    write_json(result_path, {"config": options, "metrics": metrics})
     if not settings.keep_checkpoints:
         (run_dir / "checkpoint.safetensors").unlink()
     return metrics
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A run's result; empty where the file is missing or damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _fingerprints(result: Mapping[str, Any]) -> tuple[Any, Any]:
-    metrics = result.get("metrics", {})
-    return metrics.get("data_fingerprint"), metrics.get("test_fingerprint")

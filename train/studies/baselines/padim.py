@@ -37,12 +37,9 @@ class Padim:
 
 
 def fit_padim(stages: Sequence[FloatArray], *, seed: int, device: torch.device) -> Padim:
-    """Fit mean and covariance at each position on good images.
+    """Fit mean and covariance at each position on N good images' features, [N, h, w, C] a stage.
 
-    Args:
-        stages: [N, h, w, C] a stage, the teacher's features of N good images.
-        seed: draws the channels.
-        device: where it is computed.
+    The seed draws the channels.
     """
     n_channels = sum(stage.shape[-1] for stage in stages)
     drawn = np.random.default_rng(seed).permutation(n_channels)[:N_CHANNELS]
@@ -60,15 +57,7 @@ def fit_padim(stages: Sequence[FloatArray], *, seed: int, device: torch.device) 
 
 
 def padim_maps(model: Padim, stages: Sequence[FloatArray]) -> FloatArray:
-    """Mahalanobis distance of each position to its Gaussian.
-
-    Args:
-        model: fitted on features of the same shape.
-        stages: [N, h, w, C] a stage.
-
-    Returns:
-        [N, h_1, w_1] float32, on stage 1's grid.
-    """
+    """Mahalanobis distance of each position to its Gaussian, [N, h_1, w_1] float32 on stage 1's grid."""
     n_images, height, width, _ = stages[0].shape
     vectors = embed(stages, model.channels).transpose(0, 1)  # [P, N, D]
     distances = [

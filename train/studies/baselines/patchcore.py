@@ -6,7 +6,6 @@ A peer to compare with, on the features of the method's own teacher.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,41 +23,27 @@ N_NEIGHBOURS = 9  # b of Eq. 7
 IMAGES_AT_ONCE = 16
 
 
-@dataclass(frozen=True)
-class PatchCore:
-    """The memory bank, [M, C] float32: every good patch lies near one of these."""
-
-    bank: Tensor
-
-
 def fit_patchcore(
     stages: Sequence[FloatArray],
     *,
     seed: int,
     device: torch.device,
     coreset_ratio: float = CORESET_RATIO,
-) -> PatchCore:
-    """Choose the memory bank among the patches of good images.
+) -> Tensor:
+    """Choose the memory bank [M, C] among the patches of N good images' features, [N, h, w, C] a stage.
 
-    Args:
-        stages: [N, h, w, C] a stage, the teacher's features of N good images.
-        seed: draws the projection and the first patch.
-        device: where it is computed.
-        coreset_ratio: share of the patches to keep, 0 to 1.
+    Every good patch lies near one of the bank. The seed draws the projection and the first patch; `coreset_ratio` is
+    the share of the patches to keep, 0 to 1.
     """
     patches = local_patches(stages).flatten(0, 2)  # [N * h * w, C]
     n_selected = min(len(patches), max(N_NEIGHBOURS, round(coreset_ratio * len(patches))))
     points = project(patches, seed=seed).to(device)
     selected = greedy_coreset(points, n_selected=n_selected, seed=seed)
-    return PatchCore(bank=patches[selected].to(device))
+    return patches[selected].to(device)
 
 
-def patchcore_maps(model: PatchCore, stages: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+def patchcore_maps(bank: Tensor, stages: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
     """Distance of each patch to the nearest in the bank, and the image scores.
-
-    Args:
-        model: the memory bank.
-        stages: [N, h, w, C] a stage.
 
     Returns:
         Maps [N, h_2, w_2] on stage 2's grid and scores [N] (Eq. 6 and 7), both float32.
@@ -67,13 +52,13 @@ def patchcore_maps(model: PatchCore, stages: Sequence[FloatArray]) -> tuple[Floa
     n_images = len(stages[0])
     for start in range(0, n_images, IMAGES_AT_ONCE):
         patches = local_patches([stage[start : start + IMAGES_AT_ONCE] for stage in stages])
-        patches = patches.to(model.bank)
-        distance, nearest = torch.cdist(patches.flatten(1, 2), model.bank[None]).min(dim=-1)  # [B, P]
+        patches = patches.to(bank)
+        distance, nearest = torch.cdist(patches.flatten(1, 2), bank[None]).min(dim=-1)  # [B, P]
         maps.append(distance.reshape(patches.shape[:3]).cpu().numpy())
         for image in range(len(patches)):
             worst = int(distance[image].argmax())
             score = reweighted_score(
-                patches.flatten(1, 2)[image, worst], bank=model.bank, nearest=int(nearest[image, worst])
+                patches.flatten(1, 2)[image, worst], bank=bank, nearest=int(nearest[image, worst])
             )
             scores.append(score)
     return np.concatenate(maps), np.array(scores, np.float32)
@@ -123,15 +108,9 @@ def project(points: Tensor, *, seed: int) -> Tensor:
 
 
 def greedy_coreset(points: Tensor, *, n_selected: int, seed: int) -> Tensor:
-    """Positions of points that cover all others: each new one is the farthest from those before (Algorithm 1).
+    """Positions of points [N, C] that cover all others: each new one is the farthest from those before (Algorithm 1).
 
-    Args:
-        points: [N, C].
-        n_selected: how many, at most N.
-        seed: draws the first.
-
-    Returns:
-        [n_selected] int64, in the order of selection, on the CPU.
+    The seed draws the first. They are in the order of selection, int64 on the CPU.
     """
     squares = points.square().sum(dim=1)
     distance = torch.full_like(squares, torch.inf)  # squared, of each point to the nearest selected one

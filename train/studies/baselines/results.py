@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from train.studies.paper_figures import mean
-from train.support.files import write_text
+from train.support.files import read_json, write_json
 from train.support.tables import ResultTable, share
 
 
@@ -47,14 +46,14 @@ class BaselineResult:
 def read_results(path: Path) -> list[BaselineResult]:
     """Results of earlier runs; none where the file is missing or holds something else."""
     try:
-        return [BaselineResult(**result) for result in json.loads(path.read_text())]
-    except (FileNotFoundError, ValueError, TypeError):
+        return [BaselineResult(**result) for result in read_json(path) or ()]
+    except TypeError:
         return []
 
 
 def write_results(path: Path, results: Sequence[BaselineResult]) -> None:
     """Write all results, whole or not at all."""
-    write_text(path, json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    write_json(path, [asdict(result) for result in results])
 
 
 def baseline_table(results: Sequence[BaselineResult]) -> ResultTable:

@@ -17,13 +17,15 @@ from train.config import FitConfig
 from train.data.category import CategoryData, load_images, split_good
 from train.data.ground_truth import load_masks
 from train.errors import ConfigError, DataError
-from train.evaluation.metrics import auroc, per_region_overlap
+from train.evaluation.metrics import auroc
+from train.evaluation.pixel_metrics import PixelScores
 from train.fitting.features import compute_teacher_features
 from train.method.student import load_teacher
 from train.studies.baselines.padim import fit_padim, padim_maps
 from train.studies.baselines.patchcore import fit_patchcore, patchcore_maps
 from train.studies.baselines.results import BaselineResult, read_results, write_results
 from train.support.arrays import FloatArray
+from train.support.devices import Runtime
 from train.support.progress import console
 
 METHODS = ("padim", "patchcore")
@@ -58,23 +60,13 @@ def run_baselines(
     methods: Sequence[str],
     seeds: Sequence[int],
     run_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
+    runtime: Runtime,
     force: bool,
 ) -> list[BaselineResult]:
-    """Measure each method with each seed; each result is added to baselines.json at once.
+    """Measure each of some `METHODS` with each seed; each result is added to `run_dir`/baselines.json at once.
 
-    Args:
-        data: the category's images.
-        config: its teacher, image size and held-out share are used.
-        methods: of `METHODS`.
-        seeds: one result each.
-        run_dir: takes baselines.json.
-        weights_dir: pretrained weights, see `train.method.pretrained_weights.load_weights`.
-        device: where to compute.
-        strict: a broken image stops the run.
-        force: measure again what baselines.json already has.
+    The configuration gives teacher, image size and held-out share. What baselines.json already has is measured again
+    only where it is forced.
 
     Returns:
         The results that were asked for, by method and seed.
@@ -96,14 +88,17 @@ def run_baselines(
     todo = [pair for pair in asked if pair not in done]
     if todo:
         run_dir.mkdir(parents=True, exist_ok=True)
-        inputs = load_inputs(
-            data, config=config, scratch_dir=run_dir, weights_dir=weights_dir, device=device, strict=strict
-        )
+        inputs = load_inputs(data, config=config, scratch_dir=run_dir, runtime=runtime)
     for method, seed in todo:
         console.print(f"{method}, seed {seed}")
         results.append(
             measure_baseline(
-                method, inputs, seed=seed, holdout_ratio=config.holdout_ratio, setup=setup, device=device
+                method,
+                inputs,
+                seed=seed,
+                holdout_ratio=config.holdout_ratio,
+                setup=setup,
+                device=runtime.torch_device,
             )
         )
         write_results(path, results)
@@ -119,28 +114,21 @@ def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
         "synthetic": data.synthetic,
         "data_fingerprint": data.fingerprint(),
         "test_fingerprint": data.test_fingerprint(),
-        "teacher": config.teacher,
-        "weights": config.weights,
-        "image_size": config.image_size,
-        "holdout_ratio": config.holdout_ratio,
+        **config.model_dump(include={"teacher", "weights", "image_size", "holdout_ratio"}),
     }
 
 
 def load_inputs(
-    data: CategoryData,
-    *,
-    config: FitConfig,
-    scratch_dir: Path,
-    weights_dir: Path | None,
-    device: torch.device,
-    strict: bool,
+    data: CategoryData, *, config: FitConfig, scratch_dir: Path, runtime: Runtime
 ) -> BaselineInputs:
     """Read a category's images and run the teacher over them, once for all methods and seeds."""
-    teacher = load_teacher(config, weights_dir=weights_dir).to(device)
+    device = runtime.torch_device
+    teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
+    teacher.to(device)
     size = config.image_size
-    good = load_images(data.train_good, image_size=size, strict=strict, what="good images")
+    good = load_images(data.train_good, image_size=size, strict=runtime.strict, what="good images")
     paths = [image.path for image in data.test]
-    test = load_images(paths, image_size=size, strict=strict, what="test images")
+    test = load_images(paths, image_size=size, strict=runtime.strict, what="test images")
     readable = [data.test[index] for index in test.kept]
     started = time.perf_counter()
     features = [
@@ -176,19 +164,22 @@ def measure_baseline(
         anomaly_maps = upsample(padim_maps(padim, inputs.test), image_size=inputs.image_size)
         scores: FloatArray = anomaly_maps.max(axis=(1, 2))
     else:
-        patchcore = fit_patchcore(train, seed=seed, device=device)
+        bank = fit_patchcore(train, seed=seed, device=device)
         fitted = time.perf_counter()
-        maps, scores = patchcore_maps(patchcore, inputs.test)
+        maps, scores = patchcore_maps(bank, inputs.test)
         anomaly_maps = upsample(maps, image_size=inputs.image_size)
     tested = time.perf_counter()
-    masks = inputs.masks if inputs.masks is not None and inputs.masks.any() else None
+    pixel = None
+    if inputs.masks is not None:
+        every = np.arange(len(anomaly_maps))
+        pixel = PixelScores(anomaly_maps, inputs.masks, good=every[:0]).measure(every)
     return BaselineResult(
         method=method,
         seed=seed,
         setup=setup,
         image_auroc=auroc(scores, inputs.labels),
-        pixel_auroc=None if masks is None else auroc(anomaly_maps, masks),
-        pro=None if masks is None else per_region_overlap(anomaly_maps, masks),
+        pixel_auroc=pixel.auroc if pixel else None,
+        pro=pixel.pro if pixel else None,
         n_train=len(train_indices),
         n_test=len(inputs.labels),
         seconds_features=round(inputs.seconds, 1),

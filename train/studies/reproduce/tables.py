@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -21,23 +20,23 @@ from train.studies.paper_figures import (
     table_1,
     table_1_average,
 )
-from train.studies.reproduce.run import CategoryResult
-from train.support.files import replacing, write_text
+from train.studies.run_result import RunResult
+from train.support.files import replacing, write_json, write_text
 from train.support.tables import SYNTHETIC_NOTE, ResultTable, difference, number
 
 UNTRAINED_NOTE = "UNTRAINED BACKBONES: for tests only."
 RUN_COLOUR, PAPER_COLOUR = "#c8553d", "#2b5c8a"
 
 
-def result_tables(results: Sequence[CategoryResult], *, config: FitConfig) -> list[ResultTable]:
+def result_tables(results: Sequence[RunResult], *, config: FitConfig) -> list[ResultTable]:
     """What was run, and the three tables."""
     return [run_table(results, config), image_table(results), pixel_table(results), size_table(results)]
 
 
-def run_table(results: Sequence[CategoryResult], config: FitConfig) -> ResultTable:
+def run_table(results: Sequence[RunResult], config: FitConfig) -> ResultTable:
     """Each category's three measures and what became of it."""
 
-    def cells(result: CategoryResult) -> tuple[str, ...]:
+    def cells(result: RunResult) -> tuple[str, ...]:
         minutes = result.metrics.get("seconds_train")
         return (
             result.category,
@@ -67,20 +66,19 @@ def run_table(results: Sequence[CategoryResult], config: FitConfig) -> ResultTab
     )
 
 
-def image_table(results: Sequence[CategoryResult]) -> ResultTable:
+def image_table(results: Sequence[RunResult]) -> ResultTable:
     """Table 1: image ROCAUC beside the paper's and those of the methods it compares with."""
     others = [method for method in TABLE_1_AVERAGES if method != OURS]
 
     def line(
-        label: str, run: float | None, paper: float | None, of: Callable[[str], float | None]
+        label: str, run: float | None, paper: float | None, methods: Iterable[float | None]
     ) -> tuple[str, ...]:
-        methods = (number(of(method)) for method in others)
-        return label, number(run), number(paper), difference(run, paper), *methods
+        return label, number(run), number(paper), difference(run, paper), *map(number, methods)
 
     measured = {result.category: result.percent("image_auroc") for result in results}
     done = [category for category, value in measured.items() if value is not None]
     rows = [
-        line(name, value, table_1(OURS, name), lambda method, name=name: table_1(method, name))  # type: ignore[misc]
+        line(name, value, table_1(OURS, name), [table_1(method, name) for method in others])
         for name, value in measured.items()
     ]
     if 0 < len(done) < len(MVTEC_AD_CATEGORIES):
@@ -89,11 +87,12 @@ def image_table(results: Sequence[CategoryResult]) -> ResultTable:
                 f"average of these {len(done)}",
                 mean([measured[category] for category in done]),
                 table_1_average(OURS, done),
-                lambda method: table_1_average(method, done),
+                [table_1_average(method, done) for method in others],
             )
         )
     run = mean(list(measured.values())) if len(done) == len(MVTEC_AD_CATEGORIES) else None
-    rows.append(line("average of all 15", run, TABLE_1_AVERAGES[OURS], TABLE_1_AVERAGES.__getitem__))
+    averages = map(TABLE_1_AVERAGES.__getitem__, others)
+    rows.append(line("average of all 15", run, TABLE_1_AVERAGES[OURS], averages))
     return ResultTable(
         title="Table 1: image ROCAUC, percent",
         columns=("category", "this run", "paper", "difference", *others),
@@ -102,7 +101,7 @@ def image_table(results: Sequence[CategoryResult]) -> ResultTable:
     )
 
 
-def pixel_table(results: Sequence[CategoryResult]) -> ResultTable:
+def pixel_table(results: Sequence[RunResult]) -> ResultTable:
     """Table 2: pixel ROCAUC and PRO, averages over the data set."""
     done = [result for result in results if result.percent("pixel_auroc") is not None]
     run = (
@@ -124,7 +123,7 @@ def pixel_table(results: Sequence[CategoryResult]) -> ResultTable:
     )
 
 
-def size_table(results: Sequence[CategoryResult]) -> ResultTable:
+def size_table(results: Sequence[RunResult]) -> ResultTable:
     """Table 3: image ROCAUC by defect size."""
 
     def row(label: str, run: Sequence[float | None], paper: Sequence[float | None]) -> tuple[str, ...]:
@@ -147,7 +146,7 @@ def size_table(results: Sequence[CategoryResult]) -> ResultTable:
     )
 
 
-def write_results(results: Sequence[CategoryResult], *, config: FitConfig, runs_dir: Path) -> list[Path]:
+def write_results(results: Sequence[RunResult], *, config: FitConfig, runs_dir: Path) -> list[Path]:
     """Write reproduce.json, reproduce.md and reproduce.png; their paths."""
     paths = [runs_dir / f"reproduce.{suffix}" for suffix in ("json", "md", "png")]
     content = {
@@ -158,7 +157,7 @@ def write_results(results: Sequence[CategoryResult], *, config: FitConfig, runs_
             for result in results
         },
     }
-    write_text(paths[0], json.dumps(content, indent=2) + "\n")
+    write_json(paths[0], content)
     tables = "\n".join(table.markdown() for table in result_tables(results, config=config))
     write_text(
         paths[1], f"# MVTec AD, beside the paper\n\n{tables}\n![Image ROCAUC by category](reproduce.png)\n"
@@ -168,7 +167,7 @@ def write_results(results: Sequence[CategoryResult], *, config: FitConfig, runs_
     return paths
 
 
-def auroc_figure(results: Sequence[CategoryResult]) -> Figure:
+def auroc_figure(results: Sequence[RunResult]) -> Figure:
     """Image ROCAUC of each category: the run's and the paper's."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -191,5 +190,5 @@ def auroc_figure(results: Sequence[CategoryResult]) -> Figure:
     return figure
 
 
-def _average(results: Sequence[CategoryResult], measure: str) -> float | None:
+def _average(results: Sequence[RunResult], measure: str) -> float | None:
     return mean([result.percent(measure) for result in results])

@@ -21,7 +21,7 @@ PAPERS = Networks.of_preset("paper")
 
 
 def configs(name: str, preset: str = "paper", identical: StudentWeights = "scratch") -> list[FitConfig]:
-    ablation = ABLATIONS[name](Networks.of_preset(preset), identical)
+    ablation = ABLATIONS[name](Networks.of_preset(preset, identical_student=identical))
     return [fit_config(preset, row.overrides) for row in ablation.rows]
 
 
@@ -39,7 +39,7 @@ def test_table_4_switches_blocks_and_masks_and_the_students_network() -> None:
         (WIDE, "scratch", (1, 2, 3)),
         (NEXT, "pretrained", (1, 2, 3)),
     ]
-    assert [row.paper for row in table_4(PAPERS, "scratch").rows] == [
+    assert [row.paper for row in table_4(PAPERS).rows] == [
         Auroc(96.0, 97.0),
         Auroc(96.5, 97.3),
         Auroc(98.4, 97.9),
@@ -60,7 +60,7 @@ def test_table_7_has_the_student_from_scratch_and_six_pairs() -> None:
     assert pairs[0] == (WIDE, NEXT, "scratch")
     assert len(set(pairs[1:])) == 6
     assert all(teacher != student and weights == "pretrained" for teacher, student, weights in pairs[1:])
-    known = {row.label: row.paper for row in table_7(PAPERS, "scratch").rows if row.paper != UNKNOWN}
+    known = {row.label: row.paper for row in table_7(PAPERS).rows if row.paper != UNKNOWN}
     assert known == {
         (WIDE, NEXT, "pretrained"): Auroc(98.7, 98.0),
         (WIDE, RESNET, "pretrained"): Auroc(98.5, 98.0),
@@ -69,13 +69,13 @@ def test_table_7_has_the_student_from_scratch_and_six_pairs() -> None:
 
 def test_table_8_has_every_subset_of_stages() -> None:
     assert len({config.generation_stages for config in configs("table-8")}) == 8
-    labels = [row.label for row in ABLATIONS["table-8"](PAPERS, "scratch").rows]
+    labels = [row.label for row in ABLATIONS["table-8"](PAPERS).rows]
     assert (labels[0], labels[5]) == (("", "", ""), ("✓", "", "✓"))
 
 
 def test_figure_6_has_ratios_and_no_figures_of_the_paper() -> None:
     assert [config.mask_ratio for config in configs("figure-6")] == [0.1, 0.3, 0.5, 0.7, 0.9]
-    assert {row.paper for row in figure_6(PAPERS, "scratch").rows} == {UNKNOWN}
+    assert {row.paper for row in figure_6(PAPERS).rows} == {UNKNOWN}
 
 
 def test_the_whole_method_is_one_run_for_all_tables() -> None:

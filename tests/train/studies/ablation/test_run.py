@@ -18,7 +18,9 @@ from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import ConfigError, DataError
 from train.studies.ablation.rows import AblationRow
-from train.studies.ablation.run import RowResult, RunResult, reason_against
+from train.studies.ablation.run import RowResult, reason_against
+from train.studies.run_result import RunResult
+from train.support.devices import Runtime
 
 # Both have features of 24, 32 and 48 channels, so that stages without a block can be built.
 SAME_CHANNELS = ("--wide", "test_efficientnet", "--next", "test_convnext")
@@ -134,8 +136,8 @@ def test_other_options_or_images_are_another_run(
         (run_dir / "run.json").write_text(json.dumps(content))
         asked = config.model_copy(update=changed)
         settings = train.studies.ablation.run.RunSettings(
-            base=config, seeds=(0,), runs_dir=here, weights_dir=None,
-            device=None, strict=False, keep_checkpoints=False,  # type: ignore[arg-type]
+            base=config, seeds=(0,), runs_dir=here, runtime=Runtime(),
+            keep_checkpoints=False,
         )  # fmt: skip
         return train.studies.ablation.run.measured_run(
             tiny_data, config=asked, run_dir=run_dir, settings=settings

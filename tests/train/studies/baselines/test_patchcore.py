@@ -85,15 +85,15 @@ def test_score_by_hand() -> None:
 
 
 def test_an_image_with_a_foreign_patch_scores_highest_and_its_map_shows_where() -> None:
-    model = fit_patchcore(random_stages(30, seed=2), seed=0, device=CPU, coreset_ratio=0.2)
-    assert model.bank.shape == (96, 9)  # a fifth of 30 * 4 * 4
+    bank = fit_patchcore(random_stages(30, seed=2), seed=0, device=CPU, coreset_ratio=0.2)
+    assert bank.shape == (96, 9)  # a fifth of 30 * 4 * 4
     test = random_stages(20, seed=3)  # more than one chunk
     test[1][18, 0, 3] += 9
-    maps, scores = patchcore_maps(model, test)
+    maps, scores = patchcore_maps(bank, test)
     assert maps.shape == (20, 4, 4)
     assert scores.argmax() == 18
     assert np.unravel_index(maps.argmax(), maps.shape) == (18, 0, 3)
 
 
 def test_the_bank_holds_at_least_the_neighbours_of_a_score() -> None:
-    assert len(fit_patchcore(random_stages(2, seed=4), seed=0, device=CPU).bank) == N_NEIGHBOURS
+    assert len(fit_patchcore(random_stages(2, seed=4), seed=0, device=CPU)) == N_NEIGHBOURS

@@ -17,15 +17,16 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from tests.conftest import TINY_OPTIONS
+from tests.train.evaluation.region_overlap import per_region_overlap
 from train.config import fit_config
 from train.data.category import CategoryData, split_good
 from train.errors import ConfigError, DataError
-from train.evaluation.metrics import per_region_overlap
 from train.method.student import load_teacher
 from train.studies.baselines import run as baselines
 from train.studies.baselines.padim import fit_padim, padim_maps
 from train.studies.baselines.results import BaselineResult, baseline_table
 from train.studies.baselines.run import BaselineInputs, measure_baseline, run_baselines, upsample
+from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
 CONFIG = fit_config("edge", TINY_OPTIONS)
@@ -33,9 +34,7 @@ CONFIG = fit_config("edge", TINY_OPTIONS)
 
 def run(data: CategoryData, run_dir: Path, *, force: bool = False, **asked: object) -> list[BaselineResult]:
     options = {"config": CONFIG, "methods": ("padim", "patchcore"), "seeds": (0, 1)} | asked
-    return run_baselines(
-        data, run_dir=run_dir, weights_dir=None, device=CPU, strict=True, force=force, **options
-    )
+    return run_baselines(data, run_dir=run_dir, runtime=Runtime("cpu", strict=True), force=force, **options)
 
 
 def test_results_are_kept_and_not_computed_again(
@@ -80,7 +79,7 @@ def test_measures_are_those_of_a_model_fitted_on_the_images_that_fit_would_train
     (result,) = run(tiny_data, tmp_path, methods=("padim",), seeds=(seed,))
     trained_on, held_out = split_good(16, holdout_ratio=CONFIG.holdout_ratio, seed=seed)
     assert (len(trained_on), len(held_out)) == (14, 2)
-    teacher = load_teacher(CONFIG, weights_dir=None)
+    teacher, _ = load_teacher(CONFIG, weights_dir=None)
 
     def features(paths: Sequence[Path]) -> list[NDArray[np.float32]]:
         pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])

@@ -14,7 +14,8 @@ from train.data.sources import MVTEC_AD_CATEGORIES
 from train.data.sources.synthetic.dataset import render_category
 from train.errors import ConfigError
 from train.studies.paper_figures import OURS, table_1
-from train.studies.reproduce.run import CategoryResult, chosen_categories
+from train.studies.reproduce.run import chosen_categories
+from train.studies.run_result import RunResult
 
 TINY = (
     *("--preset", "edge", "--teacher", "test_resnet", "--student", "test_efficientnet", "--random-weights"),
@@ -104,4 +105,4 @@ def test_some_categories_in_the_papers_order() -> None:
     ],
 )
 def test_measures_by_size_are_read_where_they_are(metrics: dict[str, object], expected: float | None) -> None:
-    assert CategoryResult("pill", metrics).percent_of_size("small") == expected
+    assert RunResult("pill", 0, metrics).percent_of_size("small") == expected

@@ -7,12 +7,13 @@ import pytest
 
 from train.config import fit_config
 from train.data.sources import MVTEC_AD_CATEGORIES
-from train.studies.reproduce.run import CategoryResult
 from train.studies.reproduce.tables import auroc_figure, image_table, pixel_table, run_table, size_table
+from train.studies.run_result import RunResult
 from train.support.tables import ResultTable
 
-BOTTLE = CategoryResult(
+BOTTLE = RunResult(
     "bottle",
+    0,
     {
         "image_auroc": 0.99,
         "pixel_auroc": 0.98,
@@ -21,8 +22,8 @@ BOTTLE = CategoryResult(
         "by_size": {"small": {"image_auroc": 0.9}, "large": {"image_auroc": 1.0}},
     },
 )
-SCREW = CategoryResult("screw", {"image_auroc": 0.91, "pixel_auroc": 0.96, "pro": 0.92})
-CABLE = CategoryResult("cable", {}, "Gone.")
+SCREW = RunResult("screw", 0, {"image_auroc": 0.91, "pixel_auroc": 0.96, "pro": 0.92})
+CABLE = RunResult("cable", 0, {}, "Gone.")
 
 
 def row(table: ResultTable, name: str) -> dict[str, str]:
@@ -52,7 +53,7 @@ def test_table_1_has_eleven_methods_and_averages_of_what_is_there() -> None:
 
 
 def test_table_1_of_all_has_one_average() -> None:
-    table = image_table([CategoryResult(name, {"image_auroc": 0.9}) for name in MVTEC_AD_CATEGORIES])
+    table = image_table([RunResult(name, 0, {"image_auroc": 0.9}) for name in MVTEC_AD_CATEGORIES])
     assert len(table.rows) == 16
     assert row(table, "average of all 15")["difference"] == "-8.7"
 
@@ -81,7 +82,7 @@ def test_table_3_by_size() -> None:
 
 
 @pytest.mark.parametrize("results", [[BOTTLE, CABLE], [CABLE]])
-def test_the_plot_shows_what_was_measured(results: list[CategoryResult]) -> None:
+def test_the_plot_shows_what_was_measured(results: list[RunResult]) -> None:
     (axes,) = auroc_figure(results).axes
     paper, run = axes.collections
     assert [label.get_text() for label in axes.get_xticklabels()] == [result.category for result in results]

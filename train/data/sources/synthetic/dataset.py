@@ -5,8 +5,8 @@ Laid out in MVTec AD's way, in seconds. `synthetic.json` beside the images says 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,7 +14,7 @@ from train.data.category import check_category_name
 from train.data.sources.synthetic.defects import DAMAGES, render
 from train.data.sources.synthetic.designs import design_part, generator
 from train.errors import DataError
-from train.support.files import replacing_folder
+from train.support.files import read_json, replacing_folder, write_json
 
 VERSION = 1  # raise it whenever the same settings would give other pixels
 MARKER = "synthetic.json"
@@ -52,7 +52,11 @@ def render_category(
         DataError: the name is no safe folder name, the images would be too small, or such a folder exists
             and was not rendered here.
     """
-    _check(category, image_size)
+    check_category_name(category)
+    if image_size < SMALLEST_IMAGE:
+        raise DataError(
+            f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
+        )
     settings = {
         "version": VERSION,
         "category": category,
@@ -72,19 +76,11 @@ def render_category(
     with replacing_folder(target) as new:
         for folder, count in counts.items():
             _render_folder(new, folder, count, category=category, seed=seed, image_size=image_size)
-        (new / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
+        write_json(new / MARKER, marker)
     return target
 
 
-def _check(category: str, image_size: int) -> None:
-    check_category_name(category)
-    if image_size < SMALLEST_IMAGE:
-        raise DataError(
-            f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
-        )
-
-
-def _marker_of(target: Path) -> object:
+def _marker_of(target: Path) -> Any:
     """What the marker of a rendered folder says; None where there is no folder, or its marker is no JSON."""
     if not target.exists():
         return None
@@ -93,10 +89,7 @@ def _marker_of(target: Path) -> object:
             f"{target} exists without {MARKER}, so it was not rendered here; "
             "move it away or choose another category name."
         )
-    try:
-        return json.loads((target / MARKER).read_text())
-    except ValueError:
-        return None
+    return read_json(target / MARKER)
 
 
 def _render_folder(root: Path, folder: str, count: int, *, category: str, seed: int, image_size: int) -> None:

@@ -1,0 +1,39 @@
+"""Options of a command line that reach the command as one object, so that a command takes a few arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+Command = Callable[..., None]
+Option = Callable[..., Any]
+
+
+def options_as(argument: str, make: Callable[..., object], *options: Option) -> Callable[[Command], Command]:
+    """Options that a command takes as one object.
+
+    Args:
+        argument: the object's name in the command.
+        make: makes the object of the options' values, by their names: a dataclass, for example.
+        options: in the order of `--help`.
+    """
+
+    def with_options(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    names = [str(option.name) for option in click.command(with_options(lambda **_: None)).params]
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_one_object(*arguments: Any, **values: Any) -> None:
+            made = make(**{name: values.pop(name) for name in names})
+            command(*arguments, **values, **{argument: made})
+
+        return with_options(with_one_object)
+
+    return decorate
