@@ -44,7 +44,7 @@ def verify_structure(checkpoint: Checkpoint, files: GraphFiles) -> None:
     Raises:
         VerificationError: names the first fault.
     """
-    for path in (files.teacher, files.student):
+    for path in files:
         check_structure(path)
     check_convolutions(files, checkpoint)
     check_generation_blocks(checkpoint, files.student)
@@ -144,7 +144,7 @@ def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:
     Raises:
         VerificationError: more or fewer.
     """
-    for path, network in ((files.teacher, checkpoint.teacher), (files.student, checkpoint.student)):
+    for path, network in zip(files, (checkpoint.teacher, checkpoint.student), strict=True):
         expected = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
         count = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
         if count != expected:

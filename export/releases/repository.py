@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
-from export.manifest import EngineRecord, Manifest, engine_path
+from export.manifest import Manifest, engine_path
 from export.serving.queues import LatencyBudget
 from export.serving.steps import to_text
 from train.support.files import write_text
@@ -71,9 +71,8 @@ class Repository:
         """Write a model's config.pbtxt by one rename; False when it was the same already."""
         folder = self.root / config.name
         if config.platform == "ensemble":
-            (folder / "1").mkdir(
-                parents=True, exist_ok=True
-            )  # Triton wants a version folder, even an empty one
+            # Triton wants a version folder, even an empty one.
+            (folder / "1").mkdir(parents=True, exist_ok=True)
         return _write_changed(folder / "config.pbtxt", to_text(config))
 
     def write_calibration(self, release_id: int, source: Path) -> None:
@@ -128,7 +127,7 @@ class Repository:
             (folder / "model.py").write_text(backend)
             if with_engine:
                 shutil.copyfile(engine_path(build, graph), folder / "model.plan")
-            (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+            manifest.write(folder)
         return version
 
     def publish_sibling(self, committed: str, config: pb.ModelConfig, parts: Sequence[str]) -> None:
@@ -152,14 +151,6 @@ class Repository:
                 (folder / part).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / part, folder / part)
         self.write_config(config)
-
-
-def same_engine(first: EngineRecord | None, second: EngineRecord | None) -> bool:
-    """Whether two engines were built alike; even then their bytes differ, since TensorRT chooses by timings."""
-    if first is None or second is None:
-        return False
-    varying = {"file", "seconds"}
-    return first.model_dump(exclude=varying) == second.model_dump(exclude=varying)
 
 
 def pinned_versions(ensemble: pb.ModelConfig, model: str) -> list[int]:
