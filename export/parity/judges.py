@@ -119,10 +119,7 @@ class JudgedTestSet:
     def of(cls, checkpoint: Checkpoint, data: CategoryData, *, weights_dir: Path | None) -> JudgedTestSet:
         """Judge a test set with the checkpoint on the CPU; training images stand in where there is none.
 
-        Args:
-            checkpoint: networks and calibration.
-            data: its category's images.
-            weights_dir: where SAM's weights may lie, for a checkpoint that was calibrated with it.
+        `weights_dir` as in `export.product.ProductPaths`.
         """
         foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
         device = torch.device("cpu")

@@ -78,12 +78,7 @@ def publish_category(
 
 
 def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:
-    """The release with queues that keep a latency budget.
-
-    Args:
-        release: what is to be published.
-        latency_budget_ms: the time that an image may take from its arrival to its verdict.
-        service_ms: milliseconds of each step, by step.
+    """The release with queues that keep a latency budget, where its steps take `service_ms` each.
 
     Raises:
         PublishError: the time of a step is missing, or the steps take the whole budget.

@@ -103,13 +103,9 @@ class Repository:
         with_engine: bool,
         same: Callable[[Manifest], bool],
     ) -> int:
-        """The version that holds a graph and the Python backend of this project's version; added if there is none.
+        """The version that holds a build's graph and this project's Python backend; added if there is none.
 
         Args:
-            model: the model's folder.
-            graph: `teacher`, `student` or `foreground`.
-            build: the build's folder.
-            manifest: of the build.
             with_engine: whether the version needs the graph's engine too, as model.plan.
             same: whether a version with this manifest is the same model.
         """
@@ -131,12 +127,7 @@ class Repository:
         return version
 
     def publish_sibling(self, committed: str, config: pb.ModelConfig, parts: Sequence[str]) -> None:
-        """Copy a committed backend to the folder of another image size.
-
-        Args:
-            committed: the backend's folder in the project's repository.
-            config: of the copy; its name is the copy's folder.
-            parts: files of the backend.
+        """Copy the files `parts` of a committed backend to the folder of another image size, which `config` names.
 
         Raises:
             PublishError: the repository lacks the committed backend.
