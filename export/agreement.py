@@ -6,12 +6,12 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from export.errors import ExportError
 
 
-class Limits(BaseModel):
+class Limits(BaseModel, frozen=True, extra="forbid"):
     """The largest differences between a judge and PyTorch that are accepted; None is no limit.
 
     Attributes:
@@ -21,8 +21,6 @@ class Limits(BaseModel):
         flips: share of images whose label differs.
         false_reject_change: change of the share of good images that are rejected, in either direction.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     map_difference: float | None = Field(None, ge=0)
     auroc_loss: float = Field(ge=0)
@@ -72,7 +70,7 @@ def read_limits(path: Path | None) -> Mapping[str, Limits]:
     return limits
 
 
-class Agreement(BaseModel):
+class Agreement(BaseModel, frozen=True, extra="forbid"):
     """A judge compared with PyTorch on a test set.
 
     A change is the judge's value minus PyTorch's; None where the test set does not allow it to be computed.
@@ -82,8 +80,6 @@ class Agreement(BaseModel):
         beyond_limits: a sentence for each limit that is exceeded.
         files: SHA-256 of the graphs or engines that it judged with, by file.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     judge: str
     precision: str

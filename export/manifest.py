@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
 from export.tensors import TensorSpec
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
-from train.support.files import sha256_of
+from train.support.files import sha256_of, write_text
 
 PRECISIONS = tuple(LIMITS)
 FORMAT = "astmfr-build-1"
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
 
 
-class FileRecord(BaseModel):
+class FileRecord(BaseModel, frozen=True, extra="forbid"):
     """Hash and size of a file of a build; a later change of the file is noticed by them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: str
     n_bytes: int
@@ -36,7 +33,7 @@ class FileRecord(BaseModel):
         return cls(sha256=sha256_of(path), n_bytes=path.stat().st_size)
 
 
-class Parity(BaseModel):
+class Parity(BaseModel, frozen=True, extra="forbid"):
     """How far the graphs' distance maps are from the checkpoint's.
 
     Attributes:
@@ -45,17 +42,13 @@ class Parity(BaseModel):
         mean_difference: mean absolute difference.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     batch: int
     max_difference: float
     mean_difference: float
 
 
-class EngineOptions(BaseModel):
+class EngineOptions(BaseModel, frozen=True, extra="forbid"):
     """How an engine is built; two engines of the same graph, options, TensorRT and GPU are the same engine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_batch: int = Field(1, ge=1, description="Smallest batch that the engine takes, images")
     opt_batch: int = Field(4, ge=1, description="Batch that it is tuned for, images")
@@ -78,7 +71,7 @@ class EngineOptions(BaseModel):
         return self
 
 
-class EngineRecord(BaseModel):
+class EngineRecord(BaseModel, frozen=True, extra="forbid"):
     """A TensorRT engine and how it was built; as a rule it loads on the same TensorRT and the same kind of GPU alone.
 
     Attributes:
@@ -93,8 +86,6 @@ class EngineRecord(BaseModel):
         seconds: how long the build took.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     file: FileRecord
     onnx_sha256: str
     tensorrt: str
@@ -107,7 +98,7 @@ class EngineRecord(BaseModel):
     seconds: float
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, frozen=True, extra="forbid"):
     """What manifest.json holds; a copy lies in every published version folder.
 
     Attributes:
@@ -119,8 +110,6 @@ class Manifest(BaseModel):
         tensorrt_verdict: the TensorRT that accepted both graphs at export, a sentence; None where none was asked.
         engines: TensorRT engines by graph, `teacher` and `student`; empty where none were built.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str
     category: str
@@ -154,13 +143,26 @@ class Manifest(BaseModel):
         ]
 
     @property
+    def graph_hashes(self) -> dict[str, str]:
+        """SHA-256 of teacher.onnx and student.onnx by name."""
+        return {name: self.files[name].sha256 for name in ("teacher.onnx", "student.onnx")}
+
+    @property
+    def engine_hashes(self) -> dict[str, str]:
+        """SHA-256 of teacher.plan and student.plan by name; empty without engines."""
+        return {f"{name}.plan": record.file.sha256 for name, record in self.engines.items()}
+
+    @property
     def engines_judged(self) -> bool:
         """Whether the parity gate has judged the test set with these engines."""
-        return any(agreement.files == engine_hashes(self) for agreement in self.agreements)
+        return any(agreement.files == self.engine_hashes for agreement in self.agreements)
+
+    def write(self, folder: Path) -> None:
+        """Write manifest.json to a build's folder."""
+        write_text(folder / "manifest.json", self.model_dump_json(indent=2) + "\n")
 
 
-@dataclass(frozen=True)
-class GraphFiles:
+class GraphFiles(NamedTuple):
     """Paths of a category's two ONNX files."""
 
     teacher: Path
@@ -169,7 +171,7 @@ class GraphFiles:
     @classmethod
     def in_folder(cls, folder: Path) -> GraphFiles:
         """The two files of a build in this folder."""
-        return cls(teacher=folder / "teacher.onnx", student=folder / "student.onnx")
+        return cls(folder / "teacher.onnx", folder / "student.onnx")
 
 
 def library_versions() -> dict[str, str]:
@@ -190,9 +192,7 @@ def existing_builds(build_dir: Path, category: str) -> dict[str, Path]:
         ExportError: there is none.
     """
     folders = {precision: build_folder(build_dir, category, precision) for precision in PRECISIONS}
-    existing = {
-        precision: folder for precision, folder in folders.items() if (folder / "manifest.json").is_file()
-    }
+    existing = {key: folder for key, folder in folders.items() if (folder / "manifest.json").is_file()}
     if not existing:
         raise ExportError(f"{build_dir / category} holds no build; make one with `python -m export onnx`.")
     return existing
@@ -216,16 +216,6 @@ def read_manifest(folder: Path) -> Manifest:
         if not file.is_file() or sha256_of(file) != record.sha256:
             raise ExportError(f"{file} is not the file that was verified; export again.")
     return manifest
-
-
-def graph_hashes(manifest: Manifest) -> dict[str, str]:
-    """SHA-256 of teacher.onnx and student.onnx by name."""
-    return {name: manifest.files[name].sha256 for name in ("teacher.onnx", "student.onnx")}
-
-
-def engine_hashes(manifest: Manifest) -> dict[str, str]:
-    """SHA-256 of teacher.plan and student.plan by name; empty without engines."""
-    return {f"{name}.plan": record.file.sha256 for name, record in manifest.engines.items()}
 
 
 def require_engines(folder: Path, manifest: Manifest) -> Mapping[str, EngineRecord]:

@@ -108,9 +108,8 @@ def make_product(
     publish_category(
         work / "build" / category,
         repository=repository,
-        platform=Platform(),
+        platform=Platform(max_batch_size=MAX_BATCH_SIZE),
         read_graph=read_onnx_file,
-        max_batch_size=MAX_BATCH_SIZE,
     )
     checkpoint = load_checkpoint(run_dir / "checkpoint.safetensors")
     pixels = load_images(
@@ -197,9 +196,8 @@ def publish_uncalibrated(product: Product) -> None:
     publish_category(
         build,
         repository=product.repository,
-        platform=Platform(),
+        platform=Platform(max_batch_size=MAX_BATCH_SIZE),
         read_graph=read_onnx_file,
-        max_batch_size=MAX_BATCH_SIZE,
     )
     (product.repository / "distance_fusion" / "calibrations" / f"{UNCALIBRATED_RELEASE}.json").unlink()
 

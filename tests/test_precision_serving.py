@@ -77,9 +77,8 @@ def test_another_resize_in_the_server_is_caught(server: TritonServer, product: P
             publish_category(
                 product.build,
                 repository=product.repository,
-                platform=Platform(),
+                platform=Platform(max_batch_size=MAX_BATCH_SIZE),
                 read_graph=read_onnx_file,
-                max_batch_size=MAX_BATCH_SIZE,
             )
     finally:
         backend.write_text(right)
@@ -93,9 +92,8 @@ def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Pr
     publish_category(
         product.build / "fp16",
         repository=product.repository,
-        platform=Platform(),
+        platform=Platform(max_batch_size=MAX_BATCH_SIZE),
         read_graph=read_onnx_file,
-        max_batch_size=MAX_BATCH_SIZE,
     )
     load(server, product.name, f"{product.name}_encoded")
     with product.connect(server) as judge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -27,8 +28,7 @@ def publish_tiny(
     return publish_category(
         build,
         repository=repository,
-        platform=platform or Platform(),
-        max_batch_size=4,
+        platform=replace(platform or Platform(), max_batch_size=4),
         read_graph=read_onnx_file,
         latency_budget_ms=latency_budget_ms,
         time_steps=partial(time_steps, stated_ms=service_ms),

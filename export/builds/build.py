@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,13 @@ from export.graphs.write import OPSET, write_foreground_graph, write_graphs
 from export.manifest import FORMAT, FileRecord, GraphFiles, Manifest, library_versions
 from export.parity.images import product_images
 from export.product import ProductPaths
-from train.calibration.foreground import ForegroundFinder, load_foreground
+from train.calibration.foreground import load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, release_id
 from train.data.category import CategoryData, load_images
 from train.support.files import replacing_folder, sha256_of, write_text
 from train.support.progress import console
+
+FILES = ("teacher.onnx", "student.onnx", "foreground.onnx", "calibration.json")
 
 
 def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
@@ -35,16 +36,46 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
     foreground = load_foreground(checkpoint.config.foreground, weights_dir=product.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
     data = product_images(checkpoint, product.images_dir)
+    images = _parity_images(checkpoint, data)
     with replacing_folder(product.build) as folder:
-        return _build(
-            checkpoint,
-            product.checkpoint,
-            folder,
-            foreground=foreground,
-            images=_parity_images(checkpoint, data),
-            images_from=str(data.root),
-            ask_tensorrt=ask_tensorrt,
+        files = GraphFiles.in_folder(folder)
+        with console.status("Writing ONNX graphs"):
+            write_graphs(checkpoint, files)
+        with console.status("Verifying them against the checkpoint"):
+            verify_structure(checkpoint, files)
+            parity = check_parity(checkpoint, files, images)
+        verdict = difference = None
+        if ask_tensorrt:
+            with console.status("Asking TensorRT"):
+                verdict = tensorrt_verdict(files, "fp32")
+        if (sam := foreground.sam) is not None:
+            with console.status("Writing and verifying SAM's graph"):
+                path = folder / "foreground.onnx"
+                write_foreground_graph(sam, path, image_size=checkpoint.config.image_size)
+                difference = verify_foreground(sam, path, images)
+        write_text(folder / "calibration.json", checkpoint.calibration.to_json())
+        first, second, third = checkpoint.teacher.channels
+        manifest = Manifest(
+            format=FORMAT,
+            category=product.category,
+            release_id=checkpoint.release_id,
+            teacher_id=teacher_id(checkpoint.teacher.state_dict(), checkpoint.config.image_size),
+            precision="fp32",
+            opset=OPSET,
+            teacher_channels=(first, second, third),
+            checkpoint_sha256=sha256_of(product.checkpoint),
+            files={name: FileRecord.of(folder / name) for name in FILES if (folder / name).exists()},
+            parity=parity,
+            parity_images=str(data.root),
+            foreground_id=foreground.id,
+            foreground_difference=difference,
+            tensorrt_verdict=verdict,
+            config=checkpoint.config,
+            provenance=checkpoint.provenance,
+            versions=library_versions(),
         )
+        manifest.write(folder)
+    return manifest
 
 
 def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
@@ -55,60 +86,6 @@ def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
 def hashed_id(text: str) -> int:
     """The first 63 bits of a text's SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def _build(
-    checkpoint: Checkpoint,
-    checkpoint_path: Path,
-    folder: Path,
-    *,
-    foreground: ForegroundFinder,
-    images: NDArray[np.uint8],
-    images_from: str,
-    ask_tensorrt: bool,
-) -> Manifest:
-    """Write everything to a folder and verify it there."""
-    files = GraphFiles.in_folder(folder)
-    with console.status("Writing ONNX graphs"):
-        write_graphs(checkpoint, files)
-    with console.status("Verifying them against the checkpoint"):
-        verify_structure(checkpoint, files)
-        parity = check_parity(checkpoint, files, images)
-    verdict = None
-    if ask_tensorrt:
-        with console.status("Asking TensorRT"):
-            verdict = tensorrt_verdict(files, "fp32")
-    written = [files.teacher, files.student]
-    difference = None
-    if foreground.sam is not None:
-        written.append(folder / "foreground.onnx")
-        with console.status("Writing and verifying SAM's graph"):
-            write_foreground_graph(foreground.sam, written[-1], image_size=checkpoint.config.image_size)
-            difference = verify_foreground(foreground.sam, written[-1], images)
-    written.append(folder / "calibration.json")
-    write_text(written[-1], checkpoint.calibration.to_json())
-    first, second, third = checkpoint.teacher.channels
-    manifest = Manifest(
-        format=FORMAT,
-        category=checkpoint.provenance.category,
-        release_id=checkpoint.release_id,
-        teacher_id=teacher_id(checkpoint.teacher.state_dict(), checkpoint.config.image_size),
-        precision="fp32",
-        opset=OPSET,
-        teacher_channels=(first, second, third),
-        checkpoint_sha256=sha256_of(checkpoint_path),
-        files={path.name: FileRecord.of(path) for path in written},
-        parity=parity,
-        parity_images=images_from,
-        foreground_id=foreground.id,
-        foreground_difference=difference,
-        tensorrt_verdict=verdict,
-        config=checkpoint.config,
-        provenance=checkpoint.provenance,
-        versions=library_versions(),
-    )
-    write_text(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
-    return manifest
 
 
 def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uint8]:

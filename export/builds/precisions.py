@@ -16,12 +16,12 @@ from export.graphs.int8 import Sensitivity, quantize
 from export.graphs.structure import verify_structure
 from export.manifest import FileRecord, GraphFiles, Manifest
 from export.parity.images import product_images
-from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
+from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from export.product import ProductPaths
 from export.tensors import TEACHER_OUTPUTS
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images, split_good
-from train.support.files import replacing_folder, sha256_of, write_text
+from train.support.files import replacing_folder, sha256_of
 from train.support.progress import console
 
 
@@ -76,7 +76,7 @@ def build_from_float32(
                 "kept_in_float": [f"{conv.graph}: {conv.node} ({conv.change:.3f})" for conv in in_float],
             }
         )
-        write_text(new / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
+        manifest.write(new)
     return manifest
 
 
@@ -123,20 +123,13 @@ def write_int8(
 def hold_to_gate(
     judged: JudgedTestSet, files: GraphFiles, *, precision: str, limits: Limits, rejected_dir: Path
 ) -> Agreement:
-    """Judge the test set with ONNX graphs and compare their answers with PyTorch's.
-
-    Args:
-        judged: the test set with PyTorch's maps.
-        files: the graphs.
-        precision: of the graphs.
-        limits: how far they may be from PyTorch.
-        rejected_dir: takes a picture of each image whose label differs, when they are not accepted.
+    """Judge the test set with ONNX graphs and hold their answers to the limits.
 
     Raises:
-        VerificationError: beyond a limit.
+        VerificationError: beyond a limit; `rejected_dir` shows each image whose label differs from PyTorch's.
     """
-    judge = OnnxJudge(f"ONNX {precision}", files, judged.calibration)
-    hashes = {path.name: sha256_of(path) for path in (files.teacher, files.student)}
+    judge = GraphJudge.of_onnx(precision, files, judged.calibration)
+    hashes = {path.name: sha256_of(path) for path in files}
     answers = Answers(judge.name, precision, hashes, judge.maps(judged.images))
     agreement = judged.compare(answers, limits)
     shutil.rmtree(rejected_dir, ignore_errors=True)  # of an earlier try

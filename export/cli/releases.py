@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -39,6 +40,27 @@ class ServingOptions:
     def __post_init__(self) -> None:
         if self.platform != "onnxruntime" and self.execution_provider != "cpu":
             raise click.UsageError("--execution-provider goes with --platform onnxruntime.")
+
+    def arguments(self, **platform: str) -> dict[str, Any]:
+        """What `publish_category` and `plan_table` take of these; `platform` are further fields of the `Platform`."""
+        from export.manifest import build_folder
+        from export.serving.backbones import Platform
+        from export.serving.service_times import time_steps
+
+        return {
+            "build": build_folder(self.build_dir, self.category, self.precision),
+            "repository": self.repository,
+            "platform": Platform(
+                self.platform,
+                self.execution_provider,
+                self.threads,
+                instances=self.instances,
+                max_batch_size=self.max_batch_size,
+                **platform,
+            ),
+            "latency_budget_ms": self.latency_budget_ms,
+            "time_steps": partial(time_steps, stated_ms=self.service_ms),
+        }
 
 
 def parse_step_times(
@@ -138,27 +160,17 @@ def publish(
 ) -> None:
     """Put a build into the model repository as a numbered release, and let the ensembles point to it."""
     from export.engines.target import TargetServer
-    from export.manifest import build_folder
     from export.releases.publish import publish_category
-    from export.serving.backbones import Platform
     from export.serving.onnx_files import read_onnx_file
-    from export.serving.service_times import time_steps
 
     if serving.service_ms and serving.latency_budget_ms is None:
         raise click.UsageError("--service-ms goes with --latency-budget-ms.")
     click.echo(
         publish_category(
-            build_folder(serving.build_dir, serving.category, serving.precision),
-            repository=serving.repository,
-            platform=Platform(
-                serving.platform, serving.execution_provider, serving.threads, engine_cache, serving.instances
-            ),
-            max_batch_size=serving.max_batch_size,
+            **serving.arguments(engine_cache=engine_cache),
             read_graph=read_onnx_file,
             server=TargetServer(server_tensorrt, server_compute_capability, server_image),
             unverified=unverified,
-            latency_budget_ms=serving.latency_budget_ms,
-            time_steps=partial(time_steps, stated_ms=serving.service_ms),
         )
     )
 
@@ -170,19 +182,6 @@ def plan(serving: ServingOptions) -> None:
 
     Nothing is written. Each step is timed with one image on this machine; docs/guides/serve.md tells the rules.
     """
-    from export.manifest import build_folder
     from export.releases.plan import plan_table
-    from export.serving.backbones import Platform
-    from export.serving.service_times import time_steps
 
-    table = plan_table(
-        build_folder(serving.build_dir, serving.category, serving.precision),
-        repository=serving.repository,
-        platform=Platform(
-            serving.platform, serving.execution_provider, serving.threads, instances=serving.instances
-        ),
-        max_batch_size=serving.max_batch_size,
-        latency_budget_ms=serving.latency_budget_ms,
-        time_steps=partial(time_steps, stated_ms=serving.service_ms),
-    )
-    Console().print(table)
+    Console().print(plan_table(**serving.arguments()))

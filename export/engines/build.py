@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.table import Column, Table
 
-from export.engines.gpu import Gpu, require_gpu
+from export.engines.gpu import require_gpu
 from export.engines.tensorrt_builder import BuiltEngine, build_engine, load_tensorrt
 from export.errors import ExportError
 from export.manifest import (
@@ -27,7 +27,7 @@ from export.manifest import (
     read_manifest,
     require_engines,
 )
-from train.support.files import replacing, write_text
+from train.support.files import replacing
 from train.support.progress import progress_bar
 
 IMAGE_VARIABLE = "ASTMFR_ENGINE_IMAGE"  # set by export.engines.container: the image that this runs in
@@ -77,62 +77,62 @@ def build_category_engines(
     folder = build_folder(build_dir, category, precision)
     manifest = read_manifest(folder)
     trt, gpu = load_tensorrt(), require_gpu()
-    if not force and _up_to_date(folder, manifest, options, trt, gpu):
+    origin: dict[str, Any] = {
+        "tensorrt": trt.__version__,
+        "gpu": gpu.name,
+        "compute_capability": gpu.compute_capability,
+        "image": os.environ.get(IMAGE_VARIABLE),
+        "options": options,
+    }
+    if not force and _up_to_date(folder, manifest, origin):
         return EngineBuild(manifest.engines, built=False)
-    return EngineBuild(_build(folder, manifest, trt, gpu, options, build_dir / ".timing"), built=True)
-
-
-def _build(
-    folder: Path, manifest: Manifest, trt: ModuleType, gpu: Gpu, options: EngineOptions, cache_dir: Path
-) -> dict[str, EngineRecord]:
-    cache = cache_dir / f"{trt.__version__}-{gpu.compute_capability}.cache"
-    files = GraphFiles.in_folder(folder)
-    built: dict[str, BuiltEngine] = {}
-    for path in (files.teacher, files.student):
-        with _build_progress(f"{path.stem}, {manifest.precision}") as on_progress:
-            built[path.stem] = build_engine(
-                trt,
-                path,
-                name=f"{path.stem}, {manifest.precision}",
-                options=options,
-                timing_cache=cache.read_bytes() if cache.is_file() else b"",
-                on_progress=on_progress,
-            )
-        with replacing(cache) as temporary:
-            temporary.write_bytes(built[path.stem].timing_cache)
-    with ExitStack() as stack:  # both are written before either is renamed
-        for name, engine in built.items():
-            stack.enter_context(replacing(engine_path(folder, name))).write_bytes(engine.data)
+    timing_cache = build_dir / ".timing" / f"{trt.__version__}-{gpu.compute_capability}.cache"
+    engines = _build(folder, manifest.precision, trt, options, timing_cache)
     records = {
         name: EngineRecord(
             file=FileRecord.of(engine_path(folder, name)),
             onnx_sha256=manifest.files[f"{name}.onnx"].sha256,
-            tensorrt=engine.tensorrt,
-            gpu=gpu.name,
-            compute_capability=gpu.compute_capability,
-            image=os.environ.get(IMAGE_VARIABLE),
-            options=options,
             inputs=engine.inputs,
             outputs=engine.outputs,
             seconds=round(engine.seconds, 2),
+            **origin,
         )
-        for name, engine in built.items()
+        for name, engine in engines.items()
     }
-    changed = manifest.model_copy(update={"engines": records})
-    write_text(folder / "manifest.json", changed.model_dump_json(indent=2) + "\n")
-    return records
+    manifest.model_copy(update={"engines": records}).write(folder)
+    return EngineBuild(records, built=True)
 
 
-def _up_to_date(folder: Path, manifest: Manifest, options: EngineOptions, trt: ModuleType, gpu: Gpu) -> bool:
+def _build(
+    folder: Path, precision: str, trt: ModuleType, options: EngineOptions, timing_cache: Path
+) -> dict[str, BuiltEngine]:
+    """Build both engines, then write both; what was timed goes into the cache at once."""
+    built = {}
+    for path in GraphFiles.in_folder(folder):
+        name = f"{path.stem}, {precision}"
+        with _build_progress(name) as on_progress:
+            built[path.stem] = build_engine(
+                trt,
+                path,
+                name=name,
+                options=options,
+                timing_cache=timing_cache.read_bytes() if timing_cache.is_file() else b"",
+                on_progress=on_progress,
+            )
+        with replacing(timing_cache) as temporary:
+            temporary.write_bytes(built[path.stem].timing_cache)
+    with ExitStack() as stack:  # both are written before either is renamed
+        for graph, engine in built.items():
+            stack.enter_context(replacing(engine_path(folder, graph))).write_bytes(engine.data)
+    return built
+
+
+def _up_to_date(folder: Path, manifest: Manifest, origin: Mapping[str, Any]) -> bool:
     try:
         records = require_engines(folder, manifest)
     except ExportError:
         return False  # there are none, or they were changed
-    wanted = (options, trt.__version__, gpu.name, gpu.compute_capability, os.environ.get(IMAGE_VARIABLE))
-    return all(
-        (engine.options, engine.tensorrt, engine.gpu, engine.compute_capability, engine.image) == wanted
-        for engine in records.values()
-    )
+    return all({name: getattr(engine, name) for name in origin} == origin for engine in records.values())
 
 
 @contextmanager

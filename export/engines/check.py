@@ -65,7 +65,7 @@ def check_engines(builds: Mapping[str, Path]) -> list[CheckedEngine]:
             ),
         )
         for precision, folder in builds.items()
-        for path in (GraphFiles.in_folder(folder).teacher, GraphFiles.in_folder(folder).student)
+        for path in GraphFiles.in_folder(folder)
     ]
 
 

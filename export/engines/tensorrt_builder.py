@@ -201,16 +201,15 @@ def _profile(builder: Any, network: Any, options: EngineOptions) -> Any:
 
 def _set_timing_cache(config: Any, earlier: bytes) -> None:
     """Start from an earlier build's cache, or an empty one where that is of another GPU or TensorRT."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT for RTX times nothing ahead of time
+    # TensorRT for RTX times nothing ahead of time.
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         cache = config.create_timing_cache(earlier)
         if cache is None or not config.set_timing_cache(cache, False):
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _timing_cache(config: Any) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # see _set_timing_cache
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # see _set_timing_cache
         return bytes(config.get_timing_cache().serialize())
 
 

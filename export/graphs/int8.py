@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
 
 from export.errors import ExportError
-from export.graphs.chain import Feed, Images, open_session, teacher_features
+from export.graphs.chain import Feed, Images, OnnxChain, open_session, teacher_features
 from export.manifest import GraphFiles
-from export.tensors import DISTANCES
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
 from train.support.progress import progress_bar
 
@@ -42,11 +41,9 @@ Ranges = Any  # onnxruntime.quantization.TensorsData
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What quantising one convolution alone does.
+    """What quantising one convolution of a graph, `teacher` or `student`, alone does.
 
     Attributes:
-        graph: `teacher` or `student`.
-        node: the convolution.
         change: root mean square change of the anomaly maps, over their standard deviation.
     """
 
@@ -96,15 +93,19 @@ def quantize(
     ranked = sorted(_sensitivities(pair, judge), key=lambda convolution: convolution.change)
     chosen = ranked
     while True:
-        teacher, student = (
-            pair.quantized(graph, [convolution.node for convolution in chosen if convolution.graph == graph])
+        models = {
+            graph: pair.quantized(
+                graph, [convolution.node for convolution in chosen if convolution.graph == graph]
+            )
             for graph in GRAPHS
-        )
-        change = judge.change(teacher, student)
+        }
+        change = judge.change(models)
         if change <= max_change or not chosen:
             break
         chosen = chosen[: min(len(chosen) - 1, int(len(chosen) * (1 - SHARE_GIVEN_UP)))]
-    return Quantized(teacher, student, ranked[len(chosen) :][::-1], len(ranked), change)
+    return Quantized(
+        **models, in_float=ranked[len(chosen) :][::-1], n_convolutions=len(ranked), change=change
+    )
 
 
 def spread(images: Images, count: int) -> Images:
@@ -122,21 +123,14 @@ class _Pair:
 
     @classmethod
     def load(cls, files: GraphFiles, images: Images) -> _Pair:
-        models = {"teacher": onnx.load(files.teacher), "student": onnx.load(files.student)}
         teacher = open_session(files.teacher)
         image_feeds = [{"image": image[None]} for image in images]
-
-        def student_feeds() -> Iterator[Feed]:
-            for feed in image_feeds:
-                yield feed | teacher_features(teacher, feed["image"])
-
-        return cls(
-            models=models,
-            ranges={
-                "teacher": _activation_ranges(files.teacher, iter(image_feeds)),
-                "student": _activation_ranges(files.student, student_feeds()),
-            },
-        )
+        student_feeds = (feed | teacher_features(teacher, feed["image"]) for feed in image_feeds)
+        ranges = {
+            "teacher": _activation_ranges(files.teacher, iter(image_feeds)),
+            "student": _activation_ranges(files.student, student_feeds),
+        }
+        return cls({path.stem: onnx.load(path) for path in files}, ranges)
 
     def convolutions(self, graph: str) -> list[str]:
         return [node.name for node in self.models[graph].graph.node if node.op_type == "Conv"]
@@ -170,24 +164,22 @@ class _Judge:
 
     def __init__(self, pair: _Pair, images: Images, calibration: Calibration) -> None:
         self._images, self._calibration = images, calibration
-        self._teacher, self._student = (
-            open_session(pair.models[graph].SerializeToString()) for graph in GRAPHS
-        )
-        self._expected = self._maps(self._teacher, self._student)
+        self._float = _sessions(pair.models)
+        self._expected = self._maps(self._float)
 
-    def change(self, teacher: onnx.ModelProto | None, student: onnx.ModelProto | None) -> float:
-        """See `Sensitivity.change`; None is the float graph."""
-        maps = self._maps(
-            self._teacher if teacher is None else open_session(teacher.SerializeToString()),
-            self._student if student is None else open_session(student.SerializeToString()),
-        )
+    def change(self, quantized: Mapping[str, onnx.ModelProto]) -> float:
+        """See `Sensitivity.change`; a graph that is not among these is the float one."""
+        maps = self._maps({**self._float, **_sessions(quantized)})
         mean_square = float(np.square(maps - self._expected).mean())
         return float(np.sqrt(mean_square) / max(float(self._expected.std()), 1e-12))
 
-    def _maps(self, teacher: ort.InferenceSession, student: ort.InferenceSession) -> NDArray[np.float32]:
-        feed = {"image": self._images}
-        distances = student.run(list(DISTANCES), feed | teacher_features(teacher, self._images))
-        return fuse_distances(distances, self._calibration.fusion)
+    def _maps(self, sessions: Mapping[str, ort.InferenceSession]) -> NDArray[np.float32]:
+        chain = OnnxChain(sessions["teacher"], sessions["student"])
+        return fuse_distances(chain.run(self._images)[0], self._calibration.fusion)
+
+
+def _sessions(models: Mapping[str, onnx.ModelProto]) -> dict[str, ort.InferenceSession]:
+    return {graph: open_session(model.SerializeToString()) for graph, model in models.items()}
 
 
 def _sensitivities(pair: _Pair, judge: _Judge) -> list[Sensitivity]:
@@ -195,8 +187,7 @@ def _sensitivities(pair: _Pair, judge: _Judge) -> list[Sensitivity]:
     sensitivities = []
     with progress_bar("Sensitivity to int8", len(nodes)) as bar:
         for graph, node in nodes:
-            model = pair.quantized(graph, [node])
-            change = judge.change(model, None) if graph == "teacher" else judge.change(None, model)
+            change = judge.change({graph: pair.quantized(graph, [node])})
             sensitivities.append(Sensitivity(graph, node, change))
             bar.advance(note=node)
     return sensitivities

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def verify_structure(checkpoint: Checkpoint, files: GraphFiles) -> None:
     Raises:
         VerificationError: names the first fault.
     """
-    for path in (files.teacher, files.student):
+    for path in files:
         check_structure(path)
     check_convolutions(files, checkpoint)
     check_generation_blocks(checkpoint, files.student)
@@ -105,37 +105,30 @@ def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "maskin
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise VerificationError(f"{path.name} is no valid ONNX graph: {error}.") from None
-    model = onnx.load(path, load_external_data=False)
-    domains = {entry.domain for entry in model.opset_import} - {"", "ai.onnx"}
-    if domains:
-        raise VerificationError(
-            f"{path.name} uses operator domains {sorted(domains)}; expected ONNX's own alone."
-        )
-    (opset,) = [entry.version for entry in model.opset_import]
+    for fault in _faults(onnx.load(path, load_external_data=False), forbidden):
+        raise VerificationError(f"{path.name} {fault}.")
+
+
+def _faults(model: onnx.ModelProto, forbidden: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a valid model, the rest of a sentence each."""
+    if domains := {entry.domain for entry in model.opset_import} - {"", "ai.onnx"}:
+        yield f"uses operator domains {sorted(domains)}; expected ONNX's own alone"
+    opset = model.opset_import[0].version
     if opset != OPSET or model.ir_version > MAX_IR_VERSION:
-        raise VerificationError(
-            f"{path.name} has opset {opset} and IR version {model.ir_version}; expected opset {OPSET} and at most IR "
-            f"version {MAX_IR_VERSION}, which Triton's ONNX Runtime reads."
+        yield (
+            f"has opset {opset} and IR version {model.ir_version}; expected opset {OPSET} and at most IR version "
+            f"{MAX_IR_VERSION}, which Triton's ONNX Runtime reads"
         )
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise VerificationError(f"{path.name} keeps weights in other files; expected all of them inside.")
-    training = [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "BatchNormalization"
-        and (len(node.output) > 1 or any(a.name == "training_mode" and a.i for a in node.attribute))
-    ]
-    if training:
-        raise VerificationError(
-            f"{path.name} holds BatchNorm in training mode ({training[0]}): a verdict would depend on the rest of its "
-            "batch."
-        )
+        yield "keeps weights in other files; expected all of them inside"
+    for node in model.graph.node:
+        training = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+        if node.op_type == "BatchNormalization" and (training or len(node.output) > 1):
+            yield f"holds BatchNorm in training mode ({node.name}): a verdict would depend on the rest of its batch"
     operators = {node.op_type for node in model.graph.node}
     for kind in forbidden:
         if present := operators & FORBIDDEN_OPERATORS[kind]:
-            raise VerificationError(
-                f"{path.name} holds {kind} nodes {sorted(present)}; expected none at inference."
-            )
+            yield f"holds {kind} nodes {sorted(present)}; expected none at inference"
 
 
 def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:
@@ -144,7 +137,7 @@ def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:
     Raises:
         VerificationError: more or fewer.
     """
-    for path, network in ((files.teacher, checkpoint.teacher), (files.student, checkpoint.student)):
+    for path, network in zip(files, (checkpoint.teacher, checkpoint.student), strict=True):
         expected = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
         count = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
         if count != expected:

@@ -86,8 +86,7 @@ def _write(
     outputs: Sequence[str],
 ) -> None:
     batch = torch.export.Dim("batch", min=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+    with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecations
         torch.onnx.export(
             module,
             sample,

@@ -17,7 +17,7 @@ from export.engines.gpu import require_gpu
 from export.engines.tensorrt_builder import load_tensorrt, start
 from export.errors import ExportError
 from export.manifest import engine_path, read_manifest, require_engines
-from export.parity.judges import Images, Maps, fused_maps
+from export.parity.judges import GraphJudge, Images
 from export.tensors import DISTANCES, TEACHER_OUTPUTS
 from model_repository.distance_fusion.map_fusion import Calibration
 
@@ -71,56 +71,39 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class EngineJudge:
-    """teacher.plan and student.plan, then the server's fusion."""
+class EnginePair:
+    """teacher.plan and student.plan on the GPU."""
 
-    name: str
     teacher: Engine
     student: Engine
-    batch_size: int
-    calibration: Calibration
 
-    @classmethod
-    def of(cls, folder: Path, calibration: Calibration) -> EngineJudge:
-        """The engines of a build.
-
-        Raises:
-            ExportError: no engines, no TensorRT, no GPU that torch can use, or engines built by another TensorRT or
-                for another GPU.
-        """
-        manifest = read_manifest(folder)
-        records = require_engines(folder, manifest)
-        trt, gpu = load_tensorrt(), require_gpu()
-        if not torch.cuda.is_available():
-            raise ExportError(
-                f"torch {torch.__version__} cannot use {gpu.name}; install a CUDA build of torch."
-            )
-        return cls(
-            name=f"TensorRT {manifest.precision}",
-            **{
-                name: Engine(
-                    trt,
-                    engine_path(folder, name),
-                    version_compatible=record.options.version_compatible,
-                )
-                for name, record in records.items()
-            },
-            batch_size=min(record.options.max_batch for record in records.values()),
-            calibration=calibration,
-        )
-
-    def maps(self, images: Images) -> Maps:
-        """See `fused_maps`."""
-        return fused_maps(
-            self.name, self._run, images, batch_size=self.batch_size, calibration=self.calibration
-        )
-
-    def _run(self, images: Images) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
+    def run(self, images: Images) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
+        """Distance maps [B, h, h] a stage and release ids [B, 1] of `images` [B, S, S, 3] uint8."""
         image = torch.from_numpy(images).cuda()
         features = self.teacher.run({"image": image})
         answers = self.student.run({"image": image, **{name: features[name] for name in TEACHER_OUTPUTS}})
         distances = [answers[name].float().cpu().numpy() for name in DISTANCES]
         return distances, answers["release_id"].cpu().numpy()
+
+
+def engine_judge(folder: Path, calibration: Calibration) -> GraphJudge:
+    """The engines of a build as a judge.
+
+    Raises:
+        ExportError: no engines, no TensorRT, no GPU that torch can use, or engines built by another TensorRT or for
+            another GPU.
+    """
+    manifest = read_manifest(folder)
+    records = require_engines(folder, manifest)
+    trt, gpu = load_tensorrt(), require_gpu()
+    if not torch.cuda.is_available():
+        raise ExportError(f"torch {torch.__version__} cannot use {gpu.name}; install a CUDA build of torch.")
+    engines = {
+        name: Engine(trt, engine_path(folder, name), version_compatible=record.options.version_compatible)
+        for name, record in records.items()
+    }
+    batch_size = min(record.options.max_batch for record in records.values())
+    return GraphJudge(f"TensorRT {manifest.precision}", EnginePair(**engines).run, calibration, batch_size)
 
 
 def _torch_type(engine: Any, name: str) -> torch.dtype:

@@ -15,15 +15,13 @@ from export.graphs.structure import verify_structure
 from export.manifest import (
     GraphFiles,
     Manifest,
-    engine_hashes,
     existing_builds,
-    graph_hashes,
     read_manifest,
     require_engines,
 )
-from export.parity.engine import EngineJudge
+from export.parity.engine import engine_judge
 from export.parity.images import product_images
-from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
+from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from export.parity.live import LiveJudge
 from export.product import ProductPaths
 from train.checkpoint.tensors import load_checkpoint
@@ -107,17 +105,17 @@ def _build_answers(
 ) -> Iterator[Answers]:
     """Answers of a build's graphs, and of its engines; `not_run` takes the reason where they cannot run here."""
     precision = manifest.precision
-    graphs = OnnxJudge(f"ONNX {precision}", GraphFiles.in_folder(folder), judged.calibration)
-    yield Answers(graphs.name, precision, graph_hashes(manifest), graphs.maps(judged.images))
+    graphs = GraphJudge.of_onnx(precision, GraphFiles.in_folder(folder), judged.calibration)
+    yield Answers(graphs.name, precision, manifest.graph_hashes, graphs.maps(judged.images))
     if not manifest.engines:
         return
     require_engines(folder, manifest)
     try:
-        engines = EngineJudge.of(folder, judged.calibration)
+        engines = engine_judge(folder, judged.calibration)
     except ExportError as error:
         not_run.append(f"TensorRT {precision}: {error.message}")
     else:
-        yield Answers(engines.name, precision, engine_hashes(manifest), engines.maps(judged.images))
+        yield Answers(engines.name, precision, manifest.engine_hashes, engines.maps(judged.images))
 
 
 def served_files(server: LiveJudge, folders: Mapping[str, Path]) -> dict[str, str]:
@@ -133,7 +131,7 @@ def served_files(server: LiveJudge, folders: Mapping[str, Path]) -> dict[str, st
             f"`python -m export onnx --precision {server.precision}`."
         )
     manifest = read_manifest(folder)
-    graphs, engines = graph_hashes(manifest), engine_hashes(manifest)
+    graphs, engines = manifest.graph_hashes, manifest.engine_hashes
     if server.student_sha256 in ("", graphs["student.onnx"]):
         return graphs
     if server.student_sha256 == engines.get("student.plan"):
@@ -162,12 +160,11 @@ def require_release(folder: Path, release_id: int) -> Manifest:
 def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -> None:
     """Write agreements into a build's manifest; earlier ones of other judges stay if they are of the same files."""
     manifest = read_manifest(folder)
-    files = graph_hashes(manifest) | engine_hashes(manifest)
+    files = manifest.graph_hashes | manifest.engine_hashes
     judges = {agreement.judge for agreement in agreements}
     earlier = [
         agreement
         for agreement in manifest.agreements
         if agreement.judge not in judges and agreement.files and agreement.files.items() <= files.items()
     ]
-    changed = manifest.model_copy(update={"agreements": [*agreements, *earlier], "limits": limits})
-    write_text(folder / "manifest.json", changed.model_dump_json(indent=2) + "\n")
+    manifest.model_copy(update={"agreements": [*agreements, *earlier], "limits": limits}).write(folder)

@@ -63,47 +63,45 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class OnnxJudge:
-    """Two ONNX files in ONNX Runtime on the CPU, then the server's fusion."""
+class GraphJudge:
+    """The two graphs of a build, or their engines, then the server's fusion.
 
-    name: str
-    files: GraphFiles
-    calibration: Calibration
-
-    def maps(self, images: Images) -> Maps:
-        """See `fused_maps`."""
-        run = OnnxChain.open(self.files).run
-        return fused_maps(self.name, run, images, batch_size=BATCH_SIZE, calibration=self.calibration)
-
-
-def fused_maps(
-    name: str, run: RunGraphs, images: Images, *, batch_size: int, calibration: Calibration
-) -> Maps:
-    """Anomaly maps [N, S, S] float32, before the background is removed.
-
-    Args:
+    Attributes:
         name: of the judge.
         run: gives the distance maps [B, h, h] of each stage and release ids [B, 1] of a batch of images.
-        images: [N, S, S, 3] uint8.
-        batch_size: images a run, at most.
         calibration: how the maps are fused, and the release that `run` must answer for.
-
-    Raises:
-        ExportError: `run` answers for another release.
+        batch_size: images a run, at most.
     """
-    parts = []
-    with progress_bar(name, len(images)) as bar:
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            distances, release_ids = run(batch)
-            if (release_ids != calibration.release_id).any():
-                raise ExportError(
-                    f"{name} answers for release {int(release_ids[0, 0])}; expected {calibration.release_id}; export "
-                    "again, and build its engines again."
-                )
-            parts.append(fuse_distances(distances, calibration.fusion))
-            bar.advance(len(batch))
-    return np.concatenate(parts)
+
+    name: str
+    run: RunGraphs
+    calibration: Calibration
+    batch_size: int = BATCH_SIZE
+
+    @classmethod
+    def of_onnx(cls, precision: str, files: GraphFiles, calibration: Calibration) -> GraphJudge:
+        """Two ONNX files of a precision in ONNX Runtime on the CPU."""
+        return cls(f"ONNX {precision}", OnnxChain.open(files).run, calibration)
+
+    def maps(self, images: Images) -> Maps:
+        """Anomaly maps [N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed.
+
+        Raises:
+            ExportError: `run` answers for another release.
+        """
+        parts, release_id = [], self.calibration.release_id
+        with progress_bar(self.name, len(images)) as bar:
+            for start in range(0, len(images), self.batch_size):
+                batch = images[start : start + self.batch_size]
+                distances, release_ids = self.run(batch)
+                if (release_ids != release_id).any():
+                    raise ExportError(
+                        f"{self.name} answers for release {int(release_ids[0, 0])}; expected {release_id}; export "
+                        "again, and build its engines again."
+                    )
+                parts.append(fuse_distances(distances, self.calibration.fusion))
+                bar.advance(len(batch))
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -121,10 +119,7 @@ class JudgedTestSet:
     def of(cls, checkpoint: Checkpoint, data: CategoryData, *, weights_dir: Path | None) -> JudgedTestSet:
         """Judge a test set with the checkpoint on the CPU; training images stand in where there is none.
 
-        Args:
-            checkpoint: networks and calibration.
-            data: its category's images.
-            weights_dir: where SAM's weights may lie, for a checkpoint that was calibrated with it.
+        `weights_dir` as in `export.product.ProductPaths`.
         """
         foreground = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
         device = torch.device("cpu")
@@ -162,14 +157,15 @@ class JudgedTestSet:
         }
 
     @cached_property
-    def expected(self) -> dict[str, float | None]:
-        """PyTorch's own measures."""
-        return self.measures(self.verdict(self.maps))
+    def expected(self) -> tuple[Verdict, dict[str, float | None]]:
+        """PyTorch's own verdict and its measures."""
+        verdict = self.verdict(self.maps)
+        return verdict, self.measures(verdict)
 
     def compare(self, answers: Answers, limits: Limits) -> Agreement:
         """Measure a judge's answers beside PyTorch's."""
-        ours, theirs = self.verdict(answers.maps, answers.labels), self.verdict(self.maps)
-        measures, expected = self.measures(ours), self.expected
+        ours, (theirs, expected) = self.verdict(answers.maps, answers.labels), self.expected
+        measures = self.measures(ours)
         map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
         score_difference = np.abs(ours.pred_score - theirs.pred_score)
         auroc_change, pro_change, reject_change = (
@@ -203,7 +199,7 @@ class JudgedTestSet:
 
     def write_flipped(self, answers: Answers, folder: Path) -> list[Path]:
         """Write each image whose label differs from PyTorch's to `folder`, beside PyTorch's map and the judge's."""
-        ours, theirs = self.verdict(answers.maps, answers.labels), self.verdict(self.maps)
+        ours, (theirs, _) = self.verdict(answers.maps, answers.labels), self.expected
         flipped = np.flatnonzero(ours.pred_label[:, 0] != theirs.pred_label[:, 0])
         top = 2 * max(self.calibration.image_threshold, 1e-12)
         written = []

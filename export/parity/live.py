@@ -27,12 +27,7 @@ class LiveJudge:
     """The two ensembles of a category on a running server."""
 
     def __init__(self, url: str, *, category: str, release_id: int) -> None:
-        """Connect and look the category up.
-
-        Args:
-            url: host:port of the gRPC endpoint.
-            category: the ensemble.
-            release_id: the release that it must answer for.
+        """Connect to a gRPC endpoint, host:port, and look the category up, which must answer for this release.
 
         Raises:
             ExportError: no server, no such ensemble, or another release.

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.table import Table
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer
-from export.manifest import Manifest, read_manifest
+from export.manifest import read_manifest
 from export.releases.publish import TimeSteps, require_repository, with_budget
 from export.releases.release import Release
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
+from export.serving.model_files import spec_of
 from export.serving.steps import verdict_specs
-from export.tensors import (
-    ORIGINAL_SIZE,
-    distance_specs,
-    feature_specs,
-    foreground_spec,
-    image_bytes,
-    image_spec,
-)
+from export.tensors import ITEM_BYTES, image_bytes
 from train.support.cores import usable_cores
 
 COLUMNS = ("instances", "threads", "queue", "queue, ms", "batch", "one image, ms", "bytes in", "bytes out")
@@ -33,7 +27,6 @@ def plan_table(
     *,
     repository: Path,
     platform: Platform,
-    max_batch_size: int,
     latency_budget_ms: float | None,
     time_steps: TimeSteps,
 ) -> Table:
@@ -45,7 +38,7 @@ def plan_table(
     """
     manifest = read_manifest(build)
     require_repository(repository)
-    release = Release(manifest, build, Repository(repository), platform, max_batch_size, TargetServer())
+    release = Release(manifest, build, Repository(repository), platform, TargetServer())
     service_ms = time_steps(build, manifest, platform)
     if latency_budget_ms is not None:
         release = with_budget(release, latency_budget_ms, service_ms)
@@ -60,24 +53,19 @@ def plan_table(
     table.add_column("step", footer="all")
     for heading in COLUMNS:
         table.add_column(heading, footer=sums.get(heading, ""), justify="right")
-    n_bytes = _tensor_bytes(manifest)
+    n_bytes = _tensor_bytes(configs.values(), release.size)
     for step, config in configs.items():
         table.add_row(*_cells(config, service_ms.get(step), n_bytes))
     return table
 
 
-def _tensor_bytes(manifest: Manifest) -> dict[str, int]:
+def _tensor_bytes(configs: Iterable[pb.ModelConfig], image_size: int) -> dict[str, int]:
     """Bytes that one image takes in each tensor of fixed size, by tensor."""
-    size = manifest.config.image_size
-    specs = [
-        image_spec(size),
-        ORIGINAL_SIZE,
-        *feature_specs(size, manifest.teacher_channels, precision=manifest.precision),
-        *distance_specs(size),
-        *verdict_specs(size),
-        *([foreground_spec(size)] if manifest.config.foreground != "none" else []),
-    ]
-    return {spec.name: image_bytes([spec]) for spec in specs}
+    configured = (spec_of(tensor) for config in configs for tensor in (*config.input, *config.output))
+    specs = [*configured, *verdict_specs(image_size)]  # the fusion's are of any size
+    return {
+        spec.name: image_bytes([spec]) for spec in specs if spec.type in ITEM_BYTES and -1 not in spec.shape
+    }
 
 
 def _timeout_ms(config: pb.ModelConfig) -> float:

@@ -24,7 +24,6 @@ def publish_category(
     *,
     repository: Path,
     platform: Platform,
-    max_batch_size: int,
     read_graph: Callable[[Path], ModelFile],
     server: TargetServer | None = None,
     unverified: bool = False,
@@ -39,7 +38,6 @@ def publish_category(
         build: build/<category>/, as `export onnx` left it.
         repository: the folder that Triton serves; it holds the committed backends.
         platform: what runs the backbones.
-        max_batch_size: images a batch, at most.
         read_graph: reads what an ONNX file takes and gives: `export.serving.onnx_files.read_onnx_file`.
         server: what loads TensorRT's engines, on the `tensorrt` platform.
         unverified: publish engines that the parity gate has not judged; the ensembles say so.
@@ -65,9 +63,13 @@ def publish_category(
     server = server or TargetServer()
     if platform.name == "tensorrt":
         require_engines_run(require_engines(build, manifest), server)
-        if not unverified:
-            _require_judged_engines(manifest)
-    release = Release(manifest, build, Repository(repository), platform, max_batch_size, server)
+        if not (unverified or manifest.engines_judged):
+            raise PublishError(
+                f"The engines of {manifest.category} were never held to the parity gate; run `python -m export verify "
+                f"--category {manifest.category}` where their TensorRT and GPU are, or publish with --unverified and "
+                "verify the live ensemble with --url before it judges parts."
+            )
+    release = Release(manifest, build, Repository(repository), platform, server)
     release.require_servable(read_graph)
     if latency_budget_ms is not None:
         service_ms = time_steps(build, manifest, platform) if time_steps else {}
@@ -76,12 +78,7 @@ def publish_category(
 
 
 def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:
-    """The release with queues that keep a latency budget.
-
-    Args:
-        release: what is to be published.
-        latency_budget_ms: the time that an image may take from its arrival to its verdict.
-        service_ms: milliseconds of each step, by step.
+    """The release with queues that keep a latency budget, where its steps take `service_ms` each.
 
     Raises:
         PublishError: the time of a step is missing, or the steps take the whole budget.
@@ -106,14 +103,4 @@ def require_repository(repository: Path) -> None:
     if not (repository / "distance_fusion" / "map_fusion.py").is_file():
         raise PublishError(
             f"{repository} holds no distance_fusion backend; expected the project's model_repository/."
-        )
-
-
-def _require_judged_engines(manifest: Manifest) -> None:
-    """Require that the parity gate has judged the test set with these engines, and not with others or none."""
-    if not manifest.engines_judged:
-        raise PublishError(
-            f"The engines of {manifest.category} were never held to the parity gate; run `python -m export verify "
-            f"--category {manifest.category}` where their TensorRT and GPU are, or publish with --unverified and "
-            "verify the live ensemble with --url before it judges parts."
         )

@@ -14,8 +14,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer
 from export.errors import PublishError
-from export.manifest import Manifest
-from export.releases.repository import Repository, same_engine
+from export.manifest import EngineRecord, Manifest
+from export.releases.repository import Repository
 from export.releases.versions import ModelVersions
 from export.serving import steps
 from export.serving.backbones import Platform, backbone_config
@@ -46,7 +46,6 @@ class Release:
         build: the build's folder.
         target: the repository.
         platform: what runs the backbones.
-        max_batch_size: images a batch, at most.
         server: what loads TensorRT's engines.
         budget: the time that an image may take; None lets requests wait for any time.
     """
@@ -55,7 +54,6 @@ class Release:
     build: Path
     target: Repository
     platform: Platform
-    max_batch_size: int
     server: TargetServer
     budget: LatencyBudget | None = None
 
@@ -65,20 +63,21 @@ class Release:
         return self.manifest.config.image_size
 
     @property
-    def teacher(self) -> str:
-        """Name of the teacher's model."""
-        return steps.teacher_name(self.manifest.config.teacher, self.size, precision=self.manifest.precision)
+    def models(self) -> dict[str, str]:
+        """Names of the models `teacher`, `student` and, with background removal, `foreground`."""
+        config, precision = self.manifest.config, self.manifest.precision
+        models = {
+            "teacher": steps.teacher_name(config.teacher, self.size, precision=precision),
+            "student": steps.student_name(self.manifest.category, precision=precision),
+        }
+        if config.foreground != "none":
+            models["foreground"] = steps.foreground_name(config.foreground, self.size)
+        return models
 
     @property
-    def student(self) -> str:
-        """Name of the student's model."""
-        return steps.student_name(self.manifest.category, precision=self.manifest.precision)
-
-    @property
-    def foreground(self) -> str | None:
-        """Name of the model that removes the background; None without background removal."""
-        method = self.manifest.config.foreground
-        return None if method == "none" else steps.foreground_name(method, self.size)
+    def graphs(self) -> tuple[str, ...]:
+        """Those of `models` that run a graph of the build, or its engine, and have versions."""
+        return ("teacher", "student", *(["foreground"] if self.manifest.config.foreground == "sam" else []))
 
     @property
     def ensembles(self) -> tuple[str, str]:
@@ -89,9 +88,9 @@ class Release:
         """Configuration of each step as a first version, in the order in which an image goes through the steps."""
         return {
             "decoder": self._decoder_config(),
-            **({"foreground": self._foreground_config([1])} if self.foreground else {}),
-            "teacher": self._teacher_config([1]),
-            "student": self._student_config([1]),
+            **({"foreground": self._foreground_config([1])} if "foreground" in self.models else {}),
+            "teacher": self._backbone_config("teacher", [1]),
+            "student": self._backbone_config("student", [1]),
             "fusion": self._fusion_config(),
         }
 
@@ -101,10 +100,10 @@ class Release:
             image_bytes=image_bytes([image_spec(self.size)]),
             feature_bytes=image_bytes(self._features),
             distance_bytes=image_bytes([*distance_specs(self.size), RELEASE_ID]),
-            max_batch_size=self.max_batch_size,
+            max_batch_size=self.platform.max_batch_size,
             instances=self.platform.concurrency(shared=False).instances,
             # A budget's longer queue empties by time, long before it is full.
-            queue_size=min(self._queue(self.student).size, QueuePolicy().size),
+            queue_size=min(self._queue(self.models["student"]).size, QueuePolicy().size),
         )
 
     def require_servable(self, read_graph: Callable[[Path], ModelFile]) -> None:
@@ -116,9 +115,8 @@ class Release:
         Raises:
             PublishError: one of these does not hold; nothing has been written.
         """
-        self._versions(self.teacher, "teacher").require_shared(but=self.ensembles)
-        if self.foreground and self.manifest.config.foreground == "sam":
-            self._versions(self.foreground, "foreground").require_shared(but=self.ensembles)
+        for graph in self.graphs:
+            self._versions(graph).require_shared(but=self.ensembles)
         for graph, config in self.step_configs().items():
             if config.backend == "python":
                 continue  # the embedded server runs here and refuses these itself
@@ -134,23 +132,20 @@ class Release:
     def publish(self) -> str:
         """Write versions first and the ensembles last; one line that says what was published."""
         manifest, target = self.manifest, self.target
-        teacher_version, student_version = self._add_teacher(), self._add_student()
+        versions = {graph: self._add_version(graph) for graph in self.graphs}
         target.publish_sibling("image_decoder", self._decoder_config(), DECODER_FILES)
-        foreground_version = self._publish_foreground()
+        if "foreground" in versions:
+            target.write_config(self._foreground_config(target.versions(self.models["foreground"])))
+        elif "foreground" in self.models:
+            target.publish_sibling("foreground", self._foreground_config([1]), FOREGROUND_FILES)
         target.write_calibration(manifest.release_id, self.build / "calibration.json")
 
-        engine = manifest.engines.get("student") if self._with_engines else None
+        pinned = {graph: (model, versions.get(graph, 1)) for graph, model in self.models.items()}
+        engine = self._engine("student", manifest)
         ensembles = category_ensembles(
             manifest,
-            judging_steps(
-                teacher=self.teacher,
-                teacher_version=teacher_version,
-                student=self.student,
-                student_version=student_version,
-                foreground=self.foreground,
-                foreground_version=foreground_version,
-            ),
-            max_batch_size=self.max_batch_size,
+            judging_steps(**pinned),
+            max_batch_size=self.platform.max_batch_size,
             student_sha256=(engine.file if engine else manifest.files["student.onnx"]).sha256,
             verified=engine is None or manifest.engines_judged,
             parameters={
@@ -158,62 +153,45 @@ class Release:
                 **(self.memory_pools().to_parameters() if self.platform.on_gpu else {}),
             },
         )
-        configs = (
-            self._fusion_config(),
-            self._teacher_config(self._versions(self.teacher, "teacher").to_load(teacher_version)),
-            self._student_config(self._versions(self.student, "student").to_load(student_version)),
-            *ensembles,
+        backbones = (
+            self._backbone_config(graph, self._versions(graph).to_load(versions[graph]))
+            for graph in ("teacher", "student")
         )
-        changed = [target.write_config(config) for config in configs]
-        masked = f", masked by {self.foreground} {foreground_version}" if self.foreground else ""
+        changed = [target.write_config(config) for config in (self._fusion_config(), *backbones, *ensembles)]
+        teacher, student, *mask = (f"{model} {version}" for model, version in pinned.values())
+        masked = f", masked by {mask[0]}" if mask else ""
         remark = (
             "; start Triton with --backend-config=tensorrt,version-compatible=true"
             if engine is not None and engine.options.version_compatible
             else ""
         )
         return (
-            f"{'Published' if any(changed) else 'Up to date'}: {' and '.join(self.ensembles)} over {self.teacher} "
-            f"{teacher_version} and {self.student} {student_version}{masked}, platform {self.platform.name}, release "
-            f"{manifest.release_id}{remark}"
+            f"{'Published' if any(changed) else 'Up to date'}: {' and '.join(self.ensembles)} over {teacher} and "
+            f"{student}{masked}, platform {self.platform.name}, release {manifest.release_id}{remark}"
         )
 
-    def _teacher_config(self, versions: Sequence[int]) -> pb.ModelConfig:
+    def _backbone_config(self, graph: str, versions: Sequence[int]) -> pb.ModelConfig:
+        image, features = image_spec(self.size), self._features
+        inputs, outputs = {
+            "teacher": ([image], features),
+            "student": ([image, *features], [*distance_specs(self.size), RELEASE_ID]),
+            "foreground": ([image], [foreground_spec(self.size)]),
+        }[graph]
         return backbone_config(
-            self.teacher,
-            inputs=[image_spec(self.size)],
-            outputs=self._features,
+            self.models[graph],
+            inputs=inputs,
+            outputs=outputs,
             versions=versions,
-            platform=self.platform,
-            max_batch_size=self.max_batch_size,
-            shared=True,
-            queue=self._queue(self.teacher),
-        )
-
-    def _student_config(self, versions: Sequence[int]) -> pb.ModelConfig:
-        return backbone_config(
-            self.student,
-            inputs=[image_spec(self.size), *self._features],
-            outputs=[*distance_specs(self.size), RELEASE_ID],
-            versions=versions,
-            platform=self.platform,
-            max_batch_size=self.max_batch_size,
-            queue=self._queue(self.student),
+            platform=self._platform(graph),
+            shared=graph == "teacher",
+            queue=self._queue(self.models[graph]),
+            warm_up_sizes=[1] if graph == "foreground" else (),  # SAM takes gigabytes an image
         )
 
     def _foreground_config(self, versions: Sequence[int]) -> pb.ModelConfig:
-        name = steps.foreground_name(self.manifest.config.foreground, self.size)
-        if self.manifest.config.foreground == "threshold":
-            return steps.foreground_config(self.size, self._queue(name))
-        return backbone_config(
-            name,
-            inputs=[image_spec(self.size)],
-            outputs=[foreground_spec(self.size)],
-            versions=versions,
-            platform=self._sam_platform,
-            max_batch_size=self.max_batch_size,
-            queue=self._queue(name),
-            warm_up_sizes=[1],  # gigabytes an image
-        )
+        if "foreground" in self.graphs:
+            return self._backbone_config("foreground", versions)
+        return steps.foreground_config(self.size, self._queue(self.models["foreground"]))
 
     def _decoder_config(self) -> pb.ModelConfig:
         return steps.image_decoder_config(self.size, self._queue(steps.decoder_name(self.size)))
@@ -226,66 +204,44 @@ class Release:
         others = self.target.budgets_over(model, but=self.ensembles)
         return tightest([*others, *([self.budget] if self.budget else [])], model)
 
-    @property
-    def _with_engines(self) -> bool:
-        return self.platform.name == "tensorrt"
-
-    @property
-    def _sam_platform(self) -> Platform:
-        """SAM has no engine, so ONNX Runtime runs it in NVIDIA's container. One instance: an image takes gigabytes."""
-        platform = Platform("onnxruntime", "cuda") if self._with_engines else self.platform
-        return replace(platform, instances=1)
+    def _platform(self, graph: str) -> Platform:
+        """What runs a graph; SAM has no engine, so ONNX Runtime runs it in NVIDIA's container."""
+        if graph != "foreground":
+            return self.platform
+        # One instance: an image takes gigabytes.
+        if self.platform.name == "tensorrt":
+            return replace(self.platform, name="onnxruntime", provider="cuda", instances=1)
+        return replace(self.platform, instances=1)
 
     @property
     def _features(self) -> list[TensorSpec]:
         manifest = self.manifest
         return feature_specs(self.size, manifest.teacher_channels, precision=manifest.precision)
 
-    def _versions(self, model: str, graph: str) -> ModelVersions:
-        platform = self._sam_platform if graph == "foreground" else self.platform
-        return ModelVersions(self.target, model, graph, platform, self.max_batch_size, self.server)
+    def _engine(self, graph: str, manifest: Manifest) -> EngineRecord | None:
+        """The engine that runs a graph; None where the graph itself runs."""
+        return manifest.engines.get(graph) if self._platform(graph).name == "tensorrt" else None
 
-    def _add_teacher(self) -> int:
-        """Categories share a version if the weights are the same and, with engines, how the engine was built."""
+    def _versions(self, graph: str) -> ModelVersions:
+        return ModelVersions(self.target, self.models[graph], graph, self._platform(graph), self.server)
 
-        def same(other: Manifest) -> bool:
-            engines = (other.engines.get("teacher"), self.manifest.engines.get("teacher"))
-            return other.teacher_id == self.manifest.teacher_id and (
-                not self._with_engines or same_engine(*engines)
-            )
-
-        return self._add_version(self.teacher, "teacher", same, with_engine=self._with_engines)
-
-    def _add_student(self) -> int:
-        """The version with the very files that the parity gate judged."""
-
-        def files(manifest: Manifest) -> tuple[object, ...]:
-            engine = manifest.engines.get("student") if self._with_engines else None
-            return manifest.release_id, manifest.files["student.onnx"], engine and engine.file
-
-        def same(other: Manifest) -> bool:
-            return files(other) == files(self.manifest)
-
-        return self._add_version(self.student, "student", same, with_engine=self._with_engines)
-
-    def _publish_foreground(self) -> int:
-        """Publish the model that removes the background, if there is one; its version."""
-        if self.foreground is None:
-            return 1
-        if self.manifest.config.foreground == "threshold":
-            self.target.publish_sibling("foreground", self._foreground_config([1]), FOREGROUND_FILES)
-            return 1
-
-        def same(other: Manifest) -> bool:
-            return other.foreground_id == self.manifest.foreground_id
-
-        version = self._add_version(self.foreground, "foreground", same, with_engine=False)
-        self.target.write_config(self._foreground_config(self.target.versions(self.foreground)))
-        return version
-
-    def _add_version(
-        self, model: str, graph: str, same: Callable[[Manifest], bool], *, with_engine: bool
-    ) -> int:
+    def _add_version(self, graph: str) -> int:
+        identity = self._identity(graph, self.manifest)
         return self.target.add_version(
-            model, graph, self.build, self.manifest, with_engine=with_engine, same=same
+            self.models[graph],
+            graph,
+            self.build,
+            self.manifest,
+            with_engine=self._platform(graph).name == "tensorrt",
+            same=lambda other: self._identity(graph, other) == identity,
         )
+
+    def _identity(self, graph: str, manifest: Manifest) -> tuple[object, ...]:
+        """What two manifests have in common whose builds can share a version of the model that runs `graph`."""
+        engine = self._engine(graph, manifest)
+        if graph == "teacher":
+            # Engines of categories that share it differ in their bytes, since TensorRT chooses by timings.
+            return manifest.teacher_id, engine and engine.model_dump(exclude={"file", "seconds"})
+        if graph == "student":  # the very files that the parity gate judged
+            return manifest.release_id, manifest.files["student.onnx"], engine and engine.file
+        return (manifest.foreground_id,)

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
-from export.manifest import EngineRecord, Manifest, engine_path
+from export.manifest import Manifest, engine_path
 from export.serving.queues import LatencyBudget
 from export.serving.steps import to_text
 from train.support.files import write_text
@@ -71,9 +71,8 @@ class Repository:
         """Write a model's config.pbtxt by one rename; False when it was the same already."""
         folder = self.root / config.name
         if config.platform == "ensemble":
-            (folder / "1").mkdir(
-                parents=True, exist_ok=True
-            )  # Triton wants a version folder, even an empty one
+            # Triton wants a version folder, even an empty one.
+            (folder / "1").mkdir(parents=True, exist_ok=True)
         return _write_changed(folder / "config.pbtxt", to_text(config))
 
     def write_calibration(self, release_id: int, source: Path) -> None:
@@ -104,13 +103,9 @@ class Repository:
         with_engine: bool,
         same: Callable[[Manifest], bool],
     ) -> int:
-        """The version that holds a graph and the Python backend of this project's version; added if there is none.
+        """The version that holds a build's graph and this project's Python backend; added if there is none.
 
         Args:
-            model: the model's folder.
-            graph: `teacher`, `student` or `foreground`.
-            build: the build's folder.
-            manifest: of the build.
             with_engine: whether the version needs the graph's engine too, as model.plan.
             same: whether a version with this manifest is the same model.
         """
@@ -128,16 +123,11 @@ class Repository:
             (folder / "model.py").write_text(backend)
             if with_engine:
                 shutil.copyfile(engine_path(build, graph), folder / "model.plan")
-            (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+            manifest.write(folder)
         return version
 
     def publish_sibling(self, committed: str, config: pb.ModelConfig, parts: Sequence[str]) -> None:
-        """Copy a committed backend to the folder of another image size.
-
-        Args:
-            committed: the backend's folder in the project's repository.
-            config: of the copy; its name is the copy's folder.
-            parts: files of the backend.
+        """Copy the files `parts` of a committed backend to the folder of another image size, which `config` names.
 
         Raises:
             PublishError: the repository lacks the committed backend.
@@ -152,14 +142,6 @@ class Repository:
                 (folder / part).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / part, folder / part)
         self.write_config(config)
-
-
-def same_engine(first: EngineRecord | None, second: EngineRecord | None) -> bool:
-    """Whether two engines were built alike; even then their bytes differ, since TensorRT chooses by timings."""
-    if first is None or second is None:
-        return False
-    varying = {"file", "seconds"}
-    return first.model_dump(exclude=varying) == second.model_dump(exclude=varying)
 
 
 def pinned_versions(ensemble: pb.ModelConfig, model: str) -> list[int]:

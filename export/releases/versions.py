@@ -22,7 +22,6 @@ class ModelVersions:
         model: the model's folder.
         graph: what it runs: `teacher`, `student` or `foreground`.
         platform: what runs it.
-        max_batch_size: images a batch, at most.
         server: what loads TensorRT's engines.
     """
 
@@ -30,7 +29,6 @@ class ModelVersions:
     model: str
     graph: str
     platform: Platform
-    max_batch_size: int
     server: TargetServer
 
     def require_shared(self, *, but: Collection[str]) -> None:
@@ -42,6 +40,7 @@ class ModelVersions:
         Raises:
             PublishError: one does not; the sentence names it.
         """
+        wanted = self.platform.max_batch_size
         for ensemble in self.target.ensembles_over(self.model):
             if ensemble.name in but:
                 continue
@@ -51,10 +50,10 @@ class ModelVersions:
                         f"{ensemble.name} is served over {self.model} {version}, which {reason}; a repository serves a "
                         f"model one way: publish into another one with --repository, or {ensemble.name} too."
                     )
-            if ensemble.max_batch_size > self.max_batch_size:
+            if ensemble.max_batch_size > wanted:
                 raise PublishError(
                     f"{ensemble.name} is served over {self.model} in batches of up to {ensemble.max_batch_size}, and "
-                    f"{self.max_batch_size} were asked for; give --max-batch-size {ensemble.max_batch_size} or more, "
+                    f"{wanted} were asked for; give --max-batch-size {ensemble.max_batch_size} or more, "
                     f"or publish {ensemble.name} with less first."
                 )
 
@@ -65,10 +64,9 @@ class ModelVersions:
         if self.platform.name != "tensorrt":
             return None
         engine = self.target.read_manifest(self.model, version).engines[self.graph]
-        if engine.options.max_batch < self.max_batch_size:
-            return (
-                f"takes batches of up to {engine.options.max_batch}, and {self.max_batch_size} were asked for"
-            )
+        largest, asked_for = engine.options.max_batch, self.platform.max_batch_size
+        if largest < asked_for:
+            return f"takes batches of up to {largest}, and {asked_for} were asked for"
         reason = misfit("its engine", engine, self.server)
         return reason and f"this server cannot load: {reason}"
 

@@ -1,9 +1,8 @@
 """How a category is served: Triton's configuration of every model, and the figures that it is chosen from.
 
 - `steps`: configurations of decoder, `threshold` foreground and fusion, and what all models share, their names too.
-- `backbones`: configurations of teacher, student and SAM on each platform.
+- `backbones`: configurations of teacher, student and SAM on each platform, with instances and threads from the machine.
 - `ensembles`: the two ensembles of a category over these steps.
-- `concurrency`: instances and threads of a backbone, from the machine.
 - `queues`: size and time of a step's queue, from a latency budget.
 - `service_times`: how long each step takes for one image, measured for the budget.
 - `memory_pools`: sizes of Triton's GPU and pinned memory pools.

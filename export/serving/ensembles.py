@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.manifest import Manifest
-from export.serving.steps import decoder_name, input_of, output_of, verdict_specs
+from export.serving.steps import decoder_name, tensor_fields, verdict_specs
 from export.tensors import DISTANCES, ENCODED_IMAGE, ORIGINAL_SIZE, TEACHER_OUTPUTS, TensorSpec, image_spec
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
+
+Pinned = tuple[str, int]  # a model and its version
 
 
 def category_ensembles(
@@ -45,24 +47,23 @@ def category_ensembles(
         **({} if verified else {"unverified": "true"}),
         **parameters,
     }
-    return [
-        ensemble_config(
-            manifest.category,
-            inputs=[image_spec(size)],
-            outputs=verdict_specs(size),
-            steps=steps,
-            parameters=origin,
-            max_batch_size=max_batch_size,
-        ),
-        ensemble_config(
-            f"{manifest.category}_encoded",
-            inputs=[ENCODED_IMAGE],
-            outputs=[*verdict_specs(size), ORIGINAL_SIZE],
-            steps=[decoding_step(size), *steps],
-            parameters=origin,
-            max_batch_size=max_batch_size,
-        ),
-    ]
+    pixels = ensemble_config(
+        manifest.category,
+        inputs=[image_spec(size)],
+        outputs=verdict_specs(size),
+        steps=steps,
+        parameters=origin,
+        max_batch_size=max_batch_size,
+    )
+    files = ensemble_config(
+        f"{manifest.category}_encoded",
+        inputs=[ENCODED_IMAGE],
+        outputs=[*verdict_specs(size), ORIGINAL_SIZE],
+        steps=[decoding_step(size), *steps],
+        parameters=origin,
+        max_batch_size=max_batch_size,
+    )
+    return [pixels, files]
 
 
 def ensemble_config(
@@ -75,23 +76,19 @@ def ensemble_config(
     max_batch_size: int,
 ) -> pb.ModelConfig:
     """The configuration of an ensemble over pinned versions."""
-    config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=max_batch_size)
-    config.input.extend(input_of(spec) for spec in inputs)
-    config.output.extend(output_of(spec) for spec in outputs)
-    config.ensemble_scheduling.step.extend(steps)
-    for key, value in sorted(parameters.items()):
-        config.parameters[key].string_value = value
-    return config
+    return pb.ModelConfig(
+        name=name,
+        platform="ensemble",
+        max_batch_size=max_batch_size,
+        input=[tensor_fields(spec) for spec in inputs],
+        output=[tensor_fields(spec) for spec in outputs],
+        ensemble_scheduling={"step": steps},
+        parameters={key: {"string_value": value} for key, value in parameters.items()},
+    )
 
 
 def judging_steps(
-    *,
-    teacher: str,
-    teacher_version: int,
-    student: str,
-    student_version: int,
-    foreground: str | None = None,
-    foreground_version: int = 1,
+    *, teacher: Pinned, student: Pinned, foreground: Pinned | None = None
 ) -> list[pb.ModelEnsembling.Step]:
     """image -> teacher -> student -> distance_fusion -> verdict; and image -> foreground -> distance_fusion."""
     mask = {"foreground": "foreground"} if foreground else {}
@@ -99,23 +96,22 @@ def judging_steps(
     features = {name: name for name in TEACHER_OUTPUTS}
     image = {"image": "image"}
     return [
-        *([_step(foreground, foreground_version, image, mask)] if foreground else []),
-        _step(teacher, teacher_version, image, features),
-        _step(student, student_version, image | features, distances),
-        _step("distance_fusion", 1, distances | mask, {name: name for name in VERDICT_OUTPUTS}),
+        *([_step(foreground, image, mask)] if foreground else []),
+        _step(teacher, image, features),
+        _step(student, image | features, distances),
+        _step(("distance_fusion", 1), distances | mask, {name: name for name in VERDICT_OUTPUTS}),
     ]
 
 
 def decoding_step(image_size: int) -> pb.ModelEnsembling.Step:
     """encoded_image -> image, original_size."""
     outputs = {"image": "image", "original_size": "original_size"}
-    return _step(decoder_name(image_size), 1, {"encoded_image": "encoded_image"}, outputs)
+    return _step((decoder_name(image_size), 1), {"encoded_image": "encoded_image"}, outputs)
 
 
-def _step(
-    model: str, version: int, inputs: Mapping[str, str], outputs: Mapping[str, str]
-) -> pb.ModelEnsembling.Step:
+def _step(pinned: Pinned, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> pb.ModelEnsembling.Step:
     """A model of an ensemble, its version, and the ensemble's names of its inputs and outputs."""
+    model, version = pinned
     return pb.ModelEnsembling.Step(
         model_name=model, model_version=version, input_map=dict(inputs), output_map=dict(outputs)
     )

@@ -6,6 +6,7 @@ that is too small fails only with the first full batch. `onnx_files` reads what 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -42,34 +43,27 @@ def mismatches(config: pb.ModelConfig, file: ModelFile) -> list[str]:
     return [f"{sentence} ({SOURCE})" for sentence in (*_tensors(config, file), *_batches(config, file))]
 
 
-def _tensors(config: pb.ModelConfig, file: ModelFile) -> list[str]:
+def _tensors(config: pb.ModelConfig, file: ModelFile) -> Iterator[str]:
     """Triton compares names, types and shapes with the file's."""
-    sentences = []
-    for kind, tensors, in_file in (
+    for kind, tensors, specs in (
         ("input", config.input, file.inputs),
         ("output", config.output, file.outputs),
     ):
-        configured = {_spec_of(tensor) for tensor in tensors}
-        sentences += [
-            f"{kind} {spec} is not in the file" for spec in sorted(configured - set(in_file), key=str)
-        ]
-        sentences += [
-            f"the file's {kind} {spec} is not configured"
-            for spec in sorted(set(in_file) - configured, key=str)
-        ]
-    return sentences
+        configured, in_file = {spec_of(tensor) for tensor in tensors}, set(specs)
+        for spec in sorted(configured - in_file, key=str):
+            yield f"{kind} {spec} is not in the file"
+        for spec in sorted(in_file - configured, key=str):
+            yield f"the file's {kind} {spec} is not configured"
 
 
-def _batches(config: pb.ModelConfig, file: ModelFile) -> list[str]:
+def _batches(config: pb.ModelConfig, file: ModelFile) -> Iterator[str]:
     """Triton sends every batch up to max_batch_size."""
-    if file.min_batch <= 1 and config.max_batch_size <= file.max_batch:
-        return []
-    return [
-        f"batches of 1 to {config.max_batch_size} are configured, and the file takes {file.min_batch} to "
-        f"{file.max_batch}"
-    ]
+    if file.min_batch > 1 or config.max_batch_size > file.max_batch:
+        batches = f"{file.min_batch} to {file.max_batch}"
+        yield f"batches of 1 to {config.max_batch_size} are configured, and the file takes {batches}"
 
 
-def _spec_of(tensor: pb.ModelInput | pb.ModelOutput) -> TensorSpec:
+def spec_of(tensor: pb.ModelInput | pb.ModelOutput) -> TensorSpec:
+    """A configured input or output."""
     data_type = str(pb.DataType.Name(tensor.data_type)).removeprefix("TYPE_")
     return TensorSpec(tensor.name, data_type, tuple(tensor.dims))

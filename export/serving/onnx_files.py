@@ -5,17 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+from tritonclient.utils import np_to_triton_dtype
 
 from export.serving.model_files import UNBOUNDED, ModelFile
 from export.tensors import TensorSpec
-
-TRITON_TYPES: dict[int, str] = {
-    onnx.TensorProto.FLOAT: "FP32",
-    onnx.TensorProto.FLOAT16: "FP16",
-    onnx.TensorProto.UINT8: "UINT8",
-    onnx.TensorProto.INT64: "INT64",
-    onnx.TensorProto.BOOL: "BOOL",
-}
 
 
 def read_onnx_file(path: Path) -> ModelFile:
@@ -34,4 +27,5 @@ def read_onnx_file(path: Path) -> ModelFile:
 def _spec_of(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)[1:]
-    return TensorSpec(value.name, TRITON_TYPES.get(tensor.elem_type, str(tensor.elem_type)), shape)
+    data_type = np_to_triton_dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return TensorSpec(value.name, data_type or str(tensor.elem_type), shape)

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.serving.concurrency import PYTHON_INSTANCES
 from export.serving.queues import QueuePolicy
 from export.tensors import (
     DISTANCES,
@@ -27,9 +27,10 @@ from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS, VERDICT_OUT
 HEADER = "# Written by `python -m export publish`; changes here are lost.\n"
 FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their name
 STEP_BATCH_SIZE = 128  # images, at most: as many as `--max-batch-size` may be
-SPARE_PRIORITY = (
-    1000  # the first instance runs this many times for each run of a spare one, where neither is busy
-)
+# With one instance and a bounded queue Triton's batcher now and then sleeps for half a second beside waiting requests.
+# A second instance keeps it awake.
+PYTHON_INSTANCES = 2
+SPARE_PRIORITY = 1000  # runs of the first instance for each run of a spare one, where neither is busy
 
 
 def to_text(config: pb.ModelConfig) -> str:
@@ -75,19 +76,16 @@ def distance_fusion_config(queue: QueuePolicy | None = None) -> pb.ModelConfig:
         zeros_warm_up("paper_size", [*distance_specs(FULL_IMAGE_SIZE), RELEASE_ID], batch_size=1),
         queue,
     )
-    mask = input_of(foreground_spec(-1))
-    mask.optional = True  # without background removal no ensemble sends one
-    config.input.append(mask)
+    # Optional: without background removal no ensemble sends a mask.
+    config.input.add(**tensor_fields(foreground_spec(-1)), optional=True)
     return config
 
 
 def image_decoder_config(image_size: int, queue: QueuePolicy | None = None) -> pb.ModelConfig:
     """The decoder for one image size; `queue` as in `step_config`."""
-    warm_up = pb.ModelWarmup(name="one_png", batch_size=1)
     # A real file: zeros are no image.
-    warm_up.inputs["encoded_image"].CopyFrom(
-        pb.ModelWarmup.Input(data_type=pb.TYPE_STRING, dims=[1], input_data_file="encoded_image")
-    )
+    file = {"data_type": "TYPE_STRING", "dims": [1], "input_data_file": "encoded_image"}
+    warm_up = pb.ModelWarmup(name="one_png", batch_size=1, inputs={"encoded_image": file})
     outputs = [image_spec(image_size), ORIGINAL_SIZE]
     return _python_config(decoder_name(image_size), [ENCODED_IMAGE], outputs, warm_up, queue)
 
@@ -107,10 +105,16 @@ def _python_config(
     queue: QueuePolicy | None,
 ) -> pb.ModelConfig:
     """A step that is Python code, whose batches are as large as any backbone's."""
-    config = step_config(name, inputs=inputs, outputs=outputs, max_batch_size=STEP_BATCH_SIZE, queue=queue)
-    config.backend = "python"
-    config.model_warmup.append(warm_up)
-    return config
+    return step_config(
+        name,
+        inputs=inputs,
+        outputs=outputs,
+        queue=queue,
+        max_batch_size=STEP_BATCH_SIZE,
+        backend="python",
+        instance_group=instance_groups(PYTHON_INSTANCES),
+        model_warmup=[warm_up],
+    )
 
 
 def step_config(
@@ -118,79 +122,59 @@ def step_config(
     *,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    max_batch_size: int,
     queue: QueuePolicy | None,
+    max_batch_size: int,
+    **fields: Any,
 ) -> pb.ModelConfig:
-    """What every step has: tensors, instances, and one bounded queue in which waiting requests are batched.
+    """What every step has: tensors, and one bounded queue in which waiting requests are batched.
+
+    Without a latency budget the queue bounds the number of requests and not their time: 64 are done within any sensible
+    deadline, and a client that gives up cancels its own. A timeout in the policy makes the batcher stall more often
+    (docs/measurements/queues.md). Late requests are refused, and no client may change the time: Triton's defaults.
 
     Args:
         name: the model's folder.
         inputs, outputs: its tensors.
-        max_batch_size: images a batch, at most.
         queue: how many requests wait and how long; None is 64 requests for any time.
+        max_batch_size: images a batch, at most.
+        fields: further fields of the configuration.
     """
-    config = pb.ModelConfig(name=name, max_batch_size=max_batch_size)
-    config.input.extend(input_of(spec) for spec in inputs)
-    config.output.extend(output_of(spec) for spec in outputs)
-    set_instances(config, PYTHON_INSTANCES)
     queue = queue or QueuePolicy()
-    config.dynamic_batching.default_queue_policy.CopyFrom(_queue_policy(queue))
-    if queue.batch:
-        config.dynamic_batching.preferred_batch_size.append(min(queue.batch, max_batch_size))
-    return config
+    policy = {"max_queue_size": queue.size, "default_timeout_microseconds": queue.timeout_us}
+    preferred = [min(queue.batch, max_batch_size)] if queue.batch else []
+    return pb.ModelConfig(
+        name=name,
+        max_batch_size=max_batch_size,
+        input=[tensor_fields(spec) for spec in inputs],
+        output=[tensor_fields(spec) for spec in outputs],
+        dynamic_batching={"default_queue_policy": policy, "preferred_batch_size": preferred},
+        **fields,
+    )
 
 
-def set_instances(config: pb.ModelConfig, count: int) -> None:
+def instance_groups(count: int, kind: str = "KIND_AUTO") -> list[dict[str, Any]]:
     """One first instance, and spare ones that work only while it is busy.
 
     Instances of equal rank would take turns image by image, and each would find its weights gone from the caches: a
     twentieth of an image's time on a CPU (docs/measurements/queues.md). The server follows the rank when it is started
     with `--rate-limit=execution_count`, as `deploy` does.
     """
-    del config.instance_group[:]
-    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
-    if count > 1:
-        spare = config.instance_group.add(count=count - 1, kind=pb.ModelInstanceGroup.KIND_AUTO)
-        spare.rate_limiter.priority = SPARE_PRIORITY
-
-
-def _queue_policy(queue: QueuePolicy) -> pb.ModelQueuePolicy:
-    """A bound on the number of requests, and on their time where a latency budget asks for it.
-
-    Without a budget 64 requests are done within any sensible deadline, and a client that gives up cancels its own. A
-    timeout in the policy makes the batcher stall more often (docs/measurements/queues.md).
-    """
-    # Late requests are refused, and no client may change the time. Both are defaults, which the text leaves out.
-    return pb.ModelQueuePolicy(
-        max_queue_size=queue.size,
-        default_timeout_microseconds=queue.timeout_us,
-        timeout_action=pb.ModelQueuePolicy.REJECT,
-        allow_timeout_override=False,
-    )
+    spare = {"count": count - 1, "kind": kind, "rate_limiter": {"priority": SPARE_PRIORITY}}
+    return [{"count": 1, "kind": kind}, *([spare] if count > 1 else [])]
 
 
 def zeros_warm_up(name: str, inputs: Sequence[TensorSpec], *, batch_size: int) -> pb.ModelWarmup:
     """A batch of zeros that a model runs before its first request."""
-    warm_up = pb.ModelWarmup(name=name, batch_size=batch_size)
-    for spec in inputs:
-        warm_up.inputs[spec.name].CopyFrom(
-            pb.ModelWarmup.Input(data_type=_data_type(spec), dims=spec.shape, zero_data=True)
-        )
-    return warm_up
+    zeros = {
+        spec.name: {"data_type": f"TYPE_{spec.type}", "dims": spec.shape, "zero_data": True}
+        for spec in inputs
+    }
+    return pb.ModelWarmup(name=name, batch_size=batch_size, inputs=zeros)
 
 
-def input_of(spec: TensorSpec) -> pb.ModelInput:
-    """A tensor as a model's input."""
-    return pb.ModelInput(name=spec.name, data_type=_data_type(spec), dims=spec.shape)
-
-
-def output_of(spec: TensorSpec) -> pb.ModelOutput:
-    """A tensor as a model's output."""
-    return pb.ModelOutput(name=spec.name, data_type=_data_type(spec), dims=spec.shape)
-
-
-def _data_type(spec: TensorSpec) -> int:
-    return int(pb.DataType.Value(f"TYPE_{spec.type}"))
+def tensor_fields(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor as the fields of a model's input or output."""
+    return {"name": spec.name, "data_type": f"TYPE_{spec.type}", "dims": spec.shape}
 
 
 def _of_precision(name: str, precision: str) -> str:

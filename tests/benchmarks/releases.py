@@ -24,9 +24,8 @@ def publish(build: Path, repository: Path) -> None:
     publish_category(
         build,
         repository=repository,
-        platform=Platform(),
+        platform=Platform(max_batch_size=MAX_BATCH_SIZE),
         read_graph=read_onnx_file,
-        max_batch_size=MAX_BATCH_SIZE,
     )
 
 

@@ -76,9 +76,8 @@ def publish(folder: Path, repository: Path, platform: str = "python") -> str:
     return publish_category(
         folder,
         repository=repository,
-        platform=Platform(platform),
+        platform=Platform(platform, max_batch_size=4),
         read_graph=read_onnx_file,
-        max_batch_size=4,
     )
 
 

@@ -21,7 +21,6 @@ from export.manifest import (
     EngineRecord,
     FileRecord,
     Manifest,
-    engine_hashes,
     read_manifest,
 )
 from export.parity.gate import keep_agreements, verify_category
@@ -120,9 +119,8 @@ def publish(
     return publish_category(
         build_dir / CATEGORY,
         repository=models,
-        platform=Platform("tensorrt"),
+        platform=Platform("tensorrt", max_batch_size=max_batch_size),
         read_graph=read_onnx_file,
-        max_batch_size=max_batch_size,
         server=TargetServer(tensorrt or load_tensorrt_rtx().__version__, compute_capability),
         unverified=unverified,
     )
@@ -184,7 +182,7 @@ def judged_with(manifest: Manifest, judge: str, *, beyond: tuple[str, ...] = ())
         n_images=1,
         flips=0,
         beyond_limits=list(beyond),
-        files=engine_hashes(manifest),
+        files=manifest.engine_hashes,
         **differences,
         **measures,
     )
@@ -257,9 +255,8 @@ def test_a_shared_teacher_is_served_one_way(build_dir: Path, models: Path) -> No
     publish_category(
         build_dir / CATEGORY,
         repository=models,
-        platform=Platform(),
+        platform=Platform(max_batch_size=8),
         read_graph=read_onnx_file,
-        max_batch_size=8,
     )
     (models / "nut").mkdir()
     text = (models / CATEGORY / "config.pbtxt").read_text()

@@ -19,8 +19,8 @@ from export.engines.tensorrt_builder import load_tensorrt
 from export.errors import ExportError
 from export.graphs.chain import open_session
 from export.manifest import EngineOptions, GraphFiles, build_folder
-from export.parity.engine import EngineJudge
-from export.parity.judges import OnnxJudge
+from export.parity.engine import EnginePair, engine_judge
+from export.parity.judges import GraphJudge
 from tests.conftest import CATEGORY
 from train.checkpoint.tensors import Checkpoint
 
@@ -42,8 +42,11 @@ def test_engines_are_fused_as_graphs_are(
 ) -> None:
     monkeypatch.setattr(Tensor, "cuda", lambda tensor: tensor)
     teacher, student = (OnnxEngine(built / f"{name}.onnx") for name in ("teacher", "student"))
-    judge = EngineJudge("TensorRT", teacher, student, 4, built_checkpoint.calibration)  # type: ignore[arg-type]
-    expected = OnnxJudge("ONNX", GraphFiles.in_folder(built), built_checkpoint.calibration).maps(images)
+    engines = EnginePair(teacher, student)  # type: ignore[arg-type]
+    judge = GraphJudge("TensorRT", engines.run, built_checkpoint.calibration, batch_size=4)
+    expected = GraphJudge.of_onnx("fp32", GraphFiles.in_folder(built), built_checkpoint.calibration).maps(
+        images
+    )
     np.testing.assert_allclose(judge.maps(images), expected, rtol=0, atol=1e-5)
     other = replace(judge, calibration=replace(judge.calibration, release_id=1))
     with pytest.raises(ExportError, match=r"TensorRT answers for release .*; expected 1"):
@@ -66,8 +69,8 @@ def test_engines_judge_as_onnx_runtime_does(
     build_dir = Path(shutil.copytree(product / "build", tmp_path / "build"))
     build_category_engines(CATEGORY, precision, build_dir=build_dir, options=EngineOptions(), force=False)
     folder = build_folder(build_dir, CATEGORY, precision)
-    expected = OnnxJudge("ONNX", GraphFiles.in_folder(folder), built_checkpoint.calibration)
-    engine = EngineJudge.of(folder, built_checkpoint.calibration)
+    expected = GraphJudge.of_onnx(precision, GraphFiles.in_folder(folder), built_checkpoint.calibration)
+    engine = engine_judge(folder, built_checkpoint.calibration)
     for batch in (1, 3, 8):
         difference = np.abs(engine.maps(images[:batch]) - expected.maps(images[:batch])).max()
         assert difference <= {"fp32": 1e-4, "fp16": 2e-2, "int8": 5e-2}[precision]

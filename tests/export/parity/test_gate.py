@@ -10,7 +10,7 @@ import pytest
 
 from export.agreement import LIMITS, Limits
 from export.errors import ExportError, PublishError
-from export.manifest import graph_hashes, read_manifest
+from export.manifest import read_manifest
 from export.parity.gate import served_files, verify_category
 from export.product import ProductPaths
 from export.releases.publish import publish_category
@@ -36,9 +36,8 @@ def test_verify_remembers_what_it_found_and_publishing_heeds_it(product: Path, t
         return publish_category(
             folder / precision,
             repository=repository,
-            platform=Platform(),
+            platform=Platform(max_batch_size=4),
             read_graph=read_onnx_file,
-            max_batch_size=4,
         )
 
     assert "pill_student_fp16 1" in publish("fp16")
@@ -63,7 +62,7 @@ def test_a_server_with_another_file_of_the_release_is_told(built: Path) -> None:
         return served_files(server, folders)  # type: ignore[arg-type]
 
     half = read_manifest(built / "fp16")
-    assert serves("fp16", half.files["student.onnx"].sha256) == graph_hashes(half)
+    assert serves("fp16", half.files["student.onnx"].sha256) == half.graph_hashes
     with pytest.raises(
         ExportError, match=r"serves another student than the build in .*fp16, of the same release"
     ):

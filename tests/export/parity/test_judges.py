@@ -13,7 +13,7 @@ from PIL import Image
 from export.agreement import LIMITS
 from export.errors import ExportError
 from export.manifest import GraphFiles
-from export.parity.judges import Answers, JudgedTestSet, OnnxJudge
+from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData
 
@@ -39,4 +39,4 @@ def test_onnx_judge_refuses_graphs_of_another_release(
 ) -> None:
     other = replace(built_checkpoint.calibration, release_id=1)
     with pytest.raises(ExportError, match=r"answers for release .*; expected 1"):
-        OnnxJudge("ONNX", GraphFiles.in_folder(built), other).maps(images)
+        GraphJudge.of_onnx("fp32", GraphFiles.in_folder(built), other).maps(images)

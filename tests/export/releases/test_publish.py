@@ -59,7 +59,7 @@ def other_builds(
 
 def publish(build: Path, repository: Path, platform: str = "python") -> str:
     return publish_category(
-        build, repository=repository, platform=Platform(platform), read_graph=read_onnx_file, max_batch_size=4
+        build, repository=repository, platform=Platform(platform, max_batch_size=4), read_graph=read_onnx_file
     )
 
 
@@ -239,9 +239,8 @@ def test_batches_of_a_shared_teacher_do_not_shrink_under_others(tiny_build: Path
         publish_category(
             tiny_build / CATEGORY,
             repository=repository,
-            platform=Platform(),
+            platform=Platform(max_batch_size=2),
             read_graph=read_onnx_file,
-            max_batch_size=2,
         )
     assert snapshot(repository) == before
 

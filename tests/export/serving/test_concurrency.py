@@ -8,8 +8,7 @@ import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.releases.repository import Repository
-from export.serving.backbones import Platform
-from export.serving.concurrency import MAX_THREADS, Concurrency, choose_concurrency
+from export.serving.backbones import MAX_THREADS, Concurrency, Platform
 from tests.conftest import CATEGORY
 from tests.products import copy_backends
 from tests.tiny_products import publish_tiny
@@ -17,27 +16,28 @@ from train.support.cores import usable_cores
 
 
 @pytest.mark.parametrize(
-    ("platform", "on_gpu", "shared", "cores", "expected"),
+    ("platform", "shared", "cores", "expected"),
     [
-        ("python", False, True, 1, Concurrency(2, 1)),
-        ("python", False, True, 2, Concurrency(2, 2)),
-        ("onnxruntime", False, False, 8, Concurrency(1, 8)),
-        ("python", False, True, 32, Concurrency(4, 8)),
-        ("python", False, False, 32, Concurrency(2, 8)),
-        ("onnxruntime", True, False, 16, Concurrency(2, 0)),
-        ("tensorrt", True, True, 1, Concurrency(2, 0)),
+        (Platform(), True, 1, Concurrency(2, 1)),
+        (Platform(), True, 2, Concurrency(2, 2)),
+        (Platform("onnxruntime"), False, 8, Concurrency(1, 8)),
+        (Platform(), True, 32, Concurrency(4, 8)),
+        (Platform(), False, 32, Concurrency(2, 8)),
+        (Platform("onnxruntime", "cuda"), False, 16, Concurrency(2, 0)),
+        (Platform("tensorrt"), True, 1, Concurrency(2, 0)),
     ],
 )
 def test_the_machine_decides(
-    platform: str, on_gpu: bool, shared: bool, cores: int, expected: Concurrency
+    platform: Platform, shared: bool, cores: int, expected: Concurrency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert choose_concurrency(platform, on_gpu=on_gpu, shared=shared, cores=cores) == expected
+    monkeypatch.setattr("export.serving.backbones.usable_cores", lambda: cores)
+    assert platform.concurrency(shared=shared) == expected
 
 
-def test_what_is_asked_for_goes_first() -> None:
-    asked = choose_concurrency("python", on_gpu=False, shared=True, cores=32, threads=3, instances=5)
-    assert asked == Concurrency(5, 3)
-    assert choose_concurrency("tensorrt", on_gpu=True, shared=True, cores=4, instances=3).instances == 3
+def test_what_is_asked_for_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.serving.backbones.usable_cores", lambda: 32)
+    assert Platform(threads=3, instances=5).concurrency(shared=True) == Concurrency(5, 3)
+    assert Platform("tensorrt", instances=3).concurrency(shared=True).instances == 3
 
 
 @pytest.mark.parametrize("platform", [Platform(), Platform("onnxruntime"), Platform(threads=3, instances=2)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -47,8 +48,7 @@ def student_config(platform: Platform, *, max_batch_size: int = 8) -> pb.ModelCo
         inputs=file.inputs,
         outputs=file.outputs,
         versions=[3],
-        platform=platform,
-        max_batch_size=max_batch_size,
+        platform=replace(platform, max_batch_size=max_batch_size),
     )
 
 

@@ -24,7 +24,6 @@ def backbone(platform: str = "python", size: int = 128) -> pb.ModelConfig:
         outputs=feature_specs(size, CHANNELS),
         versions=[2, 3],
         platform=Platform(platform),
-        max_batch_size=8,
     )
 
 
@@ -119,12 +118,9 @@ def test_models_of_another_image_size_carry_it_in_their_name() -> None:
 @pytest.mark.parametrize("foreground", [None, "foreground_sam"])
 def test_ensemble_pins_its_steps_and_every_tensor_has_a_source(foreground: str | None) -> None:
     judging = judging_steps(
-        teacher="teacher_x",
-        teacher_version=2,
-        student="pill_student",
-        student_version=5,
-        foreground=foreground,
-        foreground_version=3,
+        teacher=("teacher_x", 2),
+        student=("pill_student", 5),
+        foreground=(foreground, 3) if foreground else None,
     )
     ensemble = ensemble_config(
         "pill_encoded",
