@@ -91,11 +91,11 @@ class Janitor:
     """Watches a server in a thread of its own for the length of a `with` block; unloads categories beyond a number."""
 
     def __init__(
-        self, http_url: str, *, categories: Mapping[str, Sequence[str]], max_categories: int
+        self, http_url: str, categories: Mapping[str, Sequence[str]], *, max_categories: int
     ) -> None:
         """Watch the server at `http_url`, whose repository has these categories of these models.
 
-        `max_categories` stay loaded; one more while a new one has come and the old one has not gone yet.
+        `max_categories` stay loaded, and one more between the loading of a new one and the unloading of an old one.
         """
         self._control = ModelControl(http_url)
         self._own = own_models(categories)

@@ -88,12 +88,10 @@ def running_server(
         server.kill()
         raise
     try:
-        watching = (
-            Janitor(server.http_url, categories=find_categories(repository), max_categories=max_categories)
-            if max_categories
-            else contextlib.nullcontext()
-        )
-        with watching:
+        with contextlib.ExitStack() as stack:
+            if max_categories:
+                categories = find_categories(repository)
+                stack.enter_context(Janitor(server.http_url, categories, max_categories=max_categories))
             yield server
     finally:
         server.stop()

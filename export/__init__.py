@@ -10,5 +10,6 @@ A folder imports only from folders and modules below it:
 - `engines`: TensorRT engines of a build's graphs.
 - `graphs`: ONNX graphs: written, converted to fp16 and int8, and compared with the checkpoint.
 - `manifest`: what a build's manifest.json holds. `agreement`: the limits of the parity gate, and what it measured.
-  `tensors`: names and shapes of the tensors between the models. `errors`: what can go wrong.
+  `product`: where a product's checkpoint, builds and images lie. `tensors`: names and shapes of the tensors between
+  the models. `errors`: what can go wrong.
 """

@@ -24,7 +24,7 @@ def name(page: Path) -> str:
 
 def code_blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of a language."""
-    return [block for found, block in FENCE.findall(page.read_text()) if found == language]
+    return [block for fenced, block in FENCE.findall(page.read_text()) if fenced == language]
 
 
 def inline_code(page: Path) -> list[str]:

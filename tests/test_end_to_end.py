@@ -29,8 +29,8 @@ MAX_MAP_DIFFERENCE = 1e-3
 
 @pytest.fixture(scope="module", params=["edge", pytest.param("paper", marks=pytest.mark.slow)])
 def product(request: pytest.FixtureRequest) -> Product:
-    found: Product = request.getfixturevalue(request.param)
-    return found
+    chosen: Product = request.getfixturevalue(request.param)
+    return chosen
 
 
 @pytest.fixture

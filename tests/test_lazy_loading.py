@@ -114,36 +114,36 @@ def test_requests_in_flight_are_answered(
     server: TritonServer, client: grpcclient.InferenceServerClient
 ) -> None:
     """While bolt is unloaded others ask it all the time: each gets its verdict, or hears that it is not there."""
-    told: list[str] = []
+    answers: list[str] = []
     stopping = threading.Event()
 
     def keep_asking() -> None:
         with grpcclient.InferenceServerClient(server.grpc_url) as mine:
             while not stopping.is_set():
                 try:
-                    told.append(str(ask(mine, "bolt")))
+                    answers.append(str(ask(mine, "bolt")))
                 except InferenceServerException as error:
-                    told.append(str(error.message()))
+                    answers.append(str(error.message()))
 
     asking = [threading.Thread(target=keep_asking) for _ in range(4)]
     for thread in asking:
         thread.start()
-    assert comes_true(lambda: len(told) > 50, within_s=20)
+    assert comes_true(lambda: len(answers) > 50, within_s=20)
     unload_category(ModelControl(server.http_url), "bolt")
-    gone = len(told)
-    assert comes_true(lambda: len(told) > gone + 50, within_s=20)
+    gone = len(answers)
+    assert comes_true(lambda: len(answers) > gone + 50, within_s=20)
     stopping.set()
     for thread in asking:
         thread.join()
-    faults = {answer for answer in told if answer != str(RELEASES["bolt"])}
+    faults = {answer for answer in answers if answer != str(RELEASES["bolt"])}
     assert faults, "it was never gone"
     assert all("unknown model" in fault or "not ready" in fault for fault in faults), faults
 
 
 def test_load_and_unload_by_hand(server: TritonServer) -> None:
     at = ["--http-url", server.http_url]
-    told = CliRunner().invoke(main, ["unload", "nut", *at])
-    assert told.output == "Unloaded: nut, nut_encoded, nut_student.\n"
+    unloaded = CliRunner().invoke(main, ["unload", "nut", *at])
+    assert unloaded.output == "Unloaded: nut, nut_encoded, nut_student.\n"
     assert not loaded(server).intersection(find_names("nut"))
     again = CliRunner().invoke(main, ["unload", "nut", *at])
     assert again.exit_code == 1

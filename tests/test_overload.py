@@ -89,6 +89,7 @@ def test_overload_is_refused_and_nothing_hangs(server: TritonServer, tiny_build:
     image = one_image((64, 64, 3))
     waiting, at_work = flood(server, image)
     assert waiting == {"StatusCode.UNAVAILABLE": FLOOD - AT_WORK}
+    # Whether the two at work get through the later steps in time depends on the machine; that they end does not.
     assert at_work.total() == at_work["answered"] + at_work["StatusCode.UNAVAILABLE"], at_work
     # And afterwards it answers as if nothing had been.
     expected = read_manifest(tiny_build / CATEGORY).release_id

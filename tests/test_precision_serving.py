@@ -57,8 +57,8 @@ def test_live_float32_judges_as_pytorch_does(server: TritonServer, product: Prod
     assert [agreement.judge for agreement in result.agreements] == judges
     assert result.accepted, [agreement.beyond_limits for agreement in result.agreements]
     assert result.flipped == []
-    kept = read_manifest(product.build).agreements
-    assert [agreement.judge for agreement in kept] == ["ONNX fp32", "live fp32", "live fp32, encoded"]
+    recorded = read_manifest(product.build).agreements
+    assert [agreement.judge for agreement in recorded] == ["ONNX fp32", "live fp32", "live fp32, encoded"]
 
 
 def test_another_resize_in_the_server_is_caught(server: TritonServer, product: Product) -> None:
@@ -99,9 +99,9 @@ def test_half_is_switched_to_and_verified_live(server: TritonServer, product: Pr
     with product.connect(server) as judge:
         assert judge.precision == "fp16"
     result = verify(server, product, fp16=LOOSE)
-    found = {agreement.judge: agreement for agreement in result.agreements}
-    assert set(found) == {"live fp16", "live fp16, encoded", "ONNX fp32", "ONNX fp16"}
-    live, offline = found["live fp16"], found["ONNX fp16"]
+    by_judge = {agreement.judge: agreement for agreement in result.agreements}
+    assert set(by_judge) == {"live fp16", "live fp16, encoded", "ONNX fp32", "ONNX fp16"}
+    live, offline = by_judge["live fp16"], by_judge["ONNX fp16"]
     assert 0 < live.max_map_difference < 0.1
     assert live.mean_map_difference == pytest.approx(offline.mean_map_difference, rel=0.05)
 

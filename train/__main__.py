@@ -53,7 +53,7 @@ def data(category: CategoryOptions, print_test_dir: bool) -> None:
     help="Train even when the checkpoint is up to date, or another run has these images.",
 )
 def fit(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, force: bool) -> None:
-    """Train and calibrate a category; does nothing when its checkpoint already answers to what is asked."""
+    """Train and calibrate a category; does nothing when its checkpoint already has these options and images."""
     from train.data.checks import check_training_data
     from train.runs import data_fingerprints, fit_category
 

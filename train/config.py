@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from model_repository.distance_fusion.map_fusion import Fusion
 from train.errors import ConfigError
 
 
@@ -125,15 +124,6 @@ class FitConfig(BaseModel):
     def distance_scale(self) -> float:
         """Factor of 1 - cos in a distance map: cosine and L2 distance of unit vectors are equal (Eq. 1, 3, 5)."""
         return self.cosine_weight + self.alpha
-
-    def fusion(self, stage_weights: tuple[float, float, float]) -> Fusion:
-        """How distance maps are fused with these weights of the stages."""
-        return Fusion(
-            image_size=self.image_size,
-            smoothing_sigma=self.smoothing_sigma,
-            pool_size=self.pool_size,
-            stage_weights=stage_weights,
-        )
 
     def total_steps(self, n_images: int) -> int:
         """Optimiser steps for this many training images; a last, smaller batch of an epoch is left out."""

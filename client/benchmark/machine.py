@@ -42,7 +42,7 @@ class Machine:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; they may be fewer than the machine has."""
+    """Cores that this process may use, as `train.support.cores` counts them; the client imports no other stage."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -12,5 +12,5 @@ RUN version="$(python3 /tmp/tensorrt_version.py)" \
     && python3 -m pip install --no-cache-dir --break-system-packages --no-deps \
         "tensorrt-cu${cuda}-bindings==${version}.*" \
     && python3 -m pip install --no-cache-dir --break-system-packages \
-        'click>=8.1,<9' 'numpy>=1.26,<3' 'pydantic>=2.9,<3' 'rich>=13,<15' \
+        'click>=8.1,<9' 'pydantic>=2.9,<3' 'rich>=13,<15' \
     && python3 -c 'import tensorrt_bindings'

@@ -97,7 +97,7 @@ class GraphJudge:
                 if (release_ids != release_id).any():
                     raise ExportError(
                         f"{self.name} answers for release {int(release_ids[0, 0])}; expected {release_id}; export "
-                        "again, and build its engines again."
+                        "again, and build its engines again if it has any."
                     )
                 parts.append(fuse_distances(distances, self.calibration.fusion))
                 bar.advance(len(batch))
@@ -130,7 +130,7 @@ class JudgedTestSet:
             strict=False,
             what="test images",
         )
-        test = tuple(test[index] for index in loaded.kept)
+        test = tuple(test[index] for index in loaded.readable)
         return cls(
             calibration=checkpoint.calibration,
             test=test,

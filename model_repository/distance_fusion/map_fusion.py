@@ -98,8 +98,8 @@ class Calibration:
         expected = {field.name for field in fields(cls)}
         required = {field.name for field in fields(cls) if field.default is MISSING}
         if not isinstance(values, dict) or not required <= values.keys() <= expected:
-            found = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise ValueError(f"a calibration has the fields {sorted(expected)}, found {found}")
+            given = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"a calibration has the fields {sorted(expected)}, found {given}")
         values["stage_weights"] = tuple(values["stage_weights"])
         return cls(**values)
 

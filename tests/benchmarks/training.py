@@ -227,12 +227,9 @@ def comparison_table(comparison: TrainingComparison) -> Table:
 
 def bar_of(comparison: TrainingComparison) -> Bar:
     """What the ratio is held to."""
-    return Bar(
-        name="times the plain loop's images per second",
-        value=comparison.step_ratio,
-        limit=TARGET_RATIOS[comparison.config.preset],
-        at_most=False,
-    )
+    limit = TARGET_RATIOS[comparison.config.preset]
+    name = "times the plain loop's images per second"
+    return Bar(name=name, value=comparison.step_ratio, limit=limit, at_most=False)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -289,10 +286,7 @@ def main() -> None:
         "the teacher's features counted in."
     )
     results = {
-        "preset": config.preset,
-        "image_size": config.image_size,
-        "batch_size": config.batch_size,
-        "weights": config.weights,
+        **config.model_dump(include={"preset", "image_size", "batch_size", "weights"}),
         "dataset": f"{data.dataset}/{data.category}",
         "hardware": comparison.hardware,
         "ours": asdict(comparison.ours),

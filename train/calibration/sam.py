@@ -135,7 +135,7 @@ def _download(folder: Path | None) -> SamModel:
         return _from_pretrained(SAM_DOWNLOAD, local_files_only=False)
     except Exception as error:  # the network's faults come in many libraries' types
         raise WeightsError(
-            f"SAM's weights cannot be had ({looked}; download failed: {type(error).__name__}); three ways: put "
+            f"SAM's weights were not found ({looked}; download failed: {type(error).__name__}); three ways: put "
             f"{' and '.join(SAM_FILES)} of {SAM_DOWNLOAD} into a folder {SAM_FOLDER} in --weights-dir; or run "
             "where transformers can download them; or use --foreground threshold."
         ) from None

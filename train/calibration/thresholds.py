@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, remove_background
+from model_repository.distance_fusion.map_fusion import Calibration, Fusion, fuse_distances, remove_background
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.pasting import paste_patches
 from train.config import FitConfig
@@ -82,7 +82,7 @@ def fit_calibration(
         A calibration whose `release_id` is still 0: the id is computed from the whole checkpoint.
     """
     weights = stage_weights(distances, pasted, config=config)
-    fusion = config.fusion(weights)
+    fusion = fusion_of(config, weights)
     maps = remove_background(fuse_distances(distances, fusion), foreground)
     return Calibration(
         release_id=0,
@@ -92,6 +92,16 @@ def fit_calibration(
         pixel_threshold=float(np.quantile(maps, 1 - config.false_reject_rate)),
         foreground=config.foreground,
         foreground_id=foreground_id,
+    )
+
+
+def fusion_of(config: FitConfig, stage_weights: tuple[float, float, float]) -> Fusion:
+    """How a configuration fuses distance maps, with these weights of the stages."""
+    return Fusion(
+        image_size=config.image_size,
+        smoothing_sigma=config.smoothing_sigma,
+        pool_size=config.pool_size,
+        stage_weights=stage_weights,
     )
 
 
@@ -141,5 +151,5 @@ def stage_weights(
 def stage_maxima(distances: list[FloatArray], *, config: FitConfig) -> NDArray[np.float64]:
     """[3, N]: the maximum of each image's anomaly map, were it made of one stage alone."""
     only_one_stage = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-    maps = (fuse_distances(distances, config.fusion(weights)) for weights in only_one_stage)
+    maps = (fuse_distances(distances, fusion_of(config, weights)) for weights in only_one_stage)
     return np.stack([stage.max(axis=(1, 2)) for stage in maps]).astype(np.float64)

@@ -50,7 +50,7 @@ def release_id(tensors: Mapping[str, Tensor]) -> int:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
-    """Write a checkpoint whole or not at all, and return its release id, whatever its calibration says of that."""
+    """Write a checkpoint whole or not at all; return the release id of its tensors, not the calibration's field."""
     tensors = _network_tensors(checkpoint.teacher, checkpoint.student)
     tensors |= _calibration_tensors(checkpoint.calibration)
     metadata = {

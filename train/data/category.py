@@ -88,12 +88,12 @@ class LoadedImages:
 
     Attributes:
         pixels: [N, S, S, 3] uint8, RGB.
-        kept: positions of the readable images in the list that was given.
+        readable: positions of the images that could be read, in the list that was given.
         broken: one sentence for each image that could not be read.
     """
 
     pixels: NDArray[np.uint8]
-    kept: tuple[int, ...]
+    readable: tuple[int, ...]
     broken: tuple[str, ...]
 
 
@@ -156,18 +156,19 @@ def image_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels as `read_image` gives them, from the file's header alone.
+def upright_size(path: Path, *, decode: bool) -> tuple[int, int]:
+    """Width and height in pixels, as `read_image` gives them.
 
-    A PNG whose orientation stands behind its pixels is taken as it lies: looking for it would decode them all.
+    A PNG may keep its orientation behind its pixels, which then have to be decoded to find it. Without `decode` such a
+    PNG is measured as it is stored, and only headers are read.
 
     Raises:
         OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
     """
     with Image.open(path, formats=FORMATS) as image:
         width, height = image.size
-        in_header = image.format != "PNG" or "exif" in image.info
-        if in_header and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
+        readable = decode or image.format != "PNG" or "exif" in image.info
+        if readable and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
             return height, width
     return width, height
 
@@ -212,7 +213,7 @@ def load_images(
             f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
         )
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
-    return LoadedImages(pixels=pixels, kept=readable, broken=broken)
+    return LoadedImages(pixels=pixels, readable=readable, broken=broken)
 
 
 def split_good(

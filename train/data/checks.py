@@ -100,7 +100,7 @@ def size_warnings(data: CategoryData) -> list[str]:
 def read_size(path: Path) -> ImageSize | None:
     """A file's upright size; None for a broken file, which reading the images will name."""
     try:
-        return ImageSize(path, *upright_size(path))
+        return ImageSize(path, *upright_size(path, decode=False))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 

@@ -36,7 +36,7 @@ def _load_mask(image: TestImage, mask_path: Path, image_size: int) -> NDArray[np
         mask = read_image(mask_path).convert("L")
     except ImageError as error:
         raise DataError(f"Ground truth mask {error}.") from None
-    (width, height), (expected_width, expected_height) = mask.size, upright_size(image.path)
+    (width, height), (expected_width, expected_height) = mask.size, upright_size(image.path, decode=True)
     if (width, height) != (expected_width, expected_height):
         raise DataError(
             f"Ground truth mask {mask_path} is {width} x {height} pixels, its image {image.path} "

@@ -129,21 +129,21 @@ def unavailable(judged: JudgedSet) -> list[str]:
     if judged.labels.all():
         sentences.append(
             "The test set has no good images: image AUROC, average precision, F1 and the false reject rate "
-            "cannot be had; put some into test/good."
+            "cannot be computed; put some into test/good."
         )
     if not judged.labels.any():
         return [
             "The test set has no defective images: image AUROC, average precision, F1, the escape rate and all pixel "
-            "measures cannot be had; put some into test/<defect kind>."
+            "measures cannot be computed; put some into test/<defect kind>."
         ]
     if not judged.marked.any() and judged.unmasked.any():
-        return [*sentences, "There are no masks: pixel measures and defect sizes cannot be had."]
+        return [*sentences, "There are no masks: pixel measures and defect sizes cannot be computed."]
     for kind, images in judged.kinds.items():
         unmasked, empty = judged.unmasked[images], ~judged.marked[images] & ~judged.unmasked[images]
         if unmasked.any():
             sentences.append(
                 f"{unmasked.sum()} of {_images(len(images))} of kind {kind} have no mask: pixel measures of this kind "
-                f"and of the whole test set, and defect sizes cannot be had; put them into ground_truth/{kind}."
+                f"and of the whole test set, and defect sizes cannot be computed; put them into ground_truth/{kind}."
             )
         if empty.any():
             first = judged.test[int(images[empty][0])].path.name

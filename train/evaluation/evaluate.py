@@ -27,7 +27,7 @@ class Evaluation:
 
     Attributes:
         metrics: the content of metrics.json.
-        judged: the test images that could be read, and what was said of them.
+        judged: the test images that could be read, and their verdicts.
         pixels: [N, S, S, 3] uint8, those images.
     """
 
@@ -77,7 +77,7 @@ def evaluate(
         strict=runtime.strict,
         what="test images",
     )
-    test = tuple(data.test[index] for index in images.kept)
+    test = tuple(data.test[index] for index in images.readable)
     masks = load_masks(test, image_size=config.image_size)  # a wrong mask stops here, before the long part
     whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)

@@ -124,7 +124,7 @@ def _load_good(
         features = compute_teacher_features(
             teacher, pixels, scratch_dir=scratch_dir, device=runtime.torch_device
         )
-        file_names = [data.train_good[images.kept[index]].name for index in indices]
+        file_names = [data.train_good[images.readable[index]].name for index in indices]
         parts.append(GoodImages(pixels, features, file_names))
     seconds_teacher = time.perf_counter() - started
     train, held_out = parts

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from model_repository.distance_fusion.map_fusion import fuse_distances
+from train.calibration.thresholds import fusion_of
 from train.config import FitConfig
 from train.fitting.batches import GoodImages
 from train.fitting.losses import LOSSES_FILE, append_losses, begin_losses
@@ -120,7 +121,7 @@ def maps_beside_images(
     images: NDArray[np.uint8], distances: Sequence[FloatArray], *, config: FitConfig
 ) -> NDArray[np.uint8]:
     """A picture [rows * S, 2 * S, 3] uint8: each image beside its anomaly map, black at 0, white at the scale."""
-    unweighted = config.fusion(stage_weights=(1.0, 1.0, 1.0))
+    unweighted = fusion_of(config, (1.0, 1.0, 1.0))
     maps = fuse_distances([stage[:PICTURES] for stage in distances], unweighted)
     coloured = mpl.colormaps["inferno"](maps / max(config.distance_scale, 1e-12))[..., :3]
     rows = np.concatenate([images[: len(maps)], (255 * coloured).astype(np.uint8)], axis=2)

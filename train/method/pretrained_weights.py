@@ -166,7 +166,7 @@ def _download(name: str, weights_dir: Path | None) -> dict[str, Tensor]:
         state: dict[str, Tensor] = timm.create_model(tagged, pretrained=True).state_dict()
     except Exception as error:  # the network's faults come in many libraries' types
         raise WeightsError(
-            f"Pretrained weights {name}.safetensors cannot be had ({looked}; download failed: "
+            f"Pretrained weights {name}.safetensors were not found ({looked}; download failed: "
             f"{type(error).__name__}); three ways: {'; or '.join(ways)}."
         ) from None
     return state

@@ -44,7 +44,7 @@ class ContaminationResult:
         n_removed: images that `cleaned` leaves out.
         n_planted_removed: bad ones among those.
         n_test: images of the test set that all three variants share.
-        measures: by variant, then by name; None where they cannot be had.
+        measures: by variant, then by name; None where they cannot be computed.
         config: the configuration that was trained.
     """
 

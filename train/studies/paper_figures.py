@@ -1,4 +1,4 @@
-"""The figures of the paper's Tables 1 to 6, 8 and 9, and what can be known of Table 7, in percent unless said.
+"""The figures of the paper's Tables 1 to 6, 8 and 9, and the cells of Table 7 that others fix, in percent unless said.
 
 A test checks that every average row agrees with its column within rounding. Where two tables contradict each other, a
 comment says so.

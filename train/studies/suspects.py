@@ -75,7 +75,7 @@ def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, r
     maps = neighbour_distances(features.stages[2], n_th_image=N_TH_IMAGE, device=device)
     scores = region_scores(maps)
     order = np.argsort(-scores, kind="stable")
-    paths = [data.train_good[index] for index in images.kept]
+    paths = [data.train_good[index] for index in images.readable]
     return Suspects(
         paths=tuple(paths[index] for index in order),
         scores=scores[order],

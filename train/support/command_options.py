@@ -26,12 +26,12 @@ def options_as(argument: str, make: Callable[..., object], *options: Option) -> 
             function = option(function)
         return function
 
-    names = [str(option.name) for option in click.command(with_options(lambda **_: None)).params]
+    option_names = [str(option.name) for option in click.command(with_options(lambda **_: None)).params]
 
     def decorate(command: Command) -> Command:
         @wraps(command)
         def with_one_object(*arguments: Any, **values: Any) -> None:
-            made = make(**{name: values.pop(name) for name in names})
+            made = make(**{name: values.pop(name) for name in option_names})
             command(*arguments, **values, **{argument: made})
 
         return with_options(with_one_object)

@@ -1,4 +1,4 @@
-"""Where networks compute, what a run needs of its machine, and the name of that for figures that depend on it."""
+"""Devices, what a run needs of its machine, and the hardware's name for reports."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_images_are_resized_stacked_and_kept_in_order(tmp_path: Path) -> None:
     assert loaded.pixels.shape == (5, 16, 16, 3)
     assert loaded.pixels.dtype == np.uint8
     assert loaded.pixels[:, 8, 8].tolist() == [[10 * i, 0, 255 - 10 * i] for i in range(5)]
-    assert (loaded.kept, loaded.broken) == ((0, 1, 2, 3, 4), ())
+    assert (loaded.readable, loaded.broken) == ((0, 1, 2, 3, 4), ())
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_broken_images_are_named_skipped_and_counted(
     with_broken: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded = load_images(with_broken, image_size=8, strict=False, what="good images")
-    assert loaded.kept == (0, 2, 4)
+    assert loaded.readable == (0, 2, 4)
     assert loaded.pixels[:, 0, 0, 0].tolist() == [0, 2, 4]
     assert loaded.broken[0] == f"{with_broken[1]} is empty"
     assert loaded.broken[1].startswith(f"{with_broken[3]} is truncated or damaged")

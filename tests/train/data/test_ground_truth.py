@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.train.data.test_category import write_image, write_mask
 from train.data.category import TestImage
@@ -75,6 +78,30 @@ def test_a_mask_fits_the_upright_image(test: tuple[TestImage, ...]) -> None:
     exif = lying.getexif()
     exif[ExifTags.Base.Orientation] = 6
     lying.save(test[0].path, exif=exif)
+    assert test[0].mask_path is not None
+    Image.new("L", (6, 8)).save(test[0].mask_path)
+    assert load_masks(test[:1], image_size=4) is not None
+    Image.new("L", (8, 6)).save(test[0].mask_path)
+    with pytest.raises(DataError, match=r"8 x 6 pixels, its image .* 6 x 8"):
+        load_masks(test[:1], image_size=4)
+
+
+@pytest.mark.parametrize("chunk", ["behind the pixels", "of a converter"])
+def test_a_mask_fits_a_png_whose_orientation_is_not_in_its_header(
+    test: tuple[TestImage, ...], chunk: str
+) -> None:
+    lying = Image.new("RGB", (8, 6))
+    exif = lying.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    info, raw = PngInfo(), exif.tobytes()
+    if chunk == "of a converter":
+        info.add_text("Raw profile type exif", f"\nexif\n{len(raw):8d}\n{raw.hex()}\n")
+    lying.save(test[0].path, pnginfo=info)
+    if chunk == "behind the pixels":
+        body = b"eXIf" + raw.removeprefix(b"Exif\0\0")
+        exif_chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        before_end, end = test[0].path.read_bytes()[:-12], test[0].path.read_bytes()[-12:]
+        test[0].path.write_bytes(before_end + exif_chunk + end)
     assert test[0].mask_path is not None
     Image.new("L", (6, 8)).save(test[0].mask_path)
     assert load_masks(test[:1], image_size=4) is not None

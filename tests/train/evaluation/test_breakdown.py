@@ -1,4 +1,4 @@
-"""Measures by defect kind and size by hand, and what is said of those that cannot be had."""
+"""Measures by defect kind and size by hand, and what is said of those that cannot be computed."""
 
 from __future__ import annotations
 

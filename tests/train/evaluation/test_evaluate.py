@@ -106,7 +106,7 @@ def test_measures_by_hand() -> None:
         "n_test_good": 2,
         "n_test_anomalous": 2,
         "by_size": {},
-        "unavailable": ["There are no masks: pixel measures and defect sizes cannot be had."],
+        "unavailable": ["There are no masks: pixel measures and defect sizes cannot be computed."],
     }
     by_defect = measures.pop("by_defect")
     assert measures == whole

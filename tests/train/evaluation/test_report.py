@@ -120,7 +120,7 @@ def test_page_says_what_cannot_be_had_and_shows_the_rest(
     judged = JudgedSet(bare, evaluation.judged.verdict, masks=None)
     unmasked = replace(evaluation, metrics={**evaluation.metrics, **measures_of(judged)}, judged=judged)
     page = render_report(unmasked, checkpoint)
-    assert "There are no masks: pixel measures and defect sizes cannot be had." in page
+    assert "There are no masks: pixel measures and defect sizes cannot be computed." in page
     assert page.count("not available") == 3
     assert 'alt="PRO curve"' not in page
     assert "By defect size" not in page

@@ -151,7 +151,7 @@ def test_weights_that_cannot_be_had_name_the_file_and_three_ways(
         load_weights(name, weights_dir=tmp_path)
     message = caught.value.message
     assert message.startswith(
-        f"Pretrained weights {name}.safetensors cannot be had (no file for it in {tmp_path}"
+        f"Pretrained weights {name}.safetensors were not found (no file for it in {tmp_path}"
     )
     assert "download failed: OSError" in message
     assert "--weights-dir" in message

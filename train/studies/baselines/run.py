@@ -129,7 +129,7 @@ def load_inputs(
     good = load_images(data.train_good, image_size=size, strict=runtime.strict, what="good images")
     paths = [image.path for image in data.test]
     test = load_images(paths, image_size=size, strict=runtime.strict, what="test images")
-    readable = [data.test[index] for index in test.kept]
+    readable = [data.test[index] for index in test.readable]
     started = time.perf_counter()
     features = [
         compute_teacher_features(teacher, images.pixels, scratch_dir=scratch_dir, device=device).stages
