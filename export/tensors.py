@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 TEACHER_INPUTS = ("image",)
 TEACHER_OUTPUTS = ("teacher_1", "teacher_2", "teacher_3")
 STUDENT_INPUTS = ("image", *TEACHER_OUTPUTS)

@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from export.errors import ExportError
 from export.parity.judges import Answers, Images
+from export.tensors import ENCODED
 from model_repository.grpc_channel import open_channel
 from train.support.progress import progress_bar
 
@@ -74,7 +75,7 @@ class LiveJudge:
         """
         encoded = (np.array([path.read_bytes()], dtype=np.object_) for path in paths)
         inputs = (_input("encoded_image", "BYTES", image) for image in encoded)
-        return self._ask(f"{self._category}_encoded", f"{self.name}, encoded", inputs, len(paths), files)
+        return self._ask(self._category + ENCODED, f"{self.name}, encoded", inputs, len(paths), files)
 
     def _ask(
         self,

@@ -24,6 +24,7 @@ from export.serving.memory_pools import MemoryPools, size_pools
 from export.serving.model_files import ModelFile, mismatches
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
 from export.tensors import (
+    ENCODED,
     RELEASE_ID,
     TensorSpec,
     distance_specs,
@@ -82,7 +83,7 @@ class Release:
     @property
     def ensembles(self) -> tuple[str, str]:
         """Names of the category's two ensembles."""
-        return self.manifest.category, f"{self.manifest.category}_encoded"
+        return self.manifest.category, self.manifest.category + ENCODED
 
     def step_configs(self) -> dict[str, pb.ModelConfig]:
         """Configuration of each step as a first version, in the order in which an image goes through the steps."""

@@ -9,7 +9,15 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.manifest import Manifest
 from export.serving.steps import decoder_name, tensor_fields, verdict_specs
-from export.tensors import DISTANCES, ENCODED_IMAGE, ORIGINAL_SIZE, TEACHER_OUTPUTS, TensorSpec, image_spec
+from export.tensors import (
+    DISTANCES,
+    ENCODED,
+    ENCODED_IMAGE,
+    ORIGINAL_SIZE,
+    TEACHER_OUTPUTS,
+    TensorSpec,
+    image_spec,
+)
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 
 Pinned = tuple[str, int]  # a model and its version
@@ -56,7 +64,7 @@ def category_ensembles(
         max_batch_size=max_batch_size,
     )
     files = ensemble_config(
-        f"{manifest.category}_encoded",
+        manifest.category + ENCODED,
         inputs=[ENCODED_IMAGE],
         outputs=[*verdict_specs(size), ORIGINAL_SIZE],
         steps=[decoding_step(size), *steps],

@@ -12,6 +12,7 @@ import click
 from train.config import PRESETS, FitConfig, fit_config
 from train.support.command_options import Command, Option, options_as
 from train.support.devices import Runtime
+from train.support.tables import SYNTHETIC_NOTE
 
 if TYPE_CHECKING:
     from train.data.category import CategoryData
@@ -196,9 +197,9 @@ SEEDS = click.option("--seeds", default="0", callback=parse_seeds, help="Seeds, 
 def show_banner(synthetic: bool) -> None:
     """Say that the data is synthetic, where it is."""
     if synthetic:
-        rule = "=" * 78
+        rule = "=" * (len(SYNTHETIC_NOTE) + 4)
         click.secho(
-            f"{rule}\n  SYNTHETIC DATA: rendered parts, not photographs. Figures say nothing about a real product.\n"
+            f"{rule}\n  {SYNTHETIC_NOTE}\n"
             f"  For real ones put MVTec AD under data/mvtec_ad/ or give a folder with --data.\n{rule}",
             fg="yellow",
             err=True,
