@@ -19,6 +19,7 @@ from tests.benchmarks.training import (
 from tests.conftest import TINY_OPTIONS
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData, load_images
+from train.fitting.loop import take_step as real_take_step
 
 CONFIG = fit_config("edge", TINY_OPTIONS | {"steps": 12})
 
@@ -61,9 +62,8 @@ def test_seconds_are_those_of_each_loop_and_the_first_round_is_not_counted(
     def take_step(*arguments: Any) -> Any:
         clock["steps"] += 1
         clock["now"] += 100 if clock["steps"] <= 4 else 2
-        return original_step(*arguments)
+        return real_take_step(*arguments)
 
-    original_step = training.take_step
     monkeypatch.setattr(training, "perf_counter", lambda: clock["now"])
     monkeypatch.setattr(training, "take_step", take_step)
     lasting("compute_teacher_features", 7)

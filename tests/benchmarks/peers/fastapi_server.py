@@ -24,7 +24,7 @@ def predict(checkpoint: Checkpoint, pixels: bytes) -> Verdict:
             image, checkpoint.teacher(image), scale=checkpoint.config.distance_scale
         )
     fused = fuse_distances([distance.numpy() for distance in distances], checkpoint.calibration.fusion)
-    return judge(fused, checkpoint.calibration.fusion)
+    return judge(fused, checkpoint.calibration)
 
 
 def create_app(checkpoint: Checkpoint) -> FastAPI:
