@@ -1,7 +1,7 @@
 """Start Triton servers: NVIDIA's where it is installed, else the embedded one.
 
 `installation` finds a tritonserver, `server` starts it and waits until it is ready, with `server_options`, `ports`,
-`processes` and the models of the `repository`. `model_state` and `server_log` say how its models are; `model_control`
-loads and unloads them, and `lazy_loading` keeps no more categories in memory than fit. `commands` is what `serve` and
-`run` do.
+`processes` and the models of the `repository`. `model_state` and `server_log` say how its models are. `model_control`
+loads and unloads one model; `lazy_loading` unloads categories, and keeps no more of them in memory than fit.
+`commands` is what `serve` and `run` do.
 """

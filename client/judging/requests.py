@@ -77,7 +77,13 @@ class Answer:
         """The verdict of every image without its maps."""
         columns = (self.values[name][:, 0].tolist() for name in SCORE_OUTPUTS)
         return [
-            Score(score, threshold, anomalous, release_id, self.latency_ms)
+            Score(
+                score=score,
+                threshold=threshold,
+                anomalous=anomalous,
+                release_id=release_id,
+                latency_ms=self.latency_ms,
+            )
             for score, anomalous, threshold, release_id in zip(*columns, strict=True)
         ]
 

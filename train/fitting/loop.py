@@ -1,4 +1,7 @@
-"""The training process of Section 3.3: batch, student, masks, regeneration, loss, step."""
+"""The training process of Section 3.3: batch, student, masks, regeneration, loss, step.
+
+No image is augmented, so that the frozen teacher's features are computed once, before the loop (`features`).
+"""
 
 from __future__ import annotations
 

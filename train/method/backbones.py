@@ -73,6 +73,7 @@ def _create_body(name: str) -> Any:
         raise ConfigError(
             f"Backbone {name} has features of strides {reductions}; expected {STRIDES} among them."
         )
+    # The deepest feature map of each stride.
     last_of_stride = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in STRIDES)
     try:
         return timm.create_model(name, features_only=True, feature_cls="getter", out_indices=last_of_stride)

@@ -1,4 +1,4 @@
-"""The student with its generation blocks, built beside its teacher, and both run as in the testing process."""
+"""The student with its generation blocks, built beside its teacher, and `compute_distances`, which runs both."""
 
 from __future__ import annotations
 
