@@ -96,17 +96,19 @@ def test_a_spare_instance_stays_idle_while_requests_come_one_by_one(tiny_build: 
         processes = processes_of(server)
         stubs = {model: stubs_of(server, model) for model in (TEACHER, STUDENT, "distance_fusion")}
         woken: Counter[Path] = Counter()
+        started_s = time.monotonic()
         for _ in range(REQUESTS):
             wait_until_idle(processes)
             before = {stub: wake_ups(stub) for both in stubs.values() for stub in both}
             judge.predict(Image.new("RGB", (64, 64)))
             wait_until_idle(processes)
             woken.update(stub for stub, count in before.items() if wake_ups(stub) > count)
+        clock_ticks = time.monotonic() - started_s
         for model, both in stubs.items():
             assert len(both) == 2
-            # What one instance is woken for, the other one is not. A clock wakes both, once a second.
+            # What one instance is woken for, the other one is not; but a clock wakes both, once a second.
             assert max(woken[stub] for stub in both) >= 0.9 * REQUESTS, model
-            assert min(woken[stub] for stub in both) <= REQUESTS / 2, model
+            assert min(woken[stub] for stub in both) <= REQUESTS / 10 + clock_ticks, model
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="one core has nothing to share out")
