@@ -24,6 +24,7 @@ pytestmark = pytest.mark.triton
 
 FLOOD = 200
 AT_WORK = 2  # that the teacher's two instances have begun with, one image each
+FLOODS = 10
 TRIES = 100
 # ms an image: 40 ms in all to wait in the queues
 SERVICE_MS = {"decoder": 2.0, "teacher": 4.0, "student": 3.0, "fusion": 1.0}
@@ -87,10 +88,13 @@ def release_of(client: grpcclient.InferenceServerClient, image: grpcclient.Infer
 @pytest.mark.parametrize("turn", range(3))
 def test_overload_is_refused_and_nothing_hangs(server: TritonServer, tiny_build: Path, turn: int) -> None:
     image = one_image((64, 64, 3))
-    waiting, at_work = flood(server, image)
-    assert waiting == {"StatusCode.UNAVAILABLE": FLOOD - AT_WORK}
-    # Whether the two at work get through the later steps in time depends on the machine; that they end does not.
-    assert at_work.total() == at_work["answered"] + at_work["StatusCode.UNAVAILABLE"], at_work
+    for _ in range(FLOODS):  # on a busy machine those at work may be too late for a later step
+        waiting, at_work = flood(server, image)
+        assert waiting == {"StatusCode.UNAVAILABLE": FLOOD - AT_WORK}
+        assert at_work.total() == at_work["answered"] + at_work["StatusCode.UNAVAILABLE"], at_work
+        if at_work["answered"]:
+            break
+    assert at_work["answered"]
     # And afterwards it answers as if nothing had been.
     expected = read_manifest(tiny_build / CATEGORY).release_id
     with grpcclient.InferenceServerClient(server.grpc_url) as client:

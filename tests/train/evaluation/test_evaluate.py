@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from model_repository.distance_fusion.map_fusion import Calibration, Verdict, judge
 from tests.conftest import CATEGORY
 from tests.train.evaluation.region_overlap import per_region_overlap
-from train.checkpoint.tensors import Checkpoint, load_checkpoint
+from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, read_category
 from train.errors import DataError
 from train.evaluation.breakdown import JudgedSet, measures_of
@@ -43,18 +43,6 @@ PROMISED = {
     "seed", "seconds_train", "image_average_precision", "image_f1", "false_reject_interval", "escape_rate",
     "escape_interval", "by_defect", "by_size", "unavailable",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
-    return load_checkpoint(tiny_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def evaluation(checkpoint: Checkpoint, tiny_data: CategoryData) -> Evaluation:
-    judged = evaluate(checkpoint, tiny_data, runtime=Runtime("cpu", strict=True))
-    assert judged is not None
-    return judged
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import Verdict
 from tests.conftest import CATEGORY
-from train.checkpoint.tensors import Checkpoint, load_checkpoint
+from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData
 from train.evaluation.breakdown import SIZES, JudgedSet, measures_of
-from train.evaluation.evaluate import Evaluation, evaluate
+from train.evaluation.evaluate import Evaluation
 from train.evaluation.figures import panels, running_mean, training_figure
 from train.evaluation.report import EXAMPLES_PER_KIND, galleries, render_report, summary
 from train.fitting.losses import Losses
@@ -28,18 +28,6 @@ from train.runs import evaluate_category
 from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
-    return load_checkpoint(tiny_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def evaluation(checkpoint: Checkpoint, tiny_data: CategoryData) -> Evaluation:
-    judged = evaluate(checkpoint, tiny_data, runtime=Runtime("cpu", strict=True))
-    assert judged is not None
-    return judged
 
 
 @pytest.fixture(scope="module")
