@@ -7,11 +7,21 @@ from pathlib import Path
 import click
 
 from export.engines.server_image import SERVER_IMAGE
+from train.support.category_names import check_category_name
 
 PATH = click.Path(path_type=Path)
 PRECISIONS = ("fp32", "fp16", "int8")  # export.manifest.PRECISIONS, which costs a second to import
 
-category_option = click.option("--category", required=True, help="Product, e.g. pill, mono.")
+
+def parse_category(context: click.Context, option: click.Parameter, category: str) -> str:
+    """The category's name, which must be one that folders and served models can have."""
+    check_category_name(category)
+    return category
+
+
+category_option = click.option(
+    "--category", required=True, callback=parse_category, help="Product, e.g. pill, mono."
+)
 build_dir_option = click.option("--build-dir", default="build", type=PATH, help="Where builds are kept.")
 runs_dir_option = click.option(
     "--runs-dir", default="runs", type=PATH, help="Holds <category>/checkpoint.safetensors."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from model_repository.image_decoder.image_decoding import (
     resize_image,
 )
 from train.errors import DataError
+from train.support.category_names import check_category_name
 from train.support.progress import console, progress_bar
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -105,19 +104,6 @@ def fingerprint(paths: Sequence[Path]) -> str:
             f"{path.parent.name}/{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest()
         )
     return digest.hexdigest()
-
-
-def check_category_name(category: str) -> None:
-    """Make sure that folders and served models can be named after a category.
-
-    Raises:
-        DataError: they cannot.
-    """
-    if not SAFE_NAME.fullmatch(category):
-        raise DataError(
-            f"Category {category!r} is no safe folder name; expected letters, digits, '.', '_' or '-', "
-            "starting with a letter or digit; rename it."
-        )
 
 
 def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:

@@ -11,6 +11,7 @@ from train.data.category import CategoryData, read_category
 from train.data.sources import elpv
 from train.data.sources.synthetic.dataset import MARKER, render_category
 from train.errors import DataError
+from train.support.category_names import check_category_name
 
 MVTEC_AD_CATEGORIES = (
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw",
@@ -29,8 +30,9 @@ def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
         data_dir: where data sets lie.
 
     Raises:
-        DataError: an unknown category, a missing folder, no good images.
+        DataError: an unknown category or one of a name that cannot be used, a missing folder, no good images.
     """
+    check_category_name(category)
     if data == "auto":
         data = _dataset_of(category, data_dir)
     if data == "mvtec_ad":
