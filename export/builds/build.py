@@ -79,7 +79,7 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
 
 
 def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
-    """Which teacher this is, 63 bits of its tensors and the image size; categories that agree share one model."""
+    """Which teacher this is, 63 bits of its tensors and the image size; another torch may write another graph of it."""
     return hashed_id(f"{release_id(teacher)} {image_size}")
 
 

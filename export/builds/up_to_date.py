@@ -7,11 +7,10 @@ which are of an earlier release. Torch and onnx take seconds to load, so only wo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from export.agreement import LIMITS, Limits
 from export.errors import ExportError
-from export.manifest import FORMAT, Manifest, build_folder, library_versions, read_manifest
+from export.manifest import Manifest, build_folder, find_build, library_versions, read_manifest
 from export.product import ProductPaths
 from train.checkpoint.header import read_release_id
 
@@ -47,7 +46,7 @@ def build_category(
         UserError: no checkpoint, no images to check with, or a graph that is not accepted. Of a refused fp16 or int8
             build, <category>/rejected-<precision>/ shows the images that it judged otherwise.
     """
-    float32 = None if force else _up_to_date_manifest(product.build, read_release_id(product.checkpoint))
+    float32 = None if force else _up_to_date_manifest(product, "fp32", read_release_id(product.checkpoint))
     built = float32 is None
     if float32 is None:
         from export.builds.build import build_float32
@@ -57,7 +56,7 @@ def build_category(
         return BuildResult(float32, built)
     limits = limits or LIMITS[precision]
     folder = build_folder(product.build_dir, product.category, precision)
-    manifest = None if force else _up_to_date_manifest(folder, float32.release_id)
+    manifest = None if force else _up_to_date_manifest(product, precision, float32.release_id)
     if manifest is not None and manifest.limits == limits:
         return BuildResult(manifest, built=False)
     from export.builds.precisions import build_from_float32
@@ -68,12 +67,11 @@ def build_category(
     return BuildResult(manifest, built=True)
 
 
-def _up_to_date_manifest(target: Path, release_id: int) -> Manifest | None:
-    """The manifest of a whole build of this release, written by today's libraries and not refused by the gate."""
+def _up_to_date_manifest(product: ProductPaths, precision: str, release_id: int) -> Manifest | None:
+    """The manifest of a product's whole build of this release, written by today's libraries and not refused."""
     try:
-        manifest = read_manifest(target)
+        manifest = read_manifest(find_build(product.build_dir, product.category, precision))
     except ExportError:
         return None
-    written_as = (manifest.format, manifest.release_id, manifest.versions)
-    current = written_as == (FORMAT, release_id, library_versions())
+    current = (manifest.release_id, manifest.versions) == (release_id, library_versions())
     return manifest if current and not manifest.refused else None

@@ -43,12 +43,12 @@ class ServingOptions:
 
     def arguments(self, **platform: str) -> dict[str, Any]:
         """What `publish_category` and `plan_table` take of these; `platform` are further fields of the `Platform`."""
-        from export.manifest import build_folder
+        from export.manifest import find_build
         from export.serving.backbones import Platform
         from export.serving.service_times import time_steps
 
         return {
-            "build": build_folder(self.build_dir, self.category, self.precision),
+            "build": find_build(self.build_dir, self.category, self.precision),
             "repository": self.repository,
             "platform": Platform(
                 self.platform,
