@@ -48,3 +48,28 @@ def test_a_known_benchmark_is_run(benchmark: str) -> None:
     assert done.returncode == 0, done.stderr
     command = "export bench" if benchmark == "export" else f"tests.benchmarks.{benchmark.replace('-', '_')}"
     assert f"-m {command}" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["data", "train", "export", "verify", "predict", "measure-export"])
+@pytest.mark.parametrize("category", ["my part", 'it\'s "one"; false `false` (1)'])
+def test_a_name_that_cannot_be_used_is_told_with_one_that_can(target: str, category: str) -> None:
+    """It went to the shell, which said what it thought of the second word."""
+    done = make("--assume-old=.venv/.installed", target, f"CATEGORY={category}", "DATA=some photos")
+    assert done.returncode == 2
+    error, *made = done.stderr.splitlines()
+    assert error.startswith("Error: Category ")
+    assert repr(category) in error
+    assert re.search(r"; rename it, to [\w.-]+ say\.$", error)
+    assert len(made) == 1  # make's own line
+    assert done.stdout == ""
+
+
+def test_recipes_take_what_was_asked_for_from_their_environment() -> None:
+    """Of text that make puts into a recipe, the shell takes the spaces and quotes for its own."""
+    asked = re.search(r"^export (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert asked is not None
+    text = make("--dry-run", "--assume-old=.venv/.installed", "demo", "predict", "report", "verify", "bench-all", *(
+        f"{name}={name.lower()} value" for name in asked[1].split() if name != "WHAT"
+    ), "WHAT=sizes categories peers training").stdout  # fmt: skip
+    assert "tests.benchmarks.training" in text
+    assert re.findall(r"\b\w+ value\b", text) == []
