@@ -19,7 +19,7 @@ NO_PROXY_VARIABLES = ("no_grpc_proxy", "no_proxy")
 LARGEST_MESSAGE = 2**31 - 1  # bytes; gRPC's own limit is 4 MiB for what is received
 # A server that was started again is found again at once, not after gRPC's two minutes.
 FIRST_RECONNECT_MS = 100
-LAST_RECONNECT_MS = 1000
+LAST_RECONNECT_MS = 200
 
 
 def open_channel(url: str) -> grpcclient.InferenceServerClient:
@@ -89,6 +89,12 @@ def proxy_of(url: str) -> str | None:
     if proxy is None or proxy.scheme != "http" or not proxy.netloc:
         return None
     return f"{proxy.netloc.rpartition('@')[2]} ({variable})"
+
+
+def through_proxy(url: str) -> str:
+    """For messages: what calls to `host:port` go through; nothing where they go directly."""
+    proxy = proxy_of(url)
+    return f" through the proxy {proxy}" if proxy else ""
 
 
 def _is_excepted(host: str) -> bool:

@@ -103,7 +103,7 @@ def _read_output(request: Request, result: grpcclient.InferResult, name: str) ->
 
 def _fault(request: Request, what: str) -> AnswerError:
     count = request.map_shape[0]
-    images = "the image is" if count == 1 else f"none of the {count} images is"
+    images = "the image is not" if count == 1 else f"none of the {count} images is"
     return AnswerError(
         f"What {request.model!r} answered is no verdict: {what}; {images} judged. The server's log may say why."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import reprlib
 from numbers import Real
 from typing import Any
 
@@ -24,7 +25,8 @@ def check_timeout(timeout_s: Any) -> float:
     value = _number(timeout_s)
     if value is None or not 0 < value <= LONGEST_TIMEOUT_S:
         raise RequestError(
-            f"The timeout is {timeout_s!r}; expected seconds, more than 0 and at most {LONGEST_TIMEOUT_S:,.0f}."
+            f"The timeout is {reprlib.repr(timeout_s)}; expected seconds, more than 0 and at most "
+            f"{LONGEST_TIMEOUT_S:,.0f}."
         )
     return value
 
@@ -39,8 +41,10 @@ def check_threshold(threshold: Any) -> float | None:
         return None
     value = _number(threshold)
     if value is None or not 0 <= value <= LARGEST_THRESHOLD:
-        raise RequestError(f"The threshold is {threshold!r}; expected a finite number of at least 0.")
-    return value
+        raise RequestError(
+            f"The threshold is {reprlib.repr(threshold)}; expected a finite number of at least 0."
+        )
+    return abs(value)  # 0 for -0
 
 
 def check_count(count: Any, *, what: str) -> int:
@@ -58,7 +62,7 @@ def check_count(count: Any, *, what: str) -> int:
     except TypeError:
         value = 0
     if value < 1 or isinstance(count, bool):
-        raise RequestError(f"{what} is {count!r}; expected a whole number of at least 1.")
+        raise RequestError(f"{what} is {reprlib.repr(count)}; expected a whole number of at least 1.")
     return value
 
 

@@ -7,7 +7,7 @@ import http.client
 from tritonclient.utils import InferenceServerException
 
 from client.judging.errors import ServerError
-from model_repository.grpc_channel import proxy_of, split_url
+from model_repository.grpc_channel import split_url, through_proxy
 
 # In gRPC's messages: it never got to a server; the connection ended.
 UNREACHABLE = ("failed to connect", "resolving", "resolution", "Failed to create", "HTTP proxy")
@@ -25,23 +25,32 @@ def server_error(error: InferenceServerException, *, url: str, timeout_s: float)
     """What a failed call with a deadline of `timeout_s` seconds means, and what to do about it."""
     status, message = str(error.status()), str(error.message()).removeprefix(NO_REQUEST_ID).rstrip(". ")
     if "DEADLINE_EXCEEDED" in status:
-        return ServerError(f"No answer from {url}{_through(url)} within {timeout_s:g} s; is it overloaded?")
+        return ServerError(
+            f"No answer from {url}{through_proxy(url)} within {timeout_s:g} s; is it overloaded?"
+        )
     if is_refused(error):
         return overload_error(message, url=url, refusals=1, timeout_s=timeout_s)
-    if "UNAVAILABLE" in status and any(fault in message for fault in UNREACHABLE):
+    if is_unreachable(error):
         return ServerError(_unreachable(url, message))
     if "UNAVAILABLE" in status and any(fault in message for fault in CLOSED):
         return ServerError(
             f"The connection to {url} ended before the answer came; was the server stopped? Ask again."
         )
     if "UNIMPLEMENTED" in status:
-        return ServerError(f"What answers at {url}{_through(url)} is no Triton server ({message}).")
+        return ServerError(f"What answers at {url}{through_proxy(url)} is no Triton server ({message}).")
     return ServerError(f"The server at {url} answered: {message}.")
 
 
 def is_refused(error: InferenceServerException) -> bool:
     """Whether an overloaded server has refused a request, which may be sent again."""
     return any(words in str(error.message()) for words in REFUSED)
+
+
+def is_unreachable(error: InferenceServerException) -> bool:
+    """Whether a request did not get to a server at all."""
+    return "UNAVAILABLE" in str(error.status()) and any(
+        words in str(error.message()) for words in UNREACHABLE
+    )
 
 
 def is_unloaded(error: InferenceServerException) -> bool:
@@ -70,10 +79,10 @@ def overload_error(message: str, *, url: str, refusals: int, timeout_s: float) -
 
 def _unreachable(url: str, message: str) -> str:
     """Why gRPC did not get to a server."""
-    if proxy := proxy_of(url):
+    if through := through_proxy(url):
         host = split_url(url)[0]
         return (
-            f"No Triton server answers at {url} through the proxy {proxy}; start one with `make serve`, or add {host} "
+            f"No Triton server answers at {url}{through}; start one with `make serve`, or add {host} "
             "to no_proxy if it is reached directly."
         )
     if any(fault in message for fault in CLOSED):
@@ -96,8 +105,3 @@ def _speaks_http(url: str) -> bool:
     finally:
         connection.close()
     return True
-
-
-def _through(url: str) -> str:
-    proxy = proxy_of(url)
-    return f" through the proxy {proxy}" if proxy else ""

@@ -15,12 +15,14 @@ from tritonclient.utils import InferenceServerException
 
 from client.judging.answers import Answer, read_answer
 from client.judging.errors import RequestError, ServerError
-from client.judging.faults import is_refused, is_region_unknown, is_unloaded, overload_error
+from client.judging.faults import is_refused, is_region_unknown, is_unloaded, is_unreachable, overload_error
 from client.judging.requests import Request
 
 FIRST_WAIT_S = 0.005  # before a refused request is sent again; doubled with each refusal
 DOUBLINGS = 10
 LONGEST_WAIT_S = 0.5
+RECONNECT_WAIT_S = 0.05
+RECONNECT_S = 1.0  # in which a channel notices that a server is there again
 MOST_LOADS = 3  # of one request's category; others may want its place in memory too
 GRACE_S = 5.0  # gRPC ends a call at its deadline; that it has done so is known by then
 
@@ -193,6 +195,7 @@ class _Mending:
     ) -> None:
         self._request, self._load, self._url, self._timeout_s = request, load, url, timeout_s
         self._until_s = time.perf_counter() + timeout_s
+        self._reconnect_until_s = time.perf_counter() + min(RECONNECT_S, timeout_s)
         self._refusals = self._loads = 0
         self._registered = False
 
@@ -213,6 +216,8 @@ class _Mending:
         elif is_region_unknown(error) and self._request.region is not None and not self._registered:
             self._request.region.register()
             self._registered = True
+        elif is_unreachable(error) and time.perf_counter() + RECONNECT_WAIT_S < self._reconnect_until_s:
+            time.sleep(RECONNECT_WAIT_S)
         else:
             raise error
 

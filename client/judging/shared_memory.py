@@ -98,6 +98,8 @@ class SharedRegion:
             except InferenceServerException as error:
                 if IN_USE not in str(error.message()):
                     return False
+            except ValueError:  # the channel is closed
+                return False
         return False
 
     def free(self) -> None:

@@ -56,7 +56,7 @@ class Stream:
 
     def receive(self, sent: Sent) -> Answer:
         """Wait for the answer to a request."""
-        with self._asker.named_errors():
+        with self._asker.calls.one_more(), self._asker.named_errors():
             try:
                 answer = self._asker.sender.receive(sent, timeout_s=self._asker.timeout_s)
             except (InferenceServerException, AnswerError) as error:
@@ -131,7 +131,7 @@ def _in_order(stream: Stream, images: Iterator[list[Prepared]], window: Window) 
         return answer
 
     try:
-        while True:
+        while fault is None:
             try:
                 batch = next(images, None)
             except ClientError as error:
@@ -141,7 +141,10 @@ def _in_order(stream: Stream, images: Iterator[list[Prepared]], window: Window) 
                 break
             while len(pending) >= window.size:
                 yield first()
-            pending.append((window.next_number(), stream.send_later(batch)))
+            try:
+                pending.append((window.next_number(), stream.send_later(batch)))
+            except ClientError as error:
+                fault = error
         while pending:
             yield first()
         if fault is not None:
