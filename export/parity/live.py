@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from export.errors import ExportError
 from export.parity.judges import Answers, Images
 from export.tensors import ENCODED
-from model_repository.grpc_channel import open_channel
+from model_repository.grpc_channel import open_channel, through_proxy
 from train.support.progress import progress_bar
 
 TIMEOUT_S = 60.0
@@ -33,7 +33,10 @@ class LiveJudge:
         Raises:
             ExportError: no server, no such ensemble, or another release.
         """
-        self._client = open_channel(url)
+        try:
+            self._client = open_channel(url)
+        except ValueError as error:
+            raise ExportError(str(error)) from None
         self._category, self.url = category, url
         try:
             if not self._client.is_model_ready(category, client_timeout=TIMEOUT_S):
@@ -42,7 +45,9 @@ class LiveJudge:
                 )
             config = self._client.get_model_config(category, client_timeout=TIMEOUT_S).config
         except InferenceServerException as error:
-            raise ExportError(f"No Triton server answers at {url} ({error.message()}).") from None
+            raise ExportError(
+                f"No Triton server answers at {url}{through_proxy(url)} ({error.message()})."
+            ) from None
         served = config.parameters["release_id"].string_value
         if served != str(release_id):
             raise ExportError(
