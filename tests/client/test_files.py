@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client.files import replace_file, write_text
+from client.files import StorageError, replace_file, write_text
 
 
 def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
@@ -21,6 +21,6 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         temporary.write_text("ha")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match=r"a\.txt cannot be written \(disk full\)"):
         replace_file(path, fail_halfway)
     assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"a.txt": "old"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from client.benchmark.tables import speed_of
 from client.judging.errors import ClientError
-from client.predictions import Prediction
-from client.report import PICTURES, auroc, measure, read_metrics, summary_table, write_report
+from client.predictions.comparison import read_metrics
+from client.predictions.prediction import Prediction
+from client.report import PICTURES, auroc, measure, summary_table, write_report
 from tests.client.samples import RELEASE, make_bench, make_metrics, make_prediction, printed
 
 # Two good images, one of them rejected; three defective ones, one of them missed; one nobody knows.
@@ -182,8 +184,8 @@ def test_without_sweeps_the_throughput_is_that_of_one_request_after_the_other() 
 
 def test_metrics_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
-    path.write_text('{"image_auroc": 0.5, "synthetic": false}')
-    assert read_metrics(path) == {"image_auroc": 0.5, "synthetic": False}
+    path.write_text(json.dumps(make_metrics(synthetic=False)))
+    assert read_metrics(path) == make_metrics(synthetic=False)
 
 
 @pytest.mark.parametrize("text", [None, "no json", "[1, 2]", "3"])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from client.__main__ import main
 from client.pictures.overlays import CAPTION, PANEL
-from client.predictions import read_jsonl
+from client.predictions.jsonl import read_jsonl
 from client.report import auroc
 from deploy.server import TritonServer
 from tests.products import ROOT, TIMEOUT_S, Product, unused_url

@@ -9,8 +9,7 @@ from click.testing import CliRunner
 
 from client.__main__ import main
 from client.benchmark.result import write_result
-from client.predictions import write_jsonl
-from tests.client.samples import make_bench, make_prediction
+from tests.client.samples import make_bench, make_metrics, make_prediction, write_jsonl
 
 
 def test_report_writes_the_page_and_prints_the_figures(tmp_path: Path) -> None:
@@ -22,7 +21,7 @@ def test_report_writes_the_page_and_prints_the_figures(tmp_path: Path) -> None:
         ],
         predictions,
     )
-    metrics = {"n_train": 8, "seconds_train": 1.0, "preset": "edge", "image_auroc": 1.0}
+    metrics = make_metrics(n_test_good=1, n_test_anomalous=1)
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     write_result(make_bench(), tmp_path / "bench.json")
     arguments = ["--predictions", predictions, "--metrics", tmp_path / "metrics.json", "--output", page]
