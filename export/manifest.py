@@ -208,7 +208,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise ExportError(f"{path} does not exist; make it with `python -m export onnx`.")
     try:
-        manifest = Manifest.model_validate_json(path.read_text())
+        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise ExportError(f"{path} cannot be used ({error.error_count()} faults); export again.") from None
     for name, record in manifest.files.items():

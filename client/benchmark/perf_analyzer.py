@@ -70,7 +70,7 @@ class PerfAnalyzer:
         """
         with tempfile.TemporaryDirectory() as folder:
             input_path, export_path = Path(folder, "images.json"), Path(folder, "profile.json")
-            input_path.write_text(json.dumps({"data": list(inputs)}))
+            input_path.write_text(json.dumps({"data": list(inputs)}), encoding="utf-8")
             options = {
                 "-m": model,
                 "-u": url,
@@ -89,7 +89,12 @@ class PerfAnalyzer:
         for _ in range(ATTEMPTS):
             try:
                 done = subprocess.run(
-                    [self.path, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
+                    [self.path, *arguments],
+                    capture_output=True,
+                    encoding="utf-8",
+                    errors="replace",
+                    timeout=timeout_s,
+                    check=False,
                 )
                 break
             except subprocess.TimeoutExpired:

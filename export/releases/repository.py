@@ -42,7 +42,9 @@ class Repository:
 
     def read_manifest(self, model: str, version: int) -> Manifest:
         """The manifest of the build that a version came from."""
-        return Manifest.model_validate_json((self.root / model / str(version) / "manifest.json").read_text())
+        return Manifest.model_validate_json(
+            (self.root / model / str(version) / "manifest.json").read_text(encoding="utf-8")
+        )
 
     def has_file(self, model: str, version: int, name: str) -> bool:
         """Whether a version folder holds a file of this name."""
@@ -65,7 +67,9 @@ class Repository:
     def read_config(self, model: str) -> pb.ModelConfig | None:
         """A model's configuration, or None where it has none."""
         path = self.root / model / "config.pbtxt"
-        return text_format.Parse(path.read_text(), pb.ModelConfig()) if path.is_file() else None
+        return (
+            text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig()) if path.is_file() else None
+        )
 
     def write_config(self, config: pb.ModelConfig) -> bool:
         """Write a model's config.pbtxt by one rename; False when it was the same already."""
@@ -78,7 +82,7 @@ class Repository:
     def write_calibration(self, release_id: int, source: Path) -> None:
         """Copy a release's calibration to where the fusion reads it."""
         folder = self.root / "distance_fusion" / "calibrations"
-        _write_changed(folder / f"{release_id}.json", source.read_text())
+        _write_changed(folder / f"{release_id}.json", source.read_text(encoding="utf-8"))
 
     @contextmanager
     def staged(self, target: Path) -> Iterator[Path]:
@@ -109,18 +113,22 @@ class Repository:
             with_engine: whether the version needs the graph's engine too, as model.plan.
             same: whether a version with this manifest is the same model.
         """
-        backend = resources.files("export.serving.backends").joinpath("onnxruntime_model.py").read_text()
+        backend = (
+            resources.files("export.serving.backends")
+            .joinpath("onnxruntime_model.py")
+            .read_text(encoding="utf-8")
+        )
         existing = self.find_version(model, same)
         if (
             existing is not None
-            and (self.root / model / str(existing) / "model.py").read_text() == backend
+            and (self.root / model / str(existing) / "model.py").read_text(encoding="utf-8") == backend
             and (not with_engine or self.has_file(model, existing, "model.plan"))
         ):
             return existing
         version = max(self.versions(model), default=0) + 1
         with self.staged(self.root / model / str(version)) as folder:
             shutil.copyfile(build / f"{graph}.onnx", folder / "model.onnx")
-            (folder / "model.py").write_text(backend)
+            (folder / "model.py").write_text(backend, encoding="utf-8")
             if with_engine:
                 shutil.copyfile(engine_path(build, graph), folder / "model.plan")
             manifest.write(folder)
@@ -157,7 +165,7 @@ def parameters_of(config: pb.ModelConfig) -> dict[str, str]:
 
 def _write_changed(path: Path, text: str) -> bool:
     """Write a file by one rename, unless it holds this text already."""
-    if path.is_file() and path.read_text() == text:
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
     write_text(path, text)
     return True
