@@ -27,6 +27,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise StorageError(f"{path} cannot be written: nobody reads it any more.") from None
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written ({error.strerror or error}); make room there or choose another place."

@@ -121,16 +121,19 @@ def _close(answers: AnswerFile | None, outcome: Outcome) -> None:
         outcome.stopped = outcome.stopped or error.message
         return
     if outcome.stopped and outcome.predictions:
-        click.echo(f"The {len(outcome.predictions)} answers so far are in {answers.path}.", err=True)
+        click.echo(f"What was answered so far is in {answers.path}.", err=True)
     if replaced:
         click.echo(replaced, err=True)
 
 
 def _name_faults(outcome: Outcome, left_out: list[LeftOut], *, skipped: bool) -> int:
     """Name all that was not judged, and why; returns the exit code."""
+    from client.pictures.folders import NO_IMAGE
+
     word = "Skipped" if skipped else "Error"
     maybe_parts = [entry for entry in left_out if entry.may_be_part]
-    others = [str(entry) for entry in left_out if not entry.may_be_part]
+    harmless = [entry for entry in left_out if not entry.may_be_part]
+    others = [str(entry) for entry in sorted(harmless, key=lambda entry: entry.reason == NO_IMAGE)]
     if others:
         more = f", and {len(others) - NAMES_SHOWN} more" if len(others) > NAMES_SHOWN else ""
         click.echo(f"Left out: {', '.join(others[:NAMES_SHOWN])}{more}.", err=True)
@@ -155,9 +158,9 @@ def _name_faults(outcome: Outcome, left_out: list[LeftOut], *, skipped: bool) ->
 
 
 def _show(outcome: Outcome) -> None:
-    from client.console import output
+    from client.console import output, print_wide
     from client.predictions.table import counts, predictions_table
 
     if outcome.predictions:
-        output.print(predictions_table(outcome.predictions))
+        print_wide(predictions_table(outcome.predictions))
     output.print(counts(outcome.predictions, n_images=outcome.n_images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def report(
     from client.report import summary_table, write_report
 
     for path in (predictions_path, metrics_path, bench_path):
-        if path is not None and path.exists() and report_path.exists() and path.samefile(report_path):
+        if path is not None and os.path.realpath(path) == os.path.realpath(report_path):
             raise click.UsageError(f"--output {report_path} is what is read; give another file.")
     predictions = read_jsonl(predictions_path)
     others = {}

@@ -21,9 +21,10 @@ NO_PART_NAMES = ("copying", "license", "makefile", "readme")
 MAC_COPY = "._"  # begins the name of what a Mac writes beside every file on a foreign disk
 # Hold copies and previews of images, made by Jupyter, a Mac's archiver, a file manager and a NAS.
 COPIES = (".ipynb_checkpoints", "__macosx", ".thumbnails", ".trash", ".trashes", ".trash-1000", "@eadir")
+NO_IMAGE = "is no image"
 MASKS = "ground_truth"
 BESIDE_MASKS = ("test", "train")
-SHOWN_REASONS = 3
+SHOWN_REASONS = 3  # where all was left out
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class _Search:
             may_be_part = suffix in SUFFIXES and not name.startswith(MAC_COPY)
             self._leave_out(path, "is hidden", may_be_part=may_be_part)
         elif suffix in NO_PARTS or name in NO_PART_NAMES:
-            self._leave_out(path, "is no image")
+            self._leave_out(path, NO_IMAGE)
         elif fault := _fault_of(entry):
             self._leave_out(path, fault, may_be_part=True)
         elif suffix not in SUFFIXES:

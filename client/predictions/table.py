@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -23,7 +24,8 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
     if any(entry.synthetic for entry in ordered):
         table.caption = "SYNTHETIC DATA: trained on rendered images"
     for heading in ("image", "verdict", "score", "threshold", "release"):
-        table.add_column(heading, justify="right" if heading in ("score", "threshold") else "left")
+        justify: Literal["left", "right"] = "right" if heading in ("score", "threshold") else "left"
+        table.add_column(heading, justify=justify, overflow="fold")  # a name that is cut says nothing
     for entry in shown:
         verdict = "[red]anomalous[/red]" if entry.anomalous else "[green]good[/green]"
         path = Path(entry.image)
