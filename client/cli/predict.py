@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from client.predictions.asking import Outcome
     from client.predictions.jsonl import AnswerFile
 
+STDERR = 2  # written to directly: a signal may come while the stream is in use
 NAMES_SHOWN = 3  # of files that are no images
 
 
@@ -79,10 +82,10 @@ def predict(
         require_folder_for_pictures(overlays, judged=paths)
     answers = AnswerFile(jsonl) if jsonl else None
     with (
-        _terminated_as_interrupted(),
         JudgeClient(
             url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load
         ) as judge,
+        _stopped_by_signals() as stop,
     ):
         outcome = predict_images(
             judge,
@@ -90,6 +93,7 @@ def predict(
             asking=asking,
             overlays_dir=overlays,
             keep=answers.append if answers else lambda _: None,
+            stop=stop,
         )
     _close(answers, outcome)
     exit_code = _name_faults(outcome, found.left_out, skipped=skip_broken)
@@ -98,17 +102,31 @@ def predict(
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, by which a service or a container is stopped, end the run as Ctrl-C does."""
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """Ctrl-C, or the SIGTERM by which a service or a container is stopped, sets the event; a second one interrupts.
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    An exception at once could be raised in code that swallows it, and would lose the answers on their way.
+    """
+    stop = threading.Event()
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        with suppress(OSError):
+            os.write(STDERR, b"Stopping after the answers on their way; once more stops at once.\n")
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [
+        number for number, handler in before.items() if handler != signal.SIG_IGN
+    ]  # `nohup` ignores some
     try:
-        yield
+        for number in heeded:
+            signal.signal(number, handle)
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heeded:
+            signal.signal(number, before[number])
 
 
 def _close(answers: AnswerFile | None, outcome: Outcome) -> None:

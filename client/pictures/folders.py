@@ -22,8 +22,10 @@ MAC_COPY = "._"  # begins the name of what a Mac writes beside every file on a f
 # Hold copies and previews of images, made by Jupyter, a Mac's archiver, a file manager and a NAS.
 COPIES = (".ipynb_checkpoints", "__macosx", ".thumbnails", ".trash", ".trashes", ".trash-1000", "@eadir")
 NO_IMAGE = "is no image"
-MASKS = "ground_truth"
-BESIDE_MASKS = ("test", "train")
+# Folders of MVTec AD's layout, in any case, as training takes them.
+GOOD_NAMES = ("good", "ok", "normal")
+TEST, TRAIN = "test", "train"
+MASKS = "groundtruth"  # the letters of ground_truth
 SHOWN_REASONS = 3  # where all was left out
 
 
@@ -35,7 +37,7 @@ class ImageFile:
         path: the file.
         name: for reports, its path relative to the given folder; or, where several images would have the same name,
             relative to the folder that all images share.
-        defect: in MVTec AD's layout (test/<defect>/), what it really is; else None.
+        defect: in MVTec AD's layout (test/<defect>/), what it really is, `good` for a good one; else None.
     """
 
     path: Path
@@ -98,6 +100,7 @@ class _Search:
         self.images: list[ImageFile] = []
         self.left_out: list[LeftOut] = []
         self._repeats = 0
+        self._defects: dict[Path, str | None] = {}  # of a folder's images
         self._files: set[Path] = set()
         self._folders: dict[tuple[int, int], Path] = {}
 
@@ -107,7 +110,9 @@ class _Search:
             self._leave_out_repeat(path, "was given twice and is judged once")
             return
         self._files.add(absolute)
-        self.images.append(ImageFile(path=path, name=name, defect=_defect_of(path)))
+        if path.parent not in self._defects:
+            self._defects[path.parent] = _defect_of(path.parent)
+        self.images.append(ImageFile(path=path, name=name, defect=self._defects[path.parent]))
 
     def add_folder(self, root: Path) -> None:
         n_met, n_left_out = len(self.images) + self._repeats, len(self.left_out)
@@ -209,7 +214,17 @@ def _holds_images(folder: Path) -> bool:
 
 def _holds_masks(folder: Path) -> bool:
     """Whether a folder is that of the masks in MVTec AD's layout."""
-    return folder.name.lower() == MASKS and any((folder.parent / name).is_dir() for name in BESIDE_MASKS)
+    letters = "".join(filter(str.isalpha, folder.name.lower()))
+    return letters == MASKS and _has_folder(folder.parent, (TEST, TRAIN))
+
+
+def _has_folder(parent: Path, names: Sequence[str]) -> bool:
+    """Whether a folder holds one with such a name, in any case."""
+    try:
+        with os.scandir(parent) as entries:
+            return any(entry.name.lower() in names and _is_folder(entry) for entry in entries)
+    except OSError:
+        return False
 
 
 def _refuse_masks(path: Path) -> None:
@@ -229,12 +244,21 @@ def _no_such_path(path: Path, error: OSError) -> str:
     return f"{path} cannot be read ({reason}); give image files or folders of them."
 
 
-def _defect_of(path: Path) -> str | None:
-    """The folder's name where it lies in one called test, by the path or, failing that, by where its links lead."""
-    for folder in (_absolute(path.parent), path.parent.resolve()):
-        if folder.parent.name == "test":
-            return folder.name
+def _defect_of(folder: Path) -> str | None:
+    """What the images in a folder really are, by its path or, failing that, by where its links lead.
+
+    The folder in `test` tells; those in it do too where there is `test/good` or `train`, so that `test` is a test set.
+    """
+    for place in (_absolute(folder), folder.resolve()):
+        for kind in (place, *place.parents):
+            test = kind.parent
+            if test.name.lower() == TEST and (kind == place or _is_test_set(test)):
+                return "good" if kind.name.lower() in GOOD_NAMES else kind.name
     return None
+
+
+def _is_test_set(test: Path) -> bool:
+    return _has_folder(test, GOOD_NAMES) or _has_folder(test.parent, (TRAIN,))
 
 
 def _absolute(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -79,9 +80,15 @@ class _Queue:
     """The images of a run: `waiting` to be read, then `asked` about and in order until their answers come."""
 
     def __init__(
-        self, judge: JudgeClient, images: Sequence[ImageFile], *, asking: Asking, previews: bool
+        self,
+        judge: JudgeClient,
+        images: Sequence[ImageFile],
+        *,
+        asking: Asking,
+        previews: bool,
+        stop: threading.Event,
     ) -> None:
-        self._judge, self._asking, self._previews = judge, asking, previews
+        self._judge, self._asking, self._previews, self._stop = judge, asking, previews, stop
         self.waiting = deque(images)
         self.asked: deque[_Asked] = deque()
         self.broken: list[str] = []
@@ -94,6 +101,11 @@ class _Queue:
             self._readable(), in_flight=asking.in_flight, batch=asking.batch, threshold=asking.threshold
         )
 
+    def unanswered(self) -> Iterator[ImageFile]:
+        """The images without an answer, in their order."""
+        yield from (asked.image for asked in self.asked)
+        yield from self.waiting
+
     def drop_request(self) -> list[Path]:
         """Take out the images of the request that failed, which is the oldest; those after it wait again."""
         size = min(self._asking.batch, len(self.asked))
@@ -104,7 +116,7 @@ class _Queue:
 
     def _readable(self) -> Iterator[Image.Image | bytes]:
         """What is sent of each image; a broken file is named, and not sent."""
-        while self.waiting:
+        while self.waiting and not self._stop.is_set():
             image = self.waiting.popleft()
             try:
                 picture = load_image(image.path)
@@ -125,11 +137,12 @@ def predict_images(
     asking: Asking,
     overlays_dir: Path | None,
     keep: Callable[[Prediction], None] = lambda _: None,
+    stop: threading.Event | None = None,
 ) -> Outcome:
     """Ask about image files.
 
     A request that fails costs its own images the verdict, and the run goes on. FAILURES_IN_A_ROW stop it, and so do a
-    disk that takes no more answers and Ctrl-C; the answers before that are in the outcome.
+    disk that takes no more answers and KeyboardInterrupt; the answers before that are in the outcome.
 
     Args:
         judge: the category.
@@ -137,9 +150,11 @@ def predict_images(
         asking: how to ask.
         overlays_dir: where pictures of the verdicts are written, unless it is None.
         keep: is given every answer as it comes, in the order of the images.
+        stop: once it is set, no further image is asked about; the answers on their way are awaited.
     """
+    stop = stop or threading.Event()
     pictures = picture_paths(images, overlays_dir) if overlays_dir else {}
-    queue = _Queue(judge, images, asking=asking, previews=bool(pictures))
+    queue = _Queue(judge, images, asking=asking, previews=bool(pictures), stop=stop)
     outcome = Outcome(len(images), broken=queue.broken)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Asking", total=len(images))
@@ -154,8 +169,10 @@ def predict_images(
             outcome.stopped = "Interrupted."
         except click.ClickException as error:
             outcome.stopped = error.message
-    if outcome.stopped and outcome.next_image is None and queue.asked:
-        outcome.next_image = queue.asked[0].image.path
+    if queue.waiting and stop.is_set():
+        outcome.stopped = outcome.stopped or "Interrupted."
+    if outcome.stopped and outcome.next_image is None:
+        outcome.next_image = next((image.path for image in queue.unanswered()), None)
     return outcome
 
 

@@ -245,14 +245,16 @@ def test_a_run_that_is_stopped_keeps_its_answers(
     command: list[str], many: Path, number: signal.Signals
 ) -> None:
     jsonl = many.parent / "predictions.jsonl"
-    process = subprocess.Popen(
-        [*command, many, "--jsonl", jsonl], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while not (jsonl.exists() and jsonl.read_bytes().count(b"\n") > 2):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(number)
-    shown, faults = process.communicate(timeout=60)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, many, "--jsonl", jsonl], **pipes) as process:
+        while not (jsonl.exists() and jsonl.read_bytes().count(b"\n") > 2):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        try:
+            shown, faults = process.communicate(timeout=60)
+        finally:
+            process.kill()
     entries = read_jsonl(jsonl)
     assert process.returncode == 1
     assert [Path(entry.image).name for entry in entries] == [f"{i:04d}.png" for i in range(len(entries))]

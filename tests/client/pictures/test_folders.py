@@ -60,6 +60,21 @@ def test_the_defect_is_known_from_mvtecs_layout_alone(
     assert [file.defect for file in find_images([Path("000.png")]).images] == [defect]
 
 
+@pytest.mark.parametrize("name", ["good", "Good", "OK", "normal"])
+def test_good_images_are_good_whatever_their_folder_is_called(tmp_path: Path, name: str) -> None:
+    save_image(tmp_path / "pill" / "Test" / name / "000.png")
+    assert [image.defect for image in find_images([tmp_path]).images] == ["good"]
+
+
+@pytest.mark.parametrize("beside", ["test/OK", "Train"])
+def test_sub_folders_of_a_test_set_belong_to_its_kinds(tmp_path: Path, beside: str) -> None:
+    """A folder that happens to be called `test` does not make `/home/me/test/photos/lot/` a defect kind."""
+    image = save_image(tmp_path / "test" / "crack" / "left" / "000.png")
+    assert [file.defect for file in find_images([image]).images] == [None]
+    (tmp_path / beside).mkdir()
+    assert [file.defect for file in find_images([image]).images] == ["crack"]
+
+
 def test_the_defect_of_a_linked_image_is_where_the_link_lies(tmp_path: Path) -> None:
     link = tmp_path / "pill/test/crack/000.png"
     link.parent.mkdir(parents=True)
@@ -177,7 +192,7 @@ def test_what_may_be_a_part_is_told_from_what_is_none(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["ground_truth", "Ground_Truth"])
+@pytest.mark.parametrize("name", ["ground_truth", "Ground Truth", "GroundTruth"])
 def test_masks_of_mvtecs_layout_are_no_parts(tmp_path: Path, name: str) -> None:
     save_image(tmp_path / "pill" / "test" / "crack" / "000.png")
     mask = save_image(tmp_path / "pill" / name / "crack" / "000_mask.png")

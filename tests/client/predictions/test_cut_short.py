@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -115,7 +116,27 @@ def test_a_fault_of_no_image_ends_the_run_at_once(folder: Path) -> None:
     outcome = predict_images(
         cast(JudgeClient, NoJudge()), find_images([folder]).images, asking=Asking(), overlays_dir=None
     )
-    assert (outcome.stopped, outcome.next_image, outcome.predictions) == ("Batches of up to 4.", None, [])
+    assert (outcome.stopped, outcome.predictions) == ("Batches of up to 4.", [])
+    assert outcome.next_image == folder / "0.png"
+
+
+def test_a_run_that_is_to_stop_awaits_the_answers_on_their_way(folder: Path) -> None:
+    stop = threading.Event()
+
+    def stop_soon(prediction: Prediction) -> None:
+        if Path(prediction.image).stem == "2":
+            stop.set()
+
+    outcome = run(folder, {}, keep=stop_soon, stop=stop)
+    assert judged(outcome) == [0, 1, 2, 3, 4]  # three are in flight
+    assert (outcome.stopped, outcome.next_image) == ("Interrupted.", folder / "5.png")
+    assert judged(run(folder, {}, keep=lambda _: None, stop=stop)) == []
+
+
+def test_a_run_that_is_to_stop_after_its_last_answer_is_complete(folder: Path) -> None:
+    stop = threading.Event()
+    outcome = run(folder, {}, keep=lambda _: stop.set() if _.image.endswith("7.png") else None, stop=stop)
+    assert (len(outcome.predictions), outcome.stopped) == (N_IMAGES, None)
 
 
 def test_ctrl_c_keeps_the_answers(folder: Path) -> None:
