@@ -190,13 +190,14 @@ def _answered(queue: _Queue, outcome: Outcome) -> Iterator[tuple[_Asked, Score]]
                 failures.clear()
                 yield queue.asked[0], verdict
                 queue.asked.popleft()
+            failures.append(([asked.image.path for asked in queue.asked], "no answer came."))
             outcome.unanswered += _sentences(failures)
             return
         except ServerError as error:
             failures.append((queue.drop_request(), error.message))
             if not failures[-1][0] or len(failures) == FAILURES_IN_A_ROW:
                 outcome.next_image = next((path for paths, _ in failures for path in paths), None)
-                raise
+                raise ServerError(failures[0][1]) from None  # the first says best what happened
 
 
 def _sentences(failures: list[tuple[list[Path], str]]) -> list[str]:

@@ -99,12 +99,26 @@ def test_a_batch_that_fails_costs_all_its_images(folder: Path) -> None:
 def test_failures_in_a_row_end_the_run(folder: Path) -> None:
     outcome = run(folder, failures(*range(2, 2 + FAILURES_IN_A_ROW)))
     assert judged(outcome) == [0, 1]
-    assert outcome.stopped == f"fault {1 + FAILURES_IN_A_ROW}."
+    assert outcome.stopped == "fault 2."
     assert outcome.next_image == folder / "2.png"
     assert outcome.unanswered == []
     assert counts(outcome.predictions, n_images=outcome.n_images) == (
         "2 judged: 0 anomalous, 2 good. 6 of 8 not judged."
     )
+
+
+def test_an_image_that_gets_no_verdict_is_named(folder: Path) -> None:
+    """Whatever the connection does: an image without a verdict is not passed over."""
+
+    class SilentJudge(BrightnessJudge):
+        def predict_many(self, images: Any, **options: Any) -> Iterator[Verdict]:
+            yield from list(super().predict_many(images, **options))[:-2]
+
+    outcome = predict_images(
+        cast(JudgeClient, SilentJudge()), find_images([folder]).images, asking=Asking(), overlays_dir=None
+    )
+    assert judged(outcome) == [0, 1, 2, 3, 4, 5]
+    assert outcome.unanswered == [f"{folder}/{i}.png was not judged: no answer came." for i in (6, 7)]
 
 
 def test_a_fault_of_no_image_ends_the_run_at_once(folder: Path) -> None:
