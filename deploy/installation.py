@@ -91,7 +91,8 @@ def missing_libraries(binary: Path, environment: dict[str, str]) -> list[str]:
         [binary],
         env=environment | {"LD_TRACE_LOADED_OBJECTS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     return re.findall(r"^\s*(\S+) => not found", listing.stdout, re.MULTILINE)
@@ -105,7 +106,11 @@ def _probe(triton_env: Path) -> _Python:
         )
     try:
         answer = subprocess.run(
-            [python, "-I", "-c", PROBE], capture_output=True, text=True, check=True
+            [python, "-I", "-c", PROBE],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise InstallationError(f"{python} does not run ({error}); {_anew(triton_env)}") from None
@@ -168,9 +173,9 @@ def _link_perf_analyzer(triton_env: Path, python: _Python) -> None:
             )
         _link(triton_env / "lib" / name, target)
     launcher = triton_env / "bin" / "perf-analyzer"
-    if not launcher.exists() or launcher.read_text() != PERF_ANALYZER:
+    if not launcher.exists() or launcher.read_text(encoding="utf-8") != PERF_ANALYZER:
         staged = _beside(launcher)
-        staged.write_text(PERF_ANALYZER)
+        staged.write_text(PERF_ANALYZER, encoding="utf-8")
         staged.chmod(0o755)
         staged.replace(launcher)
 

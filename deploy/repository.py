@@ -40,7 +40,7 @@ def find_categories(repository: Path) -> dict[str, list[str]]:
     for name in models:
         encoded = name + ENCODED
         if encoded in models:
-            config = (repository / encoded / "config.pbtxt").read_text()
+            config = (repository / encoded / "config.pbtxt").read_text(encoding="utf-8")
             categories[name] = [name, encoded, *re.findall(r'^ *model_name: "(.+)"$', config, re.MULTILINE)]
     return categories
 
@@ -62,7 +62,7 @@ def memory_pools(repository: Path) -> dict[str, int]:
     """
     asked: dict[str, int] = {}
     for config in repository.glob("*/config.pbtxt"):
-        for pool, n_bytes in re.findall(POOL, config.read_text()):
+        for pool, n_bytes in re.findall(POOL, config.read_text(encoding="utf-8")):
             asked[pool] = max(asked.get(pool, 0), int(n_bytes))
     return asked
 

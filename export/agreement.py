@@ -48,7 +48,7 @@ def read_limits(path: Path | None) -> Mapping[str, Limits]:
     if path is None:
         return LIMITS
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ExportError(
             f"{path} cannot be read as TOML ({error}); expected a table a precision, [int8] with flips = 0.01 say."

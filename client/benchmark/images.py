@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.judging.errors import ImageFileError
-from client.pictures.images import find_images, load_image
+from client.pictures.folders import find_images
+from client.pictures.images import load_image
 from model_repository.image_decoder.image_decoding import resize_image
 
 MAX_IMAGES = 16  # sent in turn
@@ -24,7 +25,7 @@ def load_pixels(folder: Path, *, image_size: int) -> NDArray[np.uint8]:
     Raises:
         ImageFileError: there are none, or none can be read.
     """
-    files = find_images([folder])
+    files = find_images([folder]).images
     n_sent = min(len(files), MAX_IMAGES)
     pixels, faults = [], []
     for index in range(n_sent):

@@ -71,7 +71,7 @@ class PerfAnalyzer:
         """
         with tempfile.TemporaryDirectory() as folder:
             input_path, export_path = Path(folder, "images.json"), Path(folder, "profile.json")
-            input_path.write_text(json.dumps({"data": list(inputs)}))
+            input_path.write_text(json.dumps({"data": list(inputs)}), encoding="utf-8")
             options = {
                 "-m": model,
                 "-u": url,
@@ -102,7 +102,8 @@ class PerfAnalyzer:
                 done = subprocess.run(
                     [self.path, *arguments],
                     capture_output=True,
-                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
                     timeout=timeout_s,
                     check=False,
                     env=environment,

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
+
+class FiniteRange(click.FloatRange):
+    """A finite number in a range; `nan`, `inf` and `1e400` are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
 PATH = click.Path(path_type=Path)
 AT_LEAST_ONE = click.IntRange(1)
+ANY_NUMBER = FiniteRange()
 URL = click.option(
     "--url",
     default="localhost:8001",
@@ -15,4 +30,9 @@ URL = click.option(
     show_envvar=True,
     help="host:port of the gRPC endpoint.",
 )
-TIMEOUT = click.option("--timeout-s", default=10.0, help="Deadline of every call, seconds.")
+TIMEOUT = click.option(
+    "--timeout-s",
+    default=10.0,
+    type=FiniteRange(min=0, min_open=True),
+    help="Deadline of every call, seconds.",
+)

@@ -106,7 +106,7 @@ class Calibration:
     @classmethod
     def load(cls, path: Path) -> Calibration:
         """Read a calibration from a file."""
-        return cls.from_json(path.read_text())
+        return cls.from_json(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)

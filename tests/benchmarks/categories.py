@@ -89,7 +89,7 @@ def memory_by_model(pid: int) -> dict[str, float]:
 
 def pss_mib(pid: int) -> float:
     """A process's proportional set size, MiB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024  # from KiB
 
 

@@ -51,7 +51,7 @@ def append_losses(
     """
     validation = "" if validation_loss is None else f"{validation_loss:.9g}"
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(f"{step},{train_loss:.9g},{learning_rate:.9g},{validation}\n")
     except OSError as error:
         raise StorageError(
@@ -71,5 +71,5 @@ def read_losses(path: Path) -> Losses | None:
 
 def _complete_rows(path: Path) -> list[str]:
     """The rows below the header; a last one that was cut short by an interruption is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [line for line in lines[1:] if line.endswith("\n")]

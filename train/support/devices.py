@@ -61,7 +61,7 @@ def hardware_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     model = next(models, platform.processor() or platform.machine())
     return f"{model}, {usable_cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
