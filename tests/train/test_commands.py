@@ -72,7 +72,12 @@ def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) ->
     assert first.stdout.endswith(f"Trained: {checkpoint}\n")
     config = load_checkpoint(checkpoint).config
     assert (config.seed, config.steps, config.student) == (7, 2, "test_efficientnet")
-    assert run("fit", *options).stdout == f"Up to date: {checkpoint}\n"  # as it was asked for last
+    assert run("fit", *options, *TINY, "--seed", "7").stdout == f"Up to date: {checkpoint}\n"
+    as_before = run("fit", *options, "--as-before")
+    assert as_before.stdout == f"Up to date: {checkpoint}\n"
+    assert "Options not given are those of runs/pill: preset edge, teacher test_resnet" in as_before.stderr
+    # Only five steps of untrained networks, say, are not what plain `fit` means.
+    assert_one_sentence(run("fit", *options), "weights random (asked for: pretrained)")
     evaluated = run("evaluate", *options)
     assert "Evaluated: image AUROC" in evaluated.stdout
     assert "Up to date" in run("evaluate", *options).stdout
