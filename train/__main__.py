@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from train.cli.group import Commands
 from train.cli.options import (
     FIT_FIELDS,
     PATH,
@@ -26,7 +27,7 @@ from train.cli.studies import baselines, contamination, suspects
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Commands, context_settings=CONTEXT)
 def main() -> None:
     """Fit the student to the frozen teacher on good images, calibrate it, evaluate it."""
 

@@ -60,9 +60,12 @@ class DataOrigin(BaseModel):
         )
 
     def folder(self) -> Path | None:
-        """The folder if it is there: where it lay, else as it was given, for a project that moved as a whole."""
-        places = [Path(place) for place in (self.data_path, self.data_root) if place is not None]
-        return next((place for place in places if place.is_dir()), None)
+        """The folder where it lay, or by the name that was given if the project moved as a whole; None if it is gone."""
+        given = Path(self.data_root)
+        recorded = given.absolute() if self.data_path is None else Path(self.data_path)
+        if recorded.is_dir():
+            return given if given.absolute() == recorded else recorded
+        return given if given.is_dir() else None
 
 
 class Provenance(BaseModel):

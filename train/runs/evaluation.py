@@ -125,7 +125,8 @@ def _losses(run: RunFolder, provenance: Provenance) -> Losses | None:
     if losses is None:
         return None
     final_loss = float(losses.train_loss[-FINAL_STEPS:].mean())
-    same_steps = provenance.steps in (None, int(losses.step[-1]) + 1)
+    n_steps = len(losses.step)
+    same_steps = provenance.steps in (None, n_steps) and losses.step.tolist() == list(range(n_steps))
     if same_steps and abs(final_loss - provenance.final_loss) <= 1e-5 * max(1.0, abs(final_loss)):
         return losses
     console.print(

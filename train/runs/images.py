@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from train.checkpoint.provenance import DataOrigin
-from train.data.category import CategoryData, read_category
+from train.data.category import CategoryData
 from train.data.sources import DATASETS, find_category
 from train.errors import CheckpointError, DataError
 from train.runs.folder import RunFolder
@@ -51,12 +52,13 @@ def _origin(run_dir: Path) -> DataOrigin | None:
 
 def _find(origin: DataOrigin, *, run_dir: Path, data_dir: Path) -> CategoryData:
     folder, laid_out = origin.folder(), data_dir / origin.dataset / origin.category
-    known = origin.dataset in DATASETS
-    if known and (laid_out.is_dir() if folder is None else laid_out.is_dir() and folder.samefile(laid_out)):
+    if origin.dataset in DATASETS and laid_out.is_dir() and (folder is None or folder.samefile(laid_out)):
         return find_category(origin.category, data=origin.dataset, data_dir=data_dir)
     if folder is None:
         raise DataError(
             f"The run in {run_dir} was trained on images in {origin.data_path or origin.data_root}, which is not there "
             "any more; give them with --data."
         )
-    return read_category(folder, dataset=origin.dataset, category=origin.category)
+    # A folder that is called like a data set is one all the same.
+    data = str(folder.absolute() if str(folder) in DATASETS else folder)
+    return replace(find_category(origin.category, data=data, data_dir=data_dir), dataset=origin.dataset)

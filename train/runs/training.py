@@ -144,6 +144,6 @@ def _require_room(run: RunFolder, asked: RunRecord, differences: list[str] | Non
         return
     raise RunError(
         f"{run.checkpoint} is finished and differs from what is asked for: {'; '.join(differences)}. "
-        f"Ask for its own to keep it, or use --force (make: FORCE=1) to train anew; it is then kept in "
+        "Ask for what it has to keep it, or use --force (make: FORCE=1) to train anew: it is then kept in "
         f"{run.path / 'earlier'}."
     )

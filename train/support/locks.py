@@ -34,7 +34,7 @@ def exclusive(path: Path, *, work: str) -> Iterator[None]:
         RunError: another process holds it; the sentence names process, machine and time.
         StorageError: the file cannot be written.
     """
-    with storage_errors(path):
+    with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _locked_file(path, work=work)
     try:
@@ -56,7 +56,8 @@ def _locked_file(path: Path, *, work: str) -> IO[str]:
                 _write_owner(file)
                 return file
         except BaseException:
-            file.close()
+            with suppress(OSError):  # what a full disk did not take is tried once more
+                file.close()
             raise
         file.close()
 

@@ -13,6 +13,7 @@ from tests.conftest import CATEGORY, TINY_OPTIONS
 from train.checkpoint.header import read_header, read_release_id
 from train.data.category import CategoryData, read_category
 from train.errors import DataError, RunError
+from train.evaluation import report
 from train.fitting import fit as fitting
 from train.runs import fit_and_evaluate, fit_category
 from train.runs.folder import RunFolder
@@ -91,7 +92,7 @@ def test_another_image_is_told_and_force_keeps_the_run_before(
         run(more, run_dir, **TINY_OPTIONS)
     assert run(more, run_dir, force=True, **TINY_OPTIONS)
     (kept,) = kept_runs(run_dir)
-    assert f"The run before is kept in {kept}." in capsys.readouterr().err.replace("\n", "")
+    assert f"Therunbeforeiskeptin{kept}." in "".join(capsys.readouterr().err.split())
     study = {"baselines.json": b"{}"}
     assert contents(kept) | study == before  # measures, losses and events went with their checkpoint
     assert {path.name for path in run_dir.iterdir()} == {
@@ -181,7 +182,10 @@ def test_a_second_training_of_the_category_is_refused(tiny_data: CategoryData, r
     assert not list(run_dir.glob(".*"))
 
 
-def test_a_study_replaces_and_keeps_where_it_may(tiny_data: CategoryData, run_dir: Path) -> None:
+def test_a_study_replaces_and_keeps_where_it_may(
+    tiny_data: CategoryData, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "data_uri", lambda *_, **__: "data:,")  # pictures take seconds
     config = read_header(run_dir / "checkpoint.safetensors").config.model_copy(update={"steps": 3})
     with pytest.raises(RunError, match="steps 2"):
         fit_and_evaluate(tiny_data, config=config, run_dir=run_dir, runtime=Runtime("cpu"))
