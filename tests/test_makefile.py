@@ -33,6 +33,30 @@ def test_make_alone_lists_the_targets_in_groups_and_columns() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
+def commands(*arguments: str) -> list[str]:
+    """The project's commands that a target would run, their spaces made one."""
+    done = make("--dry-run", "-o", ".venv/.installed", *arguments)
+    assert done.returncode == 0, done.stderr
+    lines = (" ".join(line.split()) for line in done.stdout.splitlines())
+    return [line.partition(" -m ")[2] for line in lines if " -m " in line]
+
+
+@pytest.mark.parametrize("target", ["evaluate", "export"])
+def test_a_run_that_is_there_is_taken_as_it_is_with_the_images_it_remembers(target: str) -> None:
+    fit, evaluate, *_ = commands(target, "CATEGORY=screw")
+    assert fit == "train fit --as-before --category screw"
+    assert evaluate == "train evaluate --category screw"
+    fit, evaluate, *_ = commands(target, "CATEGORY=screw", "DATA=photos", "STEPS=5", "FORCE=1")
+    assert fit == 'train fit --as-before --category screw --data "photos" --steps 5 --force'
+    assert evaluate == 'train evaluate --category screw --data "photos"'
+
+
+def test_train_means_the_whole_configuration_that_is_given() -> None:
+    assert commands("train", "CATEGORY=screw", "PRESET=paper") == [
+        "train fit --category screw --preset paper"
+    ]
+
+
 @pytest.mark.parametrize("arguments", [(), ("WHAT=speed",), ("WHAT=sizes speed",)])
 def test_an_unknown_benchmark_is_refused_with_the_known_ones(arguments: tuple[str, ...]) -> None:
     done = make("bench-all", *arguments)

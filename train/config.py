@@ -162,7 +162,16 @@ def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
     """
     if preset not in PRESETS:
         raise ConfigError(f"Unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
-    values = PRESETS[preset].model_dump()
+    return changed_config(PRESETS[preset], overrides)
+
+
+def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
+    """A configuration with some fields replaced, see `fit_config`.
+
+    Raises:
+        ConfigError: fields out of range; all faults are reported at once.
+    """
+    values = base.model_dump()
     if overrides.keys() & {"epochs", "steps"}:
         values |= {"epochs": None, "steps": None}
     try:

@@ -6,7 +6,8 @@ UserError
 ├── CheckpointError    a file that is no checkpoint, or is damaged
 ├── ConfigError        options that contradict each other
 ├── TrainingError      a loss that is not finite
-└── StorageError       a file that cannot be written
+├── RunError           a run in the way: made otherwise, or at work in another process
+└── StorageError       a file that cannot be read or written
 """
 
 import click
@@ -36,5 +37,9 @@ class TrainingError(UserError):
     """A training run cannot continue: its loss is not finite."""
 
 
+class RunError(UserError):
+    """A category's run is in the way: it was made otherwise than asked for, or another process is at work on it."""
+
+
 class StorageError(UserError):
-    """A file cannot be written, on a full disk for example. The file that it would have replaced stays."""
+    """A file cannot be read or written, on a full disk for example. The file that it would have replaced stays."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,9 +49,14 @@ def read_header(path: Path) -> Header:
     """Read a checkpoint's configuration and history, and check that the file is whole.
 
     Raises:
-        CheckpointError: missing, truncated, another kind of file, or another version's.
+        CheckpointError: missing, unreadable, truncated, another kind of file, or another version's.
     """
-    metadata = _read_metadata(path)
+    try:
+        metadata = _read_metadata(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"Checkpoint {path} cannot be read ({error.strerror or error}); mend its permissions or restore it."
+        ) from None
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file of format {metadata.get('format', 'unknown')!r}; expected {FORMAT!r}, "
@@ -79,7 +85,7 @@ def read_release_id(path: Path) -> int:
 
 def _read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file: 8 bytes of header length, a JSON header, then the tensors."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise CheckpointError(f"Checkpoint {path} does not exist; make it with `python -m train fit`.")
     foreign = CheckpointError(
         f"{path} is no safetensors file; expected a checkpoint of `python -m train fit`; move it away."

@@ -38,7 +38,7 @@ def baselines(
 
     config = asked.config()
     results = run_baselines(
-        category.find(),
+        category.find(runs_dir=run.runs_dir),
         config=config,
         methods=methods.split(","),
         seeds=seeds,
@@ -59,7 +59,7 @@ def suspects(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, t
     from train.studies.suspects import rank_suspects, suspects_table, write_suspects
 
     config, run_dir = asked.config(), run.runs_dir / category.name
-    images = category.find()
+    images = category.find(runs_dir=run.runs_dir)
     ranked = rank_suspects(
         images,
         config=config,
@@ -96,7 +96,7 @@ def contamination(
 
     configs = [asked.config(seed=seed) for seed in seeds]
     results = measure_contamination(
-        category.find(),
+        category.find(runs_dir=run.runs_dir),
         configs=configs,
         ratio=ratio,
         removed_ratio=removed_ratio,

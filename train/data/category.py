@@ -97,12 +97,20 @@ class LoadedImages:
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
-    """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal."""
+    """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal.
+
+    Raises:
+        DataError: a file cannot be read: it was removed meanwhile, or is another user's.
+    """
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(
-            f"{path.parent.name}/{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest()
-        )
+        name = f"{path.parent.name}/{path.name}\n".encode(errors="surrogateescape")
+        try:
+            digest.update(name + hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror or error}); make it readable or remove it, and start again."
+            ) from None
     return digest.hexdigest()
 
 

@@ -144,6 +144,7 @@ def _provenance(
         category=data.category,
         dataset=data.dataset,
         data_root=str(data.root),
+        data_path=str(data.root.absolute()),
         data_fingerprint=good.fingerprint,
         synthetic=data.synthetic,
         n_train=len(good.train),

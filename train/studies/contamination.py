@@ -124,7 +124,9 @@ def measure_seed(
     measures = {}
     for variant, images in variants.items():
         console.print(f"seed {config.seed}, {variant}")
-        metrics = fit_and_evaluate(images, config=config, run_dir=seed_dir / variant, runtime=runtime)
+        metrics = fit_and_evaluate(
+            images, config=config, run_dir=seed_dir / variant, runtime=runtime, replace=True
+        )
         measures[variant] = {name: metrics[name] for name in MEASURES}
     return ContaminationResult(
         seed=config.seed,

@@ -171,7 +171,7 @@ def measured_run(
         fingerprints = metrics.get("data_fingerprint"), metrics.get("test_fingerprint")
         if fingerprints == (data.fingerprint(), data.test_fingerprint()):
             return metrics
-    metrics = fit_and_evaluate(data, config=config, run_dir=run_dir, runtime=settings.runtime)
+    metrics = fit_and_evaluate(data, config=config, run_dir=run_dir, runtime=settings.runtime, replace=True)
     write_json(result_path, {"config": options, "metrics": metrics})
     if not settings.keep_checkpoints:
         (run_dir / "checkpoint.safetensors").unlink()

@@ -1,0 +1,100 @@
+"""A lock that one process holds on a folder while it works there; one that died holds none."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from train.errors import RunError
+from train.support.files import storage_errors
+from train.support.progress import console
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that has none
+
+
+@contextmanager
+def exclusive(path: Path, *, work: str) -> Iterator[None]:
+    """Hold the lock file at `path` during the block, and remove it after, with its folder if that is empty.
+
+    The system lets a lock go when its process ends, however it ends: a file that was left behind is taken over.
+
+    Args:
+        path: the lock file; its folder is made.
+        work: what is done to the folder, for another process that is refused: `trained`, `evaluated`.
+
+    Raises:
+        RunError: another process holds it; the sentence names process, machine and time.
+        StorageError: the file cannot be written.
+    """
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked_file(path, work=work)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+            path.parent.rmdir()
+        file.close()
+
+
+def _locked_file(path: Path, *, work: str) -> IO[str]:
+    """The open lock file. One that another process removed before we had the lock is no lock: it is made again."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            _lock(file, path, work=work)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                _write_owner(file)
+                return file
+        except BaseException:
+            with suppress(OSError):  # what a full disk did not take is tried once more
+                file.close()
+            raise
+        file.close()
+
+
+def _lock(file: IO[str], path: Path, *, work: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(
+            f"{path.parent} is being {work} by {_owner(file)}; wait until it is done, or stop it and start again."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        console.print(
+            f"Warning: {path.parent} lies on a file system without locks: see to it that no other process works there.",
+            style="yellow",
+            markup=False,
+        )
+
+
+def _write_owner(file: IO[str]) -> None:
+    owner = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    file.truncate(0)
+    file.write(json.dumps(owner) + "\n")
+    file.flush()
+
+
+def _owner(file: IO[str]) -> str:
+    """Who holds the lock, as its file says."""
+    file.seek(0)
+    try:
+        owner: dict[str, Any] = json.loads(file.read())
+        return f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
