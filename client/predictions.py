@@ -87,7 +87,9 @@ def predict_images(
     def readable() -> Iterator[Image.Image | bytes]:
         for image in track(images, description="Asking", console=console):
             try:
-                picture = load_image(image.path)  # a broken file is named here, and not sent
+                picture = load_image(
+                    image.path, bit_depth=judge.bit_depth
+                )  # a broken file is named here, and not sent
             except ImageFileError as error:
                 faults.append(error.message)
                 continue
@@ -165,6 +167,8 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
 def _write_overlay(judge: JudgeClient, image: ImageFile, verdict: Verdict, overlays_dir: Path) -> str:
     name = image.name if image.name.suffix == ".png" else image.name.with_name(f"{image.name.name}.png")
     path = overlays_dir / name
-    picture = draw_overlay(load_image(image.path), verdict, synthetic=judge.synthetic)
+    picture = draw_overlay(
+        load_image(image.path, bit_depth=judge.bit_depth), verdict, synthetic=judge.synthetic
+    )
     replace_file(path, lambda temporary: picture.save(temporary, format="PNG"))
     return str(path)

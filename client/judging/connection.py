@@ -37,6 +37,7 @@ class JudgeClient:
         synthetic: the category was trained on rendered images; whatever is shown of it must say so.
         precision: of the graphs that are served, `fp32`, `fp16` or `int8`.
         preset: that the category was trained with, `edge` or `paper`.
+        bit_depth: white of images with more than 8 bits a channel is 2**bit_depth - 1, as in training.
         release_id: which weights judge; the verdicts carry their own.
     """
 
@@ -73,6 +74,7 @@ class JudgeClient:
         self.synthetic = parameters.get("synthetic") == "true"
         self.precision = parameters.get("precision", "fp32")
         self.preset = parameters.get("preset", "")
+        self.bit_depth = int(parameters.get("bit_depth", "8"))
         self.release_id = int(parameters.get("release_id", "0"))
 
     def __enter__(self) -> JudgeClient:

@@ -18,6 +18,7 @@ class Provenance(BaseModel):
     n_train: int
     n_held_out: int
     n_broken: int
+    bit_depth: int = 8  # older checkpoints do not say
     weights: dict[str, str]
     steps: int | None = None  # older checkpoints do not say
     seconds_train: float

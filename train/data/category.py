@@ -174,7 +174,7 @@ def upright_size(path: Path, *, decode: bool) -> tuple[int, int]:
 
 
 def load_images(
-    paths: Sequence[Path], *, image_size: int, strict: bool, what: str = "images"
+    paths: Sequence[Path], *, image_size: int, strict: bool, bit_depth: int = 8, what: str = "images"
 ) -> LoadedImages:
     """Read, resize and stack images, on all cores.
 
@@ -182,6 +182,7 @@ def load_images(
         paths: image files.
         image_size: side of the square result in pixels.
         strict: stop at the first broken image instead of skipping it with a warning.
+        bit_depth: of the category, see `train.data.bit_depth`.
         what: what the progress bar calls them.
 
     Raises:
@@ -190,7 +191,7 @@ def load_images(
 
     def load(path: Path) -> NDArray[np.uint8] | ImageError:
         try:
-            return resize_image(read_image(path), image_size)
+            return resize_image(read_image(path, bit_depth=bit_depth), image_size)
         except ImageError as error:
             return error
 

@@ -33,7 +33,7 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
 
 def _load_mask(image: TestImage, mask_path: Path, image_size: int) -> NDArray[np.bool_]:
     try:
-        mask = read_image(mask_path).convert("L")
+        mask = read_image(mask_path, bit_depth=16).convert("L")
     except ImageError as error:
         raise DataError(f"Ground truth mask {error}.") from None
     (width, height), (expected_width, expected_height) = mask.size, upright_size(image.path, decode=True)
