@@ -38,7 +38,7 @@ def data(category: CategoryOptions, print_test_dir: bool) -> None:
 
     images = category.find(quiet=print_test_dir)
     if print_test_dir:
-        click.echo(images.root / "test" if images.test else images.root)
+        click.echo(images.test_dir)
         return
     find_bit_depth(images)
     click.echo(

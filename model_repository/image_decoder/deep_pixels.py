@@ -206,4 +206,6 @@ def naming_damage() -> Iterator[None]:
     except (
         OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
     ) as error:  # fmt: skip
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file's fault, not its content's
         raise ImageError(f"is truncated or damaged ({error})") from None

@@ -24,7 +24,8 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 if __package__:
     from model_repository.image_decoder.deep_pixels import DeepPixels as DeepPixels
     from model_repository.image_decoder.deep_pixels import ImageError as ImageError
-    from model_repository.image_decoder.deep_pixels import naming_damage, read_with_tifffile, require_size
+    from model_repository.image_decoder.deep_pixels import naming_damage as naming_damage
+    from model_repository.image_decoder.deep_pixels import read_with_tifffile, require_size
 else:  # in the server, where both files lie side by side
     from deep_pixels import (  # type: ignore[import-not-found, no-redef]
         DeepPixels,
