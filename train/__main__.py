@@ -37,11 +37,14 @@ def main() -> None:
 @RUNS_DIR
 @click.option("--print-test-dir", is_flag=True, help="Print the folder of its test images and nothing else.")
 def data(category: CategoryOptions, runs_dir: Path, print_test_dir: bool) -> None:
-    """Lay out a category's images and count them."""
+    """Lay out a category's images and count them; say what is white in images of more than 8 bits."""
+    from train.data.bit_depth import find_bit_depth
+
     images = category.find(runs_dir=runs_dir, quiet=print_test_dir)
     if print_test_dir:
         click.echo(os.fsencode(images.root / "test" if images.test else images.root))
         return
+    find_bit_depth(images)
     click.echo(
         f"{images.root}: {len(images.train_good)} good images to train on, {len(images.test)} to test."
     )

@@ -25,6 +25,12 @@ class FitConfig(BaseModel):
         "pretrained", description="The student's start (Table 7)"
     )
     image_size: int = Field(256, ge=32, le=2048, multiple_of=32, description="Side, pixels")
+    bit_depth: int | None = Field(
+        None,
+        ge=1,
+        le=32,
+        description="Bits a channel of images with more than 8; 1: floating-point from 0 to 1; else found from them",
+    )
     mask_ratio: float = Field(0.5, ge=0, lt=1, description="Share of feature positions hidden (Algorithm 1)")
     generation_stages: tuple[int, ...] = Field(
         (1, 2, 3),
@@ -112,6 +118,13 @@ class FitConfig(BaseModel):
         if freeze and info.data.get("student_weights") == "scratch":
             raise ValueError("a student from scratch has no statistics to keep; expected false")
         return freeze
+
+    @field_validator("bit_depth")
+    @classmethod
+    def _whole_bytes_or_more(cls, bit_depth: int | None) -> int | None:
+        if bit_depth is not None and 1 < bit_depth < 8:
+            raise ValueError("expected 1, or 8 to 32")
+        return bit_depth
 
     @field_validator("pool_size")
     @classmethod

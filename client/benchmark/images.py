@@ -19,7 +19,7 @@ JPEG_SIZE = 1024
 JPEG_QUALITY = 90
 
 
-def load_pixels(folder: Path, *, image_size: int) -> NDArray[np.uint8]:
+def load_pixels(folder: Path, *, image_size: int, bit_depth: int = 8) -> NDArray[np.uint8]:
     """Resized images [N, S, S, 3], up to MAX_IMAGES spread over a folder; those that cannot be read are left out.
 
     Raises:
@@ -30,7 +30,11 @@ def load_pixels(folder: Path, *, image_size: int) -> NDArray[np.uint8]:
     pixels, faults = [], []
     for index in range(n_sent):
         try:
-            pixels.append(resize_image(load_image(files[index * len(files) // n_sent].path), image_size))
+            pixels.append(
+                resize_image(
+                    load_image(files[index * len(files) // n_sent].path, bit_depth=bit_depth), image_size
+                )
+            )
         except ImageFileError as error:
             faults.append(error)
     if not pixels:

@@ -77,7 +77,7 @@ def benchmark_category(
         JudgeClient(url, category=category, timeout_s=timeout_s) as judge,
         closing(open_channel(url)) as client,
     ):
-        images = load_pixels(images_dir, image_size=judge.image_size)
+        images = load_pixels(images_dir, image_size=judge.image_size, bit_depth=judge.bit_depth)
         try:
             header = describe(judge, client, analyzer, n_images=len(images))
         except InferenceServerException as error:

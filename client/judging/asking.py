@@ -72,7 +72,7 @@ class Asker:
         Raises:
             ClientError: see `JudgeClient.predict`.
         """
-        prepared = [prepare(image)]
+        prepared = [prepare(image, bit_depth=self.found.bit_depth)]
         with self.calls.one_more(), self.named_errors():
             try:
                 answer = self._ask_once(prepared, question)
@@ -90,10 +90,22 @@ class Asker:
         )
 
     def follow(self, answer: Answer) -> None:
-        """Look the category up again where another release has judged than before."""
-        if answer.release_id != self._followed:
-            self._look_up()
-            self._followed = answer.release_id
+        """Look the category up again where another release has judged than before.
+
+        Raises:
+            ServerError: the new release reads deep images by another bit depth, so that it judged other pixels than
+                were meant.
+        """
+        if answer.release_id == self._followed:
+            return
+        before = self.found.bit_depth
+        self._look_up()
+        self._followed = answer.release_id
+        if self.found.bit_depth != before:
+            raise ServerError(
+                f"Category {self.category!r} at {self.url} was published anew: white is {self.found.bit_depth} bits by "
+                f"now, and the images were read with {before}; ask again."
+            )
 
     def is_published_anew(self, error: Exception) -> bool:
         """Whether a request failed because the category takes other images by now; `found` says which."""

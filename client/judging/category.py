@@ -25,6 +25,7 @@ class Category:
         synthetic: it was trained on rendered images.
         precision: of its graphs.
         preset: that it was trained with.
+        bit_depth: white of images with more than 8 bits a channel is 2**bit_depth - 1.
         release_id: which weights judge.
     """
 
@@ -33,6 +34,7 @@ class Category:
     synthetic: bool
     precision: str
     preset: str
+    bit_depth: int
     release_id: int
 
 
@@ -83,14 +85,17 @@ def _read_config(config: Any, name: str, *, url: str) -> Category:
             f"{expected}."
         )
     parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
-    release = parameters.get("release_id", "0")
-    if not release.isdecimal():
-        raise ServerError(f"Model {name!r} at {url} names release {release!r}; {expected}.")
+    release, bit_depth = parameters.get("release_id", "0"), parameters.get("bit_depth", "8")
+    if not (release.isdecimal() and bit_depth.isdecimal()):
+        raise ServerError(
+            f"Model {name!r} at {url} names release {release!r} and a bit depth of {bit_depth!r}; {expected}."
+        )
     return Category(
         image_size=size,
         max_batch=int(config.max_batch_size),
         synthetic=parameters.get("synthetic") == "true",
         precision=parameters.get("precision", "fp32"),
         preset=parameters.get("preset", ""),
+        bit_depth=int(bit_depth),
         release_id=int(release),
     )

@@ -98,6 +98,11 @@ class JudgeClient:
         return self._asker.found.preset
 
     @property
+    def bit_depth(self) -> int:
+        """White of images with more than 8 bits a channel is 2**bit_depth - 1, as in training."""
+        return self._asker.found.bit_depth
+
+    @property
     def release_id(self) -> int:
         """Which weights judge; the verdicts carry their own."""
         return self._asker.found.release_id

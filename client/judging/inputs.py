@@ -25,11 +25,12 @@ UPRIGHT = 1  # EXIF's orientation of an image that is stored as it is seen
 ARRAYS = "uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA, or uint16 [H, W]"
 
 
-def prepare(image: Any, *, name: str = "The image") -> Prepared:
+def prepare(image: Any, *, bit_depth: int, name: str = "The image") -> Prepared:
     """An image as it is sent: bytes stay as they are, everything else becomes upright 8-bit RGB as in training.
 
     Args:
         image: see `Picture`.
+        bit_depth: white of images with more than 8 bits a channel is 2**bit_depth - 1, see `JudgeClient.bit_depth`.
         name: of the image, for errors; a path's is the path.
 
     Raises:
@@ -39,11 +40,11 @@ def prepare(image: Any, *, name: str = "The image") -> Prepared:
         return bytes(image)
     try:
         if isinstance(image, str | os.PathLike):
-            return image_decoding.read_image(Path(image))
+            return image_decoding.read_image(Path(image), bit_depth=bit_depth)
         if isinstance(image, np.ndarray):
             image = _from_array(image)
         if isinstance(image, Image.Image):
-            return _to_rgb(image)
+            return _to_rgb(image, bit_depth=bit_depth)
     except image_decoding.ImageError as error:
         text = str(error)
         raise ImageFileError(
@@ -52,7 +53,7 @@ def prepare(image: Any, *, name: str = "The image") -> Prepared:
     raise ImageFileError(f"{name} is of type {type(image).__name__}; expected {KINDS}.")
 
 
-def batches(images: Iterable[Any], size: int) -> Iterator[list[Prepared]]:
+def batches(images: Iterable[Any], size: int, *, bit_depth: int) -> Iterator[list[Prepared]]:
     """Images in their order, up to `size` together; files and pixels never together, for they go to two models.
 
     What was read before an error is given before it is raised.
@@ -63,7 +64,7 @@ def batches(images: Iterable[Any], size: int) -> Iterator[list[Prepared]]:
     batch: list[Prepared] = []
     try:
         for index, image in enumerate(images):
-            prepared = prepare(image, name=f"Image {index} (counted from 0)")
+            prepared = prepare(image, bit_depth=bit_depth, name=f"Image {index} (counted from 0)")
             if batch and isinstance(prepared, bytes) != isinstance(batch[0], bytes):
                 yield batch
                 batch = []
@@ -110,7 +111,7 @@ def _from_array(pixels: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(grey))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, *, bit_depth: int) -> Image.Image:
     """Load an image that is open, turn it upright and convert it, as `image_decoding` does with files."""
     if 0 in image.size:
         raise image_decoding.ImageError(f"has no pixels ({image.width} x {image.height})")
@@ -120,4 +121,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         upright = ImageOps.exif_transpose(image) if turned else image  # which would copy it anyway
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise image_decoding.ImageError(f"cannot be read ({error})") from None
-    return image_decoding._to_rgb(upright)
+    return image_decoding.to_rgb(upright, bit_depth=bit_depth)

@@ -10,13 +10,17 @@ from client.judging.errors import ImageFileError
 from model_repository.image_decoder.image_decoding import ImageError, read_image
 
 
-def load_image(path: str | Path) -> Image.Image:
+def load_image(path: str | Path, *, bit_depth: int = 8) -> Image.Image:
     """Read an image file as upright 8-bit RGB.
 
+    Args:
+        path: the file.
+        bit_depth: that of the category, `JudgeClient.bit_depth`; it counts for files with more than 8 bits a channel.
+
     Raises:
-        ImageFileError: not an image, truncated, or it cannot be read.
+        ImageFileError: not an image, truncated, brighter than the bit depth allows, or it cannot be read.
     """
     try:
-        return read_image(Path(path))
+        return read_image(Path(path), bit_depth=bit_depth)
     except ImageError as error:
         raise ImageFileError(f"{error}.") from None

@@ -119,7 +119,7 @@ class _Queue:
         while self.waiting and not self._stop.is_set():
             image = self.waiting.popleft()
             try:
-                picture = load_image(image.path)
+                picture = load_image(image.path, bit_depth=self._judge.bit_depth)
                 encoded = image.path.read_bytes() if self._asking.encoded else None
             except ImageFileError as error:
                 self.broken.append(error.message)

@@ -97,6 +97,7 @@ def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uin
         [candidates[index] for index in spread],
         image_size=checkpoint.config.image_size,
         strict=False,
+        bit_depth=checkpoint.provenance.bit_depth,
         what="images for verification",
     )
     # A small set is gone through again.

@@ -108,7 +108,13 @@ def write_int8(
             "them; give them with --images, or export with --precision fp16."
         )
     config = checkpoint.config
-    images = load_images(data.train_good, image_size=config.image_size, strict=False, what="good images")
+    images = load_images(
+        data.train_good,
+        image_size=config.image_size,
+        strict=False,
+        bit_depth=checkpoint.provenance.bit_depth,
+        what="good images",
+    )
     trained_on, _ = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     quantized = quantize(source, images.pixels[trained_on], checkpoint.calibration)
     onnx.save(quantized.teacher, files.teacher)

@@ -128,6 +128,7 @@ class JudgedTestSet:
             [image.path for image in test],
             image_size=checkpoint.config.image_size,
             strict=False,
+            bit_depth=checkpoint.provenance.bit_depth,
             what="test images",
         )
         test = tuple(test[index] for index in loaded.readable)

@@ -37,7 +37,7 @@ from export.tensors import (
     image_spec,
 )
 
-DECODER_FILES = ("1/model.py", "image_decoding.py", "warmup/encoded_image")
+DECODER_FILES = ("1/model.py", "image_decoding.py", "deep_pixels.py", "warmup/encoded_image")
 FOREGROUND_FILES = ("1/model.py", "foreground_mask.py")
 
 
@@ -217,7 +217,9 @@ class Release:
         return steps.foreground_config(self.size, self._queue(self.models["foreground"]))
 
     def _decoder_config(self) -> pb.ModelConfig:
-        return steps.image_decoder_config(self.size, self._queue(steps.decoder_name(self.size)))
+        bit_depth = self.manifest.provenance.bit_depth
+        queue = self._queue(steps.decoder_name(self.size, bit_depth))
+        return steps.image_decoder_config(self.size, queue, bit_depth=bit_depth)
 
     def _fusion_config(self) -> pb.ModelConfig:
         return steps.distance_fusion_config(self._queue("distance_fusion"))

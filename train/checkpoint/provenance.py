@@ -60,7 +60,7 @@ class DataOrigin(BaseModel):
         )
 
     def folder(self) -> Path | None:
-        """The folder where it lay, or by the name that was given if the project moved as a whole; None if it is gone."""
+        """The folder where it lay, or by the given name if the project moved as a whole; None if it is gone."""
         given = Path(self.data_root)
         recorded = given.absolute() if self.data_path is None else Path(self.data_path)
         if recorded.is_dir():
@@ -82,6 +82,7 @@ class Provenance(BaseModel):
     n_train: int
     n_held_out: int
     n_broken: int
+    bit_depth: int = 8  # older checkpoints do not say
     weights: dict[str, PathText]
     steps: int | None = None  # older checkpoints do not say
     seconds_train: float

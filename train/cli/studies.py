@@ -20,7 +20,7 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.command()
 @category_options
 @run_options
-@config_options("teacher", "image_size", "holdout_ratio")
+@config_options("teacher", "image_size", "bit_depth", "holdout_ratio")
 @click.option("--methods", default="padim,patchcore", help="Which, with commas between.")
 @SEEDS
 @click.option("--force", is_flag=True, help="Compute also what is in baselines.json.")
@@ -52,7 +52,7 @@ def baselines(
 @click.command()
 @category_options
 @run_options
-@config_options("teacher", "image_size")
+@config_options("teacher", "image_size", "bit_depth")
 @click.option("--top", type=click.IntRange(min=1), default=24, help="Images in the table and on the page.")
 def suspects(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, top: int) -> None:
     """Rank training images that may show a defect, for a person to look at; write suspects.json and suspects.html."""
@@ -74,7 +74,7 @@ def suspects(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, t
 @click.command()
 @category_options
 @run_options
-@config_options("teacher", "student", "image_size", "steps", "epochs", "batch_size")
+@config_options("teacher", "student", "image_size", "bit_depth", "steps", "epochs", "batch_size")
 @click.option("--ratio", type=SHARE, default=0.05, help="Share of bad images among those trained on.")
 @click.option(
     "--removed-ratio",

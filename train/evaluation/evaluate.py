@@ -78,6 +78,7 @@ def evaluate(
         [image.path for image in data.test],
         image_size=config.image_size,
         strict=runtime.strict,
+        bit_depth=checkpoint.provenance.bit_depth,
         what="test images",
     )
     test = tuple(data.test[index] for index in images.readable)

@@ -16,6 +16,7 @@ from train.calibration.thresholds import calibrate
 from train.checkpoint.provenance import Provenance
 from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
+from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
@@ -37,6 +38,7 @@ class GoodSplit:
     Attributes:
         train: to train on.
         held_out: to validate and calibrate on.
+        bit_depth: that they were read with, see `find_bit_depth`.
         n_broken: files that could not be read.
         fingerprint: of the files, see `CategoryData.fingerprint`.
         seconds_teacher: spent on the teacher's features.
@@ -44,6 +46,7 @@ class GoodSplit:
 
     train: GoodImages
     held_out: GoodImages
+    bit_depth: int
     n_broken: int
     fingerprint: str
     seconds_teacher: float
@@ -106,8 +109,13 @@ def _load_good(
     Raises:
         DataError: no readable image, or fewer to train on than a batch.
     """
+    bit_depth = find_bit_depth(data, asked=config.bit_depth)
     images = load_images(
-        data.train_good, image_size=config.image_size, strict=runtime.strict, what="good images"
+        data.train_good,
+        image_size=config.image_size,
+        strict=runtime.strict,
+        bit_depth=bit_depth,
+        what="good images",
     )
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     n_train, n_held_out = map(len, split)
@@ -131,6 +139,7 @@ def _load_good(
     return GoodSplit(
         train=train,
         held_out=held_out,
+        bit_depth=bit_depth,
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
         seconds_teacher=seconds_teacher,
@@ -150,6 +159,7 @@ def _provenance(
         n_train=len(good.train),
         n_held_out=len(good.held_out),
         n_broken=good.n_broken,
+        bit_depth=good.bit_depth,
         weights=weights,
         steps=ended.step,
         seconds_train=round(good.seconds_teacher + ended.seconds, 1),

@@ -13,10 +13,12 @@ class TritonPythonModel:
     """Decodes and resizes with the same function as training and the client."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the image size from the configuration of the `image` output."""
+        """Read the image size from the configuration of the `image` output, and the bit depth from its parameters."""
         config = json.loads(args["model_config"])
         image = next(output for output in config["output"] if output["name"] == "image")
         self.image_size = int(image["dims"][0])
+        parameter = config.get("parameters", {}).get("bit_depth", {"string_value": "8"})
+        self.bit_depth = int(parameter["string_value"])
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a broken image is that request's error alone."""
@@ -26,7 +28,7 @@ class TritonPythonModel:
         """Decode the [B, 1] image files of one request."""
         encoded = pb_utils.get_input_tensor_by_name(request, "encoded_image").as_numpy()
         try:
-            decoded = [image_decoding.decode_image(data) for data in encoded[:, 0]]
+            decoded = [image_decoding.decode_image(data, bit_depth=self.bit_depth) for data in encoded[:, 0]]
         except image_decoding.ImageError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"encoded_image {error}"))
         images = np.stack([image_decoding.resize_image(image, self.image_size) for image in decoded])

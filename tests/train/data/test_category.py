@@ -13,11 +13,11 @@ from train.data.category import (
     CategoryData,
     TestImage,
     fingerprint,
-    image_files,
     load_images,
     read_category,
     split_good,
 )
+from train.data.layout import image_files
 from train.errors import DataError
 
 

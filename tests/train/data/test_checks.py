@@ -16,6 +16,7 @@ from train.data.checks import (
     check_training_data,
     copy_warnings,
     identical_files,
+    page_warnings,
     read_size,
     require_own_images,
     size_warnings,
@@ -43,6 +44,19 @@ def root(tmp_path: Path) -> Path:
 
 def read(root: Path) -> CategoryData:
     return read_category(root, dataset="folder", category="pill")
+
+
+def test_tiffs_of_several_pages_are_told(tmp_path: Path) -> None:
+    page = Image.new("L", (8, 8))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
+    page.save(tmp_path / "b.tif")
+    (warning,) = page_warnings(read_category(tmp_path, dataset="folder", category="pill"))
+    assert warning.startswith("1 images of 'pill' are TIFFs of several pages,")
+
+
+def test_large_scans_are_measured_without_pillows_warning(tmp_path: Path) -> None:
+    Image.new("1", (11_000, 9_000)).save(tmp_path / "a.png")
+    assert upright_size(tmp_path / "a.png", decode=False) == (11_000, 9_000)
 
 
 def test_nothing_is_said_of_images_as_they_should_be(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from model_repository.distance_fusion.map_fusion import fusion_matrix
 from train.config import FitConfig
+from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
 from train.data.ground_truth import load_masks
 from train.errors import ConfigError, DataError
@@ -114,7 +116,7 @@ def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
         "synthetic": data.synthetic,
         "data_fingerprint": data.fingerprint(),
         "test_fingerprint": data.test_fingerprint(),
-        **config.model_dump(include={"teacher", "weights", "image_size", "holdout_ratio"}),
+        **config.model_dump(include={"teacher", "weights", "image_size", "bit_depth", "holdout_ratio"}),
     }
 
 
@@ -125,10 +127,14 @@ def load_inputs(
     device = runtime.torch_device
     teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
     teacher.to(device)
-    size = config.image_size
-    good = load_images(data.train_good, image_size=size, strict=runtime.strict, what="good images")
-    paths = [image.path for image in data.test]
-    test = load_images(paths, image_size=size, strict=runtime.strict, what="test images")
+    reading = partial(
+        load_images,
+        image_size=config.image_size,
+        strict=runtime.strict,
+        bit_depth=find_bit_depth(data, asked=config.bit_depth),
+    )
+    good = reading(data.train_good, what="good images")
+    test = reading([image.path for image in data.test], what="test images")
     readable = [data.test[index] for index in test.readable]
     started = time.perf_counter()
     features = [
@@ -139,8 +145,8 @@ def load_inputs(
         good=features[0],
         test=features[1],
         labels=np.array([image.anomalous for image in readable], bool),
-        masks=load_masks(readable, image_size=size),
-        image_size=size,
+        masks=load_masks(readable, image_size=config.image_size),
+        image_size=config.image_size,
         seconds=time.perf_counter() - started,
     )
 
