@@ -75,6 +75,9 @@ class FitConfig(BaseModel):
     )
     holdout_ratio: float = Field(0.15, gt=0, lt=1, description="Share of good images kept for calibration")
     false_reject_rate: float = Field(0.01, gt=0, lt=1, description="Share of good images it may reject")
+    pixel_false_positive_rate: float = Field(
+        0.01, gt=0, lt=1, description="Share of a good part's pixels that may be marked"
+    )
     seed: int = Field(0, ge=0, description="Of the split, the order, the masks and the blocks")
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.

@@ -2,5 +2,5 @@
 
 `evaluate` judges the test set with the server's own fusion. `breakdown` measures its verdicts: of all images, of each
 defect kind and of each defect size. `metrics` has the measures themselves, those over pixels are in `pixel_metrics`.
-`report` writes the page, and `figures` draws its plots.
+`protocol` says how a run departs from the paper's. `report` writes the page, and `figures` draws its plots.
 """

@@ -16,6 +16,8 @@ from train.data.category import CategoryData, load_images
 from train.data.ground_truth import load_masks
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
+from train.evaluation.pixel_metrics import BoolArray
+from train.evaluation.protocol import deviations_from_paper
 from train.method.student import compute_distances
 from train.support.arrays import FloatArray
 from train.support.devices import Runtime
@@ -87,6 +89,7 @@ def evaluate(
     metrics = {
         **measures_of(judged),
         **describe(checkpoint),
+        "pixel_false_positive_rate": marked_share_of_good(judged, parts),
         "foreground": foreground.method,
         "foreground_share": None if parts is None else float(parts.mean()),
         "image_auroc_without_foreground": with_background,
@@ -104,4 +107,19 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         **checkpoint.provenance.model_dump(include=history),
         **checkpoint.config.model_dump(include={"preset", "image_size", "seed"}),
         "release_id": checkpoint.release_id,
+        "deviations_from_paper": deviations_from_paper(checkpoint.config, checkpoint.provenance),
     }
+
+
+def marked_share_of_good(judged: JudgedSet, parts: BoolArray | None) -> float | None:
+    """Mean share, over the good images, of a part's pixels that the verdict marks; None without good images.
+
+    All pixels of a picture count as the part where there are no `parts` [N, S, S].
+    """
+    good = ~judged.labels
+    if not good.any():
+        return None
+    marked = judged.verdict.pred_mask[good]
+    part = np.ones_like(marked) if parts is None else parts[good]
+    shares = (marked & part).sum(axis=(1, 2)) / part.sum(axis=(1, 2)).clip(1)
+    return float(shares.mean())
