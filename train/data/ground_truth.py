@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from model_repository.image_decoder.image_decoding import ImageError, read_image
+from model_repository.image_decoder.image_decoding import FORMATS, ImageError, read_image
 from train.data.category import TestImage, upright_size
 from train.errors import DataError
+from train.support.progress import console
+
+MOST_LEVELS = 16  # besides 0; a mask drawn by hand or with a number for each defect has fewer
+MOSTLY = 0.5  # of the picture; more, and its border, is a mask whose defect is black
+BORDER_MOSTLY = 0.9  # of the outermost pixels
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as it is in its file.
+
+    Attributes:
+        marked: [H, W] bool, upright; True where the file holds anything but 0.
+        n_levels: how many values besides 0 it holds.
+        path: the file.
+    """
+
+    marked: NDArray[np.bool_]
+    n_levels: int
+    path: Path
+
+    @property
+    def in_between(self) -> bool:
+        """Whether it holds greys that nobody drew, as JPEG and resizing leave them."""
+        lossy = self.path.suffix.lower() in LOSSY_SUFFIXES and self.n_levels > 1
+        return lossy or self.n_levels > MOST_LEVELS
+
+    @property
+    def inverted(self) -> bool:
+        """Whether it looks as if the defect were black: it marks most of the picture, the border too."""
+        border = np.concatenate(
+            [self.marked[0], self.marked[-1], self.marked[1:-1, 0], self.marked[1:-1, -1]]
+        )
+        return bool(self.marked.mean() > MOSTLY and border.mean() > BORDER_MOSTLY)
 
 
 def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool_] | None:
     """Ground truth masks [N, S, S] for test images, or None where not one of them has a mask.
 
-    A mask is resized with the nearest neighbour, so that it stays a mask. An image without one gets an empty one.
+    Whatever is not 0 marks a defect, whichever values a file has. A mask is resized with the nearest neighbour, so that
+    it stays a mask. An image without one gets an empty one. What is odd about masks is said, and they are taken as they
+    are.
 
     Raises:
         DataError: a mask file that is no image, is of another size than its image, or marks a defect on a good one.
@@ -25,26 +65,90 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
     if all(image.mask_path is None for image in test):
         return None
     masks = np.zeros((len(test), image_size, image_size), bool)
+    in_between, inverted, drawn = [], [], []
     for index, image in enumerate(test):
-        if image.mask_path is not None:
-            masks[index] = _load_mask(image, image.mask_path, image_size)
+        if image.mask_path is None:
+            continue
+        mask = _load_mask(image, image.mask_path)
+        masks[index] = _resize(mask.marked, image_size)
+        if mask.marked.any() and not mask.marked.all():
+            drawn.append(image)
+        if mask.in_between:
+            in_between.append(mask.path)
+        if mask.inverted:
+            inverted.append(mask.path)
+    n_masks = sum(image.mask_path is not None for image in test)
+    for sentence in (
+        *_said_of(in_between, n_masks, "hold greys between black and white, as JPEG and resizing leave them",
+                  "all that is not 0 counts as defective; save masks as PNG with 0 and 255"),
+        *_said_of(inverted, n_masks, "mark most of the picture and its border",
+                  "all that is not 0 counts as defective; if the defect is black in them, invert them"),
+        *_shared(drawn),
+    ):  # fmt: skip
+        console.print(sentence, style="yellow", markup=False)
     return masks
 
 
-def _load_mask(image: TestImage, mask_path: Path, image_size: int) -> NDArray[np.bool_]:
-    try:
-        mask = read_image(mask_path).convert("L")
-    except ImageError as error:
-        raise DataError(f"Ground truth mask {error}.") from None
-    (width, height), (expected_width, expected_height) = mask.size, upright_size(image.path, decode=True)
+def _load_mask(image: TestImage, mask_path: Path) -> Mask:
+    mask = _read_mask(mask_path)
+    height, width = mask.marked.shape
+    expected_width, expected_height = upright_size(image.path, decode=True)
     if (width, height) != (expected_width, expected_height):
         raise DataError(
             f"Ground truth mask {mask_path} is {width} x {height} pixels, its image {image.path} "
             f"{expected_width} x {expected_height}; expected equal sizes; draw the mask over the image itself."
         )
-    if not image.anomalous and mask.getextrema() != (0, 0):
+    if not image.anomalous and mask.marked.any():
         raise DataError(
             f"Ground truth mask {mask_path} marks a defect on an image in test/good; expected a black mask or none; "
             "move the image to the folder of its defect kind, or remove the mask."
         )
-    return np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST)) > 0
+    return mask
+
+
+def _read_mask(path: Path) -> Mask:
+    """Read a mask upright, its values as they stand in the file: no conversion may make a small one vanish."""
+    try:
+        read_image(path)  # all that makes a file unreadable is found and named there
+    except ImageError as error:
+        raise DataError(f"Ground truth mask {error}.") from None
+    with Image.open(path, formats=FORMATS) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith(("I", "L", "1")) and "transparency" not in image.info and image.mode != "LA":
+        values = np.asarray(image)
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"))
+        values = np.where(rgba[..., 3] == 0, 0, rgba[..., :3].max(axis=2))  # the transparent is black
+    else:
+        values = np.asarray(image.convert("RGB")).max(axis=2)
+    marked = values != 0
+    return Mask(marked=marked, n_levels=len(np.unique(values[marked])), path=path)
+
+
+def _resize(marked: NDArray[np.bool_], image_size: int) -> NDArray[np.bool_]:
+    mask = Image.fromarray(marked).resize((image_size, image_size), Image.Resampling.NEAREST)
+    return np.asarray(mask, bool)
+
+
+def _said_of(paths: Sequence[Path], n_masks: int, what: str, then: str) -> list[str]:
+    """One sentence on the masks of which something is to be said."""
+    if not paths:
+        return []
+    return [f"{len(paths)} of {n_masks} ground truth masks {what}, {paths[0]} among them: {then}."]
+
+
+def _shared(test: Sequence[TestImage]) -> list[str]:
+    """One sentence on images whose masks are one file, or copies of one."""
+    images_of: dict[bytes, list[TestImage]] = defaultdict(list)
+    for image in test:
+        if image.mask_path is not None:
+            images_of[hashlib.sha256(image.mask_path.read_bytes()).digest()].append(image)
+    shared = [images for images in images_of.values() if len(images) > 1]
+    if not shared:
+        return []
+    first, second = shared[0][:2]
+    return [
+        f"{sum(map(len, shared))} defective images share their ground truth mask with another, {first.path} and "
+        f"{second.path} among them ({first.mask_path}): give each image a mask of its own defect."
+    ]
