@@ -49,6 +49,7 @@ class FitConfig(BaseModel):
     cosine_weight: float = Field(1.0, ge=0, description="Weight of the cosine distance (Eq. 1)")
     alpha: float = Field(1.0, ge=0, description="Weight of the L2 distance (Eq. 5)")
     batch_size: int = Field(32, ge=1, description="Images a step")
+    drop_last: bool = Field(False, description="Leave out an epoch's last batch where it is smaller")
     epochs: int | None = Field(200, ge=1, description="Passes over the training images")
     steps: int | None = Field(
         None, ge=1, validate_default=True, description="Optimiser steps, in place of epochs"
@@ -81,6 +82,9 @@ class FitConfig(BaseModel):
     )
     holdout_ratio: float = Field(0.15, gt=0, lt=1, description="Share of good images kept for calibration")
     false_reject_rate: float = Field(0.01, gt=0, lt=1, description="Share of good images it may reject")
+    pixel_false_positive_rate: float = Field(
+        0.01, gt=0, lt=1, description="Share of a good part's pixels that may be marked"
+    )
     seed: int = Field(0, ge=0, description="Of the split, the order, the masks and the blocks")
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.
@@ -139,10 +143,11 @@ class FitConfig(BaseModel):
         return self.cosine_weight + self.alpha
 
     def total_steps(self, n_images: int) -> int:
-        """Optimiser steps for this many training images; a last, smaller batch of an epoch is left out."""
+        """Optimiser steps for this many training images."""
         if self.steps is not None:
             return self.steps
-        return (self.epochs or 0) * max(1, n_images // self.batch_size)
+        whole, rest = divmod(n_images, self.batch_size)
+        return (self.epochs or 0) * max(1, whole if self.drop_last else whole + (rest > 0))
 
 
 PRESETS: Mapping[str, FitConfig] = {
@@ -156,6 +161,7 @@ PRESETS: Mapping[str, FitConfig] = {
         image_size=128,
         mask_ratio=0.4,
         batch_size=16,
+        drop_last=True,
         epochs=None,
         steps=1500,
         centered_stages=(3,),

@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 from client.judging.answers import Answer
 from client.judging.arguments import check_timeout
 from client.judging.category import Category, find_category, load_category
-from client.judging.errors import AnswerError, RequestError
+from client.judging.errors import AnswerError, RequestError, ServerError
 from client.judging.faults import is_misfit, server_error
 from client.judging.inputs import Picture, Prepared, prepare
 from client.judging.requests import Question, Request, make_request

@@ -38,9 +38,19 @@ def test_steps_take_the_place_of_epochs_and_the_other_way_round() -> None:
     assert (by_epochs.steps, by_epochs.epochs) == (None, 3)
 
 
-@pytest.mark.parametrize(("n_images", "steps"), [(32, 200), (63, 200), (64, 400), (267, 1600)])
-def test_an_epoch_leaves_its_smaller_rest_out(n_images: int, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("n_images", "steps", "without_rest"),
+    [(7, 200, 200), (32, 200, 200), (51, 400, 200), (64, 400, 400), (267, 1800, 1600)],
+)
+def test_an_epoch_of_the_paper_has_its_smaller_rest_too(n_images: int, steps: int, without_rest: int) -> None:
+    """MVTec AD's toothbrush trains on 51 of its 60 good images: 400 steps."""
     assert PRESETS["paper"].total_steps(n_images) == steps
+    assert fit_config("paper", {"drop_last": True}).total_steps(n_images) == without_rest
+
+
+def test_edge_leaves_the_smaller_rest_out() -> None:
+    """Its figures were measured so."""
+    assert PRESETS["edge"].drop_last
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -17,6 +17,7 @@ from train.method.student import Student, compute_distances
 from train.support.arrays import FloatArray
 from train.support.progress import console
 
+WITHOUT_NETWORK = ForegroundFinder("threshold")
 MAX_PASTED_IMAGES = 64  # enough for a mean; several pasted images are made of each
 DETECTABILITY_POWER = 2
 # At this d', a threshold half-way between good and pasted takes one image in 30,000 for the other kind.
@@ -48,13 +49,17 @@ def calibrate(
         pasted = distances_of(
             paste_patches(images[:MAX_PASTED_IMAGES], seed=config.seed), "Weighing the stages"
         )
+    foreground = find_foreground(images, finder, device=device)
+    # Where the background stays, the part is looked for all the same: for the pixel threshold alone.
+    parts = find_foreground(images, WITHOUT_NETWORK, device=device) if foreground is None else foreground
     return fit_calibration(
         distances_of(images, "Calibration"),
         config=config,
         category=category,
         pasted=pasted,
-        foreground=find_foreground(images, finder, device=device),
+        foreground=foreground,
         foreground_id=finder.id,
+        parts=parts,
     )
 
 
@@ -66,17 +71,19 @@ def fit_calibration(
     pasted: list[FloatArray] | None = None,
     foreground: NDArray[np.bool_] | None = None,
     foreground_id: int = 0,
+    parts: NDArray[np.bool_] | None = None,
 ) -> Calibration:
     """Fit a category's calibration on the distance maps of its held-out good images.
 
     Args:
         distances: [N, h, h] float32 a stage.
-        config: smoothing, the way stages are weighted and the target false-reject rate.
+        config: smoothing, the way stages are weighted and the target rates.
         category: the product's name.
         pasted: distance maps of good images with pasted patches, for `pasted_defects`.
         foreground: [N, S, S] bool masks of the parts, where the background is removed. The thresholds are fitted on
             masked maps; the weights of the stages on whole ones, so that a mask changes nothing but what it hides.
         foreground_id: of the SAM that made the masks.
+        parts: [N, S, S] bool, where the parts are, for the pixel threshold; None where all of a picture counts.
 
     Returns:
         A calibration whose `release_id` is still 0: the id is computed from the whole checkpoint.
@@ -89,7 +96,9 @@ def fit_calibration(
         category=category,
         **vars(fusion),
         image_threshold=image_threshold(maps.max(axis=(1, 2)), config.false_reject_rate),
-        pixel_threshold=float(np.quantile(maps, 1 - config.false_reject_rate)),
+        pixel_threshold=pixel_threshold(
+            maps, parts, marked_share=config.pixel_false_positive_rate, rate=config.false_reject_rate
+        ),
         foreground=config.foreground,
         foreground_id=foreground_id,
     )
@@ -108,19 +117,63 @@ def fusion_of(config: FitConfig, stage_weights: tuple[float, float, float]) -> F
 def image_threshold(good_scores: FloatArray, false_reject_rate: float) -> float:
     """The score that a new good image exceeds with at most the probability asked for.
 
-    It is the conformal quantile: the k-th smallest of n held-out scores with k = ceil((n + 1) * (1 - rate)). With
-    fewer than 1 / rate - 1 images k would exceed n: the largest score is taken, and a warning says which rate that
-    gives, 1 / (n + 1).
+    See `conformal_quantile`. With fewer than 1 / rate - 1 images a warning says which rate the largest score gives,
+    1 / (n + 1).
     """
     n_images = len(good_scores)
-    rank = math.ceil(round((n_images + 1) * (1 - false_reject_rate), 9))
-    if rank > n_images:
+    if conformal_rank(n_images, false_reject_rate) > n_images:
         console.print(
             f"{n_images} held-out good images promise a false-reject rate of {1 / (n_images + 1):.1%}; "
             f"for {false_reject_rate:.1%} hold out {math.ceil(1 / false_reject_rate) - 1}.",
             style="yellow",
         )
-    return float(np.sort(good_scores)[min(rank, n_images) - 1])
+    return conformal_quantile(good_scores, false_reject_rate)
+
+
+def pixel_threshold(
+    good_maps: FloatArray, parts: NDArray[np.bool_] | None, *, marked_share: float, rate: float
+) -> float:
+    """The anomaly above which a pixel is marked: few new good images have more than a share of them marked.
+
+    Pixels of one image rise and fall together, so that a promise about new images needs one value an image: the level
+    that no more than the share of its part's pixels exceed, nor of all its pixels. Of these levels it is the
+    `conformal_quantile`. A quantile of all pixels would let the background, which is quiet and after its removal 0,
+    make room for marks on the part.
+
+    Args:
+        good_maps: [N, S, S] anomaly maps of held-out good images.
+        parts: [N, S, S] bool, True on the part; None, and an image without any, count whole.
+        marked_share: 0 to 1.
+        rate: how many new good images may have more than that marked, 0 to 1; as for `image_threshold`, with few
+            images it is 1 / (n + 1).
+    """
+    levels = [_level(one, marked_share) for one in good_maps]
+    if parts is not None:
+        on_part = [
+            _level(one[part], marked_share) if part.any() else -np.inf
+            for one, part in zip(good_maps, parts, strict=True)
+        ]
+        levels = np.maximum(levels, on_part).tolist()
+    return conformal_quantile(np.array(levels, np.float32), rate)
+
+
+def _level(values: FloatArray, share: float) -> float:
+    """The smallest of some values that no more than a share of them exceed."""
+    return float(np.quantile(values, 1 - share, method="inverted_cdf"))
+
+
+def conformal_quantile(values: FloatArray, rate: float) -> float:
+    """What a new image's value exceeds with at most the probability asked for.
+
+    It is the k-th smallest of n values of held-out images, see `conformal_rank`, and the largest where k exceeds n.
+    """
+    rank = min(conformal_rank(len(values), rate), len(values))
+    return float(np.sort(values)[rank - 1])
+
+
+def conformal_rank(n_images: int, rate: float) -> int:
+    """k = ceil((n + 1) * (1 - rate)), from 1; beyond n there are too few images for the rate."""
+    return math.ceil(round((n_images + 1) * (1 - rate), 9))
 
 
 def stage_weights(

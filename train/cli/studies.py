@@ -20,7 +20,7 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.command()
 @category_options
 @run_options
-@config_options("teacher", "image_size", "bit_depth", "holdout_ratio")
+@config_options("teacher", "image_size", "bit_depth", "holdout_ratio", "smoothing_sigma", "pool_size")
 @click.option("--methods", default="padim,patchcore", help="Which, with commas between.")
 @SEEDS
 @click.option("--force", is_flag=True, help="Compute also what is in baselines.json.")
@@ -32,7 +32,7 @@ def baselines(
     seeds: tuple[int, ...],
     force: bool,
 ) -> None:
-    """Measure PaDiM and PatchCore on the teacher's features, with fit's split and test set; write baselines.json."""
+    """Measure anomalib's PaDiM and PatchCore on fit's teacher, split, smoothing and test set; write baselines.json."""
     from train.studies.baselines.results import baseline_table
     from train.studies.baselines.run import run_baselines
 

@@ -21,28 +21,16 @@ SMALL_BELOW, MIDDLE_UP_TO = 0.05, 0.20
 
 
 @dataclass(frozen=True)
-class JudgedSet:
-    """Test images with their verdict and ground truth.
+class GroundTruth:
+    """What is known of test images: which show a defect, and where it is marked.
 
     Attributes:
         test: the N images.
-        verdict: of each of them, in their order.
         masks: [N, S, S] ground truth, all False where an image has no mask file; None where no image has one.
     """
 
     test: tuple[TestImage, ...]
-    verdict: Verdict
     masks: BoolArray | None
-
-    @property
-    def scores(self) -> FloatArray:
-        """[N]: the image scores."""
-        return self.verdict.pred_score[:, 0]
-
-    @property
-    def rejected(self) -> BoolArray:
-        """[N]: which images were judged defective."""
-        return self.verdict.pred_label[:, 0]
 
     @cached_property
     def labels(self) -> BoolArray:
@@ -62,23 +50,80 @@ class JudgedSet:
         without_file = np.array([image.mask_path is None for image in self.test], bool)
         return without_file & self.labels & ~self.marked
 
-    @cached_property
-    def pixels(self) -> PixelScores | None:
-        """Pixels of the images whose defects are marked and of the good ones; None without masks."""
-        if self.masks is None or not self.marked.any():
-            return None
-        return PixelScores(self.verdict.anomaly_map, self.masks, good=np.flatnonzero(~self.labels))
-
     @property
     def kinds(self) -> dict[str, IntArray]:
         """Positions of the images of each defect kind, by its name."""
         defects = np.array([image.defect for image in self.test])
         return {str(kind): np.flatnonzero(defects == kind) for kind in np.unique(defects[self.labels])}
 
+    def pixel_scores(self, maps: FloatArray) -> PixelScores | None:
+        """Pixels of anomaly maps [N, S, S], of the images whose defects are marked and of the good ones.
+
+        None without masks.
+        """
+        if self.masks is None or not self.marked.any():
+            return None
+        return PixelScores(maps, self.masks, good=np.flatnonzero(~self.labels))
+
+    def measure_pixels(self, pixels: PixelScores | None, images: IntArray) -> PixelMeasures | None:
+        """The measures of the defective images at these positions and of all good ones.
+
+        None where one of the images has no mask: its defect would count as good pixels, and measures of the rest
+        would be read as those of all.
+        """
+        if pixels is None or self.unmasked[images].any():
+            return None
+        return pixels.measure(images[self.marked[images]])
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    """Test images with their verdict and ground truth.
+
+    Attributes:
+        test: the N images.
+        verdict: of each of them, in their order.
+        masks: [N, S, S] ground truth, see `GroundTruth`.
+    """
+
+    test: tuple[TestImage, ...]
+    verdict: Verdict
+    masks: BoolArray | None
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """The same images without the verdict."""
+        return GroundTruth(self.test, self.masks)
+
+    @property
+    def scores(self) -> FloatArray:
+        """[N]: the image scores."""
+        return self.verdict.pred_score[:, 0]
+
+    @property
+    def rejected(self) -> BoolArray:
+        """[N]: which images were judged defective."""
+        return self.verdict.pred_label[:, 0]
+
+    @property
+    def labels(self) -> BoolArray:
+        """[N]: which images show a defect."""
+        return self.truth.labels
+
+    @property
+    def marked(self) -> BoolArray:
+        """[N]: which defective images have a mask that marks something."""
+        return self.truth.marked
+
+    @cached_property
+    def pixels(self) -> PixelScores | None:
+        """See `GroundTruth.pixel_scores`."""
+        return self.truth.pixel_scores(self.verdict.anomaly_map)
+
     @property
     def sizes(self) -> dict[str, IntArray]:
         """Positions of the marked images of each defect size; sizes without images are left out."""
-        if self.masks is None or self.unmasked.any():
+        if self.masks is None or self.truth.unmasked.any():
             return {}
         shares = self.masks.mean(axis=(1, 2))
         of_size = {
@@ -101,9 +146,9 @@ def measures_of(judged: JudgedSet) -> dict[str, Any]:
         "n_test": len(judged.test),
         "n_test_good": len(good),
         "n_test_anomalous": len(defective),
-        "by_defect": _breakdown(judged, judged.kinds),
+        "by_defect": _breakdown(judged, judged.truth.kinds),
         "by_size": _breakdown(judged, judged.sizes),
-        "unavailable": unavailable(judged),
+        "unavailable": unavailable(judged.truth),
     }
 
 
@@ -112,7 +157,7 @@ def subset_measures(judged: JudgedSet, images: IntArray) -> dict[str, float | No
     chosen = ~judged.labels
     chosen[images] = True
     scores, labels, rejected = judged.scores[chosen], judged.labels[chosen], judged.rejected[chosen]
-    pixel = _pixel_measures(judged, images)
+    pixel = judged.truth.measure_pixels(judged.pixels, images)
     return {
         "image_auroc": auroc(scores, labels),
         "image_average_precision": average_precision(scores, labels),
@@ -123,30 +168,30 @@ def subset_measures(judged: JudgedSet, images: IntArray) -> dict[str, float | No
     }
 
 
-def unavailable(judged: JudgedSet) -> list[str]:
+def unavailable(truth: GroundTruth) -> list[str]:
     """Sentences on the measures that cannot be computed, or leave images out, and why."""
     sentences = []
-    if judged.labels.all():
+    if truth.labels.all():
         sentences.append(
             "The test set has no good images: image AUROC, average precision, F1 and the false reject rate "
             "cannot be computed; put some into test/good."
         )
-    if not judged.labels.any():
+    if not truth.labels.any():
         return [
             "The test set has no defective images: image AUROC, average precision, F1, the escape rate and all pixel "
             "measures cannot be computed; put some into test/<defect kind>."
         ]
-    if not judged.marked.any() and judged.unmasked.any():
+    if not truth.marked.any() and truth.unmasked.any():
         return [*sentences, "There are no masks: pixel measures and defect sizes cannot be computed."]
-    for kind, images in judged.kinds.items():
-        unmasked, empty = judged.unmasked[images], ~judged.marked[images] & ~judged.unmasked[images]
+    for kind, images in truth.kinds.items():
+        unmasked, empty = truth.unmasked[images], ~truth.marked[images] & ~truth.unmasked[images]
         if unmasked.any():
             sentences.append(
                 f"{unmasked.sum()} of {_images(len(images))} of kind {kind} have no mask: pixel measures of this kind "
                 f"and of the whole test set, and defect sizes cannot be computed; put them into ground_truth/{kind}."
             )
         if empty.any():
-            first = judged.test[int(images[empty][0])].path.name
+            first = truth.test[int(images[empty][0])].path.name
             sentences.append(
                 f"{empty.sum()} of {_images(len(images))} of kind {kind} have a mask that marks nothing at this image "
                 f"size, {kind}/{first} among them: pixel measures and defect sizes leave them out."
@@ -173,13 +218,6 @@ def _rate(name: str, count: int, total: int) -> dict[str, Any]:
         f"{name}_interval": None if interval is None else list(interval),
         f"n_{name}s": count,
     }
-
-
-def _pixel_measures(judged: JudgedSet, images: IntArray) -> PixelMeasures | None:
-    """None where one of the images has no mask: measures of the rest would be read as those of all."""
-    if judged.pixels is None or judged.unmasked[images].any():
-        return None
-    return judged.pixels.measure(images[judged.marked[images]])
 
 
 def _images(count: int) -> str:

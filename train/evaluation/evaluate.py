@@ -18,6 +18,8 @@ from train.data.ground_truth import load_masks
 from train.evaluation import METRICS_FORMAT
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
+from train.evaluation.pixel_metrics import BoolArray
+from train.evaluation.protocol import deviations_from_paper
 from train.method.student import compute_distances
 from train.support.arrays import FloatArray
 from train.support.devices import Runtime
@@ -94,6 +96,7 @@ def evaluate(
         **describe(checkpoint),
         **judged_on,
         "synthetic": data.synthetic or checkpoint.provenance.synthetic,
+        "pixel_false_positive_rate": marked_share_of_good(judged, parts),
         "foreground": foreground.method,
         "foreground_share": None if parts is None else float(parts.mean()),
         "image_auroc_without_foreground": with_background,
@@ -113,6 +116,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "trained_on": provenance.model_dump(include=trained_on),
         **checkpoint.config.model_dump(include={"preset", "image_size", "seed"}),
         "release_id": checkpoint.release_id,
+        "deviations_from_paper": deviations_from_paper(checkpoint.config, checkpoint.provenance),
     }
 
 
@@ -129,3 +133,17 @@ def describe_test_set(data: CategoryData) -> dict[str, Any]:
         },
         "test_fingerprint": test_fingerprint,
     }
+
+
+def marked_share_of_good(judged: JudgedSet, parts: BoolArray | None) -> float | None:
+    """Mean share, over the good images, of a part's pixels that the verdict marks; None without good images.
+
+    All pixels of a picture count as the part where there are no `parts` [N, S, S].
+    """
+    good = ~judged.labels
+    if not good.any():
+        return None
+    marked = judged.verdict.pred_mask[good]
+    part = np.ones_like(marked) if parts is None else parts[good]
+    shares = (marked & part).sum(axis=(1, 2)) / part.sum(axis=(1, 2)).clip(1)
+    return float(shares.mean())

@@ -62,14 +62,20 @@ class GoodImages(Dataset[Fetched]):
 
 
 def load_batches(
-    good: GoodImages, *, batch_size: int, seed: int, steps: range, device: torch.device
+    good: GoodImages,
+    *,
+    batch_size: int,
+    seed: int,
+    steps: range,
+    device: torch.device,
+    drop_last: bool = True,
 ) -> Iterator[Batch]:
     """The batches of these steps; which images a step sees depends on its number and the seed alone.
 
     On a GPU they are fetched ahead into pinned memory and copied while the GPU works.
     """
     on_gpu = device.type == "cuda"
-    order = batch_indices(len(good), batch_size=batch_size, seed=seed)
+    order = batch_indices(len(good), batch_size=batch_size, seed=seed, drop_last=drop_last)
     loader: DataLoader[Fetched] = DataLoader(
         good,
         batch_sampler=[batch.tolist() for batch in itertools.islice(order, steps.start, steps.stop)],
@@ -85,12 +91,15 @@ def load_batches(
         )
 
 
-def batch_indices(n_images: int, *, batch_size: int, seed: int) -> Iterator[NDArray[np.intp]]:
-    """Endless batches of positions, each epoch in a new order; an epoch's smaller rest is left out."""
+def batch_indices(
+    n_images: int, *, batch_size: int, seed: int, drop_last: bool = True
+) -> Iterator[NDArray[np.intp]]:
+    """Endless batches of positions, each epoch in a new order; its smaller rest is its last batch, or is left out."""
+    end = n_images - batch_size + 1 if drop_last else n_images
     generator = np.random.default_rng(seed)
     while True:
         order = generator.permutation(n_images)
-        for start in range(0, n_images - batch_size + 1, batch_size):
+        for start in range(0, end, batch_size):
             yield order[start : start + batch_size]
 
 

@@ -107,7 +107,7 @@ def _load_good(
     """Read a category's good images, split them, and run the teacher over them once.
 
     Raises:
-        DataError: no readable image, or fewer to train on than a batch.
+        DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
     bit_depth = find_bit_depth(data, asked=config.bit_depth)
     images = load_images(
@@ -119,7 +119,7 @@ def _load_good(
     )
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     n_train, n_held_out = map(len, split)
-    if n_train < config.batch_size:
+    if config.drop_last and n_train < config.batch_size:
         raise DataError(
             f"Category {data.category!r} has {n_train} good images to train on, {n_held_out} held out; expected at "
             f"least one batch of {config.batch_size}; add images or lower --batch-size."

@@ -59,7 +59,10 @@ def train_student(
     resume.restore(state)
     set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
     steps = range(state.step, n_steps)
-    batches = load_batches(good, batch_size=config.batch_size, seed=config.seed, steps=steps, device=device)
+    batches = load_batches(
+        good, batch_size=config.batch_size, seed=config.seed, steps=steps, device=device,
+        drop_last=config.drop_last,
+    )  # fmt: skip
     with (
         fast_training(student, config=config, device=device),
         progress_bar("Training", n_steps) as bar,

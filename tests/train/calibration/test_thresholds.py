@@ -12,7 +12,13 @@ from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from tests.conftest import CATEGORY, FitTiny
-from train.calibration.thresholds import DETECTABILITY_LIMIT, fit_calibration, image_threshold, stage_weights
+from train.calibration.thresholds import (
+    DETECTABILITY_LIMIT,
+    fit_calibration,
+    image_threshold,
+    pixel_threshold,
+    stage_weights,
+)
 from train.checkpoint.header import read_release_id
 from train.config import fit_config
 from train.data.category import CategoryData, read_category
@@ -110,7 +116,8 @@ def test_thresholds_by_hand() -> None:
     calibration = fit_calibration(flat_distances(*levels), config=config, category="bolt")
     # Scores are 3 to 11; the rank is ceil(10 * 0.75) = 8.
     assert calibration.image_threshold == pytest.approx(10, abs=1e-4)
-    assert calibration.pixel_threshold == pytest.approx(9, abs=1e-4)  # the 75 % quantile of 3..11
+    # Every pixel of an image has its score, so that its level is the score too.
+    assert calibration.pixel_threshold == pytest.approx(10, abs=1e-4)
     assert calibration.stage_weights == (1, 1, 1)
     assert (calibration.category, calibration.image_size, calibration.release_id) == ("bolt", 32, 0)
     assert (calibration.smoothing_sigma, calibration.pool_size) == (6.0, 5)
@@ -156,7 +163,60 @@ def test_thresholds_are_of_the_maps_that_are_served() -> None:
     calibration = fit_calibration(distances, config=CONFIG, category="bolt")
     maps = fuse_distances(distances, calibration.fusion)
     assert calibration.image_threshold == maps.max()
-    assert float((maps > calibration.pixel_threshold).mean()) == pytest.approx(0.01, abs=1e-3)
+    marked = (maps > np.float32(calibration.pixel_threshold)).mean(axis=(1, 2))
+    assert marked.max() <= CONFIG.pixel_false_positive_rate
+    assert marked.max() > 0
+
+
+def test_pixel_threshold_by_hand() -> None:
+    """Of 10 pixels 2 may be marked: each image's level is its third largest, and of five levels the fourth counts."""
+    values = np.arange(50, dtype=np.float32).reshape(5, 2, 5)  # third largest: 7, 17, 27, 37, 47
+    assert pixel_threshold(values, None, marked_share=0.2, rate=0.4) == 37
+    assert pixel_threshold(values, None, marked_share=0.2, rate=0.01) == 47
+    part = np.zeros((5, 2, 5), bool)
+    part[:, 1, 3:] = True  # the two largest of each: none of two may be marked
+    assert pixel_threshold(values, part, marked_share=0.2, rate=0.4) == 39
+    # A part that is quieter than its background, and a picture where none was found, change nothing.
+    assert pixel_threshold(values, ~part, marked_share=0.2, rate=0.4) == 37
+    assert pixel_threshold(values, np.zeros_like(part), marked_share=0.2, rate=0.4) == 37
+
+
+def small_parts(
+    n_images: int, *, seed: int, background: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Good maps, whose level differs from image to image, and a part of 2.2 % of the picture on a quiet background."""
+    rng = np.random.default_rng(seed)
+    parts = np.zeros((n_images, 64, 64), bool)
+    parts[:, 20:30, 20:29] = True
+    level = rng.lognormal(sigma=0.5, size=(n_images, 1, 1))
+    maps = level * (1 + 0.2 * rng.standard_normal((n_images, 64, 64))).clip(0.1)
+    return np.where(parts, maps, background * maps).astype(np.float32), parts
+
+
+@pytest.mark.parametrize("background", [0.0, 0.3])
+def test_a_small_part_is_not_marked_because_its_background_is_quiet(background: float) -> None:
+    """Where all pixels were counted alike, nearly half of the good part's were marked."""
+    maps, parts = small_parts(99, seed=0, background=background)
+    assert parts.mean() == pytest.approx(0.022, abs=1e-3)
+    of_all = np.quantile(maps, 0.99)
+    assert (maps > of_all)[parts].mean() > 0.4
+    threshold = pixel_threshold(maps, parts, marked_share=0.01, rate=0.05)
+    new, new_parts = small_parts(2000, seed=1, background=background)
+    marked = ((new > np.float32(threshold)) & new_parts).sum(axis=(1, 2)) / new_parts.sum(axis=(1, 2))
+    assert (marked > 0.01).mean() < 0.1  # 5 % on average over draws of 99 images
+    assert marked.mean() < 0.05
+
+
+def test_the_promise_about_pixels_holds_on_average() -> None:
+    """Of new good images at most the rate, and not much less, have more than the share of their part marked."""
+    rates = []
+    for draw in range(200):
+        maps, parts = small_parts(119, seed=draw, background=0.0)
+        threshold = np.float32(pixel_threshold(maps[:19], parts[:19], marked_share=0.05, rate=0.1))
+        marked = ((maps[19:] > threshold) & parts[19:]).sum(axis=(1, 2)) / parts[19:].sum(axis=(1, 2))
+        rates.append((marked > 0.05).mean())
+    standard_error = float(np.std(rates)) / len(rates) ** 0.5
+    assert np.mean(rates) == pytest.approx(0.1, abs=4 * standard_error)
 
 
 def with_other_test_set(data: CategoryData, root: Path, kind: str) -> CategoryData:

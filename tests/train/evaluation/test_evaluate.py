@@ -22,7 +22,7 @@ from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, read_category
 from train.errors import DataError
 from train.evaluation.breakdown import JudgedSet, measures_of
-from train.evaluation.evaluate import Evaluation, evaluate
+from train.evaluation.evaluate import Evaluation, evaluate, marked_share_of_good
 from train.method.student import compute_distances
 from train.runs import metrics_are_up_to_date
 from train.support.devices import Runtime
@@ -42,7 +42,7 @@ CALIBRATION = Calibration(
 PROMISED = {
     "image_auroc", "pixel_auroc", "pro", "threshold", "false_reject_rate", "n_test", "dataset", "preset",
     "seed", "seconds_train", "image_average_precision", "image_f1", "false_reject_interval", "escape_rate",
-    "escape_interval", "by_defect", "by_size", "unavailable",
+    "escape_interval", "by_defect", "by_size", "unavailable", "pixel_false_positive_rate", "deviations_from_paper",
 }  # fmt: skip
 
 
@@ -151,6 +151,19 @@ def test_metrics_hold_what_is_promised_and_say_what_was_measured(
     assert metrics["threshold"] == pytest.approx(checkpoint.calibration.image_threshold)
     assert metrics["release_id"] == checkpoint.release_id
     assert metrics["n_train"] + metrics["n_held_out"] == len(tiny_data.train_good)
+    marked = evaluation.judged.verdict.pred_mask[~evaluation.judged.labels]
+    assert metrics["pixel_false_positive_rate"] == pytest.approx(marked.mean())
+    assert metrics["deviations_from_paper"] == []
+
+
+def test_the_marked_share_of_good_parts_by_hand() -> None:
+    """Of the first good map 1 of 4 pixels is marked, of the second none; the defective one does not count."""
+    judged = JudgedSet(images("good", "good", "dent"), verdict(0.9, 0.1, 0.9), None)
+    assert marked_share_of_good(judged, None) == (1 / 4 + 0) / 2
+    parts = np.zeros((3, 2, 2), bool)
+    parts[:, 0, :] = True
+    assert marked_share_of_good(judged, parts) == (1 / 2 + 0) / 2
+    assert marked_share_of_good(JudgedSet(images("dent"), verdict(0.9), None), None) is None
 
 
 def test_measures_are_scikit_learns_over_the_verdicts(evaluation: Evaluation) -> None:

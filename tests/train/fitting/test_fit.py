@@ -177,6 +177,28 @@ def test_schedules_by_hand() -> None:
     assert falling == sorted(falling, reverse=True)
 
 
+def test_an_epoch_ends_with_its_smaller_rest_where_it_is_kept() -> None:
+    batches = batch_indices(10, batch_size=4, seed=0, drop_last=False)
+    epochs = [[next(batches).tolist() for _ in range(3)] for _ in range(2)]
+    for epoch in epochs:
+        assert [len(batch) for batch in epoch] == [4, 4, 2]
+        assert sorted(index for batch in epoch for index in batch) == list(range(10))
+    assert epochs[0] != epochs[1]
+    # Fewer images than a batch are one batch.
+    alone = batch_indices(3, batch_size=4, seed=0, drop_last=False)
+    assert [sorted(next(alone).tolist()) for _ in range(2)] == [[0, 1, 2]] * 2
+
+
+def test_a_run_that_keeps_the_smaller_rest_has_its_steps(
+    tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
+) -> None:
+    """14 images in batches of 4: two epochs are 8 steps, not 6; a batch may be larger than the images are many."""
+    asked = {"steps": None, "epochs": 2, "drop_last": False}
+    assert read_header(fit_tiny(tiny_data, tmp_path / "4", **asked)).provenance.steps == 8
+    alone = fit_tiny(tiny_data, tmp_path / "15", batch_size=15, **asked)
+    assert read_header(alone).provenance.steps == 2
+
+
 def test_batches_cover_an_epoch_in_a_new_order_each_time() -> None:
     batches = batch_indices(10, batch_size=3, seed=0)
     epochs = [[next(batches) for _ in range(3)] for _ in range(2)]

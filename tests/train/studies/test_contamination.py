@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.conftest import TINY_OPTIONS
 from train.config import fit_config
-from train.data.category import CategoryData, read_category
+from train.data.category import CategoryData, TestImage, read_category
 from train.errors import DataError
 from train.studies import contamination
 from train.studies.contamination import (
@@ -18,6 +19,7 @@ from train.studies.contamination import (
     ContaminationResult,
     choose_planted,
     contamination_table,
+    lay_out,
     measure_contamination,
     named,
 )
@@ -55,6 +57,27 @@ def test_too_few_defective_images_are_told(tiny_data: CategoryData) -> None:
 def test_planted_images_of_one_name_stay_apart(tiny_data: CategoryData) -> None:
     crack, dent = (replace(tiny_data.test[0], defect=defect) for defect in ("crack", "dent"))
     assert len(named(tiny_data.train_good, (crack, dent))) == 18
+
+
+def test_images_of_sub_folders_that_share_a_name_stay_apart(tiny_data: CategoryData, tmp_path: Path) -> None:
+    """They replaced each other, and the study trained on fewer images than it said."""
+    data, good, test = tmp_path / "data", [], []
+    for folder in ("monday", "tuesday"):
+        source, target = tiny_data.train_good[len(good)], data / "train" / "good" / folder / "000.png"
+        target.parent.mkdir(parents=True)
+        shutil.copy(source, target)
+        good.append(target)
+        (data / folder).mkdir()
+        images = shutil.copy(tiny_data.test[-len(test) - 1].path, data / folder / "000.png")
+        mask = shutil.copy(tiny_data.train_good[0], data / folder / "000_mask.png")
+        test.append(TestImage(Path(images), "dent", Path(mask)))
+    train = named(good, test)
+    assert set(train.values()) == {*good, *(image.path for image in test)}
+    laid_out = lay_out(tiny_data, tmp_path / "laid", train=train, test=test)
+    assert {path.resolve() for path in laid_out.train_good} == {path.resolve() for path in train.values()}
+    assert [
+        (image.path.resolve(), image.mask_path and image.mask_path.resolve()) for image in laid_out.test
+    ] == [(image.path.resolve(), image.mask_path and image.mask_path.resolve()) for image in test]
 
 
 @pytest.mark.slow

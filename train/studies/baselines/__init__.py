@@ -1,3 +1,3 @@
-"""PaDiM and PatchCore on the teacher's features: `padim` and `patchcore` are the methods, `run` measures them on a
-category, `results` stores and shows the measures.
+"""anomalib's PaDiM and PatchCore on the method's own teacher: `anomalib_models` fits them and judges with them, `run`
+measures them on a category, `results` stores and shows the measures.
 """

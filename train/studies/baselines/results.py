@@ -9,6 +9,7 @@ from typing import Any
 
 from train.studies.paper_figures import mean
 from train.support.files import read_json, write_json
+from train.support.progress import console
 from train.support.tables import ResultTable, share
 
 
@@ -21,13 +22,12 @@ class BaselineResult:
         seed: of the split and of all that the method draws.
         setup: everything else that a result depends on; with an equal setup it need not be computed again.
         image_auroc: 0..1, None where the test set has one class.
-        pixel_auroc: 0..1, None where there are no masks.
-        pro: 0..1, None where there are no masks.
+        pixel_auroc: 0..1, None where a defective image has no mask.
+        pro: 0..1, None where a defective image has no mask.
         n_train: good images it was fitted on.
         n_test: images it judged.
-        seconds_features: the teacher's pass over training and test images, done once for all methods.
-        seconds_fit: fitting, the teacher's pass not counted.
-        seconds_test: judging the test images, the teacher's pass not counted.
+        seconds_fit: fitting, the teacher's pass counted.
+        seconds_test: judging the test images, the teacher's pass counted.
     """
 
     method: str
@@ -38,16 +38,16 @@ class BaselineResult:
     pro: float | None
     n_train: int
     n_test: int
-    seconds_features: float
     seconds_fit: float
     seconds_test: float
 
 
 def read_results(path: Path) -> list[BaselineResult]:
-    """Results of earlier runs; none where the file is missing or holds something else."""
+    """Results of earlier runs; none where the file is missing, or holds something else, which is said."""
     try:
         return [BaselineResult(**result) for result in read_json(path) or ()]
     except TypeError:
+        console.print(f"{path} holds results of another version, which are left out.", style="yellow")
         return []
 
 
@@ -60,7 +60,7 @@ def baseline_table(results: Sequence[BaselineResult]) -> ResultTable:
     """Results as a table, with the mean image AUROC of each method that ran with several seeds."""
     setup, rows = results[0].setup, []
     for result in results:
-        seconds = result.seconds_features + result.seconds_fit + result.seconds_test
+        seconds = result.seconds_fit + result.seconds_test
         measures = (share(value) for value in (result.image_auroc, result.pixel_auroc, result.pro))
         rows.append((result.method, str(result.seed), *measures, f"{seconds:.1f}"))
     for method in dict.fromkeys(result.method for result in results):
@@ -68,7 +68,8 @@ def baseline_table(results: Sequence[BaselineResult]) -> ResultTable:
         if len(of_method) > 1:
             rows.append((method, "mean", share(mean(of_method)), "", "", ""))
     return ResultTable(
-        title=f"{setup['category']}{' (synthetic)' if setup['synthetic'] else ''}, {setup['image_size']} px, "
+        title=f"anomalib {setup['anomalib']}, {setup['category']}{' (synthetic)' if setup['synthetic'] else ''}, "
+        f"{setup['image_size']} px, "
         f"{setup['teacher']}{' (random weights)' if setup['weights'] == 'random' else ''}",
         columns=("method", "seed", "image AUROC", "pixel AUROC", "PRO", "seconds"),
         rows=tuple(rows),

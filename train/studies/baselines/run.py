@@ -1,4 +1,4 @@
-"""PaDiM and PatchCore to compare with: on the same teacher's features, split, image size and test set."""
+"""anomalib's PaDiM and PatchCore to compare with: on the same teacher, split, image size, smoothing and test set."""
 
 from __future__ import annotations
 
@@ -13,46 +13,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import fusion_matrix
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
 from train.data.ground_truth import load_masks
 from train.errors import ConfigError, DataError
+from train.evaluation.breakdown import GroundTruth, unavailable
 from train.evaluation.metrics import auroc
-from train.evaluation.pixel_metrics import PixelScores
-from train.fitting.features import compute_teacher_features
+from train.method.backbones import Backbone
 from train.method.student import load_teacher
-from train.studies.baselines.padim import fit_padim, padim_maps
-from train.studies.baselines.patchcore import fit_patchcore, patchcore_maps
+from train.studies.baselines.anomalib_models import (
+    METHODS,
+    anomalib_version,
+    fit_anomalib,
+    judge_with_anomalib,
+)
 from train.studies.baselines.results import BaselineResult, read_results, write_results
-from train.support.arrays import FloatArray
 from train.support.devices import Runtime
 from train.support.progress import console
-
-METHODS = ("padim", "patchcore")
-SMOOTHING_SIGMA = 4.0  # pixels, in both papers
 
 
 @dataclass(frozen=True)
 class BaselineInputs:
-    """The teacher's features of a category, [N, h, w, C] a stage, and the test set's ground truth.
+    """What every method is fitted on and measured with.
 
     Attributes:
-        good: of the images in train/good that can be read.
-        test: of the test images.
-        labels: [N_test], which of them show a defect.
-        masks: [N_test, S, S], or None.
-        image_size: S, pixels.
-        seconds: of the teacher's pass over all images.
+        teacher: on the device, in evaluation mode.
+        good: [N, S, S, 3] uint8, the images in train/good that can be read.
+        test: [M, S, S, 3] uint8, the test images that can be read.
+        truth: of those.
     """
 
-    good: tuple[FloatArray, ...]
-    test: tuple[FloatArray, ...]
-    labels: NDArray[np.bool_]
-    masks: NDArray[np.bool_] | None
-    image_size: int
-    seconds: float
+    teacher: Backbone
+    good: NDArray[np.uint8]
+    test: NDArray[np.uint8]
+    truth: GroundTruth
 
 
 def run_baselines(
@@ -67,14 +62,14 @@ def run_baselines(
 ) -> list[BaselineResult]:
     """Measure each of some `METHODS` with each seed; each result is added to `run_dir`/baselines.json at once.
 
-    The configuration gives teacher, image size and held-out share. What baselines.json already has is measured again
-    only where it is forced.
+    The configuration gives teacher, image size, held-out share and smoothing. What baselines.json already has is
+    measured again only where it is forced.
 
     Returns:
         The results that were asked for, by method and seed.
 
     Raises:
-        UserError: unknown methods, bad images or weights, or no test images.
+        UserError: unknown methods, no anomalib, bad images or weights, or no test images.
     """
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
@@ -90,17 +85,14 @@ def run_baselines(
     todo = [pair for pair in asked if pair not in done]
     if todo:
         run_dir.mkdir(parents=True, exist_ok=True)
-        inputs = load_inputs(data, config=config, scratch_dir=run_dir, runtime=runtime)
+        inputs = load_inputs(data, config=config, runtime=runtime)
+        for sentence in unavailable(inputs.truth):
+            console.print(sentence, style="yellow", markup=False)
     for method, seed in todo:
         console.print(f"{method}, seed {seed}")
         results.append(
             measure_baseline(
-                method,
-                inputs,
-                seed=seed,
-                holdout_ratio=config.holdout_ratio,
-                setup=setup,
-                device=runtime.torch_device,
+                method, inputs, config=config, seed=seed, setup=setup, device=runtime.torch_device
             )
         )
         write_results(path, results)
@@ -116,17 +108,24 @@ def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
         "synthetic": data.synthetic,
         "data_fingerprint": data.fingerprint(),
         "test_fingerprint": data.test_fingerprint(),
-        **config.model_dump(include={"teacher", "weights", "image_size", "bit_depth", "holdout_ratio"}),
+        "anomalib": anomalib_version(),
+        **config.model_dump(
+            include={
+                "teacher",
+                "weights",
+                "image_size",
+                "bit_depth",
+                "holdout_ratio",
+                "smoothing_sigma",
+                "pool_size",
+            }
+        ),
     }
 
 
-def load_inputs(
-    data: CategoryData, *, config: FitConfig, scratch_dir: Path, runtime: Runtime
-) -> BaselineInputs:
-    """Read a category's images and run the teacher over them, once for all methods and seeds."""
-    device = runtime.torch_device
+def load_inputs(data: CategoryData, *, config: FitConfig, runtime: Runtime) -> BaselineInputs:
+    """Read a category's images, masks and teacher, once for all methods and seeds."""
     teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
-    teacher.to(device)
     reading = partial(
         load_images,
         image_size=config.image_size,
@@ -135,19 +134,12 @@ def load_inputs(
     )
     good = reading(data.train_good, what="good images")
     test = reading([image.path for image in data.test], what="test images")
-    readable = [data.test[index] for index in test.readable]
-    started = time.perf_counter()
-    features = [
-        compute_teacher_features(teacher, images.pixels, scratch_dir=scratch_dir, device=device).stages
-        for images in (good, test)
-    ]
+    readable = tuple(data.test[index] for index in test.readable)
     return BaselineInputs(
-        good=features[0],
-        test=features[1],
-        labels=np.array([image.anomalous for image in readable], bool),
-        masks=load_masks(readable, image_size=config.image_size),
-        image_size=config.image_size,
-        seconds=time.perf_counter() - started,
+        teacher=teacher.to(runtime.torch_device),
+        good=good.pixels,
+        test=test.pixels,
+        truth=GroundTruth(readable, load_masks(readable, image_size=config.image_size)),
     )
 
 
@@ -155,48 +147,31 @@ def measure_baseline(
     method: str,
     inputs: BaselineInputs,
     *,
+    config: FitConfig,
     seed: int,
-    holdout_ratio: float,
     setup: dict[str, Any],
     device: torch.device,
 ) -> BaselineResult:
     """Fit one method on the images that `train fit` would train on with this seed, and judge the test set."""
-    train_indices, _ = split_good(len(inputs.good[0]), holdout_ratio=holdout_ratio, seed=seed)
-    train = [stage[train_indices] for stage in inputs.good]
+    train_indices, _ = split_good(len(inputs.good), holdout_ratio=config.holdout_ratio, seed=seed)
     started = time.perf_counter()
-    if method == "padim":
-        padim = fit_padim(train, seed=seed, device=device)
-        fitted = time.perf_counter()
-        anomaly_maps = upsample(padim_maps(padim, inputs.test), image_size=inputs.image_size)
-        scores: FloatArray = anomaly_maps.max(axis=(1, 2))
-    else:
-        bank = fit_patchcore(train, seed=seed, device=device)
-        fitted = time.perf_counter()
-        maps, scores = patchcore_maps(bank, inputs.test)
-        anomaly_maps = upsample(maps, image_size=inputs.image_size)
+    model = fit_anomalib(
+        method, inputs.teacher, inputs.good[train_indices], config=config, seed=seed, device=device
+    )
+    fitted = time.perf_counter()
+    anomaly_maps, scores = judge_with_anomalib(model, inputs.test, device=device)
     tested = time.perf_counter()
-    pixel = None
-    if inputs.masks is not None:
-        every = np.arange(len(anomaly_maps))
-        pixel = PixelScores(anomaly_maps, inputs.masks, good=every[:0]).measure(every)
+    truth = inputs.truth
+    pixel = truth.measure_pixels(truth.pixel_scores(anomaly_maps), np.flatnonzero(truth.labels))
     return BaselineResult(
         method=method,
         seed=seed,
         setup=setup,
-        image_auroc=auroc(scores, inputs.labels),
+        image_auroc=auroc(scores, truth.labels),
         pixel_auroc=pixel.auroc if pixel else None,
         pro=pixel.pro if pixel else None,
         n_train=len(train_indices),
-        n_test=len(inputs.labels),
-        seconds_features=round(inputs.seconds, 1),
+        n_test=len(truth.labels),
         seconds_fit=round(fitted - started, 1),
         seconds_test=round(tested - fitted, 1),
     )
-
-
-def upsample(maps: FloatArray, *, image_size: int) -> FloatArray:
-    """Distance maps [N, h, h] to anomaly maps [N, S, S]: bilinear, then a Gaussian blur."""
-    matrix = fusion_matrix(maps.shape[-1], target=image_size, sigma=SMOOTHING_SIGMA, window=1)
-    half_done: FloatArray = maps @ matrix.T
-    anomaly_maps: FloatArray = matrix @ half_done
-    return anomaly_maps

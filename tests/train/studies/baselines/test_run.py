@@ -1,9 +1,9 @@
-"""The baselines on a category: measured, kept, not measured twice."""
+"""The baselines on a category: measured as `evaluate` measures, kept, not measured twice."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +12,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
-from torch.nn import functional as F
 
-from tests.conftest import TINY_OPTIONS
+from tests.conftest import CATEGORY, TINY_OPTIONS
 from tests.train.evaluation.region_overlap import per_region_overlap
+from train.checkpoint.tensors import load_checkpoint
 from train.config import fit_config
-from train.data.category import CategoryData, split_good
+from train.data.category import CategoryData, read_category, split_good
 from train.errors import ConfigError, DataError
+from train.evaluation.evaluate import evaluate
 from train.method.student import load_teacher
 from train.studies.baselines import run as baselines
-from train.studies.baselines.padim import fit_padim, padim_maps
+from train.studies.baselines.anomalib_models import fit_anomalib, judge_with_anomalib
 from train.studies.baselines.results import BaselineResult, baseline_table
-from train.studies.baselines.run import BaselineInputs, measure_baseline, run_baselines, upsample
+from train.studies.baselines.run import measure_baseline, run_baselines
 from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
@@ -46,6 +46,7 @@ def test_results_are_kept_and_not_computed_again(
     ]  # fmt: skip
     stored = json.loads((tmp_path / "baselines.json").read_text())
     assert [entry["image_auroc"] for entry in stored] == [result.image_auroc for result in results]
+    assert stored[0]["setup"]["anomalib"].startswith("2.7.")
 
     measured = []
 
@@ -59,36 +60,39 @@ def test_results_are_kept_and_not_computed_again(
     run(tiny_data, tmp_path, methods=("padim",), seeds=(1, 2))
     assert measured == [("padim", 2)]
     run(tiny_data, tmp_path, methods=("padim",), seeds=(2,), force=True)
-    run(
-        tiny_data,
-        tmp_path,
-        methods=("padim",),
-        seeds=(2,),
-        config=fit_config("edge", TINY_OPTIONS | {"image_size": 96}),
-    )
+    for changed in ({"image_size": 96}, {"smoothing_sigma": 4.0}, {"pool_size": 1}):
+        config = fit_config("edge", TINY_OPTIONS | changed)
+        run(tiny_data, tmp_path, methods=("padim",), seeds=(2,), config=config)
     run(replace(tiny_data, train_good=tiny_data.train_good[:-1]), tmp_path, methods=("padim",), seeds=(2,))
-    assert measured == [("padim", 2)] * 4
-    assert len(json.loads((tmp_path / "baselines.json").read_text())) == 7
+    assert measured == [("padim", 2)] * 6
+    assert len(json.loads((tmp_path / "baselines.json").read_text())) == 9
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+def test_results_of_another_version_are_left_out_and_that_is_said(
+    tiny_data: CategoryData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "baselines.json").write_text('[{"method": "padim", "seed": 0, "seconds_features": 1.0}]')
+    (result,) = run(tiny_data, tmp_path, methods=("padim",), seeds=(0,))
+    assert result.image_auroc is not None
+    assert "baselines.json holds results of another version" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("method", ["padim", "patchcore"])
 def test_measures_are_those_of_a_model_fitted_on_the_images_that_fit_would_train_on(
-    tiny_data: CategoryData, tmp_path: Path, seed: int
+    tiny_data: CategoryData, tmp_path: Path, method: str
 ) -> None:
     """Fitted here once more on images read one by one, and measured by scikit-learn."""
-    (result,) = run(tiny_data, tmp_path, methods=("padim",), seeds=(seed,))
-    trained_on, held_out = split_good(16, holdout_ratio=CONFIG.holdout_ratio, seed=seed)
+    (result,) = run(tiny_data, tmp_path, methods=(method,), seeds=(1,))
+    trained_on, held_out = split_good(16, holdout_ratio=CONFIG.holdout_ratio, seed=1)
     assert (len(trained_on), len(held_out)) == (14, 2)
     teacher, _ = load_teacher(CONFIG, weights_dir=None)
 
-    def features(paths: Sequence[Path]) -> list[NDArray[np.float32]]:
-        pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-        with torch.no_grad():
-            stages = teacher(torch.from_numpy(pixels))
-        return [stage.permute(0, 2, 3, 1).numpy() for stage in stages]
+    def pixels(paths: list[Path]) -> NDArray[np.uint8]:
+        return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
 
-    padim = fit_padim(features([tiny_data.train_good[i] for i in trained_on]), seed=seed, device=CPU)
-    maps = upsample(padim_maps(padim, features([image.path for image in tiny_data.test])), image_size=64)
+    good = pixels([tiny_data.train_good[index] for index in trained_on])
+    model = fit_anomalib(method, teacher, good, config=CONFIG, seed=1, device=CPU)
+    maps, scores = judge_with_anomalib(model, pixels([image.path for image in tiny_data.test]), device=CPU)
     labels = [image.anomalous for image in tiny_data.test]
     masks = np.stack(
         [
@@ -99,46 +103,32 @@ def test_measures_are_those_of_a_model_fitted_on_the_images_that_fit_would_train
         ]
     )
     assert (result.n_train, result.n_test) == (14, 11)
-    assert result.image_auroc == pytest.approx(roc_auc_score(labels, maps.max(axis=(1, 2))))
+    assert result.image_auroc == pytest.approx(roc_auc_score(labels, scores))
     assert result.pixel_auroc == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-4)
     assert result.pro == pytest.approx(per_region_overlap(maps, masks), abs=1e-4)
 
 
-@pytest.mark.parametrize("method", ["padim", "patchcore"])
-def test_a_planted_anomaly_is_found(method: str) -> None:
-    generator = np.random.default_rng(0)
-    good, test = (
-        tuple(
-            generator.normal(size=(n, side, side, channels)).astype(np.float32)
-            for side, channels in ((16, 4), (8, 4), (4, 4))
-        )
-        for n in (40, 10)
-    )
-    labels = np.arange(10) >= 5
-    masks = np.zeros((10, 64, 64), bool)
-    for image in np.flatnonzero(labels):
-        test[0][image, 8:12, 4:8] += 8
-        test[1][image, 4:6, 2:4] += 8
-        masks[image, 32:48, 16:32] = True
-    inputs = BaselineInputs(good=good, test=test, labels=labels, masks=masks, image_size=64, seconds=0.0)
-    result = measure_baseline(method, inputs, seed=0, holdout_ratio=0.1, setup={}, device=CPU)
-    assert result.n_train == 36
-    assert result.image_auroc == 1
-    assert result.pixel_auroc is not None
-    assert result.pixel_auroc > 0.95
-    assert result.pro is not None
-    assert result.pro > 0.8
-    unmasked = measure_baseline(
-        method, replace(inputs, masks=None), seed=0, holdout_ratio=0.1, setup={}, device=CPU
-    )
-    assert (unmasked.pixel_auroc, unmasked.pro) == (None, None)
-
-
-def test_maps_are_upsampled_and_blurred_as_by_torch_and_scipy() -> None:
-    maps = np.random.default_rng(0).random((2, 8, 8), np.float32)
-    large = F.interpolate(torch.from_numpy(maps)[None], size=32, mode="bilinear", align_corners=False)[0]
-    expected = [gaussian_filter(one, sigma=4) for one in large.numpy()]
-    np.testing.assert_allclose(upsample(maps, image_size=32), expected, rtol=1e-4)
+def test_a_kind_without_masks_counts_as_good_pixels_for_nobody(
+    tiny_data: CategoryData,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What `evaluate` cannot measure, no baseline measures, and both say the same sentence."""
+    root = tmp_path / CATEGORY
+    shutil.copytree(tiny_data.root, root)
+    kind = next(image.defect for image in tiny_data.test if image.anomalous)
+    shutil.rmtree(root / "ground_truth" / kind)
+    data = read_category(root, dataset="synthetic", category=CATEGORY)
+    evaluation = evaluate(load_checkpoint(tiny_checkpoint), data, runtime=Runtime("cpu", strict=True))
+    assert evaluation is not None
+    for result in run(data, tmp_path / "run", seeds=(0,)):
+        assert result.image_auroc is not None
+        assert (result.pixel_auroc, result.pro) == (None, None)
+    assert (evaluation.metrics["pixel_auroc"], evaluation.metrics["pro"]) == (None, None)
+    (sentence,) = evaluation.metrics["unavailable"]
+    assert f"of kind {kind} have no mask" in sentence
+    assert sentence in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_table_says_what_was_measured_and_the_mean(tiny_data: CategoryData, tmp_path: Path) -> None:
@@ -148,6 +138,7 @@ def test_the_table_says_what_was_measured_and_the_mean(tiny_data: CategoryData, 
         replace(first, seed=1, image_auroc=0.75),
     ]
     text = baseline_table(results).markdown()
+    assert "anomalib 2.7." in text
     assert "pill (synthetic), 64 px, test_resnet (random weights)" in text
     assert "not available" in text
     assert "0.6250" in text

@@ -76,7 +76,11 @@ def test_table_3_by_size() -> None:
         "large, this run": "100.0", "large, paper": "100.0",
     }  # fmt: skip
     assert row(table, "screw")["large, paper"] == "–"
-    assert row(table, "average")["small, this run"] == "90.0"
+    # Of bottle and cable, the categories that were measured, in the paper's columns too.
+    both = row(table, "average of what both have")
+    assert (both["small, this run"], both["small, paper"]) == ("90.0", "100.0")
+    assert (both["middle, this run"], both["middle, paper"]) == ("–", "–")
+    assert row(table, "the paper's, of all 15")["small, paper"] == "97.9"
     assert len(table.notes) == 1
     assert "evaluate again" in size_table([SCREW]).notes[1]
 
