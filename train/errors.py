@@ -6,6 +6,7 @@ UserError
 ├── CheckpointError    a file that is no checkpoint, or is damaged
 ├── ConfigError        options that contradict each other
 ├── TrainingError      a loss that is not finite
+├── NotFiniteError     distances, maps or scores that are not finite
 └── StorageError       a file that cannot be written
 """
 
@@ -34,6 +35,10 @@ class ConfigError(UserError):
 
 class TrainingError(UserError):
     """A training run cannot continue: its loss is not finite."""
+
+
+class NotFiniteError(UserError):
+    """Distances, anomaly maps or scores are NaN or infinite: nothing can be judged or measured by them."""
 
 
 class StorageError(UserError):
