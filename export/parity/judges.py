@@ -19,7 +19,7 @@ from rich.table import Column, Table
 
 from export.agreement import Agreement, Limits, beyond
 from export.errors import ExportError
-from export.graphs.chain import OnnxChain
+from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
@@ -82,7 +82,8 @@ class GraphJudge:
     @classmethod
     def of_onnx(cls, precision: str, files: GraphFiles, calibration: Calibration) -> GraphJudge:
         """Two ONNX files of a precision in ONNX Runtime on the CPU."""
-        return cls(f"ONNX {precision}", OnnxChain.open(files).run, calibration)
+        chain = HalfChain.open(files) if precision == "fp16" else OnnxChain.open(files)
+        return cls(f"ONNX {precision}", chain.run, calibration)
 
     def maps(self, images: Images) -> Maps:
         """Anomaly maps [N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed.
