@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from export.errors import ExportError
 
 
-class Limits(BaseModel, frozen=True, extra="forbid"):
+class Limits(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The largest differences between a judge and PyTorch that are accepted; None is no limit.
 
     Attributes:
@@ -73,10 +73,12 @@ def read_limits(path: Path | None) -> Mapping[str, Limits]:
 class Agreement(BaseModel, frozen=True, extra="forbid"):
     """A judge compared with PyTorch on a test set.
 
-    A change is the judge's value minus PyTorch's; None where the test set does not allow it to be computed.
+    A change is the judge's value minus PyTorch's. A value is None where the test set does not allow it to be computed,
+    or the judge could not judge every image.
 
     Attributes:
         judge: what judged: ONNX graphs, TensorRT engines or a live ensemble.
+        flips: labels that differ; an image that the judge could not judge counts as one.
         beyond_limits: a sentence for each limit that is exceeded.
         files: SHA-256 of the graphs or engines that it judged with, by file.
     """
@@ -84,16 +86,16 @@ class Agreement(BaseModel, frozen=True, extra="forbid"):
     judge: str
     precision: str
     n_images: int
-    max_map_difference: float
-    mean_map_difference: float
-    max_score_difference: float
-    mean_score_difference: float
-    image_auroc: float | None
-    auroc_change: float | None
-    pro_change: float | None
+    max_map_difference: float | None = None
+    mean_map_difference: float | None = None
+    max_score_difference: float | None = None
+    mean_score_difference: float | None = None
+    image_auroc: float | None = None
+    auroc_change: float | None = None
+    pro_change: float | None = None
     flips: int
-    false_reject_rate: float | None
-    false_reject_change: float | None
+    false_reject_rate: float | None = None
+    false_reject_change: float | None = None
     beyond_limits: list[str]
     files: dict[str, str] = {}
 

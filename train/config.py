@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from train.errors import ConfigError
 class FitConfig(BaseModel):
     """All choices of a run. The defaults are the paper's (Section 4.1); each field states its unit and range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: str = "paper"
     teacher: str = Field("wide_resnet50_2", description="timm name of the frozen teacher")
@@ -71,7 +72,7 @@ class FitConfig(BaseModel):
         None, ge=1, description="Stop after so many validations without a lower loss"
     )
     smoothing_sigma: float = Field(4.0, ge=0, description="Gaussian blur of the anomaly map, pixels")
-    pool_size: int = Field(5, ge=1, description="Average pooling window, pixels, odd")
+    pool_size: int = Field(5, ge=1, le=2048, description="Average pooling window, pixels, odd")
     stage_weighting: Literal["equal", "good_maximum", "pasted_defects"] = Field(
         "equal",
         description="Sum the stages as they are, each over its usual maximum on held-out good images, or that "
@@ -129,6 +130,14 @@ class FitConfig(BaseModel):
         if bit_depth is not None and 1 < bit_depth < 8:
             raise ValueError("expected 1, or 8 to 32")
         return bit_depth
+
+    @field_validator("smoothing_sigma")
+    @classmethod
+    def _within_the_image(cls, sigma: float, info: ValidationInfo) -> float:
+        # A wider blur leaves one value for the whole map, and its matrix takes the memory of the machine.
+        if sigma > info.data.get("image_size", math.inf) / 2:
+            raise ValueError("expected at most half the image_size")
+        return sigma
 
     @field_validator("pool_size")
     @classmethod

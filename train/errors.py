@@ -7,6 +7,7 @@ UserError
 ├── ConfigError        options that contradict each other
 ├── TrainingError      a loss that is not finite
 ├── RunError           a run in the way: made otherwise, or at work in another process
+├── NotFiniteError     distances, maps or scores that are not finite
 └── StorageError       a file that cannot be read or written
 """
 
@@ -39,6 +40,10 @@ class TrainingError(UserError):
 
 class RunError(UserError):
     """A category's run is in the way: it was made otherwise than asked for, or another process is at work on it."""
+
+
+class NotFiniteError(UserError):
+    """Distances, anomaly maps or scores are NaN or infinite: nothing can be judged or measured by them."""
 
 
 class StorageError(UserError):

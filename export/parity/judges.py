@@ -19,11 +19,12 @@ from rich.table import Column, Table
 
 from export.agreement import Agreement, Limits, beyond
 from export.errors import ExportError
-from export.graphs.chain import OnnxChain
+from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
+    finite_images,
     fuse_distances,
     judge,
     remove_background,
@@ -51,7 +52,7 @@ class Answers:
         judge: its name.
         precision: of its graphs or engines.
         files: SHA-256 by name of those that it judged with.
-        maps: [N, S, S] anomaly maps.
+        maps: [N, S, S] anomaly maps; not finite where it could not judge.
         labels: [N] of its own; None where the maps alone decide.
     """
 
@@ -81,13 +82,16 @@ class GraphJudge:
     @classmethod
     def of_onnx(cls, precision: str, files: GraphFiles, calibration: Calibration) -> GraphJudge:
         """Two ONNX files of a precision in ONNX Runtime on the CPU."""
-        return cls(f"ONNX {precision}", OnnxChain.open(files).run, calibration)
+        chain = HalfChain.open(files) if precision == "fp16" else OnnxChain.open(files)
+        return cls(f"ONNX {precision}", chain.run, calibration)
 
     def maps(self, images: Images) -> Maps:
         """Anomaly maps [N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed.
 
+        The map of an image whose distances are not finite, as of activations that overflow, is all NaN.
+
         Raises:
-            ExportError: `run` answers for another release.
+            ExportError: `run` answers for another release or image size.
         """
         parts, release_id = [], self.calibration.release_id
         with progress_bar(self.name, len(images)) as bar:
@@ -99,9 +103,18 @@ class GraphJudge:
                         f"{self.name} answers for release {int(release_ids[0, 0])}; expected {release_id}; export "
                         "again, and build its engines again if it has any."
                     )
-                parts.append(fuse_distances(distances, self.calibration.fusion))
+                parts.append(self._fuse(distances))
                 bar.advance(len(batch))
         return np.concatenate(parts)
+
+    def _fuse(self, distances: list[NDArray[np.float32]]) -> Maps:
+        finite, size = finite_images(distances), self.calibration.image_size
+        maps = np.full((len(finite), size, size), np.nan, np.float32)
+        try:
+            maps[finite] = fuse_distances([stage[finite] for stage in distances], self.calibration.fusion)
+        except ValueError as error:
+            raise ExportError(f"{self.name} does not fit its calibration: {error}; export again.") from None
+        return maps
 
 
 @dataclass(frozen=True)
@@ -164,7 +177,10 @@ class JudgedTestSet:
         return verdict, self.measures(verdict)
 
     def compare(self, answers: Answers, limits: Limits) -> Agreement:
-        """Measure a judge's answers beside PyTorch's."""
+        """Measure a judge's answers beside PyTorch's; one that could not judge an image is beyond every limit."""
+        judged = finite_images([answers.maps])
+        if not judged.all():
+            return self._refuse(answers, judged)
         ours, (theirs, expected) = self.verdict(answers.maps, answers.labels), self.expected
         measures = self.measures(ours)
         map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
@@ -198,8 +214,28 @@ class JudgedTestSet:
             files=dict(answers.files),
         )
 
+    def _refuse(self, answers: Answers, judged: NDArray[np.bool_]) -> Agreement:
+        """The agreement of a judge that could not judge some of the images: nothing of it can be measured."""
+        first = self.test[int(judged.argmin())].path
+        return Agreement(
+            judge=answers.judge,
+            precision=answers.precision,
+            n_images=len(self.test),
+            flips=int((~judged).sum()),
+            beyond_limits=[
+                f"the anomaly maps of {(~judged).sum()} of {len(judged)} images are not finite, that of {first} first: "
+                "activations overflow"
+            ],
+            files=dict(answers.files),
+        )
+
     def write_flipped(self, answers: Answers, folder: Path) -> list[Path]:
-        """Write each image whose label differs from PyTorch's to `folder`, beside PyTorch's map and the judge's."""
+        """Write each image whose label differs from PyTorch's to `folder`, beside PyTorch's map and the judge's.
+
+        Nothing is written of a judge that could not judge an image.
+        """
+        if not finite_images([answers.maps]).all():
+            return []
         ours, (theirs, _) = self.verdict(answers.maps, answers.labels), self.expected
         flipped = np.flatnonzero(ours.pred_label[:, 0] != theirs.pred_label[:, 0])
         top = 2 * max(self.calibration.image_threshold, 1e-12)
@@ -232,9 +268,9 @@ def agreement_table(category: str, agreements: list[Agreement]) -> Table:
     for agreement in agreements:
         table.add_row(
             agreement.judge if agreement.accepted else f"{agreement.judge}: REFUSED",
-            f"{agreement.max_map_difference:.1e}",
-            f"{agreement.mean_map_difference:.1e}",
-            f"{agreement.max_score_difference:.1e}",
+            _shown(agreement.max_map_difference, ".1e"),
+            _shown(agreement.mean_map_difference, ".1e"),
+            _shown(agreement.max_score_difference, ".1e"),
             _shown(agreement.auroc_change, "+.4f"),
             _shown(agreement.pro_change, "+.4f"),
             str(agreement.flips),

@@ -54,8 +54,15 @@ class LatencyBudget:
         the cores like the others. docs/measurements/queues.md compares other rules.
 
         Raises:
-            PublishError: the steps take the whole budget.
+            PublishError: the steps take the whole budget, or a time is negative or not finite.
         """
+        times_ms = {"the budget": self.budget_ms, **self.service_ms}
+        if wrong := [
+            f"{name} {time_ms} ms" for name, time_ms in times_ms.items() if not 0 <= time_ms < math.inf
+        ]:
+            raise PublishError(
+                f"A latency budget holds {', '.join(wrong)}; expected finite times of at least 0."
+            )
         service_ms = sum(self.service_ms.values())
         waiting_ms = self.budget_ms - service_ms
         if waiting_ms <= 0:

@@ -74,6 +74,26 @@ def test_all_faults_are_told_at_once() -> None:
         assert f"found {value!r}" in message
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["learning_rate", "alpha", "cosine_weight", "smoothing_sigma", "holdout_ratio", "generation_width"],
+)
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_that_are_not_finite_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: .*, found {value}"):
+        fit_config("edge", {name: value})
+
+
+def test_a_blur_that_is_wider_than_the_image_is_refused() -> None:
+    assert fit_config("edge", {"smoothing_sigma": 64.0}).smoothing_sigma == 64
+    with pytest.raises(
+        ConfigError, match="smoothing_sigma: expected at most half the image_size, found 1000000"
+    ):
+        fit_config("edge", {"smoothing_sigma": 1e6})
+    with pytest.raises(ConfigError, match=r"pool_size: .*2048, found 1000001"):
+        fit_config("edge", {"pool_size": 1_000_001})
+
+
 @pytest.mark.parametrize("overrides", [{"epochs": 1, "steps": 1}, {"epochs": None, "steps": None}])
 def test_epochs_and_steps_are_one_choice(overrides: dict[str, int | None]) -> None:
     with pytest.raises(

@@ -128,18 +128,21 @@ def _calibration(tensors: Mapping[str, Tensor], header: Header, path: Path) -> C
             raise CheckpointError(
                 f"{path} was configured with foreground {foreground!r} and calibrated with another; train again."
             )
-    return Calibration(
-        release_id=release_id(tensors),
-        category=header.provenance.category,
-        image_size=header.config.image_size,
-        smoothing_sigma=header.config.smoothing_sigma,
-        pool_size=header.config.pool_size,
-        stage_weights=(first, second, third),
-        image_threshold=tensors["calibration.image_threshold"].item(),
-        pixel_threshold=tensors["calibration.pixel_threshold"].item(),
-        foreground=foreground,
-        foreground_id=foreground_id,
-    )
+    try:
+        return Calibration(
+            release_id=release_id(tensors),
+            category=header.provenance.category,
+            image_size=header.config.image_size,
+            smoothing_sigma=header.config.smoothing_sigma,
+            pool_size=header.config.pool_size,
+            stage_weights=(first, second, third),
+            image_threshold=tensors["calibration.image_threshold"].item(),
+            pixel_threshold=tensors["calibration.pixel_threshold"].item(),
+            foreground=foreground,
+            foreground_id=foreground_id,
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot judge: {error}; train again.") from None
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -179,6 +179,18 @@ def test_other_tensors_than_the_configuration_needs_are_refused(change: str, pat
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stage_weights", [0.0, 0.0, 0.0]), ("stage_weights", [-1.0, 2.0, 2.0]), ("image_threshold", 1e300)],
+)
+def test_a_calibration_that_passes_every_part_is_refused(name: str, value: object, path: Path) -> None:
+    tensors = load_file(path)
+    tensors[f"calibration.{name}"] = torch.tensor(value, dtype=torch.float64)
+    save_file(tensors, path, metadata=metadata_of(path))
+    with pytest.raises(CheckpointError, match=rf"cannot judge: a calibration holds {name} .*; train again"):
+        load_checkpoint(path)
+
+
 def test_an_interrupted_write_keeps_the_old_file(
     checkpoint: Checkpoint, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
