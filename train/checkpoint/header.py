@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.errors import CheckpointError
+from train.support.finite import names_of_not_finite
 
 FORMAT = "astmfr-1"
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -77,10 +78,26 @@ def read_release_id(path: Path) -> int:
     """The release id of a checkpoint file, without building its networks.
 
     Raises:
-        CheckpointError: see `read_header`.
+        CheckpointError: see `read_header`; or a tensor is not finite.
     """
     read_header(path)
-    return release_id_of(load_file(path))
+    arrays = load_file(path)
+    require_finite(path, arrays)
+    return release_id_of(arrays)
+
+
+def require_finite(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Make sure that no tensor of a checkpoint holds NaN or an infinity: a part judged with it would pass.
+
+    Raises:
+        CheckpointError: a tensor is not finite.
+    """
+    wrong = names_of_not_finite(arrays)
+    if wrong:
+        raise CheckpointError(
+            f"{path} cannot be judged with: {len(wrong)} of its {len(arrays)} tensors are not finite, {wrong[0]} among "
+            "them; remove it and train again, with a lower --learning-rate."
+        )
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

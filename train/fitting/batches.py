@@ -78,7 +78,8 @@ def load_batches(
     order = batch_indices(len(good), batch_size=batch_size, seed=seed, drop_last=drop_last)
     loader: DataLoader[Fetched] = DataLoader(
         good,
-        batch_sampler=[batch.tolist() for batch in itertools.islice(order, steps.start, steps.stop)],
+        # One after the other: a list of all would fill the memory when millions of steps are asked for.
+        batch_sampler=(batch.tolist() for batch in itertools.islice(order, steps.start, steps.stop)),
         collate_fn=_as_it_is,
         num_workers=GPU_LOADER_WORKERS if on_gpu else 0,
         pin_memory=on_gpu,

@@ -12,6 +12,7 @@ from train.errors import StorageError
 from train.support.files import write_text
 
 LOSSES_FILE = "losses.csv"  # in a run's folder
+EVENTS_FOLDER = "tensorboard"  # beside it, with the same losses
 HEADER = "step,train_loss,learning_rate,validation_loss\n"
 
 
@@ -37,7 +38,9 @@ def begin_losses(path: Path, *, first_step: int) -> None:
 
     Steps after the last saved state were written before the interruption and will be written again.
     """
-    earlier = [row for row in _complete_rows(path) if int(row.split(",")[0]) < first_step]
+    earlier = (
+        [row for row in _complete_rows(path) if int(row.split(",")[0]) < first_step] if first_step else []
+    )
     write_text(path, "".join([HEADER, *earlier]))
 
 
