@@ -183,13 +183,15 @@ def publish_uncalibrated(product: Product) -> None:
     shutil.copytree(product.build, build)
     graph = build / "student.onnx"
     change_release(graph, product.checkpoint.release_id, UNCALIBRATED_RELEASE)
+    calibration = build / "calibration.json"
+    calibration.write_text(replace(product.checkpoint.calibration, release_id=UNCALIBRATED_RELEASE).to_json())
     manifest = read_manifest(product.build)
-    record = FileRecord.of(graph)
+    records = {path.name: FileRecord.of(path) for path in (graph, calibration)}
     changed: Manifest = manifest.model_copy(
         update={
             "category": UNCALIBRATED,
             "release_id": UNCALIBRATED_RELEASE,
-            "files": {**manifest.files, graph.name: record},
+            "files": {**manifest.files, **records},
         }
     )
     (build / "manifest.json").write_text(changed.model_dump_json())

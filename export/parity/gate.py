@@ -170,4 +170,4 @@ def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -
         for agreement in manifest.agreements
         if agreement.judge not in judges and agreement.files and agreement.files.items() <= files.items()
     ]
-    manifest.model_copy(update={"agreements": [*agreements, *earlier], "limits": limits}).write(folder)
+    manifest.model_copy(update={"agreements": [*earlier, *agreements], "limits": limits}).write(folder)

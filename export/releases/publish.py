@@ -15,6 +15,7 @@ from export.releases.repository import Repository
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from export.serving.queues import LatencyBudget
+from model_repository.distance_fusion.map_fusion import Calibration
 from train.support.category_names import check_category_name
 
 # Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures them.
@@ -65,6 +66,7 @@ def publish_category(
             "export again."
         )
     require_repository(repository)
+    require_calibration(build, manifest)
     server = server or TargetServer()
     if platform.name == "tensorrt":
         require_engines_run(require_engines(build, manifest), server)
@@ -109,4 +111,28 @@ def require_repository(repository: Path) -> None:
     if not (repository / "distance_fusion" / "map_fusion.py").is_file():
         raise PublishError(
             f"{repository} holds no distance_fusion backend; expected the project's model_repository/."
+        )
+
+
+def require_calibration(build: Path, manifest: Manifest) -> None:
+    """Require the calibration that the server is to judge this release with.
+
+    Raises:
+        PublishError: it cannot be read, holds a value that no verdict can rest on, or belongs to another release.
+    """
+    path = build / "calibration.json"
+    try:
+        calibration = Calibration.load(path)
+    except (OSError, ValueError) as error:
+        raise PublishError(
+            f"{path} cannot be used ({error}); nothing is published; train and export again."
+        ) from None
+    found, expected = (
+        (calibration.release_id, calibration.image_size),
+        (manifest.release_id, manifest.config.image_size),
+    )
+    if found != expected:
+        raise PublishError(
+            f"{path} is of release {found[0]} and images of {found[1]} pixels; expected release {expected[0]} and "
+            f"{expected[1]} pixels; nothing is published; export again."
         )

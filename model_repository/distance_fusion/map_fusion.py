@@ -217,7 +217,7 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
         ValueError: distance maps of another image size or number, or an image's are not finite.
     """
     expected = [(fusion.image_size // stride,) * 2 for stride in STRIDES]
-    if (shapes := [distance.shape[1:] for distance in distances]) != expected:
+    if (shapes := [stage.shape[1:] for stage in distances]) != expected or expected[-1] == (0, 0):
         raise ValueError(
             f"distance maps are {shapes}; expected {expected} of {fusion.image_size}-pixel images"
         )

@@ -86,6 +86,11 @@ def test_distances_of_another_image_size_are_refused(image_size: int) -> None:
         fuse_distances(zeros(1, image_size), CALIBRATION.fusion)
 
 
+def test_an_image_that_is_smaller_than_a_position_of_the_third_stage_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"distance maps are .*\(0, 0\)\] of 8-pixel images"):
+        fuse_distances(zeros(1, 8), replace(CALIBRATION, image_size=8).fusion)
+
+
 def test_stages_that_are_swapped_or_missing_are_refused() -> None:
     first, second, third = zeros(1)
     for distances in ([third, second, first], [first, second], [first, second, third, third]):

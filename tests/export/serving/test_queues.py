@@ -83,6 +83,22 @@ def test_parameters_read_back_as_the_same_budget() -> None:
     assert LatencyBudget.from_parameters({"preset": "edge"}) is None
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"latency_budget_ms": "50"},
+        {"latency_budget_ms": "fast", "service_ms": "{}"},
+        {"latency_budget_ms": "50", "service_ms": "[1]"},
+        {"latency_budget_ms": "50", "service_ms": '{"teacher": null}'},
+    ],
+)
+def test_parameters_from_elsewhere_are_told(parameters: dict[str, str]) -> None:
+    with pytest.raises(
+        PublishError, match=r"A published category has latency_budget_ms .*; publish that category"
+    ):
+        LatencyBudget.from_parameters(parameters)
+
+
 def test_a_shared_step_is_as_strict_as_its_strictest_category() -> None:
     slow, fast = LatencyBudget(100, {"teacher": 10.0}), LatencyBudget(25, {"teacher": 10.0, "other": 1.0})
     assert tightest([slow, fast], "teacher") == fast.policies()["teacher"]
