@@ -56,7 +56,7 @@ def _is_text(call: ast.Call) -> bool:
         return True
     if method == "open":  # of a path: ruff forbids the function
         modes = [value.value if isinstance(value, ast.Constant) else None for value in call.args]
-        return modes in ([], ["r"], ["w"], ["a"], ["x"])
+        return modes in (["r"], ["w"], ["a"], ["x"]) or not (call.args or call.keywords)
     return any(keyword.arg in ("text", "universal_newlines") for keyword in call.keywords)
 
 

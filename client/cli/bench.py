@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL
+from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
 
 
 @click.command()
-@click.option("--category", help="Published product, e.g. pill, mono.")
+@click.option("--category", callback=utf8, help="Published product, e.g. pill, mono.")
 @URL
 @TIMEOUT
 @click.option("--images", type=PATH, help="Folder of real images to send.")

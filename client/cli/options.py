@@ -20,12 +20,22 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def utf8(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Refuse text that cannot be sent to a server: bytes that are no UTF-8."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{text!a} is not UTF-8.") from None
+    return text
+
+
 PATH = click.Path(path_type=Path)
 AT_LEAST_ONE = click.IntRange(1)
 ANY_NUMBER = FiniteRange()
 URL = click.option(
     "--url",
     default="localhost:8001",
+    callback=utf8,
     envvar="ASTMFR_URL",
     show_envvar=True,
     help="host:port of the gRPC endpoint.",

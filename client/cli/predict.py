@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from client.cli.options import ANY_NUMBER, AT_LEAST_ONE, PATH, TIMEOUT, URL
+from client.cli.options import ANY_NUMBER, AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
 
 if TYPE_CHECKING:
     from client.pictures.folders import LeftOut
@@ -26,7 +26,7 @@ NAMES_SHOWN = 3  # of files that are no images
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-@click.option("--category", required=True, help="Published product, e.g. pill, mono.")
+@click.option("--category", required=True, callback=utf8, help="Published product, e.g. pill, mono.")
 @URL
 @TIMEOUT
 @click.option("--encoded", is_flag=True, help="Send the files as they are and let the server decode them.")

@@ -102,7 +102,7 @@ class _Search:
         self._repeats = 0
         self._defects: dict[Path, str | None] = {}  # of a folder's images
         self._files: set[Path] = set()
-        self._folders: dict[tuple[int, int], Path] = {}
+        self._folders: dict[Path, Path] = {}  # by where their links lead
 
     def add_file(self, path: Path, name: Path) -> None:
         absolute = _absolute(path)
@@ -129,8 +129,7 @@ class _Search:
         while waiting:
             folder = waiting.pop()
             try:
-                place = folder.stat()
-                met = self._folders.setdefault((place.st_dev, place.st_ino), folder)
+                met = self._folders.setdefault(folder.resolve(), folder)
                 if met is not folder:
                     self._leave_out_repeat(folder, f"is the same folder as {met}, which is judged once")
                     continue
@@ -155,7 +154,7 @@ class _Search:
             self._leave_out(folder, "holds copies of images")
         elif name.startswith("."):
             self._leave_out(folder, "is hidden", may_be_part=_holds_images(folder))
-        elif _holds_masks(folder):
+        elif _holds_masks(folder) or (folder.is_symlink() and _masks_around(folder.resolve())):
             self._leave_out(folder, "holds ground truth masks, not parts")
         else:
             return True
@@ -227,14 +226,17 @@ def _has_folder(parent: Path, names: Sequence[str]) -> bool:
         return False
 
 
+def _masks_around(place: Path) -> Path | None:
+    """The folder of masks that a path leads to or into, if there is one."""
+    return next((folder for folder in (place, *place.parents) if _holds_masks(folder)), None)
+
+
 def _refuse_masks(path: Path) -> None:
-    place = _absolute(path)
-    for folder in (place, *place.parents):
-        if _holds_masks(folder):
-            raise ImageFileError(
-                f"{path} lies in {folder}, which holds ground truth masks and no parts; give images, for example "
-                f"{folder.parent / 'test'}."
-            )
+    if folder := _masks_around(_absolute(path)) or _masks_around(path.resolve()):
+        raise ImageFileError(
+            f"{path} lies in {folder}, which holds ground truth masks and no parts; give images, for example "
+            f"{folder.parent / 'test'}."
+        )
 
 
 def _no_such_path(path: Path, error: OSError) -> str:

@@ -151,6 +151,9 @@ def predict_images(
         overlays_dir: where pictures of the verdicts are written, unless it is None.
         keep: is given every answer as it comes, in the order of the images.
         stop: once it is set, no further image is asked about; the answers on their way are awaited.
+
+    Raises:
+        ClientError: nothing can be asked in this way, whatever the images.
     """
     stop = stop or threading.Event()
     pictures = picture_paths(images, overlays_dir) if overlays_dir else {}
@@ -168,6 +171,8 @@ def predict_images(
         except KeyboardInterrupt:
             outcome.stopped = "Interrupted."
         except click.ClickException as error:
+            if len(queue.waiting) == len(images):
+                raise
             outcome.stopped = error.message
     if queue.waiting and stop.is_set():
         outcome.stopped = outcome.stopped or "Interrupted."

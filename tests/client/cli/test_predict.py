@@ -333,6 +333,13 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path, option: str, value: st
     assert value in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--category", "--url"])
+def test_a_name_that_cannot_be_sent_is_refused(tmp_path: Path, option: str) -> None:
+    arguments = ["predict", str(save_image(tmp_path / "a.png")), "--category", "plate", option, "f\udcfc"]
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, r"'f\udcfc' is not UTF-8." in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("value", ["0", "-1"])
 def test_a_deadline_that_has_passed_is_refused(tmp_path: Path, value: str) -> None:
     image = save_image(tmp_path / "a.png")

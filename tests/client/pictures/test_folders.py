@@ -206,6 +206,18 @@ def test_masks_of_mvtecs_layout_are_no_parts(tmp_path: Path, name: str) -> None:
             find_images([path])
 
 
+def test_links_to_masks_are_no_parts(tmp_path: Path) -> None:
+    save_image(tmp_path / "pill" / "test" / "crack" / "000.png")
+    masks = save_image(tmp_path / "pill" / "ground_truth" / "crack" / "000_mask.png").parent
+    save_image(tmp_path / "lot" / "a.png")
+    (tmp_path / "lot" / "link").symlink_to(masks, target_is_directory=True)
+    found = find_images([tmp_path / "lot"])
+    assert [str(image.name) for image in found.images] == ["a.png"]
+    assert reasons(found, may_be_part=False) == {"link": "holds ground truth masks, not parts"}
+    with pytest.raises(ImageFileError, match="ground truth masks and no parts"):
+        find_images([tmp_path / "lot" / "link"])
+
+
 def test_a_folder_of_that_name_alone_is_judged(tmp_path: Path) -> None:
     save_image(tmp_path / "ground_truth" / "000.png")
     assert len(find_images([tmp_path]).images) == 1

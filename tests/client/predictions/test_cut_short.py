@@ -127,11 +127,10 @@ def test_a_fault_of_no_image_ends_the_run_at_once(folder: Path) -> None:
             raise ServerError("Batches of up to 4.")
             yield
 
-    outcome = predict_images(
-        cast(JudgeClient, NoJudge()), find_images([folder]).images, asking=Asking(), overlays_dir=None
-    )
-    assert (outcome.stopped, outcome.predictions) == ("Batches of up to 4.", [])
-    assert outcome.next_image == folder / "0.png"
+    with pytest.raises(ServerError, match="Batches of up to 4"):
+        predict_images(
+            cast(JudgeClient, NoJudge()), find_images([folder]).images, asking=Asking(), overlays_dir=None
+        )
 
 
 def test_a_run_that_is_to_stop_awaits_the_answers_on_their_way(folder: Path) -> None:
