@@ -72,7 +72,7 @@ class Asker:
         Raises:
             ClientError: see `JudgeClient.predict`.
         """
-        prepared = [prepare(image, bit_depth=self.found.bit_depth)]
+        prepared = [self.prepare(image, "The image")]
         with self.calls.one_more(), self.named_errors():
             try:
                 answer = self._ask_once(prepared, question)
@@ -82,6 +82,10 @@ class Asker:
                 answer = self._ask_once(prepared, question)
             self.follow(answer)
         return answer
+
+    def prepare(self, image: Picture, name: str) -> Prepared:
+        """An image as this category takes it; `name` is for errors."""
+        return prepare(image, bit_depth=self.found.bit_depth, name=name)
 
     def request(self, images: Sequence[Prepared], question: Question, region: SharedRegion | None) -> Request:
         """A request about images that are all files or all pictures."""

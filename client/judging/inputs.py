@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ UPRIGHT = 1  # EXIF's orientation of an image that is stored as it is seen
 ARRAYS = "uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA, or uint16 [H, W]"
 
 
-def prepare(image: Any, *, bit_depth: int, name: str = "The image") -> Prepared:
+def prepare(image: Any, *, bit_depth: int, name: str) -> Prepared:
     """An image as it is sent: bytes stay as they are, everything else becomes upright 8-bit RGB as in training.
 
     Args:
@@ -53,10 +53,17 @@ def prepare(image: Any, *, bit_depth: int, name: str = "The image") -> Prepared:
     raise ImageFileError(f"{name} is of type {type(image).__name__}; expected {KINDS}.")
 
 
-def batches(images: Iterable[Any], size: int, *, bit_depth: int) -> Iterator[list[Prepared]]:
+def batches(
+    images: Iterable[Any], size: int, prepare_one: Callable[[Any, str], Prepared]
+) -> Iterator[list[Prepared]]:
     """Images in their order, up to `size` together; files and pixels never together, for they go to two models.
 
     What was read before an error is given before it is raised.
+
+    Args:
+        images: see `Picture`.
+        size: images that may go together.
+        prepare_one: `prepare`, given an image and its name.
 
     Raises:
         ImageFileError: see `prepare`; the error names the image's index.
@@ -64,7 +71,7 @@ def batches(images: Iterable[Any], size: int, *, bit_depth: int) -> Iterator[lis
     batch: list[Prepared] = []
     try:
         for index, image in enumerate(images):
-            prepared = prepare(image, bit_depth=bit_depth, name=f"Image {index} (counted from 0)")
+            prepared = prepare_one(image, f"Image {index} (counted from 0)")
             if batch and isinstance(prepared, bytes) != isinstance(batch[0], bytes):
                 yield batch
                 batch = []

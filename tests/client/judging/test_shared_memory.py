@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 from PIL import Image
 
 from client import JudgeClient
@@ -68,6 +70,31 @@ def test_memory_that_is_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         pass
     assert set(Path("/dev/shm").glob("astmfr_*")) <= before
+
+
+@pytest.mark.triton
+def test_after_late_answers_the_next_ones_are_right(server: TritonServer, edge: Product) -> None:
+    """The real server goes on with requests that were given up, and writes their maps when it likes."""
+    pictures = [Image.fromarray(pixels) for pixels in edge.pixels]
+    with JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True) as judge:
+        judge.predict(pictures[0])
+        judge.timeout_s = 0.05
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            for picture in pictures[:3]:
+                with pytest.raises(ServerError, match="No answer from"):
+                    judge.predict(picture)
+            with pytest.raises(ServerError, match="No answer from"):
+                list(judge.predict_many(pictures))
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        judge.timeout_s = TIMEOUT_S
+        verdicts = [*map(judge.predict, pictures), *judge.predict_many(pictures)]
+    for index, verdict in enumerate(verdicts):
+        expected = edge.expected.anomaly_map[index % len(pictures)]
+        np.testing.assert_allclose(verdict.anomaly_map, expected, rtol=0, atol=1e-3)
+    with grpcclient.InferenceServerClient(server.grpc_url) as control:
+        assert not control.get_system_shared_memory_status().regions
 
 
 @pytest.mark.triton
