@@ -84,8 +84,10 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(server_log, "FileIO", FullFile)
-    with pytest.raises(
-        ServerError, match=r"log .* cannot be written \(No space left on device\); make room, or"
+    with (
+        pytest.raises(
+            ServerError, match=r"log .* cannot be written \(No space left on device\); make room, or"
+        ),
+        open_log(tmp_path / "logs" / "log", "header"),
     ):
-        with open_log(tmp_path / "logs" / "log", "header"):
-            pytest.fail("a log that cannot be written is given out")
+        pytest.fail("a log that cannot be written is given out")
