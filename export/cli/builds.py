@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from export.cli.options import (
+    MAX_THREADS,
     build_dir_option,
     category_option,
     images_option,
@@ -117,7 +118,7 @@ def verify(product: ProductPaths, limits_file: Path | None, url: str | None) -> 
 @build_dir_option
 @runs_dir_option
 @images_option
-@click.option("--threads", default=0, type=click.IntRange(0), help="Of a run; 0 is all cores.")
+@click.option("--threads", default=0, type=click.IntRange(0, MAX_THREADS), help="Of a run; 0 is all cores.")
 @click.option("--rounds", default=50, type=click.IntRange(3), help="Times each build is timed, in turns.")
 def bench(
     category: str, build_dir: Path, runs_dir: Path, images_dir: Path | None, threads: int, rounds: int
