@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from export.errors import ExportError
 
+TEST_IMAGES, TRAINING_IMAGES, GOOD_IMAGES = "test images", "training images", "good images"
+
 
 class Limits(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The largest differences between a judge and PyTorch that are accepted; None is no limit.
@@ -79,6 +81,7 @@ class Agreement(BaseModel, frozen=True, extra="forbid"):
     Attributes:
         judge: what judged: ONNX graphs, TensorRT engines or a live ensemble.
         flips: labels that differ; an image that the judge could not judge counts as one.
+        judged_on: what the images are; `TEST_IMAGES` where there is a test set. None in manifests of before this field.
         beyond_limits: a sentence for each limit that is exceeded.
         files: SHA-256 of the graphs or engines that it judged with, by file.
     """
@@ -97,12 +100,29 @@ class Agreement(BaseModel, frozen=True, extra="forbid"):
     false_reject_rate: float | None = None
     false_reject_change: float | None = None
     beyond_limits: list[str]
+    judged_on: str | None = None
     files: dict[str, str] = {}
 
     @property
     def accepted(self) -> bool:
         """Whether no limit is exceeded."""
         return not self.beyond_limits
+
+    @property
+    def caveat(self) -> str | None:
+        """What the comparison does not show, a sentence; None where the images are a test set."""
+        if self.judged_on in (None, TEST_IMAGES):
+            return None
+        calibrated = ", most of which int8 was calibrated on" if self.is_calibrated_on_them else ""
+        return (
+            f"{self.judge} was judged on {self.n_images} {self.judged_on}{calibrated}: how it judges "
+            "other images, and defects, is not shown; give a folder with a test set with --images"
+        )
+
+    @property
+    def is_calibrated_on_them(self) -> bool:
+        """Whether the images are those that int8 is calibrated on."""
+        return self.precision == "int8" and self.judged_on == TRAINING_IMAGES
 
 
 def beyond(reached: Mapping[str, float | None], limits: Limits) -> list[str]:

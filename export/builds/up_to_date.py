@@ -6,13 +6,21 @@ which are of an earlier release. Torch and onnx take seconds to load, so only wo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from export.agreement import LIMITS, Limits
 from export.errors import ExportError
 from export.manifest import Manifest, build_folder, find_build, library_versions, read_manifest
 from export.product import ProductPaths
 from train.checkpoint.header import read_release_id
+
+# What the commands of this stage leave in a build's folder, which is replaced as a whole.
+MADE_HERE = re.compile(
+    r"manifest\.json|calibration\.json|(teacher|student|foreground)\.(onnx|plan|rtx)|verification\.json|latency\.json"
+    r"|flipped|rejected-\w+|fp16|int8|\..*"
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +51,14 @@ def build_category(
         ask_tensorrt: accept only graphs that TensorRT for RTX takes too, where it is installed.
 
     Raises:
-        UserError: no checkpoint, no images to check with, or a graph that is not accepted. Of a refused fp16 or int8
-            build, <category>/rejected-<precision>/ shows the images that it judged otherwise.
+        UserError: no checkpoint, no images to check with, a folder that holds something else, or a graph that is not
+            accepted. Of a refused fp16 or int8 build, <category>/rejected-<precision>/ shows the images that it judged
+            otherwise.
     """
     float32 = None if force else _up_to_date_manifest(product, "fp32", read_release_id(product.checkpoint))
     built = float32 is None
     if float32 is None:
+        require_only_a_build(product.build)
         from export.builds.build import build_float32
 
         float32 = build_float32(product, ask_tensorrt=ask_tensorrt)
@@ -59,12 +69,30 @@ def build_category(
     manifest = None if force else _up_to_date_manifest(product, precision, float32.release_id)
     if manifest is not None and manifest.limits == limits:
         return BuildResult(manifest, built=False)
+    require_only_a_build(folder)
     from export.builds.precisions import build_from_float32
 
     manifest = build_from_float32(
         product, float32, precision, folder=folder, limits=limits, ask_tensorrt=ask_tensorrt
     )
     return BuildResult(manifest, built=True)
+
+
+def require_only_a_build(folder: Path) -> None:
+    """A folder that is to be replaced holds nothing but what was made here.
+
+    Raises:
+        ExportError: it holds something else, which would be lost, or is no folder.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is no folder; expected one for a build; give another with --build-dir.")
+    if others := sorted(path.name for path in folder.iterdir() if not MADE_HERE.fullmatch(path.name)):
+        raise ExportError(
+            f"{folder} holds {others[0]}{' and others' if len(others) > 1 else ''}, which belongs to no build and "
+            "would be lost; move it away, or give another folder with --build-dir."
+        )
 
 
 def _up_to_date_manifest(product: ProductPaths, precision: str, release_id: int) -> Manifest | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Column, Table
 
-from export.agreement import Agreement, Limits, beyond
+from export.agreement import GOOD_IMAGES, TEST_IMAGES, TRAINING_IMAGES, Agreement, Limits, beyond
 from export.errors import ExportError
 from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
@@ -127,10 +127,11 @@ class JudgedTestSet:
     masks: NDArray[np.bool_] | None
     parts: NDArray[np.bool_] | None
     maps: Maps
+    judged_on: str = TEST_IMAGES
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, data: CategoryData, *, weights_dir: Path | None) -> JudgedTestSet:
-        """Judge a test set with the checkpoint on the CPU; training images stand in where there is none.
+        """Judge a test set with the checkpoint on the CPU; training images stand in where there is none, and are named.
 
         `weights_dir` as in `export.product.ProductPaths`.
         """
@@ -152,6 +153,7 @@ class JudgedTestSet:
             masks=load_masks(test, image_size=checkpoint.config.image_size),
             parts=find_foreground(loaded.pixels, foreground, device=device),
             maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),
+            judged_on=_kind_of_images(checkpoint, data),
         )
 
     def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
@@ -211,6 +213,7 @@ class JudgedTestSet:
             false_reject_rate=measures["false_reject_rate"],
             false_reject_change=reject_change,
             beyond_limits=beyond(reached, limits),
+            judged_on=self.judged_on,
             files=dict(answers.files),
         )
 
@@ -258,11 +261,12 @@ class JudgedTestSet:
 def agreement_table(category: str, agreements: list[Agreement]) -> Table:
     """One line a judge."""
     n_images = agreements[0].n_images if agreements else 0
+    judged_on = (agreements[0].judged_on if agreements else None) or "images"
     headings = ("map max", "mean", "score max", "AUROC", "PRO", "flips", "rejects")
     table = Table(
         "judge",
         *(Column(heading, justify="right") for heading in headings),
-        title=f"{category}: judges beside PyTorch on {n_images} images",
+        title=f"{category}: judges beside PyTorch on {n_images} {judged_on}",
         caption="largest and mean differences; changes of AUROC and PRO; flipped labels; good images rejected",
     )
     for agreement in agreements:
@@ -277,6 +281,14 @@ def agreement_table(category: str, agreements: list[Agreement]) -> Table:
             _shown(agreement.false_reject_rate, ".1%"),
         )
     return table
+
+
+def _kind_of_images(checkpoint: Checkpoint, data: CategoryData) -> str:
+    """What a set of images is judged as; see `export.agreement.Agreement`."""
+    if data.test:
+        return TEST_IMAGES
+    trained_on = data.fingerprint() == checkpoint.provenance.data_fingerprint
+    return TRAINING_IMAGES if trained_on else GOOD_IMAGES
 
 
 def _difference(ours: float | None, theirs: float | None) -> float | None:

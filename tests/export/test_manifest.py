@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from export.__main__ import main
+from export.errors import ExportError
+from export.manifest import read_manifest
 from tests.conftest import CATEGORY
 from tests.products import copy_backends
 
@@ -53,3 +56,43 @@ def test_a_build_is_of_the_precision_of_its_folder(
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "int8 holds the build of category 'pill' in fp32; expected 'pill' in int8" in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"[]", r"no manifest of a build \(Input should be an object\); export again"),
+        (b"{", r"no manifest of a build \(Invalid JSON: .*\); export again"),
+        (
+            b'{"name": "of another project"}',
+            r"no manifest of a build \(format: Field required\); export again",
+        ),
+        (b"\xff\xfe", r"cannot be read \(.*invalid start byte\); export again"),
+    ],
+)
+def test_a_manifest_from_elsewhere_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(
+        ExportError, match=rf"manifest\.json {sentence}|manifest\.json is {sentence}"
+    ) as refused:
+        read_manifest(tmp_path)
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"format": "astmfr-build-9"},
+            "has format 'astmfr-build-9'; expected 'astmfr-build-1'; export again",
+        ),
+        ({"files": {}}, "it lists the files ; expected calibration.json, student.onnx, teacher.onnx"),
+    ],
+)
+def test_a_manifest_says_what_it_is_of(
+    tiny_build: Path, tmp_path: Path, change: dict[str, object], sentence: str
+) -> None:
+    manifest = json.loads((tiny_build / CATEGORY / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(ExportError, match=sentence):
+        read_manifest(tmp_path)

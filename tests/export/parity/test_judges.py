@@ -117,3 +117,22 @@ def test_onnx_judge_refuses_graphs_of_another_release(
     other = replace(built_checkpoint.calibration, release_id=1)
     with pytest.raises(ExportError, match=r"answers for release .*; expected 1"):
         GraphJudge.of_onnx("fp32", GraphFiles.in_folder(built), other).maps(images)
+
+
+def test_without_a_test_set_the_agreement_says_what_was_judged(
+    built_checkpoint: Checkpoint, tiny_data: CategoryData
+) -> None:
+    """The images that the networks were trained on, for int8 those that it was calibrated on, show less."""
+
+    def caveat(data: CategoryData, precision: str) -> str | None:
+        judged = JudgedTestSet.of(built_checkpoint, data, weights_dir=None)
+        answers = Answers(f"ONNX {precision}", precision, {}, judged.maps)
+        return judged.compare(answers, LIMITS[precision]).caveat
+
+    assert caveat(tiny_data, "int8") is None
+    no_test = replace(tiny_data, test=())
+    said = "ONNX int8 was judged on 16 training images, most of which int8 was calibrated on: "
+    assert str(caveat(no_test, "int8")).startswith(said)
+    assert "on 16 training images: how it judges other images" in str(caveat(no_test, "fp16"))
+    others = replace(no_test, train_good=tiny_data.train_good[:3])
+    assert "on 3 good images: how it judges other images" in str(caveat(others, "int8"))
