@@ -60,7 +60,7 @@ class DataOrigin(BaseModel):
         )
 
     def folder(self) -> Path | None:
-        """The folder where it lay, or by the name that was given if the project moved as a whole; None if it is gone."""
+        """The folder where it lay, or by the name given if the project moved as a whole; None if it is gone."""
         given = Path(self.data_root)
         recorded = given.absolute() if self.data_path is None else Path(self.data_path)
         if recorded.is_dir():
