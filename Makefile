@@ -15,7 +15,7 @@ VENV := .venv
 PY   := $(VENV)/bin/python
 RUN  := runs/$(CATEGORY)
 
-# Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
+# Only what was asked for is passed on; the rest is the checkpoint's or the preset's.
 DATA_OPTIONS := --category $(CATEGORY) $(if $(DATA),--data "$(DATA)")
 WEIGHTS      := $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
 FIT_OPTIONS  := $(if $(PRESET),--preset $(PRESET)) $(if $(STEPS),--steps $(STEPS)) \

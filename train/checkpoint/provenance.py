@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from train.data.category import CategoryData
 
@@ -82,12 +82,17 @@ class Provenance(BaseModel):
     n_train: int
     n_held_out: int
     n_broken: int
-    weights: dict[str, PathText]
+    weights: dict[str, str]
     steps: int | None = None  # older checkpoints do not say
     seconds_train: float
     final_loss: float
     versions: dict[str, str]
     created: str
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _readable(cls, weights: dict[str, str]) -> dict[str, str]:
+        return {name: str(readable_text(source)) for name, source in weights.items()}
 
     @property
     def origin(self) -> DataOrigin:

@@ -22,7 +22,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system th
 
 @contextmanager
 def exclusive(path: Path, *, work: str) -> Iterator[None]:
-    """Hold the lock file at `path` during the block, and remove it after, with its folder if that was made and is empty.
+    """Hold the lock file at `path` during the block, and remove it after, with its folder where it made that.
 
     The system lets a lock go when its process ends, however it ends: a file that was left behind is taken over.
 
