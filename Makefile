@@ -25,12 +25,15 @@ DATA_OPTIONS := $(NAMED) $(if $(DATA),--data "$$DATA")
 WEIGHTS      := $(if $(WEIGHTS_DIR),--weights-dir "$$WEIGHTS_DIR")
 FIT_OPTIONS  := $(if $(PRESET),--preset "$$PRESET") $(if $(STEPS),--steps "$$STEPS") \
                 $(if $(EPOCHS),--epochs "$$EPOCHS") $(WEIGHTS) \
-                $(if $(FOREGROUND),--foreground "$$FOREGROUND") $(if $(FORCE),--force)
+                $(if $(FOREGROUND),--foreground "$$FOREGROUND")
 PRECISELY    := $(NAMED) --precision "$$PRECISION"
 # In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
 FIND_IMAGES   = images=$$IMAGES; \
     [ -n "$$images" ] || images=$$($(PY) -m train data $(DATA_OPTIONS) --print-test-dir) || exit 1
 BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/bench"
+
+# A finished run is replaced only where this is asked for.
+FORCED := $(if $(FORCE),--force)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data train evaluate export verify engine engine-check serve predict report bench bench-all test lint clean
@@ -80,10 +83,10 @@ data: $(VENV)/.installed ## Lay out the images of CATEGORY
 	@$(PY) -m train data $(DATA_OPTIONS)
 
 train: $(VENV)/.installed ## Fit and calibrate, unless the run is up to date
-	@$(PY) -m train fit $(DATA_OPTIONS) $(FIT_OPTIONS)
+	@$(PY) -m train fit $(DATA_OPTIONS) $(FIT_OPTIONS) $(FORCED)
 
 evaluate: $(VENV)/.installed ## Train if needed, judge the test set; runs/CATEGORY/metrics.json and report.html
-	@$(PY) -m train fit --as-before $(DATA_OPTIONS) $(FIT_OPTIONS)
+	@$(PY) -m train fit --as-before $(DATA_OPTIONS) $(FIT_OPTIONS) $(FORCED)
 	@$(PY) -m train evaluate $(DATA_OPTIONS) $(WEIGHTS)
 
 export: evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/

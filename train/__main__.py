@@ -89,7 +89,7 @@ def fit(
 @main.command()
 @category_options
 @run_options
-@config_option("foreground")
+@config_option("foreground", default="default: the checkpoint's")
 @click.option("--weights-dir", type=PATH, help="Holds SAM's folder sam-vit-base.")
 @click.option("--force", is_flag=True, help="Evaluate even when metrics.json is up to date.")
 def evaluate(

@@ -4,9 +4,9 @@ UserError
 ├── DataError          images, folders, categories
 ├── WeightsError       pretrained weights that are missing or do not fit
 ├── CheckpointError    a file that is no checkpoint, or is damaged
+├── RunError           a run in the way: made otherwise, or at work in another process
 ├── ConfigError        options that contradict each other
 ├── TrainingError      a loss that is not finite
-├── RunError           a run in the way: made otherwise, or at work in another process
 ├── NotFiniteError     distances, maps or scores that are not finite
 └── StorageError       a file that cannot be read or written
 """
@@ -30,16 +30,16 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or not one of ours."""
 
 
+class RunError(UserError):
+    """A category's run is in the way: it was made otherwise than asked for, or another process is at work on it."""
+
+
 class ConfigError(UserError):
     """Options are out of range or contradict each other."""
 
 
 class TrainingError(UserError):
     """A training run cannot continue: its loss is not finite."""
-
-
-class RunError(UserError):
-    """A category's run is in the way: it was made otherwise than asked for, or another process is at work on it."""
 
 
 class NotFiniteError(UserError):

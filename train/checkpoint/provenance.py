@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from train.data.category import CategoryData
 
@@ -60,7 +60,7 @@ class DataOrigin(BaseModel):
         )
 
     def folder(self) -> Path | None:
-        """The folder where it lay, or by the given name if the project moved as a whole; None if it is gone."""
+        """The folder where it lay, or by the name given if the project moved as a whole; None if it is gone."""
         given = Path(self.data_root)
         recorded = given.absolute() if self.data_path is None else Path(self.data_path)
         if recorded.is_dir():
@@ -83,12 +83,17 @@ class Provenance(BaseModel):
     n_held_out: int
     n_broken: int
     bit_depth: int = 8  # older checkpoints do not say
-    weights: dict[str, PathText]
+    weights: dict[str, str]
     steps: int | None = None  # older checkpoints do not say
     seconds_train: float
     final_loss: float
     versions: dict[str, str]
     created: str
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _readable(cls, weights: dict[str, str]) -> dict[str, str]:
+        return {name: str(readable_text(source)) for name, source in weights.items()}
 
     @property
     def origin(self) -> DataOrigin:

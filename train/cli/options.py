@@ -143,15 +143,15 @@ def config_options(*fields: str, preset: str | None = None) -> Callable[[Command
     )
 
 
-def config_option(name: str) -> Option:
-    """An option for a field of `FitConfig`; unless given, the preset decides."""
+def config_option(name: str, *, default: str | None = None) -> Option:
+    """An option for a field of `FitConfig`; unless given, the preset decides, or what `default` says in words."""
     field = FitConfig.model_fields[name]
     values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
     by_preset = ", ".join(
         f"{preset}: {_shown(value)}" for preset, value in values.items() if value is not None
     )
     option = "--" + name.replace("_", "-")
-    help_text = f"{field.description}.  [{by_preset or 'none'}]"
+    help_text = f"{field.description}.  [{default or by_preset or 'none'}]"
     kind = field.annotation
     if kind is bool:
         return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=help_text)
@@ -169,7 +169,7 @@ def _option_type(annotation: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()
 
 
 class CommaSeparated(click.ParamType[Any]):

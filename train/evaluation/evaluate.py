@@ -92,10 +92,10 @@ def evaluate(
     with_background = None if parts is None else auroc(whole_map.max(axis=(1, 2)), judged.labels)
     metrics = {
         "format": METRICS_FORMAT,
-        **measures_of(judged),
-        **describe(checkpoint),
         **judged_on,
         "synthetic": data.synthetic or checkpoint.provenance.synthetic,
+        **measures_of(judged),
+        **describe(checkpoint),
         "pixel_false_positive_rate": marked_share_of_good(judged, parts),
         "foreground": foreground.method,
         "foreground_share": None if parts is None else float(parts.mean()),
@@ -103,21 +103,6 @@ def evaluate(
         "n_broken": len(images.broken),
     }
     return Evaluation(metrics, judged, images.pixels)
-
-
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What was judged with: category, training images, preset, seed, release id."""
-    provenance = checkpoint.provenance
-    trained_on = {"dataset", "synthetic", "data_root", "data_fingerprint"}
-    return {
-        **provenance.model_dump(
-            include={"category", "data_fingerprint", "weights", "n_train", "n_held_out", "seconds_train"}
-        ),
-        "trained_on": provenance.model_dump(include=trained_on),
-        **checkpoint.config.model_dump(include={"preset", "image_size", "seed"}),
-        "release_id": checkpoint.release_id,
-        "deviations_from_paper": deviations_from_paper(checkpoint.config, checkpoint.provenance),
-    }
 
 
 def describe_test_set(data: CategoryData) -> dict[str, Any]:
@@ -132,6 +117,21 @@ def describe_test_set(data: CategoryData) -> dict[str, Any]:
             "test_fingerprint": test_fingerprint,
         },
         "test_fingerprint": test_fingerprint,
+    }
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What was judged with: category, training images, preset, seed, release id."""
+    provenance = checkpoint.provenance
+    trained_on = {"dataset", "synthetic", "data_root", "data_fingerprint"}
+    return {
+        **provenance.model_dump(
+            include={"category", "data_fingerprint", "weights", "n_train", "n_held_out", "seconds_train"}
+        ),
+        "trained_on": provenance.model_dump(include=trained_on),
+        **checkpoint.config.model_dump(include={"preset", "image_size", "seed"}),
+        "release_id": checkpoint.release_id,
+        "deviations_from_paper": deviations_from_paper(checkpoint.config, checkpoint.provenance),
     }
 
 

@@ -51,6 +51,11 @@ def evaluate_category(
     """
     run = RunFolder(run_dir)
     header = read_header(run.checkpoint)
+    if header.provenance.category != data.category:
+        raise RunError(
+            f"{run.checkpoint} was trained for category {header.provenance.category!r}; expected {data.category!r}; "
+            "move it to its own folder."
+        )
     foreground = foreground or header.config.foreground
     report_path, metrics_path = run_dir / "report.html", run_dir / "metrics.json"
     origins = _tell_origins(header.provenance, data)

@@ -41,6 +41,8 @@ class RunRecord(BaseModel):
         ]
         if sentences and then.preset != now.preset:
             sentences.insert(0, f"preset {then.preset} (asked for: {now.preset})")
+        if self.origin.category != asked.origin.category:
+            sentences.insert(0, f"category {self.origin.category} (asked for: {asked.origin.category})")
         if self.origin.data_fingerprint != asked.origin.data_fingerprint:
             sentences.append(_other_images(self.origin, asked.origin))
         return sentences
@@ -101,4 +103,4 @@ def _described(origin: DataOrigin) -> str:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()

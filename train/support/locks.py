@@ -22,7 +22,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system th
 
 @contextmanager
 def exclusive(path: Path, *, work: str) -> Iterator[None]:
-    """Hold the lock file at `path` during the block, and remove it after, with its folder if that is empty.
+    """Hold the lock file at `path` during the block, and remove it after, with its folder where it made that.
 
     The system lets a lock go when its process ends, however it ends: a file that was left behind is taken over.
 
@@ -34,6 +34,7 @@ def exclusive(path: Path, *, work: str) -> Iterator[None]:
         RunError: another process holds it; the sentence names process, machine and time.
         StorageError: the file cannot be written.
     """
+    made = not os.path.lexists(path.parent)
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _locked_file(path, work=work)
@@ -42,7 +43,8 @@ def exclusive(path: Path, *, work: str) -> Iterator[None]:
     finally:
         with suppress(OSError):
             path.unlink()
-            path.parent.rmdir()
+            if made:
+                path.parent.rmdir()
         file.close()
 
 

@@ -193,3 +193,11 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
     (run_dir / ".evaluated.lock").mkdir()
     with pytest.raises(StorageError, match=rf"{run_dir} cannot be written \(Is a directory"):
         run(tiny_data, run_dir)
+
+
+def test_a_checkpoint_of_another_category_is_refused(tiny_data: CategoryData, run_dir: Path) -> None:
+    screws = replace(tiny_data, category="screw")
+    with pytest.raises(
+        RunError, match="was trained for category 'pill'; expected 'screw'; move it to its own"
+    ):
+        run(screws, run_dir)

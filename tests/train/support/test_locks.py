@@ -41,7 +41,13 @@ def test_another_process_is_refused_and_a_killed_one_is_taken_over(tmp_path: Pat
     assert lock.is_file()  # it could not remove it
     with exclusive(lock, work="trained"):
         assert str(os.getpid()) in lock.read_text()
-    assert not lock.parent.exists()  # nothing else was in it
+    assert list(lock.parent.iterdir()) == []
+
+
+def test_a_folder_that_was_made_for_the_lock_goes_with_it(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "runs" / "mono" / ".lock", work="trained"):
+        pass
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_lock_that_was_removed_while_it_was_waited_for_is_made_again(
