@@ -132,7 +132,12 @@ def white_of(bit_depth: int) -> int:
 
 
 def read_with_tifffile(encoded: bytes) -> Image.Image | DeepPixels:
-    """The first page of a TIFF that Pillow cannot read."""
+    """The first page of a TIFF that Pillow cannot read.
+
+    Raises:
+        ImageError: damaged, neither grey nor RGB, or of a compression that needs more than tifffile; or there is no
+            tifffile.
+    """
     if tifffile is None:
         raise ImageError(
             "is a TIFF of a kind that Pillow cannot read; expected 1 or 3 channels of 8 or 16 bits, or 1 of 32; save "

@@ -37,18 +37,11 @@ else:  # in the server, where both files lie side by side
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-WHOLE_16_BIT = (
-    "RGB;16",
-    "RGBA;16",
-    "RGBX;16",
-)  # in Pillow's words: what it reads one byte of each channel of
+# In Pillow's words: of what it reads one byte of each channel.
+WHOLE_16_BIT = ("RGB;16", "RGBA;16", "RGBX;16")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-BITS, COLOURS, PLANES, NUMBERS = (
-    258,
-    262,
-    284,
-    339,
-)  # of TIFF: BitsPerSample, Photometric, PlanarConfig, SampleFormat
+# Tags of TIFF: BitsPerSample, PhotometricInterpretation, PlanarConfiguration, SampleFormat.
+BITS, COLOURS, PLANES, NUMBERS = 258, 262, 284, 339
 _opening = threading.Lock()
 
 
@@ -123,13 +116,10 @@ def decode_pixels(encoded: bytes) -> Image.Image | DeepPixels:
             rawmode, tags = _rawmode(image), _tiff_tags(image)
             _load_upright(image)
             if image.mode.startswith(("I", "F")):
-                values = np.asarray(image)
-                unsigned = (
-                    values.dtype == np.int32 and tags.get(BITS) == (32,) and 2 not in tags.get(NUMBERS, ())
-                )
-                return DeepPixels(
-                    values.view(np.uint32) if unsigned else values, inverted=tags.get(COLOURS) == 0
-                )
+                values, inverted = np.asarray(image), tags.get(COLOURS) == 0
+                if image.mode == "I" and tags.get(BITS) == (32,) and 2 not in tags.get(NUMBERS, ()):
+                    values = values.view(np.uint32)  # Pillow takes the highest bit for a sign
+                return DeepPixels(values, inverted=inverted)
             if image.format in ("PNG", "TIFF") and ";16" in rawmode:
                 return _16_bit_channels(encoded, image, rawmode)
             return image
@@ -178,9 +168,12 @@ def naming(path: Path) -> Iterator[None]:
 
     Raises:
         ImageError: in place of an ImageError or OSError within.
+        UnidentifiedImageError: as it is.
     """
     try:
         yield
+    except UnidentifiedImageError:  # an OSError, but of the content
+        raise
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror or error})") from None
     except ImageError as error:

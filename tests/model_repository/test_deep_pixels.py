@@ -188,6 +188,10 @@ def test_lab_is_converted() -> None:
     assert np.abs(pixels - 120).max() <= 2
 
 
+def test_the_highest_of_32_bits_is_no_sign() -> None:
+    assert red_channel(tiff(np.array([[0, 2**31, 2**32 - 1]], np.uint32)), 32) == [0, 128, 255]
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
 def test_8_bits_are_not_deep(mode: str, tmp_path: Path) -> None:
     path = tmp_path / ("a.png" if mode in ("LA", "P", "RGBA") else "a.tif")
@@ -201,8 +205,9 @@ def test_deep_files_are_told_by_their_headers(tmp_path: Path) -> None:
     (tmp_path / "colour.png").write_bytes(png(1, 1, 2, np.zeros((1, 3), np.uint16)))
     (tmp_path / "text.png").write_text("no image")
     Image.fromarray(GREY_12.astype(np.float32)).save(tmp_path / "float.tif")
+    (tmp_path / "pillow cannot.tif").write_bytes(tiff(np.zeros((4, 4, 3), np.float64), photometric="rgb"))
     deep = {path.name for path in tmp_path.iterdir() if is_deep(path)}
-    assert deep == {"grey.png", "colour.png", "float.tif"}
+    assert deep == {"grey.png", "colour.png", "float.tif", "pillow cannot.tif"}
     assert not is_deep(tmp_path / "none.png")
 
 

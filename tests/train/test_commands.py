@@ -71,6 +71,17 @@ def test_the_test_images_of_a_plain_folder_are_the_folder(tmp_path: Path) -> Non
     assert result.output == f"{tmp_path}\n"
 
 
+def test_data_tells_the_bit_depth_and_what_is_left_out(tmp_path: Path) -> None:
+    Image.new("I;16", (8, 8), 1900).save(tmp_path / "a.tif")
+    (tmp_path / "bad").mkdir()
+    Image.new("I;16", (8, 8), 300).save(tmp_path / "bad/a.tif")
+    result = run("data", "--category", "cup", "--data", tmp_path)
+    assert result.exit_code == 0
+    told = " ".join(result.stderr.split())
+    assert "white is 4,095, bit depth 12, found from the brightest training image" in told
+    assert "Left out: bad/ (1 images) in" in told
+
+
 def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) -> None:
     first = run("fit", *options, *TINY, "--seed", "7")
     assert first.exit_code == 0, first.output

@@ -17,6 +17,8 @@ from train.data.category import CategoryData
 from train.errors import DataError
 from train.support.progress import console, progress_bar
 
+DARK_SHARE = 0.1  # of white; below, the bit depth is likely another
+
 
 @dataclass(frozen=True)
 class DeepImage:
@@ -63,6 +65,14 @@ def find_bit_depth(data: CategoryData, *, asked: int | None = None) -> int:
             f"depth {bit_depth}, {origin}; --bit-depth overrides.",
             markup=False,
         )
+        if brightest < DARK_SHARE * white_of(bit_depth):
+            console.print(
+                f"Warning: the brightest training image of {data.category!r} reaches {brightest:,g} of "
+                f"{white_of(bit_depth):,}, so that all are nearly black; give the camera's --bit-depth, or save "
+                "floating-point images with values from 0 to 1.",
+                style="yellow",
+                markup=False,
+            )
     _warn_of_mixture(data, trained)
     return bit_depth
 

@@ -17,6 +17,14 @@ def test_every_kind_of_picture_is_read_as_rgb(tmp_path: Path, mode: str) -> None
     assert (image.mode, image.size) == ("RGB", (7, 5))
 
 
+def test_deep_pictures_are_read_with_the_categorys_bit_depth(tmp_path: Path) -> None:
+    path = tmp_path / "part.tiff"
+    Image.new("I;16", (7, 5), 2056).save(path)
+    assert load_image(path, bit_depth=12).getpixel((0, 0)) == (128, 128, 128)
+    with pytest.raises(ImageFileError, match=r"has uint16 values up to 2,056; expected at most 255, .*\.$"):
+        load_image(path)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

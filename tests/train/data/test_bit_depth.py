@@ -75,6 +75,17 @@ def test_it_is_overridden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         find_bit_depth(read(tmp_path), asked=8)
 
 
+@pytest.mark.parametrize(
+    ("brightest", "kind", "asked"), [(1900, np.uint16, 16), (1.2, np.float32, None), (20, np.uint16, None)]
+)
+def test_nearly_black_images_are_told(
+    brightest: float, kind: Any, asked: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "train/good/000.tif", brightest, kind=kind)
+    find_bit_depth(read(tmp_path), asked=asked)
+    assert f"reaches {brightest:,g} of" in printed(capsys)
+
+
 @pytest.mark.parametrize("bit_depth", [0, 2, 7, 33])
 def test_no_camera_has_such_a_bit_depth(bit_depth: int) -> None:
     with pytest.raises(ConfigError, match="bit_depth"):

@@ -54,6 +54,21 @@ def test_tiffs_of_several_pages_are_told(tmp_path: Path) -> None:
     assert warning.startswith("1 images of 'pill' are TIFFs of several pages,")
 
 
+def test_a_tiff_that_pillow_cannot_read_is_measured(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values, turned = np.zeros((4, 9, 3), np.float32), [(274, "H", 1, 6, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extratags=turned)
+    assert upright_size(tmp_path / "a.tif", decode=False) == (4, 9) == read_image(tmp_path / "a.tif").size
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_a_turned_image_is_measured_upright(form: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (9, 4)).save(tmp_path / "a", form, exif=exif)
+    assert upright_size(tmp_path / "a", decode=True) == (4, 9) == read_image(tmp_path / "a").size
+
+
 def test_large_scans_are_measured_without_pillows_warning(tmp_path: Path) -> None:
     Image.new("1", (11_000, 9_000)).save(tmp_path / "a.png")
     assert upright_size(tmp_path / "a.png", decode=False) == (11_000, 9_000)
