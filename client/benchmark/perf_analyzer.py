@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from client.benchmark.measured import Load
 from client.console import console
+from client.files import storage_errors
 from client.judging.errors import BenchmarkError
 
 CANDIDATES = (".triton/bin/perf-analyzer", "perf_analyzer")
@@ -67,10 +68,12 @@ class PerfAnalyzer:
 
         Raises:
             BenchmarkError: perf_analyzer failed.
+            StorageError: the folder for temporary files is full.
         """
         with tempfile.TemporaryDirectory() as folder:
             input_path, export_path = Path(folder, "images.json"), Path(folder, "profile.json")
-            input_path.write_text(json.dumps({"data": list(inputs)}), encoding="utf-8")
+            with storage_errors(input_path):
+                input_path.write_text(json.dumps({"data": list(inputs)}), encoding="utf-8")
             options = {
                 "-m": model,
                 "-u": url,
