@@ -23,6 +23,7 @@ from client.predictions.prediction import Prediction
 
 PICTURES = 8  # of each kind
 ONE_CLASS = "not available: the test set has one class"
+NO_CLASS = "not available: no folder tells which images are good"
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,8 @@ def summary_table(
             "trained on",
             f"{metrics['n_train']} good images in {metrics['seconds_train']:.0f} s, preset {metrics['preset']}",
         )
-    for row in (*_quality(measures, metrics, missing=ONE_CLASS), *(speed.summary if speed else ())):
+    missing = ONE_CLASS if measures.n_good + measures.n_anomalous else NO_CLASS
+    for row in (*_quality(measures, metrics, missing=missing), *(speed.summary if speed else ())):
         table.add_row(*row)
     table.add_row("release", ", ".join(map(str, measures.release_ids)))
     table.add_row("report", escape(printable(str(report))))
@@ -218,28 +220,34 @@ def _percent(rate: float | None) -> str:
     return "< 0.1 %" if rate is not None and 0 < rate < 0.0005 else shown(rate and 100 * rate, "{:.1f} %")
 
 
-def _galleries(predictions: Sequence[Prediction]) -> list[tuple[str, list[Prediction]]]:
-    """Titled selections of pictures: the mistakes first."""
-    drawn = sorted((entry for entry in predictions if entry.overlay), key=lambda entry: entry.score)
-    unknown = [entry for entry in drawn if entry.defect is None]
-    extremes = [("Most anomalous", unknown[::-1][:PICTURES]), ("Least anomalous", unknown[:PICTURES])]
-    if len(unknown) == len(drawn) > 0:
-        return extremes
-    escapes = [entry for entry in drawn if _is_defective(entry) and not entry.anomalous]
-    false_rejects = [entry for entry in drawn[::-1] if entry.defect == "good" and entry.anomalous]
-    catches = [entry for entry in drawn[::-1] if _is_defective(entry) and entry.anomalous]
-    passes = [entry for entry in drawn if entry.defect == "good" and not entry.anomalous]
-    kinds = (
-        ("Defects caught", catches),
-        ("Good images passed", passes),
-        ("Escapes: defective, judged good", escapes),
-        ("False rejects: good, judged anomalous", false_rejects),
-    )
-    known = [(f"{title} ({len(entries)})", entries[:PICTURES]) for title, entries in kinds]
-    return known + (
-        [(f"Unknown: {title.lower()}", entries) for title, entries in extremes] if unknown else []
-    )
+@dataclass(frozen=True)
+class _Gallery:
+    """Some pictures under a title; `empty` is shown where there are none."""
+
+    title: str
+    pictures: list[Prediction]
+    empty: str
 
 
-def _is_defective(entry: Prediction) -> bool:
-    return entry.defect not in (None, "good")
+def _galleries(predictions: Sequence[Prediction]) -> list[_Gallery]:
+    """The mistakes, and some of the right verdicts; images that nobody knows by their score."""
+    ordered = sorted(predictions, key=lambda entry: entry.score)
+    unknown = [entry for entry in ordered if entry.defect is None]
+    if len(unknown) == len(ordered):
+        return [_gallery("Most anomalous", unknown[::-1]), _gallery("Least anomalous", unknown)]
+    defective = [entry for entry in ordered if entry.defect not in (None, "good")]
+    good = [entry for entry in ordered if entry.defect == "good"]
+    kinds = {
+        "Defects caught": [entry for entry in defective[::-1] if entry.anomalous],
+        "Good images passed": [entry for entry in good if not entry.anomalous],
+        "Escapes: defective, judged good": [entry for entry in defective if not entry.anomalous],
+        "False rejects: good, judged anomalous": [entry for entry in good[::-1] if entry.anomalous],
+    }
+    if unknown:
+        kinds["Unknown, most anomalous first"] = unknown[::-1]
+    return [_gallery(f"{title} ({len(entries)})", entries) for title, entries in kinds.items()]
+
+
+def _gallery(title: str, entries: Sequence[Prediction]) -> _Gallery:
+    drawn = [entry for entry in entries if entry.overlay]
+    return _Gallery(title, drawn[:PICTURES], "No pictures were drawn of them." if entries else "None.")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from client.benchmark.measured import Load
 from client.console import console
+from client.files import storage_errors
 from client.judging.errors import BenchmarkError
 from model_repository.grpc_channel import direct_environment
 
@@ -68,10 +69,12 @@ class PerfAnalyzer:
 
         Raises:
             BenchmarkError: perf_analyzer failed.
+            StorageError: the folder for temporary files is full.
         """
         with tempfile.TemporaryDirectory() as folder:
             input_path, export_path = Path(folder, "images.json"), Path(folder, "profile.json")
-            input_path.write_text(json.dumps({"data": list(inputs)}), encoding="utf-8")
+            with storage_errors(input_path):
+                input_path.write_text(json.dumps({"data": list(inputs)}), encoding="utf-8")
             options = {
                 "-m": model,
                 "-u": url,

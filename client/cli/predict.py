@@ -153,8 +153,8 @@ def _name_faults(outcome: Outcome, left_out: list[LeftOut], *, skipped: bool) ->
     harmless = [entry for entry in left_out if not entry.may_be_part]
     others = [str(entry) for entry in sorted(harmless, key=lambda entry: entry.reason == NO_IMAGE)]
     if others:
-        more = f", and {len(others) - NAMES_SHOWN} more" if len(others) > NAMES_SHOWN else ""
-        click.echo(f"Left out: {', '.join(others[:NAMES_SHOWN])}{more}.", err=True)
+        more = f"; and {len(others) - NAMES_SHOWN} more" if len(others) > NAMES_SHOWN else ""
+        click.echo(f"Left out: {'; '.join(others[:NAMES_SHOWN])}{more}.", err=True)
     for sentence in (*outcome.broken, *(f"{entry}; it was not judged." for entry in maybe_parts)):
         click.echo(f"{word}: {sentence}", err=True)
     if outcome.broken:

@@ -236,7 +236,20 @@ def test_mistakes_are_shown_beside_images_that_nobody_knows(page: Path) -> None:
     write_report(page, predictions=drawn([*JUDGED, UNKNOWN]), metrics=None, speed=None)
     text = page.read_text()
     assert gallery(text, "Escapes") == ["test/dent/escape.png"]
-    assert gallery(text, "Unknown: most anomalous") == ["lot/unknown.png"]
+    assert gallery(text, "Unknown, most anomalous first (1)") == ["lot/unknown.png"]
+
+
+def test_mistakes_without_pictures_are_counted(page: Path) -> None:
+    write_report(page, predictions=JUDGED, metrics=None, speed=None)
+    text = page.read_text(encoding="utf-8")
+    assert "<h2>Escapes: defective, judged good (1)</h2>" in text
+    assert text.count("No pictures were drawn of them.") == 4
+    assert "None." not in text
+
+
+def test_images_that_nobody_knows_have_no_auroc() -> None:
+    table = summary_table([UNKNOWN], metrics=None, speed=None, report=Path("served.html"))
+    assert cells_of(table)["image AUROC, Triton"] == "not available: no folder tells which images are good"
 
 
 def test_file_names_of_any_bytes_are_shown_and_linked(page: Path) -> None:
