@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,17 @@ def prepare(image: Any, *, name: str = "The image") -> Prepared:
     raise ImageFileError(f"{name} is of type {type(image).__name__}; expected {KINDS}.")
 
 
-def batches(images: Iterable[Any], size: int) -> Iterator[list[Prepared]]:
+def batches(
+    images: Iterable[Any], size: int, prepare_one: Callable[[Any, str], Prepared]
+) -> Iterator[list[Prepared]]:
     """Images in their order, up to `size` together; files and pixels never together, for they go to two models.
 
     What was read before an error is given before it is raised.
+
+    Args:
+        images: see `Picture`.
+        size: images that may go together.
+        prepare_one: `prepare`, given an image and its name.
 
     Raises:
         ImageFileError: see `prepare`; the error names the image's index.
@@ -63,7 +70,7 @@ def batches(images: Iterable[Any], size: int) -> Iterator[list[Prepared]]:
     batch: list[Prepared] = []
     try:
         for index, image in enumerate(images):
-            prepared = prepare(image, name=f"Image {index} (counted from 0)")
+            prepared = prepare_one(image, f"Image {index} (counted from 0)")
             if batch and isinstance(prepared, bytes) != isinstance(batch[0], bytes):
                 yield batch
                 batch = []

@@ -33,7 +33,7 @@ def ask_many(
             f"{batch} were asked for; give a smaller batch, or publish it with --max-batch-size {batch}."
         )
     stream = Stream(asker, question, batch=batch)
-    return _in_order(stream, batches(check_many(images), batch), Window(in_flight))
+    return _in_order(stream, batches(check_many(images), batch, asker.prepare), Window(in_flight))
 
 
 class Stream:
