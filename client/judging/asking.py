@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
@@ -72,7 +73,7 @@ class Asker:
         Raises:
             ClientError: see `JudgeClient.predict`.
         """
-        prepared = [self.prepare(image, "The image")]
+        prepared = [self.prepare(image)]
         with self.calls.one_more(), self.named_errors():
             try:
                 answer = self._ask_once(prepared, question)
@@ -83,8 +84,8 @@ class Asker:
             self.follow(answer)
         return answer
 
-    def prepare(self, image: Picture, name: str) -> Prepared:
-        """An image as this category takes it; `name` is for errors."""
+    def prepare(self, image: Any, name: str = "The image") -> Prepared:
+        """An image as the category takes it, see `inputs.prepare`."""
         return prepare(image, bit_depth=self.found.bit_depth, name=name)
 
     def request(self, images: Sequence[Prepared], question: Question, region: SharedRegion | None) -> Request:

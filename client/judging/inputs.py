@@ -25,7 +25,7 @@ UPRIGHT = 1  # EXIF's orientation of an image that is stored as it is seen
 ARRAYS = "uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA, or uint16 [H, W]"
 
 
-def prepare(image: Any, *, bit_depth: int, name: str) -> Prepared:
+def prepare(image: Any, *, bit_depth: int = 8, name: str = "The image") -> Prepared:
     """An image as it is sent: bytes stay as they are, everything else becomes upright 8-bit RGB as in training.
 
     Args:

@@ -117,7 +117,7 @@ class SharedRegions:
         self._spare: list[SharedRegion] = []
         self._abandoned: list[SharedRegion] = []
 
-    def open(self, *, batch: int, image_size: int, timeout_s: float) -> SharedRegion:
+    def new(self, *, batch: int, image_size: int, timeout_s: float) -> SharedRegion:
         """A new region for up to `batch` images of `image_size` pixels.
 
         Raises:
@@ -148,7 +148,7 @@ class SharedRegions:
         """The last of `spare`, or a new region where there is none of that size.
 
         Raises:
-            ServerError, InferenceServerException: as `open`.
+            ServerError, InferenceServerException: as `new`.
         """
         with self._lock:
             region = spare.pop() if spare else None
@@ -156,7 +156,7 @@ class SharedRegions:
             return region
         if region is not None:
             self.close(region)
-        return self.open(batch=batch, image_size=image_size, timeout_s=timeout_s)
+        return self.new(batch=batch, image_size=image_size, timeout_s=timeout_s)
 
     def close(self, region: SharedRegion) -> None:
         """Unregister a region whose request was answered, and free it."""
@@ -178,7 +178,7 @@ class SharedRegions:
         """A region for one request; it is kept for the next one where the answer came.
 
         Raises:
-            ServerError, InferenceServerException: as `open`.
+            ServerError, InferenceServerException: as `new`.
         """
         region = self.take(self._spare, batch=batch, image_size=image_size, timeout_s=timeout_s)
         try:

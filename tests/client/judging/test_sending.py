@@ -21,6 +21,7 @@ from tests.client.judging.scripted_server import (
     scripted_judge,
     scripted_server,
 )
+from tests.deploy.conftest import comes_true
 
 LATE = (grpc.StatusCode.UNAVAILABLE, "[request id: <id_unknown>] Request timeout expired")
 
@@ -127,8 +128,7 @@ def test_closing_waits_for_the_calls_of_other_threads(shared_memory: bool) -> No
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
-        while script.tries < len(threads):
-            time.sleep(0.01)
+        assert comes_true(lambda: script.tries == len(threads), within_s=20)
         judge.close()
         for thread in threads:
             thread.join()

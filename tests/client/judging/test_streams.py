@@ -88,9 +88,9 @@ def test_what_was_asked_before_an_unreadable_image_is_answered(batch: int, in_fl
 
 def test_an_image_that_is_none_is_named_by_its_place() -> None:
     with scripted_judge(Script()) as judge:
-        answers = judge.score_many([grey(10), np.zeros((2, 2), np.float64)])
+        answers = judge.score_many([grey(10), np.zeros((2, 2), np.bool_)])
         assert next(answers).score == 10
-        with pytest.raises(ClientError, match=r"^Image 1 \(counted from 0\) is an array \[2, 2\] of float64"):
+        with pytest.raises(ClientError, match=r"^Image 1 \(counted from 0\) is an array \[2, 2\] of bool"):
             next(answers)
 
 
