@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -106,14 +107,9 @@ def test_a_mask_over_the_stored_pixels_is_turned_with_its_image(
     told = " ".join(capsys.readouterr().err.split())
     if orientation >= 5:
         np.testing.assert_array_equal(masks[0], resize_image(read_image(image), 4)[..., 0] > 127)
-        assert (
-            "1 ground truth masks, 000_mask.png among them, lie over their images as these are stored" in told
-        )
+        assert "1 of 1 ground truth masks lie over their images as these are stored" in told
     else:
-        assert (
-            "EXIF turns the images of 1 ground truth masks, 000_mask.png among them, and the masks fit"
-            in told
-        )
+        assert "1 of 1 ground truth masks fit both ways over images that EXIF turns" in told
 
 
 def test_a_vanished_image_is_named_with_its_mask(test: tuple[TestImage, ...]) -> None:
@@ -158,3 +154,132 @@ def test_a_defect_marked_on_a_good_image_is_refused(test: tuple[TestImage, ...])
     masks = load_masks([good], image_size=4)
     assert masks is not None
     assert not masks.any()
+
+
+def crack(folder: Path, name: str, *, suffix: str = ".png") -> TestImage:
+    """A cracked image and where its mask is expected; the mask is not written."""
+    return TestImage(
+        path=write_image(folder / "crack" / f"{name}.png"),
+        defect="crack",
+        mask_path=folder / f"{name}_mask{suffix}",
+    )
+
+
+def loaded(*images: TestImage) -> NDArray[np.bool_]:
+    masks = load_masks(images, image_size=8)
+    assert masks is not None
+    return masks
+
+
+CORNER = np.zeros((8, 8), bool)
+CORNER[:4, :4] = True
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "suffix"),
+    [
+        (np.uint8, 1, ".png"), (np.uint8, 255, ".tif"), (np.uint16, 1, ".png"), (np.uint16, 1, ".tif"),
+        (np.uint16, 65535, ".png"), (np.int32, 1, ".tif"), (np.int32, 70000, ".tif"),
+    ],
+)  # fmt: skip
+def test_any_value_that_is_not_0_counts(
+    dtype: type, value: int, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """16-bit masks of 0 and 1 vanished, and passed for defects that nobody had marked."""
+    image = crack(tmp_path, "000", suffix=suffix)
+    assert image.mask_path is not None
+    Image.fromarray((CORNER * value).astype(dtype)).save(image.mask_path)
+    np.testing.assert_array_equal(loaded(image), [CORNER])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGB", "RGBA", "a transparent colour"])
+def test_masks_of_any_mode_count_where_they_are_not_black(mode: str, tmp_path: Path) -> None:
+    image = crack(tmp_path, "000")
+    assert image.mask_path is not None
+    red = Image.fromarray(np.where(CORNER[..., None], np.uint8([3, 0, 0]), np.uint8(0)).astype(np.uint8))
+    if mode == "RGBA":  # drawn on a transparent layer, whose pixels may be white
+        rgba = np.full((8, 8, 4), 255, np.uint8)
+        rgba[..., 3] = CORNER * 255
+        Image.fromarray(rgba).save(image.mask_path)
+    elif mode == "a transparent colour":
+        red.save(image.mask_path, transparency=(0, 0, 0))
+    elif mode == "P":
+        red.quantize(2).save(image.mask_path)
+    else:
+        bright = Image.fromarray(CORNER.astype(np.uint8) * 255)
+        (red if mode == "RGB" else bright.convert(mode)).save(image.mask_path)
+    np.testing.assert_array_equal(loaded(image), [CORNER])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_greys_that_nobody_drew_count_and_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noisy, clean = crack(tmp_path, "000", suffix=".jpg"), crack(tmp_path, "001")
+    assert noisy.mask_path is not None
+    assert clean.mask_path is not None
+    values = np.zeros((8, 8), np.uint8)
+    values[2:5, 3:6] = 255
+    Image.fromarray(values).save(noisy.mask_path, quality=40)
+    Image.fromarray(np.roll(values, 1)).save(clean.mask_path)
+    masks = loaded(noisy, clean)
+    np.testing.assert_array_equal(masks[0], np.asarray(Image.open(noisy.mask_path)) > 0)
+    assert masks[0].sum() > 9
+    assert (
+        f"1 of 2 ground truth masks hold greys between black and white, as JPEG and resizing leave them, "
+        f"{noisy.mask_path.name} among them: all that is not 0 counts as defective; save masks as PNG with 0 and 255."
+    ) in said(capsys).replace(f"{tmp_path}/", "").replace(f"{tmp_path} /", "")
+
+
+def test_a_few_numbers_are_no_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A number for each defect is a usual kind of mask."""
+    image = crack(tmp_path, "000")
+    assert image.mask_path is not None
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) // 5).save(image.mask_path)
+    assert loaded(image).sum() == 59
+    assert said(capsys) == ""
+
+
+def test_an_inverted_mask_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inverted, large = crack(tmp_path, "000"), crack(tmp_path, "001")
+    assert inverted.mask_path is not None
+    assert large.mask_path is not None
+    values = np.full((8, 8), 255, np.uint8)
+    values[3:5, 3:5] = 0
+    Image.fromarray(values).save(inverted.mask_path)
+    values = np.zeros((8, 8), np.uint8)
+    values[1:7, 1:8] = 255  # most of the picture, and one side of it
+    Image.fromarray(values).save(large.mask_path)
+    assert loaded(inverted, large).sum() == 60 + 42
+    sentence = said(capsys)
+    assert "1 of 2 ground truth masks mark most of the picture and its border" in sentence
+    assert "if the defect is black in them, invert them" in sentence
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_mask_of_two_images_is_told(
+    copied: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = crack(tmp_path, "000"), crack(tmp_path, "001")
+    assert first.mask_path is not None
+    assert second.mask_path is not None
+    Image.fromarray(CORNER).save(first.mask_path)
+    if copied:
+        second.mask_path.write_bytes(first.mask_path.read_bytes())
+    else:
+        second = TestImage(path=second.path, defect="crack", mask_path=first.mask_path)
+    np.testing.assert_array_equal(loaded(first, second), [CORNER, CORNER])
+    assert "2 defective images share their ground truth mask with another" in said(capsys)
+
+
+def test_empty_masks_are_shared_by_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [crack(tmp_path, name) for name in ("000", "001")]
+    for image in images:
+        assert image.mask_path is not None
+        Image.new("L", (8, 8)).save(image.mask_path)
+    assert not loaded(*images).any()
+    assert said(capsys) == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from train.studies.contamination import (
     ContaminationResult,
     choose_planted,
     contamination_table,
-    lay_out,
     measure_contamination,
     named,
 )
@@ -57,21 +55,6 @@ def test_too_few_defective_images_are_told(tiny_data: CategoryData) -> None:
 def test_planted_images_of_one_name_stay_apart(tiny_data: CategoryData) -> None:
     crack, dent = (replace(tiny_data.test[0], defect=defect) for defect in ("crack", "dent"))
     assert len(named(tiny_data.train_good, (crack, dent))) == 18
-
-
-def test_images_of_one_name_in_two_sub_folders_stay_apart(tiny_data: CategoryData, tmp_path: Path) -> None:
-    root = shutil.copytree(tiny_data.root, tmp_path / "pill")
-    for place in ("train/good", "test/good"):
-        first = min((root / place).iterdir())
-        (root / place / "cam1").mkdir()
-        shutil.copyfile(first, root / place / "cam1" / first.name)
-    data = read_category(root, dataset="synthetic", category="pill")
-    laid_out = lay_out(data, tmp_path / "again", train=named(data.train_good), test=data.test)
-    assert (len(laid_out.train_good), len(laid_out.test)) == (17, 12)
-    masks = [
-        [image.mask_path is not None for image in one.test if image.anomalous] for one in (data, laid_out)
-    ]
-    assert masks[0] == masks[1] == [True] * 7
 
 
 @pytest.mark.slow
