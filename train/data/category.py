@@ -24,7 +24,7 @@ from model_repository.image_decoder.image_decoding import (
     read_image,
     resize_image,
 )
-from train.data.layout import read_layout
+from train.data.layout import printable, read_layout
 from train.data.mask_files import match_masks
 from train.errors import DataError
 from train.support.progress import console, progress_bar
@@ -114,29 +114,18 @@ def fingerprint(paths: Sequence[Path]) -> str:
     """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal.
 
     Raises:
-        DataError: a file that cannot be read.
+        DataError: a file cannot be read: it was removed meanwhile, or is another user's.
     """
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(
-            f"{path.parent.name}/{path.name}\n".encode() + hashlib.sha256(read_bytes(path)).digest()
-        )
+        name = f"{path.parent.name}/{path.name}\n".encode(errors="surrogateescape")
+        try:
+            digest.update(name + hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror or error}); make it readable or remove it, and start again."
+            ) from None
     return digest.hexdigest()
-
-
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        DataError: it vanished, or may not be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); make it readable for this user, or move it away, and start "
-            "again."
-        ) from None
 
 
 def check_category_name(category: str) -> None:
@@ -180,7 +169,7 @@ def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
         test=tuple(
             TestImage(path=path, defect=kind, mask_path=masks.get(path)) for path, _, kind in layout.tested
         ),
-        notes=tuple(layout.notes),
+        notes=tuple(map(printable, layout.notes)),
     )
 
 
