@@ -199,8 +199,8 @@ def _is_misread(image: Image.Image) -> bool:
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
     """How the pixels lie in the file, in Pillow's words, as `RGB;16B`; known until they are loaded."""
-    args = image.tile[0].args if image.tile else ""
-    return str(args[0] if isinstance(args, tuple) else args)
+    arguments: Any = image.tile[0].args if image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def _16_bit_channels(encoded: bytes, image: Image.Image, rawmode: str) -> DeepPixels:

@@ -263,7 +263,11 @@ def main() -> None:
     asked = parse_arguments()
     console = Console(width=140, highlight=False)
     manifest = read_manifest(asked.build)
-    images = load_pixels(asked.images, image_size=manifest.config.image_size)
+    images = load_pixels(
+        asked.images,
+        image_size=manifest.config.image_size,
+        bit_depth=manifest.provenance.bit_depth,
+    )
     served = []
     for count in sorted(asked.counts):
         with console.status(f"{count} categories"):

@@ -23,7 +23,7 @@ from model_repository.image_decoder.image_decoding import (
     read_image,
     resize_image,
 )
-from train.data.layout import read_layout
+from train.data.layout import printable, read_layout
 from train.data.mask_files import match_masks
 from train.errors import DataError
 from train.support.category_names import check_category_name
@@ -113,7 +113,7 @@ def fingerprint(paths: Sequence[Path]) -> str:
     """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal.
 
     Raises:
-        DataError: a file that cannot be read.
+        DataError: a file cannot be read: it was removed meanwhile, or is another user's.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -165,7 +165,7 @@ def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
         test=tuple(
             TestImage(path=path, defect=kind, mask_path=masks.get(path)) for path, _, kind in layout.tested
         ),
-        notes=tuple(layout.notes),
+        notes=tuple(map(printable, layout.notes)),
     )
 
 

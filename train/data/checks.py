@@ -17,7 +17,7 @@ from model_repository.image_decoder.image_decoding import (
     naming_damage,
     open_image,
 )
-from train.data.category import CategoryData, read_bytes, upright_size
+from train.data.category import CategoryData, upright_size
 from train.errors import DataError
 from train.support.progress import console
 
@@ -177,7 +177,8 @@ def identical_files(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
     for same_length in by_length.values():
         if len(same_length) > 1:
             for path in same_length:
-                by_content[hashlib.sha256(read_bytes(path)).digest()].append(path)
+                with suppress(OSError):
+                    by_content[hashlib.sha256(path.read_bytes()).digest()].append(path)
     return [tuple(group) for group in by_content.values() if len(group) > 1]
 
 

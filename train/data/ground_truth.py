@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model_repository.image_decoder.deep_pixels import TURNS, DeepPixels
-from model_repository.image_decoder.image_decoding import ImageError, decode_pixels, naming
-from train.data.category import TestImage
-from train.data.mask_orientation import Orientations
+from model_repository.image_decoder.deep_pixels import TURNS
+from model_repository.image_decoder.image_decoding import DeepPixels, ImageError, decode_pixels, naming
+from train.data.category import SIDEWAYS, TestImage, stored_size
 from train.errors import DataError
 from train.support.progress import console
 
 MOST_LEVELS = 16  # besides 0; a mask drawn by hand or with a number for each defect has fewer
 MOSTLY = 0.5  # of the picture; more, and its border, is a mask whose defect is black
 BORDER_MOSTLY = 0.9  # of the outermost pixels
+MIRRORED = (2, 4, 5, 7)  # EXIF orientations of which the stored pixels are mirrored
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -55,6 +55,51 @@ class Mask:
         return bool(self.marked.mean() > MOSTLY and border.mean() > BORDER_MOSTLY)
 
 
+@dataclass
+class Orientations:
+    """How masks lie over images that EXIF turns: over the stored pixels or over the upright ones.
+
+    Attributes:
+        turned: masks that were drawn over the stored pixels.
+        unknown: masks whose size fits both ways.
+    """
+
+    turned: list[Path] = field(default_factory=list)
+    unknown: list[Path] = field(default_factory=list)
+
+    def upright(self, mask: Mask, image_path: Path) -> Mask:
+        """The mask over the upright image.
+
+        Raises:
+            DataError: the image cannot be read, or is of another size.
+        """
+        try:
+            stored, orientation = stored_size(image_path, decode=True)
+        except ImageError as error:
+            raise DataError(f"{error}; its mask {mask.path} has no image.") from None
+        width, height = stored[::-1] if orientation in SIDEWAYS else stored
+        if mask.marked.shape == (height, width):
+            if stored == (width, height) and orientation in TURNS:
+                self.unknown.append(mask.path)
+            return mask
+        if mask.marked.shape == stored[::-1] and orientation in TURNS:
+            self.turned.append(mask.path)
+            return replace(mask, marked=_turned(mask.marked, orientation))
+        raise DataError(
+            f"Ground truth mask {mask.path} is {mask.marked.shape[1]} x {mask.marked.shape[0]} pixels, its image "
+            f"{image_path} {width} x {height}; expected equal sizes; draw the mask over the image itself."
+        )
+
+    def sentences(self, n_masks: int) -> list[str]:
+        """Which masks were turned, and of which nobody can know whether they should be."""
+        return [
+            *_said_of(self.turned, n_masks, "lie over their images as these are stored",
+                      "they are turned upright with them, as EXIF says"),
+            *_said_of(self.unknown, n_masks, "fit both ways over images that EXIF turns",
+                      "they are taken as drawn over the upright images; save the images upright to be sure"),
+        ]  # fmt: skip
+
+
 def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool_] | None:
     """Ground truth masks [N, S, S] for test images, or None where not one of them has a mask.
 
@@ -68,8 +113,7 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
     if all(image.mask_path is None for image in test):
         return None
     masks = np.zeros((len(test), image_size, image_size), bool)
-    in_between, inverted, drawn = [], [], []
-    orientations = Orientations()
+    in_between, inverted, drawn, orientations = [], [], [], Orientations()
     for index, image in enumerate(test):
         if image.mask_path is None:
             continue
@@ -81,13 +125,13 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
             in_between.append(mask.path)
         if mask.inverted:
             inverted.append(mask.path)
-    orientations.tell()
     n_masks = sum(image.mask_path is not None for image in test)
     for sentence in (
         *_said_of(in_between, n_masks, "hold greys between black and white, as JPEG and resizing leave them",
                   "all that is not 0 counts as defective; save masks as PNG with 0 and 255"),
         *_said_of(inverted, n_masks, "mark most of the picture and its border",
                   "all that is not 0 counts as defective; if the defect is black in them, invert them"),
+        *orientations.sentences(n_masks),
         *_shared(drawn),
     ):  # fmt: skip
         console.print(sentence, style="yellow", markup=False)
@@ -95,15 +139,7 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
 
 
 def _load_mask(image: TestImage, mask_path: Path, orientations: Orientations) -> Mask:
-    try:
-        with naming(mask_path):
-            values = _read_values(mask_path)
-    except ImageError as error:
-        raise DataError(f"Ground truth mask {error}.") from None
-    upright = orientations.upright(Image.fromarray(values != 0), mask_path, image.path)
-    mask = Mask(
-        marked=np.asarray(upright, bool), n_levels=len(np.unique(values[values != 0])), path=mask_path
-    )
+    mask = orientations.upright(_read_mask(mask_path), image.path)
     if not image.anomalous and mask.marked.any():
         raise DataError(
             f"Ground truth mask {mask_path} marks a defect on an image in test/good; expected a black mask or none; "
@@ -112,25 +148,32 @@ def _load_mask(image: TestImage, mask_path: Path, orientations: Orientations) ->
     return mask
 
 
-def _read_values(path: Path) -> NDArray[Any]:
-    """A mask's values [H, W] as they stand in the file: no conversion may make a small one vanish."""
-    image = decode_pixels(path.read_bytes())
+def _read_mask(path: Path) -> Mask:
+    """Read a mask upright, its values as they stand in the file: no conversion may make a small one vanish."""
+    try:
+        with naming(path):
+            image = decode_pixels(path.read_bytes())
+    except ImageError as error:
+        raise DataError(f"Ground truth mask {error}.") from None
     if isinstance(image, DeepPixels):
-        values: NDArray[Any] = image.values if image.values.ndim == 2 else image.values.max(axis=2)
-        values = values != values.max() if image.inverted else values
-        if image.orientation in TURNS:
-            values = np.asarray(Image.fromarray(values != 0).transpose(TURNS[image.orientation]))
-        return values
-    if image.mode in ("L", "1") and "transparency" not in image.info:
-        return np.asarray(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        values = image.values if image.alpha is None else np.where(image.alpha == 0, 0, image.values)
+        values = _turned(values if values.ndim == 2 else values.max(axis=2), image.orientation)
+    elif image.mode.startswith(("L", "1")) and "transparency" not in image.info and image.mode != "LA":
+        values = np.asarray(image)
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA"))
-        opaque: NDArray[Any] = np.where(
-            rgba[..., 3] == 0, 0, rgba[..., :3].max(axis=2)
-        )  # the transparent is black
-        return opaque
-    brightest: NDArray[Any] = np.asarray(image.convert("RGB")).max(axis=2)
-    return brightest
+        values = np.where(rgba[..., 3] == 0, 0, rgba[..., :3].max(axis=2))  # the transparent is black
+    else:
+        values = np.asarray(image.convert("RGB")).max(axis=2)
+    marked = values != 0
+    return Mask(marked=marked, n_levels=len(np.unique(values[marked])), path=path)
+
+
+def _turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored pixels [H, W], upright."""
+    quarter_turns = {3: 2, 4: 2, 5: 1, 6: -1, 7: -1, 8: 1}.get(orientation, 0)
+    mirrored = values[:, ::-1] if orientation in MIRRORED else values
+    return np.rot90(mirrored, quarter_turns)
 
 
 def _resize(marked: NDArray[np.bool_], image_size: int) -> NDArray[np.bool_]:

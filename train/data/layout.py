@@ -51,8 +51,7 @@ def read_layout(root: Path) -> Layout:
     """List a category's files.
 
     Raises:
-        DataError: a folder that cannot be read, a file name that is not UTF-8, or images of which it is not plain
-            whether they are good.
+        DataError: a folder that cannot be read, or images of which it is not plain whether they are good.
     """
     masks_root, test = find_folder(root, is_ground_truth), find_folder(root, is_test)
     layout = Layout(root, masks_root=masks_root)
@@ -73,7 +72,7 @@ def list_images(folder: Path, *, nested: bool = True) -> Listing:
     """The image files of a folder; links are followed.
 
     Raises:
-        DataError: a folder that cannot be read, or a file name that is not UTF-8.
+        DataError: a folder that cannot be read.
     """
     images: list[Path] = []
     others: list[str] = []
@@ -98,9 +97,7 @@ def list_images(folder: Path, *, nested: bool = True) -> Listing:
         ]
         if here and place != folder:
             subfolders.append(place.relative_to(folder).as_posix())
-    for path in images:
-        require_utf8(path)
-    return Listing(tuple(sorted(images)), tuple(sorted(map(printable, others))), tuple(sorted(subfolders)))
+    return Listing(tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(subfolders)))
 
 
 def find_folder(parent: Path, fits: Callable[[str], bool]) -> Path | None:
@@ -120,14 +117,12 @@ def folders_of(parent: Path) -> list[Path]:
     """The folders in a folder, sorted; hidden ones and those of the operating system are left out.
 
     Raises:
-        DataError: it cannot be read, or a name is not UTF-8.
+        DataError: it cannot be read.
     """
     try:
         folders = sorted(path for path in parent.iterdir() if path.is_dir() and not is_clutter(path.name))
     except OSError as error:
         _unreadable(error)
-    for folder in folders:
-        require_utf8(folder)
     return folders
 
 
@@ -157,23 +152,8 @@ def is_image(path: Path) -> bool:
 
 
 def printable(name: str) -> str:
-    """A file name as text that any terminal takes."""
+    """A file name, or a sentence with one, as text that any terminal takes."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def require_utf8(path: Path) -> None:
-    """Refuse a name that no report could show.
-
-    Raises:
-        DataError: the name is not UTF-8.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise DataError(
-            f"The name of {printable(str(path))} is not UTF-8, so that no report could show it; rename it, for example "
-            "with `convmv -f latin1 -t utf8 -r --notest FOLDER`."
-        ) from None
 
 
 def note_left_out(folders: Iterable[Path], notes: list[str], expected: str) -> None:

@@ -8,9 +8,7 @@ Some defective images are taken out of the test set and put among the training i
 from __future__ import annotations
 
 import math
-import os
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -162,21 +160,8 @@ def choose_planted(data: CategoryData, *, ratio: float, seed: int) -> tuple[Test
 
 def named(good: Sequence[Path], planted: Sequence[TestImage] = ()) -> dict[str, Path]:
     """Training images by their names in train/good."""
-    names = flat_names(good)
-    for kind in {image.defect for image in planted}:
-        flat = flat_names([image.path for image in planted if image.defect == kind])
-        names |= {f"{PLANTED}_{kind}_{name}": path for name, path in flat.items()}
-    return names
-
-
-def flat_names(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by names in one folder: their own, with the sub-folder before where several have one name."""
-    counts = Counter(path.name for path in paths)
-    shared = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
-    return {
-        path.name if counts[path.name] == 1 else "_".join(path.relative_to(shared).parts): path
-        for path in paths
-    }
+    renamed = {f"{PLANTED}_{image.defect}_{image.path.name}": image.path for image in planted}
+    return {path.name: path for path in good} | renamed
 
 
 def lay_out(
@@ -185,13 +170,10 @@ def lay_out(
     """The category with other images: links in MVTec AD's layout in the folder `root`, which is emptied first."""
     shutil.rmtree(root, ignore_errors=True)
     links = {root / "train" / "good" / name: path for name, path in train.items()}
-    for kind in {image.defect for image in test}:
-        masks = {image.path: image.mask_path for image in test if image.defect == kind}
-        for name, path in flat_names(list(masks)).items():
-            links[root / "test" / kind / name] = path
-            mask = masks[path]
-            if mask is not None:
-                links[root / "ground_truth" / kind / f"{Path(name).stem}_mask{mask.suffix}"] = mask
+    for image in test:
+        links[root / "test" / image.defect / image.path.name] = image.path
+        if image.mask_path is not None:
+            links[root / "ground_truth" / image.defect / image.mask_path.name] = image.mask_path
     for link, path in links.items():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())

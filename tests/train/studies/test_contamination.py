@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from train.studies.contamination import (
     ContaminationResult,
     choose_planted,
     contamination_table,
-    lay_out,
     measure_contamination,
     named,
 )
