@@ -80,7 +80,10 @@ def test_a_json_file_that_cannot_be_read_is_not_taken_for_missing(tmp_path: Path
 
 
 def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from train.support.files import write_text; write_text(pathlib.Path(sys.argv[1]), '\\xe9')"
+    code = (
+        "import sys, pathlib; from train.support.files import write_text; "
+        "write_text(pathlib.Path(sys.argv[1]), '\\xe9')"
+    )
     subprocess.run(
         [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path / "text")],
         cwd=ROOT,
