@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from train.fitting.resume import ResumeFile, TrainingState
 from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
 from train.method.student import build_teacher_and_student
-from train.support.devices import Runtime
+from train.support.devices import Runtime, memory_errors
 from train.support.files import require_writable
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
@@ -52,6 +53,7 @@ class GoodSplit:
     fingerprint: str
 
 
+@memory_errors("lower --batch-size or --image-size, or take a smaller backbone")
 def fit(
     data: CategoryData,
     *,
@@ -135,7 +137,9 @@ def _load_good(
     if config.drop_last and n_train < config.batch_size:
         raise DataError(
             f"Category {data.category!r} has {n_train} good images to train on, {n_held_out} held out; expected at "
-            f"least one batch of {config.batch_size}; add images or lower --batch-size."
+            f"least one batch of {config.batch_size}; add {config.batch_size - n_train} more, or train smaller "
+            f"batches: python -m train fit --category {shlex.quote(data.category)} --batch-size {n_train} and the "
+            "options of before."
         )
     require_writable(scratch_dir)
     parts = []

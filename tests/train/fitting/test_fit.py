@@ -16,7 +16,7 @@ from tests.conftest import CATEGORY, TINY_OPTIONS, FitTiny
 from train.checkpoint.header import read_header, read_release_id
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, read_category
-from train.errors import CheckpointError, ConfigError, DataError
+from train.errors import CheckpointError, ConfigError, DataError, StorageError
 from train.fitting import features
 from train.fitting.batches import batch_indices
 from train.fitting.preparation import learning_rate_factor
@@ -144,10 +144,39 @@ def test_fewer_images_than_a_batch_are_refused(
     run_dir.mkdir()
     old_checkpoint = Path(shutil.copy(tiny_checkpoint, run_dir))
     before = old_checkpoint.read_bytes()
-    with pytest.raises(DataError, match=r"'pill' has 14 good images to train on, 2 held out; .*batch of 15"):
+    sentence = (
+        r"'pill' has 14 good images to train on, 2 held out; expected at least one batch of 15; add 1 more, or "
+        r"train smaller batches: python -m train fit --category pill --batch-size 14 and"
+    )
+    with pytest.raises(DataError, match=sentence):
         run(own_data, run_dir, force=True, **(TINY_OPTIONS | {"batch_size": 15}))
     assert old_checkpoint.read_bytes() == before
     assert list(run_dir.iterdir()) == [old_checkpoint]
+
+
+def test_a_gpu_whose_memory_is_full_is_told_with_a_remedy(
+    own_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr("train.fitting.loop.masked_regeneration_loss", full)
+    with pytest.raises(
+        ConfigError,
+        match=r"^The memory does not suffice \(CUDA out of memory\); lower --batch-size or --image-",
+    ):
+        run(own_data, tmp_path, **TINY_OPTIONS)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_teacher_runs(
+    own_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").write_text("a file in the place of the folder")
+    monkeypatch.setattr(features.Backbone, "forward", lambda *_: pytest.fail("the teacher ran"))
+    with pytest.raises(
+        StorageError, match=r"pill cannot be written \(.*\); make room or choose another folder"
+    ):
+        run(own_data, tmp_path / "runs" / "pill", **TINY_OPTIONS)
 
 
 def test_faulty_options_are_told_even_when_up_to_date(own_data: CategoryData, tmp_path: Path) -> None:
