@@ -22,14 +22,15 @@ from train.support.files import read_json, storage_errors, write_json
 from train.support.locks import exclusive
 
 CHECKPOINT = "checkpoint.safetensors"
+OF_A_TRAINING = ("losses.csv", "tensorboard", CHECKPOINT)
 # What belongs to a checkpoint: measures, and what a server said with it. The other files in the folder are of
 # studies, which say themselves what they were made with.
-OF_A_CHECKPOINT = (
-    "losses.csv", "tensorboard", "resume.pt", "metrics.json", "report.html",
-    "predictions.jsonl", "overlays", "served.html", "bench",
+OF_A_RUN = (
+    "metrics.json", "report.html", "predictions.jsonl", "overlays", "served.html", "bench", "resume.pt",
+    *OF_A_TRAINING,
 )  # fmt: skip
 RECORD = "run.json"
-STATES = "resume*.pt"  # of this run and of others that were begun before
+STATE = "resume.pt"  # of this run; those of others that were begun before lie in folders beside it
 
 
 class RunFolder:
@@ -75,15 +76,15 @@ class RunFolder:
             return None
         with storage_errors(self.path):
             kept = self.set_aside()
-            for path in sorted(self.unfinished.iterdir(), key=lambda path: path.name == CHECKPOINT):
-                if path.name != RECORD and not path.match(STATES):
-                    path.rename(self.path / path.name)
+            for name in OF_A_TRAINING:
+                if (self.unfinished / name).exists():
+                    (self.unfinished / name).rename(self.path / name)
             (self.unfinished / RECORD).unlink(missing_ok=True)
             if not any(self.unfinished.iterdir()):
                 self.unfinished.rmdir()
         return kept
 
-    def set_aside(self, names: Iterable[str] = (*OF_A_CHECKPOINT, CHECKPOINT)) -> Path | None:
+    def set_aside(self, names: Iterable[str] = OF_A_RUN) -> Path | None:
         """Move those files of the finished run that are there to `earlier/`; return their folder, None for no file."""
         paths = [self.path / name for name in names if (self.path / name).exists()]
         if not paths:
@@ -97,7 +98,7 @@ class RunFolder:
 
     def drop_what_cannot_be_resumed(self) -> None:
         """Remove `unfinished/` if it holds neither a saved state nor a checkpoint."""
-        if not (any(self.unfinished.glob(STATES)) or (self.unfinished / CHECKPOINT).is_file()):
+        if not (any(self.unfinished.rglob(STATE)) or (self.unfinished / CHECKPOINT).is_file()):
             shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def _new_earlier_folder(self) -> Path:

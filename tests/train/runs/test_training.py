@@ -142,12 +142,13 @@ def test_a_run_that_was_begun_with_force_goes_on_without(
     config = read_header(folder.checkpoint).config.model_copy(update={"steps": 3})
     origin = read_header(folder.checkpoint).provenance.origin
     folder.begin(RunRecord(config=config, origin=origin))
-    (folder.unfinished / "resume-step-9-other.pt").write_bytes(b"of a third run")
+    (folder.unfinished / "unfinished-step-9-other").mkdir()
+    (folder.unfinished / "unfinished-step-9-other/resume.pt").write_bytes(b"of a third run")
     with pytest.raises(RunError):
         run(tiny_data, run_dir, **TINY_OPTIONS | {"steps": 4})
     assert run(tiny_data, run_dir, **asked)
     assert len(kept_runs(run_dir)) == 1
-    assert [path.name for path in folder.unfinished.iterdir()] == ["resume-step-9-other.pt"]
+    assert [path.name for path in folder.unfinished.iterdir()] == ["unfinished-step-9-other"]
 
 
 def test_a_finished_run_that_was_not_moved_up_is(
