@@ -20,8 +20,9 @@ from client import JudgeClient
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
 from export.builds.up_to_date import build_category
-from export.manifest import FileRecord, Manifest, read_manifest
+from export.manifest import Manifest, read_manifest
 from export.product import ProductPaths
+from export.records import FileRecord
 from export.releases.publish import publish_category
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file

@@ -13,9 +13,10 @@ from export.engines.check import tensorrt_verdict
 from export.errors import ExportError
 from export.graphs.structure import PARITY_BATCHES, check_parity, verify_foreground, verify_structure
 from export.graphs.write import OPSET, write_foreground_graph, write_graphs
-from export.manifest import FORMAT, FileRecord, GraphFiles, Manifest, library_versions
+from export.manifest import FORMAT, GraphFiles, Manifest, library_versions
 from export.parity.images import product_images
 from export.product import ProductPaths
+from export.records import FileRecord
 from train.calibration.foreground import load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, release_id
 from train.data.category import CategoryData, load_images

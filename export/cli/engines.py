@@ -24,7 +24,7 @@ OUTSIDE_OPTIONS = ("in_container", "server_image", "build_dir")
 
 @dataclass(frozen=True)
 class EngineChoices:
-    """How the engines are to be built; becomes `export.manifest.EngineOptions`, which costs a second to import."""
+    """How the engines are to be built; becomes `export.records.EngineOptions`, which costs a second to import."""
 
     min_batch: int
     opt_batch: int | None

@@ -17,9 +17,6 @@ from export.engines.gpu import require_gpu
 from export.engines.tensorrt_builder import BuiltEngine, build_engine, load_tensorrt
 from export.errors import ExportError
 from export.manifest import (
-    EngineOptions,
-    EngineRecord,
-    FileRecord,
     GraphFiles,
     Manifest,
     engine_path,
@@ -28,6 +25,7 @@ from export.manifest import (
     read_manifest,
     require_engines,
 )
+from export.records import EngineOptions, EngineRecord, FileRecord
 from train.support.files import replacing
 from train.support.progress import progress_bar
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
-from export.manifest import EngineRecord, FileRecord, Manifest, engine_path
+from export.manifest import Manifest, engine_path
+from export.records import EngineRecord, FileRecord
 from export.releases.changes import Changes
 from export.releases.repository import CONFIG, Repository
 from export.serving.steps import to_text

@@ -14,7 +14,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer
 from export.errors import PublishError
-from export.manifest import EngineRecord, Manifest
+from export.manifest import Manifest
+from export.records import EngineRecord
 from export.releases.changes import changing
 from export.releases.files import VersionFiles, add_version, write_config, write_sibling
 from export.releases.ownership import require_free

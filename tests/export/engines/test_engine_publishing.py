@@ -17,15 +17,10 @@ from export.engines.tensorrt_builder import (
     load_tensorrt_rtx,
 )
 from export.errors import ExportError, PublishError
-from export.manifest import (
-    EngineOptions,
-    EngineRecord,
-    FileRecord,
-    Manifest,
-    read_manifest,
-)
+from export.manifest import Manifest, read_manifest
 from export.parity.gate import keep_agreements, verify_category
 from export.product import ProductPaths
+from export.records import EngineOptions, EngineRecord, FileRecord
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.backbones import Platform

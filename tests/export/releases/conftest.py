@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import pytest
 
-from export.manifest import FileRecord
+from export.records import FileRecord
 from export.releases.publish import publish_category
 from export.releases.repository import Repository, pinned_versions
 from export.serving.backbones import Platform
