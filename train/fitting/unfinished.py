@@ -20,11 +20,8 @@ from train.errors import StorageError
 from train.support.files import storage_errors
 
 RESUME_FILE = "resume.pt"  # in a run's folder
-RUN_FILES = (
-    "losses.csv",
-    "tensorboard",
-    RESUME_FILE,
-)  # of an unfinished run; the state, which is looked for, last
+# Of an unfinished run; the state, which is looked for, last.
+RUN_FILES = ("losses.csv", "tensorboard", RESUME_FILE)
 # Fields of the configuration that say how trained networks are judged with: the weights do not depend on them.
 AFTER_TRAINING = {
     "preset",
@@ -33,6 +30,7 @@ AFTER_TRAINING = {
     "stage_weighting",
     "foreground",
     "false_reject_rate",
+    "pixel_false_positive_rate",
 }
 # torch tells a damaged file in these types.
 DAMAGE = (EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError)

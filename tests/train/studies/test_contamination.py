@@ -19,6 +19,7 @@ from train.studies.contamination import (
     ContaminationResult,
     choose_planted,
     contamination_table,
+    lay_out,
     measure_contamination,
     named,
 )
