@@ -38,11 +38,20 @@ def test_colour(image: object) -> None:
     np.testing.assert_array_equal(pixels(image), RGB)
 
 
-@pytest.mark.parametrize(
-    "image", [Image.fromarray(GREY), GREY, GREY[..., None], GREY.astype(np.uint16) * 257]
-)
+@pytest.mark.parametrize("image", [Image.fromarray(GREY), GREY, GREY[..., None]])
 def test_grey(image: object) -> None:
     np.testing.assert_array_equal(pixels(image), np.repeat(GREY[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("bit_depth", [12, 16])
+def test_deep_grey_is_read_by_the_bit_depth_of_the_category(bit_depth: int) -> None:
+    """No guess: 12 bits read as 16 would be a dark picture."""
+    deep = np.rint(GREY.astype(float) * (2**bit_depth - 1) / 255).astype(np.uint16)
+    for image in (deep, Image.fromarray(deep)):
+        read = np.asarray(prepare(image, bit_depth=bit_depth))
+        np.testing.assert_array_equal(read, np.repeat(GREY[..., None], 3, axis=2))
+    with pytest.raises(ImageFileError, match=rf"expected at most 255, .*--bit-depth {bit_depth}"):
+        prepare(np.full((2, 2), 2**bit_depth - 1, np.uint16))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I;16"])
