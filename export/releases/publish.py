@@ -60,11 +60,7 @@ def publish_category(
     """
     manifest = read_manifest(build)
     check_category_name(manifest.category)
-    if manifest.refused:
-        raise PublishError(
-            f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
-            "export again."
-        )
+    _require_agreement(build, manifest)
     require_repository(repository)
     require_calibration(build, manifest)
     server = server or TargetServer()
@@ -83,6 +79,14 @@ def publish_category(
         if latency_budget_ms is not None:
             release = with_budget(release, latency_budget_ms, service_ms)
         return release.publish()
+
+
+def _require_agreement(build: Path, manifest: Manifest) -> None:
+    if manifest.refused:
+        raise PublishError(
+            f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
+            "export again."
+        )
 
 
 def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:

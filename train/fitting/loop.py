@@ -68,10 +68,7 @@ def train_student(
     ):
         before = BeforeStep(state)
         steps = range(state.step, state.step if monitor.is_on_plateau(state) else n_steps)
-        for batch in load_batches(
-            good, batch_size=config.batch_size, seed=config.seed, steps=steps, device=device,
-            drop_last=config.drop_last,
-        ):  # fmt: skip
+        for batch in load_batches(good, config=config, steps=steps, device=device):
             before.keep()
             try:
                 loss = masked_regeneration_loss(student, batch, state.mask_generator, config=config)

@@ -249,7 +249,9 @@ def test_ctrl_c_keeps_what_was_done(
     told = words(capsys.readouterr().err)
     assert "Stopping after this step; once more to stop at once." in told
     assert "Stopped after step 3 of 8; the same command goes on from" in told
-    assert torch.load(tmp_path / "stopped" / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"] == 3
+    assert (
+        torch.load(tmp_path / "stopped" / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"] == 3
+    )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     stopped = fit_tiny(tiny_data, tmp_path / "stopped", **options)
     assert "Going on after step 3" in words(capsys.readouterr().err)
