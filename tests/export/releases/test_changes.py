@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,6 @@ from typing import Any
 
 import pytest
 
-import export.releases.lock as lock_module
 from export.errors import PublishError
 from export.releases.lock import LOCK_FILE, publishing_alone
 from tests.conftest import CATEGORY
@@ -37,18 +38,20 @@ def test_a_second_publisher_waits(pill: Path, repository: Path) -> None:
         holder = (repository / LOCK_FILE).read_text()
         (repository / LOCK_FILE).unlink()  # as the holder does when it is done
         assert said.result(timeout=60).startswith("Published")
-    assert holder.startswith("process ")
+    assert json.loads(holder)["pid"] == os.getpid()
     assert not (repository / LOCK_FILE).exists()
 
 
 def test_who_publishes_is_told(pill: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_module.socket, "gethostname", lambda: "line-7")
+    monkeypatch.setattr(socket, "gethostname", lambda: "line-7")
     before = contents(repository)
-    sentence = r"models is being published into by process \d+ on line-7 since [\d-]+ [\d:]+, which was waited for 0 s"
+    sentence = (
+        r"models is being published into by process \d+ on line-7, since 20\S+, which was waited for 0\.2 s"
+    )
     with (
         publishing_alone(repository),
         pytest.raises(PublishError, match=sentence),
-        publishing_alone(repository, wait_s=0),
+        publishing_alone(repository, wait_s=0.2),
     ):
         pytest.fail("two publishers at once")
     assert contents(repository) == before
@@ -138,13 +141,17 @@ def test_what_a_killed_publisher_left_is_swept(pill: Path, repository: Path) -> 
 def test_a_repository_that_cannot_be_written_is_told(
     pill: Path, repository: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> int:
-        raise OSError(number, "Read-only file system")
+    original, before = Path.open, contents(repository)
 
-    monkeypatch.setattr(lock_module.os, "open", refuse)
-    before = contents(repository)
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == LOCK_FILE:
+            raise OSError(number, "Read-only file system")
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(
         PublishError, match=r"models cannot be written \(Read-only file system\).*--repository\.$"
     ):
         publish(pill, repository)
+    monkeypatch.undo()
     assert contents(repository) == before
