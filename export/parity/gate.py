@@ -88,16 +88,19 @@ def verify_category(
             server = LiveJudge(url, category=product.category, release_id=checkpoint.release_id)
             stack.callback(server.close)
             files = served_files(server, folders)
+        offline: dict[str, list[Agreement]] = {}
         for precision, folder in folders.items():
             verify_structure(checkpoint, GraphFiles.in_folder(folder))
             answers = _build_answers(folder, manifests[precision], judged, result.not_run)
-            keep_agreements(folder, [*map(compare, answers)], limits[precision])
+            offline[precision] = [*map(compare, answers)]
+            keep_agreements(folder, offline[precision], limits[precision])
         if url is not None:
             # Last: a server that cannot judge an image ends this with an error, and the builds' results are kept.
             encoded = [image.path for image in judged.test]
             live = server.judge(judged.images, files), server.judge_files(encoded, files)
-            folder, served = folders[server.precision], limits[server.precision]
-            keep_agreements(folder, [*map(compare, live)], served)
+            precision = server.precision
+            agreements = [*offline[precision], *map(compare, live)]
+            keep_agreements(folders[precision], agreements, limits[precision])
     table = [agreement.model_dump() for agreement in result.agreements]
     write_text(result.report, json.dumps(table, indent=2) + "\n")
     return result
@@ -170,4 +173,4 @@ def keep_agreements(folder: Path, agreements: list[Agreement], limits: Limits) -
         for agreement in manifest.agreements
         if agreement.judge not in judges and agreement.files and agreement.files.items() <= files.items()
     ]
-    manifest.model_copy(update={"agreements": [*earlier, *agreements], "limits": limits}).write(folder)
+    manifest.model_copy(update={"agreements": [*agreements, *earlier], "limits": limits}).write(folder)
