@@ -24,13 +24,8 @@ class Interruption:
 
     def notice(self, number: int, frame: FrameType | None) -> None:
         """Take a signal: the first one is kept for the loop, a second one stops at once."""
-        if (
-            os.getpid() != self._process
-        ):  # a process that loads batches: the loop ends it, a terminal's Ctrl-C does not
-            if number != signal.SIGINT:
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-            return
+        if os.getpid() != self._process:
+            return  # a process that loads batches: Ctrl-C reaches it too, and the loop ends it
         if self.asked is not None:
             raise KeyboardInterrupt
         self.asked = number

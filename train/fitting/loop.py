@@ -16,14 +16,13 @@ from train.fitting.batches import Batch, GoodImages, load_batches
 from train.fitting.cpu.allocator import keep_freed_memory
 from train.fitting.finite import BeforeStep, NotFiniteError, require_finite_step
 from train.fitting.interruption import deferred_signals
+from train.fitting.losses import RECENT_LOSSES
 from train.fitting.monitor import Monitor
 from train.fitting.preparation import autocast_dtype, fast_training, initial_state, set_training_mode
 from train.fitting.resume import ResumeFile, TrainingState
 from train.method.distances import distillation_loss, mask_features
 from train.method.student import Student
 from train.support.progress import progress_bar
-
-RECENT_LOSSES = 10
 
 
 def train_student(

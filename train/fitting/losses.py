@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from train.checkpoint.provenance import Provenance
 from train.errors import StorageError
 from train.support.files import write_text
 
 LOSSES_FILE = "losses.csv"  # in a run's folder
 EVENTS_FOLDER = "tensorboard"  # beside it, with the same losses
+RECENT_LOSSES = 10  # whose mean is a run's final loss
 HEADER = "step,train_loss,learning_rate,validation_loss\n"
 
 
@@ -31,6 +33,11 @@ class Losses:
     train_loss: NDArray[np.float64]
     learning_rate: NDArray[np.float64]
     validation_loss: NDArray[np.float64]
+
+    def lead_to(self, history: Provenance) -> bool:
+        """Whether they end where a checkpoint's history does; older ones do not say after how many steps."""
+        same_end = abs(float(self.train_loss[-RECENT_LOSSES:].mean()) - history.final_loss) < 1e-5
+        return same_end and history.steps in (None, len(self.step))
 
 
 def begin_losses(path: Path, *, first_step: int) -> None:
@@ -63,13 +70,22 @@ def append_losses(
         ) from error
 
 
-def read_losses(path: Path) -> Losses | None:
-    """The losses of a run; None where it has no such file, or no step in it yet."""
+def read_losses(path: Path, history: Provenance | None = None) -> Losses | None:
+    """The losses of a run; None where it has no such file, or no step in it yet.
+
+    Args:
+        path: the file.
+        history: of a checkpoint beside it: then None, too, where the file is of another run, one begun since for
+            example, whose losses are not those of the checkpoint.
+    """
     rows = _complete_rows(path)
     if not rows:
         return None
     step, *columns = np.genfromtxt(rows, delimiter=",", ndmin=2).T
-    return Losses(step.astype(np.int64), *columns)
+    losses = Losses(step.astype(np.int64), *columns)
+    if history is not None and not losses.lead_to(history):
+        return None
+    return losses
 
 
 def _complete_rows(path: Path) -> list[str]:

@@ -92,7 +92,10 @@ def memory_errors(remedy: str) -> Iterator[None]:
 
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        on_gpu_or_in_numpy = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not on_gpu_or_in_numpy and "can't allocate memory" not in str(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise ConfigError(f"The memory does not suffice ({reason}); {remedy}.") from None
 

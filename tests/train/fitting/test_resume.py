@@ -222,6 +222,14 @@ def test_it_is_saved_no_more_often_than_asked(tmp_path: Path) -> None:
     assert path.exists()
 
 
+def train(data: CategoryData, run_dir: Path, **overrides: Any) -> Path:
+    """Train without asking what lies in the run's folder."""
+    checkpoint_path = run_dir / "checkpoint.safetensors"
+    config = fit_config("edge", TINY_OPTIONS | overrides)
+    fit(data, config=config, checkpoint_path=checkpoint_path, runtime=Runtime("cpu"))
+    return checkpoint_path
+
+
 @contextmanager
 def signal_at(step: int, number: int) -> Iterator[None]:
     """Have a signal arrive while that step is watched."""
@@ -239,13 +247,12 @@ def signal_at(step: int, number: int) -> Iterator[None]:
 
 def test_ctrl_c_keeps_what_was_done(
     tiny_data: CategoryData,
-    fit_tiny: FitTiny,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = {"steps": 8, "validation_interval": 2}
     with signal_at(3, signal.SIGINT), pytest.raises(KeyboardInterrupt):
-        fit_tiny(tiny_data, tmp_path / "stopped", **options)
+        train(tiny_data, tmp_path / "stopped", **options)
     told = words(capsys.readouterr().err)
     assert "Stopping after this step; once more to stop at once." in told
     assert "Stopped after step 3 of 8; the same command goes on from" in told
@@ -253,14 +260,12 @@ def test_ctrl_c_keeps_what_was_done(
         torch.load(tmp_path / "stopped" / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"] == 3
     )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    stopped = fit_tiny(tiny_data, tmp_path / "stopped", **options)
+    stopped = train(tiny_data, tmp_path / "stopped", **options)
     assert "Going on after step 3" in words(capsys.readouterr().err)
-    assert read_release_id(stopped) == read_release_id(fit_tiny(tiny_data, tmp_path / "whole", **options))
+    assert read_release_id(stopped) == read_release_id(train(tiny_data, tmp_path / "whole", **options))
 
 
-def test_a_signal_that_ends_the_process_waits_for_the_state(
-    tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
-) -> None:
+def test_a_signal_that_ends_the_process_waits_for_the_state(tiny_data: CategoryData, tmp_path: Path) -> None:
     class EndedError(Exception):
         pass
 
@@ -270,7 +275,7 @@ def test_a_signal_that_ends_the_process_waits_for_the_state(
     before = signal.signal(signal.SIGTERM, end)  # in place of the system's own
     try:
         with signal_at(2, signal.SIGTERM), pytest.raises(EndedError):
-            fit_tiny(tiny_data, tmp_path, steps=8)
+            train(tiny_data, tmp_path, steps=8)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert torch.load(tmp_path / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"] == 2
@@ -278,20 +283,19 @@ def test_a_signal_that_ends_the_process_waits_for_the_state(
 
 def test_more_steps_at_a_constant_rate_go_on_and_end_as_if_asked_for_at_once(
     tiny_data: CategoryData,
-    fit_tiny: FitTiny,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with signal_at(3, signal.SIGINT), pytest.raises(KeyboardInterrupt):
-        fit_tiny(tiny_data, tmp_path / "more", steps=5, schedule="constant")
-    more = fit_tiny(tiny_data, tmp_path / "more", steps=8, schedule="constant")
+        train(tiny_data, tmp_path / "more", steps=5, schedule="constant")
+    more = train(tiny_data, tmp_path / "more", steps=8, schedule="constant")
     assert "Going on after step 3" in words(capsys.readouterr().err)
-    at_once = fit_tiny(tiny_data, tmp_path / "whole", steps=8, schedule="constant")
+    at_once = train(tiny_data, tmp_path / "whole", steps=8, schedule="constant")
     assert read_release_id(more) == read_release_id(at_once)
 
 
 def test_a_calibration_that_is_interrupted_costs_no_training(
-    tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -299,11 +303,11 @@ def test_a_calibration_that_is_interrupted_costs_no_training(
     options = {"plateau_patience": 1, "validation_interval": 1, "learning_rate": 1e-12, "steps": 50}
     monkeypatch.setattr(fit_module, "calibrate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fit_tiny(tiny_data, tmp_path, **options)
+        train(tiny_data, tmp_path, **options)
     monkeypatch.undo()
     step = torch.load(tmp_path / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"]
     assert step < 50  # a plateau ended it, and does so again
-    assert read_header(fit_tiny(tiny_data, tmp_path, **options)).provenance.steps == step
+    assert read_header(train(tiny_data, tmp_path, **options)).provenance.steps == step
 
 
 def test_seconds_count_batches_saves_and_calibration_and_what_came_before_an_interruption(
