@@ -185,9 +185,9 @@ def _load_upright(image: Image.Image) -> None:
     ImageOps.exif_transpose(image, in_place=True)
 
 
-def _tiff_tags(image: Image.Image) -> dict[int, Any]:
-    """The tags of a TIFF; none of another format."""
-    return dict(getattr(image, "tag_v2", {}))
+def _tiff_tags(image: Image.Image) -> Any:
+    """The tags of a TIFF by number; none of another format."""
+    return getattr(image, "tag_v2", {})
 
 
 def _is_misread(image: Image.Image) -> bool:
