@@ -16,6 +16,7 @@ from export.manifest import GraphFiles
 from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData
+from train.errors import StorageError
 
 
 def test_flipped_images_are_written_with_both_maps(
@@ -32,6 +33,9 @@ def test_flipped_images_are_written_with_both_maps(
     (picture,) = judged.write_flipped(answers, tmp_path / "flipped")
     with Image.open(picture) as opened:
         assert opened.size == (768, 256)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file/flipped/.*\.png cannot be written \(.+\); make room"):
+        judged.write_flipped(answers, tmp_path / "file" / "flipped")
 
 
 def test_onnx_judge_refuses_graphs_of_another_release(
