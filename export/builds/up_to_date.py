@@ -79,11 +79,18 @@ def build_category(
 
 
 def require_only_a_build(folder: Path) -> None:
-    """A folder that is to be replaced holds nothing but what was made here.
+    """A folder that is to be made or replaced holds nothing but what was made here, and there is a place for it.
 
     Raises:
-        ExportError: it holds something else, which would be lost, or is no folder.
+        ExportError: it holds something else, which would be lost, is no folder, or cannot be made.
     """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(
+            f"{folder} cannot be written ({error.strerror or error}); make room, or give another folder with "
+            "--build-dir."
+        ) from None
     if not folder.exists():
         return
     if not folder.is_dir():

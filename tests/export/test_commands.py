@@ -166,6 +166,18 @@ def test_a_step_is_not_timed_twice() -> None:
     assert "teacher is given twice" in result.output
 
 
+@pytest.mark.parametrize("build_dir", ["file", "/proc/none"])
+def test_a_build_that_cannot_be_written_is_told_before_the_work(
+    tiny_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_dir: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    result = run("onnx", "--category", CATEGORY, "--build-dir", build_dir, "--runs-dir", tiny_runs)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {build_dir}/{CATEGORY} cannot be written (")
+    assert len(result.output.splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "photos/1.png"])
 def test_what_belongs_to_no_build_is_not_lost_with_it(tiny_runs: Path, tmp_path: Path, name: str) -> None:
     """The folder of a build is replaced as a whole: `--build-dir photos --category cup` took photos/cup."""

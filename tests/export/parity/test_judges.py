@@ -21,6 +21,7 @@ from export.parity.judges import Answers, GraphJudge, JudgedTestSet, agreement_t
 from tests.export.three_precisions import LOOSE
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData
+from train.errors import StorageError
 
 
 def test_flipped_images_are_written_with_both_maps(
@@ -37,6 +38,9 @@ def test_flipped_images_are_written_with_both_maps(
     (picture,) = judged.write_flipped(answers, tmp_path / "flipped")
     with Image.open(picture) as opened:
         assert opened.size == (768, 256)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"file/flipped/.*\.png cannot be written \(.+\); make room"):
+        judged.write_flipped(answers, tmp_path / "file" / "flipped")
 
 
 def overflowing(source: Path, folder: Path) -> GraphFiles:
