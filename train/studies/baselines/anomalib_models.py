@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import io
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -187,10 +188,20 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without anomalib's warnings about its own code, and without its bar of the coreset where nobody watches."""
+    """Without anomalib's warnings about its own code, and without its bar of the coreset where nobody watches.
+
+    Its import sets variables of the environment, LD_LIBRARY_PATH among them, which no process started later may see.
+    """
+    before = dict(os.environ)
     with ExitStack() as stack:
+        stack.callback(_restore_environment, before)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         if not sys.stderr.isatty():
             stack.enter_context(redirect_stderr(io.StringIO()))
         yield
+
+
+def _restore_environment(before: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(before)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +89,28 @@ def test_the_seed_decides_all_that_is_drawn_and_nothing_else_changes(method: str
     np.random.seed(5)
     torch.manual_seed(5)
     assert drawn_after == (np.random.random(), torch.rand(1).item())
+
+
+def test_the_environment_of_later_processes_is_as_before() -> None:
+    """In a process of its own: a module is imported once, and it is the import that changes the environment."""
+    program = (
+        "import os\n"
+        "from tests.train.studies.baselines import test_anomalib_models as tests\n"
+        "teacher = tests.load_teacher(tests.CONFIG, weights_dir=None)[0]\n"
+        "inherited = dict(os.environ)\n"
+        "tests.judged('padim', teacher, tests.CONFIG)\n"
+        "print(dict(os.environ) == inherited, 'LD_LIBRARY_PATH' in os.environ)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[4],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True False\n"
 
 
 def own_model(method: str, teacher: Backbone) -> Any:
