@@ -69,8 +69,9 @@ class ModelControl:
             with _opener.open(request, timeout=timeout_s) as response:
                 answer = response.read()
         except urllib.error.HTTPError as error:
-            if (fault := _fault(error)) in (None, error.reason):  # as the metrics' port answers
-                what = f"answers {error.reason}, not as a tritonserver does"
+            if (fault := _fault(error)) is None or error.code == http.HTTPStatus.METHOD_NOT_ALLOWED:
+                # The metrics' port takes no POST.
+                what = f"answers {error.code} {error.reason}, not as a tritonserver does"
                 raise ServerError(f"{self.http_url} {what}; {REMEDY}.") from None
             raise ServerError(f"tritonserver at {self.http_url} answered: {fault}.") from None
         except OSError as error:

@@ -188,7 +188,9 @@ def parse_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ").replace("\n", " ")
-        raise ExportError(f"{path} is no manifest of a build ({fault}); export again.") from None
+        raise ExportError(
+            f"{path} cannot be used ({error.error_count()} faults); export again (first fault: {fault})."
+        ) from None
     if manifest.format != FORMAT:
         raise ExportError(f"{path} has format {manifest.format!r}; expected {FORMAT!r}; export again.")
     return manifest

@@ -6,6 +6,7 @@ which are of an earlier release. Torch and onnx take seconds to load, so only wo
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +85,12 @@ def require_only_a_build(folder: Path) -> None:
     Raises:
         ExportError: it holds something else, which would be lost, is no folder, or cannot be made.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):  # known now, and not after minutes of work
         raise ExportError(
-            f"{folder} cannot be written ({error.strerror or error}); make room, or give another folder with "
+            f"{folder} cannot be written: {there} is no folder that this user may write to; give another one with "
             "--build-dir."
-        ) from None
+        )
     if not folder.exists():
         return
     if not folder.is_dir():

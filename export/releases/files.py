@@ -56,7 +56,8 @@ class VersionFiles:
         published, folder = target.read_manifest(model, version), target.folder(model, version)
         if published.files.get(f"{self.graph}.onnx") != self.record:
             return False
-        if self.graph == "student" and published.release_id != self.manifest.release_id:
+        ids = {"student": "release_id", "foreground": "foreground_id"}
+        if (name := ids.get(self.graph)) and getattr(published, name) != getattr(self.manifest, name):
             return False
         return (
             self.record.describes(folder / "model.onnx")
@@ -99,8 +100,8 @@ def write_sibling(
     source, folder = target.root / committed, target.root / config.name
     if missing := [part for part in parts if not (source / part).is_file()]:
         raise PublishError(
-            f"{target.root} holds no {committed} backend ({committed}/{missing[0]} is missing); expected the project's "
-            "model_repository/."
+            f"{target.root} holds no {committed} backend; expected the project's model_repository/, with its "
+            f"{committed}/{missing[0]}."
         )
     changed = [changes.write(folder / part, (source / part).read_bytes()) for part in parts]
     return any([*changed, write_config(target, config, changes)])

@@ -48,9 +48,9 @@ def answering() -> Iterator[Callable[[bytes], str]]:
     [
         (GRPC, rf"^http://127\.0\.0\.1:\d+ answers as gRPC does; {PORTS}"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", f"does not answer in HTTP; {PORTS}"),
-        (
-            http("405 Method Not Allowed", ""),
-            f"answers Method Not Allowed, not as a tritonserver does; {PORTS}",
+        *(
+            (http("405 Method Not Allowed", body), f"answers 405 .*, not as a tritonserver does; {PORTS}")
+            for body in ("", '{"error":"Method Not Allowed"}')
         ),
         (http("200 OK", "<html></html>"), f"does not answer as a tritonserver does; {PORTS}"),
         (

@@ -166,15 +166,14 @@ def test_a_step_is_not_timed_twice() -> None:
     assert "teacher is given twice" in result.output
 
 
-@pytest.mark.parametrize("build_dir", ["file", "/proc/none"])
-def test_a_build_that_cannot_be_written_is_told_before_the_work(
-    tiny_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_dir: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("file").touch()
-    result = run("onnx", "--category", CATEGORY, "--build-dir", build_dir, "--runs-dir", tiny_runs)
+def test_a_build_that_cannot_be_written_is_told_before_the_work(tiny_runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("onnx", "--category", CATEGORY, "--build-dir", tmp_path / "file", "--runs-dir", tiny_runs)
     assert result.exit_code == 1
-    assert result.output.startswith(f"Error: {build_dir}/{CATEGORY} cannot be written (")
+    assert (
+        f"{CATEGORY} cannot be written: {tmp_path}/file is no folder that this user may write to"
+        in result.output
+    )
     assert len(result.output.splitlines()) == 1
 
 

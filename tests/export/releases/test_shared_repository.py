@@ -153,7 +153,7 @@ def test_a_student_of_another_category_is_not_published_over(pill: Path, nut: Pa
         (
             f"{TEACHER}/1/manifest.json",
             b"{}",
-            r"manifest\.json is no manifest of a build \(format: Field required\)",
+            r"manifest\.json cannot be used \(\d+ faults\), and publishing needs",
         ),
         (f"{TEACHER}/1/manifest.json", b"\xff", r"manifest\.json cannot be read"),
         (
