@@ -34,6 +34,7 @@ class BrightnessJudge:
 
     category: str = "pill"
     synthetic: bool = False
+    bit_depth: int = 8
     encoded: list[bytes] = field(default_factory=list)
 
     def predict(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
