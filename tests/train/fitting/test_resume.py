@@ -23,6 +23,7 @@ from train.errors import StorageError, TrainingError
 from train.fitting import fit as fit_module
 from train.fitting.batches import GoodImages
 from train.fitting.fit import fit
+from train.fitting.interruption import deferred_signals
 from train.fitting.losses import LOSSES_FILE
 from train.fitting.monitor import Monitor
 from train.fitting.preparation import initial_state
@@ -279,6 +280,22 @@ def test_a_signal_that_ends_the_process_waits_for_the_state(tiny_data: CategoryD
     finally:
         signal.signal(signal.SIGTERM, before)
     assert torch.load(tmp_path / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"] == 2
+
+
+def test_a_second_signal_stops_at_once_and_an_ignored_one_stays_ignored() -> None:
+    def twice(number: int) -> None:
+        with deferred_signals() as interruption:
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            assert interruption.asked is None
+
+    with pytest.raises(KeyboardInterrupt):
+        twice(signal.SIGINT)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        twice(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_more_steps_at_a_constant_rate_go_on_and_end_as_if_asked_for_at_once(
