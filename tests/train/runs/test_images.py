@@ -103,3 +103,10 @@ def test_paths_that_are_no_utf8_fit_into_a_header(project: Path) -> None:
     stored = Provenance.model_validate_json(Provenance.model_validate(odd).model_dump_json())
     assert (stored.data_root, stored.data_path) == (r"caf\xe9", r"/caf\xe9")
     assert stored.origin.folder() is None
+
+
+def test_the_folder_of_an_older_checkpoint_is_found_by_its_name(project: Path) -> None:
+    provenance = read_header(project / "runs" / CATEGORY / "checkpoint.safetensors").provenance
+    older = {name: value for name, value in provenance.model_dump().items() if name != "data_path"}
+    origin = Provenance.model_validate(older).origin
+    assert (origin.data_path, origin.folder(), origin.n_images) == (None, Path("photos") / CATEGORY, 16)
