@@ -52,7 +52,7 @@ class Asker:
         try:
             with self.named_errors():
                 self._look_up()
-                with self._region():
+                with self._region(self.found):
                     pass  # a server that does not see this host's memory is told now
         except BaseException:
             self.close()
@@ -75,12 +75,13 @@ class Asker:
         """
         prepared = [self.prepare(image)]
         with self.calls.one_more(), self.named_errors():
+            found = self.found
             try:
-                answer = self._ask_once(prepared, question)
+                answer = self._ask_once(prepared, question, found)
             except (InferenceServerException, AnswerError) as error:
-                if not self.is_published_anew(error):
+                if not self.is_published_anew(error, image_size=found.image_size):
                     raise
-                answer = self._ask_once(prepared, question)
+                answer = self._ask_once(prepared, question, self.found)
             self.follow(answer)
         return answer
 
@@ -88,11 +89,11 @@ class Asker:
         """An image as the category takes it, see `inputs.prepare`."""
         return prepare(image, bit_depth=self.found.bit_depth, name=name)
 
-    def request(self, images: Sequence[Prepared], question: Question, region: SharedRegion | None) -> Request:
-        """A request about images that are all files or all pictures."""
-        return make_request(
-            images, question, category=self.category, image_size=self.found.image_size, region=region
-        )
+    def request(
+        self, images: Sequence[Prepared], question: Question, region: SharedRegion | None, *, image_size: int
+    ) -> Request:
+        """A request about images that are all files or all pictures, for networks that see `image_size` pixels."""
+        return make_request(images, question, category=self.category, image_size=image_size, region=region)
 
     def follow(self, answer: Answer) -> None:
         """Look the category up again where another release has judged than before.
@@ -112,14 +113,13 @@ class Asker:
                 f"now, and the images were read with {before}; ask again."
             )
 
-    def is_published_anew(self, error: Exception) -> bool:
-        """Whether a request failed because the category takes other images by now; `found` says which."""
+    def is_published_anew(self, error: Exception, *, image_size: int, count: int = 1) -> bool:
+        """Whether a request about `count` images failed because the category takes others by now, as `found` says."""
         misfit = isinstance(error, InferenceServerException) and is_misfit(error)
         if not misfit and not isinstance(error, AnswerError):
             return False
-        before = self.found
         self._look_up()
-        return (self.found.image_size, self.found.max_batch) != (before.image_size, before.max_batch)
+        return self.found.image_size != image_size or self.found.max_batch < count
 
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:
@@ -129,17 +129,18 @@ class Asker:
         except InferenceServerException as error:
             raise server_error(error, url=self.url, timeout_s=self.timeout_s) from None
 
-    def _ask_once(self, images: Sequence[Prepared], question: Question) -> Answer:
-        with self._region() as region:
-            return self.sender.send(self.request(images, question, region), timeout_s=self.timeout_s)
+    def _ask_once(self, images: Sequence[Prepared], question: Question, found: Category) -> Answer:
+        with self._region(found) as region:
+            request = self.request(images, question, region, image_size=found.image_size)
+            return self.sender.send(request, timeout_s=self.timeout_s)
 
     @contextlib.contextmanager
-    def _region(self) -> Iterator[SharedRegion | None]:
+    def _region(self, found: Category) -> Iterator[SharedRegion | None]:
         """Shared memory for one image; None where the wire is used."""
         if self.regions is None:
             yield None
             return
-        with self.regions.lend(batch=1, image_size=self.found.image_size, timeout_s=self.timeout_s) as region:
+        with self.regions.lend(batch=1, image_size=found.image_size, timeout_s=self.timeout_s) as region:
             yield region
 
     def _look_up(self) -> None:

@@ -46,9 +46,10 @@ class Stream:
     def send_later(self, images: Sequence[Prepared]) -> Sent:
         """Send a request about a batch and do not wait for its answer."""
         with self._asker.calls.one_more(), self._asker.named_errors():
-            region = self._region()
+            image_size = self._asker.found.image_size
+            region = self._region(image_size)
             try:
-                request = self._asker.request(images, self._question, region)
+                request = self._asker.request(images, self._question, region, image_size=image_size)
                 return self._asker.sender.send_later(request, timeout_s=self._asker.timeout_s)
             except BaseException:
                 self._abandon(region)
@@ -60,10 +61,13 @@ class Stream:
             try:
                 answer = self._asker.sender.receive(sent, timeout_s=self._asker.timeout_s)
             except (InferenceServerException, AnswerError) as error:
-                if self._asker.is_published_anew(error):
+                count, image_size, _ = sent.request.map_shape
+                if self._asker.is_published_anew(error, image_size=image_size, count=count):
+                    found = self._asker.found
                     raise ServerError(
                         f"Category {self._asker.category!r} at {self._asker.url} was published anew and takes other "
-                        f"images than before ({self._asker.found.image_size} px); ask again about the rest."
+                        f"images than before ({found.image_size} px, {found.max_batch} a request); ask again about the "
+                        "rest."
                     ) from None
                 raise
             self._asker.follow(answer)
@@ -82,13 +86,13 @@ class Stream:
             for region in self._spare:
                 self._asker.regions.close(region)
 
-    def _region(self) -> SharedRegion | None:
+    def _region(self, image_size: int) -> SharedRegion | None:
         if self._asker.regions is None:
             return None
         return self._asker.regions.take(
             self._spare,
             batch=self._batch,
-            image_size=self._asker.found.image_size,
+            image_size=image_size,
             timeout_s=self._asker.timeout_s,
         )
 

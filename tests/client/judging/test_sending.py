@@ -149,12 +149,35 @@ def test_a_category_that_takes_other_images_by_now_is_asked_again(shared_memory:
             script.size = 2 * SIZE
         verdicts = judge.predict_many([grey(0)] * 3)
         with pytest.raises(
-            ServerError, match=rf"'pill' at .* takes other images than before \({2 * SIZE} px\)"
+            ServerError, match=rf"'pill' at .* takes other images than before \({2 * SIZE} px, 4 a"
         ):
             list(verdicts)
         script.size = 3 * SIZE
         assert judge.predict(grey(0)).anomaly_map.shape == (3 * SIZE, 3 * SIZE)
         assert (judge.image_size, judge.release_id, judge.synthetic) == (3 * SIZE, 78, True)
+
+
+@pytest.mark.parametrize("shared_memory", [False, True])
+def test_threads_find_a_category_that_was_published_anew(shared_memory: bool) -> None:
+    script, sizes, faults = Script(), [], []
+
+    def ask() -> None:
+        try:
+            sizes.extend(len(judge.predict(grey(0)).anomaly_map) for _ in range(30))
+        except ClientError as error:
+            faults.append(error.message)
+
+    with scripted_judge(script, shared_memory=shared_memory) as judge:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert comes_true(lambda: script.tries > 20, within_s=20)
+        script.size = 2 * SIZE
+        for thread in threads:
+            thread.join()
+        assert faults == []
+        assert len(sizes) == 4 * 30
+        assert judge.image_size == sizes[-1] == 2 * SIZE
 
 
 def test_another_release_in_the_middle_is_named_and_followed() -> None:
