@@ -230,6 +230,7 @@ class JudgedTestSet:
                 f"the anomaly maps of {(~judged).sum()} of {len(judged)} images are not finite, that of {first} first: "
                 "activations overflow"
             ],
+            judged_on=self.judged_on,
             files=dict(answers.files),
         )
 
