@@ -126,20 +126,15 @@ def _losses(run: RunFolder, provenance: Provenance) -> Losses | None:
     """The losses of a checkpoint's training; None where its folder has none, or those of another run."""
     from train.fitting.losses import LOSSES_FILE, read_losses
 
-    losses = read_losses(run.path / LOSSES_FILE)
-    if losses is None:
-        return None
-    final_loss = float(losses.train_loss[-FINAL_STEPS:].mean())
-    n_steps = len(losses.step)
-    same_steps = provenance.steps in (None, n_steps) and losses.step.tolist() == list(range(n_steps))
-    if same_steps and abs(final_loss - provenance.final_loss) <= 1e-5 * max(1.0, abs(final_loss)):
-        return losses
-    console.print(
-        f"{run.path / LOSSES_FILE} is of another run than the checkpoint: the report shows no training curves.",
-        style="yellow",
-        markup=False,
-    )
-    return None
+    path = run.path / LOSSES_FILE
+    losses = read_losses(path, provenance)
+    if losses is None and path.is_file():
+        console.print(
+            f"{path} is of another run than the checkpoint: the report shows no training curves.",
+            style="yellow",
+            markup=False,
+        )
+    return losses
 
 
 def fit_and_evaluate(
