@@ -14,13 +14,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from tests.conftest import CATEGORY
-from tests.products import ROOT
 from train.__main__ import main
 from train.checkpoint.tensors import load_checkpoint
 from train.cli.options import CategoryOptions
 from train.data.category import CategoryData
 from train.data.sources.synthetic.dataset import render_category
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     *("--teacher", "test_resnet", "--student", "test_efficientnet", "--random-weights"),
     *("--image-size", "64", "--batch-size", "4", "--steps", "2"),

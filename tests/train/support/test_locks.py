@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.products import ROOT
 from train.errors import RunError, StorageError
 from train.support.locks import exclusive
 
+ROOT = Path(__file__).resolve().parents[3]
 HOLDER = """
 import sys, time
 from pathlib import Path
