@@ -111,9 +111,9 @@ class JudgeClient:
         """Ask for the verdict of one image.
 
         Args:
-            image: a Pillow image of any mode and size, an array (uint8 [H, W], RGB [H, W, 3] or RGBA [H, W, 4], or
-                uint16 [H, W]) or an image file's path, resized here as in training; or an image file's bytes, which
-                the server decodes and resizes.
+            image: a Pillow image of any mode and size, an array ([H, W] or RGB [H, W, 3] of 8 bits or of the
+                category's bit depth, or uint8 RGBA [H, W, 4]) or an image file's path, resized here as in training; or
+                an image file's bytes, which the server decodes and resizes.
             threshold: image threshold in place of the release's own, finite and at least 0.
 
         Raises:

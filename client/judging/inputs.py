@@ -16,13 +16,13 @@ from client.judging.errors import ClientError, ImageFileError, RequestError
 from model_repository.image_decoder import image_decoding
 
 # A Pillow image of any mode; an image file's bytes, for the server to decode; an image file's path, decoded here; or an
-# array: uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA, or uint16 [H, W].
+# array: [H, W] or RGB [H, W, 3] of 8 bits or of the category's bit depth, or RGBA [H, W, 4] uint8.
 Picture = Image.Image | bytes | bytearray | memoryview | str | os.PathLike[str] | NDArray[Any]
 Prepared = Image.Image | bytes  # upright 8-bit RGB of any size, or an image file for the server to decode
 
 KINDS = "a Pillow image, an image file's bytes or path, or a numpy array"
 UPRIGHT = 1  # EXIF's orientation of an image that is stored as it is seen
-ARRAYS = "uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA, or uint16 [H, W]"
+ARRAYS = "[H, W] or RGB [H, W, 3] of unsigned integers or floating-point numbers, or RGBA [H, W, 4] of uint8"
 
 
 def prepare(image: Any, *, bit_depth: int = 8, name: str = "The image") -> Prepared:
@@ -42,9 +42,9 @@ def prepare(image: Any, *, bit_depth: int = 8, name: str = "The image") -> Prepa
         if isinstance(image, str | os.PathLike):
             return image_decoding.read_image(Path(image), bit_depth=bit_depth)
         if isinstance(image, np.ndarray):
-            image = _from_array(image)
+            return image_decoding.to_rgb(_from_array(image), bit_depth=bit_depth)
         if isinstance(image, Image.Image):
-            return _to_rgb(image, bit_depth=bit_depth)
+            return image_decoding.to_rgb(_upright(image), bit_depth=bit_depth)
     except image_decoding.ImageError as error:
         text = str(error)
         raise ImageFileError(
@@ -103,29 +103,26 @@ def check_many(images: Any) -> Iterator[Any]:
     )
 
 
-def _from_array(pixels: NDArray[Any]) -> Image.Image:
-    grey = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    colour = grey.ndim == 3 and grey.shape[2] in (3, 4)
-    known = (grey.dtype == np.uint8 and (grey.ndim == 2 or colour)) or (
-        grey.dtype == np.uint16 and grey.ndim == 2
-    )
-    if not known:
+def _from_array(pixels: NDArray[Any]) -> Image.Image | image_decoding.DeepPixels:
+    values = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    channels = values.shape[2] if values.ndim == 3 else values.ndim == 2
+    known = channels in (1, 3) or (channels == 4 and pixels.dtype == np.uint8)
+    if pixels.dtype.kind not in "uif" or not known:
         raise image_decoding.ImageError(
             f"is an array {list(pixels.shape)} of {pixels.dtype}; expected {ARRAYS}"
         )
-    if 0 in grey.shape:
+    if 0 in values.shape:
         raise image_decoding.ImageError(f"is an array {list(pixels.shape)} without pixels")
-    return Image.fromarray(np.ascontiguousarray(grey))
+    if pixels.dtype == np.uint8:
+        return Image.fromarray(np.ascontiguousarray(values))
+    return image_decoding.DeepPixels(values)
 
 
-def _to_rgb(image: Image.Image, *, bit_depth: int) -> Image.Image:
-    """Load an image that is open, turn it upright and convert it, as `image_decoding` does with files."""
+def _upright(image: Image.Image) -> Image.Image:
+    """An image that is open, loaded and turned upright."""
     if 0 in image.size:
         raise image_decoding.ImageError(f"has no pixels ({image.width} x {image.height})")
-    try:
+    with image_decoding.naming_damage():
         image.load()
         turned = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
-        upright = ImageOps.exif_transpose(image) if turned else image  # which would copy it anyway
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise image_decoding.ImageError(f"cannot be read ({error})") from None
-    return image_decoding.to_rgb(upright, bit_depth=bit_depth)
+        return ImageOps.exif_transpose(image) if turned else image  # which would copy it anyway

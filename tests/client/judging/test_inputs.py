@@ -16,8 +16,8 @@ GREY = RGB[..., 0]
 FULL = np.full((6, 9, 1), 255, np.uint8)
 
 
-def pixels(image: object) -> np.ndarray:
-    prepared = prepare(image)
+def pixels(image: object, *, bit_depth: int = 8) -> np.ndarray:
+    prepared = prepare(image, bit_depth=bit_depth)
     assert isinstance(prepared, Image.Image)
     assert prepared.mode == "RGB"
     return np.asarray(prepared)
@@ -43,15 +43,18 @@ def test_grey(image: object) -> None:
     np.testing.assert_array_equal(pixels(image), np.repeat(GREY[..., None], 3, axis=2))
 
 
-@pytest.mark.parametrize("bit_depth", [12, 16])
-def test_deep_grey_is_read_by_the_bit_depth_of_the_category(bit_depth: int) -> None:
-    """No guess: 12 bits read as 16 would be a dark picture."""
-    deep = np.rint(GREY.astype(float) * (2**bit_depth - 1) / 255).astype(np.uint16)
-    for image in (deep, Image.fromarray(deep)):
-        read = np.asarray(prepare(image, bit_depth=bit_depth))
-        np.testing.assert_array_equal(read, np.repeat(GREY[..., None], 3, axis=2))
-    with pytest.raises(ImageFileError, match=rf"expected at most 255, .*--bit-depth {bit_depth}"):
-        prepare(np.full((2, 2), 2**bit_depth - 1, np.uint16))
+@pytest.mark.parametrize("form", [RGB, GREY], ids=["RGB", "grey"])
+def test_deeper_images_are_read_with_the_categorys_bit_depth(form: np.ndarray) -> None:
+    """A camera of 12 bits fills 0 to 4,095 of an array or of a Pillow image; as 16 bits it would be black."""
+    expected = np.broadcast_to(form if form.ndim == 3 else form[..., None], RGB.shape)
+    deep = np.rint(form / 255 * 4095).astype(np.uint16)
+    np.testing.assert_array_equal(pixels(deep, bit_depth=12), expected)
+    if form.ndim == 2:
+        np.testing.assert_array_equal(pixels(Image.fromarray(deep), bit_depth=12), expected)
+    np.testing.assert_array_equal(pixels(form.astype(np.uint16) * 257, bit_depth=16), expected)
+    np.testing.assert_allclose(pixels((form / 255).astype(np.float32), bit_depth=1), expected, atol=1)
+    with pytest.raises(ImageFileError, match=r"^The image has uint16 values up to .*; expected at most 255"):
+        prepare(deep)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I;16"])
@@ -95,12 +98,12 @@ def test_an_open_image_that_is_truncated(tmp_path: Path) -> None:
     ("image", "reason"),
     [
         (
-            RGB / 255,
-            "is an array [6, 9, 3] of float64; expected uint8 [H, W], [H, W, 3] RGB or [H, W, 4] RGBA",
+            RGB > 3,
+            "is an array [6, 9, 3] of bool; expected [H, W] or RGB [H, W, 3] of unsigned integers or ",
         ),
         (RGB.transpose(2, 0, 1), "is an array [3, 6, 9] of uint8; expected"),
         (RGB[None], "is an array [1, 6, 9, 3] of uint8; expected"),
-        (RGB.astype(np.uint16), "is an array [6, 9, 3] of uint16; expected"),
+        (np.dstack([RGB, GREY]).astype(np.uint16), "is an array [6, 9, 4] of uint16; expected"),
         (GREY > 3, "is an array [6, 9] of bool; expected"),
         (GREY.astype(np.complex64), "is an array [6, 9] of complex64; expected"),
         (RGB[:0], "is an array [0, 9, 3] without pixels"),
