@@ -3,7 +3,7 @@
 #   make demo                    everything on real solar cells, from training to a benchmark
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
-# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND WEIGHTS_DIR URL IMAGES WHAT
+# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND WEIGHTS_DIR FORCE URL IMAGES WHAT
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
@@ -15,16 +15,25 @@ VENV := .venv
 PY   := $(VENV)/bin/python
 RUN  := runs/$(CATEGORY)
 
-# Only what was asked for is passed on; the rest is the checkpoint's or the preset's.
-DATA_OPTIONS := --category $(CATEGORY) $(if $(DATA),--data "$(DATA)")
-WEIGHTS      := $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)")
-FIT_OPTIONS  := $(if $(PRESET),--preset $(PRESET)) $(if $(STEPS),--steps $(STEPS)) \
-                $(if $(EPOCHS),--epochs $(EPOCHS)) $(WEIGHTS) \
-                $(if $(FOREGROUND),--foreground $(FOREGROUND))
+# Recipes read what was asked for from their environment: a value with spaces or quotes reaches the command as it is,
+# and the command says what is wrong with it.
+export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN
+
+# Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
+NAMED        := --category "$$CATEGORY"
+DATA_OPTIONS := $(NAMED) $(if $(DATA),--data "$$DATA")
+WEIGHTS      := $(if $(WEIGHTS_DIR),--weights-dir "$$WEIGHTS_DIR")
+FIT_OPTIONS  := $(if $(PRESET),--preset "$$PRESET") $(if $(STEPS),--steps "$$STEPS") \
+                $(if $(EPOCHS),--epochs "$$EPOCHS") $(WEIGHTS) \
+                $(if $(FOREGROUND),--foreground "$$FOREGROUND")
+PRECISELY    := $(NAMED) --precision "$$PRECISION"
 # In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
-FIND_IMAGES   = images="$(IMAGES)"; \
+FIND_IMAGES   = images=$$IMAGES; \
     [ -n "$$images" ] || images=$$($(PY) -m train data $(DATA_OPTIONS) --print-test-dir) || exit 1
-BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --output $(RUN)/bench
+BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/bench"
+
+# A finished run is replaced only where this is asked for.
+FORCED := $(if $(FORCE),--force)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data train evaluate export verify engine engine-check serve predict report bench bench-all test lint clean
@@ -32,9 +41,9 @@ BENCH         = -m client bench --category $(CATEGORY) --images "$$images" --out
 ##@ Start here
 help: ## This list
 	@sed -n 's/^##@ /\n/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
-	@echo; echo "Options, with their defaults: CATEGORY=$(CATEGORY) PLATFORM=$(PLATFORM) URL=$(URL)"
+	@echo; echo "Options, with their defaults: CATEGORY=$$CATEGORY PLATFORM=$$PLATFORM URL=$$URL"
 	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"; \
-	echo "FOREGROUND=none|threshold|sam  PRECISION=fp32|fp16|int8"
+	echo "FOREGROUND=none|threshold|sam  PRECISION=fp32|fp16|int8  FORCE=1 to train anew; the run before is kept"
 
 # Two environments, made by themselves and made again when their lists change.
 # .triton/ has its own because the server's Python stub needs numpy 1.
@@ -61,56 +70,57 @@ demo: setup ## All of it on real images: train, evaluate, export, serve, ask, be
 	@echo; echo "Next:"; \
 	echo "  make export CATEGORY=pill             the same for a product of MVTec AD, or a synthetic one"; \
 	echo "  make export CATEGORY=cup DATA=photos  for your own good images in the folder photos"; \
-	echo "  make serve                            keep the server up, then: make predict CATEGORY=$(CATEGORY) IMAGES=FOLDER"
+	echo "  make serve                            keep the server up, then: make predict CATEGORY=$$CATEGORY IMAGES=FOLDER"
 
 .PHONY: ask-and-measure
 ask-and-measure: # inside `deploy run`, which gives the server's address
-	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) --skip-broken \
-	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
+	@$(FIND_IMAGES); $(PY) -m client predict "$$images" $(NAMED) --skip-broken \
+	    --jsonl "$$RUN/predictions.jsonl" --overlays "$$RUN/overlays"
 	@$(FIND_IMAGES); $(PY) $(BENCH) --sweep-requests 0
 
 ##@ Your product
 data: $(VENV)/.installed ## Lay out the images of CATEGORY
 	@$(PY) -m train data $(DATA_OPTIONS)
 
-train: $(VENV)/.installed ## Fit and calibrate, unless the checkpoint is up to date
-	@$(PY) -m train fit $(DATA_OPTIONS) $(FIT_OPTIONS)
+train: $(VENV)/.installed ## Fit and calibrate, unless the run is up to date
+	@$(PY) -m train fit $(DATA_OPTIONS) $(FIT_OPTIONS) $(FORCED)
 
-evaluate: train ## Judge the test set; runs/CATEGORY/metrics.json and report.html
+evaluate: $(VENV)/.installed ## Train if needed, judge the test set; runs/CATEGORY/metrics.json and report.html
+	@$(PY) -m train fit --as-before $(DATA_OPTIONS) $(FIT_OPTIONS) $(FORCED)
 	@$(PY) -m train evaluate $(DATA_OPTIONS) $(WEIGHTS)
 
 export: evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/
-	@$(PY) -m export onnx --category $(CATEGORY) --precision $(PRECISION) $(WEIGHTS)
-	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export engine --category $(CATEGORY) --precision $(PRECISION))
-	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export verify --category $(CATEGORY) $(WEIGHTS))
-	@$(PY) -m export publish --category $(CATEGORY) --precision $(PRECISION) --platform $(PLATFORM)
+	@$(PY) -m export onnx $(PRECISELY) $(WEIGHTS)
+	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export engine $(PRECISELY))
+	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export verify $(NAMED) $(WEIGHTS))
+	@$(PY) -m export publish $(PRECISELY) --platform "$$PLATFORM"
 
 verify: $(VENV)/.installed ## Every build of CATEGORY beside PyTorch on its test set; the live ensemble too with URL
-	@$(PY) -m export verify --category $(CATEGORY) $(if $(filter command line,$(origin URL)),--url $(URL)) $(WEIGHTS)
+	@$(PY) -m export verify $(NAMED) $(if $(filter command line,$(origin URL)),--url "$$URL") $(WEIGHTS)
 
 engine: $(VENV)/.installed ## Build TensorRT engines of CATEGORY in PRECISION; on the kind of GPU that will run them
-	@$(PY) -m export engine --category $(CATEGORY) --precision $(PRECISION)
+	@$(PY) -m export engine $(PRECISELY)
 
 engine-check: $(VENV)/.installed ## Would TensorRT take the graphs of CATEGORY? Without a GPU
-	@$(PY) -m export engine --category $(CATEGORY) --check
+	@$(PY) -m export engine $(NAMED) --check
 
 ##@ Serve
 serve: setup ## Serve everything that is published, until Ctrl-C
 	@$(PY) -m deploy serve
 
 predict: $(VENV)/.installed ## Ask a running server about IMAGES (default: the test set)
-	@$(FIND_IMAGES); $(PY) -m client predict "$$images" --category $(CATEGORY) --url $(URL) \
-	    --jsonl $(RUN)/predictions.jsonl --overlays $(RUN)/overlays
+	@$(FIND_IMAGES); $(PY) -m client predict "$$images" $(NAMED) --url "$$URL" \
+	    --jsonl "$$RUN/predictions.jsonl" --overlays "$$RUN/overlays"
 
 report: $(VENV)/.installed ## The page and table about what the server said
-	@$(PY) -m client report --predictions $(RUN)/predictions.jsonl --output $(RUN)/served.html \
-	    $(if $(wildcard $(RUN)/metrics.json),--metrics $(RUN)/metrics.json) \
-	    $(if $(wildcard $(RUN)/bench/bench.json),--bench $(RUN)/bench/bench.json)
+	@$(PY) -m client report --predictions "$$RUN/predictions.jsonl" --output "$$RUN/served.html" \
+	    $(if $(wildcard $(RUN)/metrics.json),--metrics "$$RUN/metrics.json") \
+	    $(if $(wildcard $(RUN)/bench/bench.json),--bench "$$RUN/bench/bench.json")
 
 ##@ Measure
 bench: setup ## Latency and throughput of CATEGORY; starts a server unless URL is given
 ifeq ($(origin URL),command line)
-	@$(FIND_IMAGES); $(PY) $(BENCH) --url $(URL)
+	@$(FIND_IMAGES); $(PY) $(BENCH) --url "$$URL"
 else
 	@$(FIND_IMAGES); $(PY) -m deploy run -- $(PY) $(BENCH)
 endif
@@ -122,32 +132,32 @@ BENCHMARKS := sizes categories peers fusion warm-up training metrics export
 bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|training|metrics|export
 
 no-such-benchmark:
-	@echo "Error: WHAT is '$(WHAT)'; expected one of: $(BENCHMARKS)." >&2; exit 2
+	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
 
 measure-sizes: setup # latency against image size, 128 to 384 px
-	@$(PY) -m tests.benchmarks.sizes $(if $(PRESET),--preset $(PRESET))
+	@$(PY) -m tests.benchmarks.sizes $(if $(PRESET),--preset "$$PRESET")
 
 measure-categories: setup # memory, start-up and latency of 1, 5 and 15 categories over one teacher
-	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.categories --build build/$(CATEGORY) --images "$$images"
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.categories --build "build/$$CATEGORY" --images "$$images"
 
 measure-peers: setup $(VENV)/.bench-peers # CATEGORY's ensemble beside torch in FastAPI and pytriton's @batch
-	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.peers --category $(CATEGORY) --images "$$images"
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.peers $(NAMED) --images "$$images"
 
 measure-fusion: $(VENV)/.installed # the fusion of one image beside torch's filters
 	@$(PY) -m tests.benchmarks.fusion
 
 measure-warm-up: setup # the first request of a fresh server beside the hundredth
-	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.warm_up --build build/$(CATEGORY) --images "$$images"
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.warm_up --build "build/$$CATEGORY" --images "$$images"
 
 measure-training: $(VENV)/.installed # training beside a plain loop of the same network
-	@$(PY) -m tests.benchmarks.training $(if $(PRESET),--preset $(PRESET)) \
-	    $(if $(WEIGHTS_DIR),--weights-dir "$(WEIGHTS_DIR)",$(if $(filter paper,$(PRESET)),--random-weights))
+	@$(PY) -m tests.benchmarks.training $(if $(PRESET),--preset "$$PRESET") \
+	    $(if $(WEIGHTS_DIR),--weights-dir "$$WEIGHTS_DIR",$(if $(filter paper,$(PRESET)),--random-weights))
 
 measure-metrics: $(VENV)/.bench-peers # pixel measures: seconds, memory and values beside ADEval's
 	@$(PY) -m tests.benchmarks.metrics
 
 measure-export: $(VENV)/.installed # sizes and CPU latency of every build of CATEGORY beside float32
-	@$(PY) -m export bench --category $(CATEGORY)
+	@$(PY) -m export bench $(NAMED)
 
 $(VENV)/.bench-peers: $(VENV)/.installed
 	@$(PY) -m pip install --quiet -c constraints.txt -e '.[bench-peers]'

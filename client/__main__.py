@@ -9,6 +9,7 @@ import click
 from client.cli.bench import bench
 from client.cli.predict import predict
 from client.cli.report import report
+from client.console import show_any_text
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -16,6 +17,7 @@ CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--
 @click.group(context_settings=CONTEXT, commands=[predict, bench, report])
 def main() -> None:
     """Ask a Triton server for verdicts, and measure how fast they come."""
+    show_any_text()
 
 
 if __name__ == "__main__":

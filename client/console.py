@@ -1,12 +1,62 @@
 """What people read: progress goes to standard error, results to standard output, figures are written one way."""
 
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import Any
+
+import click
 from rich.console import Console, RenderableType
 
-console = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
+
+class Output(Console):
+    """A console that ends in peace when nobody reads on, and with one sentence when its disk is full."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich prints.
+
+        Raises:
+            ClickException: what is printed cannot be written.
+        """
+        try:
+            super().print(*objects, **options)
+        except BrokenPipeError:
+            self.on_broken_pipe()
+        except OSError as error:
+            self._discard()
+            raise click.ClickException(f"Standard output cannot be written ({error.strerror}).") from None
+
+    def on_broken_pipe(self) -> None:
+        """`| head -1` has what it wanted."""
+        self._discard()
+
+    def _discard(self) -> None:
+        """Print nothing more, and let what waits to be flushed go nowhere."""
+        self.quiet = True
+        with contextlib.suppress(OSError):  # a test's stream has no file behind it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+console = Output(stderr=True, highlight=False)
+output = Output(highlight=False)
 
 FILE_WIDTH = 130
 MISSING = "not available"
+
+
+def show_any_text() -> None:
+    """Let standard output take what its encoding lacks, as `\\xfc`: in an ASCII terminal, or of a file's name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """A file's name on one line: control characters and bytes that are no text are escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def shown(value: float | None, form: str, *, missing: str = MISSING) -> str:
@@ -16,5 +66,5 @@ def shown(value: float | None, form: str, *, missing: str = MISSING) -> str:
 
 def print_wide(table: RenderableType) -> None:
     """Print a wide table; to a file or a pipe FILE_WIDTH characters wide, where rich would take 80."""
-    wide = output if output.is_terminal else Console(highlight=False, width=FILE_WIDTH)
+    wide = output if output.is_terminal else Output(highlight=False, width=FILE_WIDTH)
     wide.print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import urllib.parse
 from collections.abc import Sequence
@@ -13,15 +13,17 @@ from typing import Any
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
-from client.console import MISSING, shown
+from client.console import MISSING, printable, shown
 from client.files import write_text
 from client.judging.errors import ClientError
-from client.predictions import Prediction
+from client.predictions.prediction import Prediction
 
 PICTURES = 8  # of each kind
 ONE_CLASS = "not available: the test set has one class"
+NO_CLASS = "not available: no folder tells which images are good"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,15 @@ class ServedMeasures:
     false_reject_rate: float | None
     escape_rate: float | None
     release_ids: list[int]
+    thresholds: list[float]
     synthetic: bool
+
+    @property
+    def counts(self) -> str:
+        """How many images were judged, and what they really are."""
+        n_unknown = self.n_images - self.n_good - self.n_anomalous
+        unknown = f", {n_unknown} unknown" if n_unknown else ""
+        return f"{self.n_images} ({self.n_good} good, {self.n_anomalous} defective{unknown})"
 
 
 def measure(predictions: Sequence[Prediction]) -> ServedMeasures:
@@ -82,6 +92,7 @@ def measure(predictions: Sequence[Prediction]) -> ServedMeasures:
         false_reject_rate=float(rejected[~defective].mean()) if (~defective).any() else None,
         escape_rate=float((~rejected[defective]).mean()) if defective.any() else None,
         release_ids=sorted({entry.release_id for entry in predictions}),
+        thresholds=sorted({entry.threshold for entry in predictions}),
         synthetic=any(entry.synthetic for entry in predictions),
     )
 
@@ -90,7 +101,14 @@ def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | N
     """Share of (positive, negative) pairs in which the positive scores higher, ties counted half.
 
     This is the area under the ROC curve; scikit-learn, too heavy for a PC at the line, agrees in the tests.
+
+    Raises:
+        ClientError: a score is not finite, which would count as the highest.
     """
+    if not np.isfinite(scores).all():
+        raise ClientError(
+            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite; no AUROC can be computed."
+        )
     if positive.all() or not positive.any():
         return None
     negatives = np.sort(scores[~positive])
@@ -120,27 +138,16 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         category=predictions[0].category,
         measures=measures,
-        tiles=[("images", str(measures.n_images)), *_quality(measures, metrics, missing=MISSING)],
+        tiles=[
+            ("images", measures.counts if measures.n_good + measures.n_anomalous else str(measures.n_images)),
+            *_quality(measures, metrics, missing=MISSING),
+        ],
         speed=speed,
         galleries=_galleries(predictions),
-        link=lambda overlay: urllib.parse.quote(os.path.relpath(overlay, path.parent)),
+        printable=printable,
+        link=lambda overlay: urllib.parse.quote(os.fsencode(os.path.relpath(overlay, path.parent))),
     )
     write_text(path, page)
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read metrics.json.
-
-    Raises:
-        ClientError: no such file, or no JSON object.
-    """
-    try:
-        metrics = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ClientError(
-            f"{path} holds no metrics ({error}); write it with `python -m train evaluate`."
-        ) from None
-    return metrics
 
 
 def summary_table(
@@ -153,13 +160,12 @@ def summary_table(
     """The figures a person wants to see at the end of a run."""
     measures = measure(predictions)
     table = Table(
-        title=f"{predictions[0].category}: from good images to a verdict over gRPC", show_header=False
+        title=f"{escape(printable(predictions[0].category))}: from good images to a verdict over gRPC",
+        show_header=False,
     )
     table.add_column(style="bold")
     table.add_column()
-    table.add_row(
-        "images judged", f"{measures.n_images} ({measures.n_good} good, {measures.n_anomalous} defective)"
-    )
+    table.add_row("images judged", measures.counts)
     if measures.synthetic:
         table.add_row(
             "[yellow]data[/yellow]", "[yellow]SYNTHETIC: figures say nothing about a real product[/yellow]"
@@ -169,13 +175,14 @@ def summary_table(
             "trained on",
             f"{metrics['n_train']} good images in {metrics['seconds_train']:.0f} s, preset {metrics['preset']}",
         )
-    for row in (*_quality(measures, metrics, missing=ONE_CLASS), *(speed.summary if speed else ())):
+    missing = ONE_CLASS if measures.n_good + measures.n_anomalous else NO_CLASS
+    for row in (*_quality(measures, metrics, missing=missing), *(speed.summary if speed else ())):
         table.add_row(*row)
     table.add_row("release", ", ".join(map(str, measures.release_ids)))
-    table.add_row("report", str(report))
+    table.add_row("report", escape(printable(str(report))))
     folders = sorted({str(Path(entry.overlay).parent) for entry in predictions if entry.overlay})
     if folders:
-        table.add_row("pictures", "\n".join(folders))
+        table.add_row("pictures", "\n".join(escape(printable(folder)) for folder in folders))
     return table
 
 
@@ -183,29 +190,64 @@ def _quality(
     measures: ServedMeasures, metrics: dict[str, Any] | None, *, missing: str
 ) -> list[tuple[str, str]]:
     """Names and figures of how well the server judges; `missing` where the test set has one class."""
-    aurocs = {"image AUROC, Triton": measures.auroc}
+    rows = [("image AUROC, Triton", _share(measures.auroc, missing=missing))]
     if metrics is not None:
-        aurocs = {"image AUROC, PyTorch": metrics["image_auroc"], **aurocs}
-    rates = {"false rejects": measures.false_reject_rate, "escapes": measures.escape_rate}
-    return [
-        *((name, shown(auroc, "{:.4f}", missing=missing)) for name, auroc in aurocs.items()),
-        *((name, shown(rate and 100 * rate, "{:.1f} %")) for name, rate in rates.items()),
+        figure = _share(metrics["image_auroc"], missing=missing)
+        counts = metrics["n_test_good"], metrics["n_test_anomalous"]
+        if counts != (measures.n_good, measures.n_anomalous):
+            figure += f" of other images ({counts[0]} good, {counts[1]} defective)"
+        rows.insert(0, ("image AUROC, PyTorch", figure))
+    rows += [
+        ("false rejects", _percent(measures.false_reject_rate)),
+        ("escapes", _percent(measures.escape_rate)),
     ]
+    own = measures.thresholds[0] if metrics is None else metrics["threshold"]
+    if any(not math.isclose(threshold, own, rel_tol=1e-6) for threshold in measures.thresholds):
+        given = ", ".join(f"{threshold:.4f}" for threshold in measures.thresholds)
+        rows.append(("threshold", given if metrics is None else f"{given}; the release's own is {own:.4f}"))
+    return rows
 
 
-def _galleries(predictions: Sequence[Prediction]) -> list[tuple[str, list[Prediction]]]:
-    """Titled selections of pictures: the mistakes first."""
-    drawn = sorted((entry for entry in predictions if entry.overlay), key=lambda entry: entry.score)
-    if any(entry.defect is None for entry in drawn):
-        return [("Most anomalous", drawn[::-1][:PICTURES]), ("Least anomalous", drawn[:PICTURES])]
-    escapes = [entry for entry in drawn if entry.defect != "good" and not entry.anomalous]
-    false_rejects = [entry for entry in drawn[::-1] if entry.defect == "good" and entry.anomalous]
-    catches = [entry for entry in drawn[::-1] if entry.defect != "good" and entry.anomalous]
-    passes = [entry for entry in drawn if entry.defect == "good" and not entry.anomalous]
-    kinds = (
-        ("Defects caught", catches),
-        ("Good images passed", passes),
-        ("Escapes: defective, judged good", escapes),
-        ("False rejects: good, judged anomalous", false_rejects),
+def _share(value: float | None, *, missing: str) -> str:
+    """Four digits; less than all is not rounded to all."""
+    return (
+        "> 0.9999" if value is not None and 0.99995 <= value < 1 else shown(value, "{:.4f}", missing=missing)
     )
-    return [(f"{title} ({len(entries)})", entries[:PICTURES]) for title, entries in kinds]
+
+
+def _percent(rate: float | None) -> str:
+    """A rate in per cent; one that is not 0 is not rounded to 0."""
+    return "< 0.1 %" if rate is not None and 0 < rate < 0.0005 else shown(rate and 100 * rate, "{:.1f} %")
+
+
+@dataclass(frozen=True)
+class _Gallery:
+    """Some pictures under a title; `empty` is shown where there are none."""
+
+    title: str
+    pictures: list[Prediction]
+    empty: str
+
+
+def _galleries(predictions: Sequence[Prediction]) -> list[_Gallery]:
+    """The mistakes, and some of the right verdicts; images that nobody knows by their score."""
+    ordered = sorted(predictions, key=lambda entry: entry.score)
+    unknown = [entry for entry in ordered if entry.defect is None]
+    if len(unknown) == len(ordered):
+        return [_gallery("Most anomalous", unknown[::-1]), _gallery("Least anomalous", unknown)]
+    defective = [entry for entry in ordered if entry.defect not in (None, "good")]
+    good = [entry for entry in ordered if entry.defect == "good"]
+    kinds = {
+        "Defects caught": [entry for entry in defective[::-1] if entry.anomalous],
+        "Good images passed": [entry for entry in good if not entry.anomalous],
+        "Escapes: defective, judged good": [entry for entry in defective if not entry.anomalous],
+        "False rejects: good, judged anomalous": [entry for entry in good[::-1] if entry.anomalous],
+    }
+    if unknown:
+        kinds["Unknown, most anomalous first"] = unknown[::-1]
+    return [_gallery(f"{title} ({len(entries)})", entries) for title, entries in kinds.items()]
+
+
+def _gallery(title: str, entries: Sequence[Prediction]) -> _Gallery:
+    drawn = [entry for entry in entries if entry.overlay]
+    return _Gallery(title, drawn[:PICTURES], "No pictures were drawn of them." if entries else "None.")

@@ -11,18 +11,29 @@ import click
 
 from deploy.commands import run_beside, serve_until_stopped
 from deploy.installation import prepare as prepare_installation
-from deploy.lazy_loading import unload_category
-from deploy.model_control import ModelControl
+from deploy.lazy_loading import category_ensembles, unload_category
+from deploy.model_control import DEFAULT_URL, ModelControl
 from deploy.repository import ENCODED, require_published
 from deploy.server import running_server
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
 PORT = click.IntRange(0, 65535)
+MAX_THREADS = 1024
+DAY_S = 86400
 
 triton_env_option = click.option(
     "--triton-env", default=".triton", type=PATH, help="Environment of the embedded server."
 )
+
+
+def parse_seconds(context: click.Context, option: click.Parameter, seconds: float) -> float:
+    """A number of seconds to wait for a server, a day at most."""
+    if not 1 <= seconds <= DAY_S:  # NaN is neither
+        raise click.BadParameter(
+            f"{seconds:g} is no time to wait for a server; expected 1 to {DAY_S} seconds."
+        )
+    return seconds
 
 
 def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Callable[..., Any]:
@@ -45,7 +56,7 @@ def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Cal
         click.option(
             "--threads",
             default=0,
-            type=click.IntRange(0),
+            type=click.IntRange(0, MAX_THREADS),
             help="Threads a Python backbone computes with, 0: those of its configuration.",
         ),
         click.option(
@@ -55,7 +66,12 @@ def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Cal
             help="Categories in memory at a time, 0: all. Others are loaded when a client loads them, and the least "
             "recently used is unloaded.",
         ),
-        click.option("--timeout-s", default=120.0, help="Seconds in which every model must be ready."),
+        click.option(
+            "--timeout-s",
+            default=120.0,
+            callback=parse_seconds,
+            help="Seconds in which every model must be ready.",
+        ),
     )
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,9 +117,7 @@ def run(command: tuple[str, ...], **options: Any) -> None:
     sys.exit(run_beside(running_server(**options), command))
 
 
-_http_url = click.option(
-    "--http-url", default="http://127.0.0.1:8000", help="Where the server answers over HTTP."
-)
+_http_url = click.option("--http-url", default=DEFAULT_URL, help="Where the server answers over HTTP.")
 
 
 @main.command()
@@ -112,7 +126,7 @@ _http_url = click.option(
 def load(category: str, http_url: str) -> None:
     """Load CATEGORY into a running server, both of its ensembles and their steps."""
     control = ModelControl(http_url)
-    for model in (category, category + ENCODED):
+    for model in category_ensembles(control, category):
         control.load(model)
     click.echo(f"Loaded: {category} and {category}{ENCODED}.")
 

@@ -73,13 +73,19 @@ def prepare(triton_env: Path) -> Installation:
     """Make the embedded server and its perf_analyzer ready to run; once they are, this takes 0.1 s.
 
     Raises:
-        InstallationError: the environment is missing or incomplete, or a shared library is.
+        InstallationError: the environment is missing, incomplete or cannot be written, or a shared library is missing.
     """
     triton_env = triton_env.absolute()
     python = _probe(triton_env)
     environment = _environment(triton_env, python)
-    binary = _link_server(triton_env, python, environment)
-    _link_perf_analyzer(triton_env, python)
+    try:
+        binary = _link_server(triton_env, python, environment)
+        _link_perf_analyzer(triton_env, python)
+    except OSError as error:
+        raise InstallationError(
+            f"{triton_env} cannot be made ready ({error.strerror or error}); make room and let this user write there, "
+            f"or {_anew(triton_env)}"
+        ) from None
     backends = f"--backend-directory={triton_env / 'server' / 'backends'}"
     return Installation((str(binary), backends), environment, f"embedded in {triton_env.name}/")
 
@@ -91,7 +97,8 @@ def missing_libraries(binary: Path, environment: dict[str, str]) -> list[str]:
         [binary],
         env=environment | {"LD_TRACE_LOADED_OBJECTS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     return re.findall(r"^\s*(\S+) => not found", listing.stdout, re.MULTILINE)
@@ -105,12 +112,21 @@ def _probe(triton_env: Path) -> _Python:
         )
     try:
         answer = subprocess.run(
-            [python, "-I", "-c", PROBE], capture_output=True, text=True, check=True
+            [python, "-I", "-c", PROBE],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise InstallationError(f"{python} does not run ({error}); {_anew(triton_env)}") from None
-    python_info = json.loads(answer)
-    return _Python(python_info["version"], python_info["library_dirs"], Path(python_info["packages"]))
+    try:
+        python_info = json.loads(answer)
+        return _Python(python_info["version"], python_info["library_dirs"], Path(python_info["packages"]))
+    except (ValueError, KeyError, TypeError):
+        raise InstallationError(
+            f"{python} is no Python that this project knows; {_anew(triton_env)}"
+        ) from None
 
 
 def _environment(triton_env: Path, python: _Python) -> dict[str, str]:
@@ -168,9 +184,9 @@ def _link_perf_analyzer(triton_env: Path, python: _Python) -> None:
             )
         _link(triton_env / "lib" / name, target)
     launcher = triton_env / "bin" / "perf-analyzer"
-    if not launcher.exists() or launcher.read_text() != PERF_ANALYZER:
+    if not launcher.exists() or launcher.read_text(encoding="utf-8") != PERF_ANALYZER:
         staged = _beside(launcher)
-        staged.write_text(PERF_ANALYZER)
+        staged.write_text(PERF_ANALYZER, encoding="utf-8")
         staged.chmod(0o755)
         staged.replace(launcher)
 

@@ -69,16 +69,39 @@ def models_of(own: Sequence[str], steps_of: Mapping[str, Sequence[str]]) -> list
     return [*own, *dict.fromkeys(step for name in own for step in steps_of[name] if step not in staying)]
 
 
+def category_ensembles(control: ModelControl, category: str) -> tuple[str, str]:
+    """Names of a category's two ensembles; a step has none, and is not loaded or unloaded by itself.
+
+    Raises:
+        ServerError: the server does not answer, or its repository does not hold the category.
+    """
+    models = {entry["name"] for entry in control.index()}
+    if {category, category + ENCODED} <= models:
+        return category, category + ENCODED
+    known = sorted(name for name in models if name + ENCODED in models)
+    raise ServerError(
+        f"{category!r} is no category in the repository of the server at {control.http_url}; it holds "
+        f"{', '.join(known) or 'none'}."
+    )
+
+
 def unload_category(control: ModelControl, category: str) -> list[str]:
     """Unload a category's ensembles and what they alone use; returns the names of these models.
 
     Requests in flight are answered first: an ensemble's request holds its steps until it ends.
 
     Raises:
-        ServerError: the server does not answer, or does not have the category.
+        ServerError: the server does not answer, does not have the category, or is loading another one, whose steps
+            would seem to be unused.
     """
-    ready = control.ready()
-    own = [name for name in (category, category + ENCODED) if name in ready]
+    ensembles = category_ensembles(control, category)
+    index = control.index()
+    if loading := sorted({entry["name"] for entry in index if entry.get("state") == "LOADING"}):
+        raise ServerError(
+            f"{control.http_url} is loading {', '.join(loading)}; unload {category} when that is done."
+        )
+    ready = {entry["name"] for entry in index if entry.get("state") == "READY"}
+    own = [name for name in ensembles if name in ready]
     if not own:
         raise ServerError(f"category {category} is not loaded at {control.http_url}.")
     leaving = models_of(own, {name: control.steps(name) for name in sorted(ready)})

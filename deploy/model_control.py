@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from deploy.errors import ServerError
 
 REQUEST_TIMEOUT_S = 10
 CONTROL_TIMEOUT_S = 120  # Triton answers when the model is loaded and warmed up
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+REMEDY = (
+    "give its HTTP port with --http-url, 8000 unless another was chosen (8001 is gRPC's, 8002 the metrics')"
+)
+SETTINGS = "\x04"  # the type of the frame with which an HTTP/2 server begins, as of gRPC
 
 # No proxy stands between a machine and itself.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -23,8 +31,8 @@ class ModelControl:
     """
 
     def __init__(self, http_url: str) -> None:
-        """Talk to `http_url`, `http://host:port`."""
-        self.http_url = http_url
+        """Talk to `http_url`, `http://host:port`; where no scheme is given, http is meant."""
+        self.http_url = _checked(http_url)
 
     def index(self) -> list[dict[str, str]]:
         """Every version of every model that the server knows: `name` and, where tried, `version`, `state`, `reason`."""
@@ -37,15 +45,15 @@ class ModelControl:
 
     def load(self, model: str) -> None:
         """Load a model, of an ensemble its steps too, and wait until it is ready."""
-        self._ask(f"/v2/repository/models/{model}/load", b"{}", timeout_s=CONTROL_TIMEOUT_S)
+        self._ask(f"/v2/repository/models/{quote(model, safe='')}/load", b"{}", timeout_s=CONTROL_TIMEOUT_S)
 
     def unload(self, model: str) -> None:
         """Unload a model once its requests are answered; the steps of an ensemble stay loaded."""
-        self._ask(f"/v2/repository/models/{model}/unload", b"{}", timeout_s=CONTROL_TIMEOUT_S)
+        self._ask(f"/v2/repository/models/{quote(model, safe='')}/unload", b"{}", timeout_s=CONTROL_TIMEOUT_S)
 
     def steps(self, ensemble: str) -> list[str]:
         """The models that a loaded ensemble is made of; of any other model, none."""
-        config = self._ask(f"/v2/models/{ensemble}/config")
+        config = self._ask(f"/v2/models/{quote(ensemble, safe='')}/config")
         return [step["model_name"] for step in config.get("ensemble_scheduling", {}).get("step", [])]
 
     def last_asked_s(self) -> dict[str, float]:
@@ -61,17 +69,47 @@ class ModelControl:
             with _opener.open(request, timeout=timeout_s) as response:
                 answer = response.read()
         except urllib.error.HTTPError as error:
-            raise ServerError(f"tritonserver at {self.http_url} answered: {_fault(error)}.") from None
+            if (fault := _fault(error)) is None or error.code == http.HTTPStatus.METHOD_NOT_ALLOWED:
+                # The metrics' port takes no POST.
+                what = f"answers {error.code} {error.reason}, not as a tritonserver does"
+                raise ServerError(f"{self.http_url} {what}; {REMEDY}.") from None
+            raise ServerError(f"tritonserver at {self.http_url} answered: {fault}.") from None
         except OSError as error:
             reason = getattr(error, "reason", error)  # urllib wraps the system's own error
             raise ServerError(f"tritonserver at {self.http_url} does not answer ({reason}).") from None
-        return json.loads(answer) if answer else {}
+        except http.client.HTTPException as error:
+            grpc = isinstance(error, http.client.BadStatusLine) and error.args[0][3:4] == SETTINGS
+            what = "answers as gRPC does" if grpc else "does not answer in HTTP"
+            raise ServerError(f"{self.http_url} {what}; {REMEDY}.") from None
+        try:
+            return json.loads(answer) if answer else {}
+        except ValueError:
+            raise ServerError(f"{self.http_url} does not answer as a tritonserver does; {REMEDY}.") from None
 
 
-def _fault(error: urllib.error.HTTPError) -> str:
-    text = error.read().decode(errors="replace")
+def _checked(http_url: str) -> str:
+    """`http://host:port` of an address that may lack its scheme.
+
+    Raises:
+        ServerError: it is no such address.
+    """
+    url = http_url if "://" in http_url else f"http://{http_url}"
     try:
-        text = str(json.loads(text)["error"])
+        parts = urlsplit(url)
+        sound = parts.scheme == "http" and parts.hostname and parts.port != 0 and not parts.path.strip("/")
+    except ValueError:  # a port beyond 65535, say
+        sound = False
+    if not sound or set(url) & set(" ?#@"):
+        raise ServerError(
+            f"{http_url!r} is no address of a server; expected http://host:port, {DEFAULT_URL} say."
+        )
+    return url.rstrip("/")
+
+
+def _fault(error: urllib.error.HTTPError) -> str | None:
+    """What Triton says is wrong; None where it is not Triton that answers."""
+    try:
+        text = str(json.loads(error.read())["error"])
     except (ValueError, KeyError, TypeError):
-        text = text or str(error)
+        return None
     return " ".join(text.split()).rstrip(". ")

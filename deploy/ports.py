@@ -27,10 +27,13 @@ def host_address(host: str) -> str:
     Raises:
         PortError: the name is not known.
     """
+    if not host.strip():  # which the system takes for every address
+        raise PortError("--host is empty; give 127.0.0.1 for this machine alone, 0.0.0.0 for every address.")
     try:
         return socket.gethostbyname(host)
-    except OSError as error:
-        raise PortError(f"host {host} has no IPv4 address ({error.strerror}); give another --host.") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no host's name"
+        raise PortError(f"host {host} has no IPv4 address ({reason}); give another --host.") from None
 
 
 def claim_ports(host: str, ports: Ports) -> Ports:

@@ -33,16 +33,30 @@ def find_categories(repository: Path) -> dict[str, list[str]]:
     """The categories of a repository in natural order, and the models of each: two ensembles, then their steps.
 
     Raises:
-        RepositoryError: see `find_models`.
+        RepositoryError: see `find_models`; or a configuration cannot be read.
     """
     models = find_models(repository)
     categories = {}
     for name in models:
         encoded = name + ENCODED
         if encoded in models:
-            config = (repository / encoded / "config.pbtxt").read_text()
+            config = read_config(repository / encoded / "config.pbtxt")
             categories[name] = [name, encoded, *re.findall(r'^ *model_name: "(.+)"$', config, re.MULTILINE)]
     return categories
+
+
+def read_config(path: Path) -> str:
+    """The text of a config.pbtxt.
+
+    Raises:
+        RepositoryError: it cannot be read as text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepositoryError(
+            f"{path} cannot be read ({error}); publish the category again, or move the folder out of the repository."
+        ) from None
 
 
 def first_models(repository: Path, max_categories: int) -> list[str]:
@@ -59,10 +73,13 @@ def memory_pools(repository: Path) -> dict[str, int]:
     """Bytes of `cuda_pool_bytes` and `pinned_pool_bytes` that the most demanding category asks for; empty on CPUs.
 
     `export publish` computes them from the sizes of the tensors.
+
+    Raises:
+        RepositoryError: a configuration cannot be read.
     """
     asked: dict[str, int] = {}
     for config in repository.glob("*/config.pbtxt"):
-        for pool, n_bytes in re.findall(POOL, config.read_text()):
+        for pool, n_bytes in re.findall(POOL, read_config(config)):
             asked[pool] = max(asked.get(pool, 0), int(n_bytes))
     return asked
 

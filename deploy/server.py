@@ -21,7 +21,7 @@ from deploy.model_state import ModelState, model_states
 from deploy.ports import Ports, claim_ports, host_address
 from deploy.processes import ending_with_parent
 from deploy.repository import find_categories, find_models, first_models, memory_pools
-from deploy.server_log import last_words, load_times_s
+from deploy.server_log import last_words, load_times_s, open_log
 from deploy.server_options import (
     IN_FLIGHT_TIMEOUT_S,
     count_gpus,
@@ -65,7 +65,7 @@ def running_server(
         timeout_s: Time in which every model must be ready.
 
     Raises:
-        InstallationError, RepositoryError, PortError: the server cannot be started.
+        InstallationError, RepositoryError, PortError, ServerError: the server cannot be started.
         ServerError: it died, was not ready in time, or a model failed to load. Nothing is left running.
     """
     models = first_models(repository, max_categories) if max_categories else find_models(repository)
@@ -213,11 +213,7 @@ class TritonServer:
             region.unlink(missing_ok=True)
 
     def _start(self, command: list[str], environment: dict[str, str]) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        # Appended, not overwritten: another server may be writing to the same file.
-        with self.log.open("ab") as output:
-            output.write(f"\n=== {datetime.now():%Y-%m-%d %H:%M:%S} {' '.join(command)}\n".encode())
-            output.flush()
+        with open_log(self.log, f"\n=== {datetime.now():%Y-%m-%d %H:%M:%S} {' '.join(command)}\n") as output:
             self._log_start = output.tell()
             self._started_s = time.monotonic()
             self._process = subprocess.Popen(
@@ -236,4 +232,7 @@ class TritonServer:
         return False
 
     def _log_text(self) -> str:
-        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
+        try:
+            return self.log.read_bytes()[self._log_start :].decode(errors="replace")
+        except OSError:  # somebody has removed it
+            return ""

@@ -1,14 +1,48 @@
-"""Read from the server's log what its index lacks: load times, and why a model was not even tried."""
+"""The server's log: opened, and read for what its index lacks: load times, and why a model was not even tried."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from io import FileIO
+from pathlib import Path
+
+from deploy.errors import ServerError
 
 # I1123 20:42:08.006364 5026 model_lifecycle.cc:472] "loading: identity:1"
 LINE = re.compile(r'^([IWEF])(?P<time>\d{4} [\d:.]+) \d+ [^\]]+\] "?(?P<message>.*?)"?$', re.MULTILINE)
 LOADING = re.compile(r"loading: (?P<model>.+):\d+")
 LOADED = re.compile(r"successfully loaded '(?P<model>.+)'")
+
+
+@contextmanager
+def open_log(log: Path, header: str) -> Iterator[FileIO]:
+    """A log to append to, after its header; it is not overwritten, as another server may be writing to the same file.
+
+    Raises:
+        ServerError: the file cannot be written.
+    """
+    try:
+        if log.exists() and not log.is_file():
+            raise ServerError(f"log {log} is no file; give one with --log.")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = FileIO(log, "ab")
+    except OSError as error:
+        raise _unwritable(log, error) from None
+    with output:
+        try:
+            output.write(header.encode(errors="replace"))
+        except OSError as error:
+            raise _unwritable(log, error) from None
+        yield output
+
+
+def _unwritable(log: Path, error: OSError) -> ServerError:
+    return ServerError(
+        f"log {log} cannot be written ({error.strerror or error}); make room, or give another with --log."
+    )
 
 
 def load_times_s(log: str) -> dict[str, float]:

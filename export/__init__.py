@@ -9,7 +9,7 @@ A folder imports only from folders and modules below it:
 - `parity`: whether a build judges the test set as PyTorch does, and how fast it is.
 - `engines`: TensorRT engines of a build's graphs.
 - `graphs`: ONNX graphs: written, converted to fp16 and int8, and compared with the checkpoint.
-- `manifest`: what a build's manifest.json holds. `agreement`: the limits of the parity gate, and what it measured.
-  `product`: where a product's checkpoint, builds and images lie. `tensors`: names and shapes of the tensors between
-  the models. `errors`: what can go wrong.
+- `manifest`: what a build's manifest.json holds. `records`: what it says of a file and of an engine. `agreement`: the
+  limits of the parity gate, and what it measured. `product`: where a product's checkpoint, builds and images lie.
+  `tensors`: names and shapes of the tensors between the models. `errors`: what can go wrong.
 """

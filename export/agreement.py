@@ -10,8 +10,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from export.errors import ExportError
 
+TEST_IMAGES, TRAINING_IMAGES, GOOD_IMAGES = "test images", "training images", "good images"
 
-class Limits(BaseModel, frozen=True, extra="forbid"):
+
+class Limits(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The largest differences between a judge and PyTorch that are accepted; None is no limit.
 
     Attributes:
@@ -48,7 +50,7 @@ def read_limits(path: Path | None) -> Mapping[str, Limits]:
     if path is None:
         return LIMITS
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ExportError(
             f"{path} cannot be read as TOML ({error}); expected a table a precision, [int8] with flips = 0.01 say."
@@ -73,10 +75,13 @@ def read_limits(path: Path | None) -> Mapping[str, Limits]:
 class Agreement(BaseModel, frozen=True, extra="forbid"):
     """A judge compared with PyTorch on a test set.
 
-    A change is the judge's value minus PyTorch's; None where the test set does not allow it to be computed.
+    A change is the judge's value minus PyTorch's. A value is None where the test set does not allow it to be computed,
+    or the judge could not judge every image.
 
     Attributes:
         judge: what judged: ONNX graphs, TensorRT engines or a live ensemble.
+        flips: labels that differ; an image that the judge could not judge counts as one.
+        judged_on: what the images are; `TEST_IMAGES` where there is a test set. None in manifests of before this field.
         beyond_limits: a sentence for each limit that is exceeded.
         files: SHA-256 of the graphs or engines that it judged with, by file.
     """
@@ -84,23 +89,40 @@ class Agreement(BaseModel, frozen=True, extra="forbid"):
     judge: str
     precision: str
     n_images: int
-    max_map_difference: float
-    mean_map_difference: float
-    max_score_difference: float
-    mean_score_difference: float
-    image_auroc: float | None
-    auroc_change: float | None
-    pro_change: float | None
+    max_map_difference: float | None = None
+    mean_map_difference: float | None = None
+    max_score_difference: float | None = None
+    mean_score_difference: float | None = None
+    image_auroc: float | None = None
+    auroc_change: float | None = None
+    pro_change: float | None = None
     flips: int
-    false_reject_rate: float | None
-    false_reject_change: float | None
+    false_reject_rate: float | None = None
+    false_reject_change: float | None = None
     beyond_limits: list[str]
+    judged_on: str | None = None
     files: dict[str, str] = {}
 
     @property
     def accepted(self) -> bool:
         """Whether no limit is exceeded."""
         return not self.beyond_limits
+
+    @property
+    def caveat(self) -> str | None:
+        """What the comparison does not show, a sentence; None where the images are a test set."""
+        if self.judged_on in (None, TEST_IMAGES):
+            return None
+        calibrated = ", most of which int8 was calibrated on" if self.is_calibrated_on_them else ""
+        return (
+            f"{self.judge} was judged on {self.n_images} {self.judged_on}{calibrated}: how it judges "
+            "other images, and defects, is not shown; give a folder with a test set with --images"
+        )
+
+    @property
+    def is_calibrated_on_them(self) -> bool:
+        """Whether the images are those that int8 is calibrated on."""
+        return self.precision == "int8" and self.judged_on == TRAINING_IMAGES
 
 
 def beyond(reached: Mapping[str, float | None], limits: Limits) -> list[str]:

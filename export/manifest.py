@@ -5,32 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
-from export.tensors import TensorSpec
+from export.records import EngineRecord, FileRecord
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
-from train.support.files import sha256_of, write_text
+from train.support.files import write_text
 
 PRECISIONS = tuple(LIMITS)
 FORMAT = "astmfr-build-1"
+REQUIRED_FILES = ("teacher.onnx", "student.onnx", "calibration.json")
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
-
-
-class FileRecord(BaseModel, frozen=True, extra="forbid"):
-    """Hash and size of a file of a build; a later change of the file is noticed by them."""
-
-    sha256: str
-    n_bytes: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileRecord:
-        """The record of a file as it is now."""
-        return cls(sha256=sha256_of(path), n_bytes=path.stat().st_size)
 
 
 class Parity(BaseModel, frozen=True, extra="forbid"):
@@ -45,57 +34,6 @@ class Parity(BaseModel, frozen=True, extra="forbid"):
     batch: int
     max_difference: float
     mean_difference: float
-
-
-class EngineOptions(BaseModel, frozen=True, extra="forbid"):
-    """How an engine is built; two engines of the same graph, options, TensorRT and GPU are the same engine."""
-
-    min_batch: int = Field(1, ge=1, description="Smallest batch that the engine takes, images")
-    opt_batch: int = Field(4, ge=1, description="Batch that it is tuned for, images")
-    max_batch: int = Field(8, ge=1, description="Largest batch, images")
-    workspace_mib: int | None = Field(
-        None, ge=1, description="Scratch memory a layer may take, MiB; None: all of the GPU's"
-    )
-    optimization_level: int = Field(3, ge=0, le=5, description="0 builds fastest, 5 searches longest")
-    version_compatible: bool = Field(False, description="Loads in later TensorRTs of the same major version")
-    hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = Field(
-        "none", description="Other GPUs on which the engine loads"
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> EngineOptions:
-        if not self.min_batch <= self.opt_batch <= self.max_batch:
-            raise ValueError(
-                f"a profile of batches {self.min_batch}, {self.opt_batch}, {self.max_batch} is not in ascending order"
-            )
-        return self
-
-
-class EngineRecord(BaseModel, frozen=True, extra="forbid"):
-    """A TensorRT engine and how it was built; as a rule it loads on the same TensorRT and the same kind of GPU alone.
-
-    Attributes:
-        file: the engine's file.
-        onnx_sha256: of the graph that it was built from.
-        tensorrt: version of the TensorRT that built it.
-        gpu: name of the GPU that it was built on.
-        compute_capability: of that GPU, `8.9` say.
-        image: the container image that it was built in; None outside a container.
-        options: how it was built.
-        inputs, outputs: its tensors, without the batch.
-        seconds: how long the build took.
-    """
-
-    file: FileRecord
-    onnx_sha256: str
-    tensorrt: str
-    gpu: str
-    compute_capability: str
-    image: str | None
-    options: EngineOptions
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    seconds: float
 
 
 class Manifest(BaseModel, frozen=True, extra="forbid"):
@@ -133,6 +71,16 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     provenance: Provenance
     versions: dict[str, str]
 
+    @model_validator(mode="after")
+    def _whole(self) -> Manifest:
+        sam = ["foreground.onnx"] if self.config.foreground == "sam" else []
+        expected = sorted([*REQUIRED_FILES, *sam])
+        if sorted(self.files) != expected:
+            raise ValueError(
+                f"it lists the files {', '.join(sorted(self.files))}; expected {', '.join(expected)}"
+            )
+        return self
+
     @property
     def refused(self) -> list[str]:
         """Each judge that the parity gate refused, and the limits that it exceeds."""
@@ -159,7 +107,11 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
 
     def write(self, folder: Path) -> None:
         """Write manifest.json to a build's folder."""
-        write_text(folder / "manifest.json", self.model_dump_json(indent=2) + "\n")
+        write_text(folder / "manifest.json", self.to_json())
+
+    def to_json(self) -> str:
+        """The manifest as JSON text."""
+        return self.model_dump_json(indent=2) + "\n"
 
 
 class GraphFiles(NamedTuple):
@@ -185,17 +137,63 @@ def build_folder(build_dir: Path, category: str, precision: str) -> Path:
     return folder if precision == "fp32" else folder / precision
 
 
+def find_build(build_dir: Path, category: str, precision: str) -> Path:
+    """Folder of a build that is this category's in this precision, and not another's that was moved there.
+
+    Raises:
+        ExportError: there is no build, its manifest cannot be read, or it is another's.
+    """
+    folder = build_folder(build_dir, category, precision)
+    manifest = parse_manifest(folder / "manifest.json")
+    if (manifest.category, manifest.precision) != (category, precision):
+        own = build_folder(build_dir, manifest.category, manifest.precision)
+        raise ExportError(
+            f"{folder} holds the build of category {manifest.category!r} in {manifest.precision}; expected "
+            f"{category!r} in {precision}; a build is not renamed with its folder: move it back to {own}, or export "
+            f"{category!r} again."
+        )
+    return folder
+
+
 def existing_builds(build_dir: Path, category: str) -> dict[str, Path]:
     """The folders of a category's builds by precision.
 
     Raises:
-        ExportError: there is none.
+        ExportError: there is none, or see `find_build`.
     """
-    folders = {precision: build_folder(build_dir, category, precision) for precision in PRECISIONS}
-    existing = {key: folder for key, folder in folders.items() if (folder / "manifest.json").is_file()}
-    if not existing:
+    folders = {
+        precision: find_build(build_dir, category, precision)
+        for precision in PRECISIONS
+        if (build_folder(build_dir, category, precision) / "manifest.json").is_file()
+    }
+    if not folders:
         raise ExportError(f"{build_dir / category} holds no build; make one with `python -m export onnx`.")
-    return existing
+    return folders
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """A manifest.json, without a look at the files that it lists.
+
+    Raises:
+        ExportError: there is none, or it cannot be read as a manifest.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(f"{path} does not exist; make it with `python -m export onnx`.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path} cannot be read ({error}); export again.") from None
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ").replace("\n", " ")
+        raise ExportError(
+            f"{path} cannot be used ({error.error_count()} faults); export again (first fault: {fault})."
+        ) from None
+    if manifest.format != FORMAT:
+        raise ExportError(f"{path} has format {manifest.format!r}; expected {FORMAT!r}; export again.")
+    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -204,17 +202,10 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ExportError: there is no build, its manifest cannot be read, or a file was changed after export.
     """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise ExportError(f"{path} does not exist; make it with `python -m export onnx`.")
-    try:
-        manifest = Manifest.model_validate_json(path.read_text())
-    except ValidationError as error:
-        raise ExportError(f"{path} cannot be used ({error.error_count()} faults); export again.") from None
+    manifest = parse_manifest(folder / "manifest.json")
     for name, record in manifest.files.items():
-        file = folder / name
-        if not file.is_file() or sha256_of(file) != record.sha256:
-            raise ExportError(f"{file} is not the file that was verified; export again.")
+        if not record.describes(folder / name):
+            raise ExportError(f"{folder / name} is not the file that was verified; export again.")
     return manifest
 
 
@@ -231,7 +222,7 @@ def require_engines(folder: Path, manifest: Manifest) -> Mapping[str, EngineReco
             raise ExportError(f"{folder} holds no TensorRT engine of the {name}; {remedy}.")
         if engine.onnx_sha256 != manifest.files[f"{name}.onnx"].sha256:
             raise ExportError(f"{file} was built from another {name}.onnx; {remedy}.")
-        if not file.is_file() or sha256_of(file) != engine.file.sha256:
+        if not engine.file.describes(file):
             raise ExportError(f"{file} is not the engine that was built; {remedy}.")
     return manifest.engines
 

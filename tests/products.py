@@ -20,8 +20,9 @@ from client import JudgeClient
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
 from export.builds.up_to_date import build_category
-from export.manifest import FileRecord, Manifest, read_manifest
+from export.manifest import Manifest, read_manifest
 from export.product import ProductPaths
+from export.records import FileRecord
 from export.releases.publish import publish_category
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
@@ -183,13 +184,15 @@ def publish_uncalibrated(product: Product) -> None:
     shutil.copytree(product.build, build)
     graph = build / "student.onnx"
     change_release(graph, product.checkpoint.release_id, UNCALIBRATED_RELEASE)
+    calibration = build / "calibration.json"
+    calibration.write_text(replace(product.checkpoint.calibration, release_id=UNCALIBRATED_RELEASE).to_json())
     manifest = read_manifest(product.build)
-    record = FileRecord.of(graph)
+    records = {path.name: FileRecord.of(path) for path in (graph, calibration)}
     changed: Manifest = manifest.model_copy(
         update={
             "category": UNCALIBRATED,
             "release_id": UNCALIBRATED_RELEASE,
-            "files": {**manifest.files, graph.name: record},
+            "files": {**manifest.files, **records},
         }
     )
     (build / "manifest.json").write_text(changed.model_dump_json())

@@ -116,7 +116,7 @@ def test_make_knows_the_target_and_reads_every_variable(command: tuple[str, ...]
     assert done.returncode == 0, done.stderr
     makefile = (ROOT / "Makefile").read_text()
     for variable in (word.partition("=")[0] for word in command[1:] if "=" in word):
-        assert re.search(rf"\$\({variable}\)", makefile), variable
+        assert re.search(rf"\$(\({variable}\)|\${variable}\b)", makefile), variable
     # An unknown benchmark is refused by its recipe, which a dry run only prints.
     if "bench-all" in command:
         assert re.search(r" -m (tests\.benchmarks|export bench)", done.stdout)

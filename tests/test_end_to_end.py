@@ -175,11 +175,22 @@ def test_a_requests_threshold_replaces_the_releases(judge: JudgeClient, product:
     assert judge.predict(image).threshold == plain.threshold  # of that request alone
 
 
-def test_a_threshold_that_is_no_number_is_refused(server: TritonServer, product: Product) -> None:
-    with pytest.raises(
-        InferenceServerException, match="request parameter threshold is 'high'; expected a number"
-    ):
-        ask(server, product.name, product.pixels[:1], parameters={"threshold": "high"})
+@pytest.mark.parametrize("threshold", ["high", "nan", "inf", "1e400", "-1"])
+def test_a_threshold_that_cannot_be_used_is_refused(
+    server: TritonServer, product: Product, threshold: str
+) -> None:
+    expected = f"request parameter threshold is '{threshold}'; expected a number from 0 to"
+    with pytest.raises(InferenceServerException, match=expected) as caught:
+        ask(server, product.name, product.pixels[:1], parameters={"threshold": threshold})
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_a_broken_file_of_a_batch_is_named(server: TritonServer, product: Product) -> None:
+    good = product.data.test[0].path.read_bytes()
+    batch = np.array([good, good[:200], good], np.object_)[:, None]
+    with pytest.raises(InferenceServerException, match="image 2 of 3: encoded_image is truncated") as caught:
+        ask(server, f"{product.name}_encoded", batch)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 @pytest.mark.slow

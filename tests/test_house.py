@@ -41,6 +41,25 @@ def test_files_and_functions_are_short(path: Path) -> None:
             assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_text_files_are_utf_8_whatever_the_locale(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and _is_text(node):
+            options = {keyword.arg for keyword in node.keywords}
+            assert "encoding" in options, f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def _is_text(call: ast.Call) -> bool:
+    """Whether a call reads or writes text: of a file by its path, or of another process."""
+    method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if method in ("read_text", "write_text"):
+        return True
+    if method == "open":  # of a path: ruff forbids the function
+        modes = [value.value if isinstance(value, ast.Constant) else None for value in call.args]
+        return modes in (["r"], ["w"], ["a"], ["x"]) or not (call.args or call.keywords)
+    return any(keyword.arg in ("text", "universal_newlines") for keyword in call.keywords)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_commands_take_few_parameters(stage: str) -> None:
     """Options that travel together reach a command as one object."""

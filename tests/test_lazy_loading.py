@@ -106,6 +106,23 @@ def test_the_one_unused_longest_goes_and_comes_back(
     assert ask(client, "screw") == RELEASES["screw"]
 
 
+def test_a_step_is_not_unloaded_and_a_port_is_named(server: TritonServer) -> None:
+    """`deploy unload` took a shared teacher away from all of its categories."""
+    before = loaded(server)
+    for model in (TEACHER, "distance_fusion", "nut_student", "nut_encoded"):
+        result = CliRunner().invoke(main, ["unload", model, "--http-url", server.http_url])
+        assert result.exit_code == 1
+        assert f"'{model}' is no category in the repository of the server at" in result.output
+        assert "it holds bolt, nut, screw." in result.output
+    assert loaded(server) == before
+    metrics = server.metrics_url.removesuffix("/metrics")
+    for address, said in ((server.grpc_url, "answers as gRPC does"), (metrics, "not as a tritonserver does")):
+        result = CliRunner().invoke(main, ["load", "nut", "--http-url", address])
+        assert result.exit_code == 1
+        assert said in result.output
+        assert len(result.output.splitlines()) == 1
+
+
 def find_names(category: str) -> tuple[str, str, str]:
     return category, f"{category}_encoded", f"{category}_student"
 

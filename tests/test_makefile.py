@@ -33,6 +33,32 @@ def test_make_alone_lists_the_targets_in_groups_and_columns() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
+def commands(*arguments: str) -> list[str]:
+    """The project's commands that a target would run, their spaces made one."""
+    done = make("--dry-run", "-o", ".venv/.installed", *arguments)
+    assert done.returncode == 0, done.stderr
+    lines = (" ".join(line.split()) for line in done.stdout.splitlines())
+    return [line.partition(" -m ")[2] for line in lines if " -m " in line]
+
+
+@pytest.mark.parametrize("target", ["evaluate", "export"])
+def test_a_run_that_is_there_is_taken_as_it_is_with_the_images_it_remembers(target: str) -> None:
+    fit, evaluate, *_ = commands(target, "CATEGORY=screw")
+    assert fit.startswith("train fit --as-before --category")
+    assert evaluate.startswith("train evaluate --category")
+    assert not any(option in fit for option in ("--data", "--steps", "--force"))
+    assert "--data" not in evaluate
+    fit, evaluate, *_ = commands(target, "CATEGORY=screw", "DATA=photos", "STEPS=5", "FORCE=1")
+    assert all(option in fit for option in ("--as-before", "--data", "--steps", "--force"))
+    assert "--data" in evaluate
+
+
+def test_train_means_the_whole_configuration_that_is_given() -> None:
+    (fit,) = commands("train", "CATEGORY=screw", "PRESET=paper")
+    assert "--preset" in fit
+    assert "--as-before" not in fit
+
+
 @pytest.mark.parametrize("arguments", [(), ("WHAT=speed",), ("WHAT=sizes speed",)])
 def test_an_unknown_benchmark_is_refused_with_the_known_ones(arguments: tuple[str, ...]) -> None:
     done = make("bench-all", *arguments)
@@ -48,3 +74,28 @@ def test_a_known_benchmark_is_run(benchmark: str) -> None:
     assert done.returncode == 0, done.stderr
     command = "export bench" if benchmark == "export" else f"tests.benchmarks.{benchmark.replace('-', '_')}"
     assert f"-m {command}" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["data", "train", "export", "verify", "predict", "measure-export"])
+@pytest.mark.parametrize("category", ["my part", 'it\'s "one"; false `false` (1)'])
+def test_a_name_that_cannot_be_used_is_told_with_one_that_can(target: str, category: str) -> None:
+    """It went to the shell, which said what it thought of the second word."""
+    done = make("--assume-old=.venv/.installed", target, f"CATEGORY={category}", "DATA=some photos")
+    assert done.returncode == 2
+    error, *made = done.stderr.splitlines()
+    assert error.startswith("Error: Category ")
+    assert repr(category) in error
+    assert re.search(r"; rename it, to [\w.-]+ say\.$", error)
+    assert len(made) == 1  # make's own line
+    assert done.stdout == ""
+
+
+def test_recipes_take_what_was_asked_for_from_their_environment() -> None:
+    """Of text that make puts into a recipe, the shell takes the spaces and quotes for its own."""
+    asked = re.search(r"^export (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert asked is not None
+    text = make("--dry-run", "--assume-old=.venv/.installed", "demo", "predict", "report", "verify", "bench-all", *(
+        f"{name}={name.lower()} value" for name in asked[1].split() if name != "WHAT"
+    ), "WHAT=sizes categories peers training").stdout  # fmt: skip
+    assert "tests.benchmarks.training" in text
+    assert re.findall(r"\b\w+ value\b", text) == []

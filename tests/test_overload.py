@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
+from client import JudgeClient
 from deploy.server import TritonServer, running_server
 from export.manifest import read_manifest
 from tests.conftest import CATEGORY
@@ -99,3 +101,18 @@ def test_overload_is_refused_and_nothing_hangs(server: TritonServer, tiny_build:
     expected = read_manifest(tiny_build / CATEGORY).release_id
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         assert [ask_until_answered(client, image) for _ in range(20)] == [expected] * 20
+
+
+@pytest.mark.parametrize("shared_memory", [False, True])
+def test_a_client_gets_every_answer_in_order_although_requests_are_refused(
+    server: TritonServer, shared_memory: bool
+) -> None:
+    """Formerly the first refusal ended it. The server has 40 ms for what waits, and 200 wait at a time."""
+    pictures = [Image.effect_noise((64, 64), sigma).convert("RGB") for sigma in (1, 30, 60, 90, 120)]
+    with JudgeClient(
+        server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S, shared_memory=shared_memory
+    ) as judge:
+        expected = [judge.score(picture).score for picture in pictures] * 80
+        scores = [score.score for score in judge.score_many(pictures * 80, in_flight=FLOOD)]
+    assert scores == pytest.approx(expected, abs=1e-4)
+    assert len(set(expected)) == len(pictures)

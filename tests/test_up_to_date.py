@@ -19,7 +19,7 @@ def test_a_second_run_needs_no_torch(
     evaluate_category(tiny_data, run_dir=run_dir, runtime=Runtime("cpu", strict=True))
     category, runs = ("--category", CATEGORY), ("--runs-dir", tmp_path)
     data = ("--data", tiny_data.root)
-    fitted = run_without_torch("train", "fit", *category, *data, *runs, "--preset", "edge")
+    fitted = run_without_torch("train", "fit", *category, *data, *runs, "--as-before")
     evaluated = run_without_torch("train", "evaluate", *category, *data, *runs)
     built = run_without_torch("export", "onnx", *category, *runs, "--build-dir", tiny_build)
     assert fitted == f"Up to date: {run_dir / 'checkpoint.safetensors'}\n"

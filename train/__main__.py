@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from train.cli.group import Commands
 from train.cli.options import (
     FIT_FIELDS,
     PATH,
+    RUNS_DIR,
     CategoryOptions,
     ConfigOptions,
     RunOptions,
@@ -24,20 +27,24 @@ from train.cli.studies import baselines, contamination, suspects
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Commands, context_settings=CONTEXT)
 def main() -> None:
     """Fit the student to the frozen teacher on good images, calibrate it, evaluate it."""
 
 
 @main.command()
 @category_options
+@RUNS_DIR
 @click.option("--print-test-dir", is_flag=True, help="Print the folder of its test images and nothing else.")
-def data(category: CategoryOptions, print_test_dir: bool) -> None:
-    """Lay out a category's images and count them."""
-    images = category.find(quiet=print_test_dir)
+def data(category: CategoryOptions, runs_dir: Path, print_test_dir: bool) -> None:
+    """Lay out a category's images and count them; say what is white in images of more than 8 bits."""
+    from train.data.bit_depth import find_bit_depth
+
+    images = category.find(runs_dir=runs_dir, quiet=print_test_dir)
     if print_test_dir:
-        click.echo(images.root / "test" if images.test else images.root)
+        click.echo(os.fsencode(images.root / "test" if images.test else images.root))
         return
+    find_bit_depth(images)
     click.echo(
         f"{images.root}: {len(images.train_good)} good images to train on, {len(images.test)} to test."
     )
@@ -48,16 +55,24 @@ def data(category: CategoryOptions, print_test_dir: bool) -> None:
 @run_options
 @config_options(*FIT_FIELDS)
 @click.option(
+    "--as-before",
+    is_flag=True,
+    help="Options that are not given are those of the category's run, where it has one, not the preset's.",
+)
+@click.option(
     "--force",
     is_flag=True,
-    help="Train even when the checkpoint is up to date, or another run has these images.",
+    help="Train even when the run is up to date or made otherwise, or another category has these images. The run "
+    "before is kept in earlier/.",
 )
-def fit(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, force: bool) -> None:
-    """Train and calibrate a category; does nothing when its checkpoint already has these options and images."""
+def fit(
+    category: CategoryOptions, run: RunOptions, asked: ConfigOptions, as_before: bool, force: bool
+) -> None:
+    """Train and calibrate a category; does nothing when its run has this whole configuration and these images."""
     from train.data.checks import check_training_data
     from train.runs import data_fingerprints, fit_category
 
-    images, run_dir = category.find(), run.runs_dir / category.name
+    images, run_dir = category.find(runs_dir=run.runs_dir), run.runs_dir / category.name
     check_training_data(images, fingerprints=data_fingerprints(run.runs_dir), force=force)
     trained = fit_category(
         images,
@@ -65,6 +80,7 @@ def fit(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, force:
         overrides=asked.overrides,
         run_dir=run_dir,
         runtime=run.runtime(asked.weights_dir),
+        as_before=as_before,
         force=force,
     )
     click.echo(f"{'Trained' if trained else 'Up to date'}: {run_dir / 'checkpoint.safetensors'}")
@@ -73,7 +89,7 @@ def fit(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, force:
 @main.command()
 @category_options
 @run_options
-@config_option("foreground")
+@config_option("foreground", default="default: the checkpoint's")
 @click.option("--weights-dir", type=PATH, help="Holds SAM's folder sam-vit-base.")
 @click.option("--force", is_flag=True, help="Evaluate even when metrics.json is up to date.")
 def evaluate(
@@ -83,7 +99,7 @@ def evaluate(
     from train.runs import evaluate_category
 
     outcome = evaluate_category(
-        category.find(),
+        category.find(runs_dir=run.runs_dir),
         run_dir=run.runs_dir / category.name,
         runtime=run.runtime(weights_dir),
         foreground=foreground,

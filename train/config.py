@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -9,11 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from train.errors import ConfigError
 
+LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
+MOST_STEPS = 10_000_000  # weeks of training
+MOST_IMAGES = 100_000  # a step
+
 
 class FitConfig(BaseModel):
     """All choices of a run. The defaults are the paper's (Section 4.1); each field states its unit and range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: str = "paper"
     teacher: str = Field("wide_resnet50_2", description="timm name of the frozen teacher")
@@ -25,6 +30,12 @@ class FitConfig(BaseModel):
         "pretrained", description="The student's start (Table 7)"
     )
     image_size: int = Field(256, ge=32, le=2048, multiple_of=32, description="Side, pixels")
+    bit_depth: int | None = Field(
+        None,
+        ge=1,
+        le=32,
+        description="Bits a channel of images with more than 8; 1: floating-point from 0 to 1; else found from them",
+    )
     mask_ratio: float = Field(0.5, ge=0, lt=1, description="Share of feature positions hidden (Algorithm 1)")
     generation_stages: tuple[int, ...] = Field(
         (1, 2, 3),
@@ -40,15 +51,15 @@ class FitConfig(BaseModel):
         (),
         description="Stages whose features are compared minus the teacher's mean over good images; the paper's: none",
     )
-    cosine_weight: float = Field(1.0, ge=0, description="Weight of the cosine distance (Eq. 1)")
-    alpha: float = Field(1.0, ge=0, description="Weight of the L2 distance (Eq. 5)")
-    batch_size: int = Field(32, ge=1, description="Images a step")
+    cosine_weight: float = Field(1.0, ge=0, le=1000, description="Weight of the cosine distance (Eq. 1)")
+    alpha: float = Field(1.0, ge=0, le=1000, description="Weight of the L2 distance (Eq. 5)")
+    batch_size: int = Field(32, ge=1, le=MOST_IMAGES, description="Images a step")
     drop_last: bool = Field(False, description="Leave out an epoch's last batch where it is smaller")
-    epochs: int | None = Field(200, ge=1, description="Passes over the training images")
+    epochs: int | None = Field(200, ge=1, le=MOST_STEPS, description="Passes over the training images")
     steps: int | None = Field(
-        None, ge=1, validate_default=True, description="Optimiser steps, in place of epochs"
+        None, ge=1, le=MOST_STEPS, validate_default=True, description="Optimiser steps, in place of epochs"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's step size")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's decay rates")
     schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate over the steps")
     freeze_batchnorm: bool = Field(False, description="Keep the student's pretrained BatchNorm statistics")
@@ -59,13 +70,13 @@ class FitConfig(BaseModel):
         False, description="torch.compile the student: a minute at the start, faster steps after"
     )
     validation_interval: int = Field(
-        100, ge=0, description="Steps between looks at held-out good images, 0 for none"
+        100, ge=0, le=MOST_STEPS, description="Steps between looks at held-out good images, 0 for none"
     )
     plateau_patience: int | None = Field(
-        None, ge=1, description="Stop after so many validations without a lower loss"
+        None, ge=1, le=MOST_STEPS, description="Stop after so many validations without a lower loss"
     )
     smoothing_sigma: float = Field(4.0, ge=0, description="Gaussian blur of the anomaly map, pixels")
-    pool_size: int = Field(5, ge=1, description="Average pooling window, pixels, odd")
+    pool_size: int = Field(5, ge=1, le=2049, description="Average pooling window, pixels, odd")
     stage_weighting: Literal["equal", "good_maximum", "pasted_defects"] = Field(
         "equal",
         description="Sum the stages as they are, each over its usual maximum on held-out good images, or that "
@@ -75,11 +86,13 @@ class FitConfig(BaseModel):
         "none", description="How the background is removed from the anomaly map (Section 4.4, Table 9)"
     )
     holdout_ratio: float = Field(0.15, gt=0, lt=1, description="Share of good images kept for calibration")
-    false_reject_rate: float = Field(0.01, gt=0, lt=1, description="Share of good images it may reject")
+    false_reject_rate: float = Field(0.01, ge=1e-6, le=0.5, description="Share of good images it may reject")
     pixel_false_positive_rate: float = Field(
-        0.01, gt=0, lt=1, description="Share of a good part's pixels that may be marked"
+        0.01, ge=1e-6, le=0.5, description="Share of a good part's pixels that may be marked"
     )
-    seed: int = Field(0, ge=0, description="Of the split, the order, the masks and the blocks")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="Of the split, the order, the masks and the blocks"
+    )
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.
     @field_validator("steps")
@@ -95,6 +108,13 @@ class FitConfig(BaseModel):
         if set(stages) - {1, 2, 3} or len(set(stages)) < len(stages):
             raise ValueError("expected some of 1, 2 and 3")
         return tuple(sorted(stages))
+
+    @field_validator("betas")
+    @classmethod
+    def _rates(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("expected two numbers of at least 0 and below 1")
+        return betas
 
     @field_validator("alpha")
     @classmethod
@@ -116,6 +136,21 @@ class FitConfig(BaseModel):
         if freeze and info.data.get("student_weights") == "scratch":
             raise ValueError("a student from scratch has no statistics to keep; expected false")
         return freeze
+
+    @field_validator("bit_depth")
+    @classmethod
+    def _whole_bytes_or_more(cls, bit_depth: int | None) -> int | None:
+        if bit_depth is not None and 1 < bit_depth < 8:
+            raise ValueError("expected 1, or 8 to 32")
+        return bit_depth
+
+    @field_validator("smoothing_sigma")
+    @classmethod
+    def _within_the_image(cls, sigma: float, info: ValidationInfo) -> float:
+        # A wider blur leaves one value for the whole map, and its matrix takes the memory of the machine.
+        if sigma > info.data.get("image_size", math.inf) / 2:
+            raise ValueError("expected at most half the image_size")
+        return sigma
 
     @field_validator("pool_size")
     @classmethod
@@ -168,7 +203,16 @@ def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
     """
     if preset not in PRESETS:
         raise ConfigError(f"Unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
-    values = PRESETS[preset].model_dump()
+    return changed_config(PRESETS[preset], overrides)
+
+
+def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
+    """A configuration with some fields replaced, see `fit_config`.
+
+    Raises:
+        ConfigError: fields out of range; all faults are reported at once.
+    """
+    values = base.model_dump()
     if overrides.keys() & {"epochs", "steps"}:
         values |= {"epochs": None, "steps": None}
     try:

@@ -4,9 +4,11 @@ UserError
 ├── DataError          images, folders, categories
 ├── WeightsError       pretrained weights that are missing or do not fit
 ├── CheckpointError    a file that is no checkpoint, or is damaged
+├── RunError           a run in the way: made otherwise, or at work in another process
 ├── ConfigError        options that contradict each other
 ├── TrainingError      a loss that is not finite
-└── StorageError       a file that cannot be written
+├── NotFiniteError     distances, maps or scores that are not finite
+└── StorageError       a file that cannot be read or written
 """
 
 import click
@@ -28,6 +30,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or not one of ours."""
 
 
+class RunError(UserError):
+    """A category's run is in the way: it was made otherwise than asked for, or another process is at work on it."""
+
+
 class ConfigError(UserError):
     """Options are out of range or contradict each other."""
 
@@ -36,5 +42,9 @@ class TrainingError(UserError):
     """A training run cannot continue: its loss is not finite."""
 
 
+class NotFiniteError(UserError):
+    """Distances, anomaly maps or scores are NaN or infinite: nothing can be judged or measured by them."""
+
+
 class StorageError(UserError):
-    """A file cannot be written, on a full disk for example. The file that it would have replaced stays."""
+    """A file cannot be read or written, on a full disk for example. The file that it would have replaced stays."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.judging.errors import ImageFileError
-from client.pictures.images import find_images, load_image
+from client.pictures.folders import find_images
+from client.pictures.images import load_image
 from model_repository.image_decoder.image_decoding import resize_image
 
 MAX_IMAGES = 16  # sent in turn
@@ -18,18 +19,22 @@ JPEG_SIZE = 1024
 JPEG_QUALITY = 90
 
 
-def load_pixels(folder: Path, *, image_size: int) -> NDArray[np.uint8]:
+def load_pixels(folder: Path, *, image_size: int, bit_depth: int = 8) -> NDArray[np.uint8]:
     """Resized images [N, S, S, 3], up to MAX_IMAGES spread over a folder; those that cannot be read are left out.
 
     Raises:
         ImageFileError: there are none, or none can be read.
     """
-    files = find_images([folder])
+    files = find_images([folder]).images
     n_sent = min(len(files), MAX_IMAGES)
     pixels, faults = [], []
     for index in range(n_sent):
         try:
-            pixels.append(resize_image(load_image(files[index * len(files) // n_sent].path), image_size))
+            pixels.append(
+                resize_image(
+                    load_image(files[index * len(files) // n_sent].path, bit_depth=bit_depth), image_size
+                )
+            )
         except ImageFileError as error:
             faults.append(error)
     if not pixels:

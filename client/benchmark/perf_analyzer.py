@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from client.benchmark.measured import Load
 from client.console import console
+from client.files import storage_errors
 from client.judging.errors import BenchmarkError
+from model_repository.grpc_channel import direct_environment
 
 CANDIDATES = (".triton/bin/perf-analyzer", "perf_analyzer")
 START_TIMEOUT_S = 60.0  # to start, connect and read the images
@@ -67,10 +69,12 @@ class PerfAnalyzer:
 
         Raises:
             BenchmarkError: perf_analyzer failed.
+            StorageError: the folder for temporary files is full.
         """
         with tempfile.TemporaryDirectory() as folder:
             input_path, export_path = Path(folder, "images.json"), Path(folder, "profile.json")
-            input_path.write_text(json.dumps({"data": list(inputs)}))
+            with storage_errors(input_path):
+                input_path.write_text(json.dumps({"data": list(inputs)}), encoding="utf-8")
             options = {
                 "-m": model,
                 "-u": url,
@@ -82,14 +86,30 @@ class PerfAnalyzer:
                 "--profile-export-file": export_path,
             }
             timeout_s = START_TIMEOUT_S + IMAGE_TIMEOUT_S * requests * batch
-            self._run([str(part) for option in options.items() for part in option], timeout_s=timeout_s)
+            self._run(
+                [str(part) for option in options.items() for part in option],
+                timeout_s=timeout_s,
+                environment=direct_environment(url),
+            )
             return read_profile(export_path, batch=batch)
 
-    def _run(self, arguments: list[str], *, timeout_s: float = START_TIMEOUT_S) -> str:
+    def _run(
+        self,
+        arguments: list[str],
+        *,
+        timeout_s: float = START_TIMEOUT_S,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
         for _ in range(ATTEMPTS):
             try:
                 done = subprocess.run(
-                    [self.path, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
+                    [self.path, *arguments],
+                    capture_output=True,
+                    encoding="utf-8",
+                    errors="replace",
+                    timeout=timeout_s,
+                    check=False,
+                    env=environment,
                 )
                 break
             except subprocess.TimeoutExpired:

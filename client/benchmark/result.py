@@ -127,10 +127,18 @@ def read_result(path: Path) -> BenchResult:
     from pydantic import TypeAdapter, ValidationError  # here: nothing else of the client needs it
 
     try:
-        return TypeAdapter(BenchResult).validate_json(path.read_bytes())
+        content = path.read_bytes()
+        json.loads(content, parse_constant=_refuse)
+        return TypeAdapter(BenchResult).validate_json(content)
     except OSError as error:
         reason = error.strerror or str(error)
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+    except ValueError as error:
+        reason = str(error)
     raise ClientError(f"{path} holds no benchmark ({reason}); write it with `python -m client bench`.")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, which is no figure")

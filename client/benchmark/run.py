@@ -14,6 +14,7 @@ import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
+from tritonclient.utils import InferenceServerException
 
 from client.benchmark.calls import measure_calls
 from client.benchmark.chain import GRAPHS, BareChain, default_settings, find_settings
@@ -25,6 +26,7 @@ from client.benchmark.perf_analyzer import PerfAnalyzer
 from client.benchmark.result import BenchResult, Header
 from client.console import console
 from client.judging.connection import JudgeClient
+from client.judging.faults import server_error
 from model_repository.grpc_channel import open_channel
 
 ROUNDS = 5  # all of them in turns: the machine's speed may drift during the run
@@ -75,8 +77,11 @@ def benchmark_category(
         JudgeClient(url, category=category, timeout_s=timeout_s) as judge,
         closing(open_channel(url)) as client,
     ):
-        images = load_pixels(images_dir, image_size=judge.image_size)
-        header = describe(judge, client, analyzer, n_images=len(images))
+        images = load_pixels(images_dir, image_size=judge.image_size, bit_depth=judge.bit_depth)
+        try:
+            header = describe(judge, client, analyzer, n_images=len(images))
+        except InferenceServerException as error:
+            raise server_error(error, url=url, timeout_s=timeout_s) from None
         # Where `export` keeps the graphs of a precision.
         chain = open_chain(build if judge.precision == "fp32" else build / judge.precision, images)
         return measure_all(Bench(judge, client, analyzer, images=images, chain=chain), header, options)

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL
+from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
 
 
 @click.command()
-@click.option("--category", help="Published product, e.g. pill, mono.")
+@click.option("--category", callback=utf8, help="Published product, e.g. pill, mono.")
 @URL
 @TIMEOUT
 @click.option("--images", type=PATH, help="Folder of real images to send.")
@@ -80,6 +80,7 @@ def bench(
     from client.benchmark.run import Options, benchmark_category
     from client.benchmark.tables import comparison_table, result_tables
     from client.console import output, print_wide
+    from client.files import require_writable_folder
 
     if compare:
         first, second = map(read_result, compare)
@@ -87,6 +88,8 @@ def bench(
         return
     if category is None or images is None:
         raise click.UsageError("A measurement needs --category and --images; --compare needs two files.")
+    if output_dir:
+        require_writable_folder(output_dir)  # it would be a pity afterwards
     result = benchmark_category(
         category=category,
         url=url,
@@ -100,4 +103,4 @@ def bench(
         print_wide(table)
     if output_dir:
         for path in write_files(result, output_dir):
-            output.print(str(path), soft_wrap=True)
+            output.print(str(path), soft_wrap=True, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -19,18 +20,32 @@ from client.cli.options import PATH
 def report(
     predictions_path: Path, metrics_path: Path | None, bench_path: Path | None, report_path: Path
 ) -> None:
-    """Write a page about what the server said, and print the figures."""
-    from client.console import output
-    from client.predictions import read_jsonl
-    from client.report import read_metrics, summary_table, write_report
+    """Write a page about what the server said, and print the figures.
 
+    All of them must be of one category and release.
+    """
+    from client.console import output
+    from client.predictions.comparison import JudgeId, judge_of, read_metrics, require_one_judge
+    from client.predictions.jsonl import read_jsonl
+    from client.report import summary_table, write_report
+
+    for path in (predictions_path, metrics_path, bench_path):
+        if path is not None and os.path.realpath(path) == os.path.realpath(report_path):
+            raise click.UsageError(f"--output {report_path} is what is read; give another file.")
     predictions = read_jsonl(predictions_path)
-    metrics = read_metrics(metrics_path) if metrics_path else None
+    others = {}
+    metrics = None
+    if metrics_path:
+        metrics = read_metrics(metrics_path)
+        others[metrics_path] = judge_of(metrics)
     speed = None
     if bench_path:
         from client.benchmark.result import read_result
         from client.benchmark.tables import speed_of
 
-        speed = speed_of(read_result(bench_path))
+        result = read_result(bench_path)
+        others[bench_path] = JudgeId(result.header.category, result.header.release_id)
+        speed = speed_of(result)
+    require_one_judge(predictions, others=others)
     write_report(report_path, predictions=predictions, metrics=metrics, speed=speed)
     output.print(summary_table(predictions, metrics=metrics, speed=speed, report=report_path))

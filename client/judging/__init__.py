@@ -1,5 +1,8 @@
-"""One request to the server and its verdict.
+"""Images to the server and its verdicts back.
 
-`connection` asks about one image or many; `category` looks a category up and loads it; `requests` is what is sent and
-what comes back, `shared_memory` the way around the wire; `verdicts` are the answers and `errors` what can go wrong.
+`connection` is what a program uses; behind it `asking` asks about one image, and `streams` about many at a time.
+`inputs` takes images in any form, `arguments` checks the other things that a caller gives. `requests` is what is sent,
+`sending` sends it again where that helps, `answers` checks what comes back, and `shared_memory` is the way around the
+wire. `category` looks a category up and loads it. `verdicts` are the results; `errors` what can go wrong, and `faults`
+what a failed call means.
 """

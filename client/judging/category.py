@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import tritonclient.grpc as grpcclient
@@ -11,15 +12,36 @@ from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 LOAD_TIMEOUT_S = 60.0  # a large student's graph takes seconds to open
+CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Category:
+    """What a category's ensemble says of itself.
+
+    Attributes:
+        image_size: side of the square image that its networks see, pixels.
+        max_batch: images that one request may hold.
+        synthetic: it was trained on rendered images.
+        precision: of its graphs.
+        preset: that it was trained with.
+        bit_depth: white of images with more than 8 bits a channel is 2**bit_depth - 1.
+        release_id: which weights judge.
+    """
+
+    image_size: int
+    max_batch: int
+    synthetic: bool
+    precision: str
+    preset: str
+    bit_depth: int
+    release_id: int
 
 
 def find_category(
     client: grpcclient.InferenceServerClient, name: str, *, url: str, timeout_s: float, load: bool
-) -> tuple[int, int, dict[str, str]]:
+) -> Category:
     """Look a category up; with `load` the server loads it when it is in the repository and not in memory.
-
-    Returns:
-        The side of its images, pixels; the images that one request may hold; the parameters that it was published with.
 
     Raises:
         ServerError: the category is not served, or the model of that name is no category.
@@ -36,19 +58,44 @@ def find_category(
             )
         load_category(client, name, timeout_s=timeout_s)
     answer: Any = client.get_model_config(name, client_timeout=timeout_s)
-    config = answer.config
-    shapes = {tensor.name: list(tensor.dims) for tensor in config.input}
-    outputs = {tensor.name for tensor in config.output}
-    if "image" not in shapes or not set(VERDICT_OUTPUTS) <= outputs:
-        raise ServerError(
-            f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
-            "expected an ensemble published by `python -m export publish`, which takes image and gives a verdict."
-        )
-    parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
-    return int(shapes["image"][0]), int(config.max_batch_size), parameters
+    return _read_config(answer.config, name, url=url)
 
 
 def load_category(client: grpcclient.InferenceServerClient, name: str, *, timeout_s: float) -> None:
     """Load both ensembles and the steps that they name; what is in memory already stays as it is."""
     for model in (name, name + ENCODED):
         client.load_model(model, client_timeout=max(timeout_s, LOAD_TIMEOUT_S))
+
+
+def _read_config(config: Any, name: str, *, url: str) -> Category:
+    shapes = {tensor.name: list(tensor.dims) for tensor in config.input}
+    outputs = {tensor.name for tensor in config.output}
+    expected = (
+        "expected an ensemble published by `python -m export publish`, which takes image and gives a verdict"
+    )
+    if "image" not in shapes or not set(VERDICT_OUTPUTS) <= outputs:
+        raise ServerError(
+            f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
+            f"{expected}."
+        )
+    size = int(shapes["image"][0]) if shapes["image"] else 0
+    if size < 1 or shapes["image"] != [size, size, CHANNELS] or config.max_batch_size < 1:
+        raise ServerError(
+            f"Model {name!r} at {url} takes images {shapes['image']} in batches of up to {config.max_batch_size}; "
+            f"{expected}."
+        )
+    parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
+    release, bit_depth = parameters.get("release_id", "0"), parameters.get("bit_depth", "8")
+    if not (release.isdecimal() and bit_depth.isdecimal()):
+        raise ServerError(
+            f"Model {name!r} at {url} names release {release!r} and a bit depth of {bit_depth!r}; {expected}."
+        )
+    return Category(
+        image_size=size,
+        max_batch=int(config.max_batch_size),
+        synthetic=parameters.get("synthetic") == "true",
+        precision=parameters.get("precision", "fp32"),
+        preset=parameters.get("preset", ""),
+        bit_depth=int(bit_depth),
+        release_id=int(release),
+    )

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TypeVar
 
-import numpy as np
-import tritonclient.grpc as grpcclient
-from PIL import Image
-from tritonclient.utils import InferenceServerException
-
-from client.judging.category import ENCODED, find_category, load_category
-from client.judging.errors import ServerError, server_error
-from client.judging.requests import Answer, Request, file_tensor, pixel_tensor
-from client.judging.shared_memory import SharedRegion
+from client.judging.answers import Answer
+from client.judging.arguments import check_threshold, check_timeout
+from client.judging.asking import Asker
+from client.judging.inputs import Picture
+from client.judging.requests import Question
+from client.judging.streams import ask_many
 from client.judging.verdicts import SCORE_OUTPUTS, Score, Verdict
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
-from model_repository.grpc_channel import open_channel
-from model_repository.image_decoder.image_decoding import resize_image
 
-UNLOADED = ("unknown model", "not ready")  # in Triton's message about a model that has just been unloaded
+Result = TypeVar("Result", bound=Score)
 IN_FLIGHT = 4  # enough for every step of an ensemble to have work
-Picture = Image.Image | bytes  # an RGB image of any size, or an image file for the server to decode
 
 
 class JudgeClient:
     """A connection to a server for one category. Use it as a context manager, and for many images.
 
+    Several threads may ask through one client. What it says of the category follows when that is published anew.
+
     Attributes:
-        image_size: side of the square image that the category's networks see, pixels.
-        max_batch: images that one request may hold.
-        synthetic: the category was trained on rendered images; whatever is shown of it must say so.
-        precision: of the graphs that are served, `fp32`, `fp16` or `int8`.
-        preset: that the category was trained with, `edge` or `paper`.
-        release_id: which weights judge; the verdicts carry their own.
+        url: host:port of the server's gRPC endpoint.
+        category: the published product.
     """
 
     def __init__(
@@ -54,26 +43,15 @@ class JudgeClient:
                 --max-categories`).
 
         Raises:
+            RequestError: `url` is not host:port, or `timeout_s` is no number of seconds.
             ServerError: no server at `url`, the category is not published, or the server is on another host and
                 cannot use shared memory.
         """
         self.url = url
         self.category = category
-        self.timeout_s = timeout_s
-        self._load = load
-        self._shared_memory = shared_memory
-        self._client = open_channel(url)
-        with contextlib.ExitStack() as resources, self._named_errors():
-            resources.callback(self._client.close)
-            self.image_size, self.max_batch, parameters = find_category(
-                self._client, category, url=url, timeout_s=timeout_s, load=load
-            )
-            self._region = resources.enter_context(self._regions(1, batch=1))[0]
-            self._resources = resources.pop_all()
-        self.synthetic = parameters.get("synthetic") == "true"
-        self.precision = parameters.get("precision", "fp32")
-        self.preset = parameters.get("preset", "")
-        self.release_id = int(parameters.get("release_id", "0"))
+        self._asker = Asker(
+            url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load
+        )
 
     def __enter__(self) -> JudgeClient:
         return self
@@ -82,24 +60,73 @@ class JudgeClient:
         self.close()
 
     def close(self) -> None:
-        """Free the shared memory, if any, and close the connection."""
-        self._resources.close()
+        """Wait for the calls of other threads, free the shared memory, if any, and close the connection."""
+        self._asker.close()
+
+    @property
+    def timeout_s(self) -> float:
+        """Deadline of every call, seconds."""
+        return self._asker.timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, timeout_s: float) -> None:
+        self._asker.timeout_s = check_timeout(timeout_s)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square image that the category's networks see, pixels."""
+        return self._asker.found.image_size
+
+    @property
+    def max_batch(self) -> int:
+        """Images that one request may hold."""
+        return self._asker.found.max_batch
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the category was trained on rendered images; whatever is shown of it must say so."""
+        return self._asker.found.synthetic
+
+    @property
+    def precision(self) -> str:
+        """Of the graphs that are served, `fp32`, `fp16` or `int8`."""
+        return self._asker.found.precision
+
+    @property
+    def preset(self) -> str:
+        """That the category was trained with, `edge` or `paper`."""
+        return self._asker.found.preset
+
+    @property
+    def bit_depth(self) -> int:
+        """White of images with more than 8 bits a channel is 2**bit_depth - 1, as in training."""
+        return self._asker.found.bit_depth
+
+    @property
+    def release_id(self) -> int:
+        """Which weights judge; the verdicts carry their own."""
+        return self._asker.found.release_id
 
     def predict(self, image: Picture, *, threshold: float | None = None) -> Verdict:
         """Ask for the verdict of one image.
 
         Args:
-            image: RGB, any size, resized here as in training; or an image file, which the server decodes and resizes.
-            threshold: image threshold in place of the release's own.
+            image: a Pillow image of any mode and size, an array ([H, W] or RGB [H, W, 3] of 8 bits or of the
+                category's bit depth, or uint8 RGBA [H, W, 4]) or an image file's path, resized here as in training; or
+                an image file's bytes, which the server decodes and resizes.
+            threshold: image threshold in place of the release's own, finite and at least 0.
 
         Raises:
-            ServerError: no answer within the deadline, or an error from the server; it may be unable to decode a file.
+            RequestError: a threshold that cannot be.
+            ImageFileError: another kind of image, or a file or pixels that cannot be read.
+            ServerError: no answer within the deadline, an overloaded server until then, an answer that is no verdict,
+                or an error from the server; it may be unable to decode a file.
         """
-        return self._send(self._request([image], VERDICT_OUTPUTS, threshold, self._region)).verdicts()[0]
+        return self._asker.ask(image, _question(VERDICT_OUTPUTS, threshold)).verdicts()[0]
 
     def score(self, image: Picture, *, threshold: float | None = None) -> Score:
         """As `predict`, without the maps: they never leave the fusion."""
-        return self._send(self._request([image], SCORE_OUTPUTS, threshold, self._region)).scores()[0]
+        return self._asker.ask(image, _question(SCORE_OUTPUTS, threshold)).scores()[0]
 
     def predict_many(
         self,
@@ -112,21 +139,24 @@ class JudgeClient:
         """Ask about many images without waiting for one answer before the next request.
 
         Args:
-            images: as `predict` takes them, all of one kind; read no further ahead than `in_flight * batch`.
-            in_flight: requests that may be on their way at a time; no more, or a fast reader floods the server.
+            images: as `predict` takes them; read no further ahead than `in_flight * batch`. Pixels and files may be
+                mixed; a request holds images of one kind.
+            in_flight: requests that may be on their way at a time; no more, or a fast reader floods the server. They
+                become fewer while the server refuses some.
             batch: images a request, up to `max_batch`; the last request may hold fewer.
-            threshold: image threshold in place of the release's own.
+            threshold: image threshold in place of the release's own, finite and at least 0.
 
         Yields:
-            The verdicts, in the order of the images.
+            One verdict an image, in the order of the images.
 
         Raises:
-            ServerError: as `predict`, or a batch that the server does not take.
+            ClientError: as `predict`, or a batch that the server does not take. The verdicts of all images before come
+                first.
         """
-        for answer in self._send_many(
-            images, VERDICT_OUTPUTS, in_flight=in_flight, batch=batch, threshold=threshold
-        ):
-            yield from answer.verdicts()
+        question = _question(VERDICT_OUTPUTS, threshold)
+        return _each(
+            ask_many(self._asker, images, question, in_flight=in_flight, batch=batch), Answer.verdicts
+        )
 
     def score_many(
         self,
@@ -137,125 +167,16 @@ class JudgeClient:
         threshold: float | None = None,
     ) -> Iterator[Score]:
         """As `predict_many`, without the maps."""
-        for answer in self._send_many(
-            images, SCORE_OUTPUTS, in_flight=in_flight, batch=batch, threshold=threshold
-        ):
-            yield from answer.scores()
+        question = _question(SCORE_OUTPUTS, threshold)
+        return _each(ask_many(self._asker, images, question, in_flight=in_flight, batch=batch), Answer.scores)
 
-    def _request(
-        self,
-        images: Sequence[Picture],
-        outputs: Sequence[str],
-        threshold: float | None,
-        region: SharedRegion | None,
-    ) -> Request:
-        files = [image for image in images if isinstance(image, bytes)]
-        if files:
-            model, tensor = self.category + ENCODED, file_tensor(files)
-        else:
-            model = self.category
-            pictures = (image for image in images if not isinstance(image, bytes))
-            pixels = np.stack([resize_image(picture, self.image_size) for picture in pictures])
-            tensor = pixel_tensor(pixels) if region is None else region.put(pixels)
-        map_shape = len(images), self.image_size, self.image_size
-        return Request(model, tensor, map_shape, outputs, threshold, region)
 
-    @contextlib.contextmanager
-    def _regions(self, count: int, *, batch: int) -> Iterator[list[SharedRegion | None]]:
-        """`count` regions for one request each, or as many Nones where the wire is used."""
-        if not self._shared_memory:
-            yield [None] * count
-            return
-        with contextlib.ExitStack() as stack:
-            regions: list[SharedRegion | None] = []
-            for _ in range(count):
-                try:
-                    region = SharedRegion(
-                        self._client, batch=batch, image_size=self.image_size, timeout_s=self.timeout_s
-                    )
-                except InferenceServerException as error:
-                    raise ServerError(
-                        f"The server at {self.url} does not see this host's shared memory ({error.message()}); "
-                        "ask without it, or run the client where the server's /dev/shm is."
-                    ) from None
-                stack.callback(region.close)
-                regions.append(region)
-            yield regions
+def _question(outputs: Sequence[str], threshold: float | None) -> Question:
+    return Question(outputs, check_threshold(threshold))
 
-    def _send(self, request: Request) -> Answer:
-        started_s = time.perf_counter()
-        arguments = request.arguments(timeout_s=self.timeout_s)
-        with self._named_errors():
-            try:
-                result = self._client.infer(**arguments)
-            except InferenceServerException as error:
-                if not self._is_unloaded(error):
-                    raise
-                load_category(self._client, self.category, timeout_s=self.timeout_s)
-                result = self._client.infer(**arguments)
-        return request.answer(result, started_s=started_s)
 
-    def _send_many(
-        self,
-        images: Iterable[Picture],
-        outputs: Sequence[str],
-        *,
-        in_flight: int,
-        batch: int,
-        threshold: float | None,
-    ) -> Iterator[Answer]:
-        """Answers in the order of the images, `in_flight` requests on their way at most."""
-        if batch > self.max_batch:
-            raise ServerError(
-                f"Category {self.category!r} at {self.url} takes batches of up to {self.max_batch} images, and "
-                f"{batch} were asked for; give a smaller batch, or publish it with --max-batch-size {batch}."
-            )
-        rest = iter(images)
-        pending: deque[tuple[Future[Answer], Request]] = deque()
-        with self._regions(in_flight, batch=batch) as free, self._named_errors():
-            try:
-                while chosen := list(itertools.islice(rest, batch)):
-                    if not free:
-                        future, answered = pending.popleft()
-                        yield self._result(future, answered)
-                        free.append(answered.region)
-                    request = self._request(chosen, outputs, threshold, free.pop())
-                    pending.append((self._send_later(request), request))
-                while pending:
-                    yield self._result(*pending.popleft())
-            finally:
-                # The server may still write into the regions that are about to be freed.
-                wait([future for future, _ in pending])
-
-    def _send_later(self, request: Request) -> Future[Answer]:
-        future: Future[Answer] = Future()
-        started_s = time.perf_counter()
-
-        def settle(result: grpcclient.InferResult | None, error: InferenceServerException | None) -> None:
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(request.answer(result, started_s=started_s))
-
-        self._client.async_infer(callback=settle, **request.arguments(timeout_s=self.timeout_s))
-        return future
-
-    def _result(self, future: Future[Answer], request: Request) -> Answer:
-        """The answer to a request, which is sent again when its category had just been unloaded."""
-        try:
-            return future.result()
-        except InferenceServerException as error:
-            if not self._is_unloaded(error):
-                raise
-            return self._send(request)
-
-    def _is_unloaded(self, error: InferenceServerException) -> bool:
-        return self._load and any(word in str(error.message()) for word in UNLOADED)
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """Turn the errors of calls into what they mean."""
-        try:
-            yield
-        except InferenceServerException as error:
-            raise server_error(error, url=self.url, timeout_s=self.timeout_s) from None
+def _each(answers: Generator[Answer], results_of: Callable[[Answer], list[Result]]) -> Iterator[Result]:
+    """The results of all answers, one after the other."""
+    with contextlib.closing(answers):
+        for answer in answers:
+            yield from results_of(answer)

@@ -1,4 +1,5 @@
 """Image files before a request, and pictures of a verdict after it.
 
-`images` finds and reads the files; `overlays` draws the anomaly map over the image.
+`folders` finds the files and names what it leaves out; `images` reads them; `overlays` draws the anomaly map over the
+image.
 """

@@ -13,9 +13,10 @@ from export.engines.check import tensorrt_verdict
 from export.errors import ExportError
 from export.graphs.structure import PARITY_BATCHES, check_parity, verify_foreground, verify_structure
 from export.graphs.write import OPSET, write_foreground_graph, write_graphs
-from export.manifest import FORMAT, FileRecord, GraphFiles, Manifest, library_versions
+from export.manifest import FORMAT, GraphFiles, Manifest, library_versions
 from export.parity.images import product_images
 from export.product import ProductPaths
+from export.records import FileRecord
 from train.calibration.foreground import load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, release_id
 from train.data.category import CategoryData, load_images
@@ -79,7 +80,7 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
 
 
 def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
-    """Which teacher this is, 63 bits of its tensors and the image size; categories that agree share one model."""
+    """Which teacher this is, 63 bits of its tensors and the image size; another torch may write another graph of it."""
     return hashed_id(f"{release_id(teacher)} {image_size}")
 
 
@@ -97,6 +98,7 @@ def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uin
         [candidates[index] for index in spread],
         image_size=checkpoint.config.image_size,
         strict=False,
+        bit_depth=checkpoint.provenance.bit_depth,
         what="images for verification",
     )
     # A small set is gone through again.

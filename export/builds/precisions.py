@@ -14,10 +14,11 @@ from export.errors import ExportError, VerificationError
 from export.graphs.fp16 import to_half
 from export.graphs.int8 import Sensitivity, quantize
 from export.graphs.structure import verify_structure
-from export.manifest import FileRecord, GraphFiles, Manifest
+from export.manifest import GraphFiles, Manifest
 from export.parity.images import product_images
 from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from export.product import ProductPaths
+from export.records import FileRecord
 from export.tensors import TEACHER_OUTPUTS
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images, split_good
@@ -108,7 +109,13 @@ def write_int8(
             "them; give them with --images, or export with --precision fp16."
         )
     config = checkpoint.config
-    images = load_images(data.train_good, image_size=config.image_size, strict=False, what="good images")
+    images = load_images(
+        data.train_good,
+        image_size=config.image_size,
+        strict=False,
+        bit_depth=checkpoint.provenance.bit_depth,
+        what="good images",
+    )
     trained_on, _ = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     quantized = quantize(source, images.pixels[trained_on], checkpoint.calibration)
     onnx.save(quantized.teacher, files.teacher)

@@ -6,14 +6,22 @@ which are of an earlier release. Torch and onnx take seconds to load, so only wo
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.agreement import LIMITS, Limits
 from export.errors import ExportError
-from export.manifest import FORMAT, Manifest, build_folder, library_versions, read_manifest
+from export.manifest import Manifest, build_folder, find_build, library_versions, read_manifest
 from export.product import ProductPaths
 from train.checkpoint.header import read_release_id
+
+# What the commands of this stage leave in a build's folder, which is replaced as a whole.
+MADE_HERE = re.compile(
+    r"manifest\.json|calibration\.json|(teacher|student|foreground)\.(onnx|plan|rtx)|verification\.json|latency\.json"
+    r"|flipped|rejected-\w+|fp16|int8|\..*"
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,14 @@ def build_category(
         ask_tensorrt: accept only graphs that TensorRT for RTX takes too, where it is installed.
 
     Raises:
-        UserError: no checkpoint, no images to check with, or a graph that is not accepted. Of a refused fp16 or int8
-            build, <category>/rejected-<precision>/ shows the images that it judged otherwise.
+        UserError: no checkpoint, no images to check with, a folder that holds something else, or a graph that is not
+            accepted. Of a refused fp16 or int8 build, <category>/rejected-<precision>/ shows the images that it judged
+            otherwise.
     """
-    float32 = None if force else _up_to_date_manifest(product.build, read_release_id(product.checkpoint))
+    float32 = None if force else _up_to_date_manifest(product, "fp32", read_release_id(product.checkpoint))
     built = float32 is None
     if float32 is None:
+        require_only_a_build(product.build)
         from export.builds.build import build_float32
 
         float32 = build_float32(product, ask_tensorrt=ask_tensorrt)
@@ -57,9 +67,10 @@ def build_category(
         return BuildResult(float32, built)
     limits = limits or LIMITS[precision]
     folder = build_folder(product.build_dir, product.category, precision)
-    manifest = None if force else _up_to_date_manifest(folder, float32.release_id)
+    manifest = None if force else _up_to_date_manifest(product, precision, float32.release_id)
     if manifest is not None and manifest.limits == limits:
         return BuildResult(manifest, built=False)
+    require_only_a_build(folder)
     from export.builds.precisions import build_from_float32
 
     manifest = build_from_float32(
@@ -68,12 +79,34 @@ def build_category(
     return BuildResult(manifest, built=True)
 
 
-def _up_to_date_manifest(target: Path, release_id: int) -> Manifest | None:
-    """The manifest of a whole build of this release, written by today's libraries and not refused by the gate."""
+def require_only_a_build(folder: Path) -> None:
+    """A folder that is to be made or replaced holds nothing but what was made here, and there is a place for it.
+
+    Raises:
+        ExportError: it holds something else, which would be lost, is no folder, or cannot be made.
+    """
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):  # known now, and not after minutes of work
+        raise ExportError(
+            f"{folder} cannot be written: {there} is no folder that this user may write to; give another one with "
+            "--build-dir."
+        )
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is no folder; expected one for a build; give another with --build-dir.")
+    if others := sorted(path.name for path in folder.iterdir() if not MADE_HERE.fullmatch(path.name)):
+        raise ExportError(
+            f"{folder} holds {others[0]}{' and others' if len(others) > 1 else ''}, which belongs to no build and "
+            "would be lost; move it away, or give another folder with --build-dir."
+        )
+
+
+def _up_to_date_manifest(product: ProductPaths, precision: str, release_id: int) -> Manifest | None:
+    """The manifest of a product's whole build of this release, written by today's libraries and not refused."""
     try:
-        manifest = read_manifest(target)
+        manifest = read_manifest(find_build(product.build_dir, product.category, precision))
     except ExportError:
         return None
-    written_as = (manifest.format, manifest.release_id, manifest.versions)
-    current = written_as == (FORMAT, release_id, library_versions())
+    current = (manifest.release_id, manifest.versions) == (release_id, library_versions())
     return manifest if current and not manifest.refused else None

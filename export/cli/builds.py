@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from export.cli.options import (
+    MAX_THREADS,
     build_dir_option,
     category_option,
     images_option,
@@ -19,6 +22,9 @@ from export.cli.options import (
 )
 from export.product import ProductPaths
 from train.support.command_options import options_as
+
+if TYPE_CHECKING:
+    from export.agreement import Agreement
 
 product_options = options_as(
     "product",
@@ -56,6 +62,7 @@ def onnx(product: ProductPaths, precision: str, limits_file: Path | None, force:
         from export.parity.judges import agreement_table
 
         Console().print(agreement_table(product.category, manifest.agreements))
+        _show_caveats(manifest.agreements)
     if manifest.kept_in_float:
         click.echo(f"In float: {len(manifest.kept_in_float)} convolutions, see {folder}/manifest.json")
     for parity in manifest.parity:
@@ -67,6 +74,13 @@ def onnx(product: ProductPaths, precision: str, limits_file: Path | None, force:
         f"Taken by {verdict}" if verdict else "TensorRT was not asked: pip install 'astmfr[engine-check]'"
     )
     click.echo(f"Exported: {folder}, {precision}, release {manifest.release_id}")
+
+
+def _show_caveats(agreements: Iterable[Agreement]) -> None:
+    """Say what the comparisons do not show."""
+    for agreement in agreements:
+        if agreement.caveat:
+            click.secho(f"No test set: {agreement.caveat}.", fg="yellow", err=True)
 
 
 @click.command()
@@ -86,6 +100,7 @@ def verify(product: ProductPaths, limits_file: Path | None, url: str | None) -> 
 
     result = verify_category(product, url=url, limits=read_limits(limits_file))
     Console().print(agreement_table(product.category, result.agreements))
+    _show_caveats(result.agreements)
     for sentence in result.not_run:
         click.echo(f"Not run: {sentence}")
     click.echo(f"Report: {result.report}")
@@ -103,7 +118,7 @@ def verify(product: ProductPaths, limits_file: Path | None, url: str | None) -> 
 @build_dir_option
 @runs_dir_option
 @images_option
-@click.option("--threads", default=0, type=click.IntRange(0), help="Of a run; 0 is all cores.")
+@click.option("--threads", default=0, type=click.IntRange(0, MAX_THREADS), help="Of a run; 0 is all cores.")
 @click.option("--rounds", default=50, type=click.IntRange(3), help="Times each build is timed, in turns.")
 def bench(
     category: str, build_dir: Path, runs_dir: Path, images_dir: Path | None, threads: int, rounds: int

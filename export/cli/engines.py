@@ -24,7 +24,7 @@ OUTSIDE_OPTIONS = ("in_container", "server_image", "build_dir")
 
 @dataclass(frozen=True)
 class EngineChoices:
-    """How the engines are to be built; becomes `export.manifest.EngineOptions`, which costs a second to import."""
+    """How the engines are to be built; becomes `export.records.EngineOptions`, which costs a second to import."""
 
     min_batch: int
     opt_batch: int | None
@@ -122,14 +122,14 @@ def engine(
         _check_engines(category, build_dir, precision, keep=keep)
         return
     from export.engines.build import build_category_engines, engine_options, engine_table
-    from export.manifest import build_folder, read_manifest
+    from export.manifest import find_build, read_manifest
 
     options = engine_options(**asdict(choices))
     precision = precision or "fp32"
     if in_container:
         from export.engines.container import run_in_container
 
-        read_manifest(build_folder(build_dir, category, precision))  # before minutes of docker
+        read_manifest(find_build(build_dir, category, precision))  # before minutes of docker
         sys.exit(run_in_container(_given_options(context), build_dir=build_dir, server_image=server_image))
     result = build_category_engines(category, precision, build_dir=build_dir, options=options, force=force)
     Console().print(engine_table(result.records, precision=precision))
@@ -153,12 +153,12 @@ def _given_options(context: click.Context) -> list[str]:
 
 def _check_engines(category: str, build_dir: Path, precision: str | None, *, keep: bool) -> None:
     from export.engines.check import check_engines, check_table, keep_engine
-    from export.manifest import build_folder, existing_builds
+    from export.manifest import existing_builds, find_build
 
     if precision is None:
         builds = existing_builds(build_dir, category)
     else:
-        builds = {precision: build_folder(build_dir, category, precision)}
+        builds = {precision: find_build(build_dir, category, precision)}
     checked = check_engines(builds)
     Console().print(check_table(checked))
     if keep:

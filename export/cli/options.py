@@ -7,11 +7,40 @@ from pathlib import Path
 import click
 
 from export.engines.server_image import SERVER_IMAGE
+from train.support.category_names import check_category_name
 
 PATH = click.Path(path_type=Path)
+MAX_THREADS = 1024  # of a run: more than any machine has cores, fewer than a system lets a process have
+MAX_INSTANCES = 64  # of a backbone, each with memory of its own
+HOUR_MS = 3_600_000.0
 PRECISIONS = ("fp32", "fp16", "int8")  # export.manifest.PRECISIONS, which costs a second to import
 
-category_option = click.option("--category", required=True, help="Product, e.g. pill, mono.")
+
+def parse_category(context: click.Context, option: click.Parameter, category: str) -> str:
+    """The category's name, which must be one that folders and served models can have."""
+    check_category_name(category)
+    return category
+
+
+def checked_ms(milliseconds: float, text: str) -> float:
+    """A time of more than 0 ms and an hour at most.
+
+    Raises:
+        click.BadParameter: it is none, as NaN is.
+    """
+    if not 0 < milliseconds <= HOUR_MS:
+        raise click.BadParameter(f"{text!r} is no time; expected more than 0 ms, {HOUR_MS:.0f} at most.")
+    return milliseconds
+
+
+def parse_ms(context: click.Context, option: click.Parameter, milliseconds: float | None) -> float | None:
+    """A time in milliseconds, where one was given."""
+    return None if milliseconds is None else checked_ms(milliseconds, f"{milliseconds:g}")
+
+
+category_option = click.option(
+    "--category", required=True, callback=parse_category, help="Product, e.g. pill, mono."
+)
 build_dir_option = click.option("--build-dir", default="build", type=PATH, help="Where builds are kept.")
 runs_dir_option = click.option(
     "--runs-dir", default="runs", type=PATH, help="Holds <category>/checkpoint.safetensors."

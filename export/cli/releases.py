@@ -12,9 +12,13 @@ import click
 from rich.console import Console
 
 from export.cli.options import (
+    MAX_INSTANCES,
+    MAX_THREADS,
     PATH,
     build_dir_option,
     category_option,
+    checked_ms,
+    parse_ms,
     precision_option,
     server_image_option,
 )
@@ -43,12 +47,12 @@ class ServingOptions:
 
     def arguments(self, **platform: str) -> dict[str, Any]:
         """What `publish_category` and `plan_table` take of these; `platform` are further fields of the `Platform`."""
-        from export.manifest import build_folder
+        from export.manifest import find_build
         from export.serving.backbones import Platform
         from export.serving.service_times import time_steps
 
         return {
-            "build": build_folder(self.build_dir, self.category, self.precision),
+            "build": find_build(self.build_dir, self.category, self.precision),
             "repository": self.repository,
             "platform": Platform(
                 self.platform,
@@ -71,11 +75,12 @@ def parse_step_times(
     for text in given:
         step, _, milliseconds = text.partition("=")
         try:
-            times_ms[step] = float(milliseconds)
+            given_ms = float(milliseconds)
         except ValueError:
             raise click.BadParameter(f"{text!r} is no STEP=MS, teacher=3.5 say.") from None
-        if not 0 < times_ms[step] < float("inf"):
-            raise click.BadParameter(f"{text!r} is no time; expected more than 0 ms.")
+        if step in times_ms:
+            raise click.BadParameter(f"{step} is given twice.")
+        times_ms[step] = checked_ms(given_ms, text)
     return times_ms
 
 
@@ -104,18 +109,19 @@ serving_options = options_as(
     click.option(
         "--threads",
         default=0,
-        type=click.IntRange(0),
+        type=click.IntRange(0, MAX_THREADS),
         help="Threads of a backbone's run on a CPU; 0 is chosen from this machine.",
     ),
     click.option(
         "--instances",
         default=0,
-        type=click.IntRange(0),
+        type=click.IntRange(0, MAX_INSTANCES),
         help="Instances of each backbone; 0 is chosen from this machine.",
     ),
     click.option(
         "--latency-budget-ms",
-        type=click.FloatRange(min=0, min_open=True),
+        type=float,
+        callback=parse_ms,
         help="What an image may take in the server, milliseconds: requests that would take longer are refused. "
         " [default: 64 requests may wait at a step, for any time]",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,15 @@ from export.engines.gpu import require_gpu
 from export.engines.tensorrt_builder import BuiltEngine, build_engine, load_tensorrt
 from export.errors import ExportError
 from export.manifest import (
-    EngineOptions,
-    EngineRecord,
-    FileRecord,
     GraphFiles,
     Manifest,
-    build_folder,
     engine_path,
+    find_build,
+    parse_manifest,
     read_manifest,
     require_engines,
 )
+from export.records import EngineOptions, EngineRecord, FileRecord
 from train.support.files import replacing
 from train.support.progress import progress_bar
 
@@ -63,6 +62,9 @@ def build_category_engines(
 ) -> EngineBuild:
     """Build teacher.plan and student.plan beside a category's graphs, for this machine's GPU.
 
+    On the server, categories share a teacher whose bytes agree. So unless forced, its engine is taken from another
+    build in `build_dir` that has one of the same graph, built in the same way.
+
     Args:
         category: the product.
         precision: of the graphs, one of `export.manifest.PRECISIONS`.
@@ -74,7 +76,7 @@ def build_category_engines(
         UserError: no build, no TensorRT, no GPU or one that is too old, or a graph that TensorRT refuses; earlier
             engines stay.
     """
-    folder = build_folder(build_dir, category, precision)
+    folder = find_build(build_dir, category, precision)
     manifest = read_manifest(folder)
     trt, gpu = load_tensorrt(), require_gpu()
     origin: dict[str, Any] = {
@@ -86,8 +88,16 @@ def build_category_engines(
     }
     if not force and _up_to_date(folder, manifest, origin):
         return EngineBuild(manifest.engines, built=False)
+    taken = None if force else _same_teacher(build_dir, folder, manifest, origin)
+    graphs = [path for path in GraphFiles.in_folder(folder) if taken is None or path.stem != "teacher"]
     timing_cache = build_dir / ".timing" / f"{trt.__version__}-{gpu.compute_capability}.cache"
-    engines = _build(folder, manifest.precision, trt, options, timing_cache)
+    engines = _build(graphs, manifest.precision, trt, options, timing_cache)
+    plans = {name: engine.data for name, engine in engines.items()}
+    if taken is not None:
+        plans["teacher"] = engine_path(taken, "teacher").read_bytes()
+    with ExitStack() as stack:  # all are written before any is renamed
+        for graph, plan in plans.items():
+            stack.enter_context(replacing(engine_path(folder, graph))).write_bytes(plan)
     records = {
         name: EngineRecord(
             file=FileRecord.of(engine_path(folder, name)),
@@ -99,16 +109,18 @@ def build_category_engines(
         )
         for name, engine in engines.items()
     }
+    if taken is not None:
+        records = {"teacher": parse_manifest(taken / "manifest.json").engines["teacher"], **records}
     manifest.model_copy(update={"engines": records}).write(folder)
     return EngineBuild(records, built=True)
 
 
 def _build(
-    folder: Path, precision: str, trt: ModuleType, options: EngineOptions, timing_cache: Path
+    graphs: Sequence[Path], precision: str, trt: ModuleType, options: EngineOptions, timing_cache: Path
 ) -> dict[str, BuiltEngine]:
-    """Build both engines, then write both; what was timed goes into the cache at once."""
+    """Build engines of ONNX files, by their names; what was timed goes into the cache at once."""
     built = {}
-    for path in GraphFiles.in_folder(folder):
+    for path in graphs:
         name = f"{path.stem}, {precision}"
         with _build_progress(name) as on_progress:
             built[path.stem] = build_engine(
@@ -121,10 +133,27 @@ def _build(
             )
         with replacing(timing_cache) as temporary:
             temporary.write_bytes(built[path.stem].timing_cache)
-    with ExitStack() as stack:  # both are written before either is renamed
-        for graph, engine in built.items():
-            stack.enter_context(replacing(engine_path(folder, graph))).write_bytes(engine.data)
     return built
+
+
+def _same_teacher(
+    build_dir: Path, folder: Path, manifest: Manifest, origin: Mapping[str, Any]
+) -> Path | None:
+    """The folder of another build whose teacher.plan is of the same graph and was built in the same way."""
+    for path in sorted([*build_dir.glob("*/manifest.json"), *build_dir.glob("*/*/manifest.json")]):
+        try:
+            engine = parse_manifest(path).engines.get("teacher")
+        except ExportError:
+            continue
+        if (
+            path.parent != folder
+            and engine is not None
+            and engine.onnx_sha256 == manifest.files["teacher.onnx"].sha256
+            and _was_built(engine, origin)
+            and engine.file.describes(engine_path(path.parent, "teacher"))
+        ):
+            return path.parent
+    return None
 
 
 def _up_to_date(folder: Path, manifest: Manifest, origin: Mapping[str, Any]) -> bool:
@@ -132,7 +161,12 @@ def _up_to_date(folder: Path, manifest: Manifest, origin: Mapping[str, Any]) -> 
         records = require_engines(folder, manifest)
     except ExportError:
         return False  # there are none, or they were changed
-    return all({name: getattr(engine, name) for name in origin} == origin for engine in records.values())
+    return all(_was_built(engine, origin) for engine in records.values())
+
+
+def _was_built(engine: EngineRecord, origin: Mapping[str, Any]) -> bool:
+    """Whether an engine was built by this TensorRT for this GPU with these options."""
+    return {name: getattr(engine, name) for name in origin} == origin
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from export.engines.tensorrt_builder import (
     build_engine,
     load_tensorrt_rtx,
 )
-from export.manifest import EngineOptions, GraphFiles
+from export.manifest import GraphFiles
+from export.records import EngineOptions
 from export.tensors import TensorSpec
 from train.support.files import replacing
 

@@ -35,7 +35,14 @@ def local_gpu() -> Gpu | None:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     query = [command, f"--id={first}", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
+        answer = subprocess.run(
+            query,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=True,
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     fields = re.match(r"(.+), *(\d+\.\d+) *$", answer, re.MULTILINE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from export.engines.gpu import local_gpu, version_numbers
 from export.engines.server_image import SERVER_IMAGE
 from export.errors import PublishError
-from export.manifest import EngineRecord
+from export.records import EngineRecord
 
 AMPERE = (8, 0)
 

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from export.errors import ExportError, VerificationError
-from export.manifest import EngineOptions
+from export.records import EngineOptions
 from export.tensors import TensorSpec
 
 # The second holds the bindings alone, for libraries that were installed without pip, as in NVIDIA's container.

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from export.graphs.fp16 import LARGEST_HALF, LARGEST_OUTPUT, watch_overflow
 from export.manifest import GraphFiles
 from export.tensors import STUDENT_OUTPUTS, TEACHER_OUTPUTS
 
@@ -33,6 +35,27 @@ class OnnxChain:
         """Distance maps [B, h, h] a stage and release ids [B, 1] of `images` [B, S, S, 3] uint8."""
         feed = {"image": images} | teacher_features(self.teacher, images)
         *distances, release = self.student.run(list(STUDENT_OUTPUTS), feed)
+        return distances, release
+
+
+@dataclass(frozen=True)
+class HalfChain(OnnxChain):
+    """Sessions of a half-precision build that notice what would overflow on a GPU."""
+
+    @classmethod
+    def open(cls, files: GraphFiles, *, threads: int = 0) -> HalfChain:
+        """Open both graphs, watched; see `export.graphs.fp16.watch_overflow`."""
+        watched = (watch_overflow(onnx.load(path)).SerializeToString() for path in files)
+        return cls(*(open_session(graph, threads=threads) for graph in watched))
+
+    def run(self, images: Images) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
+        """As of any chain; the distances of an image whose activations overflow are NaN."""
+        *features, reached = self.teacher.run([*TEACHER_OUTPUTS, LARGEST_OUTPUT], {"image": images})
+        feed = {"image": images} | dict(zip(TEACHER_OUTPUTS, features, strict=True))
+        *distances, release, reached_then = self.student.run([*STUDENT_OUTPUTS, LARGEST_OUTPUT], feed)
+        fits = (reached <= LARGEST_HALF) & (reached_then <= LARGEST_HALF)
+        for stage in distances:
+            stage[~fits] = np.nan
         return distances, release
 
 

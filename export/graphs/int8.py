@@ -22,7 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantType, create_calibrator
 
-from export.errors import ExportError
+from export.errors import ExportError, VerificationError
 from export.graphs.chain import Feed, Images, OnnxChain, open_session, teacher_features
 from export.manifest import GraphFiles
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
@@ -175,7 +175,12 @@ class _Judge:
 
     def _maps(self, sessions: Mapping[str, ort.InferenceSession]) -> NDArray[np.float32]:
         chain = OnnxChain(sessions["teacher"], sessions["student"])
-        return fuse_distances(chain.run(self._images)[0], self._calibration.fusion)
+        try:
+            return fuse_distances(chain.run(self._images)[0], self._calibration.fusion)
+        except ValueError as error:
+            raise VerificationError(
+                f"The graphs cannot be quantised: {error}; export with --precision fp32."
+            ) from None
 
 
 def _sessions(models: Mapping[str, onnx.ModelProto]) -> dict[str, ort.InferenceSession]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,18 +83,24 @@ def verify_category(
         result.agreements.append(judged.compare(answers, limits[answers.precision]))
         return result.agreements[-1]
 
-    live: list[Agreement] = []
-    if url is not None:
-        with closing(LiveJudge(url, category=product.category, release_id=checkpoint.release_id)) as server:
+    with ExitStack() as stack:
+        if url is not None:  # connected first: a server that is missing is told before minutes of judging
+            server = LiveJudge(url, category=product.category, release_id=checkpoint.release_id)
+            stack.callback(server.close)
             files = served_files(server, folders)
-            images, encoded = judged.images, [image.path for image in judged.test]
-            live = [*map(compare, (server.judge(images, files), server.judge_files(encoded, files)))]
-    for precision, folder in folders.items():
-        verify_structure(checkpoint, GraphFiles.in_folder(folder))
-        answers = _build_answers(folder, manifests[precision], judged, result.not_run)
-        agreements = [*map(compare, answers)]
-        agreements += [agreement for agreement in live if agreement.precision == precision]
-        keep_agreements(folder, agreements, limits[precision])
+        offline: dict[str, list[Agreement]] = {}
+        for precision, folder in folders.items():
+            verify_structure(checkpoint, GraphFiles.in_folder(folder))
+            answers = _build_answers(folder, manifests[precision], judged, result.not_run)
+            offline[precision] = [*map(compare, answers)]
+            keep_agreements(folder, offline[precision], limits[precision])
+        if url is not None:
+            # Last: a server that cannot judge an image ends this with an error, and the builds' results are kept.
+            encoded = [image.path for image in judged.test]
+            live = server.judge(judged.images, files), server.judge_files(encoded, files)
+            precision = server.precision
+            agreements = [*offline[precision], *map(compare, live)]
+            keep_agreements(folders[precision], agreements, limits[precision])
     table = [agreement.model_dump() for agreement in result.agreements]
     write_text(result.report, json.dumps(table, indent=2) + "\n")
     return result

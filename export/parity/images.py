@@ -17,11 +17,11 @@ def product_images(checkpoint: Checkpoint, images_dir: Path | None) -> CategoryD
         ExportError: there are none.
     """
     provenance = checkpoint.provenance
-    root = images_dir or Path(provenance.data_root)
+    root = images_dir or provenance.origin.folder() or Path(provenance.data_root)
     try:
         return read_category(root, dataset=provenance.dataset, category=provenance.category)
-    except DataError:
+    except DataError as error:
         raise ExportError(
             f"{root} holds no images to compare the graphs with PyTorch on; give a folder of the product's "
-            "images with --images."
+            f"images with --images. ({error.message})"
         ) from None

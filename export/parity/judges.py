@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Column, Table
 
-from export.agreement import Agreement, Limits, beyond
+from export.agreement import GOOD_IMAGES, TEST_IMAGES, TRAINING_IMAGES, Agreement, Limits, beyond
 from export.errors import ExportError
-from export.graphs.chain import OnnxChain
+from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
+    finite_images,
     fuse_distances,
     judge,
     remove_background,
@@ -32,6 +33,7 @@ from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, load_images
 from train.data.ground_truth import load_masks
+from train.errors import StorageError
 from train.evaluation.breakdown import JudgedSet, subset_measures
 from train.evaluation.evaluate import compute_maps
 from train.support.progress import progress_bar
@@ -51,7 +53,7 @@ class Answers:
         judge: its name.
         precision: of its graphs or engines.
         files: SHA-256 by name of those that it judged with.
-        maps: [N, S, S] anomaly maps.
+        maps: [N, S, S] anomaly maps; not finite where it could not judge.
         labels: [N] of its own; None where the maps alone decide.
     """
 
@@ -81,13 +83,16 @@ class GraphJudge:
     @classmethod
     def of_onnx(cls, precision: str, files: GraphFiles, calibration: Calibration) -> GraphJudge:
         """Two ONNX files of a precision in ONNX Runtime on the CPU."""
-        return cls(f"ONNX {precision}", OnnxChain.open(files).run, calibration)
+        chain = HalfChain.open(files) if precision == "fp16" else OnnxChain.open(files)
+        return cls(f"ONNX {precision}", chain.run, calibration)
 
     def maps(self, images: Images) -> Maps:
         """Anomaly maps [N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed.
 
+        The map of an image whose distances are not finite, as of activations that overflow, is all NaN.
+
         Raises:
-            ExportError: `run` answers for another release.
+            ExportError: `run` answers for another release or image size.
         """
         parts, release_id = [], self.calibration.release_id
         with progress_bar(self.name, len(images)) as bar:
@@ -99,9 +104,18 @@ class GraphJudge:
                         f"{self.name} answers for release {int(release_ids[0, 0])}; expected {release_id}; export "
                         "again, and build its engines again if it has any."
                     )
-                parts.append(fuse_distances(distances, self.calibration.fusion))
+                parts.append(self._fuse(distances))
                 bar.advance(len(batch))
         return np.concatenate(parts)
+
+    def _fuse(self, distances: list[NDArray[np.float32]]) -> Maps:
+        finite, size = finite_images(distances), self.calibration.image_size
+        maps = np.full((len(finite), size, size), np.nan, np.float32)
+        try:
+            maps[finite] = fuse_distances([stage[finite] for stage in distances], self.calibration.fusion)
+        except ValueError as error:
+            raise ExportError(f"{self.name} does not fit its calibration: {error}; export again.") from None
+        return maps
 
 
 @dataclass(frozen=True)
@@ -114,10 +128,11 @@ class JudgedTestSet:
     masks: NDArray[np.bool_] | None
     parts: NDArray[np.bool_] | None
     maps: Maps
+    judged_on: str = TEST_IMAGES
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, data: CategoryData, *, weights_dir: Path | None) -> JudgedTestSet:
-        """Judge a test set with the checkpoint on the CPU; training images stand in where there is none.
+        """Judge a test set with the checkpoint on the CPU; training images stand in where there is none, and are named.
 
         `weights_dir` as in `export.product.ProductPaths`.
         """
@@ -128,6 +143,7 @@ class JudgedTestSet:
             [image.path for image in test],
             image_size=checkpoint.config.image_size,
             strict=False,
+            bit_depth=checkpoint.provenance.bit_depth,
             what="test images",
         )
         test = tuple(test[index] for index in loaded.readable)
@@ -138,6 +154,7 @@ class JudgedTestSet:
             masks=load_masks(test, image_size=checkpoint.config.image_size),
             parts=find_foreground(loaded.pixels, foreground, device=device),
             maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),
+            judged_on=_kind_of_images(checkpoint, data),
         )
 
     def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
@@ -163,7 +180,10 @@ class JudgedTestSet:
         return verdict, self.measures(verdict)
 
     def compare(self, answers: Answers, limits: Limits) -> Agreement:
-        """Measure a judge's answers beside PyTorch's."""
+        """Measure a judge's answers beside PyTorch's; one that could not judge an image is beyond every limit."""
+        judged = finite_images([answers.maps])
+        if not judged.all():
+            return self._refuse(answers, judged)
         ours, (theirs, expected) = self.verdict(answers.maps, answers.labels), self.expected
         measures = self.measures(ours)
         map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
@@ -194,11 +214,33 @@ class JudgedTestSet:
             false_reject_rate=measures["false_reject_rate"],
             false_reject_change=reject_change,
             beyond_limits=beyond(reached, limits),
+            judged_on=self.judged_on,
+            files=dict(answers.files),
+        )
+
+    def _refuse(self, answers: Answers, judged: NDArray[np.bool_]) -> Agreement:
+        """The agreement of a judge that could not judge some of the images: nothing of it can be measured."""
+        first = self.test[int(judged.argmin())].path
+        return Agreement(
+            judge=answers.judge,
+            precision=answers.precision,
+            n_images=len(self.test),
+            flips=int((~judged).sum()),
+            beyond_limits=[
+                f"the anomaly maps of {(~judged).sum()} of {len(judged)} images are not finite, that of {first} first: "
+                "activations overflow"
+            ],
+            judged_on=self.judged_on,
             files=dict(answers.files),
         )
 
     def write_flipped(self, answers: Answers, folder: Path) -> list[Path]:
-        """Write each image whose label differs from PyTorch's to `folder`, beside PyTorch's map and the judge's."""
+        """Write each image whose label differs from PyTorch's to `folder`, beside PyTorch's map and the judge's.
+
+        Nothing is written of a judge that could not judge an image.
+        """
+        if not finite_images([answers.maps]).all():
+            return []
         ours, (theirs, _) = self.verdict(answers.maps, answers.labels), self.expected
         flipped = np.flatnonzero(ours.pred_label[:, 0] != theirs.pred_label[:, 0])
         top = 2 * max(self.calibration.image_threshold, 1e-12)
@@ -212,34 +254,48 @@ class JudgedTestSet:
             picture = picture.resize((3 * MAP_PIXELS, MAP_PIXELS), Image.Resampling.BILINEAR)
             image = self.test[index]
             scores = f"{theirs.pred_score[index, 0]:.4f}_{ours.pred_score[index, 0]:.4f}"
-            folder.mkdir(parents=True, exist_ok=True)
             written.append(folder / f"{image.defect}_{image.path.stem}_{scores}.png")
-            picture.save(written[-1])
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                picture.save(written[-1])
+            except OSError as error:
+                raise StorageError(
+                    f"{written[-1]} cannot be written ({error.strerror or error}); make room."
+                ) from None
         return written
 
 
 def agreement_table(category: str, agreements: list[Agreement]) -> Table:
     """One line a judge."""
     n_images = agreements[0].n_images if agreements else 0
+    judged_on = (agreements[0].judged_on if agreements else None) or "images"
     headings = ("map max", "mean", "score max", "AUROC", "PRO", "flips", "rejects")
     table = Table(
         "judge",
         *(Column(heading, justify="right") for heading in headings),
-        title=f"{category}: judges beside PyTorch on {n_images} images",
+        title=f"{category}: judges beside PyTorch on {n_images} {judged_on}",
         caption="largest and mean differences; changes of AUROC and PRO; flipped labels; good images rejected",
     )
     for agreement in agreements:
         table.add_row(
             agreement.judge if agreement.accepted else f"{agreement.judge}: REFUSED",
-            f"{agreement.max_map_difference:.1e}",
-            f"{agreement.mean_map_difference:.1e}",
-            f"{agreement.max_score_difference:.1e}",
+            _shown(agreement.max_map_difference, ".1e"),
+            _shown(agreement.mean_map_difference, ".1e"),
+            _shown(agreement.max_score_difference, ".1e"),
             _shown(agreement.auroc_change, "+.4f"),
             _shown(agreement.pro_change, "+.4f"),
             str(agreement.flips),
             _shown(agreement.false_reject_rate, ".1%"),
         )
     return table
+
+
+def _kind_of_images(checkpoint: Checkpoint, data: CategoryData) -> str:
+    """What a set of images is judged as; see `export.agreement.Agreement`."""
+    if data.test:
+        return TEST_IMAGES
+    trained_on = data.fingerprint() == checkpoint.provenance.data_fingerprint
+    return TRAINING_IMAGES if trained_on else GOOD_IMAGES
 
 
 def _difference(ours: float | None, theirs: float | None) -> float | None:

@@ -77,8 +77,12 @@ def measure_builds(product: ProductPaths, *, threads: int, rounds: int) -> Laten
         require_release(folder, checkpoint.release_id)
     data = product_images(checkpoint, product.images_dir)
     paths = [image.path for image in data.test] or list(data.train_good)
-    size = checkpoint.config.image_size
-    images = load_images(paths[:N_IMAGES], image_size=size, strict=False, what="images").pixels
+    images = load_images(
+        paths[:N_IMAGES],
+        image_size=checkpoint.config.image_size,
+        strict=False,
+        bit_depth=checkpoint.provenance.bit_depth,
+    ).pixels
     chains = {
         precision: OnnxChain.open(GraphFiles.in_folder(folder), threads=threads)
         for precision, folder in folders.items()

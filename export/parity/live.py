@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from export.errors import ExportError
 from export.parity.judges import Answers, Images
 from export.tensors import ENCODED
-from model_repository.grpc_channel import open_channel
+from model_repository.grpc_channel import open_channel, through_proxy
 from train.support.progress import progress_bar
 
 TIMEOUT_S = 60.0
@@ -33,7 +33,10 @@ class LiveJudge:
         Raises:
             ExportError: no server, no such ensemble, or another release.
         """
-        self._client = open_channel(url)
+        try:
+            self._client = open_channel(url)
+        except ValueError as error:
+            raise ExportError(str(error)) from None
         self._category, self.url = category, url
         try:
             if not self._client.is_model_ready(category, client_timeout=TIMEOUT_S):
@@ -42,7 +45,9 @@ class LiveJudge:
                 )
             config = self._client.get_model_config(category, client_timeout=TIMEOUT_S).config
         except InferenceServerException as error:
-            raise ExportError(f"No Triton server answers at {url} ({error.message()}).") from None
+            raise ExportError(
+                f"No Triton server answers at {url}{through_proxy(url)} ({error.message()})."
+            ) from None
         served = config.parameters["release_id"].string_value
         if served != str(release_id):
             raise ExportError(
@@ -71,9 +76,9 @@ class LiveJudge:
         """Ask `<category>_encoded` about each image file.
 
         Raises:
-            ExportError: an answer that is an error, or too late.
+            ExportError: an answer that is an error, or too late; a file that cannot be read.
         """
-        encoded = (np.array([path.read_bytes()], dtype=np.object_) for path in paths)
+        encoded = (np.array([_read(path)], dtype=np.object_) for path in paths)
         inputs = (_input("encoded_image", "BYTES", image) for image in encoded)
         return self._ask(self._category + ENCODED, f"{self.name}, encoded", inputs, len(paths), files)
 
@@ -85,17 +90,28 @@ class LiveJudge:
         count: int,
         files: Mapping[str, str],
     ) -> Answers:
-        maps, labels = [], []
+        maps: list[NDArray[np.float32]] = []
+        labels: list[bool] = []
         with progress_bar(name, count) as bar:
             for tensor in inputs:
                 try:
                     answer = self._client.infer(model, [tensor], client_timeout=TIMEOUT_S)
                 except InferenceServerException as error:
-                    raise ExportError(f"The server at {self.url} answered: {error.message()}.") from None
+                    raise ExportError(
+                        f"The server at {self.url} answered about test image {len(maps) + 1} of {count}: "
+                        f"{error.message()}."
+                    ) from None
                 maps.append(answer.as_numpy("anomaly_map")[0])
                 labels.append(bool(answer.as_numpy("pred_label")[0, 0]))
                 bar.advance()
         return Answers(name, self.precision, files, np.stack(maps), np.array(labels))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read ({error.strerror}); restore it and verify again.") from None
 
 
 def _input(name: str, kind: str, value: NDArray[Any]) -> grpcclient.InferInput:

@@ -9,11 +9,14 @@ from pathlib import Path
 from export.engines.target import TargetServer, require_engines_run
 from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
+from export.releases.lock import publishing_alone
 from export.releases.release import Release
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from export.serving.queues import LatencyBudget
+from model_repository.distance_fusion.map_fusion import Calibration
+from train.support.category_names import check_category_name
 
 # Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures them.
 TimeSteps = Callable[[Path, Manifest, Platform], Mapping[str, float]]
@@ -49,17 +52,17 @@ def publish_category(
 
     Raises:
         ExportError: there is no build, or its files were changed after export.
-        PublishError: the folder is no model repository, the parity gate refused the build, the server cannot load the
-            engines, a configuration does not fit its file, or an image takes longer than its budget. Nothing has been
-            written.
+        DataError: the category's name is none that can be served.
+        PublishError: the folder is no model repository or cannot be written, another publisher holds it, the parity
+            gate refused the build, a category that is published there would lose a model, the server cannot load the
+            engines, a configuration does not fit its file, or an image takes longer than its budget. The repository is
+            as it was.
     """
     manifest = read_manifest(build)
-    if manifest.refused:
-        raise PublishError(
-            f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
-            "export again."
-        )
+    check_category_name(manifest.category)
+    _require_agreement(build, manifest)
     require_repository(repository)
+    require_calibration(build, manifest)
     server = server or TargetServer()
     if platform.name == "tensorrt":
         require_engines_run(require_engines(build, manifest), server)
@@ -70,11 +73,20 @@ def publish_category(
                 "verify the live ensemble with --url before it judges parts."
             )
     release = Release(manifest, build, Repository(repository), platform, server)
-    release.require_servable(read_graph)
-    if latency_budget_ms is not None:
-        service_ms = time_steps(build, manifest, platform) if time_steps else {}
-        release = with_budget(release, latency_budget_ms, service_ms)
-    return release.publish()
+    service_ms = time_steps(build, manifest, platform) if time_steps and latency_budget_ms is not None else {}
+    with publishing_alone(repository):
+        release.require_servable(read_graph)
+        if latency_budget_ms is not None:
+            release = with_budget(release, latency_budget_ms, service_ms)
+        return release.publish()
+
+
+def _require_agreement(build: Path, manifest: Manifest) -> None:
+    if manifest.refused:
+        raise PublishError(
+            f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
+            "export again."
+        )
 
 
 def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:
@@ -103,4 +115,28 @@ def require_repository(repository: Path) -> None:
     if not (repository / "distance_fusion" / "map_fusion.py").is_file():
         raise PublishError(
             f"{repository} holds no distance_fusion backend; expected the project's model_repository/."
+        )
+
+
+def require_calibration(build: Path, manifest: Manifest) -> None:
+    """Require the calibration that the server is to judge this release with.
+
+    Raises:
+        PublishError: it cannot be read, holds a value that no verdict can rest on, or belongs to another release.
+    """
+    path = build / "calibration.json"
+    try:
+        calibration = Calibration.load(path)
+    except (OSError, ValueError) as error:
+        raise PublishError(
+            f"{path} cannot be used ({error}); nothing is published; train and export again."
+        ) from None
+    found, expected = (
+        (calibration.release_id, calibration.image_size),
+        (manifest.release_id, manifest.config.image_size),
+    )
+    if found != expected:
+        raise PublishError(
+            f"{path} is of release {found[0]} and images of {found[1]} pixels; expected release {expected[0]} and "
+            f"{expected[1]} pixels; nothing is published; export again."
         )

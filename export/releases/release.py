@@ -1,12 +1,12 @@
 """One build on its way into the model repository: numbered versions, and the ensembles that point to them.
 
-New folders are staged beside the repository and renamed into it, and a version folder never changes. The ensembles'
-configurations are written last, each by one rename: a server sees the old release or the new one.
+A version folder never changes. The ensembles' configurations are put in place last, each by one rename: a server sees
+the old release or the new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,16 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer
 from export.errors import PublishError
-from export.manifest import EngineRecord, Manifest
+from export.manifest import Manifest
+from export.records import EngineRecord
+from export.releases.changes import changing
+from export.releases.files import VersionFiles, add_version, write_config, write_sibling
+from export.releases.ownership import require_free
 from export.releases.repository import Repository
 from export.releases.versions import ModelVersions
 from export.serving import steps
 from export.serving.backbones import Platform, backbone_config
-from export.serving.ensembles import category_ensembles, judging_steps
+from export.serving.ensembles import Pinned, category_ensembles, judging_steps
 from export.serving.memory_pools import MemoryPools, size_pools
 from export.serving.model_files import ModelFile, mismatches
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
@@ -34,7 +38,7 @@ from export.tensors import (
     image_spec,
 )
 
-DECODER_FILES = ("1/model.py", "image_decoding.py", "warmup/encoded_image")
+DECODER_FILES = ("1/model.py", "image_decoding.py", "deep_pixels.py", "warmup/encoded_image")
 FOREGROUND_FILES = ("1/model.py", "foreground_mask.py")
 
 
@@ -116,9 +120,11 @@ class Release:
         Raises:
             PublishError: one of these does not hold; nothing has been written.
         """
+        configs = self.step_configs()
+        require_free(self.target, self.manifest.category, [config.name for config in configs.values()])
         for graph in self.graphs:
             self._versions(graph).require_shared(but=self.ensembles)
-        for graph, config in self.step_configs().items():
+        for graph, config in configs.items():
             if config.backend == "python":
                 continue  # the embedded server runs here and refuses these itself
             if config.backend == "tensorrt":
@@ -131,19 +137,45 @@ class Release:
                 )
 
     def publish(self) -> str:
-        """Write versions first and the ensembles last; one line that says what was published."""
-        manifest, target = self.manifest, self.target
-        versions = {graph: self._add_version(graph) for graph in self.graphs}
-        target.publish_sibling("image_decoder", self._decoder_config(), DECODER_FILES)
-        if "foreground" in versions:
-            target.write_config(self._foreground_config(target.versions(self.models["foreground"])))
-        elif "foreground" in self.models:
-            target.publish_sibling("foreground", self._foreground_config([1]), FOREGROUND_FILES)
-        target.write_calibration(manifest.release_id, self.build / "calibration.json")
+        """Write versions and configurations, the ensembles last; one line that says what was published.
 
-        pinned = {graph: (model, versions.get(graph, 1)) for graph, model in self.models.items()}
-        engine = self._engine("student", manifest)
-        ensembles = category_ensembles(
+        Raises:
+            PublishError: the repository cannot be written; it is as it was.
+        """
+        manifest, target = self.manifest, self.target
+        with changing(target.root) as changes:
+            versions = {
+                graph: add_version(target, self.models[graph], self._files(graph), changes)
+                for graph in self.graphs
+            }
+            write_sibling(target, "image_decoder", self._decoder_config(), DECODER_FILES, changes)
+            if "foreground" in self.models and "foreground" not in versions:
+                write_sibling(target, "foreground", self._foreground_config([1]), FOREGROUND_FILES, changes)
+            calibration = target.root / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
+            changes.write(calibration, (self.build / "calibration.json").read_bytes())
+            pinned = {graph: (model, versions.get(graph, 1)) for graph, model in self.models.items()}
+            backbones = [
+                self._backbone_config(graph, self._versions(graph).to_load(version))
+                for graph, version in versions.items()
+            ]
+            remarks = [
+                self._versions(graph).effect_on_others(config, but=self.ensembles)
+                for graph, config in zip(versions, backbones, strict=True)
+            ]
+            configs = (self._fusion_config(), *backbones, *self._ensemble_configs(pinned))
+            changed = [write_config(target, config, changes) for config in configs]
+        teacher, student, *mask = (f"{model} {version}" for model, version in pinned.values())
+        masked = f", masked by {mask[0]}" if mask else ""
+        return (
+            f"{'Published' if any(changed) else 'Up to date'}: {' and '.join(self.ensembles)} over {teacher} and "
+            f"{student}{masked}, platform {self.platform.name}, release {manifest.release_id}"
+            + "".join(f"; {remark}" for remark in (*remarks, self._remark()) if remark)
+        )
+
+    def _ensemble_configs(self, pinned: Mapping[str, Pinned]) -> list[pb.ModelConfig]:
+        """The two ensembles over these versions."""
+        manifest, engine = self.manifest, self._engine("student")
+        return category_ensembles(
             manifest,
             judging_steps(**pinned),
             max_batch_size=self.platform.max_batch_size,
@@ -154,22 +186,13 @@ class Release:
                 **(self.memory_pools().to_parameters() if self.platform.on_gpu else {}),
             },
         )
-        backbones = (
-            self._backbone_config(graph, self._versions(graph).to_load(versions[graph]))
-            for graph in ("teacher", "student")
-        )
-        changed = [target.write_config(config) for config in (self._fusion_config(), *backbones, *ensembles)]
-        teacher, student, *mask = (f"{model} {version}" for model, version in pinned.values())
-        masked = f", masked by {mask[0]}" if mask else ""
-        remark = (
-            "; start Triton with --backend-config=tensorrt,version-compatible=true"
-            if engine is not None and engine.options.version_compatible
-            else ""
-        )
-        return (
-            f"{'Published' if any(changed) else 'Up to date'}: {' and '.join(self.ensembles)} over {teacher} and "
-            f"{student}{masked}, platform {self.platform.name}, release {manifest.release_id}{remark}"
-        )
+
+    def _remark(self) -> str | None:
+        """What the server must be started with."""
+        engine = self._engine("student")
+        if engine is not None and engine.options.version_compatible:
+            return "start Triton with --backend-config=tensorrt,version-compatible=true"
+        return None
 
     def _backbone_config(self, graph: str, versions: Sequence[int]) -> pb.ModelConfig:
         image, features = image_spec(self.size), self._features
@@ -195,7 +218,9 @@ class Release:
         return steps.foreground_config(self.size, self._queue(self.models["foreground"]))
 
     def _decoder_config(self) -> pb.ModelConfig:
-        return steps.image_decoder_config(self.size, self._queue(steps.decoder_name(self.size)))
+        bit_depth = self.manifest.provenance.bit_depth
+        queue = self._queue(steps.decoder_name(self.size, bit_depth))
+        return steps.image_decoder_config(self.size, queue, bit_depth=bit_depth)
 
     def _fusion_config(self) -> pb.ModelConfig:
         return steps.distance_fusion_config(self._queue("distance_fusion"))
@@ -219,30 +244,12 @@ class Release:
         manifest = self.manifest
         return feature_specs(self.size, manifest.teacher_channels, precision=manifest.precision)
 
-    def _engine(self, graph: str, manifest: Manifest) -> EngineRecord | None:
+    def _engine(self, graph: str) -> EngineRecord | None:
         """The engine that runs a graph; None where the graph itself runs."""
-        return manifest.engines.get(graph) if self._platform(graph).name == "tensorrt" else None
+        return self.manifest.engines.get(graph) if self._platform(graph).name == "tensorrt" else None
+
+    def _files(self, graph: str) -> VersionFiles:
+        return VersionFiles(graph, self.build, self.manifest, self._engine(graph))
 
     def _versions(self, graph: str) -> ModelVersions:
         return ModelVersions(self.target, self.models[graph], graph, self._platform(graph), self.server)
-
-    def _add_version(self, graph: str) -> int:
-        identity = self._identity(graph, self.manifest)
-        return self.target.add_version(
-            self.models[graph],
-            graph,
-            self.build,
-            self.manifest,
-            with_engine=self._platform(graph).name == "tensorrt",
-            same=lambda other: self._identity(graph, other) == identity,
-        )
-
-    def _identity(self, graph: str, manifest: Manifest) -> tuple[object, ...]:
-        """What two manifests have in common whose builds can share a version of the model that runs `graph`."""
-        engine = self._engine(graph, manifest)
-        if graph == "teacher":
-            # Engines of categories that share it differ in their bytes, since TensorRT chooses by timings.
-            return manifest.teacher_id, engine and engine.model_dump(exclude={"file", "seconds"})
-        if graph == "student":  # the very files that the parity gate judged
-            return manifest.release_id, manifest.files["student.onnx"], engine and engine.file
-        return (manifest.foreground_id,)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tritonclient.grpc import model_config_pb2 as pb
+
 from export.engines.target import TargetServer, misfit
 from export.errors import PublishError
 from export.releases.repository import Repository, pinned_versions
 from export.serving.backbones import Platform
 
 LOADED_VERSIONS = 2  # of a model: the live one and the one before, to roll back to
+ONE_WAY = "a repository serves a model one way: publish into another one with --repository, all of its categories alike"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class ModelVersions:
     server: TargetServer
 
     def require_shared(self, *, but: Collection[str]) -> None:
-        """Ensembles of other categories over this model still find their version and their batch size.
+        """Ensembles of other categories over this model still find their version, platform and batch size.
 
         Args:
             but: the ensembles that are published now.
@@ -40,16 +43,18 @@ class ModelVersions:
         Raises:
             PublishError: one does not; the sentence names it.
         """
-        wanted = self.platform.max_batch_size
-        for ensemble in self.target.ensembles_over(self.model):
-            if ensemble.name in but:
-                continue
+        config, wanted = self.target.read_config(self.model), self.platform.max_batch_size
+        for ensemble in self._others(but):
             for version in pinned_versions(ensemble, self.model):
                 if reason := self.unservable(version):
                     raise PublishError(
-                        f"{ensemble.name} is served over {self.model} {version}, which {reason}; a repository serves a "
-                        f"model one way: publish into another one with --repository, or {ensemble.name} too."
+                        f"{ensemble.name} is served over {self.model} {version}, which {reason}; {ONE_WAY}."
                     )
+            if config is not None and (served := platform_of(config)) != (asked := name_of(self.platform)):
+                raise PublishError(
+                    f"{ensemble.name} is served over {self.model} on platform {served}, and {asked} was asked for; "
+                    f"{ONE_WAY}."
+                )
             if ensemble.max_batch_size > wanted:
                 raise PublishError(
                     f"{ensemble.name} is served over {self.model} in batches of up to {ensemble.max_batch_size}, and "
@@ -57,13 +62,40 @@ class ModelVersions:
                     f"or publish {ensemble.name} with less first."
                 )
 
+    def _others(self, but: Collection[str]) -> list[pb.ModelConfig]:
+        return [ensemble for ensemble in self.target.ensembles_over(self.model) if ensemble.name not in but]
+
+    def effect_on_others(self, config: pb.ModelConfig, *, but: Collection[str]) -> str | None:
+        """What a new configuration changes for the other ensembles over this model, in a sentence; None for nothing.
+
+        Args:
+            config: what is published.
+            but: the ensembles that are published now.
+        """
+        others, before = self._others(but), self.target.read_config(self.model)
+        if not others or before is None:
+            return None
+        changes = [
+            f"{what} ({old} before)"
+            for what, old, new in (
+                (f"{_instances(config)} instances", _instances(before), _instances(config)),
+                (f"{_threads(config)} threads", _threads(before), _threads(config)),
+            )
+            if old != new
+        ]
+        if not changes:
+            return None
+        return f"{self.model}, which {others[0].name} is served over too, now has {' and '.join(changes)}"
+
     def unservable(self, version: int) -> str | None:
         """Why the server cannot load a version; None where it can."""
         if not self.target.has_file(self.model, version, self.platform.file_name):
             return f"has no {self.platform.file_name}"
         if self.platform.name != "tensorrt":
             return None
-        engine = self.target.read_manifest(self.model, version).engines[self.graph]
+        engine = self.target.read_manifest(self.model, version).engines.get(self.graph)
+        if engine is None:
+            return "has an engine that its manifest does not know"
         largest, asked_for = engine.options.max_batch, self.platform.max_batch_size
         if largest < asked_for:
             return f"takes batches of up to {largest}, and {asked_for} were asked for"
@@ -87,3 +119,26 @@ class ModelVersions:
             loaded = config.version_policy.specific.versions if config is not None else []
             versions.update(sorted(servable.intersection(loaded))[-LOADED_VERSIONS:])
         return sorted(versions)
+
+
+def platform_of(config: pb.ModelConfig) -> str:
+    """What a published configuration runs its model on, as `name_of` calls it."""
+    accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+    return _named(config.backend, accelerators[0].name if accelerators else "cpu")
+
+
+def name_of(platform: Platform) -> str:
+    """A platform by its name, `onnxruntime` with its provider."""
+    return _named(platform.name, platform.provider)
+
+
+def _named(backend: str, provider: str) -> str:
+    return f"onnxruntime ({provider})" if backend == "onnxruntime" else backend
+
+
+def _instances(config: pb.ModelConfig) -> int:
+    return sum(group.count for group in config.instance_group)
+
+
+def _threads(config: pb.ModelConfig) -> str:
+    return config.parameters["intra_op_thread_count"].string_value or "0"

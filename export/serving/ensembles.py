@@ -42,7 +42,7 @@ def category_ensembles(
         verified: whether the parity gate has judged the test set with that file.
         parameters: further parameters: latency budget and memory pools.
     """
-    size = manifest.config.image_size
+    size, bit_depth = manifest.config.image_size, manifest.provenance.bit_depth
     origin = {
         "release_id": str(manifest.release_id),
         "checkpoint_sha256": manifest.checkpoint_sha256,
@@ -52,6 +52,7 @@ def category_ensembles(
         "synthetic": json.dumps(manifest.provenance.synthetic),
         "preset": manifest.config.preset,
         "precision": manifest.precision,
+        **({} if bit_depth == 8 else {"bit_depth": str(bit_depth)}),
         **({} if verified else {"unverified": "true"}),
         **parameters,
     }
@@ -67,7 +68,7 @@ def category_ensembles(
         manifest.category + ENCODED,
         inputs=[ENCODED_IMAGE],
         outputs=[*verdict_specs(size), ORIGINAL_SIZE],
-        steps=[decoding_step(size), *steps],
+        steps=[decoding_step(size, bit_depth), *steps],
         parameters=origin,
         max_batch_size=max_batch_size,
     )
@@ -111,10 +112,10 @@ def judging_steps(
     ]
 
 
-def decoding_step(image_size: int) -> pb.ModelEnsembling.Step:
+def decoding_step(image_size: int, bit_depth: int = 8) -> pb.ModelEnsembling.Step:
     """encoded_image -> image, original_size."""
     outputs = {"image": "image", "original_size": "original_size"}
-    return _step((decoder_name(image_size), 1), {"encoded_image": "encoded_image"}, outputs)
+    return _step((decoder_name(image_size, bit_depth), 1), {"encoded_image": "encoded_image"}, outputs)
 
 
 def _step(pinned: Pinned, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> pb.ModelEnsembling.Step:

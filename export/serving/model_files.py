@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.manifest import EngineRecord
+from export.records import EngineRecord
 from export.tensors import TensorSpec
 
 SOURCE = "https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"

@@ -54,8 +54,15 @@ class LatencyBudget:
         the cores like the others. docs/measurements/queues.md compares other rules.
 
         Raises:
-            PublishError: the steps take the whole budget.
+            PublishError: the steps take the whole budget, or a time is negative or not finite.
         """
+        times_ms = {"the budget": self.budget_ms, **self.service_ms}
+        if wrong := [
+            f"{name} {time_ms} ms" for name, time_ms in times_ms.items() if not 0 <= time_ms < math.inf
+        ]:
+            raise PublishError(
+                f"A latency budget holds {', '.join(wrong)}; expected finite times of at least 0."
+            )
         service_ms = sum(self.service_ms.values())
         waiting_ms = self.budget_ms - service_ms
         if waiting_ms <= 0:
@@ -82,10 +89,21 @@ class LatencyBudget:
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> LatencyBudget | None:
-        """The budget that `to_parameters` wrote; None where there is none."""
+        """The budget that `to_parameters` wrote; None where there is none.
+
+        Raises:
+            PublishError: the parameters are not as `to_parameters` writes them.
+        """
         if "latency_budget_ms" not in parameters:
             return None
-        return cls(float(parameters["latency_budget_ms"]), json.loads(parameters["service_ms"]))
+        budget, service = parameters["latency_budget_ms"], parameters.get("service_ms", "")
+        try:
+            return cls(float(budget), {str(model): float(ms) for model, ms in json.loads(service).items()})
+        except (ValueError, TypeError, AttributeError):
+            raise PublishError(
+                f"A published category has latency_budget_ms {budget!r} and service_ms {service!r}; expected a number "
+                "and one a model; publish that category again."
+            ) from None
 
 
 def tightest(budgets: Iterable[LatencyBudget], model: str) -> QueuePolicy:

@@ -48,9 +48,9 @@ def student_name(category: str, *, precision: str = "fp32") -> str:
     return _of_precision(f"{category}_student", precision)
 
 
-def decoder_name(image_size: int) -> str:
-    """`image_decoder`, or `image_decoder_<size>` for an image size other than the paper's."""
-    return _sized("image_decoder", image_size)
+def decoder_name(image_size: int, bit_depth: int = 8) -> str:
+    """`image_decoder`, followed by the image size where it is not the paper's, and by `<bits>bit` where it is not 8."""
+    return _sized("image_decoder", image_size) + ("" if bit_depth == 8 else f"_{bit_depth}bit")
 
 
 def foreground_name(method: str, image_size: int) -> str:
@@ -81,13 +81,18 @@ def distance_fusion_config(queue: QueuePolicy | None = None) -> pb.ModelConfig:
     return config
 
 
-def image_decoder_config(image_size: int, queue: QueuePolicy | None = None) -> pb.ModelConfig:
-    """The decoder for one image size; `queue` as in `step_config`."""
+def image_decoder_config(
+    image_size: int, queue: QueuePolicy | None = None, *, bit_depth: int = 8
+) -> pb.ModelConfig:
+    """The decoder for one image size and bit depth, which is a parameter unless 8; `queue` as in `step_config`."""
     # A real file: zeros are no image.
     file = {"data_type": "TYPE_STRING", "dims": [1], "input_data_file": "encoded_image"}
     warm_up = pb.ModelWarmup(name="one_png", batch_size=1, inputs={"encoded_image": file})
     outputs = [image_spec(image_size), ORIGINAL_SIZE]
-    return _python_config(decoder_name(image_size), [ENCODED_IMAGE], outputs, warm_up, queue)
+    config = _python_config(decoder_name(image_size, bit_depth), [ENCODED_IMAGE], outputs, warm_up, queue)
+    if bit_depth != 8:
+        config.parameters["bit_depth"].string_value = str(bit_depth)
+    return config
 
 
 def foreground_config(image_size: int, queue: QueuePolicy | None = None) -> pb.ModelConfig:

@@ -1,7 +1,8 @@
 """Distance maps in, anomaly map and verdict out: Section 3.4 of the paper, in numpy alone.
 
 This is the very file that the server fuses with and that training evaluates with, so that what is
-measured is what is served. It imports numpy and nothing else.
+measured is what is served. It imports numpy and nothing else. What is not finite is an error and never
+a label: NaN exceeds no threshold, and no score exceeds infinity.
 
 Upsampling, Gaussian blur and average pooling are linear and separable. Their product is one matrix a
 stage and side, built once (`fusion_matrix`), and an anomaly map is
@@ -22,12 +23,21 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
+STRIDES = (4, 8, 16)  # pixels for each position of the three stages' distance maps
+LARGEST = float(np.finfo(np.float32).max)
+# What a calibration may hold. Image size and sigma bound the memory that a fusion matrix takes.
+RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
+    "release_id": (int, 0, 2**63 - 1),
+    "image_size": (int, 1, 2048),
+    "smoothing_sigma": (float, 0, 1024),
+    "pool_size": (int, 1, 2048),
+    "image_threshold": (float, -LARGEST, LARGEST),
+    "pixel_threshold": (float, -LARGEST, LARGEST),
+}
 # What the server answers, in this order: the fields of `Verdict`, and the release that judged.
 VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
-MAP_OUTPUTS = (
-    "anomaly_map",
-    "pred_mask",
-)  # those of an image's size; a request for the score alone leaves them out
+# Those of an image's size; a request for the score alone leaves them out.
+MAP_OUTPUTS = ("anomaly_map", "pred_mask")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +83,23 @@ class Calibration:
     foreground: str = "none"
     foreground_id: int = 0
 
+    def __post_init__(self) -> None:
+        """Raise ValueError that names each value no verdict can rest on: not finite, out of range or no number."""
+        faults = [
+            f"{name} {getattr(self, name)!r}, expected {least:.4g} to {most:.4g}"
+            for name, (kind, least, most) in RANGES.items()
+            if not _is_number(getattr(self, name), least, most, kind=kind)
+        ]
+        weights = self.stage_weights
+        if len(weights) != 3 or not any(weights) or not all(_is_number(w, 0, LARGEST) for w in weights):
+            faults.append(f"stage_weights {list(weights)}, expected three of at least 0, one of them above")
+        if faults:
+            raise ValueError(f"a calibration holds {'; '.join(faults)}")
+
     @property
     def fusion(self) -> Fusion:
         """The part of it that makes anomaly maps; the thresholds judge them."""
-        return Fusion(
-            image_size=self.image_size,
-            smoothing_sigma=self.smoothing_sigma,
-            pool_size=self.pool_size,
-            stage_weights=self.stage_weights,
-        )
+        return Fusion(**{field.name: getattr(self, field.name) for field in fields(Fusion)})
 
     def to_json(self) -> str:
         """The calibration as JSON text."""
@@ -92,7 +110,7 @@ class Calibration:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: the text is no JSON object, or a field is missing or unknown.
+            ValueError: the text is no JSON object, a field is missing or unknown, or a value cannot be used.
         """
         values: Any = json.loads(text)
         expected = {field.name for field in fields(cls)}
@@ -100,13 +118,13 @@ class Calibration:
         if not isinstance(values, dict) or not required <= values.keys() <= expected:
             given = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"a calibration has the fields {sorted(expected)}, found {given}")
-        values["stage_weights"] = tuple(values["stage_weights"])
-        return cls(**values)
+        weights = values["stage_weights"]
+        return cls(**{**values, "stage_weights": tuple(weights) if isinstance(weights, list) else ()})
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Read a calibration from a file."""
-        return cls.from_json(path.read_text())
+        """Read a calibration from a file; raises as `from_json`, or OSError."""
+        return cls.from_json(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,12 +207,21 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
     """Accumulate the stages' distance maps into anomaly maps (Section 3.4).
 
     Args:
-        distances: one [B, h, h] float32 array a stage.
+        distances: one [B, h, h] float32 array a stage, h being the image size over the stage's stride.
         fusion: image size, smoothing and stage weights.
 
     Returns:
         [B, S, S] float32, S being the image size.
+
+    Raises:
+        ValueError: distance maps of another image size or number, or an image's are not finite.
     """
+    expected = [(fusion.image_size // stride,) * 2 for stride in STRIDES]
+    if (shapes := [stage.shape[1:] for stage in distances]) != expected or expected[-1] == (0, 0):
+        raise ValueError(
+            f"distance maps are {shapes}; expected {expected} of {fusion.image_size}-pixel images"
+        )
+    _require(finite_images(distances), "its distance maps are not finite")
     *matrices, side_by_side = _fusion_matrices(
         tuple(distance.shape[-1] for distance in distances),
         target=fusion.image_size,
@@ -211,6 +238,11 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
     return anomaly_map
 
 
+def finite_images(maps: list[FloatArray]) -> NDArray[np.bool_]:
+    """[B]: whether an image's values, in any number of arrays [B, h, h], are all finite."""
+    return np.asarray(np.all([np.isfinite(array).all(axis=(1, 2)) for array in maps], axis=0))
+
+
 def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | None) -> FloatArray:
     """Multiply anomaly maps with the masks of their parts (Section 4.4); without masks they stay as they are.
 
@@ -219,7 +251,7 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
         foreground: [B, S, S] bool, True on the part, or None.
 
     Raises:
-        ValueError: masks of another shape than the maps'.
+        ValueError: masks of another shape than the maps', or one that hides its whole image.
     """
     if foreground is None:
         return anomaly_map
@@ -227,6 +259,7 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
         raise ValueError(
             f"foreground has shape {list(foreground.shape)}; expected the anomaly map's, {list(anomaly_map.shape)}"
         )
+    _require(np.asarray(foreground.any(axis=(1, 2))), "its foreground mask hides all of it")
     return anomaly_map * foreground
 
 
@@ -237,7 +270,13 @@ def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | 
         anomaly_map: [B, S, S] float32.
         calibration: the thresholds.
         threshold: image threshold to use in place of the calibration's.
+
+    Raises:
+        ValueError: an image's map is not finite, or the threshold is not.
     """
+    if threshold is not None and not _is_number(threshold, -LARGEST, LARGEST):
+        raise ValueError(f"image threshold is {threshold}; expected a finite number")
+    _require(finite_images([anomaly_map]), "its anomaly map is not finite")
     image_threshold = np.float32(calibration.image_threshold if threshold is None else threshold)
     pred_score = anomaly_map.max(axis=(1, 2))[:, None]
     return Verdict(
@@ -247,3 +286,15 @@ def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | 
         pred_mask=anomaly_map > np.float32(calibration.pixel_threshold),
         threshold=np.full_like(pred_score, image_threshold),
     )
+
+
+def _require(holds: NDArray[np.bool_], fault: str) -> None:
+    """Raise ValueError about the images of a batch, counted from 1, for which something does not hold."""
+    if not holds.all():
+        images = ", ".join(map(str, np.flatnonzero(~holds)[:10] + 1))
+        raise ValueError(f"image {images} of {len(holds)} cannot be judged: {fault}")
+
+
+def _is_number(value: Any, least: float, most: float, *, kind: type[int] | type[float] = float) -> bool:
+    """Whether it is a number within these bounds, where NaN never is; `kind` int takes whole numbers alone."""
+    return isinstance(value, (kind, int)) and not isinstance(value, bool) and bool(least <= value <= most)

@@ -1,64 +1,74 @@
 """Image files in, RGB arrays out: the one way that training, server and client read an image.
 
-It imports Pillow and numpy and nothing else, because it also runs in the server's environment. The
+It imports Pillow and numpy, and tifffile where that is installed, because it also runs in the server's environment. The
 resize is Pillow's bilinear filter, which averages over the source pixels when it shrinks (antialias).
+
+A file of 8 bits a channel says itself what is white. A deeper one does not: a camera of 12 bits writes 0 to 4,095 into
+16 bits. White is then 2**bit_depth - 1, with the bit depth that the category was trained with; see `deep_pixels`.
 """
 
 from __future__ import annotations
 
 import io
-import struct
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+
+if __package__:
+    from model_repository.image_decoder.deep_pixels import DeepPixels as DeepPixels
+    from model_repository.image_decoder.deep_pixels import ImageError as ImageError
+    from model_repository.image_decoder.deep_pixels import naming_damage as naming_damage
+    from model_repository.image_decoder.deep_pixels import read_with_tifffile, require_size
+else:  # in the server, where both files lie side by side
+    from deep_pixels import (  # type: ignore[import-not-found, no-redef]
+        DeepPixels,
+        ImageError,
+        naming_damage,
+        read_with_tifffile,
+        require_size,
+    )
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+# In Pillow's words: of what it reads one byte of each channel.
+WHOLE_16_BIT = ("RGB;16", "RGBA;16", "RGBX;16")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Tags of TIFF: BitsPerSample, PhotometricInterpretation, PlanarConfiguration, SampleFormat.
+BITS, COLOURS, PLANES, NUMBERS = 258, 262, 284, 339
+_opening = threading.Lock()
 
 
-class ImageError(ValueError):
-    """Bytes that are no complete image of a known format."""
-
-
-def decode_image(encoded: bytes) -> Image.Image:
+def decode_image(encoded: bytes, *, bit_depth: int = 8) -> Image.Image:
     """Decode an image file to upright 8-bit RGB.
 
-    Grey, palette, CMYK and 16-bit images are converted; alpha is composed over black; an EXIF
-    orientation is applied. A file of several pages gives its first.
+    Grey, palette, CMYK, LAB and deeper images are converted; alpha is composed over black; an EXIF orientation is
+    applied. A file of several pages gives its first.
+
+    Args:
+        encoded: the file's bytes.
+        bit_depth: white of files with more than 8 bits a channel is 2**bit_depth - 1; see `DeepPixels.bit_depth`.
 
     Raises:
-        ImageError: not an image, not one of `FORMATS`, truncated, or absurdly large.
+        ImageError: not an image, not one of `FORMATS`, truncated, too large, or brighter than the bit depth allows.
     """
-    if not encoded:
-        raise ImageError("is empty")
-    try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-    except UnidentifiedImageError:
-        raise ImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"is too large: {error}") from None
-    # Pillow's decoders tell damage in all of these ways.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
-        raise ImageError(f"is truncated or damaged ({error})") from None
-    return _to_rgb(image)
+    return to_rgb(decode_pixels(encoded), bit_depth=bit_depth)
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, *, bit_depth: int = 8) -> Image.Image:
     """Read an image file as `decode_image` does; the error names the file.
 
     Raises:
         ImageError: see `decode_image`; or the file cannot be read.
     """
-    try:
-        return decode_image(path.read_bytes())
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror})") from None
-    except ImageError as error:
-        raise ImageError(f"{path} {error}") from None
+    with naming(path):
+        return decode_image(path.read_bytes(), bit_depth=bit_depth)
 
 
 def resize_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -70,19 +80,141 @@ def resize_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ImageError("holds floating-point pixels; save it with 8 or 16 bits a channel")
-    if image.mode.startswith("I"):
-        image = _from_16_bit(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+def to_rgb(image: Image.Image | DeepPixels, *, bit_depth: int = 8) -> Image.Image:
+    """An image of any mode as 8-bit RGB, as `decode_image` converts it.
+
+    Raises:
+        ImageError: brighter than the bit depth allows.
+    """
+    if isinstance(image, DeepPixels):
+        return image.to_8_bits(bit_depth)
+    if image.mode.startswith(("I", "F")):
+        return DeepPixels(np.asarray(image)).to_8_bits(bit_depth)
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+        return ImageCms.applyTransform(image, transform) or image
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
     # Pillow would copy an image that is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Map 0..65535 to 0..255; Pillow's own conversion would clip at 255."""
-    values = np.asarray(image).astype(np.float64) / 257
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+def decode_pixels(encoded: bytes) -> Image.Image | DeepPixels:
+    """Decode an image file, upright, without a decision on its bit depth.
+
+    Raises:
+        ImageError: see `decode_image`.
+    """
+    if not encoded:
+        raise ImageError("is empty")
+    try:
+        with naming_damage(), open_image(io.BytesIO(encoded)) as image:
+            if _is_misread(image):
+                return read_with_tifffile(encoded)
+            rawmode, tags = _rawmode(image), _tiff_tags(image)
+            _load_upright(image)
+            if image.mode.startswith(("I", "F")):
+                values, inverted = np.asarray(image), tags.get(COLOURS) == 0
+                if image.mode == "I" and tags.get(BITS) == (32,) and 2 not in tags.get(NUMBERS, ()):
+                    values = values.view(np.uint32)  # Pillow takes the highest bit for a sign
+                return DeepPixels(values, inverted=inverted)
+            if image.format in ("PNG", "TIFF") and ";16" in rawmode:
+                return _16_bit_channels(encoded, image, rawmode)
+            return image
+    except UnidentifiedImageError:
+        if encoded[:4] in TIFF_STARTS:
+            return read_with_tifffile(encoded)
+        raise ImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
+
+
+def is_deep(path: Path) -> bool:
+    """Whether an image file has more than 8 bits a channel, by its header; False for what cannot be read."""
+    try:
+        with naming(path), naming_damage(), open_image(path) as image:
+            mode, rawmode = image.mode, _rawmode(image)
+            deep_channels = image.format in ("PNG", "TIFF") and ";16" in rawmode
+            return mode.startswith(("I", "F")) or deep_channels or _is_misread(image)
+    except ImageError:
+        return False
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            return file.read(4) in TIFF_STARTS
+
+
+def open_image(source: io.BytesIO | Path) -> ImageFile.ImageFile:
+    """Open an image file of one of `FORMATS`, its pixels not yet decoded.
+
+    Pillow's own limit of pixels, a global of the process, is set aside only while the header is read.
+
+    Raises:
+        UnidentifiedImageError: no image, or one that Pillow does not know.
+        ImageError: more pixels than the limit, see `deep_pixels.max_megapixels`.
+    """
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(source, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    require_size(*image.size)
+    return image
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file's name before an image's fault.
+
+    Raises:
+        ImageError: in place of an ImageError or OSError within.
+        UnidentifiedImageError: as it is.
+    """
+    try:
+        yield
+    except UnidentifiedImageError:  # an OSError, but of the content
+        raise
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror or error})") from None
+    except ImageError as error:
+        raise ImageError(f"{path} {error}") from None
+
+
+def _load_upright(image: Image.Image) -> None:
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+
+
+def _tiff_tags(image: Image.Image) -> Any:
+    """The tags of a TIFF by number; none of another format."""
+    return getattr(image, "tag_v2", {})
+
+
+def _is_misread(image: Image.Image) -> bool:
+    """Whether it is a TIFF whose numbers Pillow takes for others: deep planes one after another, or signed bytes."""
+    tags = _tiff_tags(image)
+    bits = max(tags.get(BITS, (8,)))
+    return (bits > 8 and tags.get(PLANES) == 2) or (bits == 8 and 2 in tags.get(NUMBERS, ()))
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    """How the pixels lie in the file, in Pillow's words, as `RGB;16B`; known until they are loaded."""
+    arguments: Any = image.tile[0].args if image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _16_bit_channels(encoded: bytes, image: Image.Image, rawmode: str) -> DeepPixels:
+    """Channels of 16 bits, of which Pillow gives the higher bytes; read as the other byte order it gives the lower."""
+    kind, _, order = rawmode.rpartition(";16")
+    if f"{kind};16" not in WHOLE_16_BIT:
+        return DeepPixels(np.asarray(to_rgb(image)).astype(np.uint16) * 257, high_bytes_only=True)
+    little = order == "L" or (order == "N" and sys.byteorder == "little")
+    swapped = f"{kind};16{'B' if little else 'L'}"
+    with open_image(io.BytesIO(encoded)) as other:
+        other.tile = [
+            tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped)
+            for tile in other.tile
+        ]
+        _load_upright(other)
+        values = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(other)
+    return DeepPixels(values[..., :3], values[..., 3:] if kind == "RGBA" else None)

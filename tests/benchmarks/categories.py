@@ -89,7 +89,7 @@ def memory_by_model(pid: int) -> dict[str, float]:
 
 def pss_mib(pid: int) -> float:
     """A process's proportional set size, MiB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024  # from KiB
 
 
@@ -263,7 +263,11 @@ def main() -> None:
     asked = parse_arguments()
     console = Console(width=140, highlight=False)
     manifest = read_manifest(asked.build)
-    images = load_pixels(asked.images, image_size=manifest.config.image_size)
+    images = load_pixels(
+        asked.images,
+        image_size=manifest.config.image_size,
+        bit_depth=manifest.provenance.bit_depth,
+    )
     served = []
     for count in sorted(asked.counts):
         with console.status(f"{count} categories"):

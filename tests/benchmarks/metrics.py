@@ -104,7 +104,7 @@ CONTENDERS: dict[str, tuple[str, Callable[..., Measures]]] = {
 
 def peak_memory_mib() -> float:
     """This process's own peak; `ru_maxrss` would start at that of the process that started it."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024  # from KiB
 
@@ -130,7 +130,7 @@ def run_apart(contender: str, n_images: int, size: int) -> dict[str, Any]:
     """Measure one contender in a process of its own."""
     command = [sys.executable, "-m", __spec__.name, "--run", contender]
     command += ["--images", str(n_images), "--size", str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True)
     return dict(json.loads(done.stdout))
 
 

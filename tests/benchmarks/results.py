@@ -55,7 +55,7 @@ def write_results(path: Path, results: dict[str, Any], bars: list[Bar]) -> None:
         "bars": [{**asdict(bar), "cleared": bar.cleared} for bar in bars],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def run(main: Callable[[], None]) -> None:

@@ -158,9 +158,7 @@ def our_losses(
     set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
     batch: Batch
     with fast_training(student, config=config, device=device):
-        for batch in load_batches(
-            good, batch_size=config.batch_size, seed=config.seed, steps=range(n_steps), device=device
-        ):
+        for batch in load_batches(good, config=config, steps=range(n_steps), device=device):
             take_step(state, masked_regeneration_loss(student, batch, state.mask_generator, config=config))
             yield state.recent_losses[-1]
 
@@ -182,7 +180,9 @@ def plain_losses(
         optimizer, lambda step: learning_rate_factor(step, n_steps=n_steps, schedule=config.schedule)
     )
     mask_generator = torch.Generator().manual_seed(config.seed)
-    order = batch_indices(len(images), batch_size=config.batch_size, seed=config.seed)
+    order = batch_indices(
+        len(images), batch_size=config.batch_size, seed=config.seed, drop_last=config.drop_last
+    )
     set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
     for _ in range(n_steps):
         image = torch.from_numpy(images[next(order)]).to(device)

@@ -130,7 +130,11 @@ def main() -> None:
     asked = parse_arguments()
     console = Console(width=120, highlight=False)
     manifest = read_manifest(asked.build)
-    images = load_pixels(asked.images, image_size=manifest.config.image_size)
+    images = load_pixels(
+        asked.images,
+        image_size=manifest.config.image_size,
+        bit_depth=manifest.provenance.bit_depth,
+    )
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "model_repository"
         copy_backends(repository)

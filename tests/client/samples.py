@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult, Header
 from client.benchmark.statistics import StepTimes
 from client.judging.verdicts import Verdict
-from client.predictions import Prediction
+from client.predictions.jsonl import AnswerFile
+from client.predictions.prediction import Prediction
 
 RELEASE = 8_765_432_109_876_543_210
 
@@ -57,6 +59,14 @@ def make_prediction(
         synthetic=synthetic,
         overlay=overlay,
     )
+
+
+def write_jsonl(predictions: Iterable[Prediction], path: Path) -> None:
+    """What `predict --jsonl` writes of these answers."""
+    answers = AnswerFile(path)
+    for prediction in predictions:
+        answers.append(prediction)
+    answers.close(complete=True)
 
 
 def make_measured(p50_ms: float, **changes: Any) -> Measured:
@@ -127,6 +137,11 @@ def make_bench(**changes: Any) -> BenchResult:
 def make_metrics(**changes: Any) -> dict[str, Any]:
     """The part of metrics.json that the client reads."""
     metrics = {
+        "category": "pill",
+        "release_id": RELEASE,
+        "n_test_good": 2,
+        "n_test_anomalous": 3,
+        "threshold": 1.0,
         "n_train": 85,
         "seconds_train": 61.0,
         "preset": "edge",

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client.predictions import write_jsonl
-from tests.client.samples import make_prediction, save_image
+from tests.client.samples import make_prediction, save_image, write_jsonl
 from tests.products import unused_url
 
 IMPORT_ALL = """

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from client.benchmark.tables import speed_of
 from client.judging.errors import ClientError
-from client.predictions import Prediction
-from client.report import PICTURES, auroc, measure, read_metrics, summary_table, write_report
+from client.predictions.comparison import read_metrics
+from client.predictions.prediction import Prediction
+from client.report import PICTURES, auroc, measure, summary_table, write_report
 from tests.client.samples import RELEASE, make_bench, make_metrics, make_prediction, printed
 
 # Two good images, one of them rejected; three defective ones, one of them missed; one nobody knows.
@@ -154,9 +160,7 @@ def test_summary_table_tells_figures_and_places() -> None:
     table = summary_table(
         drawn(JUDGED), metrics=make_metrics(), speed=speed_of(make_bench()), report=Path("out/served.html")
     )
-    rows = [line.strip("│ ").split("│") for line in printed(table).splitlines() if line.startswith("│")]
-    cells = {name.strip(): value.strip() for name, value in rows}
-    assert cells == {
+    assert cells_of(table) == {
         "images judged": "5 (2 good, 3 defective)",
         "trained on": "85 good images in 61 s, preset edge",
         "image AUROC, PyTorch": "0.9375",
@@ -180,10 +184,87 @@ def test_without_sweeps_the_throughput_is_that_of_one_request_after_the_other() 
     assert "83 images/s with 1 in flight" in printed(table)
 
 
+def cells_of(table: Table) -> dict[str, str]:
+    rows = [line.strip("│ ").split("│") for line in printed(table).splitlines() if line.startswith("│")]
+    return {name.strip(): value.strip() for name, value in rows}
+
+
+def test_pytorchs_figure_of_other_images_is_said_to_be_so() -> None:
+    table = summary_table(JUDGED[1:], metrics=make_metrics(), speed=None, report=Path("served.html"))
+    assert cells_of(table)["image AUROC, PyTorch"] == "0.9375 of other images (2 good, 3 defective)"
+
+
+def test_images_that_nobody_knows_are_counted_apart() -> None:
+    table = summary_table([*JUDGED, UNKNOWN], metrics=None, speed=None, report=Path("served.html"))
+    assert cells_of(table)["images judged"] == "6 (2 good, 3 defective, 1 unknown)"
+
+
+@pytest.mark.parametrize("metrics", [make_metrics(threshold=0.5), None])
+def test_a_threshold_that_is_not_the_releases_own_is_shown(metrics: dict[str, Any] | None) -> None:
+    judged = JUDGED if metrics else [*JUDGED[1:], dataclasses.replace(JUDGED[0], threshold=0.25)]
+    table = summary_table(judged, metrics=metrics, speed=None, report=Path("served.html"))
+    expected = "1.0000; the release's own is 0.5000" if metrics else "0.2500, 1.0000"
+    assert cells_of(table)["threshold"] == expected
+
+
+def test_a_figure_is_not_rounded_to_perfection() -> None:
+    good = [make_prediction(f"{i}.png", score=0.0, anomalous=i == 0) for i in range(3000)]
+    bad = [make_prediction(f"b{i}.png", defect="dent", score=1.0, anomalous=i > 0) for i in range(3000)]
+    bad[0] = dataclasses.replace(bad[0], score=-1.0)
+    bad += [make_prediction(f"c{i}.png", defect="dent", score=1.0, anomalous=True) for i in range(9000)]
+    cells = cells_of(summary_table([*good, *bad], metrics=None, speed=None, report=Path("served.html")))
+    assert cells["false rejects"] == cells["escapes"] == "< 0.1 %"
+    assert cells["image AUROC, Triton"] == "0.9999"
+    cells = cells_of(
+        summary_table(
+            [*good, *bad, *(dataclasses.replace(entry, image=f"d{entry.image}") for entry in bad[1:])],
+            metrics=None,
+            speed=None,
+            report=Path("served.html"),
+        )
+    )
+    assert cells["image AUROC, Triton"] == "> 0.9999"
+
+
+def test_scores_that_are_not_finite_have_no_auroc() -> None:
+    """A NaN would count as the highest score, and a NaN defect as found."""
+    with pytest.raises(ClientError, match="1 of 3 scores are not finite"):
+        auroc(np.array([1.0, 2.0, np.nan]), np.array([False, False, True]))
+
+
+def test_mistakes_are_shown_beside_images_that_nobody_knows(page: Path) -> None:
+    write_report(page, predictions=drawn([*JUDGED, UNKNOWN]), metrics=None, speed=None)
+    text = page.read_text()
+    assert gallery(text, "Escapes") == ["test/dent/escape.png"]
+    assert gallery(text, "Unknown, most anomalous first (1)") == ["lot/unknown.png"]
+
+
+def test_mistakes_without_pictures_are_counted(page: Path) -> None:
+    write_report(page, predictions=JUDGED, metrics=None, speed=None)
+    text = page.read_text(encoding="utf-8")
+    assert "<h2>Escapes: defective, judged good (1)</h2>" in text
+    assert text.count("No pictures were drawn of them.") == 4
+    assert "None." not in text
+
+
+def test_images_that_nobody_knows_have_no_auroc() -> None:
+    table = summary_table([UNKNOWN], metrics=None, speed=None, report=Path("served.html"))
+    assert cells_of(table)["image AUROC, Triton"] == "not available: no folder tells which images are good"
+
+
+def test_file_names_of_any_bytes_are_shown_and_linked(page: Path) -> None:
+    name = os.fsdecode(b"f\xfcr")
+    entry = make_prediction(f"lot/{name}.png", defect=None, overlay=f"out/overlays/{name}.png")
+    write_report(page, predictions=[entry], metrics=None, speed=None)
+    text = page.read_text(encoding="utf-8")
+    assert r"<figcaption>lot/f\udcfcr.png</figcaption>" in text
+    assert 'src="../overlays/f%FCr.png"' in text
+
+
 def test_metrics_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
-    path.write_text('{"image_auroc": 0.5, "synthetic": false}')
-    assert read_metrics(path) == {"image_auroc": 0.5, "synthetic": False}
+    path.write_text(json.dumps(make_metrics(synthetic=False)))
+    assert read_metrics(path) == make_metrics(synthetic=False)
 
 
 @pytest.mark.parametrize("text", [None, "no json", "[1, 2]", "3"])

@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from deploy import commands
+from deploy import server as server_module
 from deploy.__main__ import main
+from deploy.installation import Installation
 from tests.deploy.conftest import comes_true, processes_of, shared_memory_of
 
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
@@ -75,6 +77,34 @@ def test_a_fresh_clone_is_not_served(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["serve", "--repository", str(tmp_path)])
     assert result.exit_code == 1
     assert "make export CATEGORY=" in result.output
+
+
+@pytest.mark.parametrize(
+    ("log", "sentence"),
+    [
+        (".", "log . is no file; give one with --log."),
+        ("/dev/full", "log /dev/full is no file; give one with --log."),
+        ("file/log", "log file/log cannot be written (File exists); make room, or give another with --log."),
+        ("/proc/none/log", "log /proc/none/log cannot be written (No such file or directory); make room"),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_told(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    monkeypatch.setattr(server_module, "find_installation", lambda _: Installation(("true",), {}, "a test's"))
+    result = CliRunner().invoke(main, ["run", "--repository", str(repository), "--log", log, "--", "true"])
+    assert result.exit_code == 1
+    assert f"Error: {sentence}" in result.output
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-5", "0"])
+def test_a_time_is_a_number_of_seconds(repository: Path, seconds: str) -> None:
+    arguments = ["run", "--repository", str(repository), "--timeout-s", seconds, "--", "true"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "Invalid value for '--timeout-s'" in result.output
 
 
 @pytest.mark.triton

@@ -75,6 +75,19 @@ def test_a_missing_libpython_is_named_with_its_package(
 
 
 @pytest.mark.triton
+def test_an_environment_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = installation._probe(TRITON_ENV.absolute())
+    monkeypatch.setattr(installation, "_probe", lambda _: real)
+    (tmp_path / "server").touch()  # where a folder has to be made
+    with pytest.raises(
+        InstallationError, match=r"cannot be made ready \(.+\); make room and let this user write"
+    ):
+        prepare(tmp_path)
+
+
+@pytest.mark.triton
 def test_prepared_once_it_is_left_alone() -> None:
     prepare(TRITON_ENV)
     links = [

@@ -59,3 +59,14 @@ def test_an_unknown_name_is_refused() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(PortError, match=r"of 192\.0\.2\.1 cannot be listened on \(Cannot assign .*address\)"):
         claim_ports("192.0.2.1", Ports())
+
+
+@pytest.mark.parametrize("host", ["", " "])
+def test_an_empty_host_is_not_every_address(host: str) -> None:
+    with pytest.raises(PortError, match=r"--host is empty; give 127\.0\.0\.1 for this machine alone"):
+        host_address(host)
+
+
+def test_a_host_that_is_no_name_is_told() -> None:
+    with pytest.raises(PortError, match=r"has no IPv4 address \(.+\); give another --host"):
+        host_address("x" * 300)

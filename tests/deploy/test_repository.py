@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deploy.errors import RepositoryError
-from deploy.repository import find_models, require_published
+from deploy.repository import find_categories, find_models, memory_pools, require_published
 
 
 def repository_with(folder: Path, *names: str) -> Path:
@@ -42,3 +43,13 @@ def test_a_fresh_clone_has_nothing_published(tmp_path: Path) -> None:
         require_published(tmp_path)
     repository_with(tmp_path, "pill")
     require_published(tmp_path)
+
+
+@pytest.mark.parametrize("read", [find_categories, memory_pools])
+def test_a_configuration_from_elsewhere_is_named(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    repository_with(tmp_path, "pill", "pill_encoded")
+    (tmp_path / "pill_encoded" / "config.pbtxt").write_bytes(b"\xff\xfe")
+    with pytest.raises(
+        RepositoryError, match=r"pill_encoded/config\.pbtxt cannot be read .*; publish the category"
+    ):
+        read(tmp_path)

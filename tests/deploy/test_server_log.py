@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import errno
+from io import FileIO
+from pathlib import Path
+
 import pytest
 
+from deploy import server_log
+from deploy.errors import ServerError
 from deploy.model_state import ModelState, model_states
-from deploy.server_log import last_words, load_times_s, one_line, reason_in_log
+from deploy.server_log import last_words, load_times_s, one_line, open_log, reason_in_log
 
 LOG = """
 === 2026-02-28 23:59:59 tritonserver
@@ -70,3 +76,18 @@ def test_a_model_with_one_broken_version_is_not_ready() -> None:
         {"name": "pill", "version": "2", "state": "UNAVAILABLE", "reason": "no file"},
     ]
     assert model_states(["pill"], index, "") == [ModelState("pill", (1,), "UNAVAILABLE", "no file", None)]
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullFile(FileIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(server_log, "FileIO", FullFile)
+    with (
+        pytest.raises(
+            ServerError, match=r"log .* cannot be written \(No space left on device\); make room, or"
+        ),
+        open_log(tmp_path / "logs" / "log", "header"),
+    ):
+        pytest.fail("a log that cannot be written is given out")

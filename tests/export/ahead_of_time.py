@@ -9,7 +9,7 @@ from typing import Any
 from export.engines.build import EngineBuild, build_category_engines
 from export.engines.gpu import Gpu
 from export.engines.tensorrt_builder import BuiltEngine, build_engine
-from export.manifest import EngineOptions
+from export.records import EngineOptions
 from tests.conftest import CATEGORY
 
 ADA = Gpu("NVIDIA L4", "8.9")

@@ -35,6 +35,8 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
             "[int8]\nflips = 2\npro_loss = 'x'\n",
             r"\(int8.pro_loss: .* number.*; int8.flips: .*equal to 1\)",
         ),
+        ("[fp16]\nauroc_loss = inf\n", r"\(fp16.auroc_loss: .*finite number"),
+        ("[fp16]\nmap_difference = nan\n", r"\(fp16.map_difference: .*finite number"),
         ("int8 = 3\n", r"sets limits wrongly \(int8 is no table\)"),
         ("[int8\n", "cannot be read as TOML"),
     ],

@@ -133,3 +133,61 @@ def test_what_is_not_there_is_told_in_one_sentence(
     assert sentence in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        *(
+            ("--latency-budget-ms", value, "is no time; expected more than 0 ms")
+            for value in ("nan", "inf", "0", "1e400")
+        ),
+        *(
+            ("--service-ms", f"teacher={value}", "is no time; expected more than 0 ms")
+            for value in ("nan", "1e308")
+        ),
+        ("--threads", "100000", "is not in the range 0<=x<=1024"),
+        ("--instances", "1000", "is not in the range 0<=x<=64"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "publish"])
+def test_numbers_that_no_server_takes_are_refused(
+    command: str, option: str, value: str, sentence: str
+) -> None:
+    result = run(command, "--category", CATEGORY, option, value)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': " in result.output
+    assert sentence in result.output
+
+
+def test_a_step_is_not_timed_twice() -> None:
+    result = run("plan", "--category", CATEGORY, "--service-ms", "teacher=1", "--service-ms", "teacher=2")
+    assert result.exit_code == 2
+    assert "teacher is given twice" in result.output
+
+
+def test_a_build_that_cannot_be_written_is_told_before_the_work(tiny_runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("onnx", "--category", CATEGORY, "--build-dir", tmp_path / "file", "--runs-dir", tiny_runs)
+    assert result.exit_code == 1
+    assert (
+        f"{CATEGORY} cannot be written: {tmp_path}/file is no folder that this user may write to"
+        in result.output
+    )
+    assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "photos/1.png"])
+def test_what_belongs_to_no_build_is_not_lost_with_it(tiny_runs: Path, tmp_path: Path, name: str) -> None:
+    """The folder of a build is replaced as a whole: `--build-dir photos --category cup` took photos/cup."""
+    kept = tmp_path / CATEGORY / name
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    result = run("onnx", "--category", CATEGORY, "--build-dir", tmp_path, "--runs-dir", tiny_runs)
+    assert result.exit_code == 1
+    first = name.split("/")[0]
+    assert result.output.startswith(
+        f"Error: {tmp_path / CATEGORY} holds {first}, which belongs to no build and would"
+    )
+    assert len(result.output.splitlines()) == 1
+    assert kept.is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from export.builds.up_to_date import build_category
 from export.errors import PublishError, VerificationError
 from export.graphs.chain import open_session
 from export.graphs.structure import verify_foreground
-from export.manifest import read_manifest
+from export.manifest import FileRecord, read_manifest
 from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
+from model_repository.distance_fusion.map_fusion import Calibration
 from tests.conftest import CATEGORY, TINY_OPTIONS
 from tests.products import copy_backends
 from tests.tiny_sam import save_tiny_sam
@@ -156,9 +158,13 @@ def test_releases_share_one_sam(sam_build: Path, repository: Path, tmp_path: Pat
 
 
 def changed_build(folder: Path, copy: Path, **changes: object) -> Path:
-    """The same graphs under another manifest."""
+    """The same graphs under another manifest, and a calibration of its release."""
     shutil.copytree(folder, copy)
     manifest = read_manifest(folder).model_copy(update=changes)
+    path = copy / "calibration.json"
+    path.write_text(replace(Calibration.load(path), release_id=manifest.release_id).to_json())
+    files = {**manifest.files, path.name: FileRecord.of(path)}
+    manifest = manifest.model_copy(update={"files": files})
     (copy / "manifest.json").write_text(manifest.model_dump_json())
     return copy
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,11 @@ from PIL import Image
 from tests.conftest import CATEGORY
 from train.__main__ import main
 from train.checkpoint.tensors import load_checkpoint
+from train.cli.options import CategoryOptions
 from train.data.category import CategoryData
+from train.data.sources.synthetic.dataset import render_category
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     *("--teacher", "test_resnet", "--student", "test_efficientnet", "--random-weights"),
     *("--image-size", "64", "--batch-size", "4", "--steps", "2"),
@@ -64,6 +71,17 @@ def test_the_test_images_of_a_plain_folder_are_the_folder(tmp_path: Path) -> Non
     assert result.output == f"{tmp_path}\n"
 
 
+def test_data_tells_the_bit_depth_and_what_is_left_out(tmp_path: Path) -> None:
+    Image.new("I;16", (8, 8), 1900).save(tmp_path / "a.tif")
+    (tmp_path / "bad").mkdir()
+    Image.new("I;16", (8, 8), 300).save(tmp_path / "bad/a.tif")
+    result = run("data", "--category", "cup", "--data", tmp_path)
+    assert result.exit_code == 0
+    told = " ".join(result.stderr.split())
+    assert "white is 4,095, bit depth 12, found from the brightest training image" in told
+    assert "Left out: bad/ (1 images) in" in told
+
+
 def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) -> None:
     first = run("fit", *options, *TINY, "--seed", "7")
     assert first.exit_code == 0, first.output
@@ -72,12 +90,73 @@ def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) ->
     assert first.stdout.endswith(f"Trained: {checkpoint}\n")
     config = load_checkpoint(checkpoint).config
     assert (config.seed, config.steps, config.student) == (7, 2, "test_efficientnet")
-    assert run("fit", *options).stdout == f"Up to date: {checkpoint}\n"  # as it was asked for last
+    assert run("fit", *options, *TINY, "--seed", "7").stdout == f"Up to date: {checkpoint}\n"
+    as_before = run("fit", *options, "--as-before")
+    assert as_before.stdout == f"Up to date: {checkpoint}\n"
+    assert "Options not given are those of runs/pill: preset edge, teacher test_resnet" in as_before.stderr
+    # Only five steps of untrained networks, say, are not what plain `fit` means.
+    assert_one_sentence(run("fit", *options), "weights random (asked for: pretrained)")
     evaluated = run("evaluate", *options)
     assert "Evaluated: image AUROC" in evaluated.stdout
     assert "Up to date" in run("evaluate", *options).stdout
     metrics = json.loads((checkpoint.parent / "metrics.json").read_text())
     assert (metrics["category"], metrics["seed"], metrics["synthetic"]) == (CATEGORY, 7, True)
+
+
+def test_commands_take_the_images_that_a_run_remembers_and_say_so(
+    options: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    """Never those that the name of the category would mean: that would train rendered parts over real ones."""
+    photos = render_category(
+        tmp_path / "photos",
+        category=CATEGORY,
+        image_size=64,
+        n_train=16,
+        n_test_good=1,
+        n_per_defect=0,
+        seed=3,
+    )
+    (photos / "synthetic.json").unlink()
+    assert run("fit", "--category", CATEGORY, "--data", "photos", *TINY).exit_code == 0
+    counted = run("data", "--category", CATEGORY)
+    assert counted.stdout == "photos/pill: 16 good images to train on, 1 to test.\n"
+    assert "Images: photos/pill, which runs/pill remembers.\n" in counted.stderr
+    assert run("data", "--category", CATEGORY, "--print-test-dir").stdout == "photos/pill/test\n"
+    again = run("fit", "--category", CATEGORY, *TINY)
+    assert again.stdout == "Up to date: runs/pill/checkpoint.safetensors\n"
+    assert "SYNTHETIC" not in again.stderr
+    rendered = run("fit", *options, *TINY)
+    assert_one_sentence(
+        rendered, "images: the 16 of folder in photos/pill (asked for: the 16 of synthetic in "
+    )
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_the_file_system_refuses_is_one_sentence(
+    options: tuple[str | Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "features.bin")
+
+    monkeypatch.setattr(CategoryOptions, "find", full)
+    result = run("fit", *options)
+    assert_one_sentence(result, "features.bin cannot be read or written (No space left on device)")
+    monkeypatch.undo()
+    assert_one_sentence(run("evaluate", "--category", "a" * 300, *options[2:]), "Error: ")
+
+
+def test_a_terminal_without_a_letter_shows_its_number(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    folder = tmp_path.rename(tmp_path.with_name("Gehäuse–3"))
+    done = subprocess.run(
+        [sys.executable, "-m", "train", "data", "--category", "cup", "--data", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Gehäuse\\u20133: 1 good images".encode("latin-1") in done.stdout
 
 
 def test_fit_refuses_the_images_of_another_category(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 
 from train.config import PRESETS, FitConfig, fit_config
 from train.errors import ConfigError
+from train.method.pretrained_weights import random_weights
 
 
 def test_paper_preset_is_section_4_1() -> None:
@@ -72,6 +77,61 @@ def test_all_faults_are_told_at_once() -> None:
     for name, value in at_fault.items():
         assert f"{name}: " in message
         assert f"found {value!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("seed", (-1, 2**63, 10**23)),
+        ("learning_rate", (0.0, -1e-3, 1.1, 1e30)),
+        ("steps", (0, 10**8, 10**23)),
+        ("epochs", (0, 10**8)),
+        ("batch_size", (0, 10**23)),
+        ("image_size", (0, 2080, 10**23)),
+        ("mask_ratio", (-0.1, 1.0)),
+        ("betas", ((0.9, 1.0), (-0.1, 0.9), (0.9,))),
+        ("alpha", (-1.0, 1e30)),
+        ("cosine_weight", (-1.0, 1e30)),
+        ("generation_width", (0.0, 1e30)),
+        ("holdout_ratio", (0.0, 1.0)),
+        ("false_reject_rate", (0.0, 1e-300, 0.6)),
+        ("pool_size", (0, 10**23 + 1)),
+        ("validation_interval", (-1, 10**23)),
+        ("plateau_patience", (0, 10**23)),
+    ],
+)
+def test_numbers_out_of_range_are_refused_where_they_are_given(field: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"used: {field}"):
+            fit_config("edge", {field: value})
+
+
+NUMBERS = [name for name, field in FitConfig.model_fields.items() if field.annotation is float]
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_what_is_no_number_is_refused_in_every_field(field: str) -> None:
+    assert len(NUMBERS) >= 8
+    for value in (float("nan"), float("inf"), float("-inf")):
+        with pytest.raises(ConfigError, match=rf"used: {field}: .*, found -?(nan|inf)\.$"):
+            fit_config("edge", {field: value})
+
+
+def test_the_largest_seed_is_one_that_torch_and_numpy_take() -> None:
+    seed = fit_config("edge", {"seed": 2**63 - 1}).seed
+    torch.Generator().manual_seed(seed)
+    np.random.default_rng(seed)
+    random_weights("test_resnet", seed=seed)
+
+
+def test_a_blur_that_is_wider_than_the_image_is_refused() -> None:
+    assert fit_config("edge", {"smoothing_sigma": 64.0}).smoothing_sigma == 64
+    with pytest.raises(
+        ConfigError, match="smoothing_sigma: expected at most half the image_size, found 1000000"
+    ):
+        fit_config("edge", {"smoothing_sigma": 1e6})
+    with pytest.raises(ConfigError, match=r"pool_size: .*2049, found 1000001"):
+        fit_config("edge", {"pool_size": 1_000_001})
 
 
 @pytest.mark.parametrize("overrides", [{"epochs": 1, "steps": 1}, {"epochs": None, "steps": None}])

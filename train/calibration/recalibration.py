@@ -36,7 +36,11 @@ def recalibrate(
     )
     device = runtime.torch_device
     images = load_images(
-        data.train_good, image_size=config.image_size, strict=runtime.strict, what="good images"
+        data.train_good,
+        image_size=config.image_size,
+        strict=runtime.strict,
+        bit_depth=checkpoint.provenance.bit_depth,
+        what="good images",
     )
     _, held_out = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     calibration = calibrate(

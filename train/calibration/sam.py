@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,8 @@ def _download(folder: Path | None) -> SamModel:
 
     looked = f"{folder} does not exist" if folder is not None else "no --weights-dir given"
     try:
+        with suppress(OSError):  # transformers' word for what was not downloaded earlier
+            return _from_pretrained(SAM_DOWNLOAD, local_files_only=True)
         require_reachable(constants.ENDPOINT)
         return _from_pretrained(SAM_DOWNLOAD, local_files_only=False)
     except Exception as error:  # the network's faults come in many libraries' types

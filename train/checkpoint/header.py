@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from safetensors.numpy import load_file
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.errors import CheckpointError
+from train.support.finite import names_of_not_finite
 
 FORMAT = "astmfr-1"
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -48,9 +50,14 @@ def read_header(path: Path) -> Header:
     """Read a checkpoint's configuration and history, and check that the file is whole.
 
     Raises:
-        CheckpointError: missing, truncated, another kind of file, or another version's.
+        CheckpointError: missing, unreadable, truncated, another kind of file, or another version's.
     """
-    metadata = _read_metadata(path)
+    try:
+        metadata = _read_metadata(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"Checkpoint {path} cannot be read ({error.strerror or error}); mend its permissions or restore it."
+        ) from None
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file of format {metadata.get('format', 'unknown')!r}; expected {FORMAT!r}, "
@@ -71,15 +78,31 @@ def read_release_id(path: Path) -> int:
     """The release id of a checkpoint file, without building its networks.
 
     Raises:
-        CheckpointError: see `read_header`.
+        CheckpointError: see `read_header`; or a tensor is not finite.
     """
     read_header(path)
-    return release_id_of(load_file(path))
+    arrays = load_file(path)
+    require_finite(path, arrays)
+    return release_id_of(arrays)
+
+
+def require_finite(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Make sure that no tensor of a checkpoint holds NaN or an infinity: a part judged with it would pass.
+
+    Raises:
+        CheckpointError: a tensor is not finite.
+    """
+    wrong = names_of_not_finite(arrays)
+    if wrong:
+        raise CheckpointError(
+            f"{path} cannot be judged with: {len(wrong)} of its {len(arrays)} tensors are not finite, {wrong[0]} among "
+            "them; remove it and train again, with a lower --learning-rate."
+        )
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file: 8 bytes of header length, a JSON header, then the tensors."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise CheckpointError(f"Checkpoint {path} does not exist; make it with `python -m train fit`.")
     foreign = CheckpointError(
         f"{path} is no safetensors file; expected a checkpoint of `python -m train fit`; move it away."

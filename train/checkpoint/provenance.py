@@ -2,7 +2,70 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
+
+from train.data.category import CategoryData
+
+
+def readable_text(text: str | os.PathLike[str] | None) -> str | None:
+    """A path as text; bytes of it that are no UTF-8, which no JSON file holds, are written as `\\xff`."""
+    if text is None:
+        return None
+    return (
+        os.fspath(text).encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
+    )
+
+
+PathText = Annotated[str, BeforeValidator(readable_text)]
+
+
+class DataOrigin(BaseModel):
+    """Which images: their data set, where they lie, and which they are.
+
+    Attributes:
+        dataset: `mvtec_ad`, `elpv`, `synthetic` or `folder`.
+        category: the product's name.
+        synthetic: whether they were rendered.
+        data_root: their folder, as it was given.
+        data_path: the same from the root of the file system; older checkpoints do not say.
+        data_fingerprint: of the images to train on, see `CategoryData.fingerprint`.
+        n_images: how many of them there are, those that cannot be read included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    category: str
+    synthetic: bool
+    data_root: PathText
+    data_path: PathText | None
+    data_fingerprint: str
+    n_images: int
+
+    @classmethod
+    def of(cls, data: CategoryData) -> DataOrigin:
+        """That of a category's images, all of which are read."""
+        return cls(
+            dataset=data.dataset,
+            category=data.category,
+            synthetic=data.synthetic,
+            data_root=str(data.root),
+            data_path=str(data.root.absolute()),
+            data_fingerprint=data.fingerprint(),
+            n_images=len(data.train_good),
+        )
+
+    def folder(self) -> Path | None:
+        """The folder where it lay, or by the name given if the project moved as a whole; None if it is gone."""
+        given = Path(self.data_root)
+        recorded = given.absolute() if self.data_path is None else Path(self.data_path)
+        if recorded.is_dir():
+            return given if given.absolute() == recorded else recorded
+        return given if given.is_dir() else None
 
 
 class Provenance(BaseModel):
@@ -12,15 +75,28 @@ class Provenance(BaseModel):
 
     category: str
     dataset: str
-    data_root: str
+    data_root: PathText
+    data_path: PathText | None = None  # from the root of the file system; older checkpoints do not say
     data_fingerprint: str
     synthetic: bool
     n_train: int
     n_held_out: int
     n_broken: int
+    bit_depth: int = 8  # older checkpoints do not say
     weights: dict[str, str]
     steps: int | None = None  # older checkpoints do not say
     seconds_train: float
     final_loss: float
     versions: dict[str, str]
     created: str
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _readable(cls, weights: dict[str, str]) -> dict[str, str]:
+        return {name: str(readable_text(source)) for name, source in weights.items()}
+
+    @property
+    def origin(self) -> DataOrigin:
+        """The images that it was trained on."""
+        same = self.model_dump(include=set(DataOrigin.model_fields))
+        return DataOrigin(n_images=self.n_train + self.n_held_out + self.n_broken, **same)

@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from model_repository.distance_fusion.map_fusion import Calibration
-from train.checkpoint.header import FORMAT, Header, read_header, release_id_of
+from train.checkpoint.header import (
+    FORMAT,
+    Header,
+    read_header,
+    release_id_of,
+    require_finite,
+)
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.errors import CheckpointError
 from train.method.backbones import Backbone
 from train.method.student import Student, build_student
 from train.support.files import replacing
+from train.support.finite import names_of_not_finite
 
 FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # how a tensor names the method
 FOREGROUND_TENSOR = "calibration.foreground"
@@ -46,13 +55,24 @@ class Checkpoint:
 
 def release_id(tensors: Mapping[str, Tensor]) -> int:
     """An id that changes with any tensor; see `train.checkpoint.header.release_id_of`."""
-    return release_id_of({name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+    return release_id_of(_arrays(tensors))
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
-    """Write a checkpoint whole or not at all; return the release id of its tensors, not the calibration's field."""
+    """Write a checkpoint whole or not at all; return the release id of its tensors, not the calibration's field.
+
+    Raises:
+        CheckpointError: a weight, a buffer or a threshold is not finite; what stood at `path` stays.
+        StorageError: the file cannot be written; what stood there stays.
+    """
     tensors = _network_tensors(checkpoint.teacher, checkpoint.student)
     tensors |= _calibration_tensors(checkpoint.calibration)
+    wrong = names_of_not_finite(_arrays(tensors))
+    if wrong:
+        raise CheckpointError(
+            f"{path} was not written: {len(wrong)} of {len(tensors)} tensors are not finite, {wrong[0]} among them; "
+            "train again, with a lower --learning-rate."
+        )
     metadata = {
         "format": FORMAT,
         "config": checkpoint.config.model_dump_json(),
@@ -68,7 +88,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint and build its networks, in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: see `read_header`; or its tensors are not those that its configuration needs.
+        CheckpointError: see `read_header`; or its tensors are not finite, or not those that its configuration needs.
     """
     header = read_header(path)
     tensors = load_file(path)
@@ -89,6 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} does not fit its configuration: {len(wrong)} of {len(expected)} tensors are missing, foreign or "
             f"of another shape, {wrong[0]} among them; remove it and train again."
         )
+    require_finite(path, _arrays(tensors))
     teacher.load_state_dict(_under("teacher.", tensors))
     student.load_state_dict(_under("student.", tensors))
     return Checkpoint(
@@ -98,6 +119,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         teacher=teacher.eval().requires_grad_(False),
         student=student.eval().requires_grad_(False),
     )
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def _network_tensors(teacher: Backbone, student: Student) -> dict[str, Tensor]:
@@ -128,18 +153,21 @@ def _calibration(tensors: Mapping[str, Tensor], header: Header, path: Path) -> C
             raise CheckpointError(
                 f"{path} was configured with foreground {foreground!r} and calibrated with another; train again."
             )
-    return Calibration(
-        release_id=release_id(tensors),
-        category=header.provenance.category,
-        image_size=header.config.image_size,
-        smoothing_sigma=header.config.smoothing_sigma,
-        pool_size=header.config.pool_size,
-        stage_weights=(first, second, third),
-        image_threshold=tensors["calibration.image_threshold"].item(),
-        pixel_threshold=tensors["calibration.pixel_threshold"].item(),
-        foreground=foreground,
-        foreground_id=foreground_id,
-    )
+    try:
+        return Calibration(
+            release_id=release_id(tensors),
+            category=header.provenance.category,
+            image_size=header.config.image_size,
+            smoothing_sigma=header.config.smoothing_sigma,
+            pool_size=header.config.pool_size,
+            stage_weights=(first, second, third),
+            image_threshold=tensors["calibration.image_threshold"].item(),
+            pixel_threshold=tensors["calibration.pixel_threshold"].item(),
+            foreground=foreground,
+            foreground_id=foreground_id,
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot judge: {error}; train again.") from None
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

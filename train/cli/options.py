@@ -19,29 +19,41 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 FIT_FIELDS = tuple(name for name in FitConfig.model_fields if name not in ("preset", "weights"))
+DATA = click.option(
+    "--data",
+    help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the category, "
+    "ELPV for mono and poly, else synthetic.  [default: the images that the category's run remembers, else auto]",
+)
 DATA_DIR = click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
+RUNS_DIR = click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept.")
 DEVICE = click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one.")
 
 
 @dataclass(frozen=True)
 class CategoryOptions:
-    """A category, and the data set or folder that holds its images."""
+    """A category, and the data set or folder that holds its images; None means those that its run remembers."""
 
     name: str
-    data: str
+    data: str | None
     data_dir: Path
 
-    def find(self, *, quiet: bool = False) -> CategoryData:
+    def find(self, *, runs_dir: Path, quiet: bool = False) -> CategoryData:
         """The category's images, laid out first where the data set is one we can make.
 
-        The banner of synthetic data is shown unless `quiet`.
+        Unless a data set was asked for they are those of the category's run in `runs_dir`, where it has one. The banner
+        of synthetic data is shown unless `quiet`.
 
         Raises:
-            DataError: see `train.data.sources.find_category`.
+            DataError: see `train.data.sources.find_category`, or the images that a run remembers are gone.
         """
         from train.data.sources import find_category
+        from train.runs import remembered_images
 
-        images = find_category(self.name, data=self.data, data_dir=self.data_dir)
+        images = None
+        if self.data is None:
+            images = remembered_images(self.name, run_dir=runs_dir / self.name, data_dir=self.data_dir)
+        if images is None:
+            images = find_category(self.name, data=self.data or "auto", data_dir=self.data_dir)
         show_banner(images.synthetic and not quiet)
         return images
 
@@ -94,18 +106,13 @@ category_options = options_as(
     "category",
     CategoryOptions,
     click.option("--category", "name", required=True, help="Product, e.g. pill, mono."),
-    click.option(
-        "--data",
-        default="auto",
-        help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the "
-        "category, ELPV for mono and poly, else synthetic.",
-    ),
+    DATA,
     DATA_DIR,
 )
 run_options = options_as(
     "run",
     RunOptions,
-    click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept."),
+    RUNS_DIR,
     click.option("--strict", is_flag=True, help="Stop at a broken image instead of skipping it."),
     DEVICE,
 )
@@ -116,7 +123,7 @@ def config_options(*fields: str, preset: str | None = None) -> Callable[[Command
 
     Args:
         fields: their names; unless given on the command line, the preset decides.
-        preset: the one that is taken where none is given; None is `edge`, or that of an existing checkpoint.
+        preset: the one that is taken where none is given; None is `edge`.
     """
     default = "  [default: edge]" if preset is None else ""
     return options_as(
@@ -136,15 +143,15 @@ def config_options(*fields: str, preset: str | None = None) -> Callable[[Command
     )
 
 
-def config_option(name: str) -> Option:
-    """An option for a field of `FitConfig`; unless given, the preset decides."""
+def config_option(name: str, *, default: str | None = None) -> Option:
+    """An option for a field of `FitConfig`; unless given, the preset decides, or what `default` says in words."""
     field = FitConfig.model_fields[name]
     values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
     by_preset = ", ".join(
         f"{preset}: {_shown(value)}" for preset, value in values.items() if value is not None
     )
     option = "--" + name.replace("_", "-")
-    help_text = f"{field.description}.  [{by_preset or 'none'}]"
+    help_text = f"{field.description}.  [{default or by_preset or 'none'}]"
     kind = field.annotation
     if kind is bool:
         return click.option(f"{option}/--no-{option[2:]}", name, default=None, help=help_text)
@@ -162,7 +169,7 @@ def _option_type(annotation: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()
 
 
 class CommaSeparated(click.ParamType[Any]):

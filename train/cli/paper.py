@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from train.cli.options import (
+    DATA,
     DATA_DIR,
     DEVICE,
     PATH,
     SEEDS,
+    CategoryOptions,
     ConfigOptions,
     RunOptions,
     config_option,
@@ -86,7 +88,7 @@ network_options = options_as(
 @click.option(
     "--category", "categories", multiple=True, required=True, help="Product; repeated, rows are averages."
 )
-@click.option("--data", default="auto", help="Data set or folder, as for fit.")
+@DATA
 @DATA_DIR
 @run_options
 @config_options(*PROTOCOL_FIELDS, preset="paper")
@@ -99,7 +101,7 @@ def ablate(
     tables: tuple[str, ...],
     figures: tuple[str, ...],
     categories: tuple[str, ...],
-    data: str,
+    data: str | None,
     data_dir: Path,
     run: RunOptions,
     asked: ConfigOptions,
@@ -110,7 +112,6 @@ def ablate(
     """Run the paper's ablations on any data and set each row beside the paper's; goes on where it was stopped."""
     if not tables and not figures:
         raise click.UsageError("Nothing to run; give --table 4, 6, 7 or 8, or --figure 6.")
-    from train.data.sources import find_category
     from train.errors import TrainingError
     from train.studies.ablation.results import ablation_table, write_ablation
     from train.studies.ablation.rows import ABLATIONS, Networks
@@ -127,7 +128,8 @@ def ablate(
     parts = Networks.of_preset(settings.base.preset, **networks)
     experiments = [f"table-{table}" for table in tables] + [f"figure-{figure}" for figure in figures]
     ablations = [ABLATIONS[name](parts) for name in dict.fromkeys(experiments)]
-    products = [find_category(name, data=data, data_dir=data_dir) for name in dict.fromkeys(categories)]
+    chosen = [CategoryOptions(name, data, data_dir) for name in dict.fromkeys(categories)]
+    products = [category.find(runs_dir=run.runs_dir, quiet=True) for category in chosen]
     show_banner(any(product.synthetic for product in products))
     results = run_ablations(ablations, products, settings=settings)
     folder = run.runs_dir / (products[0].category if len(products) == 1 else "") / "ablations"
@@ -150,7 +152,14 @@ def ablate(
 @click.option("--categories", default="all", help="Some of the 15, with commas between.")
 @run_options
 @config_options(*PROTOCOL_FIELDS, "teacher", "student", preset="paper")
-def reproduce(data: str, data_dir: Path, categories: str, run: RunOptions, asked: ConfigOptions) -> None:
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Train also where a finished run has other options or images; it is kept in its folder earlier/.",
+)
+def reproduce(
+    data: str, data_dir: Path, categories: str, run: RunOptions, asked: ConfigOptions, force: bool
+) -> None:
     """Train and evaluate all of MVTec AD and set Tables 1, 2 and 3 beside the paper's; skips what is there."""
     from train.errors import TrainingError
     from train.studies.reproduce.run import chosen_categories, run_category
@@ -168,6 +177,7 @@ def reproduce(data: str, data_dir: Path, categories: str, run: RunOptions, asked
             config=config,
             runs_dir=run.runs_dir,
             runtime=runtime,
+            replace=force,
         )
         results.append(result)
         # After each: whoever stops it has the table of what is done.

@@ -20,7 +20,7 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.command()
 @category_options
 @run_options
-@config_options("teacher", "image_size", "holdout_ratio", "smoothing_sigma", "pool_size")
+@config_options("teacher", "image_size", "bit_depth", "holdout_ratio", "smoothing_sigma", "pool_size")
 @click.option("--methods", default="padim,patchcore", help="Which, with commas between.")
 @SEEDS
 @click.option("--force", is_flag=True, help="Compute also what is in baselines.json.")
@@ -38,7 +38,7 @@ def baselines(
 
     config = asked.config()
     results = run_baselines(
-        category.find(),
+        category.find(runs_dir=run.runs_dir),
         config=config,
         methods=methods.split(","),
         seeds=seeds,
@@ -52,14 +52,14 @@ def baselines(
 @click.command()
 @category_options
 @run_options
-@config_options("teacher", "image_size")
+@config_options("teacher", "image_size", "bit_depth")
 @click.option("--top", type=click.IntRange(min=1), default=24, help="Images in the table and on the page.")
 def suspects(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, top: int) -> None:
     """Rank training images that may show a defect, for a person to look at; write suspects.json and suspects.html."""
     from train.studies.suspects import rank_suspects, suspects_table, write_suspects
 
     config, run_dir = asked.config(), run.runs_dir / category.name
-    images = category.find()
+    images = category.find(runs_dir=run.runs_dir)
     ranked = rank_suspects(
         images,
         config=config,
@@ -74,7 +74,7 @@ def suspects(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, t
 @click.command()
 @category_options
 @run_options
-@config_options("teacher", "student", "image_size", "steps", "epochs", "batch_size")
+@config_options("teacher", "student", "image_size", "bit_depth", "steps", "epochs", "batch_size")
 @click.option("--ratio", type=SHARE, default=0.05, help="Share of bad images among those trained on.")
 @click.option(
     "--removed-ratio",
@@ -96,7 +96,7 @@ def contamination(
 
     configs = [asked.config(seed=seed) for seed in seeds]
     results = measure_contamination(
-        category.find(),
+        category.find(runs_dir=run.runs_dir),
         configs=configs,
         ratio=ratio,
         removed_ratio=removed_ratio,

@@ -1,5 +1,6 @@
 """Images of a category: where they come from and how they are read.
 
-`category` lists and loads them, `ground_truth` loads the masks of defects, `checks` warns about likely mistakes, and
-`sources` finds or makes the data sets that have a name.
+`layout` and `mask_files` find a category's files in a folder, `category` names and loads them, and `ground_truth` loads
+the masks of defects. `bit_depth` finds what is white in images of more than 8 bits, `checks` warns about likely
+mistakes, and `sources` finds or makes the data sets that have a name.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,19 +10,25 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, UnidentifiedImageError
 
 from model_repository.image_decoder.image_decoding import (
-    FORMATS,
     SUFFIXES,
+    DeepPixels,
     ImageError,
+    decode_pixels,
+    naming,
+    naming_damage,
+    open_image,
     read_image,
     resize_image,
 )
+from train.data.layout import printable, read_layout
+from train.data.mask_files import match_masks
 from train.errors import DataError
+from train.support.category_names import check_category_name
 from train.support.progress import console, progress_bar
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -59,6 +64,7 @@ class CategoryData:
         root: the folder that holds it.
         train_good: the good images to train on and calibrate with, sorted by name.
         test: the test set; empty for a plain folder of good images.
+        notes: one sentence for whatever was taken for something else, or left out.
     """
 
     dataset: str
@@ -66,6 +72,12 @@ class CategoryData:
     root: Path
     train_good: tuple[Path, ...]
     test: tuple[TestImage, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def test_dir(self) -> Path:
+        """The folder of the test images; the category's own where it has none."""
+        return self.root / self.test[0].path.relative_to(self.root).parts[0] if self.test else self.root
 
     @property
     def synthetic(self) -> bool:
@@ -98,83 +110,99 @@ class LoadedImages:
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
-    """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal."""
+    """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal.
+
+    Raises:
+        DataError: a file cannot be read: it was removed meanwhile, or is another user's.
+    """
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(
-            f"{path.parent.name}/{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest()
-        )
+        name = f"{path.parent.name}/{path.name}\n".encode(errors="surrogateescape")
+        digest.update(name + hashlib.sha256(read_bytes(path)).digest())
     return digest.hexdigest()
 
 
-def check_category_name(category: str) -> None:
-    """Make sure that folders and served models can be named after a category.
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file.
 
     Raises:
-        DataError: they cannot.
+        DataError: it vanished, or may not be read.
     """
-    if not SAFE_NAME.fullmatch(category):
+    try:
+        return path.read_bytes()
+    except OSError as error:
         raise DataError(
-            f"Category {category!r} is no safe folder name; expected letters, digits, '.', '_' or '-', "
-            "starting with a letter or digit; rename it."
-        )
+            f"{path} cannot be read ({error.strerror or error}); make it readable for this user, or move it away, and "
+            "start again."
+        ) from None
 
 
 def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
-    """List a category's files: MVTec AD's layout, or a plain folder of good images.
+    """List a category's files: MVTec AD's layout, or a plain folder of good images; see `train.data.layout`.
 
     Raises:
-        DataError: the folder is missing or holds no good images to train on, or see `check_category_name`.
+        DataError: the folder is missing, cannot be read or holds no good images to train on; or see
+            `check_category_name`.
     """
     check_category_name(category)
     if not root.is_dir():
         raise DataError(
             f"Data folder {root} does not exist; expected {root}/train/good/*.png or a folder of images."
         )
-    good_dir = root / "train" / "good"
-    if not good_dir.is_dir():
-        good_dir = root
-    train_good = image_files(good_dir)
-    if not train_good:
+    layout = read_layout(root)
+    if not layout.train_good:
+        found = " ".join(note for note in layout.notes if f" in {layout.train_dir};" in note)
         raise DataError(
-            f"Category {category!r} has no good images: {good_dir} holds none of {', '.join(SUFFIXES)}; "
-            "put images of good parts there."
+            f"Category {category!r} has no good images: {layout.train_dir} holds none of {', '.join(SUFFIXES)}; put "
+            f"images of good parts there. {found}".rstrip()
         )
+    masks = match_masks(layout)
     return CategoryData(
-        dataset=dataset, category=category, root=root, train_good=train_good, test=_test_images(root)
-    )
-
-
-def image_files(folder: Path) -> tuple[Path, ...]:
-    """The image files of a folder, by suffix, sorted by name; hidden files are left out."""
-    return tuple(
-        sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-        )
+        dataset=dataset,
+        category=category,
+        root=root,
+        train_good=layout.train_good,
+        test=tuple(
+            TestImage(path=path, defect=kind, mask_path=masks.get(path)) for path, _, kind in layout.tested
+        ),
+        notes=tuple(map(printable, layout.notes)),
     )
 
 
 def upright_size(path: Path, *, decode: bool) -> tuple[int, int]:
-    """Width and height in pixels, as `read_image` gives them.
+    """Width and height in pixels, as `read_image` gives them; see `stored_size`."""
+    (width, height), orientation = stored_size(path, decode=decode)
+    return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+def stored_size(path: Path, *, decode: bool) -> tuple[tuple[int, int], int]:
+    """Width and height in pixels as a file holds them, and the EXIF orientation by which they are turned upright.
 
     A PNG may keep its orientation behind its pixels, which then have to be decoded to find it. Without `decode` such a
     PNG is measured as it is stored, and only headers are read.
 
     Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
+        ImageError: the file is broken, too large, or cannot be read.
     """
-    with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        readable = decode or image.format != "PNG" or "exif" in image.info
-        if readable and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
-            return height, width
-    return width, height
+    try:
+        with naming(path), naming_damage(), open_image(path) as image:
+            width, height = image.size
+            readable = decode or image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if readable else 1
+            # Of a TIFF Pillow gives the upright size.
+            swapped = image.format == "TIFF" and orientation in SIDEWAYS
+            return ((height, width) if swapped else (width, height)), orientation
+    except UnidentifiedImageError:
+        with naming(path):
+            pixels = decode_pixels(path.read_bytes())
+    if isinstance(pixels, DeepPixels):
+        height, width = pixels.values.shape[:2]
+        return (width, height), pixels.orientation
+    return pixels.size, 1
 
 
 def load_images(
-    paths: Sequence[Path], *, image_size: int, strict: bool, what: str = "images"
+    paths: Sequence[Path], *, image_size: int, strict: bool, bit_depth: int = 8, what: str = "images"
 ) -> LoadedImages:
     """Read, resize and stack images, on all cores.
 
@@ -182,6 +210,7 @@ def load_images(
         paths: image files.
         image_size: side of the square result in pixels.
         strict: stop at the first broken image instead of skipping it with a warning.
+        bit_depth: of the category, see `train.data.bit_depth`.
         what: what the progress bar calls them.
 
     Raises:
@@ -190,7 +219,7 @@ def load_images(
 
     def load(path: Path) -> NDArray[np.uint8] | ImageError:
         try:
-            return resize_image(read_image(path), image_size)
+            return resize_image(read_image(path, bit_depth=bit_depth), image_size)
         except ImageError as error:
             return error
 
@@ -208,12 +237,31 @@ def load_images(
         console.print(f"Skipped: {sentence}", style="yellow", markup=False)
     if broken:
         console.print(f"{len(broken)} of {len(paths)} {what} skipped.", style="yellow")
+    _warn_of_plain(loaded, paths, what)
     if not readable:
         raise DataError(
             f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
         )
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
     return LoadedImages(pixels=pixels, readable=readable, broken=broken)
+
+
+def _warn_of_plain(
+    loaded: Sequence[NDArray[np.uint8] | ImageError], paths: Sequence[Path], what: str
+) -> None:
+    """Tell of images of one colour: transparent throughout, or taken with the lens covered."""
+    plain = [
+        path
+        for path, image in zip(paths, loaded, strict=True)
+        if isinstance(image, np.ndarray) and (image == image[0, 0]).all()
+    ]
+    if plain:
+        console.print(
+            f"Warning: {len(plain)} of {len(paths)} {what} are of one colour throughout, {plain[0].name} among them; "
+            "they may be transparent, or taken in the dark; look at them.",
+            style="yellow",
+            markup=False,
+        )
 
 
 def split_good(
@@ -231,19 +279,3 @@ def split_good(
     order = np.random.default_rng(seed).permutation(n_images)
     n_held_out = min(max(1, round(holdout_ratio * n_images)), n_images - 1)
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
-
-
-def _test_images(root: Path) -> tuple[TestImage, ...]:
-    test_dir = root / "test"
-    if not test_dir.is_dir():
-        return ()
-    return tuple(
-        TestImage(path=path, defect=folder.name, mask_path=_mask_path(root, folder.name, path))
-        for folder in sorted(path for path in test_dir.iterdir() if path.is_dir())
-        for path in image_files(folder)
-    )
-
-
-def _mask_path(root: Path, defect: str, image_path: Path) -> Path | None:
-    path = root / "ground_truth" / defect / f"{image_path.stem}_mask.png"
-    return path if path.is_file() else None

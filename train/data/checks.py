@@ -5,11 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import UnidentifiedImageError
 
+from model_repository.image_decoder.image_decoding import (
+    ImageError,
+    naming,
+    naming_damage,
+    open_image,
+)
 from train.data.category import CategoryData, upright_size
 from train.errors import DataError
 from train.support.progress import console
@@ -48,7 +55,7 @@ def check_training_data(data: CategoryData, *, fingerprints: Mapping[str, str], 
     """
     if not force:
         require_own_images(data, fingerprints=fingerprints)
-    for sentence in (*size_warnings(data), *copy_warnings(data)):
+    for sentence in (*size_warnings(data), *page_warnings(data), *copy_warnings(data)):
         console.print(f"Warning: {sentence}", style="yellow", markup=False)
 
 
@@ -97,11 +104,32 @@ def size_warnings(data: CategoryData) -> list[str]:
     return warnings
 
 
+def page_warnings(data: CategoryData) -> list[str]:
+    """TIFFs of several pages, of which the first is read."""
+    tiffs = [path for path in _all_images(data) if path.suffix.lower() in (".tif", ".tiff")]
+    several = [path for path in tiffs if count_pages(path) > 1]
+    if not several:
+        return []
+    return [
+        f"{len(several)} images of {data.category!r} are TIFFs of several pages, {_short(several[0])} among them; the "
+        "first page of each is read; save the others as files of their own if they are images of parts."
+    ]
+
+
+def count_pages(path: Path) -> int:
+    """Pages of an image file; 0 for a broken one, which reading the images will name."""
+    try:
+        with naming(path), naming_damage(), open_image(path) as image:
+            return int(getattr(image, "n_frames", 1))
+    except (ImageError, UnidentifiedImageError):
+        return 0
+
+
 def read_size(path: Path) -> ImageSize | None:
     """A file's upright size; None for a broken file, which reading the images will name."""
     try:
         return ImageSize(path, *upright_size(path, decode=False))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except ImageError:
         return None
 
 
@@ -143,12 +171,14 @@ def identical_files(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
     """Groups of two or more files with the same bytes, each in the given order; only files of one length are read."""
     by_length: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
-        by_length[path.stat().st_size].append(path)
+        with suppress(OSError):  # reading the images will name it
+            by_length[path.stat().st_size].append(path)
     by_content: dict[bytes, list[Path]] = defaultdict(list)
     for same_length in by_length.values():
         if len(same_length) > 1:
             for path in same_length:
-                by_content[hashlib.sha256(path.read_bytes()).digest()].append(path)
+                with suppress(OSError):
+                    by_content[hashlib.sha256(path.read_bytes()).digest()].append(path)
     return [tuple(group) for group in by_content.values() if len(group) > 1]
 
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from model_repository.image_decoder.image_decoding import FORMATS, ImageError, read_image
-from train.data.category import TestImage, upright_size
+from model_repository.image_decoder.deep_pixels import TURNS
+from model_repository.image_decoder.image_decoding import DeepPixels, ImageError, decode_pixels, naming
+from train.data.category import SIDEWAYS, TestImage, stored_size
 from train.errors import DataError
 from train.support.progress import console
 
 MOST_LEVELS = 16  # besides 0; a mask drawn by hand or with a number for each defect has fewer
 MOSTLY = 0.5  # of the picture; more, and its border, is a mask whose defect is black
 BORDER_MOSTLY = 0.9  # of the outermost pixels
+MIRRORED = (2, 4, 5, 7)  # EXIF orientations of which the stored pixels are mirrored
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -52,12 +55,57 @@ class Mask:
         return bool(self.marked.mean() > MOSTLY and border.mean() > BORDER_MOSTLY)
 
 
+@dataclass
+class Orientations:
+    """How masks lie over images that EXIF turns: over the stored pixels or over the upright ones.
+
+    Attributes:
+        turned: masks that were drawn over the stored pixels.
+        unknown: masks whose size fits both ways.
+    """
+
+    turned: list[Path] = field(default_factory=list)
+    unknown: list[Path] = field(default_factory=list)
+
+    def upright(self, mask: Mask, image_path: Path) -> Mask:
+        """The mask over the upright image.
+
+        Raises:
+            DataError: the image cannot be read, or is of another size.
+        """
+        try:
+            stored, orientation = stored_size(image_path, decode=True)
+        except ImageError as error:
+            raise DataError(f"{error}; its mask {mask.path} has no image.") from None
+        width, height = stored[::-1] if orientation in SIDEWAYS else stored
+        if mask.marked.shape == (height, width):
+            if stored == (width, height) and orientation in TURNS:
+                self.unknown.append(mask.path)
+            return mask
+        if mask.marked.shape == stored[::-1] and orientation in TURNS:
+            self.turned.append(mask.path)
+            return replace(mask, marked=_turned(mask.marked, orientation))
+        raise DataError(
+            f"Ground truth mask {mask.path} is {mask.marked.shape[1]} x {mask.marked.shape[0]} pixels, its image "
+            f"{image_path} {width} x {height}; expected equal sizes; draw the mask over the image itself."
+        )
+
+    def sentences(self, n_masks: int) -> list[str]:
+        """Which masks were turned, and of which nobody can know whether they should be."""
+        return [
+            *_said_of(self.turned, n_masks, "lie over their images as these are stored",
+                      "they are turned upright with them, as EXIF says"),
+            *_said_of(self.unknown, n_masks, "fit both ways over images that EXIF turns",
+                      "they are taken as drawn over the upright images; save the images upright to be sure"),
+        ]  # fmt: skip
+
+
 def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool_] | None:
     """Ground truth masks [N, S, S] for test images, or None where not one of them has a mask.
 
     Whatever is not 0 marks a defect, whichever values a file has. A mask is resized with the nearest neighbour, so that
-    it stays a mask. An image without one gets an empty one. What is odd about masks is said, and they are taken as they
-    are.
+    it stays a mask. An image without one gets an empty one. A mask that was drawn over the stored pixels of an image
+    that EXIF turns is turned with it. What is odd about masks is said, and they are taken as they are.
 
     Raises:
         DataError: a mask file that is no image, is of another size than its image, or marks a defect on a good one.
@@ -65,11 +113,11 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
     if all(image.mask_path is None for image in test):
         return None
     masks = np.zeros((len(test), image_size, image_size), bool)
-    in_between, inverted, drawn = [], [], []
+    in_between, inverted, drawn, orientations = [], [], [], Orientations()
     for index, image in enumerate(test):
         if image.mask_path is None:
             continue
-        mask = _load_mask(image, image.mask_path)
+        mask = _load_mask(image, image.mask_path, orientations)
         masks[index] = _resize(mask.marked, image_size)
         if mask.marked.any() and not mask.marked.all():
             drawn.append(image)
@@ -83,21 +131,15 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
                   "all that is not 0 counts as defective; save masks as PNG with 0 and 255"),
         *_said_of(inverted, n_masks, "mark most of the picture and its border",
                   "all that is not 0 counts as defective; if the defect is black in them, invert them"),
+        *orientations.sentences(n_masks),
         *_shared(drawn),
     ):  # fmt: skip
         console.print(sentence, style="yellow", markup=False)
     return masks
 
 
-def _load_mask(image: TestImage, mask_path: Path) -> Mask:
-    mask = _read_mask(mask_path)
-    height, width = mask.marked.shape
-    expected_width, expected_height = upright_size(image.path, decode=True)
-    if (width, height) != (expected_width, expected_height):
-        raise DataError(
-            f"Ground truth mask {mask_path} is {width} x {height} pixels, its image {image.path} "
-            f"{expected_width} x {expected_height}; expected equal sizes; draw the mask over the image itself."
-        )
+def _load_mask(image: TestImage, mask_path: Path, orientations: Orientations) -> Mask:
+    mask = orientations.upright(_read_mask(mask_path), image.path)
     if not image.anomalous and mask.marked.any():
         raise DataError(
             f"Ground truth mask {mask_path} marks a defect on an image in test/good; expected a black mask or none; "
@@ -109,13 +151,14 @@ def _load_mask(image: TestImage, mask_path: Path) -> Mask:
 def _read_mask(path: Path) -> Mask:
     """Read a mask upright, its values as they stand in the file: no conversion may make a small one vanish."""
     try:
-        read_image(path)  # all that makes a file unreadable is found and named there
+        with naming(path):
+            image = decode_pixels(path.read_bytes())
     except ImageError as error:
         raise DataError(f"Ground truth mask {error}.") from None
-    with Image.open(path, formats=FORMATS) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith(("I", "L", "1")) and "transparency" not in image.info and image.mode != "LA":
+    if isinstance(image, DeepPixels):
+        values = image.values if image.alpha is None else np.where(image.alpha == 0, 0, image.values)
+        values = _turned(values if values.ndim == 2 else values.max(axis=2), image.orientation)
+    elif image.mode.startswith(("L", "1")) and "transparency" not in image.info and image.mode != "LA":
         values = np.asarray(image)
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA"))
@@ -124,6 +167,13 @@ def _read_mask(path: Path) -> Mask:
         values = np.asarray(image.convert("RGB")).max(axis=2)
     marked = values != 0
     return Mask(marked=marked, n_levels=len(np.unique(values[marked])), path=path)
+
+
+def _turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored pixels [H, W], upright."""
+    quarter_turns = {3: 2, 4: 2, 5: 1, 6: -1, 7: -1, 8: 1}.get(orientation, 0)
+    mirrored = values[:, ::-1] if orientation in MIRRORED else values
+    return np.rot90(mirrored, quarter_turns)
 
 
 def _resize(marked: NDArray[np.bool_], image_size: int) -> NDArray[np.bool_]:

@@ -4,3 +4,5 @@
 defect kind and of each defect size. `metrics` has the measures themselves, those over pixels are in `pixel_metrics`.
 `protocol` says how a run departs from the paper's. `report` writes the page, and `figures` draws its plots.
 """
+
+METRICS_FORMAT = 2  # of metrics.json; raise it whenever a measure is added, renamed or computed otherwise

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from model_repository.distance_fusion.map_fusion import fuse_distances, judge, remove_background
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
+from train.checkpoint.provenance import readable_text
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, load_images
 from train.data.ground_truth import load_masks
+from train.evaluation import METRICS_FORMAT
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
 from train.evaluation.pixel_metrics import BoolArray
@@ -73,10 +75,12 @@ def evaluate(
     foreground = foreground or load_foreground(checkpoint.config.foreground, weights_dir=runtime.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
     config, device = checkpoint.config, runtime.torch_device
+    judged_on = describe_test_set(data)  # of the files as they are now, not after the minutes of judging
     images = load_images(
         [image.path for image in data.test],
         image_size=config.image_size,
         strict=runtime.strict,
+        bit_depth=checkpoint.provenance.bit_depth,
         what="test images",
     )
     test = tuple(data.test[index] for index in images.readable)
@@ -87,6 +91,9 @@ def evaluate(
     # Of the same maps, for Table 9.
     with_background = None if parts is None else auroc(whole_map.max(axis=(1, 2)), judged.labels)
     metrics = {
+        "format": METRICS_FORMAT,
+        **judged_on,
+        "synthetic": data.synthetic or checkpoint.provenance.synthetic,
         **measures_of(judged),
         **describe(checkpoint),
         "pixel_false_positive_rate": marked_share_of_good(judged, parts),
@@ -94,17 +101,34 @@ def evaluate(
         "foreground_share": None if parts is None else float(parts.mean()),
         "image_auroc_without_foreground": with_background,
         "n_broken": len(images.broken),
-        "test_fingerprint": data.test_fingerprint(),
     }
     return Evaluation(metrics, judged, images.pixels)
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What was measured: category, data, preset, seed, release id."""
-    history = {"category", "dataset", "synthetic", "data_fingerprint", "weights"}
-    history |= {"n_train", "n_held_out", "seconds_train"}
+def describe_test_set(data: CategoryData) -> dict[str, Any]:
+    """What was judged: data set, folder and fingerprint of the test images."""
+    test_fingerprint = data.test_fingerprint()
     return {
-        **checkpoint.provenance.model_dump(include=history),
+        "dataset": data.dataset,
+        "judged_on": {
+            "dataset": data.dataset,
+            "synthetic": data.synthetic,
+            "data_root": readable_text(data.root),
+            "test_fingerprint": test_fingerprint,
+        },
+        "test_fingerprint": test_fingerprint,
+    }
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What was judged with: category, training images, preset, seed, release id."""
+    provenance = checkpoint.provenance
+    trained_on = {"dataset", "synthetic", "data_root", "data_fingerprint"}
+    return {
+        **provenance.model_dump(
+            include={"category", "data_fingerprint", "weights", "n_train", "n_held_out", "seconds_train"}
+        ),
+        "trained_on": provenance.model_dump(include=trained_on),
         **checkpoint.config.model_dump(include={"preset", "image_size", "seed"}),
         "release_id": checkpoint.release_id,
         "deviations_from_paper": deviations_from_paper(checkpoint.config, checkpoint.provenance),

@@ -6,11 +6,18 @@ import numpy as np
 from scipy.stats import binomtest
 
 from train.evaluation.pixel_metrics import BoolArray, areas_right_of, shares_above
-from train.support.arrays import FloatArray
+from train.support.arrays import FloatArray, require_finite
+
+UNMEASURED = "nothing can be measured by them; judge the images again"
 
 
 def auroc(scores: FloatArray, labels: BoolArray) -> float | None:
-    """Area under the ROC curve in 0..1 of scores [N], large for the anomalous; None where there is only one class."""
+    """Area under the ROC curve in 0..1 of scores [N], large for the anomalous; None where there is only one class.
+
+    Raises:
+        NotFiniteError: a score is NaN or infinite; NaN would sort as the highest.
+    """
+    require_finite(scores, what="AUROC: the scores", remedy=UNMEASURED)
     if labels.all() or not labels.any():
         return None
     above, at_least = shares_above(scores[labels], [np.sort(scores[~labels])])
@@ -18,7 +25,12 @@ def auroc(scores: FloatArray, labels: BoolArray) -> float | None:
 
 
 def average_precision(scores: FloatArray, labels: BoolArray) -> float | None:
-    """Mean over the anomalous of the precision at their own score, in 0..1, or None where there is only one class."""
+    """Mean over the anomalous of the precision at their own score, in 0..1, or None where there is only one class.
+
+    Raises:
+        NotFiniteError: a score is NaN or infinite.
+    """
+    require_finite(scores, what="Average precision: the scores", remedy=UNMEASURED)
     if labels.all() or not labels.any():
         return None
     anomalous, all_scores = np.sort(scores[labels]), np.sort(scores)

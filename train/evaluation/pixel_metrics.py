@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.support.arrays import FloatArray
+from train.support.arrays import FloatArray, require_finite
 
 MAX_FALSE_POSITIVE_RATE = 0.3  # where the PRO curve is cut off (Section 4.1)
 IMAGES_AT_A_TIME = 64  # looked up together: bounds the memory when defects are large
@@ -65,9 +65,17 @@ class PixelScores:
         maps: [N, S, S] anomaly maps.
         masks: [N, S, S] ground truth.
         good: positions of the images that belong to every selection; nothing in them is defective.
+
+    Raises:
+        NotFiniteError: a map holds NaN or infinity.
     """
 
     def __init__(self, maps: FloatArray, masks: BoolArray, *, good: IntArray) -> None:
+        require_finite(
+            maps,
+            what="Pixel measures: the anomaly maps",
+            remedy="nothing can be measured by them; judge again",
+        )
         self._maps, self._masks = maps, masks
         self._good_scores = self._sorted_outside_defects(good)
         self._defects: dict[int, DefectivePixels] = {}

@@ -40,16 +40,23 @@ def summary(metrics: dict[str, Any]) -> str:
     without = metrics["image_auroc_without_foreground"]
     if without is not None:
         parts[0] += f" with foreground {metrics['foreground']} and {without:.4f} without"
-    return ", ".join([*parts, f"{metrics['n_test']} images"])
+    parts.append(f"{metrics['n_test']} images")
+    if metrics["n_broken"]:
+        parts.append(f"{metrics['n_broken']} more could not be read")
+    return ", ".join(parts)
 
 
 def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses | None = None) -> str:
-    """The page as HTML text; `losses` are those of the checkpoint's training, where the run's folder has them."""
+    """The page as HTML text; `losses` are those of the checkpoint's training, where the run's folder has them.
+
+    Bytes of file names that are no UTF-8 are written as `\\udcff`.
+    """
     calibration = json.loads(checkpoint.calibration.to_json())
-    return render_page(
+    page = render_page(
         "train.evaluation",
         "report.html.j2",
         metrics=evaluation.metrics,
+        judged=evaluation.metrics["judged_on"],
         sizes=SIZES,
         config=checkpoint.config.model_dump(),
         provenance=checkpoint.provenance.model_dump(),
@@ -60,6 +67,7 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses
         plots=plots(evaluation, losses),
         galleries=galleries(evaluation),
     )
+    return page.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def plots(evaluation: Evaluation, losses: Losses | None) -> dict[str, str | None]:

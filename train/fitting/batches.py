@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from train.config import FitConfig
 from train.fitting.features import TeacherFeatures
 
 Fetched = tuple[NDArray[np.intp], Tensor, list[Tensor]]  # indices, image, features [B, h, w, C]
@@ -62,23 +63,20 @@ class GoodImages(Dataset[Fetched]):
 
 
 def load_batches(
-    good: GoodImages,
-    *,
-    batch_size: int,
-    seed: int,
-    steps: range,
-    device: torch.device,
-    drop_last: bool = True,
+    good: GoodImages, *, config: FitConfig, steps: range, device: torch.device
 ) -> Iterator[Batch]:
     """The batches of these steps; which images a step sees depends on its number and the seed alone.
 
     On a GPU they are fetched ahead into pinned memory and copied while the GPU works.
     """
     on_gpu = device.type == "cuda"
-    order = batch_indices(len(good), batch_size=batch_size, seed=seed, drop_last=drop_last)
+    order = batch_indices(
+        len(good), batch_size=config.batch_size, seed=config.seed, drop_last=config.drop_last
+    )
     loader: DataLoader[Fetched] = DataLoader(
         good,
-        batch_sampler=[batch.tolist() for batch in itertools.islice(order, steps.start, steps.stop)],
+        # One after the other: a list of all would fill the memory when millions of steps are asked for.
+        batch_sampler=(batch.tolist() for batch in itertools.islice(order, steps.start, steps.stop)),
         collate_fn=_as_it_is,
         num_workers=GPU_LOADER_WORKERS if on_gpu else 0,
         pin_memory=on_gpu,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,18 @@ from train.calibration.thresholds import calibrate
 from train.checkpoint.provenance import Provenance
 from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
+from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
 from train.fitting.loop import train_student
 from train.fitting.resume import ResumeFile, TrainingState
+from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
 from train.method.student import build_teacher_and_student
-from train.support.devices import Runtime
+from train.support.devices import Runtime, memory_errors
+from train.support.files import require_writable
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
@@ -37,18 +41,19 @@ class GoodSplit:
     Attributes:
         train: to train on.
         held_out: to validate and calibrate on.
+        bit_depth: that they were read with, see `find_bit_depth`.
         n_broken: files that could not be read.
         fingerprint: of the files, see `CategoryData.fingerprint`.
-        seconds_teacher: spent on the teacher's features.
     """
 
     train: GoodImages
     held_out: GoodImages
+    bit_depth: int
     n_broken: int
     fingerprint: str
-    seconds_teacher: float
 
 
+@memory_errors("lower --batch-size or --image-size, or take a smaller backbone")
 def fit(
     data: CategoryData,
     *,
@@ -59,6 +64,8 @@ def fit(
 ) -> None:
     """Train, calibrate and write the checkpoint; a run that was interrupted continues from its last saved state.
 
+    The state of another run that lies there is kept beside, and what differs is told, see `ResumeFile.restore`.
+
     Args:
         data: the category's images.
         config: all choices of the run.
@@ -66,23 +73,33 @@ def fit(
         runtime: where and how to train.
         save_interval_s: seconds between saves of an unfinished run.
     """
-    device = runtime.torch_device
+    started = time.perf_counter()
+    run_dir, device = checkpoint_path.parent, runtime.torch_device
     teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=runtime.weights_dir)
     # Before the training, so that missing weights of SAM are reported at once.
     finder = load_foreground(config.foreground, weights_dir=runtime.weights_dir)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run_dir = checkpoint_path.parent
     good = _load_good(data, teacher, config=config, scratch_dir=run_dir, runtime=runtime)
     train, held_out = good.train, good.held_out
     student.set_teacher_means(train.teacher_features.means())
-    resume = ResumeFile(
-        run_dir / "resume.pt",
-        run=f"{config.model_dump_json()} {good.fingerprint} {device.type} {torch.__version__} {weight_sources}",
-        interval_s=save_interval_s,
+    made_of = RunInputs(
+        config=config,
+        data_fingerprint=good.fingerprint,
+        n_images=len(data.train_good),
+        n_train=len(train),
+        surroundings={"device": device.type, "torch": torch.__version__, **weight_sources},
     )
+    resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
     ended = train_student(
-        student, train, held_out=held_out, config=config, run_dir=run_dir, resume=resume, device=device
+        student,
+        train,
+        held_out=held_out,
+        config=config,
+        run_dir=run_dir,
+        resume=resume,
+        device=device,
+        started=started,
     )
     calibration = calibrate(
         teacher,
@@ -93,6 +110,7 @@ def fit(
         finder=finder,
         device=device,
     )
+    ended.count_seconds()
     provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources)
     save_checkpoint(checkpoint_path, Checkpoint(config, provenance, calibration, teacher, student))
     resume.remove()
@@ -106,18 +124,24 @@ def _load_good(
     Raises:
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
+    bit_depth = find_bit_depth(data, asked=config.bit_depth)
     images = load_images(
-        data.train_good, image_size=config.image_size, strict=runtime.strict, what="good images"
+        data.train_good,
+        image_size=config.image_size,
+        strict=runtime.strict,
+        bit_depth=bit_depth,
+        what="good images",
     )
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     n_train, n_held_out = map(len, split)
     if config.drop_last and n_train < config.batch_size:
         raise DataError(
             f"Category {data.category!r} has {n_train} good images to train on, {n_held_out} held out; expected at "
-            f"least one batch of {config.batch_size}; add images or lower --batch-size."
+            f"least one batch of {config.batch_size}; add {config.batch_size - n_train} more, or train smaller "
+            f"batches: python -m train fit --category {shlex.quote(data.category)} --batch-size {n_train} and the "
+            "options of before."
         )
-    scratch_dir.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
+    require_writable(scratch_dir)
     parts = []
     for indices in split:
         pixels = images.pixels[indices]
@@ -126,14 +150,13 @@ def _load_good(
         )
         file_names = [data.train_good[images.readable[index]].name for index in indices]
         parts.append(GoodImages(pixels, features, file_names))
-    seconds_teacher = time.perf_counter() - started
     train, held_out = parts
     return GoodSplit(
         train=train,
         held_out=held_out,
+        bit_depth=bit_depth,
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
-        seconds_teacher=seconds_teacher,
     )
 
 
@@ -144,14 +167,16 @@ def _provenance(
         category=data.category,
         dataset=data.dataset,
         data_root=str(data.root),
+        data_path=str(data.root.absolute()),
         data_fingerprint=good.fingerprint,
         synthetic=data.synthetic,
         n_train=len(good.train),
         n_held_out=len(good.held_out),
         n_broken=good.n_broken,
+        bit_depth=good.bit_depth,
         weights=weights,
         steps=ended.step,
-        seconds_train=round(good.seconds_teacher + ended.seconds, 1),
+        seconds_train=round(ended.seconds, 1),
         final_loss=round(float(np.mean(ended.recent_losses)), 6),
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

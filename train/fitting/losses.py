@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from train.checkpoint.provenance import Provenance
 from train.errors import StorageError
 from train.support.files import write_text
 
 LOSSES_FILE = "losses.csv"  # in a run's folder
+EVENTS_FOLDER = "tensorboard"  # beside it, with the same losses
+RECENT_LOSSES = 10  # whose mean is a run's final loss
 HEADER = "step,train_loss,learning_rate,validation_loss\n"
 
 
@@ -31,13 +34,20 @@ class Losses:
     learning_rate: NDArray[np.float64]
     validation_loss: NDArray[np.float64]
 
+    def lead_to(self, history: Provenance) -> bool:
+        """Whether they end where a checkpoint's history does; older ones do not say after how many steps."""
+        same_end = abs(float(self.train_loss[-RECENT_LOSSES:].mean()) - history.final_loss) < 1e-5
+        return same_end and history.steps in (None, len(self.step))
+
 
 def begin_losses(path: Path, *, first_step: int) -> None:
     """Start the file; of a run that continues at `first_step`, keep the rows before.
 
     Steps after the last saved state were written before the interruption and will be written again.
     """
-    earlier = [row for row in _complete_rows(path) if int(row.split(",")[0]) < first_step]
+    earlier = (
+        [row for row in _complete_rows(path) if int(row.split(",")[0]) < first_step] if first_step else []
+    )
     write_text(path, "".join([HEADER, *earlier]))
 
 
@@ -51,7 +61,7 @@ def append_losses(
     """
     validation = "" if validation_loss is None else f"{validation_loss:.9g}"
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(f"{step},{train_loss:.9g},{learning_rate:.9g},{validation}\n")
     except OSError as error:
         raise StorageError(
@@ -60,16 +70,25 @@ def append_losses(
         ) from error
 
 
-def read_losses(path: Path) -> Losses | None:
-    """The losses of a run; None where it has no such file, or no step in it yet."""
+def read_losses(path: Path, history: Provenance | None = None) -> Losses | None:
+    """The losses of a run; None where it has no such file, or no step in it yet.
+
+    Args:
+        path: the file.
+        history: of a checkpoint beside it: then None, too, where the file is of another run, one begun since for
+            example, whose losses are not those of the checkpoint.
+    """
     rows = _complete_rows(path)
     if not rows:
         return None
     step, *columns = np.genfromtxt(rows, delimiter=",", ndmin=2).T
-    return Losses(step.astype(np.int64), *columns)
+    losses = Losses(step.astype(np.int64), *columns)
+    if history is not None and not losses.lead_to(history):
+        return None
+    return losses
 
 
 def _complete_rows(path: Path) -> list[str]:
     """The rows below the header; a last one that was cut short by an interruption is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [line for line in lines[1:] if line.endswith("\n")]

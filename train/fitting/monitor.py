@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ from torch.utils.tensorboard import SummaryWriter
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from train.calibration.thresholds import fusion_of
 from train.config import FitConfig
+from train.errors import TrainingError
 from train.fitting.batches import GoodImages
-from train.fitting.losses import LOSSES_FILE, append_losses, begin_losses
+from train.fitting.losses import EVENTS_FOLDER, LOSSES_FILE, append_losses, begin_losses
 from train.fitting.resume import TrainingState
 from train.method.student import Student
 from train.support.arrays import FloatArray
+from train.support.files import storage_errors
 from train.support.progress import ProgressBar
 
 VALIDATION_IMAGES = 32  # enough for a curve; all held-out images would cost a tenth of the training
@@ -48,18 +51,28 @@ class Monitor:
         self.bar = bar
         self.losses_path = run_dir / LOSSES_FILE
         begin_losses(self.losses_path, first_step=first_step)
-        log_dir = run_dir / "tensorboard"
+        self.log_dir = run_dir / EVENTS_FOLDER
         if first_step == 0:
-            shutil.rmtree(log_dir, ignore_errors=True)
-        self.events = SummaryWriter(log_dir, purge_step=first_step)
+            shutil.rmtree(self.log_dir, ignore_errors=True)
+        with storage_errors(self.log_dir):
+            self.events = SummaryWriter(self.log_dir, purge_step=first_step)
         self.bar.advance(first_step)
 
-    def close(self) -> None:
-        """Write what TensorBoard has not been given yet."""
-        self.events.close()
+    def __enter__(self) -> Monitor:
+        return self
 
-    def after_step(self, state: TrainingState, student: Student) -> bool:
-        """Log the step that was just done; True when training should stop for lack of progress."""
+    def __exit__(self, *_: object) -> None:
+        """Write what TensorBoard has not been given yet."""
+        with storage_errors(self.log_dir):
+            self.events.close()
+
+    def is_on_plateau(self, state: TrainingState) -> bool:
+        """Whether training should stop for lack of progress, if that was asked for."""
+        patience = self.config.plateau_patience
+        return patience is not None and state.validations_since_best >= patience
+
+    def after_step(self, state: TrainingState, student: Student) -> None:
+        """Log the step that was just done."""
         step, loss = state.step - 1, state.recent_losses[-1]
         learning_rate = float(state.scheduler.get_last_lr()[0])
         interval = self.config.validation_interval
@@ -71,28 +84,34 @@ class Monitor:
             learning_rate=learning_rate,
             validation_loss=validation_loss,
         )
-        self.events.add_scalar("loss/train", loss, step)
-        self.events.add_scalar("learning_rate", learning_rate, step)
+        with storage_errors(self.log_dir):
+            self.events.add_scalar("loss/train", loss, step)
+            self.events.add_scalar("learning_rate", learning_rate, step)
         self.bar.advance(note=f"loss {loss:.4f}")
         if validation_loss is None:
-            return False
+            return
         if validation_loss < state.best_validation:
             state.best_validation, state.validations_since_best = validation_loss, 0
         else:
             state.validations_since_best += 1
-        patience = self.config.plateau_patience
-        return patience is not None and state.validations_since_best >= patience
 
     def _validate(self, state: TrainingState, student: Student) -> float:
         """The loss on held-out good images; now and then TensorBoard also gets pictures of their anomaly maps."""
         distances = held_out_distances(student, self.held_out, scale=self.config.distance_scale)
         loss = float(sum(stage.mean() for stage in distances))
-        self.events.add_scalar("loss/validation", loss, state.step - 1)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss on held-out good images is {loss} after step {state.step}; train again, with a lower "
+                "--learning-rate."
+            )
+        with storage_errors(self.log_dir):
+            self.events.add_scalar("loss/validation", loss, state.step - 1)
         if state.step % (PICTURE_INTERVAL * self.config.validation_interval) == 0:
             picture = maps_beside_images(self.held_out.images, distances, config=self.config)
-            self.events.add_image(
-                "held-out good images, anomaly maps", picture, state.step - 1, dataformats="HWC"
-            )
+            with storage_errors(self.log_dir):
+                self.events.add_image(
+                    "held-out good images, anomaly maps", picture, state.step - 1, dataformats="HWC"
+                )
         return loss
 
 

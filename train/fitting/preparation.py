@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -19,9 +20,14 @@ WARM_UP_STEPS = 20  # of the cosine schedule
 
 
 def initial_state(
-    student: Student, *, config: FitConfig, n_steps: int, device: torch.device
+    student: Student,
+    *,
+    config: FitConfig,
+    n_steps: int,
+    device: torch.device,
+    started: float | None = None,
 ) -> TrainingState:
-    """Adam, its schedule and the generator of masks, before the first step."""
+    """Adam, its schedule and the generator of masks, before the first step; the run's seconds count from `started`."""
     optimizer = torch.optim.Adam(
         student.parameters(), lr=config.learning_rate, betas=config.betas, fused=True
     )
@@ -35,6 +41,7 @@ def initial_state(
         scheduler=scheduler,
         scaler=torch.amp.GradScaler(device.type, enabled=needs_loss_scale),
         mask_generator=torch.Generator().manual_seed(config.seed),
+        counted_until=time.perf_counter() if started is None else started,
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from train.config import FitConfig
-from train.errors import ConfigError
+from train.errors import ConfigError, TrainingError
 from train.method.backbones import STAGES, Backbone, build_backbone
 from train.method.distances import distance_maps
 from train.method.pretrained_weights import LoadedWeights, load_weights, random_weights
@@ -132,6 +132,9 @@ def compute_distances(
 
     Both networks are on the device and in evaluation mode; `scale` is that of `train.method.distances.distance_map`,
     `what` names the progress bar.
+
+    Raises:
+        TrainingError: a distance is not finite. An image with such a distance would count as good.
     """
     batches = []
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:
@@ -140,7 +143,19 @@ def compute_distances(
             distances = student.distances(image, teacher(image), scale=scale)
             batches.append([distance.cpu().numpy() for distance in distances])
             bar.advance(len(image))
-    return [np.concatenate(stage) for stage in zip(*batches, strict=True)]
+    stages = [np.concatenate(stage) for stage in zip(*batches, strict=True)]
+    _require_finite(stages, what)
+    return stages
+
+
+def _require_finite(stages: Sequence[FloatArray], what: str) -> None:
+    finite = np.logical_and.reduce([np.isfinite(stage).all(axis=(1, 2)) for stage in stages])
+    if not finite.all():
+        raise TrainingError(
+            f"{what}: teacher and student give distances that are not finite for {np.sum(~finite)} of {len(finite)} "
+            f"images, the first is number {np.argmin(finite) + 1}; train again, with a lower --learning-rate or "
+            "--mixed-precision off."
+        )
 
 
 def build_teacher_and_student(

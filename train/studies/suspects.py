@@ -20,6 +20,7 @@ from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import upsampling_matrix
 from train.config import FitConfig
+from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images
 from train.errors import DataError
 from train.fitting.features import compute_teacher_features
@@ -64,7 +65,11 @@ def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, r
     teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
     teacher.to(device)
     images = load_images(
-        data.train_good, image_size=config.image_size, strict=runtime.strict, what="training images"
+        data.train_good,
+        image_size=config.image_size,
+        strict=runtime.strict,
+        bit_depth=find_bit_depth(data, asked=config.bit_depth),
+        what="training images",
     )
     if len(images.pixels) < 2:
         raise DataError(

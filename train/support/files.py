@@ -16,6 +16,30 @@ from train.errors import StorageError
 
 
 @contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Within it, what the system says against writing `path` is told in one sentence.
+
+    Raises:
+        StorageError: in place of an OSError: the disk is full or read-only, a name too long.
+    """
+    try:
+        yield
+    except OSError as error:
+        old_file = "; what stood there stays" if os.path.exists(path) else ""  # noqa: PTH110 (Path.exists raises)
+        raise StorageError(
+            f"{path} cannot be written ({reason_of(error, path)}){old_file}; make room or choose another folder."
+        ) from error
+
+
+def reason_of(error: OSError, path: Path) -> str:
+    """What the system says, with the file's name where it is not `path` or a temporary one for it."""
+    reason = error.strerror or str(error)
+    named = error.filename
+    own = named is None or Path(os.fsdecode(named)).parent == path.parent
+    return reason if own else f"{reason}: {os.fsdecode(named)}"
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; on success flush it to disk and rename it to `path`.
 
@@ -25,24 +49,20 @@ def replacing(path: Path) -> Iterator[Path]:
         StorageError: the disk is full, or the file cannot be written for another reason.
     """
     temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o644)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        old_file = "; what stood there stays" if path.exists() else ""
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}){old_file}; make room or choose another folder."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with storage_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            temporary.chmod(0o644)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -50,24 +70,50 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill; on success rename it to `path`, in place of what stood there.
 
     When the block raises, the new folder is removed and whatever stood at `path` stays.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            folder = staging / "new"
+            folder.mkdir(mode=0o755)
+            yield folder
+            _put_in_place(folder, path, replaced=staging / "replaced")
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, path: Path, *, replaced: Path) -> None:
+    """Rename a folder to `path`; where that fails, what stood there goes back."""
+    if path.exists():
+        path.rename(replaced)
     try:
-        folder = staging / "new"
-        folder.mkdir(mode=0o755)
-        yield folder
-        if path.exists():
-            path.rename(staging / "replaced")
         folder.rename(path)
-    finally:
-        shutil.rmtree(staging)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder, and make sure that files can be written into it: better now than after minutes of work.
+
+    Raises:
+        StorageError: the disk is full or read-only, or the folder is another user's.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"written")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a UTF-8 text file whole or not at all; bytes of file names that are no UTF-8 are written as `\\udcff`."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -76,11 +122,19 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; None where there is no file, or it is no JSON."""
+    """The content of a JSON file; None where there is no file, or it is no JSON.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+    """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read ({error.strerror or error}); make it readable, or move it away."
+        ) from error
 
 
 def sha256_of(path: Path) -> str:

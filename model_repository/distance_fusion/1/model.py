@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ from map_fusion import Calibration
 
 # Warm-up requests carry it; no release has it (train.checkpoint.tensors.release_id is never 0).
 WARM_UP_RELEASE_ID = 0
+
+
+class RequestError(ValueError):
+    """A request parameter that cannot be used: the fault of who asked, not of what is served."""
 
 
 class TritonPythonModel:
@@ -30,13 +34,16 @@ class TritonPythonModel:
                 smoothing_sigma=4.0,
                 pool_size=5,
                 stage_weights=(1.0, 1.0, 1.0),
-                image_threshold=float("inf"),
-                pixel_threshold=float("inf"),
+                # Below every score: a student that answers with this id passes no part.
+                image_threshold=-1.0,
+                pixel_threshold=-1.0,
             )
         }
         for path in self.calibration_dir.glob("*.json"):
-            with contextlib.suppress(ValueError):  # a damaged one is told to those who ask for its release
+            try:
                 build_matrices(self.calibration(int(path.stem)))
+            except ValueError as error:  # told again to those who ask for its release; the others are served
+                pb_utils.Logger.log_warn(f"{path} is passed over: {error}")
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a fault in one is that one's error alone."""
@@ -46,32 +53,39 @@ class TritonPythonModel:
         """Fuse the maps of one request, whose images all come from one release."""
         try:
             return pb_utils.InferenceResponse(self.judge(request))
+        except RequestError as error:
+            fault = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
         except ValueError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+            fault = pb_utils.TritonError(str(error))
+        return pb_utils.InferenceResponse(error=fault)
 
     def judge(self, request: pb_utils.InferenceRequest) -> list[pb_utils.Tensor]:
         """Compute the outputs that the request asks for.
 
         Raises:
+            RequestError: a parameter of another form.
             ValueError: an unknown release, distance maps or a mask of other shapes than its calibration's, a mask
-                that is missing or that its thresholds were not fitted with, or a parameter of another form.
+                that is missing or that its thresholds were not fitted with, or an image whose distances are not
+                finite; the message names the image.
         """
         parameters = json.loads(request.parameters() or "{}")
+        threshold, score_only = requested_threshold(parameters), wants_score_only(parameters)
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         release_ids = inputs["release_id"]
+        if (release_ids != release_ids[0]).any():
+            raise ValueError(
+                f"one request holds images of releases {sorted(set(release_ids[:, 0].tolist()))}"
+            )
         calibration = self.calibration(int(release_ids[0, 0]))
         distances = [inputs[f"distance_{stage}"] for stage in (1, 2, 3)]
         foreground = inputs.get("foreground")
         check_foreground(calibration, given=foreground is not None)
         anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
-        verdict = map_fusion.judge(
-            map_fusion.remove_background(anomaly_map, foreground),
-            calibration,
-            requested_threshold(parameters),
-        )
+        shown = map_fusion.remove_background(anomaly_map, foreground)
+        verdict = map_fusion.judge(shown, calibration, threshold)
         outputs = {**vars(verdict), "release_id": release_ids}
         requested = set(request.requested_output_names())
-        if wants_score_only(parameters):
+        if score_only:
             requested -= set(map_fusion.MAP_OUTPUTS)
         return [pb_utils.Tensor(name, outputs[name]) for name in requested]
 
@@ -79,16 +93,24 @@ class TritonPythonModel:
         """The calibration of a release, read once.
 
         Raises:
-            ValueError: it was never published, or its file is damaged.
+            ValueError: it was never published, or its file cannot be read, is damaged or another release's.
         """
         if release_id not in self.calibrations:
-            path = self.calibration_dir / f"{release_id}.json"
+            path, remedy = self.calibration_dir / f"{release_id}.json", "publish the release again"
             try:
-                self.calibrations[release_id] = Calibration.load(path)
+                calibration = Calibration.load(path)
             except FileNotFoundError:
+                raise ValueError(f"release {release_id} has no calibration at {path}; {remedy}") from None
+            # JSON that is nested too deeply ends in a RecursionError.
+            except (OSError, ValueError, RecursionError) as error:
                 raise ValueError(
-                    f"release {release_id} has no calibration at {path}; publish the release again"
+                    f"calibration {path} of release {release_id} cannot be used ({error}); {remedy}"
                 ) from None
+            if calibration.release_id != release_id:
+                raise ValueError(
+                    f"calibration {path} is of release {calibration.release_id}; expected {release_id}; {remedy}"
+                )
+            self.calibrations[release_id] = calibration
         return self.calibrations[release_id]
 
 
@@ -121,13 +143,20 @@ def requested_threshold(parameters: dict[str, Any]) -> float | None:
     """The image threshold that a request's parameters ask for, if any.
 
     Raises:
-        ValueError: it is no number.
+        RequestError: it is no finite number of at least 0; no score is below 0, and none exceeds infinity.
     """
     value = parameters.get("threshold")
+    if value is None:
+        return None
     try:
-        return None if value is None else float(value)
-    except ValueError:
-        raise ValueError(f"request parameter threshold is {value!r}; expected a number") from None
+        threshold = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        threshold = math.nan
+    if not 0 <= threshold <= map_fusion.LARGEST:
+        raise RequestError(
+            f"request parameter threshold is {value!r}; expected a number from 0 to {map_fusion.LARGEST:.3g}"
+        )
+    return threshold
 
 
 def wants_score_only(parameters: dict[str, Any]) -> bool:
@@ -136,9 +165,9 @@ def wants_score_only(parameters: dict[str, Any]) -> bool:
     Not the requested outputs: an ensemble asks its steps for all of them, whatever it is asked for itself.
 
     Raises:
-        ValueError: it is neither true nor false.
+        RequestError: it is neither true nor false.
     """
     value = parameters.get("score_only", False)
     if not isinstance(value, bool):
-        raise ValueError(f"request parameter score_only is {value!r}; expected true or false")
+        raise RequestError(f"request parameter score_only is {value!r}; expected true or false")
     return value

@@ -8,29 +8,43 @@ import image_decoding
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+MAX_FAULTS = 10  # that an error describes: gRPC cuts long messages off
+
 
 class TritonPythonModel:
     """Decodes and resizes with the same function as training and the client."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the image size from the configuration of the `image` output."""
+        """Read the image size from the configuration of the `image` output, and the bit depth from its parameters."""
         config = json.loads(args["model_config"])
         image = next(output for output in config["output"] if output["name"] == "image")
         self.image_size = int(image["dims"][0])
+        parameter = config.get("parameters", {}).get("bit_depth", {"string_value": "8"})
+        self.bit_depth = int(parameter["string_value"])
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a broken image is that request's error alone."""
         return [self.answer(request) for request in requests]
 
     def answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
-        """Decode the [B, 1] image files of one request."""
+        """Decode the [B, 1] image files of one request; where some are broken, the error names each of them."""
         encoded = pb_utils.get_input_tensor_by_name(request, "encoded_image").as_numpy()
-        try:
-            decoded = [image_decoding.decode_image(data) for data in encoded[:, 0]]
-        except image_decoding.ImageError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"encoded_image {error}"))
+        decoded, faults = [], []
+        for number, data in enumerate(encoded[:, 0], start=1):
+            try:
+                decoded.append(image_decoding.decode_image(data, bit_depth=self.bit_depth))
+            except image_decoding.ImageError as error:
+                faults.append(f"image {number} of {len(encoded)}: encoded_image {error}")
+        if faults:
+            return pb_utils.InferenceResponse(error=bad_files(faults))
         images = np.stack([image_decoding.resize_image(image, self.image_size) for image in decoded])
         sizes = np.array([image.size[::-1] for image in decoded], np.int32)  # height, width
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor("image", images), pb_utils.Tensor("original_size", sizes)]
         )
+
+
+def bad_files(faults: list[str]) -> pb_utils.TritonError:
+    """The error of a request whose files are no images."""
+    more = f"; and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
+    return pb_utils.TritonError("; ".join(faults[:MAX_FAULTS]) + more, pb_utils.TritonError.INVALID_ARG)

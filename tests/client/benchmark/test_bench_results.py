@@ -158,7 +158,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         assert read_result(tmp_path / "new" / "bench.json") == result
 
 
-@pytest.mark.parametrize("text", [None, "no json", "{}", "[]", '{"ensemble": {}}'])
+@pytest.mark.parametrize("text", [None, "no json", "{}", "[]", '{"ensemble": {}}', '{"ensemble": NaN}'])
 def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "bench.json"
     if text is not None:

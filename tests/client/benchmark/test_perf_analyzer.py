@@ -158,6 +158,20 @@ def test_a_binary_that_hangs_is_tried_again_then_told(
     assert (tmp_path / "runs").read_text() == ".\n.\n"
 
 
+@pytest.mark.parametrize(("url", "proxy"), [("127.0.0.1:1", ""), ("line-3:1", "http://proxy:3128")])
+def test_a_server_on_this_host_is_measured_without_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, proxy: str
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    telling = (
+        f'#!/bin/sh\nif [ "$1" = --version ]; then exit; fi\necho "$http_proxy" > {tmp_path}/told\nexit 1\n'
+    )
+    analyzer = PerfAnalyzer(program(tmp_path / "perf", telling))
+    with pytest.raises(BenchmarkError):
+        analyzer.measure("pill", url, inputs=image_inputs(IMAGES), concurrency=1, requests=2)
+    assert (tmp_path / "told").read_text() == f"{proxy}\n"
+
+
 @pytest.mark.triton
 def test_the_real_binary_without_its_libraries_says_which_and_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +20,10 @@ from PIL import Image
 
 from client.__main__ import main
 from client.pictures.overlays import CAPTION, PANEL
-from client.predictions import read_jsonl
+from client.predictions.jsonl import read_jsonl
 from client.report import auroc
 from deploy.server import TritonServer
+from tests.client.samples import save_image
 from tests.products import ROOT, TIMEOUT_S, Product, unused_url
 
 pytest_plugins = ["tests.serving"]
@@ -183,6 +188,163 @@ def served_categories(server: TritonServer) -> list[str]:
         index = client.get_model_repository_index(client_timeout=TIMEOUT_S).models
     ready = {model.name for model in index if model.state == "READY"}
     return sorted(name for name in ready if f"{name}_encoded" in ready)
+
+
+@pytest.mark.triton
+def test_what_is_left_out_is_named_and_the_exit_code_says_so(predict: Predict, images: Path) -> None:
+    lot = images.parent / "lot"
+    lot.mkdir()
+    (lot / "linked").symlink_to(images / "good", target_is_directory=True)
+    n_images = len(list((images / "good").iterdir()))
+    (lot / "notes.txt").touch()
+    done = predict(lot)
+    assert (done.exit_code, f"{n_images} judged: " in done.stdout) == (0, True)
+    assert done.stderr == f"Left out: {lot}/notes.txt is no image.\n"
+    (lot / "gone.png").symlink_to(images / "nowhere.png")
+    (lot / "part.gif").touch()
+    for options, exit_code, word in (((), 2, "Error"), (("--skip-broken",), 0, "Skipped")):
+        done = predict(lot, *options)
+        assert (done.exit_code, f"{n_images} judged: " in done.stdout) == (exit_code, True)
+        assert f"{word}: {lot}/gone.png is a link to nothing; it was not judged.\n" in done.stderr
+        assert f"{word}: {lot}/part.gif has the ending '.gif'" in done.stderr
+        assert "2 files or folders that may be parts were left out." in done.stderr
+
+
+@pytest.mark.triton
+def test_masks_of_the_data_set_are_not_judged(predict: Predict, edge: Product) -> None:
+    root, folder = edge.data.root, edge.data.root / "ground_truth"
+    done = predict(root)
+    assert done.exit_code == 0, done.output
+    assert f"{len(edge.data.test) + len(edge.data.train_good)} judged: " in done.stdout
+    assert f"{folder} holds ground truth masks, not parts" in done.stderr
+    done = predict(folder)
+    assert (done.exit_code, "which holds ground truth masks and no parts" in done.stderr) == (1, True)
+
+
+@pytest.fixture
+def command(server: TritonServer, edge: Product) -> list[str]:
+    """The command in a process of its own; a path is to follow."""
+    options = ["--category", edge.name, "--url", server.grpc_url, "--timeout-s", "60"]
+    return [sys.executable, "-m", "client", "predict", *options]
+
+
+@pytest.fixture
+def many(images: Path) -> Path:
+    """More images than are judged while a test looks on, by links to one."""
+    folder = images.parent / "many"
+    folder.mkdir()
+    image = next((images / "good").iterdir())
+    for index in range(2000):
+        (folder / f"{index:04d}.png").symlink_to(image)
+    return folder
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_run_that_is_stopped_keeps_its_answers(
+    command: list[str], many: Path, number: signal.Signals
+) -> None:
+    jsonl = many.parent / "predictions.jsonl"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, many, "--jsonl", jsonl], **pipes) as process:
+        while not (jsonl.exists() and jsonl.read_bytes().count(b"\n") > 2):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        try:
+            shown, faults = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    entries = read_jsonl(jsonl)
+    assert process.returncode == 1
+    assert [Path(entry.image).name for entry in entries] == [f"{i:04d}.png" for i in range(len(entries))]
+    assert f"{len(entries)} judged: " in shown
+    assert f"{2000 - len(entries)} of 2000 not judged." in shown
+    assert f"What was answered so far is in {jsonl}." in faults
+    assert "Error: Interrupted." in faults
+    assert f"The first image without an answer is {many}/{len(entries):04d}.png." in faults
+
+
+@pytest.mark.triton
+def test_a_reader_that_leaves_and_an_old_terminal_cost_no_answer(command: list[str], images: Path) -> None:
+    """`| head -1`, an ASCII locale, file names that are no UTF-8, a full disk under standard output."""
+    folder, jsonl = images.parent / "odd", images.parent / "predictions.jsonl"
+    folder.mkdir()
+    image = next((images / "good").iterdir())
+    for name in (b"f\xfcr.png", "größe → €.png".encode(), b"a\nb.png", b"n" * 251 + b".png"):
+        shutil.copy(image, folder / os.fsdecode(name))
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    arguments = [*command, folder, "--jsonl", jsonl, "--overlays", images.parent / "overlays"]
+    for output, exit_code in (("| head -1", 0), ("> /dev/full", 1)):
+        line = f"set -o pipefail; {shlex.join(map(str, arguments))} {output}"
+        done = subprocess.run(
+            ["bash", "-c", line], env=environment, cwd=ROOT, capture_output=True, timeout=120, check=False
+        )
+        assert (done.returncode, b"Traceback" in done.stderr) == (exit_code, False), done.stderr
+        assert len(read_jsonl(jsonl)) == 4
+        assert len(list((images.parent / "overlays").iterdir())) == 4
+        jsonl.unlink()
+
+
+@pytest.mark.triton
+def test_more_in_flight_than_the_server_queues_is_survived(predict: Predict, many: Path) -> None:
+    """Every image is judged, or named as one that was not."""
+    for path in sorted(many.iterdir())[600:]:
+        path.unlink()
+    jsonl = many.parent / "predictions.jsonl"
+    done = predict(many, "--in-flight", 500, "--score-only", "--jsonl", jsonl)
+    unanswered = done.stderr.count("was not judged: ")
+    assert f"{600 - unanswered} judged: " in done.stdout
+    assert len(read_jsonl(jsonl)) == 600 - unanswered
+    assert done.exit_code == int(unanswered > 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--jsonl", "."], ". is a folder; give the name of a file."),
+        (["--jsonl", "file/a.jsonl"], "file/a.jsonl cannot be written (Not a directory)"),
+        (["--jsonl", "file"], "file exists and holds no predictions"),
+        (["--jsonl", "n" * 300], "n cannot be written (File name too long)"),
+        (["--overlays", "file"], "file is a file; give a folder."),
+        (["--overlays", "lot/overlays"], "lot/overlays lies in lot, whose images are judged"),
+    ],
+)
+def test_targets_are_checked_before_the_server_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_image(Path("lot/a.png"))
+    Path("file").write_text("notes")
+    arguments = ["predict", "lot", "--category", "plate", "--url", unused_url(), *options]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    assert f"{sentence}" in done.stderr
+    assert "server" not in done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "file", "lot"]
+
+
+@pytest.mark.parametrize("option", ["--threshold", "--timeout-s"])
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400", "high"])
+def test_a_number_that_is_none_is_refused(tmp_path: Path, option: str, value: str) -> None:
+    image = save_image(tmp_path / "a.png")
+    done = CliRunner().invoke(main, ["predict", str(image), "--category", "plate", option, value])
+    assert done.exit_code == 2
+    assert value in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--category", "--url"])
+def test_a_name_that_cannot_be_sent_is_refused(tmp_path: Path, option: str) -> None:
+    arguments = ["predict", str(save_image(tmp_path / "a.png")), "--category", "plate", option, "f\udcfc"]
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, r"'f\udcfc' is not UTF-8." in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_a_deadline_that_has_passed_is_refused(tmp_path: Path, value: str) -> None:
+    image = save_image(tmp_path / "a.png")
+    done = CliRunner().invoke(main, ["predict", str(image), "--category", "plate", "--timeout-s", value])
+    assert (done.exit_code, "is not in the range x>0" in done.stderr) == (2, True)
 
 
 def test_a_missing_server_ends_with_one_sentence(tmp_path: Path) -> None:

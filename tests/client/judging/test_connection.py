@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 
 from client import JudgeClient, load_image
-from client.judging.errors import ServerError
+from client.judging.errors import RequestError, ServerError
 from deploy.server import TritonServer
 from tests.products import TIMEOUT_S, UNCALIBRATED, UNCALIBRATED_RELEASE, Product, unused_url
 
@@ -47,12 +51,86 @@ def connect(url: str, category: str, *, timeout_s: float = TIMEOUT_S) -> Callabl
 
 @pytest.mark.parametrize(
     "url",
-    [unused_url(), "http://127.0.0.1:8001", "no-such-host.invalid:8001"],
-    ids=["closed", "form", "name"],
+    [unused_url(), "no-such-host.invalid:8001"],
+    ids=["closed", "name"],
 )
 def test_no_server_there(url: str) -> None:
     message = refusal(connect(url, "plate", timeout_s=20))
     assert message == f"No Triton server answers at {url}; start one with `make serve`."
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_a_proxy_is_passed_by_for_this_host_and_named_for_others(
+    server: TritonServer, edge: Product, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    proxy = unused_url()
+    monkeypatch.setenv(variable, f"http://user:secret@{proxy}")
+    for url in (server.grpc_url, server.grpc_url.replace("127.0.0.1", "localhost")):
+        with connect(url, edge.name)() as judge:
+            assert judge.predict(PICTURE).release_id == edge.checkpoint.release_id
+    message = refusal(connect("line-3.invalid:8001", edge.name, timeout_s=20))
+    assert message == (
+        f"No Triton server answers at line-3.invalid:8001 through the proxy {proxy} ({variable}); start one with "
+        "`make serve`, or add line-3.invalid to no_proxy if it is reached directly."
+    )
+
+
+def test_an_address_of_another_form() -> None:
+    with pytest.raises(RequestError) as caught:
+        connect("http://127.0.0.1:8001", "plate")()
+    assert caught.value.message == (
+        "'http://127.0.0.1:8001' begins with http://, and gRPC takes no scheme; expected host:port of the server's "
+        "gRPC endpoint, e.g. localhost:8001."
+    )
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf"), 1e30])
+def test_a_timeout_that_cannot_be(server: TritonServer, timeout_s: float) -> None:
+    with pytest.raises(RequestError, match=r"^The timeout is .*; expected seconds, more than 0"):
+        connect(server.grpc_url, "plate", timeout_s=timeout_s)()
+
+
+def test_the_http_and_metrics_ports_are_named(server: TritonServer) -> None:
+    for address in (server.http_url, server.metrics_url.removesuffix("/metrics")):
+        url = address.removeprefix("http://")
+        assert refusal(connect(url, "plate")) == (
+            f"{url} speaks HTTP and not gRPC; give Triton's gRPC port, which is 8001 unless the server was started "
+            "with another one."
+        )
+
+
+def test_a_port_that_closes_every_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+
+        def close_all() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        pool.submit(close_all)
+        url = f"127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            message = refusal(connect(url, "plate", timeout_s=20))
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+    assert message.startswith(f"{url} closes every connection, so that no gRPC is spoken there")
+
+
+def test_a_threshold_that_cannot_be(judge: JudgeClient) -> None:
+    for threshold in (float("nan"), float("inf"), 1e400, -1.0):
+        for ask in (judge.predict, judge.score):
+            with pytest.raises(RequestError, match=r"^The threshold is .*; expected a finite number"):
+                ask(PICTURE, threshold=threshold)
+
+
+def test_an_image_in_every_form_has_one_verdict(judge: JudgeClient, edge: Product) -> None:
+    path = edge.data.test[0].path
+    image = load_image(path)
+    scores = [
+        judge.score(form).score for form in (path, str(path), path.read_bytes(), image, np.asarray(image))
+    ]
+    assert scores == pytest.approx([float(edge.expected.pred_score[0, 0])] * len(scores), abs=1e-3)
 
 
 def test_the_category_is_looked_up_on_connecting(judge: JudgeClient, edge: Product) -> None:
@@ -149,7 +227,7 @@ def test_a_release_without_its_calibration(server: TritonServer, edge: Product) 
 
         folder = edge.repository / "distance_fusion" / "calibrations"
         restored = folder / f"{UNCALIBRATED_RELEASE}.json"
-        restored.write_bytes((folder / f"{edge.checkpoint.release_id}.json").read_bytes())
+        restored.write_text(replace(edge.checkpoint.calibration, release_id=UNCALIBRATED_RELEASE).to_json())
         assert judge.predict(PICTURE).release_id == UNCALIBRATED_RELEASE  # as the sentence promised
 
 

@@ -14,7 +14,8 @@ from export.engines.build import engine_options, engine_table
 from export.engines.server_image import SERVER_IMAGE
 from export.engines.tensorrt_builder import build_engine, load_tensorrt_rtx
 from export.errors import ExportError, VerificationError
-from export.manifest import FileRecord, read_manifest, require_engines
+from export.manifest import read_manifest, require_engines
+from export.records import FileRecord
 from tests.conftest import CATEGORY
 from tests.export.ahead_of_time import build
 

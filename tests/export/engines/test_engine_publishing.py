@@ -10,28 +10,24 @@ from pathlib import Path
 import pytest
 
 from export.agreement import LIMITS, Agreement
+from export.engines.build import build_category_engines
 from export.engines.server_image import SERVER_IMAGE
 from export.engines.target import TargetServer, require_engines_run
 from export.engines.tensorrt_builder import (
     load_tensorrt_rtx,
 )
 from export.errors import ExportError, PublishError
-from export.manifest import (
-    EngineOptions,
-    EngineRecord,
-    FileRecord,
-    Manifest,
-    read_manifest,
-)
+from export.manifest import Manifest, read_manifest
 from export.parity.gate import keep_agreements, verify_category
 from export.product import ProductPaths
+from export.records import EngineOptions, EngineRecord, FileRecord
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY
 from tests.export.ahead_of_time import build
-from tests.products import ROOT
+from tests.products import ROOT, copy_as
 from train.support.files import sha256_of
 
 
@@ -115,9 +111,10 @@ def publish(
     compute_capability: str = "8.9",
     max_batch_size: int = 8,
     unverified: bool = True,
+    category: str = CATEGORY,
 ) -> str:
     return publish_category(
-        build_dir / CATEGORY,
+        build_dir / category,
         repository=models,
         platform=Platform("tensorrt", max_batch_size=max_batch_size),
         read_graph=read_onnx_file,
@@ -204,8 +201,8 @@ def test_a_refusal_stays_until_the_same_judge_is_asked_again(
         "TensorRT fp32: TensorRT, which builds engines for Triton, is not inst"
     )
     assert [agreement.judge for agreement in read_manifest(folder).agreements] == [
+        "TensorRT fp32",  # judged before
         "ONNX fp32",
-        "TensorRT fp32",
     ]
     with pytest.raises(PublishError, match="does not judge as its checkpoint does"):
         publish(build_dir, models)
@@ -232,8 +229,8 @@ def test_only_what_the_server_can_load_is_loaded(build_dir: Path, models: Path) 
 
 
 @pytest.mark.usefixtures("rtx_in_place_of_tensorrt")
-def test_categories_share_a_teachers_engine(build_dir: Path, models: Path) -> None:
-    """Built again in the same way it has other bytes and is the same engine; a student's bytes are those judged."""
+def test_engines_of_other_bytes_are_other_versions(build_dir: Path, models: Path) -> None:
+    """Built again in the same way: the parity gate judged these two together, and these two are served."""
     build(build_dir)
     publish(build_dir, models)
     folder = build_dir / CATEGORY
@@ -246,7 +243,22 @@ def test_categories_share_a_teachers_engine(build_dir: Path, models: Path) -> No
         text["engines"][name]["file"] = {"sha256": sha256_of(path), "n_bytes": path.stat().st_size}
     (folder / "manifest.json").write_text(json.dumps(text))
     said = publish(build_dir, models)
-    assert re.search(rf"over teacher_\w+ 1 and {CATEGORY}_student 2", said)
+    assert re.search(rf"over teacher_\w+ 2 and {CATEGORY}_student 2", said)
+
+
+@pytest.mark.usefixtures("rtx_in_place_of_tensorrt")
+def test_categories_share_a_teachers_engine(build_dir: Path, models: Path) -> None:
+    """It is built once for all builds of a folder, so that its bytes agree."""
+    build(build_dir)
+    copy_as(build_dir / CATEGORY, build_dir / "nut")
+    (build_dir / "nut" / "teacher.plan").unlink()
+    built = build_category_engines("nut", "fp32", build_dir=build_dir, options=EngineOptions(), force=False)
+    assert built.built
+    teacher, student = read_manifest(build_dir / CATEGORY).engines["teacher"], built.records["student"]
+    assert built.records["teacher"] == teacher
+    assert student.file != read_manifest(build_dir / CATEGORY).engines["student"].file
+    assert "over teacher_test_resnet_64 1 and pill_student 1" in publish(build_dir, models)
+    assert "over teacher_test_resnet_64 1 and nut_student 1" in publish(build_dir, models, category="nut")
 
 
 @pytest.mark.usefixtures("rtx_in_place_of_tensorrt")

@@ -15,7 +15,7 @@ from export.engines.tensorrt_builder import (
     start,
 )
 from export.errors import ExportError, VerificationError
-from export.manifest import EngineOptions
+from export.records import EngineOptions
 from tests.conftest import CATEGORY
 
 

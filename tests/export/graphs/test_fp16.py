@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import VerificationError
-from export.graphs.fp16 import FLOAT_CONVOLUTIONS, half_nodes, to_half
+from export.graphs.chain import HalfChain, OnnxChain, open_session
+from export.graphs.fp16 import (
+    FLOAT_CONVOLUTIONS,
+    LARGEST_HALF,
+    LARGEST_OUTPUT,
+    half_nodes,
+    to_half,
+    watch_overflow,
+)
+from export.manifest import GraphFiles
 from export.tensors import TEACHER_OUTPUTS
 from tests.conftest import CATEGORY
 
@@ -64,6 +73,23 @@ def test_half_is_what_has_convolutions_on_both_sides() -> None:
     assert half_nodes(graph, ("e",), float_convolutions=0) == every | {"after"}
     assert half_nodes(graph, ("e",), float_convolutions=1) == {"second", "after"}
     assert half_nodes(graph, (), float_convolutions=2) == set()
+
+
+def test_watching_for_overflow_changes_no_distance(built: Path, images: NDArray[np.uint8]) -> None:
+    files = GraphFiles.in_folder(built / "fp16")
+    plain, watched = (chain.open(files).run(images[:3])[0] for chain in (OnnxChain, HalfChain))
+    for ours, theirs in zip(watched, plain, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_an_image_reaches_in_half_is_known(built: Path, images: NDArray[np.uint8]) -> None:
+    model = onnx.load(built / "fp16" / "teacher.onnx")
+    outputs = [*TEACHER_OUTPUTS, LARGEST_OUTPUT]
+    session = open_session(watch_overflow(model).SerializeToString())
+    *features, reached = session.run(outputs, {"image": images[:2]})
+    assert reached.shape == (2,)
+    assert (reached >= np.max([np.abs(stage).max(axis=(1, 2, 3)) for stage in features], axis=0)).all()
+    assert (reached < LARGEST_HALF).all()
 
 
 def test_graphs_run_in_onnx_runtime_alike(built: Path, images: NDArray[np.uint8]) -> None:

@@ -18,9 +18,10 @@ from export.engines.gpu import require_gpu
 from export.engines.tensorrt_builder import load_tensorrt
 from export.errors import ExportError
 from export.graphs.chain import open_session
-from export.manifest import EngineOptions, GraphFiles, build_folder
+from export.manifest import GraphFiles, build_folder
 from export.parity.engine import EnginePair, engine_judge
 from export.parity.judges import GraphJudge
+from export.records import EngineOptions
 from tests.conftest import CATEGORY
 from train.checkpoint.tensors import Checkpoint
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
+from export.__main__ import main
 from export.agreement import LIMITS, Limits
 from export.errors import ExportError, PublishError
 from export.manifest import read_manifest
@@ -19,6 +22,7 @@ from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY
 from tests.export.three_precisions import LOOSE, build
 from tests.products import copy_backends
+from train.data.category import CategoryData
 
 
 def test_verify_remembers_what_it_found_and_publishing_heeds_it(product: Path, tmp_path: Path) -> None:
@@ -69,3 +73,28 @@ def test_a_server_with_another_file_of_the_release_is_told(built: Path) -> None:
         serves("fp16", read_manifest(built).files["student.onnx"].sha256)
     with pytest.raises(ExportError, match="serves int8, and there is no such build here"):
         serves("int8", "")
+
+
+def test_without_a_test_set_the_gate_says_so_everywhere(
+    product: Path, tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    builds = Path(shutil.copytree(product / "build", tmp_path / "build"))
+    images = shutil.copytree(tiny_data.root / "train", tmp_path / "images" / "train").parent
+    options = (
+        "--category",
+        CATEGORY,
+        "--build-dir",
+        builds,
+        "--runs-dir",
+        product / "runs",
+        "--images",
+        images,
+    )
+    result = CliRunner().invoke(main, ["verify", *map(str, options)], terminal_width=200)
+    told = [line for line in result.output.splitlines() if line.startswith("No test set: ")]
+    assert len(told) == 3
+    assert "ONNX int8 was judged on 16 training images, most of which int8 was calibrated on" in told[2]
+    report = json.loads((builds / CATEGORY / "verification.json").read_text())
+    assert [agreement["judged_on"] for agreement in report] == ["training images"] * 3
+    (kept,) = read_manifest(builds / CATEGORY / "int8").agreements
+    assert kept.judged_on == "training images"

@@ -112,6 +112,22 @@ def test_publishing_and_timing_the_steps_need_no_torch(tiny_build: Path, reposit
     assert f"Published: {CATEGORY} and" in printed
 
 
+def test_the_bit_depth_reaches_decoder_and_clients(
+    tiny_build: Path, repository: Path, tmp_path: Path
+) -> None:
+    build = shutil.copytree(tiny_build / CATEGORY, tmp_path / "deep")
+    manifest = read_manifest(build)
+    provenance = manifest.provenance.model_copy(update={"bit_depth": 12})
+    manifest.model_copy(update={"provenance": provenance}).write(build)
+    publish(build, repository)
+    decoder = read_config(repository, "image_decoder_64_12bit")
+    assert decoder.parameters["bit_depth"].string_value == "12"
+    assert (repository / "image_decoder_64_12bit" / "deep_pixels.py").is_file()
+    assert pinned(repository, "pill_encoded")["image_decoder_64_12bit"] == 1
+    for ensemble in ("pill", "pill_encoded"):
+        assert read_config(repository, ensemble).parameters["bit_depth"].string_value == "12"
+
+
 def read_published(version: Path) -> int:
     return int(json.loads((version / "manifest.json").read_text())["release_id"])
 

@@ -67,10 +67,36 @@ def test_a_budget_that_leaves_nothing_is_refused(budget_ms: float) -> None:
         LatencyBudget(budget_ms, {"teacher": 10.0}).policies()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -5.0])
+def test_times_that_are_not_finite_are_refused(value: float) -> None:
+    for budget in (
+        LatencyBudget(value, {"teacher": 10.0}),
+        LatencyBudget(50.0, {"teacher": value, "fusion": 1.0}),
+    ):
+        with pytest.raises(PublishError, match="expected finite times of at least 0"):
+            budget.policies()
+
+
 def test_parameters_read_back_as_the_same_budget() -> None:
     budget = LatencyBudget(12.5, {"teacher": 6.123, "fusion": 1.0})
     assert LatencyBudget.from_parameters(budget.to_parameters()) == budget
     assert LatencyBudget.from_parameters({"preset": "edge"}) is None
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"latency_budget_ms": "50"},
+        {"latency_budget_ms": "fast", "service_ms": "{}"},
+        {"latency_budget_ms": "50", "service_ms": "[1]"},
+        {"latency_budget_ms": "50", "service_ms": '{"teacher": null}'},
+    ],
+)
+def test_parameters_from_elsewhere_are_told(parameters: dict[str, str]) -> None:
+    with pytest.raises(
+        PublishError, match=r"A published category has latency_budget_ms .*; publish that category"
+    ):
+        LatencyBudget.from_parameters(parameters)
 
 
 def test_a_shared_step_is_as_strict_as_its_strictest_category() -> None:

@@ -106,6 +106,14 @@ def test_shapes_of_the_design_at_256() -> None:
     }
 
 
+def test_a_decoder_of_another_bit_depth_has_a_name_of_its_own() -> None:
+    names = [configs.decoder_name(size, bits) for size, bits in ((256, 8), (256, 12), (64, 1))]
+    assert names == ["image_decoder", "image_decoder_12bit", "image_decoder_64_1bit"]
+    config = configs.image_decoder_config(64, bit_depth=12)
+    assert (config.name, config.parameters["bit_depth"].string_value) == ("image_decoder_64_12bit", "12")
+    assert not configs.image_decoder_config(64).parameters
+
+
 def test_models_of_another_image_size_carry_it_in_their_name() -> None:
     assert configs.teacher_name("wide_resnet50_2", 256) == "teacher_wide_resnet50_2"
     assert configs.teacher_name("wide_resnet50_2", 128) == "teacher_wide_resnet50_2_128"

@@ -14,13 +14,14 @@ from model_repository.distance_fusion.map_fusion import fuse_distances, remove_b
 from model_repository.foreground.foreground_mask import foreground_mask
 from tests.conftest import CATEGORY, FitTiny
 from train.calibration.foreground import find_foreground, load_foreground
+from train.checkpoint.header import read_header
+from train.checkpoint.provenance import DataOrigin
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, save_checkpoint
-from train.config import fit_config
 from train.data.category import CategoryData, load_images, split_good
 from train.errors import CheckpointError, ConfigError
 from train.evaluation.evaluate import Evaluation, evaluate
 from train.method.student import compute_distances
-from train.runs import checkpoint_is_up_to_date
+from train.runs.record import RunRecord
 from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
@@ -143,10 +144,10 @@ def test_the_foreground_counts_in_the_release_id(masked: Checkpoint, tmp_path: P
 
 
 def test_another_foreground_is_another_training(masked_runs: Path, blotted: CategoryData) -> None:
-    path = masked_runs / CATEGORY / "checkpoint.safetensors"
-    for asked, same in (({}, True), ({"foreground": "threshold"}, True), ({"foreground": "none"}, False)):
-        config = fit_config("edge", asked)
-        assert checkpoint_is_up_to_date(path, data=blotted, config=config, asked=asked) is same
+    trained = RunRecord.of_checkpoint(read_header(masked_runs / CATEGORY / "checkpoint.safetensors"))
+    for foreground, differences in (("threshold", []), ("none", ["foreground threshold (asked for: none)"])):
+        config = trained.config.model_copy(update={"foreground": foreground})
+        assert trained.differences(RunRecord(config=config, origin=DataOrigin.of(blotted))) == differences
 
 
 def test_thresholds_do_not_hold_for_another_method(masked: Checkpoint, blotted: CategoryData) -> None:

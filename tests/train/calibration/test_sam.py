@@ -124,6 +124,21 @@ def test_a_damaged_sam_is_refused(weights_dir: Path, tmp_path: Path, damage: obj
     assert "\n" not in caught.value.message
 
 
+def test_what_was_downloaded_earlier_needs_no_network(
+    weights_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(_: str) -> None:
+        raise OSError("no address")
+
+    repository = tmp_path / "models--facebook--sam-vit-base"
+    shutil.copytree(weights_dir / "sam-vit-base", repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("train.method.pretrained_weights.require_reachable", unreachable)
+    assert load_sam(None).id == load_sam(weights_dir).id
+
+
 def test_missing_weights_name_the_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(_: str) -> None:
         raise OSError("no network")

@@ -179,6 +179,48 @@ def test_other_tensors_than_the_configuration_needs_are_refused(change: str, pat
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stage_weights", [0.0, 0.0, 0.0]), ("stage_weights", [-1.0, 2.0, 2.0]), ("image_threshold", 1e300)],
+)
+def test_a_calibration_that_passes_every_part_is_refused(name: str, value: object, path: Path) -> None:
+    tensors = load_file(path)
+    tensors[f"calibration.{name}"] = torch.tensor(value, dtype=torch.float64)
+    save_file(tensors, path, metadata=metadata_of(path))
+    with pytest.raises(CheckpointError, match=rf"cannot judge: a calibration holds {name} .*; train again"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "name", ["student.generation_blocks.1.first.weight", "teacher.std", "calibration.image_threshold"]
+)
+def test_tensors_that_are_not_finite_are_refused(name: str, value: float, path: Path) -> None:
+    tensors = load_file(path)
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, path, metadata=metadata_of(path))
+    for read in (
+        load_checkpoint,
+        read_release_id,
+    ):  # the second is what an export asks whether it is up to date
+        with pytest.raises(
+            CheckpointError,
+            match=rf"^{path} cannot be judged with: 1 of its \d+ tensors are not finite, {name} among them; remove it",
+        ):
+            read(path)
+
+
+def test_tensors_that_are_not_finite_are_not_written(checkpoint: Checkpoint, path: Path) -> None:
+    before = path.read_bytes()
+    checkpoint.student.backbone.std[:] = np.nan
+    with pytest.raises(
+        CheckpointError, match=rf"^{path} was not written: 1 of \d+ tensors are not finite, student"
+    ):
+        save_checkpoint(path, checkpoint)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 def test_an_interrupted_write_keeps_the_old_file(
     checkpoint: Checkpoint, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,11 +13,11 @@ from train.data.category import (
     CategoryData,
     TestImage,
     fingerprint,
-    image_files,
     load_images,
     read_category,
     split_good,
 )
+from train.data.layout import image_files
 from train.errors import DataError
 
 
@@ -130,6 +130,16 @@ def test_broken_images_are_named_skipped_and_counted(
     assert str(with_broken[1]) in printed
     assert str(with_broken[3]) in printed
     assert "2 of 5 good images skipped." in printed
+
+
+def test_images_of_one_colour_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clear = tmp_path / "clear.png"
+    Image.new("RGBA", (8, 8), (200, 100, 50, 0)).save(clear)
+    noisy = tmp_path / "noisy.png"
+    Image.effect_noise((8, 8), 80).save(noisy)
+    load_images([clear, noisy], image_size=8, strict=True, what="good images")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Warning: 1 of 2 good images are of one colour throughout, clear.png among them" in told
 
 
 def test_strict_stops_at_a_broken_image(with_broken: list[Path]) -> None:

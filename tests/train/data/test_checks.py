@@ -16,6 +16,7 @@ from train.data.checks import (
     check_training_data,
     copy_warnings,
     identical_files,
+    page_warnings,
     read_size,
     require_own_images,
     size_warnings,
@@ -43,6 +44,34 @@ def root(tmp_path: Path) -> Path:
 
 def read(root: Path) -> CategoryData:
     return read_category(root, dataset="folder", category="pill")
+
+
+def test_tiffs_of_several_pages_are_told(tmp_path: Path) -> None:
+    page = Image.new("L", (8, 8))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
+    page.save(tmp_path / "b.tif")
+    (warning,) = page_warnings(read_category(tmp_path, dataset="folder", category="pill"))
+    assert warning.startswith("1 images of 'pill' are TIFFs of several pages,")
+
+
+def test_a_tiff_that_pillow_cannot_read_is_measured(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values, turned = np.zeros((4, 9, 3), np.float32), [(274, "H", 1, 6, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extratags=turned)
+    assert upright_size(tmp_path / "a.tif", decode=False) == (4, 9) == read_image(tmp_path / "a.tif").size
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_a_turned_image_is_measured_upright(form: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (9, 4)).save(tmp_path / "a", form, exif=exif)
+    assert upright_size(tmp_path / "a", decode=True) == (4, 9) == read_image(tmp_path / "a").size
+
+
+def test_large_scans_are_measured_without_pillows_warning(tmp_path: Path) -> None:
+    Image.new("1", (11_000, 9_000)).save(tmp_path / "a.png")
+    assert upright_size(tmp_path / "a.png", decode=False) == (11_000, 9_000)
 
 
 def test_nothing_is_said_of_images_as_they_should_be(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

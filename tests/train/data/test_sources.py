@@ -13,7 +13,7 @@ from train.data import sources
 from train.data.category import CategoryData
 from train.data.sources import MVTEC_AD_CATEGORIES, elpv, find_category
 from train.data.sources.synthetic.dataset import render_category
-from train.errors import DataError
+from train.errors import DataError, StorageError
 
 
 def write_good(folder: Path) -> Path:
@@ -182,6 +182,6 @@ def test_elpv_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
         raise OSError("disk full")
 
     monkeypatch.setattr(elpv.shutil, "copyfile", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match="disk full"):
         find("mono", "elpv", tmp_path)
     assert list((tmp_path / "elpv").iterdir()) == []

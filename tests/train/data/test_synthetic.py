@@ -15,7 +15,7 @@ from train.data.sources.synthetic import dataset
 from train.data.sources.synthetic.dataset import DEFECTS, MARKER, VERSION, render_category
 from train.data.sources.synthetic.defects import render
 from train.data.sources.synthetic.designs import design_part, generator
-from train.errors import DataError
+from train.errors import DataError, StorageError
 
 SIZE = 64
 
@@ -158,7 +158,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError("disk full")
 
     monkeypatch.setattr(dataset, "render", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StorageError, match="disk full"):
         small_set(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,15 @@ def test_metrics_of_this_checkpoint_and_test_set_are_up_to_date(
     assert metrics_are_up_to_date(written, checkpoint_path=tiny_checkpoint, data=tiny_data)
 
 
-@pytest.mark.parametrize("change", [{"release_id": 1}, {"test_fingerprint": "0"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"release_id": 1},
+        {"test_fingerprint": "0"},
+        {"format": 1},
+        {"judged_on": {"dataset": "elpv", "synthetic": False}},
+    ],
+)
 def test_metrics_of_anything_else_are_not(
     written: Path, tiny_checkpoint: Path, tiny_data: CategoryData, change: dict[str, Any]
 ) -> None:
@@ -245,6 +254,7 @@ def test_metrics_of_anything_else_are_not(
 def test_another_test_image_or_mask_is_noticed(
     written: Path, tiny_checkpoint: Path, own_data: CategoryData
 ) -> None:
+    own_data = replace(own_data, dataset="synthetic")
     assert metrics_are_up_to_date(written, checkpoint_path=tiny_checkpoint, data=own_data)
     mask = next((own_data.root / "ground_truth").rglob("*.png"))
     Image.new("L", (64, 64)).save(mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from tests.train.evaluation.region_overlap import per_region_overlap
+from train.errors import NotFiniteError
 from train.evaluation.metrics import auroc, average_precision, f1, rate_interval
 
 Maps = NDArray[np.float32]
@@ -119,6 +121,32 @@ def test_interval_holds_the_true_rate_at_least_as_often_as_it_says() -> None:
 
 def test_interval_of_nothing_is_none() -> None:
     assert rate_interval(0, 0) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("measure", [auroc, average_precision])
+def test_scores_that_are_not_finite_have_no_measure(
+    measure: Callable[[NDArray[np.float32], NDArray[np.bool_]], float | None], value: float
+) -> None:
+    # The defective image's score: NaN would sort as the highest, and the measure would be 1.
+    scores, labels = np.float32([1, 2, value]), np.array([False, False, True])
+    with pytest.raises(
+        NotFiniteError, match="scores of 1 of 3 images are not finite, those of image 3 first"
+    ):
+        measure(scores, labels)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("image", [0, 1])
+def test_maps_that_are_not_finite_have_no_pixel_measures(image: int, value: float) -> None:
+    masks = np.zeros((2, 4, 4), bool)
+    masks[1, :2] = True
+    maps = np.zeros((2, 4, 4), np.float32)
+    maps[image, 0, 0] = value
+    with pytest.raises(
+        NotFiniteError, match=f"maps of 1 of 2 images are not finite, those of image {image + 1}"
+    ):
+        per_region_overlap(maps, masks)
 
 
 def test_auroc_of_maps_counts_pixels() -> None:

@@ -147,7 +147,7 @@ def test_training_curves_are_shown(evaluation: Evaluation, checkpoint: Checkpoin
 
 
 def test_without_losses_the_page_says_so(page: str) -> None:
-    assert "No training curves: the run's folder has no losses.csv." in page
+    assert "No training curves: the run's folder has no losses.csv of this checkpoint." in page
     assert 'alt="training curves"' not in page
 
 
@@ -202,7 +202,9 @@ def test_a_browser_shows_the_whole_page(page: str, tmp_path: Path) -> None:
 
 def test_page_of_synthetic_data_says_so(page: str, evaluation: Evaluation, checkpoint: Checkpoint) -> None:
     assert "Synthetic data" in page
-    photographed = replace(evaluation, metrics={**evaluation.metrics, "synthetic": False})
+    photos = {**evaluation.metrics["judged_on"], "synthetic": False}
+    photographed = replace(evaluation, metrics={**evaluation.metrics, "judged_on": photos})
+    assert "the parts that it was trained on were rendered" in render_report(photographed, checkpoint)
     real = replace(checkpoint, provenance=checkpoint.provenance.model_copy(update={"synthetic": False}))
     assert "Synthetic data" not in render_report(photographed, real)
 

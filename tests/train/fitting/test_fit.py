@@ -16,7 +16,7 @@ from tests.conftest import CATEGORY, TINY_OPTIONS, FitTiny
 from train.checkpoint.header import read_header, read_release_id
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, read_category
-from train.errors import CheckpointError, ConfigError, DataError
+from train.errors import CheckpointError, ConfigError, DataError, StorageError
 from train.fitting import features
 from train.fitting.batches import batch_indices
 from train.fitting.preparation import learning_rate_factor
@@ -121,10 +121,8 @@ def test_nothing_is_done_twice(own_data: CategoryData, tmp_path: Path) -> None:
     checkpoint_path = run_dir / "checkpoint.safetensors"
     assert run(own_data, run_dir, preset="edge", **TINY_OPTIONS)
     written = checkpoint_path.stat().st_mtime_ns
-    # The same options, fewer of them, or none: whatever was not asked for may be as it is.
     assert not run(own_data, run_dir, preset="edge", **TINY_OPTIONS)
-    assert not run(own_data, run_dir, steps=2)
-    assert not run(own_data, run_dir)
+    assert not run(own_data, run_dir, **TINY_OPTIONS)
     assert checkpoint_path.stat().st_mtime_ns == written
 
 
@@ -139,18 +137,6 @@ def test_a_checkpoint_that_cannot_be_read_is_kept_unless_forced(
     assert run(own_data, tmp_path, preset="edge", force=True, **TINY_OPTIONS)
 
 
-def test_a_changed_option_or_image_or_force_trains_again(own_data: CategoryData, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    options = {"preset": "edge", **TINY_OPTIONS}
-    run(own_data, run_dir, **options)
-    assert run(own_data, run_dir, **(options | {"alpha": 0.5}))
-    assert read_header(run_dir / "checkpoint.safetensors").config.alpha == 0.5
-    own_data.train_good[3].write_bytes(own_data.train_good[0].read_bytes())
-    assert run(own_data, run_dir, **options)
-    assert not run(own_data, run_dir, **options)
-    assert run(own_data, run_dir, force=True, **options)
-
-
 def test_fewer_images_than_a_batch_are_refused(
     own_data: CategoryData, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -158,10 +144,39 @@ def test_fewer_images_than_a_batch_are_refused(
     run_dir.mkdir()
     old_checkpoint = Path(shutil.copy(tiny_checkpoint, run_dir))
     before = old_checkpoint.read_bytes()
-    with pytest.raises(DataError, match=r"'pill' has 14 good images to train on, 2 held out; .*batch of 15"):
-        run(own_data, run_dir, **(TINY_OPTIONS | {"batch_size": 15}))
+    sentence = (
+        r"'pill' has 14 good images to train on, 2 held out; expected at least one batch of 15; add 1 more, or "
+        r"train smaller batches: python -m train fit --category pill --batch-size 14 and"
+    )
+    with pytest.raises(DataError, match=sentence):
+        run(own_data, run_dir, force=True, **(TINY_OPTIONS | {"batch_size": 15}))
     assert old_checkpoint.read_bytes() == before
     assert list(run_dir.iterdir()) == [old_checkpoint]
+
+
+def test_a_gpu_whose_memory_is_full_is_told_with_a_remedy(
+    own_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr("train.fitting.loop.masked_regeneration_loss", full)
+    with pytest.raises(
+        ConfigError,
+        match=r"^The memory does not suffice \(CUDA out of memory\); lower --batch-size or --image-",
+    ):
+        run(own_data, tmp_path, **TINY_OPTIONS)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_teacher_runs(
+    own_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").write_text("a file in the place of the folder")
+    monkeypatch.setattr(features.Backbone, "forward", lambda *_: pytest.fail("the teacher ran"))
+    with pytest.raises(
+        StorageError, match=r"pill cannot be written \(.*\); make room or choose another folder"
+    ):
+        run(own_data, tmp_path / "runs" / "pill", **TINY_OPTIONS)
 
 
 def test_faulty_options_are_told_even_when_up_to_date(own_data: CategoryData, tmp_path: Path) -> None:

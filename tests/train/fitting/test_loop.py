@@ -44,8 +44,9 @@ def some_good(n_images: int = 10) -> GoodImages:
 
 def test_batches_depend_on_step_and_seed_alone() -> None:
     good = some_good()
-    whole = list(load_batches(good, batch_size=4, seed=3, steps=range(7), device=CPU))
-    later = list(load_batches(good, batch_size=4, seed=3, steps=range(4, 7), device=CPU))
+    config = fit_config("edge", TINY_OPTIONS | {"batch_size": 4, "seed": 3})
+    whole = list(load_batches(good, config=config, steps=range(7), device=CPU))
+    later = list(load_batches(good, config=config, steps=range(4, 7), device=CPU))
     assert [batch.indices.tolist() for batch in later] == [batch.indices.tolist() for batch in whole[4:]]
     first = whole[0]
     assert torch.equal(first.image, torch.from_numpy(good.images[first.indices]))
@@ -62,7 +63,7 @@ def test_half_precision_changes_the_loss_a_little_and_gives_it_in_full() -> None
         0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     good = some_good()
-    batch = next(iter(load_batches(good, batch_size=4, seed=0, steps=range(1), device=CPU)))
+    batch = next(iter(load_batches(good, config=config, steps=range(1), device=CPU)))
     batch = type(batch)(indices=batch.indices, image=image, teacher_features=teacher(image))
     losses = {}
     for precision in ("off", "bfloat16"):

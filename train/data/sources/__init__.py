@@ -8,9 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from train.data.category import CategoryData, read_category
+from train.data.layout import find_folder, folders_of, is_good
 from train.data.sources import elpv
 from train.data.sources.synthetic.dataset import MARKER, render_category
 from train.errors import DataError
+from train.support.category_names import check_category_name
+from train.support.progress import console
 
 MVTEC_AD_CATEGORIES = (
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw",
@@ -22,6 +25,8 @@ DATASETS = ("auto", "mvtec_ad", "elpv", "synthetic")
 def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
     """Find a category's images, laying them out first where the data set is one we can make.
 
+    What is taken for something else, or left out, is told.
+
     Args:
         category: the product's name.
         data: `mvtec_ad`, `elpv`, `synthetic`, a folder of the user's, or `auto`: the user's copy of MVTec AD
@@ -29,8 +34,16 @@ def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
         data_dir: where data sets lie.
 
     Raises:
-        DataError: an unknown category, a missing folder, no good images.
+        DataError: an unknown category or one of a name that cannot be used, a missing folder, no good images.
     """
+    check_category_name(category)
+    files = _find(category, data=data, data_dir=data_dir)
+    for note in files.notes:
+        console.print(f"Note: {note}", style="yellow", markup=False)
+    return files
+
+
+def _find(category: str, *, data: str, data_dir: Path) -> CategoryData:
     if data == "auto":
         data = _dataset_of(category, data_dir)
     if data == "mvtec_ad":
@@ -73,7 +86,7 @@ def _dataset_of(category: str, data_dir: Path) -> str:
 
 def _missing_part(files: CategoryData) -> str | None:
     """What a copy of MVTec AD that was unpacked in part lacks: its measures would be wrong, and nobody would notice."""
-    if files.train_good[0].parent != files.root / "train" / "good":
+    if files.root / "train" / "good" not in files.train_good[0].parents:
         return "train/good is missing"
     kinds = sorted({image.defect for image in files.test})
     if "good" not in kinds or kinds == ["good"]:
@@ -93,10 +106,15 @@ def _own_folder(folder: Path, category: str) -> CategoryData:
     nested = folder / category
     if nested.is_dir():
         return read_category(nested, dataset=_kind_of(nested), category=category)
-    categories = sorted(path.parent.parent.name for path in folder.glob("*/train/good"))
+    categories = [path.name for path in folders_of(folder) if _has_training_folder(path)]
     if categories:
         raise DataError(f"Unknown category {category!r} in {folder}; it holds {', '.join(categories)}.")
     return read_category(folder, dataset=_kind_of(folder), category=category)
+
+
+def _has_training_folder(folder: Path) -> bool:
+    train = find_folder(folder, lambda name: name.lower() == "train")
+    return train is not None and find_folder(train, is_good) is not None
 
 
 def _kind_of(folder: Path) -> str:

@@ -41,7 +41,7 @@ def lay_out(root: Path, *, category: str) -> Path:
         for source, place in _files(package_dir, category):
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / place)
-        (folder / "LICENCE.txt").write_text(LICENCE + "\n")
+        (folder / "LICENCE.txt").write_text(LICENCE + "\n", encoding="utf-8")
     return target
 
 
@@ -56,7 +56,7 @@ def _package_dir() -> Path:
 
 def _files(package_dir: Path, category: str) -> list[tuple[Path, str]]:
     """Pairs of source file and place in MVTec AD's layout, split by a fixed seed."""
-    rows = [line.split() for line in (package_dir / "labels.csv").read_text().splitlines()]
+    rows = [line.split() for line in (package_dir / "labels.csv").read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row and row[2] == category]
     good = [path for path, probability, _ in rows if float(probability) == 0]
     defective = [path for path, probability, _ in rows if float(probability) == 1]

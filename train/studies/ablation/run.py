@@ -11,6 +11,7 @@ from typing import Any
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
 from train.errors import ConfigError
+from train.evaluation import METRICS_FORMAT
 from train.method.student import student_without_weights
 from train.runs import fit_and_evaluate
 from train.studies.ablation.rows import Ablation, AblationRow, run_name
@@ -168,10 +169,11 @@ def measured_run(
     options, earlier = config.model_dump(mode="json"), read_json(result_path)
     if isinstance(earlier, dict) and earlier.get("config") == options:
         metrics = dict(earlier.get("metrics", {}))
-        fingerprints = metrics.get("data_fingerprint"), metrics.get("test_fingerprint")
-        if fingerprints == (data.fingerprint(), data.test_fingerprint()):
+        measured = tuple(metrics.get(name) for name in ("format", "data_fingerprint", "test_fingerprint"))
+        # Measures of an earlier version of this program would stand in one table with those of today.
+        if measured == (METRICS_FORMAT, data.fingerprint(), data.test_fingerprint()):
             return metrics
-    metrics = fit_and_evaluate(data, config=config, run_dir=run_dir, runtime=settings.runtime)
+    metrics = fit_and_evaluate(data, config=config, run_dir=run_dir, runtime=settings.runtime, replace=True)
     write_json(result_path, {"config": options, "metrics": metrics})
     if not settings.keep_checkpoints:
         (run_dir / "checkpoint.safetensors").unlink()

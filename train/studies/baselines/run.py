@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from train.config import FitConfig
+from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
 from train.data.ground_truth import load_masks
 from train.errors import ConfigError, DataError
@@ -108,7 +110,15 @@ def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
         "test_fingerprint": data.test_fingerprint(),
         "anomalib": anomalib_version(),
         **config.model_dump(
-            include={"teacher", "weights", "image_size", "holdout_ratio", "smoothing_sigma", "pool_size"}
+            include={
+                "teacher",
+                "weights",
+                "image_size",
+                "bit_depth",
+                "holdout_ratio",
+                "smoothing_sigma",
+                "pool_size",
+            }
         ),
     }
 
@@ -116,16 +126,20 @@ def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
 def load_inputs(data: CategoryData, *, config: FitConfig, runtime: Runtime) -> BaselineInputs:
     """Read a category's images, masks and teacher, once for all methods and seeds."""
     teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
-    size = config.image_size
-    good = load_images(data.train_good, image_size=size, strict=runtime.strict, what="good images")
-    paths = [image.path for image in data.test]
-    test = load_images(paths, image_size=size, strict=runtime.strict, what="test images")
+    reading = partial(
+        load_images,
+        image_size=config.image_size,
+        strict=runtime.strict,
+        bit_depth=find_bit_depth(data, asked=config.bit_depth),
+    )
+    good = reading(data.train_good, what="good images")
+    test = reading([image.path for image in data.test], what="test images")
     readable = tuple(data.test[index] for index in test.readable)
     return BaselineInputs(
         teacher=teacher.to(runtime.torch_device),
         good=good.pixels,
         test=test.pixels,
-        truth=GroundTruth(readable, load_masks(readable, image_size=size)),
+        truth=GroundTruth(readable, load_masks(readable, image_size=config.image_size)),
     )
 
 

@@ -39,8 +39,12 @@ def run_category(
     config: FitConfig,
     runs_dir: Path,
     runtime: Runtime,
+    replace: bool = False,
 ) -> RunResult:
-    """Train and evaluate a category, unless that was done with these options and images; an interrupted run goes on."""
+    """Train and evaluate a category, unless that was done with these options and images; an interrupted run goes on.
+
+    A finished run of other options or images is a fault of the category, unless it is to be replaced and kept beside.
+    """
     console.print(category, style="bold")
     return RunResult.of(
         category,
@@ -50,5 +54,6 @@ def run_category(
             config=config,
             run_dir=runs_dir / category,
             runtime=runtime,
+            replace=replace,
         ),
     )

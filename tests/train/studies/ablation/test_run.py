@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import train.runs
+import train.runs.evaluation
 import train.studies.ablation.run
 from tests.conftest import CATEGORY
 from train.__main__ import main
 from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import ConfigError, DataError
+from train.evaluation import METRICS_FORMAT
 from train.studies.ablation.rows import AblationRow
 from train.studies.ablation.run import RowResult, reason_against
 from train.studies.run_result import RunResult
@@ -94,7 +95,7 @@ def test_table_4_runs_once_and_is_read_after(
     assert len(list(here.glob("*/seed-*/run.json"))) == 8
     assert list(here.glob("**/checkpoint.safetensors")) == []  # of the paper's pair they are large
 
-    monkeypatch.setattr(train.runs, "fit_category", refuse)
+    monkeypatch.setattr(train.runs.evaluation, "fit_category", refuse)
     again = ablate(tiny_data, *SAME_CHANNELS, "--table", "4", "--seeds", "0,1")
     assert again.stdout == first.stdout
     # The first and the last row of Table 8 are experiments 2 and 4.
@@ -125,12 +126,14 @@ def test_other_options_or_images_are_another_run(
     run_dir = here / "run"
     run_dir.mkdir(parents=True)
     metrics = {
+        "format": METRICS_FORMAT,
+        "weights": {"test_resnet": "random, seed 0"},
         "data_fingerprint": tiny_data.fingerprint(),
         "test_fingerprint": tiny_data.test_fingerprint(),
         "image_auroc": 0.5,
     }
     content = {"config": config.model_dump(mode="json"), "metrics": metrics}
-    monkeypatch.setattr(train.runs, "fit_category", refuse)
+    monkeypatch.setattr(train.runs.evaluation, "fit_category", refuse)
 
     def measured(content: Any, **changed: Any) -> dict[str, Any]:
         (run_dir / "run.json").write_text(json.dumps(content))
@@ -147,7 +150,12 @@ def test_other_options_or_images_are_another_run(
     for changed in ({"steps": 3}, {"seed": 1}):
         with pytest.raises(DataError):
             measured(content, **changed)
-    for damaged in ({"metrics": metrics}, [], content | {"metrics": metrics | {"test_fingerprint": "x"}}):
+    for damaged in (
+        {"metrics": metrics},
+        [],
+        content | {"metrics": metrics | {"test_fingerprint": "x"}},
+        content | {"metrics": metrics | {"format": 1}},
+    ):
         with pytest.raises(DataError):
             measured(damaged)
 

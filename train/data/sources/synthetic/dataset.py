@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from train.data.category import check_category_name
 from train.data.sources.synthetic.defects import DAMAGES, render
 from train.data.sources.synthetic.designs import design_part, generator
 from train.errors import DataError
+from train.support.category_names import check_category_name
 from train.support.files import read_json, replacing_folder, write_json
 
 VERSION = 1  # raise it whenever the same settings would give other pixels

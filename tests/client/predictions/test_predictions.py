@@ -14,18 +14,13 @@ from PIL import Image
 from client.judging.connection import JudgeClient
 from client.judging.errors import ClientError
 from client.judging.verdicts import Score, Verdict
-from client.pictures.images import find_images
+from client.pictures.folders import find_images
 from client.pictures.overlays import draw_overlay
-from client.predictions import (
-    TABLE_ROWS,
-    Asking,
-    Prediction,
-    predict_images,
-    predictions_table,
-    read_jsonl,
-    write_jsonl,
-)
-from tests.client.samples import RELEASE, make_prediction, make_verdict, printed, save_image
+from client.predictions.asking import Asking, predict_images
+from client.predictions.jsonl import read_jsonl
+from client.predictions.prediction import Prediction
+from client.predictions.table import TABLE_ROWS, predictions_table
+from tests.client.samples import RELEASE, make_prediction, make_verdict, printed, save_image, write_jsonl
 
 
 @dataclass
@@ -34,6 +29,7 @@ class BrightnessJudge:
 
     category: str = "pill"
     synthetic: bool = False
+    bit_depth: int = 8
     encoded: list[bytes] = field(default_factory=list)
 
     def predict(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
@@ -67,12 +63,14 @@ def predict(
     overlays_dir: Path | None = None,
     score_only: bool = False,
 ) -> tuple[list[Prediction], list[str]]:
-    return predict_images(
+    outcome = predict_images(
         cast(JudgeClient, judge or BrightnessJudge()),
-        find_images(paths),
+        find_images(paths).images,
         asking=Asking(encoded=encoded, score_only=score_only, threshold=threshold),
         overlays_dir=overlays_dir,
     )
+    assert outcome.stopped is None
+    return outcome.predictions, outcome.broken
 
 
 @pytest.fixture

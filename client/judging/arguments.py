@@ -1,0 +1,77 @@
+"""What a caller gives besides images: checked before anything is sent."""
+
+from __future__ import annotations
+
+import math
+import operator
+import reprlib
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from client.judging.errors import RequestError
+
+LONGEST_TIMEOUT_S = 1e6  # gRPC takes much longer ones for none at all
+LARGEST_THRESHOLD = float(np.finfo(np.float32).max)  # scores are 32-bit floats
+
+
+def check_timeout(timeout_s: Any) -> float:
+    """A deadline in seconds.
+
+    Raises:
+        RequestError: it is no number, not finite, or not above 0.
+    """
+    value = _number(timeout_s)
+    if value is None or not 0 < value <= LONGEST_TIMEOUT_S:
+        raise RequestError(
+            f"The timeout is {reprlib.repr(timeout_s)}; expected seconds, more than 0 and at most "
+            f"{LONGEST_TIMEOUT_S:,.0f}."
+        )
+    return value
+
+
+def check_threshold(threshold: Any) -> float | None:
+    """An image threshold in place of the release's own, or None.
+
+    Raises:
+        RequestError: it is no number, not finite, or below 0.
+    """
+    if threshold is None:
+        return None
+    value = _number(threshold)
+    if value is None or not 0 <= value <= LARGEST_THRESHOLD:
+        raise RequestError(
+            f"The threshold is {reprlib.repr(threshold)}; expected a finite number of at least 0."
+        )
+    return abs(value)  # 0 for -0
+
+
+def check_count(count: Any, *, what: str) -> int:
+    """How many images or requests go together.
+
+    Args:
+        count: at least 1.
+        what: names it in the error.
+
+    Raises:
+        RequestError: it is no whole number, or below 1.
+    """
+    try:
+        value = operator.index(count)
+    except TypeError:
+        value = 0
+    if value < 1 or isinstance(count, bool):
+        raise RequestError(f"{what} is {reprlib.repr(count)}; expected a whole number of at least 1.")
+    return value
+
+
+def _number(value: Any) -> float | None:
+    """A finite number as a float; None for anything else, text too."""
+    if isinstance(value, bool) or not isinstance(value, Real | np.integer | np.floating):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,122 @@
+"""Images in every form come to the same pixels; what cannot be taken is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from client.judging.errors import ImageFileError
+from client.judging.inputs import prepare
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+GREY = RGB[..., 0]
+FULL = np.full((6, 9, 1), 255, np.uint8)
+
+
+def pixels(image: object, *, bit_depth: int = 8) -> np.ndarray:
+    prepared = prepare(image, bit_depth=bit_depth)
+    assert isinstance(prepared, Image.Image)
+    assert prepared.mode == "RGB"
+    return np.asarray(prepared)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(RGB),
+        Image.fromarray(RGB).convert("RGBA"),
+        RGB,
+        RGB.astype(np.uint8, order="F"),
+        RGB[::-1][::-1],
+        np.concatenate([RGB, FULL], axis=2),
+    ],
+)
+def test_colour(image: object) -> None:
+    np.testing.assert_array_equal(pixels(image), RGB)
+
+
+@pytest.mark.parametrize("image", [Image.fromarray(GREY), GREY, GREY[..., None]])
+def test_grey(image: object) -> None:
+    np.testing.assert_array_equal(pixels(image), np.repeat(GREY[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("form", [RGB, GREY], ids=["RGB", "grey"])
+def test_deeper_images_are_read_with_the_categorys_bit_depth(form: np.ndarray) -> None:
+    """A camera of 12 bits fills 0 to 4,095 of an array or of a Pillow image; as 16 bits it would be black."""
+    expected = np.broadcast_to(form if form.ndim == 3 else form[..., None], RGB.shape)
+    deep = np.rint(form / 255 * 4095).astype(np.uint16)
+    np.testing.assert_array_equal(pixels(deep, bit_depth=12), expected)
+    if form.ndim == 2:
+        np.testing.assert_array_equal(pixels(Image.fromarray(deep), bit_depth=12), expected)
+    np.testing.assert_array_equal(pixels(form.astype(np.uint16) * 257, bit_depth=16), expected)
+    np.testing.assert_allclose(pixels((form / 255).astype(np.float32), bit_depth=1), expected, atol=1)
+    with pytest.raises(ImageFileError, match=r"^The image has uint16 values up to .*; expected at most 255"):
+        prepare(deep)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I;16"])
+def test_every_mode(mode: str) -> None:
+    assert pixels(Image.new(mode, (9, 6))).shape == (6, 9, 3)
+
+
+def test_a_path_is_read_here(tmp_path: Path) -> None:
+    path = tmp_path / "part.png"
+    Image.fromarray(RGB).save(path)
+    for given in (path, str(path)):
+        np.testing.assert_array_equal(pixels(given), RGB)
+    for sent in (path.read_bytes(), bytearray(path.read_bytes()), memoryview(path.read_bytes())):
+        assert prepare(sent) == path.read_bytes()
+
+
+def test_an_open_image_is_turned_upright_as_its_file_is(tmp_path: Path) -> None:
+    """Formerly a photograph that was handed over open was judged lying on its side, and unlike its file."""
+    path = tmp_path / "part.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(RGB).save(path, exif=exif)
+    with Image.open(path) as image:
+        assert pixels(image).shape == (9, 6, 3)
+        np.testing.assert_array_equal(pixels(image), pixels(path))
+        assert image.size == (9, 6)  # the caller's own is as it was
+
+
+def test_an_open_image_that_is_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "part.png"
+    Image.effect_noise((64, 64), 80).save(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with (
+        Image.open(path) as image,
+        pytest.raises(ImageFileError, match=r"^The image (cannot be read|is truncated or damaged) \(.*\)\.$"),
+    ):
+        prepare(image)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (
+            RGB > 3,
+            "is an array [6, 9, 3] of bool; expected [H, W] or RGB [H, W, 3] of unsigned integers or ",
+        ),
+        (RGB.transpose(2, 0, 1), "is an array [3, 6, 9] of uint8; expected"),
+        (RGB[None], "is an array [1, 6, 9, 3] of uint8; expected"),
+        (np.dstack([RGB, GREY]).astype(np.uint16), "is an array [6, 9, 4] of uint16; expected"),
+        (GREY > 3, "is an array [6, 9] of bool; expected"),
+        (GREY.astype(np.complex64), "is an array [6, 9] of complex64; expected"),
+        (RGB[:0], "is an array [0, 9, 3] without pixels"),
+        (Image.new("RGB", (0, 3)), "has no pixels (0 x 3)"),
+        (
+            None,
+            "is of type NoneType; expected a Pillow image, an image file's bytes or path, or a numpy array",
+        ),
+        ([RGB], "is of type list; expected"),
+    ],
+)
+def test_what_is_no_image_is_named(image: object, reason: str) -> None:
+    with pytest.raises(ImageFileError) as caught:
+        prepare(image)
+    assert caught.value.message.startswith(f"The image {reason}")
+    assert caught.value.message.endswith(".")

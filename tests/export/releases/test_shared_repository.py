@@ -1,0 +1,176 @@
+"""Several categories in one repository: publishing one takes nothing away from another."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from export.errors import PublishError
+from export.manifest import read_manifest
+from tests.conftest import CATEGORY
+from tests.export.releases.conftest import (
+    TEACHER,
+    contents,
+    loaded,
+    publish,
+    teacher_of,
+    with_another_teacher,
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        ({}, {"name": "onnxruntime"}, r"on platform python, and onnxruntime \(cpu\) was asked for"),
+        ({"name": "onnxruntime"}, {}, r"on platform onnxruntime \(cpu\), and python was asked for"),
+        (
+            {"name": "onnxruntime", "provider": "cuda"},
+            {"name": "onnxruntime"},
+            r"on platform onnxruntime \(cuda\), and onnxruntime \(cpu\) was asked for",
+        ),
+    ],
+)
+def test_the_platform_of_a_shared_teacher_is_not_switched_under_another_category(
+    pill: Path, nut: Path, repository: Path, first: dict[str, str], second: dict[str, str], sentence: str
+) -> None:
+    publish(pill, repository, **first)
+    before = contents(repository)
+    with pytest.raises(
+        PublishError, match=f"^pill is served over {TEACHER} {sentence}; a repository serves a model"
+    ):
+        publish(nut, repository, **second)
+    assert contents(repository) == before
+    publish(pill, repository, **second)  # alone it may change
+
+
+def test_what_changes_for_others_over_a_shared_teacher_is_told(
+    pill: Path, nut: Path, repository: Path
+) -> None:
+    publish(pill, repository, instances=3, threads=2)
+    assert f"; {TEACHER}, which pill is served over too, now has 1 instances (3 before)" in publish(
+        nut, repository, instances=1, threads=2
+    )
+    assert "too, now has" not in publish(nut, repository, instances=1, threads=2)
+
+
+def test_a_teacher_is_shared_where_its_bytes_agree(
+    pill: Path, nut: Path, repository: Path, tmp_path: Path
+) -> None:
+    """After an upgrade of torch the same weights are another graph, and the student was judged over that one."""
+    upgraded = with_another_teacher(pill, tmp_path / "upgraded" / "bolt", "by another torch")
+    assert read_manifest(upgraded).teacher_id == read_manifest(pill).teacher_id
+    for build in (pill, nut, upgraded):
+        publish(build, repository)
+    assert [teacher_of(repository, name) for name in ("pill", "nut", "bolt")] == [1, 1, 2]
+    for version, build in ((1, pill), (2, upgraded)):
+        served = repository / TEACHER / str(version) / "model.onnx"
+        assert served.read_bytes() == (build / "teacher.onnx").read_bytes()
+    assert loaded(repository, TEACHER) == [1, 2]
+
+
+def test_a_damaged_version_is_not_shared(pill: Path, nut: Path, repository: Path) -> None:
+    publish(pill, repository)
+    graph = repository / TEACHER / "1" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    publish(nut, repository)
+    assert teacher_of(repository, "nut") == 2
+    assert (repository / TEACHER / "2" / "model.onnx").read_bytes() == (nut / "teacher.onnx").read_bytes()
+
+
+def ensemble_of(repository: Path, name: str, steps: tuple[str, ...]) -> None:
+    """An ensemble as an earlier release of this project, or another project, published it."""
+    text = (repository / CATEGORY / "config.pbtxt").read_text()
+    (repository / name / "1").mkdir(parents=True)
+    first, second = steps
+    text = text.replace(f'name: "{CATEGORY}"', f'name: "{name}"').replace("pill_student", first)
+    (repository / name / "config.pbtxt").write_text(text.replace(TEACHER, second))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "nut",
+            r"nut/config.pbtxt is that of another category's ensemble, and publishing 'nut' would replace it",
+        ),
+        ("nut_encoded", "nut_encoded/config.pbtxt is that of another category's ensemble"),
+        (
+            "nut_student",
+            r"nut_student holds the ensemble of a category 'nut_student', and publishing 'nut' would",
+        ),
+        ("nut_student_int8", "nut_student_int8 holds the ensemble of a category"),
+        ("image_decoder_64", "image_decoder_64 holds the ensemble of a category 'image_decoder_64'"),
+    ],
+)
+def test_a_model_of_anothers_is_not_replaced(
+    pill: Path, nut: Path, repository: Path, name: str, sentence: str
+) -> None:
+    publish(pill, repository)
+    shutil.rmtree(repository / name, ignore_errors=True)
+    ensemble_of(repository, name, ("screw_student", "teacher_screw"))
+    before = contents(repository)
+    with pytest.raises(PublishError, match=sentence):
+        publish(nut, repository)
+    assert contents(repository) == before
+
+
+def test_a_backbone_is_not_replaced_by_an_ensemble(pill: Path, nut: Path, repository: Path) -> None:
+    publish(pill, repository)
+    (repository / "pill_student").rename(repository / "nut")
+    text = (repository / "nut" / "config.pbtxt").read_text()
+    (repository / "nut" / "config.pbtxt").write_text(text.replace("pill_student", "nut"))
+    with pytest.raises(
+        PublishError, match=r"nut/config\.pbtxt is that of a model, and publishing 'nut' would"
+    ):
+        publish(nut, repository)
+
+
+def test_a_student_of_another_category_is_not_published_over(pill: Path, nut: Path, repository: Path) -> None:
+    publish(pill, repository)
+    shutil.copytree(repository / "pill_student", repository / "nut_student")
+    text = (repository / "nut_student" / "config.pbtxt").read_text()
+    (repository / "nut_student" / "config.pbtxt").write_text(text.replace("pill_student", "nut_student"))
+    with pytest.raises(PublishError, match=r"nut_student/1 is a student of category 'pill', and 'nut' would"):
+        publish(nut, repository)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("other/config.pbtxt", b"nam: 1", r"other/config\.pbtxt cannot be read as a model's configuration"),
+        (
+            "other/config.pbtxt",
+            b"\xff\xfe\x00",
+            r"other/config\.pbtxt cannot be read as a model's configuration",
+        ),
+        (
+            "other/config.pbtxt",
+            b'name: "that"',
+            r"other/config\.pbtxt is the configuration of that, not of other",
+        ),
+        (
+            f"{TEACHER}/1/manifest.json",
+            b"{}",
+            r"manifest\.json cannot be used \(\d+ faults\), and publishing needs",
+        ),
+        (f"{TEACHER}/1/manifest.json", b"\xff", r"manifest\.json cannot be read"),
+        (
+            "nut_student/3/model.onnx",
+            b"",
+            r"nut_student/3/manifest\.json does not exist, and publishing needs it",
+        ),
+    ],
+)
+def test_files_from_elsewhere_are_named(
+    pill: Path, nut: Path, repository: Path, file: str, content: bytes, sentence: str
+) -> None:
+    publish(pill, repository)
+    (repository / file).parent.mkdir(parents=True, exist_ok=True)
+    (repository / file).write_bytes(content)
+    before = contents(repository)
+    with pytest.raises(PublishError, match=sentence) as refused:
+        publish(nut, repository)
+    assert "\n" not in refused.value.message
+    assert contents(repository) == before
