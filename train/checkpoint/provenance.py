@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
-from train.data.category import CategoryData
+if TYPE_CHECKING:  # the engine builder reads manifests without numpy
+    from train.data.category import CategoryData
 
 
 def readable_text(text: str | os.PathLike[str] | None) -> str | None:
