@@ -44,6 +44,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
         foreground_difference: share of pixels in which the masks of SAM's graph differ from PyTorch's, the largest.
         agreements: how far each judge is from PyTorch on the test set, as the parity gate measured it.
         limits: the limits that the agreements were held to.
+        judged_fingerprint: of the images that an fp16 or int8 build was judged with; older manifests do not say.
         kept_in_float: convolutions that int8 left in float, with the change of the anomaly maps that each alone causes.
         tensorrt_verdict: the TensorRT that accepted both graphs at export, a sentence; None where none was asked.
         engines: TensorRT engines by graph, `teacher` and `student`; empty where none were built.
@@ -64,6 +65,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     foreground_difference: float | None = None
     agreements: list[Agreement] = []
     limits: Limits | None = None
+    judged_fingerprint: str | None = None
     kept_in_float: list[str] = []
     tensorrt_verdict: str | None = None
     engines: dict[str, EngineRecord] = {}

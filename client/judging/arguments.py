@@ -16,6 +16,19 @@ LONGEST_TIMEOUT_S = 1e6  # gRPC takes much longer ones for none at all
 LARGEST_THRESHOLD = float(np.finfo(np.float32).max)  # scores are 32-bit floats
 
 
+def check_category(category: Any) -> str:
+    """The name of a category.
+
+    Raises:
+        RequestError: it is no text, or empty.
+    """
+    if not isinstance(category, str) or not category:
+        raise RequestError(
+            f"The category is {reprlib.repr(category)}; expected the name of a published product, pill say."
+        )
+    return category
+
+
 def check_timeout(timeout_s: Any) -> float:
     """A deadline in seconds.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from client.judging.answers import Answer
-from client.judging.arguments import check_threshold, check_timeout
+from client.judging.arguments import check_category, check_threshold, check_timeout
 from client.judging.asking import Asker
 from client.judging.inputs import Picture
 from client.judging.requests import Question
@@ -43,12 +43,12 @@ class JudgeClient:
                 --max-categories`).
 
         Raises:
-            RequestError: `url` is not host:port, or `timeout_s` is no number of seconds.
+            RequestError: `url` is not host:port, `category` no name, or `timeout_s` no number of seconds.
             ServerError: no server at `url`, the category is not published, or the server is on another host and
                 cannot use shared memory.
         """
         self.url = url
-        self.category = category
+        self.category = check_category(category)
         self._asker = Asker(
             url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load
         )

@@ -73,7 +73,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
     """Read metrics.json.
 
     Raises:
-        ClientError: no such file, no JSON object, or a figure that the page shows is missing or impossible.
+        ClientError: no such file, no JSON object, a figure that the page shows is missing or impossible, or the
+            figures are of another way to remove the background than the release is served with.
     """
     try:
         metrics = dict(json.loads(path.read_bytes()))
@@ -90,6 +91,12 @@ def read_metrics(path: Path) -> dict[str, Any]:
         raise ClientError(
             f"{path} holds no metrics ({reason}); write it with `python -m train evaluate`."
         ) from None
+    measured, served = metrics.get("foreground"), metrics.get("foreground_of_release")
+    if served is not None and measured != served:  # older metrics do not say
+        raise ClientError(
+            f"{path} was measured with --foreground {measured}, and the release is served with {served}. Evaluate "
+            "again without --foreground, or leave the file out."
+        )
     return metrics
 
 

@@ -36,7 +36,7 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
         )
     foreground = load_foreground(checkpoint.config.foreground, weights_dir=product.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
-    data = product_images(checkpoint, product.images_dir)
+    data = product_images(checkpoint.provenance, product.images_dir)
     images = _parity_images(checkpoint, data)
     with replacing_folder(product.build) as folder:
         files = GraphFiles.in_folder(folder)

@@ -15,7 +15,7 @@ from export.graphs.fp16 import to_half
 from export.graphs.int8 import Sensitivity, quantize
 from export.graphs.structure import verify_structure
 from export.manifest import GraphFiles, Manifest
-from export.parity.images import product_images
+from export.parity.images import judged_fingerprint, product_images
 from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from export.product import ProductPaths
 from export.records import FileRecord
@@ -40,7 +40,7 @@ def build_from_float32(
     See `export.builds.up_to_date.build_category`; `float32` is the manifest of the float32 build.
     """
     checkpoint = load_checkpoint(product.checkpoint)
-    data = product_images(checkpoint, product.images_dir)
+    data = product_images(checkpoint.provenance, product.images_dir)
     source = GraphFiles.in_folder(product.build)
     with replacing_folder(folder) as new:
         files = GraphFiles.in_folder(new)
@@ -72,6 +72,7 @@ def build_from_float32(
                 "parity": [],
                 "agreements": [agreement],
                 "limits": limits,
+                "judged_fingerprint": judged_fingerprint(data),
                 "tensorrt_verdict": verdict,
                 "engines": {},
                 "kept_in_float": [f"{conv.graph}: {conv.node} ({conv.change:.3f})" for conv in in_float],

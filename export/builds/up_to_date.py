@@ -14,8 +14,10 @@ from pathlib import Path
 from export.agreement import LIMITS, Limits
 from export.errors import ExportError
 from export.manifest import Manifest, build_folder, find_build, library_versions, read_manifest
+from export.parity.images import judged_fingerprint, product_images
 from export.product import ProductPaths
 from train.checkpoint.header import read_release_id
+from train.support.files import sha256_of
 
 # What the commands of this stage leave in a build's folder, which is replaced as a whole.
 MADE_HERE = re.compile(
@@ -56,7 +58,9 @@ def build_category(
             accepted. Of a refused fp16 or int8 build, <category>/rejected-<precision>/ shows the images that it judged
             otherwise.
     """
-    float32 = None if force else _up_to_date_manifest(product, "fp32", read_release_id(product.checkpoint))
+    float32 = None if force else _up_to_date_manifest(product, "fp32")
+    if float32 is not None and precision == "fp32" and not _compared_on(float32, product.images_dir):
+        float32 = None
     built = float32 is None
     if float32 is None:
         require_only_a_build(product.build)
@@ -67,8 +71,8 @@ def build_category(
         return BuildResult(float32, built)
     limits = limits or LIMITS[precision]
     folder = build_folder(product.build_dir, product.category, precision)
-    manifest = None if force else _up_to_date_manifest(product, precision, float32.release_id)
-    if manifest is not None and manifest.limits == limits:
+    manifest = None if force else _up_to_date_manifest(product, precision)
+    if manifest is not None and manifest.limits == limits and _judged_with(manifest, product.images_dir):
         return BuildResult(manifest, built=False)
     require_only_a_build(folder)
     from export.builds.precisions import build_from_float32
@@ -102,11 +106,42 @@ def require_only_a_build(folder: Path) -> None:
         )
 
 
-def _up_to_date_manifest(product: ProductPaths, precision: str, release_id: int) -> Manifest | None:
-    """The manifest of a product's whole build of this release, written by today's libraries and not refused."""
+def _up_to_date_manifest(product: ProductPaths, precision: str) -> Manifest | None:
+    """The manifest of a whole build of this checkpoint, written by today's libraries and not refused.
+
+    Two checkpoint files of the same weights, which share a release id, may say otherwise what they were trained on.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it cannot be judged with.
+    """
+    release_id = read_release_id(product.checkpoint)
     try:
         manifest = read_manifest(find_build(product.build_dir, product.category, precision))
     except ExportError:
         return None
-    current = (manifest.release_id, manifest.versions) == (release_id, library_versions())
-    return manifest if current and not manifest.refused else None
+    found = (manifest.release_id, manifest.checkpoint_sha256, manifest.versions)
+    expected = (release_id, sha256_of(product.checkpoint), library_versions())
+    return manifest if found == expected and not manifest.refused else None
+
+
+def _compared_on(float32: Manifest, images_dir: Path | None) -> bool:
+    """Whether a float32 build was compared with PyTorch on the images of this folder, where one is given."""
+    return images_dir is None or images_dir.absolute() == Path(float32.parity_images).absolute()
+
+
+def _judged_with(manifest: Manifest, images_dir: Path | None) -> bool:
+    """Whether the parity gate judged a build with the images that it would judge it with now.
+
+    Where the images that it was trained on are gone, and no others are given, there is nothing to judge it with.
+
+    Raises:
+        ExportError: no images in the folder that was given.
+        DataError: an image cannot be read.
+    """
+    try:
+        data = product_images(manifest.provenance, images_dir)
+    except ExportError:
+        if images_dir is not None:
+            raise
+        return True
+    return manifest.judged_fingerprint == judged_fingerprint(data)

@@ -71,7 +71,7 @@ def verify_category(
     manifests = {
         precision: require_release(folder, checkpoint.release_id) for precision, folder in folders.items()
     }
-    data = product_images(checkpoint, product.images_dir)
+    data = product_images(checkpoint.provenance, product.images_dir)
     judged = JudgedTestSet.of(checkpoint, data, weights_dir=product.weights_dir)
     flipped_dir = product.build / "flipped"
     shutil.rmtree(flipped_dir, ignore_errors=True)

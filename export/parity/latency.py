@@ -75,7 +75,7 @@ def measure_builds(product: ProductPaths, *, threads: int, rounds: int) -> Laten
     checkpoint = load_checkpoint(product.checkpoint)
     for folder in folders.values():
         require_release(folder, checkpoint.release_id)
-    data = product_images(checkpoint, product.images_dir)
+    data = product_images(checkpoint.provenance, product.images_dir)
     paths = [image.path for image in data.test] or list(data.train_good)
     images = load_images(
         paths[:N_IMAGES],

@@ -159,8 +159,9 @@ class Release:
                 for graph, version in versions.items()
             ]
             remarks = [
-                self._versions(graph).effect_on_others(config, but=self.ensembles)
+                remark
                 for graph, config in zip(versions, backbones, strict=True)
+                for remark in self._versions(graph).remarks(config, but=self.ensembles)
             ]
             configs = (self._fusion_config(), *backbones, *self._ensemble_configs(pinned))
             changed = [write_config(target, config, changes) for config in configs]
@@ -252,4 +253,6 @@ class Release:
         return VersionFiles(graph, self.build, self.manifest, self._engine(graph))
 
     def _versions(self, graph: str) -> ModelVersions:
-        return ModelVersions(self.target, self.models[graph], graph, self._platform(graph), self.server)
+        return ModelVersions(
+            self.target, self.models[graph], graph, self.manifest, self._platform(graph), self.server
+        )

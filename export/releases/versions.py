@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer, misfit
 from export.errors import PublishError
+from export.manifest import Manifest
 from export.releases.repository import Repository, pinned_versions
 from export.serving.backbones import Platform
 
@@ -24,6 +25,7 @@ class ModelVersions:
         target: the repository.
         model: the model's folder.
         graph: what it runs: `teacher`, `student` or `foreground`.
+        manifest: of the build that is published. All versions that a server loads take and give tensors of one shape.
         platform: what runs it.
         server: what loads TensorRT's engines.
     """
@@ -31,6 +33,7 @@ class ModelVersions:
     target: Repository
     model: str
     graph: str
+    manifest: Manifest
     platform: Platform
     server: TargetServer
 
@@ -65,6 +68,13 @@ class ModelVersions:
     def _others(self, but: Collection[str]) -> list[pb.ModelConfig]:
         return [ensemble for ensemble in self.target.ensembles_over(self.model) if ensemble.name not in but]
 
+    def remarks(self, config: pb.ModelConfig, *, but: Collection[str]) -> list[str | None]:
+        """What a new configuration changes; see `effect_on_others` and `left_out`."""
+        return [
+            self.effect_on_others(config, but=but),
+            self.left_out(config.version_policy.specific.versions),
+        ]
+
     def effect_on_others(self, config: pb.ModelConfig, *, but: Collection[str]) -> str | None:
         """What a new configuration changes for the other ensembles over this model, in a sentence; None for nothing.
 
@@ -91,9 +101,12 @@ class ModelVersions:
         """Why the server cannot load a version; None where it can."""
         if not self.target.has_file(self.model, version, self.platform.file_name):
             return f"has no {self.platform.file_name}"
+        manifest = self.target.read_manifest(self.model, version)
+        if (there := self._tensors_of(manifest)) != (wanted := self._tensors_of(self.manifest)):
+            return f"is for {there}, where {wanted} is asked for"
         if self.platform.name != "tensorrt":
             return None
-        engine = self.target.read_manifest(self.model, version).engines.get(self.graph)
+        engine = manifest.engines.get(self.graph)
         if engine is None:
             return "has an engine that its manifest does not know"
         largest, asked_for = engine.options.max_batch, self.platform.max_batch_size
@@ -104,21 +117,41 @@ class ModelVersions:
 
     def to_load(self, live: int) -> list[int]:
         """The live version, the versions that ensembles are pinned to until now, and one to roll back to."""
-        servable = {
-            version for version in self.target.versions(self.model) if self.unservable(version) is None
-        }
-        pinned = {
-            version
-            for ensemble in self.target.ensembles_over(self.model)
-            for version in pinned_versions(ensemble, self.model)
-        }
-        versions = {live, *(servable & pinned)}
+        versions = {live, *self._servable(self._pinned())}
         if len(versions) < LOADED_VERSIONS:
             # Published again unchanged: what was loaded beside it stays.
             config = self.target.read_config(self.model)
             loaded = config.version_policy.specific.versions if config is not None else []
-            versions.update(sorted(servable.intersection(loaded))[-LOADED_VERSIONS:])
+            versions.update(sorted(self._servable(loaded))[-LOADED_VERSIONS:])
         return sorted(versions)
+
+    def left_out(self, loaded: Collection[int]) -> str | None:
+        """That a version which was live until now is not loaded any more, and why; None where none is."""
+        reasons = {version: self.unservable(version) for version in self._pinned() if version not in loaded}
+        remarks = [
+            f"{self.model} {version}, served before, is no longer loaded: it {reason}"
+            for version, reason in sorted(reasons.items())
+            if reason
+        ]
+        return "; ".join(remarks) or None
+
+    def _pinned(self) -> set[int]:
+        """The versions that ensembles are pinned to until now."""
+        return {
+            version
+            for ensemble in self.target.ensembles_over(self.model)
+            for version in pinned_versions(ensemble, self.model)
+        }
+
+    def _servable(self, versions: Iterable[int]) -> set[int]:
+        return {version for version in versions if self.unservable(version) is None}
+
+    def _tensors_of(self, manifest: Manifest) -> str:
+        """In words, what sets the shapes of a version's tensors besides the model's name."""
+        images = f"images of {manifest.config.image_size} pixels"
+        if self.graph == "foreground":  # whatever the teacher: categories of several share it
+            return images
+        return f"{images} and a teacher of {', '.join(map(str, manifest.teacher_channels))} channels"
 
 
 def platform_of(config: pb.ModelConfig) -> str:

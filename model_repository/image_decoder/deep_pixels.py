@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -208,9 +206,9 @@ def naming_damage() -> Iterator[None]:
         yield
     except (UnidentifiedImageError, ImageError):
         raise
-    except (
-        OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
-    ) as error:  # fmt: skip
+    except MemoryError:
+        raise ImageError("needs more memory to be decoded than there is; make it smaller") from None
+    except Exception as error:  # damage leads decoders into errors of every kind, a division by zero for one
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the file's fault, not its content's
-        raise ImageError(f"is truncated or damaged ({error})") from None
+        raise ImageError(f"is truncated or damaged ({str(error) or type(error).__name__})") from None

@@ -58,7 +58,8 @@ def decode_image(encoded: bytes, *, bit_depth: int = 8) -> Image.Image:
     Raises:
         ImageError: not an image, not one of `FORMATS`, truncated, too large, or brighter than the bit depth allows.
     """
-    return to_rgb(decode_pixels(encoded), bit_depth=bit_depth)
+    with naming_damage():
+        return to_rgb(decode_pixels(encoded), bit_depth=bit_depth)
 
 
 def read_image(path: Path, *, bit_depth: int = 8) -> Image.Image:

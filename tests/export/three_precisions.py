@@ -13,6 +13,7 @@ from tests.conftest import CATEGORY
 LOOSE = Limits(auroc_loss=0.2, pro_loss=0.2, flips=0.3, false_reject_change=0.5)
 
 
-def build(work: Path, precision: str, *, limits: Limits = LOOSE) -> BuildResult:
+def build(work: Path, precision: str, *, limits: Limits = LOOSE, images: Path | None = None) -> BuildResult:
     """Build what work/runs holds into work/build."""
-    return build_category(ProductPaths(CATEGORY, work / "runs", work / "build"), precision, limits=limits)
+    product = ProductPaths(CATEGORY, work / "runs", work / "build", images)
+    return build_category(product, precision, limits=limits)

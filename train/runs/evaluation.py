@@ -77,7 +77,8 @@ def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foregroun
 
     checkpoint = load_checkpoint(run.checkpoint)
     finder = load_foreground(foreground, weights_dir=runtime.weights_dir)
-    if foreground != checkpoint.config.foreground:
+    own = checkpoint.config.foreground
+    if foreground != own:
         checkpoint = recalibrate(checkpoint, finder, data, runtime=runtime)
     evaluation = evaluate(checkpoint, data, foreground=finder, runtime=runtime)
     if evaluation is None:
@@ -91,7 +92,7 @@ def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foregroun
         console.print(sentence, style="yellow", markup=False)
     page = render_report(evaluation, checkpoint, _losses(run, checkpoint.provenance))
     write_text(run.path / "report.html", page)
-    write_json(run.path / "metrics.json", evaluation.metrics)
+    write_json(run.path / "metrics.json", {**evaluation.metrics, "foreground_of_release": own})
     return f"Evaluated{origins}: {summary(evaluation.metrics)}; {run.path / 'report.html'}"
 
 

@@ -57,6 +57,8 @@ class TritonPythonModel:
             fault = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
         except ValueError as error:
             fault = pb_utils.TritonError(str(error))
+        except Exception as error:  # memory that does not suffice, say; raised, it would fail the whole batch
+            fault = pb_utils.TritonError(f"no verdict can be given ({type(error).__name__}: {error})")
         return pb_utils.InferenceResponse(error=fault)
 
     def judge(self, request: pb_utils.InferenceRequest) -> list[pb_utils.Tensor]:

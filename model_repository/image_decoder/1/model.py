@@ -23,24 +23,33 @@ class TritonPythonModel:
         self.bit_depth = int(parameter["string_value"])
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        """Answer each request; a broken image is that request's error alone."""
+        """Answer each request; a fault in one is that one's error alone."""
         return [self.answer(request) for request in requests]
 
     def answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         """Decode the [B, 1] image files of one request; where some are broken, the error names each of them."""
         encoded = pb_utils.get_input_tensor_by_name(request, "encoded_image").as_numpy()
-        decoded, faults = [], []
+        images, sizes, faults = [], [], []
         for number, data in enumerate(encoded[:, 0], start=1):
+            which = f"image {number} of {len(encoded)}: encoded_image"
             try:
-                decoded.append(image_decoding.decode_image(data, bit_depth=self.bit_depth))
+                image = image_decoding.decode_image(data, bit_depth=self.bit_depth)
+                images.append(image_decoding.resize_image(image, self.image_size))
+                sizes.append(image.size[::-1])  # height, width
             except image_decoding.ImageError as error:
-                faults.append(f"image {number} of {len(encoded)}: encoded_image {error}")
+                faults.append(f"{which} {error}")
+            except (
+                Exception
+            ) as error:  # memory that does not suffice, say; raised, it would fail the whole batch
+                reason = f"{which} cannot be decoded ({type(error).__name__}: {error})"
+                return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason))
         if faults:
             return pb_utils.InferenceResponse(error=bad_files(faults))
-        images = np.stack([image_decoding.resize_image(image, self.image_size) for image in decoded])
-        sizes = np.array([image.size[::-1] for image in decoded], np.int32)  # height, width
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor("image", images), pb_utils.Tensor("original_size", sizes)]
+            [
+                pb_utils.Tensor("image", np.stack(images)),
+                pb_utils.Tensor("original_size", np.array(sizes, np.int32)),
+            ]
         )
 
 

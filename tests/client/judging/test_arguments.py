@@ -5,7 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from client.judging.arguments import check_count, check_threshold, check_timeout
+from client import JudgeClient
+from client.judging.arguments import check_category, check_count, check_threshold, check_timeout
 from client.judging.errors import RequestError
 
 
@@ -52,3 +53,14 @@ def test_counts(value: int) -> None:
 def test_counts_that_cannot_be(value: object) -> None:
     with pytest.raises(RequestError, match=r"^The batch is .*; expected a whole number of at least 1\.$"):
         check_count(value, what="The batch")
+
+
+@pytest.mark.parametrize("value", ["", None, 5, b"pill", ["pill"]])
+def test_categories_that_cannot_be(value: object) -> None:
+    with pytest.raises(RequestError, match=r"^The category is .*; expected the name of a published product"):
+        check_category(value)
+
+
+def test_a_client_says_that_its_category_is_no_name() -> None:
+    with pytest.raises(RequestError, match=r"^The category is 5; "):
+        JudgeClient("127.0.0.1:1", category=5, timeout_s=1)  # type: ignore[arg-type]

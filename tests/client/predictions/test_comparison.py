@@ -82,3 +82,15 @@ def test_metrics_that_do_not_say_whose_they_are_are_refused(tmp_path: Path, miss
     path.write_text(json.dumps(metrics))
     with pytest.raises(ClientError, match=f"'{missing}' is missing"):
         read_metrics(path)
+
+
+def test_metrics_with_another_foreground_than_the_servers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(make_metrics() | {"foreground": "none", "foreground_of_release": "none"}))
+    assert read_metrics(path)["foreground"] == "none"
+    path.write_text(json.dumps(make_metrics() | {"foreground": "threshold", "foreground_of_release": "none"}))
+    with pytest.raises(
+        ClientError,
+        match=r"was measured with --foreground threshold, and the release is served with none\. Evaluate",
+    ):
+        read_metrics(path)

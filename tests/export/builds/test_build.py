@@ -10,6 +10,8 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from export.builds import build as build_module
 from export.builds.build import teacher_id
@@ -99,6 +101,25 @@ def test_a_file_that_was_changed_is_refused_and_built_again(
     read_manifest(build_dir / CATEGORY)
 
 
+def test_another_provenance_of_the_same_weights_is_built_again(
+    tiny_runs: Path, build_dir: Path, tmp_path: Path
+) -> None:
+    """Trained on photographs that were replaced by rendered images, say: the ensemble's parameters tell."""
+    runs = Path(shutil.copytree(tiny_runs, tmp_path / "runs"))
+    checkpoint = runs / CATEGORY / "checkpoint.safetensors"
+    with safe_open(checkpoint, framework="numpy") as file:
+        metadata = file.metadata()
+    provenance = {**json.loads(metadata["provenance"]), "synthetic": False, "dataset": "folder"}
+    save_file(load_file(checkpoint), checkpoint, {**metadata, "provenance": json.dumps(provenance)})
+    before = read_manifest(build_dir / CATEGORY)
+    result = run(runs, build_dir)
+    assert result.built
+    assert result.manifest.release_id == before.release_id
+    assert (before.provenance.synthetic, result.manifest.provenance.synthetic) == (True, False)
+    assert result.manifest.checkpoint_sha256 == sha256_of(checkpoint) != before.checkpoint_sha256
+    assert not run(runs, build_dir).built
+
+
 def test_a_damaged_manifest_is_refused(build_dir: Path) -> None:
     (build_dir / CATEGORY / "manifest.json").write_text('{"format": 1}')
     with pytest.raises(ExportError, match=r"manifest\.json cannot be used \(\d+ faults\); export again"):
@@ -161,6 +182,11 @@ def test_images_for_the_parity_check_can_be_given(
         shutil.copy(path, images)
     result = run(tiny_runs, tmp_path / "build", images=images)
     assert result.manifest.parity_images == str(images)
+    assert not run(tiny_runs, tmp_path / "build", images=images).built
+    assert not run(tiny_runs, tmp_path / "build").built
+    others = Path(shutil.copytree(images, tmp_path / "others"))
+    result = run(tiny_runs, tmp_path / "build", images=others)
+    assert (result.built, result.manifest.parity_images) == (True, str(others))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ExportError, match=r"empty holds no images .*--images"):
         run(tiny_runs, tmp_path / "build", images=tmp_path / "empty", force=True)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from export.agreement import LIMITS
 from export.builds import precisions
-from export.errors import VerificationError
+from export.errors import ExportError, VerificationError
 from export.graphs.int8 import quantize
 from export.manifest import GraphFiles, read_manifest
 from tests.conftest import CATEGORY
 from tests.export.three_precisions import build
+from train.data.category import CategoryData
 from train.support.files import sha256_of
 
 
@@ -33,6 +34,28 @@ def test_manifest_tells_precision_agreement_and_what_stayed_in_float(built: Path
 def test_nothing_is_done_twice(product: Path) -> None:
     assert not build(product, "fp16").built
     assert not build(product, "int8").built
+
+
+def test_a_build_is_judged_again_with_other_test_images(
+    product: Path, tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    """As after a test set was added, which the gate asks for where it had none."""
+    images = Path(shutil.copytree(tiny_data.root, tmp_path / CATEGORY))
+    work = Path(shutil.copytree(product, tmp_path / "product"))
+    assert not build(work, "fp16", images=images).built  # the same images elsewhere
+    float32 = read_manifest(work / "build" / CATEGORY)
+    next((images / "test" / "good").iterdir()).unlink()
+    result = build(work, "fp16", images=images)
+    assert (result.built, result.manifest.agreements[0].n_images) == (True, 10)
+    assert not build(work, "fp16", images=images).built
+    assert read_manifest(work / "build" / CATEGORY) == float32  # and what hangs on it stays
+
+
+def test_without_the_images_a_build_stays(product: Path, tmp_path: Path) -> None:
+    work = Path(shutil.copytree(product, tmp_path / "product"))
+    assert not build(work, "fp16", images=None).built
+    with pytest.raises(ExportError, match=r"nowhere holds no images"):
+        build(work, "fp16", images=tmp_path / "nowhere")
 
 
 def test_beyond_a_limit_nothing_is_written_but_the_flipped_images(

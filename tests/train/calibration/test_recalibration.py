@@ -54,10 +54,13 @@ def test_evaluating_with_another_foreground_fits_thresholds_of_its_own(
         assert metrics[name] == pytest.approx(trained_so.metrics[name]), name
     assert checkpoint.read_bytes() == before
     assert metrics["release_id"] == read_release_id(checkpoint)
+    # Of one release id, but not what is served: the client tells the two apart.
+    assert (metrics["foreground"], metrics["foreground_of_release"]) == ("threshold", "none")
 
     assert run("threshold").startswith("Up to date")
     assert "without" not in run(None)  # the checkpoint's own way is another evaluation
-    assert json.loads((run_dir / "metrics.json").read_text())["foreground"] == "none"
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert (metrics["foreground"], metrics["foreground_of_release"]) == ("none", "none")
     assert run("none").startswith("Up to date")
 
 

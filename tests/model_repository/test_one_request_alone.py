@@ -1,0 +1,170 @@
+"""A fault of any kind in one request is that request's error: those that wait beside it are answered.
+
+Triton takes an exception of a Python backend for the error of every request that it handed over together.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_repository.distance_fusion import map_fusion
+from model_repository.foreground import foreground_mask
+from model_repository.image_decoder import image_decoding
+from tests.model_repository.test_not_finite import CALIBRATION, zeros
+from tests.products import ROOT
+
+FAULTS = [ZeroDivisionError("division by zero"), MemoryError(), RuntimeError("no such thing")]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    tensor_name: str
+    value: Any
+
+    def name(self) -> str:
+        return self.tensor_name
+
+    def as_numpy(self) -> Any:
+        return self.value
+
+
+@dataclass
+class Request:
+    given: dict[str, Any]
+    outputs: tuple[str, ...] = ()
+
+    def inputs(self) -> list[Tensor]:
+        return [Tensor(name, value) for name, value in self.given.items()]
+
+    def parameters(self) -> str:
+        return ""
+
+    def requested_output_names(self) -> tuple[str, ...]:
+        return self.outputs
+
+
+class TritonError(Exception):
+    INVALID_ARG = 3
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Response:
+    tensors: list[Tensor] = field(default_factory=list)
+    error: TritonError | None = None
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, ModuleType], Any]:
+    """A committed backend, with what the server gives it in place of the server."""
+    server = SimpleNamespace(
+        Tensor=Tensor,
+        InferenceResponse=Response,
+        TritonError=TritonError,
+        get_input_tensor_by_name=lambda request, name: Tensor(name, request.given[name]),
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server)  # type: ignore[arg-type]
+
+    def load(model: str, beside: ModuleType) -> Any:
+        monkeypatch.setitem(sys.modules, beside.__name__.rpartition(".")[2], beside)
+        path = ROOT / "model_repository" / model / "1" / "model.py"
+        spec = importlib.util.spec_from_file_location(f"backend_of_{model}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.TritonPythonModel()
+
+    return load
+
+
+def failing_on(faulty: object, fault: Exception, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which raises `fault` when it is given `faulty`."""
+
+    def call(first: object, *rest: Any, **options: Any) -> Any:
+        if first is faulty:
+            raise fault
+        return function(first, *rest, **options)
+
+    return call
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_decoder(
+    backend: Callable[[str, ModuleType], Any], monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    faulty = b"the faulty one"
+    failing = failing_on(faulty, fault, image_decoding.decode_image)
+    monkeypatch.setattr(image_decoding, "decode_image", failing)
+    decoder = backend("image_decoder", image_decoding)
+    decoder.image_size, decoder.bit_depth = 64, 8
+    files = [[png()], [png(), faulty], [b"no image"], [png(), png()]]
+    requests = [Request({"encoded_image": np.array(images, object)[:, None]}) for images in files]
+    good, bad, broken, two = decoder.execute(requests)
+    reason = f"image 2 of 2: encoded_image cannot be decoded ({type(fault).__name__}: {fault})"
+    assert (str(bad.error), bad.error.code) == (reason, 1)
+    assert broken.error.code == TritonError.INVALID_ARG
+    for response, n_images in ((good, 1), (two, 2)):
+        assert response.error is None
+        image, size = response.tensors
+        assert image.value.shape == (n_images, 64, 64, 3)
+        assert size.value.tolist() == [[30, 40]] * n_images
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_foreground(
+    backend: Callable[[str, ModuleType], Any], monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    images = [np.full((1, 64, 64, 3), 128, np.uint8) for _ in range(3)]
+    failing = failing_on(images[1], fault, foreground_mask.foreground_mask)
+    monkeypatch.setattr(foreground_mask, "foreground_mask", failing)
+    responses = backend("foreground", foreground_mask).execute(
+        [Request({"image": image}) for image in images]
+    )
+    reason = f"no part can be found in image [1, 64, 64, 3] ({type(fault).__name__}: {fault})"
+    assert [response.error and str(response.error) for response in responses] == [None, reason, None]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fusion(
+    backend: Callable[[str, ModuleType], Any], monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    fusion = backend("distance_fusion", map_fusion)
+    fusion.calibrations = {CALIBRATION.release_id: CALIBRATION}
+    maps = {f"distance_{stage}": value for stage, value in enumerate(zeros(1), start=1)}
+    requests = [
+        Request({**maps, "release_id": np.full((1, 1), CALIBRATION.release_id)}, ("pred_label",))
+        for _ in range(3)
+    ]
+    calls = iter([None, fault, None])
+
+    def fuse(*given: Any) -> Any:
+        if raised := next(calls):
+            raise raised
+        return fuse_distances(*given)
+
+    fuse_distances = map_fusion.fuse_distances
+    monkeypatch.setattr(map_fusion, "fuse_distances", fuse)
+    responses = fusion.execute(requests)
+    reason = f"no verdict can be given ({type(fault).__name__}: {fault})"
+    assert [response.error and str(response.error) for response in responses] == [None, reason, None]
+    assert responses[2].tensors[0].value.tolist() == [[False]]
