@@ -97,15 +97,22 @@ def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foregroun
 
 def _tell_origins(trained: Provenance, data: CategoryData) -> str:
     """Print what the checkpoint was trained on and is judged on; return the same, in short, where they differ."""
+    then, now = f"{trained.dataset}, {trained.data_root}", f"{data.dataset}, {data.root}"
     places = {trained.data_root, trained.data_path} & {str(data.root), str(data.root.absolute())}
-    if places and trained.dataset == data.dataset:
-        console.print(f"Trained and judged on {data.dataset}, {data.root}.", markup=False)
+    same_dataset = trained.dataset == data.dataset
+    same_images = same_dataset and trained.data_fingerprint == data.fingerprint()
+    if places and same_images:
+        console.print(f"Trained and judged on {now}.", markup=False)
         return ""
-    console.print(
-        f"Trained on {trained.dataset}, {trained.data_root}; judged on other images: {data.dataset}, {data.root}.",
-        style="yellow",
-        markup=False,
-    )
+    if places and same_dataset:
+        console.print(
+            f"Trained on {then}, whose training images have changed since; judged on its test images of now.",
+            style="yellow",
+            markup=False,
+        )
+        return ""
+    other = f"{now}, which holds the same training images" if same_images else f"other images: {now}"
+    console.print(f"Trained on {then}; judged on {other}.", style="yellow", markup=False)
     if trained.synthetic and not data.synthetic:
         console.print(f"The training images were rendered. {SYNTHETIC_NOTE}", style="yellow", markup=False)
     return f" on {data.dataset} {data.root}, trained on {trained.dataset} {trained.data_root}"
