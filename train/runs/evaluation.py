@@ -68,6 +68,15 @@ def evaluate_category(
         return _evaluate(run, data, runtime=runtime, foreground=foreground, origins=origins)
 
 
+def require_checkpoint(run_dir: Path) -> None:
+    """Make sure that there is a checkpoint to evaluate.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    read_header(RunFolder(run_dir).checkpoint)
+
+
 def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foreground: str, origins: str) -> str:
     from train.calibration.foreground import load_foreground
     from train.calibration.recalibration import recalibrate
