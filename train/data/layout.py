@@ -60,6 +60,9 @@ def read_layout(root: Path) -> Layout:
         _list_test(test, layout)
     known = {layout.train_dir, layout.train_dir.parent, test, masks_root}
     note_left_out([f for f in folders_of(root) if f not in known], layout.notes, EXPECTED)
+    straight = list_images(root, nested=False).images
+    if straight and layout.train_dir != root:
+        layout.notes.append(f"Left out: {len(straight)} images straight in {root}; {EXPECTED}.")
     return layout
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from train.checkpoint.header import read_header, read_release_id
-from train.checkpoint.provenance import Provenance
+from train.checkpoint.provenance import Provenance, readable_text
 from train.config import FitConfig
 from train.data.category import CategoryData
 from train.errors import DataError, RunError
@@ -106,8 +106,9 @@ def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foregroun
 
 def _tell_origins(trained: Provenance, data: CategoryData) -> str:
     """Print what the checkpoint was trained on and is judged on; return the same, in short, where they differ."""
-    then, now = f"{trained.dataset}, {trained.data_root}", f"{data.dataset}, {data.root}"
-    places = {trained.data_root, trained.data_path} & {str(data.root), str(data.root.absolute())}
+    root = readable_text(data.root)
+    then, now = f"{trained.dataset}, {trained.data_root}", f"{data.dataset}, {root}"
+    places = {trained.data_root, trained.data_path} & {root, readable_text(data.root.absolute())}
     same_dataset = trained.dataset == data.dataset
     same_images = same_dataset and trained.data_fingerprint == data.fingerprint()
     if places and same_images:
@@ -124,7 +125,7 @@ def _tell_origins(trained: Provenance, data: CategoryData) -> str:
     console.print(f"Trained on {then}; judged on {other}.", style="yellow", markup=False)
     if trained.synthetic and not data.synthetic:
         console.print(f"The training images were rendered. {SYNTHETIC_NOTE}", style="yellow", markup=False)
-    return f" on {data.dataset} {data.root}, trained on {trained.dataset} {trained.data_root}"
+    return f" on {data.dataset} {root}, trained on {trained.dataset} {trained.data_root}"
 
 
 def _put_other_measures_aside(run: RunFolder, *, release_id: int) -> None:

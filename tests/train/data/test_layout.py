@@ -99,6 +99,13 @@ def test_images_straight_in_test_are_told(root: Path) -> None:
     assert "expected test/good/ and test/<defect>/; put each into one of these" in note(data)
 
 
+def test_images_straight_beside_the_folders_are_told(root: Path) -> None:
+    write_image(root / "000.png", value=9)
+    data = read(root)
+    assert len(data.train_good) == 2
+    assert f"Left out: 1 images straight in {root}; expected train/good/" in note(data)
+
+
 def test_a_hidden_folder_is_no_defect_kind(root: Path) -> None:
     write_image(root / "test/.ipynb_checkpoints/000-checkpoint.png")
     (root / "test/__MACOSX").mkdir()
