@@ -54,8 +54,9 @@ def test_a_run_that_is_there_is_taken_as_it_is_with_the_images_it_remembers(targ
 
 
 def test_train_means_the_whole_configuration_that_is_given() -> None:
-    (fit,) = commands("train", "CATEGORY=screw", "PRESET=paper")
+    (fit,) = commands("train", "CATEGORY=screw", "PRESET=paper", "BIT_DEPTH=12")
     assert "--preset" in fit
+    assert "--bit-depth" in fit
     assert "--as-before" not in fit
 
 
