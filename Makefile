@@ -90,7 +90,15 @@ evaluate: $(VENV)/.installed ## Train if needed, judge the test set; runs/CATEGO
 	@$(PY) -m train fit --as-before $(DATA_OPTIONS) $(FIT_OPTIONS) $(FORCED)
 	@$(PY) -m train evaluate $(DATA_OPTIONS) $(WEIGHTS)
 
-export: evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/
+# Before hours of training, not after.
+.PHONY: export-options
+export-options:
+	@case "$$PRECISION" in fp32|fp16|int8) ;; *) \
+	    echo "Error: PRECISION is '$$PRECISION'; expected fp32, fp16 or int8." >&2; exit 2;; esac
+	@case "$$PLATFORM" in python|onnxruntime|tensorrt) ;; *) \
+	    echo "Error: PLATFORM is '$$PLATFORM'; expected python, onnxruntime or tensorrt." >&2; exit 2;; esac
+
+export: export-options evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/
 	@$(PY) -m export onnx $(PRECISELY) $(WEIGHTS)
 	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export engine $(PRECISELY))
 	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export verify $(NAMED) $(WEIGHTS))

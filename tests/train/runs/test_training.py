@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import CATEGORY, TINY_OPTIONS
 from train.checkpoint.header import read_header, read_release_id
+from train.checkpoint.provenance import DataOrigin
+from train.config import fit_config
 from train.data.category import CategoryData, read_category
 from train.errors import DataError, RunError
 from train.evaluation import report
@@ -172,6 +174,20 @@ def test_nothing_is_left_of_a_run_that_cannot_begin(own_data: CategoryData, tmp_
     with pytest.raises(DataError, match="at least one batch"):
         run(own_data, tmp_path / "runs" / "cup", **TINY_OPTIONS | {"batch_size": 15})
     assert not (tmp_path / "runs" / "cup").exists()
+
+
+def test_a_run_that_cannot_begin_leaves_the_unfinished_one_to_go_on_with(
+    own_data: CategoryData, tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    """Its options and images stay those that the next command takes."""
+    folder = RunFolder(tmp_path / "runs" / CATEGORY)
+    config = fit_config("edge", TINY_OPTIONS)
+    begun = RunRecord(config=config, origin=DataOrigin.of(tiny_data))
+    folder.begin(begun)
+    (folder.unfinished / "resume.pt").write_bytes(b"its state")
+    with pytest.raises(DataError, match="at least one batch"):
+        run(own_data, folder.path, **TINY_OPTIONS | {"batch_size": 15})
+    assert folder.begun() == begun
 
 
 def test_a_second_training_of_the_category_is_refused(tiny_data: CategoryData, run_dir: Path) -> None:
