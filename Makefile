@@ -3,7 +3,7 @@
 #   make demo                    everything on real solar cells, from training to a benchmark
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
-# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND WEIGHTS_DIR FORCE URL IMAGES WHAT
+# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND BIT_DEPTH WEIGHTS_DIR FORCE URL IMAGES WHAT
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
@@ -17,7 +17,7 @@ RUN  := runs/$(CATEGORY)
 
 # Recipes read what was asked for from their environment: a value with spaces or quotes reaches the command as it is,
 # and the command says what is wrong with it.
-export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN
+export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN
 
 # Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
 NAMED        := --category "$$CATEGORY"
@@ -25,7 +25,8 @@ DATA_OPTIONS := $(NAMED) $(if $(DATA),--data "$$DATA")
 WEIGHTS      := $(if $(WEIGHTS_DIR),--weights-dir "$$WEIGHTS_DIR")
 FIT_OPTIONS  := $(if $(PRESET),--preset "$$PRESET") $(if $(STEPS),--steps "$$STEPS") \
                 $(if $(EPOCHS),--epochs "$$EPOCHS") $(WEIGHTS) \
-                $(if $(FOREGROUND),--foreground "$$FOREGROUND")
+                $(if $(FOREGROUND),--foreground "$$FOREGROUND") \
+                $(if $(BIT_DEPTH),--bit-depth "$$BIT_DEPTH")
 PRECISELY    := $(NAMED) --precision "$$PRECISION"
 # In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
 FIND_IMAGES   = images=$$IMAGES; \
@@ -43,7 +44,7 @@ help: ## This list
 	@sed -n 's/^##@ /\n/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo; echo "Options, with their defaults: CATEGORY=$$CATEGORY PLATFORM=$$PLATFORM URL=$$URL"
 	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"; \
-	echo "FOREGROUND=none|threshold|sam  PRECISION=fp32|fp16|int8  FORCE=1 to train anew; the run before is kept"
+	echo "FOREGROUND=none|threshold|sam  BIT_DEPTH=BITS  PRECISION=fp32|fp16|int8  FORCE=1 to train anew; the run before is kept"
 
 # Two environments, made by themselves and made again when their lists change.
 # .triton/ has its own because the server's Python stub needs numpy 1.
@@ -89,7 +90,15 @@ evaluate: $(VENV)/.installed ## Train if needed, judge the test set; runs/CATEGO
 	@$(PY) -m train fit --as-before $(DATA_OPTIONS) $(FIT_OPTIONS) $(FORCED)
 	@$(PY) -m train evaluate $(DATA_OPTIONS) $(WEIGHTS)
 
-export: evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/
+# Before hours of training, not after.
+.PHONY: export-options
+export-options:
+	@case "$$PRECISION" in fp32|fp16|int8) ;; *) \
+	    echo "Error: PRECISION is '$$PRECISION'; expected fp32, fp16 or int8." >&2; exit 2;; esac
+	@case "$$PLATFORM" in python|onnxruntime|tensorrt) ;; *) \
+	    echo "Error: PLATFORM is '$$PLATFORM'; expected python, onnxruntime or tensorrt." >&2; exit 2;; esac
+
+export: export-options evaluate ## Train if needed, write and verify ONNX in PRECISION, publish into model_repository/
 	@$(PY) -m export onnx $(PRECISELY) $(WEIGHTS)
 	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export engine $(PRECISELY))
 	@$(if $(filter tensorrt,$(PLATFORM)),$(PY) -m export verify $(NAMED) $(WEIGHTS))

@@ -53,9 +53,19 @@ def test_a_run_that_is_there_is_taken_as_it_is_with_the_images_it_remembers(targ
     assert "--data" in evaluate
 
 
+@pytest.mark.parametrize("option", ["PRECISION=fp64", "PLATFORM=nix", "PLATFORM="])
+def test_what_cannot_be_exported_is_told_before_the_training(option: str) -> None:
+    done = make("-o", ".venv/.installed", "export", "CATEGORY=no-such-part", option)
+    assert done.returncode == 2
+    name, _, value = option.partition("=")
+    assert done.stderr.startswith(f"Error: {name} is '{value}'; expected ")
+    assert not done.stdout
+
+
 def test_train_means_the_whole_configuration_that_is_given() -> None:
-    (fit,) = commands("train", "CATEGORY=screw", "PRESET=paper")
+    (fit,) = commands("train", "CATEGORY=screw", "PRESET=paper", "BIT_DEPTH=12")
     assert "--preset" in fit
+    assert "--bit-depth" in fit
     assert "--as-before" not in fit
 
 

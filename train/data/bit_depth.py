@@ -47,15 +47,11 @@ def find_bit_depth(data: CategoryData, *, asked: int | None = None) -> int:
     tested = deep_images([image.path for image in data.test])
     for image in (*trained, *tested):
         if image.brightest > white_of(bit_depth):
-            origin = f"the brightest of {len(trained)} deep training images has {found}"
-            if not trained:
-                origin = "no training image has more"
-            elif asked is not None:
-                origin = f"--bit-depth {asked}"
-            raise DataError(
-                f"{image.path} has values up to {image.brightest:,g}; expected at most {white_of(bit_depth):,}, the "
-                f"white of {bit_depth} bits a channel ({origin}); give --bit-depth {max(found, image.bit_depth)} if "
-                "one camera took them all, or save them all alike."
+            origin = "no training image has more"
+            if trained:
+                origin = f"the brightest of {len(trained)} deep training images has {found}"
+            raise _too_bright(
+                image, bit_depth, found=found, origin=origin if asked is None else f"--bit-depth {asked}"
             )
     if trained:
         brightest = max(image.brightest for image in trained)
@@ -73,8 +69,28 @@ def find_bit_depth(data: CategoryData, *, asked: int | None = None) -> int:
                 style="yellow",
                 markup=False,
             )
-    _warn_of_mixture(data, trained)
+    elif asked not in (None, found):
+        console.print(
+            f"Warning: --bit-depth {asked} changes nothing here: no training image of {data.category!r} has more than "
+            "8 bits a channel; deeper images will be read with it.",
+            style="yellow",
+            markup=False,
+        )
+    _warn_of_mixture(data, trained, tested)
     return bit_depth
+
+
+def _too_bright(image: DeepImage, bit_depth: int, *, found: int, origin: str) -> DataError:
+    remedy = "save them all alike"
+    if 1 not in (found, image.bit_depth):  # no bit depth fits floating-point numbers and integers
+        needed = max(found, image.bit_depth)
+        remedy = (
+            f"give --bit-depth {needed} (make: BIT_DEPTH={needed}) if one camera took them all, or {remedy}"
+        )
+    return DataError(
+        f"{image.path} has values up to {image.brightest:,g}; expected at most {white_of(bit_depth):,}, the white of "
+        f"bit depth {bit_depth} ({origin}); {remedy}."
+    )
 
 
 def deep_images(paths: Sequence[Path]) -> list[DeepImage]:
@@ -101,14 +117,18 @@ def _measure(path: Path) -> DeepImage | None:
     return None
 
 
-def _warn_of_mixture(data: CategoryData, trained: Sequence[DeepImage]) -> None:
-    deep = {image.path for image in trained}
-    shallow = [path for path in data.train_good if path not in deep]
-    if deep and shallow:
-        console.print(
-            f"Warning: {len(shallow)} of {len(data.train_good)} training images of {data.category!r} have 8 bits a "
-            f"channel, {shallow[0].name} among them, the others more, {trained[0].path.name} among them; 8-bit files "
-            "are taken as they are, with 255 as white; save all alike.",
-            style="yellow",
-            markup=False,
-        )
+def _warn_of_mixture(data: CategoryData, trained: Sequence[DeepImage], tested: Sequence[DeepImage]) -> None:
+    """Tell of images of 8 bits where training images are deeper: those were converted, and not necessarily alike."""
+    if not trained:
+        return
+    deep = {image.path for image in (*trained, *tested)}
+    for what, paths in (("training", data.train_good), ("test", [image.path for image in data.test])):
+        shallow = [path for path in paths if path not in deep and not is_deep(path)]
+        if shallow:
+            console.print(
+                f"Warning: {len(shallow)} of {len(paths)} {what} images of {data.category!r} have 8 bits a channel, "
+                f"{shallow[0].name} among them, others more, {trained[0].path.name} among them; 8-bit files are taken "
+                "as they are, with 255 as white; save all alike.",
+                style="yellow",
+                markup=False,
+            )

@@ -154,7 +154,7 @@ def _read_mask(path: Path) -> Mask:
         with naming(path):
             image = decode_pixels(path.read_bytes())
     except ImageError as error:
-        raise DataError(f"Ground truth mask {error}.") from None
+        raise DataError(f"Ground truth mask {error}; mend it, or remove it.") from None
     if isinstance(image, DeepPixels):
         values = image.values if image.alpha is None else np.where(image.alpha == 0, 0, image.values)
         values = _turned(values if values.ndim == 2 else values.max(axis=2), image.orientation)

@@ -64,6 +64,14 @@ class RunFolder:
         """Make `unfinished/` and write down what is begun there; states of other runs in it stay."""
         write_json(self.unfinished / RECORD, record.model_dump(mode="json"))
 
+    def state_stamp(self) -> tuple[int, int] | None:
+        """What changes with every save of the unfinished run's state: inode and time; None while none is saved."""
+        try:
+            status = (self.unfinished / STATE).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
     def take_over(self) -> Path | None:
         """Move a run that was trained to its end up into the folder, in place of the one that lies there.
 
@@ -79,7 +87,11 @@ class RunFolder:
             for name in OF_A_TRAINING:
                 if (self.unfinished / name).exists():
                     (self.unfinished / name).rename(self.path / name)
-            (self.unfinished / RECORD).unlink(missing_ok=True)
+            for name in (
+                RECORD,
+                STATE,
+            ):  # of a run that was stopped while it ended: there is nothing to go on with
+                (self.unfinished / name).unlink(missing_ok=True)
             if not any(self.unfinished.iterdir()):
                 self.unfinished.rmdir()
         return kept

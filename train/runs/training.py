@@ -91,9 +91,16 @@ def data_fingerprints(runs_dir: Path) -> dict[str, str]:
 def _train(run: RunFolder, data: CategoryData, asked: RunRecord, *, runtime: Runtime) -> None:
     from train.fitting.fit import fit
 
+    begun, state = run.begun(), run.state_stamp()
     run.begin(asked)
     try:
         fit(data, config=asked.config, checkpoint_path=run.unfinished / CHECKPOINT, runtime=runtime)
+    except BaseException:
+        if begun is not None and state is not None and run.state_stamp() == state:
+            run.begin(
+                begun
+            )  # this one failed before it came to anything: the run before is still the one to go on with
+        raise
     finally:
         run.drop_what_cannot_be_resumed()
     kept = run.take_over()

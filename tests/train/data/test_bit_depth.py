@@ -63,6 +63,7 @@ def test_8_bit_images_say_nothing(tiny_data: CategoryData, capsys: pytest.Captur
     assert find_bit_depth(tiny_data) == 8
     assert printed(capsys) == ""
     assert find_bit_depth(tiny_data, asked=12) == 12  # deeper ones may come later
+    assert "--bit-depth 12 changes nothing here: no training image" in printed(capsys)
 
 
 def test_it_is_overridden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,20 +112,35 @@ def test_deep_test_images_of_an_8_bit_category_are_refused(tmp_path: Path) -> No
         find_bit_depth(read(tmp_path))
 
 
+def test_no_bit_depth_is_advised_for_fractions_and_integers(tmp_path: Path) -> None:
+    write(tmp_path / "train/good/000.tif", 0.5, kind=np.float32)
+    write(tmp_path / "test/stain/000.tif", 1900)
+    with pytest.raises(
+        DataError, match=r"expected at most 1, the white of bit depth 1 .*\); save them all alike"
+    ):
+        find_bit_depth(read(tmp_path))
+
+
 def test_a_mixture_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "train/good/000.tif", 1900)
     write(tmp_path / "train/good/001.png", 100, kind=np.uint8)
     assert find_bit_depth(read(tmp_path)) == 12
     assert "Warning: 1 of 2 training images of 'pill' have 8 bits a channel, 001.png among" in printed(capsys)
+    write(tmp_path / "test/stain/000.png", 100, kind=np.uint8)
+    find_bit_depth(read(tmp_path))
+    assert "Warning: 1 of 1 test images of 'pill' have 8 bits a channel, 000.png among them" in printed(
+        capsys
+    )
 
 
-def test_broken_files_are_left_to_the_reading(tmp_path: Path) -> None:
+def test_broken_files_are_left_to_the_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "train/good/000.tif", 1900)
     broken = write(tmp_path / "train/good/001.tif", 60_000)
     broken.write_bytes(broken.read_bytes()[:-30])
     write(tmp_path / "train/good/002.tif", -5, kind=np.int32)
     data = read(tmp_path)
     assert find_bit_depth(data) == 12
+    assert "have 8 bits" not in printed(capsys)
     loaded = load_images(data.train_good, image_size=8, strict=False, bit_depth=12)
     assert loaded.readable == (0,)
     assert loaded.pixels[0, 0, 0].tolist() == [118] * 3  # 1900 * 255 / 4095

@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import CATEGORY, TINY_OPTIONS
 from train.checkpoint.header import read_header, read_release_id
+from train.checkpoint.provenance import DataOrigin
+from train.config import fit_config
 from train.data.category import CategoryData, read_category
 from train.errors import DataError, RunError
 from train.evaluation import report
@@ -159,6 +161,7 @@ def test_a_finished_run_that_was_not_moved_up_is(
     release_id = read_release_id(other)
     (run_dir / "other").rename(run_dir / "unfinished")
     (run_dir / "unfinished/losses.csv").unlink()  # moved up already
+    (run_dir / "unfinished/resume.pt").write_bytes(b"its last step, which nobody goes on from")
     assert run(tiny_data, run_dir, force=True, **TINY_OPTIONS | {"steps": 4})
     second, first = (
         read_release_id(kept / "checkpoint.safetensors") for kept in reversed(kept_runs(run_dir))
@@ -171,6 +174,20 @@ def test_nothing_is_left_of_a_run_that_cannot_begin(own_data: CategoryData, tmp_
     with pytest.raises(DataError, match="at least one batch"):
         run(own_data, tmp_path / "runs" / "cup", **TINY_OPTIONS | {"batch_size": 15})
     assert not (tmp_path / "runs" / "cup").exists()
+
+
+def test_a_run_that_cannot_begin_leaves_the_unfinished_one_to_go_on_with(
+    own_data: CategoryData, tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    """Its options and images stay those that the next command takes."""
+    folder = RunFolder(tmp_path / "runs" / CATEGORY)
+    config = fit_config("edge", TINY_OPTIONS)
+    begun = RunRecord(config=config, origin=DataOrigin.of(tiny_data))
+    folder.begin(begun)
+    (folder.unfinished / "resume.pt").write_bytes(b"its state")
+    with pytest.raises(DataError, match="at least one batch"):
+        run(own_data, folder.path, **TINY_OPTIONS | {"batch_size": 15})
+    assert folder.begun() == begun
 
 
 def test_a_second_training_of_the_category_is_refused(tiny_data: CategoryData, run_dir: Path) -> None:
