@@ -71,6 +71,14 @@ def test_the_test_images_of_a_plain_folder_are_the_folder(tmp_path: Path) -> Non
     assert result.output == f"{tmp_path}\n"
 
 
+def test_the_test_images_are_found_in_a_folder_of_another_case(tmp_path: Path) -> None:
+    for place in ("train/good", "TEST/good"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "a.png")
+    result = run("data", "--category", "cup", "--data", tmp_path, "--print-test-dir")
+    assert result.stdout == f"{tmp_path / 'TEST'}\n"
+
+
 def test_data_tells_the_bit_depth_and_what_is_left_out(tmp_path: Path) -> None:
     Image.new("I;16", (8, 8), 1900).save(tmp_path / "a.tif")
     (tmp_path / "bad").mkdir()

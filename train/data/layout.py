@@ -63,13 +63,8 @@ def read_layout(root: Path) -> Layout:
     return layout
 
 
-def image_files(folder: Path) -> tuple[Path, ...]:
-    """The image files of a folder and its sub-folders, by suffix, sorted by path; hidden ones are left out."""
-    return list_images(folder).images
-
-
 def list_images(folder: Path, *, nested: bool = True) -> Listing:
-    """The image files of a folder; links are followed.
+    """The image files of a folder, by suffix; links are followed, and hidden files left out.
 
     Raises:
         DataError: a folder that cannot be read.

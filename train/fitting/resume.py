@@ -24,8 +24,8 @@ from train.fitting.unfinished import (
     move_files,
     read_saved,
 )
+from train.support.arrays import names_of_not_finite
 from train.support.files import replacing, storage_errors
-from train.support.finite import names_of_not_finite
 from train.support.progress import console
 
 SAVE_SHARE = 0.05  # of the training time that saving may take

@@ -21,7 +21,6 @@ from train.support.tables import SYNTHETIC_NOTE
 if TYPE_CHECKING:
     from train.fitting.losses import Losses
 
-FINAL_STEPS = 10  # whose mean loss stands in a checkpoint
 OF_AN_EVALUATION = ("metrics.json", "report.html")
 
 
