@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,17 @@ def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) ->
     assert "Up to date" in run("evaluate", *options).stdout
     metrics = json.loads((checkpoint.parent / "metrics.json").read_text())
     assert (metrics["category"], metrics["seed"], metrics["synthetic"]) == (CATEGORY, 7, True)
+
+
+def test_images_in_a_folder_whose_name_is_not_utf8_are_known_again(
+    tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    data = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(tiny_data.root, data / CATEGORY)
+    assert run("fit", "--category", CATEGORY, "--data", data, *TINY).exit_code == 0
+    evaluated = run("evaluate", "--category", CATEGORY, "--data", data)
+    assert evaluated.exit_code == 0
+    assert "Trained and judged on synthetic" in evaluated.stderr
 
 
 def test_commands_take_the_images_that_a_run_remembers_and_say_so(

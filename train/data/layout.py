@@ -13,6 +13,7 @@ from pathlib import Path
 
 from model_repository.image_decoder.image_decoding import SUFFIXES
 from train.errors import DataError
+from train.support.files import readable_text
 
 GOOD_NAMES = ("good", "ok", "normal")  # of folders, in any case
 CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")  # of Windows and macOS, beside names that start with a dot
@@ -146,11 +147,6 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not is_clutter(path.name) and path.is_file()
 
 
-def printable(name: str) -> str:
-    """A file name, or a sentence with one, as text that any terminal takes."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 def note_left_out(folders: Iterable[Path], notes: list[str], expected: str) -> None:
     """Note those of the folders that hold images, which nobody looks at."""
     left_out = {folder: len(list_images(folder).images) for folder in folders}
@@ -254,7 +250,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _unreadable(error: OSError) -> None:
+    path = readable_text(str(error.filename))
     raise DataError(
-        f"{printable(str(error.filename))} cannot be read ({error.strerror}); make it readable for this user, or move "
-        "it away."
+        f"{path} cannot be read ({error.strerror}); make it readable for this user, or move it away."
     ) from None

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.checkpoint.provenance import Provenance
-from train.errors import StorageError
-from train.support.files import write_text
+from train.support.files import storage_errors, write_text
 
 LOSSES_FILE = "losses.csv"  # in a run's folder
 EVENTS_FOLDER = "tensorboard"  # beside it, with the same losses
@@ -60,14 +59,9 @@ def append_losses(
         StorageError: the disk is full, or the file cannot be written for another reason.
     """
     validation = "" if validation_loss is None else f"{validation_loss:.9g}"
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{step},{train_loss:.9g},{learning_rate:.9g},{validation}\n")
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}); make room and start the run again: it continues "
-            "where it was last saved."
-        ) from error
+    remedy = "make room and start the run again: it continues where it was last saved"
+    with storage_errors(path, remedy=remedy), path.open("a", encoding="utf-8") as file:
+        file.write(f"{step},{train_loss:.9g},{learning_rate:.9g},{validation}\n")
 
 
 def read_losses(path: Path, history: Provenance | None = None) -> Losses | None:

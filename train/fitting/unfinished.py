@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from train.config import FitConfig
 from train.data.category import CategoryData
-from train.errors import StorageError
-from train.support.files import storage_errors
+from train.support.files import reading_errors, storage_errors
 
 RESUME_FILE = "resume.pt"  # in a run's folder
 # Of an unfinished run; the state, which is looked for, last.
@@ -154,15 +153,8 @@ def read_saved(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         StorageError: it cannot be read.
         EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError: it is damaged.
     """
-    try:
+    with reading_errors(path, remedy="make it readable, or move it away to start from the beginning"):
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be read ({error.strerror or error}); make it readable, or move it away to start from the "
-            "beginning."
-        ) from error
     if not isinstance(saved, dict) or not isinstance(saved["state"], dict):
         raise TypeError(f"{path} holds no state")
     return saved

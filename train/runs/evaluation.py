@@ -14,7 +14,7 @@ from train.evaluation import METRICS_FORMAT
 from train.runs.folder import RunFolder
 from train.runs.training import fit_category
 from train.support.devices import Runtime
-from train.support.files import read_json, write_json, write_text
+from train.support.files import read_json, readable_text, write_json, write_text
 from train.support.progress import console
 from train.support.tables import SYNTHETIC_NOTE
 
@@ -96,7 +96,8 @@ def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foregroun
 
 def _tell_origins(trained: Provenance, data: CategoryData) -> str:
     """Print what the checkpoint was trained on and is judged on; return the same, in short, where they differ."""
-    places = {trained.data_root, trained.data_path} & {str(data.root), str(data.root.absolute())}
+    roots = {readable_text(str(path)) for path in (data.root, data.root.absolute())}
+    places = roots & {trained.data_root, trained.data_path}
     if places and trained.dataset == data.dataset:
         console.print(f"Trained and judged on {data.dataset}, {data.root}.", markup=False)
         return ""
