@@ -59,7 +59,7 @@ def onnx(product: ProductPaths, precision: str, limits_file: Path | None, force:
         click.echo(f"Up to date: {folder}")
         return
     if precision != "fp32":
-        from export.parity.judges import agreement_table
+        from export.parity.table import agreement_table
 
         Console().print(agreement_table(product.category, manifest.agreements))
         _show_caveats(manifest.agreements)
@@ -96,7 +96,7 @@ def verify(product: ProductPaths, limits_file: Path | None, url: str | None) -> 
     """
     from export.agreement import read_limits
     from export.parity.gate import verify_category
-    from export.parity.judges import agreement_table
+    from export.parity.table import agreement_table
 
     result = verify_category(product, url=url, limits=read_limits(limits_file))
     Console().print(agreement_table(product.category, result.agreements))

@@ -15,7 +15,6 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
-from rich.table import Column, Table
 
 from export.agreement import GOOD_IMAGES, TEST_IMAGES, TRAINING_IMAGES, Agreement, Limits, beyond
 from export.errors import ExportError
@@ -260,31 +259,6 @@ class JudgedTestSet:
         return written
 
 
-def agreement_table(category: str, agreements: list[Agreement]) -> Table:
-    """One line a judge."""
-    n_images = agreements[0].n_images if agreements else 0
-    judged_on = (agreements[0].judged_on if agreements else None) or "images"
-    headings = ("map max", "mean", "score max", "AUROC", "PRO", "flips", "rejects")
-    table = Table(
-        "judge",
-        *(Column(heading, justify="right") for heading in headings),
-        title=f"{category}: judges beside PyTorch on {n_images} {judged_on}",
-        caption="largest and mean differences; changes of AUROC and PRO; flipped labels; good images rejected",
-    )
-    for agreement in agreements:
-        table.add_row(
-            agreement.judge if agreement.accepted else f"{agreement.judge}: REFUSED",
-            _shown(agreement.max_map_difference, ".1e"),
-            _shown(agreement.mean_map_difference, ".1e"),
-            _shown(agreement.max_score_difference, ".1e"),
-            _shown(agreement.auroc_change, "+.4f"),
-            _shown(agreement.pro_change, "+.4f"),
-            str(agreement.flips),
-            _shown(agreement.false_reject_rate, ".1%"),
-        )
-    return table
-
-
 def _kind_of_images(checkpoint: Checkpoint, data: CategoryData) -> str:
     """What a set of images is judged as; see `export.agreement.Agreement`."""
     if data.test:
@@ -295,7 +269,3 @@ def _kind_of_images(checkpoint: Checkpoint, data: CategoryData) -> str:
 
 def _difference(ours: float | None, theirs: float | None) -> float | None:
     return None if ours is None or theirs is None else ours - theirs
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
-from train.data.category import CategoryData
 from train.support.files import readable_text
+
+if TYPE_CHECKING:  # the engine builder reads manifests without numpy
+    from train.data.category import CategoryData
 
 
 def _path_text(path: str | os.PathLike[str] | None) -> str | None:

@@ -158,13 +158,17 @@ def _read_mask(path: Path) -> Mask:
     if isinstance(image, DeepPixels):
         values = image.values if image.alpha is None else np.where(image.alpha == 0, 0, image.values)
         values = _turned(values if values.ndim == 2 else values.max(axis=2), image.orientation)
-    elif image.mode.startswith(("L", "1")) and "transparency" not in image.info and image.mode != "LA":
+    elif image.mode in ("L", "1") and "transparency" not in image.info:
         values = np.asarray(image)
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA"))
         values = np.where(rgba[..., 3] == 0, 0, rgba[..., :3].max(axis=2))  # the transparent is black
     else:
         values = np.asarray(image.convert("RGB")).max(axis=2)
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"Ground truth mask {path} has values that are not finite (NaN or infinite); expected 0 where all is good."
+        )
     marked = values != 0
     return Mask(marked=marked, n_levels=len(np.unique(values[marked])), path=path)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,8 +161,23 @@ def choose_planted(data: CategoryData, *, ratio: float, seed: int) -> tuple[Test
 
 def named(good: Sequence[Path], planted: Sequence[TestImage] = ()) -> dict[str, Path]:
     """Training images by their names in train/good."""
-    renamed = {f"{PLANTED}_{image.defect}_{image.path.name}": image.path for image in planted}
-    return {path.name: path for path in good} | renamed
+    names = distinct_names([(image.defect, image.path.name) for image in planted])
+    renamed = {
+        f"{PLANTED}_{image.defect}_{name}": image.path for image, name in zip(planted, names, strict=True)
+    }
+    return dict(zip(distinct_names([("good", path.name) for path in good]), good, strict=True)) | renamed
+
+
+def distinct_names(files: Sequence[tuple[str, str]]) -> list[str]:
+    """Names of files, each given by its kind and its name, for one folder a kind.
+
+    Files of sub-folders may share a name: each of them gets its position in front, so that none replaces another.
+    """
+    count = Counter(files)
+    return [
+        name if count[kind, name] == 1 else f"{position}-{name}"
+        for position, (kind, name) in enumerate(files)
+    ]
 
 
 def lay_out(
@@ -170,10 +186,12 @@ def lay_out(
     """The category with other images: links in MVTec AD's layout in the folder `root`, which is emptied first."""
     shutil.rmtree(root, ignore_errors=True)
     links = {root / "train" / "good" / name: path for name, path in train.items()}
-    for image in test:
-        links[root / "test" / image.defect / image.path.name] = image.path
+    names = distinct_names([(image.defect, image.path.name) for image in test])
+    for image, name in zip(test, names, strict=True):
+        links[root / "test" / image.defect / name] = image.path
         if image.mask_path is not None:
-            links[root / "ground_truth" / image.defect / image.mask_path.name] = image.mask_path
+            mask_name = f"{Path(name).stem}_mask{image.mask_path.suffix}"
+            links[root / "ground_truth" / image.defect / mask_name] = image.mask_path
     for link, path in links.items():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())

@@ -201,8 +201,8 @@ def test_a_refusal_stays_until_the_same_judge_is_asked_again(
         "TensorRT fp32: TensorRT, which builds engines for Triton, is not inst"
     )
     assert [agreement.judge for agreement in read_manifest(folder).agreements] == [
-        "TensorRT fp32",  # judged before
         "ONNX fp32",
+        "TensorRT fp32",
     ]
     with pytest.raises(PublishError, match="does not judge as its checkpoint does"):
         publish(build_dir, models)

@@ -17,7 +17,8 @@ from export.agreement import LIMITS, Agreement
 from export.builds.precisions import hold_to_gate
 from export.errors import ExportError, VerificationError
 from export.manifest import GraphFiles
-from export.parity.judges import Answers, GraphJudge, JudgedTestSet, agreement_table
+from export.parity.judges import Answers, GraphJudge, JudgedTestSet
+from export.parity.table import agreement_table
 from tests.export.three_precisions import LOOSE
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData

@@ -284,3 +284,20 @@ def test_empty_masks_are_shared_by_many(tmp_path: Path, capsys: pytest.CaptureFi
         Image.new("L", (8, 8)).save(image.mask_path)
     assert not loaded(*images).any()
     assert said(capsys) == ""
+
+
+def test_a_value_that_is_not_finite_is_no_mark(tmp_path: Path) -> None:
+    image = crack(tmp_path, "000", suffix=".tif")
+    assert image.mask_path is not None
+    Image.fromarray(np.where(CORNER, np.float32("nan"), np.float32(0))).save(image.mask_path)
+    with pytest.raises(DataError, match=r"Ground truth mask .*000_mask\.tif has values that are not finite"):
+        loaded(image)
+
+
+def test_a_mask_in_lab_colours_counts_where_it_is_not_black(tmp_path: Path) -> None:
+    image = crack(tmp_path, "000", suffix=".tif")
+    assert image.mask_path is not None
+    lab = np.zeros((8, 8, 3), np.uint8)
+    lab[..., 0] = 255 * CORNER
+    Image.merge("LAB", [Image.fromarray(lab[..., channel]) for channel in range(3)]).save(image.mask_path)
+    assert loaded(image).shape == (1, 8, 8)
