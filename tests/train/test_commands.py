@@ -113,8 +113,9 @@ def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) ->
 
 
 def test_images_in_a_folder_whose_name_is_not_utf8_are_known_again(
-    tiny_data: CategoryData, tmp_path: Path
+    tiny_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     data = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(tiny_data.root, data / CATEGORY)
     assert run("fit", "--category", CATEGORY, "--data", data, *TINY).exit_code == 0
@@ -252,6 +253,11 @@ def test_options_that_cannot_be_are_told_and_leave_nothing(
 ) -> None:
     assert_one_sentence(run("fit", *options, *TINY[:5], *asked), sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_share_is_a_number(options: tuple[str | Path, ...]) -> None:
+    result = run("contamination", *options, "--ratio", "nan")
+    assert (result.exit_code, "nan is no finite number" in result.stderr) == (2, True)
 
 
 def test_evaluate_without_a_checkpoint_says_how_to_make_one(

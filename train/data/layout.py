@@ -16,7 +16,8 @@ from train.errors import DataError
 from train.support.files import readable_text
 
 GOOD_NAMES = ("good", "ok", "normal")  # of folders, in any case
-CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")  # of Windows and macOS, beside names that start with a dot
+# Of Windows, macOS and a NAS, in any case, beside names that start with a dot.
+CLUTTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 EXPECTED = "expected train/good/, test/good/, test/<defect>/ and ground_truth/<defect>/<image>_mask.png"
 
 
