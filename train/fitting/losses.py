@@ -33,7 +33,7 @@ class Losses:
     learning_rate: NDArray[np.float64]
     validation_loss: NDArray[np.float64]
 
-    def lead_to(self, history: Provenance) -> bool:
+    def belong_to(self, history: Provenance) -> bool:
         """Whether they end where a checkpoint's history does; older ones do not say after how many steps."""
         same_end = abs(float(self.train_loss[-RECENT_LOSSES:].mean()) - history.final_loss) < 1e-5
         return same_end and history.steps in (None, len(self.step))
@@ -77,7 +77,7 @@ def read_losses(path: Path, history: Provenance | None = None) -> Losses | None:
         return None
     step, *columns = np.genfromtxt(rows, delimiter=",", ndmin=2).T
     losses = Losses(step.astype(np.int64), *columns)
-    if history is not None and not losses.lead_to(history):
+    if history is not None and not losses.belong_to(history):
         return None
     return losses
 
