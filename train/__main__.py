@@ -23,6 +23,7 @@ from train.cli.options import (
 )
 from train.cli.paper import ablate, complexity, reproduce
 from train.cli.studies import baselines, contamination, suspects
+from train.support.category_names import check_category_name
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -96,11 +97,14 @@ def evaluate(
     category: CategoryOptions, run: RunOptions, foreground: str | None, weights_dir: Path | None, force: bool
 ) -> None:
     """Judge the test set with the server's own fusion; write metrics.json and report.html."""
-    from train.runs import evaluate_category
+    from train.runs import evaluate_category, require_checkpoint
 
+    check_category_name(category.name)
+    run_dir = run.runs_dir / category.name
+    require_checkpoint(run_dir)  # before images are looked for, or rendered, that nothing can judge
     outcome = evaluate_category(
         category.find(runs_dir=run.runs_dir),
-        run_dir=run.runs_dir / category.name,
+        run_dir=run_dir,
         runtime=run.runtime(weights_dir),
         foreground=foreground,
         force=force,

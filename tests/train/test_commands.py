@@ -264,6 +264,12 @@ def test_evaluate_without_a_checkpoint_says_how_to_make_one(
     options: tuple[str | Path, ...], tmp_path: Path
 ) -> None:
     assert_one_sentence(run("evaluate", *options), "checkpoint.safetensors does not exist; make it with")
+    # Before parts are rendered that nothing can judge, and before a name is said to be of no data set.
+    for category in (CATEGORY, "cup"):
+        assert_one_sentence(
+            run("evaluate", "--category", category), f"{category}/checkpoint.safetensors does not"
+        )
+    assert_one_sentence(run("evaluate", "--category", "foreground"), "is the name of a model")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the engine builder reads manifests without numpy
 
 
 def _path_text(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else readable_text(os.fspath(path))
+    return None if path is None else readable_text(path)
 
 
 PathText = Annotated[str, BeforeValidator(_path_text)]

@@ -73,6 +73,13 @@ def find_bit_depth(data: CategoryData, *, asked: int | None = None) -> int:
                 style="yellow",
                 markup=False,
             )
+    elif asked not in (None, found):
+        console.print(
+            f"Warning: --bit-depth {asked} changes nothing here: no training image of {data.category!r} has more than "
+            "8 bits a channel; deeper images will be read with it.",
+            style="yellow",
+            markup=False,
+        )
     _warn_of_mixture(data, trained)
     return bit_depth
 

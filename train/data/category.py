@@ -275,7 +275,7 @@ def split_good(
     """
     if n_images < 2:
         raise DataError(
-            f"Found {n_images} good image; expected at least 2, one to train on and one to calibrate with."
+            f"Found {n_images} good image; expected at least 2, one to train on and one to calibrate with; add more."
         )
     order = np.random.default_rng(seed).permutation(n_images)
     n_held_out = min(max(1, round(holdout_ratio * n_images)), n_images - 1)

@@ -152,7 +152,7 @@ def _read_mask(path: Path) -> Mask:
         with naming(path):
             image = decode_pixels(path.read_bytes())
     except ImageError as error:
-        raise DataError(f"Ground truth mask {error}.") from None
+        raise DataError(f"Ground truth mask {error}; mend it, or remove it.") from None
     if isinstance(image, DeepPixels):
         channels = np.atleast_3d(image.values)  # [H, W, 1 or 3]
         values = (channels if image.alpha is None else np.where(image.alpha == 0, 0, channels)).max(axis=2)

@@ -18,6 +18,7 @@ from train.support.files import readable_text
 GOOD_NAMES = ("good", "ok", "normal")  # of folders, in any case
 # Of Windows, macOS and a NAS, in any case, beside names that start with a dot.
 CLUTTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
+MASK_FOLDERS = ("mask", "masks", "ground_truth", "groundtruth")  # of a kind's images, in any case
 EXPECTED = "expected train/good/, test/good/, test/<defect>/ and ground_truth/<defect>/<image>_mask.png"
 
 
@@ -62,6 +63,9 @@ def read_layout(root: Path) -> Layout:
         _list_test(test, layout)
     known = {layout.train_dir, layout.train_dir.parent, test, masks_root}
     note_left_out([f for f in folders_of(root) if f not in known], layout.notes, EXPECTED)
+    straight = list_images(root, nested=False).images
+    if straight and layout.train_dir != root:
+        layout.notes.append(f"Left out: {len(straight)} images straight in {root}; {EXPECTED}.")
     return layout
 
 
@@ -199,12 +203,35 @@ def _training_images(root: Path, notes: list[str]) -> tuple[Path, tuple[Path, ..
             f"{root} has no folder train/good; its images lie in {_some(filled)}; {EXPECTED}; put images of good parts "
             "into train/good/."
         )
+    note_listing(root, listing, notes)
     return root, listing.images
+
+
+def _list_parts(folder: Path, notes: list[str]) -> Listing:
+    """The images of parts in a folder: without masks that lie beside them, which are noted."""
+    listing = list_images(folder)
+    stems = {path.stem.lower() for path in listing.images}
+
+    def is_mask(path: Path) -> bool:
+        stem, places = path.stem.lower(), path.relative_to(folder).parts[:-1]
+        named_so = stem.endswith("_mask") and stem.removesuffix("_mask") in stems
+        return named_so or any(place.lower() in MASK_FOLDERS for place in places)
+
+    masks = [path for path in listing.images if is_mask(path)]
+    if not masks:
+        return listing
+    notes.append(
+        f"Left out: {len(masks)} images in {folder} that are masks by their names, "
+        f"{masks[0].relative_to(folder)} among them; expected ground_truth/<defect>/<image>_mask.png; move them there."
+    )
+    images = tuple(path for path in listing.images if path not in masks)
+    places = {path.parent.relative_to(folder).as_posix() for path in images}
+    return Listing(images, listing.others, tuple(name for name in listing.subfolders if name in places))
 
 
 def _taken_as(folder: Path, meaning: str, notes: list[str]) -> tuple[Path, ...]:
     """The images of a folder, with a note where it is called otherwise than it should be."""
-    listing = list_images(folder)
+    listing = _list_parts(folder, notes)
     if not folder.as_posix().endswith(meaning):
         notes.append(f"{folder}/ is taken for {meaning}/: {len(listing.images)} images.")
     note_listing(folder, listing, notes)
@@ -225,7 +252,7 @@ def _list_test(test: Path, layout: Layout) -> None:
     for folder in folders_of(test):
         kind = "good" if is_good(folder.name) else folder.name
         if kind == folder.name:
-            listing = list_images(folder)
+            listing = _list_parts(folder, layout.notes)
             note_listing(folder, listing, layout.notes)
             if not listing.images:
                 layout.notes.append(f"{folder} holds no images; put some there, or remove it.")

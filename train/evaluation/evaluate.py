@@ -113,7 +113,7 @@ def describe_test_set(data: CategoryData) -> dict[str, Any]:
         "judged_on": {
             "dataset": data.dataset,
             "synthetic": data.synthetic,
-            "data_root": readable_text(str(data.root)),
+            "data_root": readable_text(data.root),
             "test_fingerprint": test_fingerprint,
         },
         "test_fingerprint": test_fingerprint,

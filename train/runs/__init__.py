@@ -8,7 +8,12 @@ Importing torch takes seconds, so it is imported only where something has to be 
 that finds everything up to date never imports it.
 """
 
-from train.runs.evaluation import evaluate_category, fit_and_evaluate, metrics_are_up_to_date
+from train.runs.evaluation import (
+    evaluate_category,
+    fit_and_evaluate,
+    metrics_are_up_to_date,
+    require_checkpoint,
+)
 from train.runs.images import remembered_images
 from train.runs.training import data_fingerprints, fit_category
 
@@ -19,4 +24,5 @@ __all__ = [
     "fit_category",
     "metrics_are_up_to_date",
     "remembered_images",
+    "require_checkpoint",
 ]

@@ -67,6 +67,15 @@ def evaluate_category(
         return _evaluate(run, data, runtime=runtime, foreground=foreground, origins=origins)
 
 
+def require_checkpoint(run_dir: Path) -> None:
+    """Make sure that there is a checkpoint to evaluate.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    read_header(RunFolder(run_dir).checkpoint)
+
+
 def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foreground: str, origins: str) -> str:
     from train.calibration.foreground import load_foreground
     from train.calibration.recalibration import recalibrate
@@ -96,19 +105,26 @@ def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foregroun
 
 def _tell_origins(trained: Provenance, data: CategoryData) -> str:
     """Print what the checkpoint was trained on and is judged on; return the same, in short, where they differ."""
-    roots = {readable_text(str(path)) for path in (data.root, data.root.absolute())}
-    places = roots & {trained.data_root, trained.data_path}
-    if places and trained.dataset == data.dataset:
-        console.print(f"Trained and judged on {data.dataset}, {data.root}.", markup=False)
+    root = readable_text(data.root)
+    then, now = f"{trained.dataset}, {trained.data_root}", f"{data.dataset}, {root}"
+    places = {trained.data_root, trained.data_path} & {root, readable_text(data.root.absolute())}
+    same_dataset = trained.dataset == data.dataset
+    same_images = same_dataset and trained.data_fingerprint == data.fingerprint()
+    if places and same_images:
+        console.print(f"Trained and judged on {now}.", markup=False)
         return ""
-    console.print(
-        f"Trained on {trained.dataset}, {trained.data_root}; judged on other images: {data.dataset}, {data.root}.",
-        style="yellow",
-        markup=False,
-    )
+    if places and same_dataset:
+        console.print(
+            f"Trained on {then}, whose training images have changed since; judged on its test images of now.",
+            style="yellow",
+            markup=False,
+        )
+        return ""
+    other = f"{now}, which holds the same training images" if same_images else f"other images: {now}"
+    console.print(f"Trained on {then}; judged on {other}.", style="yellow", markup=False)
     if trained.synthetic and not data.synthetic:
         console.print(f"The training images were rendered. {SYNTHETIC_NOTE}", style="yellow", markup=False)
-    return f" on {data.dataset} {data.root}, trained on {trained.dataset} {trained.data_root}"
+    return f" on {data.dataset} {root}, trained on {trained.dataset} {trained.data_root}"
 
 
 def _put_other_measures_aside(run: RunFolder, *, release_id: int) -> None:

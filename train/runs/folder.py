@@ -80,7 +80,11 @@ class RunFolder:
             for name in OF_A_TRAINING:
                 if (self.unfinished / name).exists():
                     (self.unfinished / name).rename(self.path / name)
-            (self.unfinished / RECORD).unlink(missing_ok=True)
+            for name in (
+                RECORD,
+                STATE,
+            ):  # of a run that was stopped while it ended: there is nothing to go on with
+                (self.unfinished / name).unlink(missing_ok=True)
             if not any(self.unfinished.iterdir()):
                 self.unfinished.rmdir()
         return kept

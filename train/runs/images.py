@@ -23,10 +23,11 @@ def remembered_images(category: str, *, run_dir: Path, data_dir: Path) -> Catego
         data_dir: where data sets lie that we lay out ourselves.
 
     Returns:
-        None where there is no run of this category, or its checkpoint cannot be read.
+        None where there is no run of this category.
 
     Raises:
-        DataError: the images are not where they were.
+        DataError: the images are not where they were, or the checkpoint that names them cannot be read. Others are
+            not taken in their place.
     """
     origin = _origin(run_dir)
     if origin is None or origin.category != category:
@@ -42,8 +43,11 @@ def _origin(run_dir: Path) -> DataOrigin | None:
         return None
     try:
         header = run.finished()
-    except CheckpointError:
-        return None  # told by whoever needs the checkpoint
+    except CheckpointError as error:
+        raise DataError(
+            f"Which images {run_dir} was trained on cannot be known: {error.message.rstrip('.')}; or give the images "
+            "with --data."
+        ) from None
     if header is not None:
         return header.provenance.origin
     begun = run.begun()

@@ -27,7 +27,7 @@ from train.fitting.features import compute_teacher_features
 from train.method.student import load_teacher
 from train.support.arrays import FloatArray
 from train.support.devices import Runtime
-from train.support.files import write_json, write_text
+from train.support.files import require_writable, write_json, write_text
 from train.support.pages import png_uri, render_page
 from train.support.progress import progress_bar
 from train.support.tables import ResultTable, number
@@ -59,7 +59,7 @@ def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, r
     Features that do not fit in memory lie in `scratch_dir`.
 
     Raises:
-        UserError: bad images or weights, or fewer than two images.
+        UserError: bad images or weights, fewer than two images, or a folder that nothing can be written into.
     """
     device = runtime.torch_device
     teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
@@ -75,7 +75,7 @@ def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, r
         raise DataError(
             f"{data.root} has 1 training image that can be read; expected at least 2 to compare with each other."
         )
-    scratch_dir.mkdir(parents=True, exist_ok=True)
+    require_writable(scratch_dir)
     features = compute_teacher_features(teacher, images.pixels, scratch_dir=scratch_dir, device=device)
     maps = neighbour_distances(features.stages[2], n_th_image=N_TH_IMAGE, device=device)
     scores = region_scores(maps)

@@ -150,9 +150,11 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def readable_text(text: str) -> str:
-    """A text in which bytes of file names that are no UTF-8, and no terminal, page or JSON takes, stand as `\\xff`."""
-    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
+def readable_text(text: str | os.PathLike[str]) -> str:
+    """A path or text in which bytes that are no UTF-8, and no terminal, page or JSON takes, stand as `\\xff`."""
+    return (
+        os.fspath(text).encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -63,6 +63,7 @@ def test_8_bit_images_say_nothing(tiny_data: CategoryData, capsys: pytest.Captur
     assert find_bit_depth(tiny_data) == 8
     assert printed(capsys) == ""
     assert find_bit_depth(tiny_data, asked=12) == 12  # deeper ones may come later
+    assert "--bit-depth 12 changes nothing here: no training image" in printed(capsys)
 
 
 def test_it_is_overridden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

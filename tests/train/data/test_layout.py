@@ -99,6 +99,36 @@ def test_images_straight_in_test_are_told(root: Path) -> None:
     assert "expected test/good/ and test/<defect>/; put each into one of these" in note(data)
 
 
+def test_images_straight_beside_the_folders_are_told(root: Path) -> None:
+    write_image(root / "000.png", value=9)
+    data = read(root)
+    assert len(data.train_good) == 2
+    assert f"Left out: 1 images straight in {root}; expected train/good/" in note(data)
+
+
+@pytest.mark.parametrize(
+    "place", ["test/scratch/000_mask", "test/scratch/cam1/001_MASK", "test/scratch/Masks/000"]
+)
+def test_masks_beside_the_images_are_no_defective_parts(root: Path, place: str) -> None:
+    write_mask(root / f"{place}.png", (0, 0, 4, 4))
+    data = read(root)
+    assert kinds(data) == ["good", "scratch", "scratch"]
+    assert f"Left out: 1 images in {root}/test/scratch that are masks by their names" in note(data)
+
+
+def test_an_image_that_is_called_mask_is_a_part_where_no_other_has_its_name(root: Path) -> None:
+    write_image(root / "test/scratch/gas_mask.png", value=9)
+    assert kinds(read(root)) == ["good", *["scratch"] * 3]
+
+
+def test_files_of_a_plain_folder_that_are_no_images_are_told(tmp_path: Path) -> None:
+    write_image(tmp_path / "000.png", value=1)
+    (tmp_path / "001.gif").write_bytes(b"GIF89a")
+    data = read(tmp_path)
+    assert len(data.train_good) == 1
+    assert f"Left out: 001.gif in {tmp_path}; expected files that end in .png" in note(data)
+
+
 def test_a_hidden_folder_is_no_defect_kind(root: Path) -> None:
     write_image(root / "test/.ipynb_checkpoints/000-checkpoint.png")
     (root / "test/__MACOSX").mkdir()

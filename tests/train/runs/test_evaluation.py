@@ -76,7 +76,7 @@ def test_both_data_sets_are_shown(
     own = metrics_of(run_dir)
     assert f"Trainedandjudgedonsynthetic,{tiny_data.root}." in said(capsys)
     assert own["judged_on"]["data_root"] == own["trained_on"]["data_root"] == str(tiny_data.root)
-    assert "Judged on other images" not in (run_dir / "report.html").read_text()
+    assert "Judged on images in another place" not in (run_dir / "report.html").read_text()
 
     outcome = run(photos, run_dir)  # the same bytes, and yet not the same data set
     metrics, page = metrics_of(run_dir), (run_dir / "report.html").read_text()
@@ -93,9 +93,24 @@ def test_both_data_sets_are_shown(
         "data_root": str(photos.root),
         "test_fingerprint": photos.test_fingerprint(),
     }
-    assert "Judged on other images" in page
+    assert "Judged on images in another place" in page
     assert str(photos.root) in page
     assert str(tiny_data.root) in page
+
+
+def test_training_images_that_changed_or_moved_since_are_told(
+    tiny_data: CategoryData, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = read_category(
+        shutil.copytree(tiny_data.root, tmp_path / "moved" / CATEGORY), dataset="synthetic", category=CATEGORY
+    )
+    outcome = run(moved, run_dir)
+    assert f"judgedonsynthetic,{moved.root},whichholdsthesametrainingimages." in said(capsys)
+    assert f"Evaluated on synthetic {moved.root}, trained on synthetic {tiny_data.root}: " in outcome
+
+    fewer = replace(tiny_data, train_good=tiny_data.train_good[1:])
+    run(fewer, run_dir)
+    assert f"Trainedonsynthetic,{tiny_data.root},whosetrainingimageshavechangedsince" in said(capsys)
 
 
 def test_photos_judged_by_a_checkpoint_of_photos_are_real_and_rendered_ones_are_not(

@@ -93,8 +93,15 @@ def test_without_a_run_of_this_category_nothing_is_remembered(project: Path) -> 
     assert find(project, category="screw") is None
     assert find(project / "photos") is None
     assert remembered_images("a" * 300, run_dir=project / ("a" * 300), data_dir=project) is None
+
+
+def test_a_checkpoint_that_cannot_be_read_does_not_give_way_to_other_images(project: Path) -> None:
+    """`pill` without --data would be rendered parts."""
     (project / "runs" / CATEGORY / "checkpoint.safetensors").write_bytes(b"damaged")
-    assert find(project) is None
+    with pytest.raises(
+        DataError, match=r"cannot be known: Checkpoint .* is truncated.*; or give the images with --data"
+    ):
+        find(project)
 
 
 def test_paths_that_are_no_utf8_fit_into_a_header(project: Path) -> None:

@@ -161,6 +161,7 @@ def test_a_finished_run_that_was_not_moved_up_is(
     release_id = read_release_id(other)
     (run_dir / "other").rename(run_dir / "unfinished")
     (run_dir / "unfinished/losses.csv").unlink()  # moved up already
+    (run_dir / "unfinished/resume.pt").write_bytes(b"its last step, which nobody goes on from")
     assert run(tiny_data, run_dir, force=True, **TINY_OPTIONS | {"steps": 4})
     second, first = (
         read_release_id(kept / "checkpoint.safetensors") for kept in reversed(kept_runs(run_dir))

@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 from tests.conftest import TINY_OPTIONS
 from train.config import fit_config
 from train.data.category import CategoryData
-from train.errors import DataError
+from train.errors import DataError, StorageError
 from train.studies.suspects import Suspects, neighbour_distances, rank_suspects, region_scores, write_suspects
 from train.support.devices import Runtime
 
@@ -102,3 +102,14 @@ def test_ranking_and_page_are_written_and_no_image_is_touched(planted: CategoryD
 def test_one_image_has_nothing_to_be_compared_with(tiny_data: CategoryData, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 1 training image that can be read; expected at least 2"):
         rank(replace(tiny_data, train_good=tiny_data.train_good[:1]), tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    tiny_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(
+        "train.studies.suspects.compute_teacher_features", lambda *_, **__: pytest.fail("worked")
+    )
+    with pytest.raises(StorageError, match=r"file/run cannot be written"):
+        rank(tiny_data, tmp_path / "file" / "run")
