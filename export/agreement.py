@@ -113,16 +113,12 @@ class Agreement(BaseModel, frozen=True, extra="forbid"):
         """What the comparison does not show, a sentence; None where the images are a test set."""
         if self.judged_on in (None, TEST_IMAGES):
             return None
-        calibrated = ", most of which int8 was calibrated on" if self.is_calibrated_on_them else ""
+        int8_saw_them = self.precision == "int8" and self.judged_on == TRAINING_IMAGES
+        calibrated = ", most of which int8 was calibrated on" if int8_saw_them else ""
         return (
             f"{self.judge} was judged on {self.n_images} {self.judged_on}{calibrated}: how it judges "
             "other images, and defects, is not shown; give a folder with a test set with --images"
         )
-
-    @property
-    def is_calibrated_on_them(self) -> bool:
-        """Whether the images are those that int8 is calibrated on."""
-        return self.precision == "int8" and self.judged_on == TRAINING_IMAGES
 
 
 def beyond(reached: Mapping[str, float | None], limits: Limits) -> list[str]:

@@ -2,5 +2,5 @@
 
 Each chapter imports only those named before it: `support` (files, devices, tables), `method` (Section 3 of the paper),
 `data`, `checkpoint`, `calibration` (thresholds and foreground), `fitting` (the training process), `evaluation`,
-`runs` (what is up to date), `studies` (the paper's tables, baselines, suspects) and `cli`.
+`runs` (a category's folder: trained, judged, replaced), `studies` (the paper's tables, baselines, suspects) and `cli`.
 """

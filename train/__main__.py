@@ -43,7 +43,7 @@ def data(category: CategoryOptions, runs_dir: Path, print_test_dir: bool) -> Non
 
     images = category.find(runs_dir=runs_dir, quiet=print_test_dir)
     if print_test_dir:
-        click.echo(os.fsencode(images.root / "test" if images.test else images.root))
+        click.echo(os.fsencode(images.test_dir))
         return
     find_bit_depth(images)
     click.echo(

@@ -12,7 +12,7 @@ from train.errors import ConfigError
 
 LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
 MOST_STEPS = 10_000_000  # weeks of training
-MOST_IMAGES = 100_000  # a step
+LARGEST_BATCH = 100_000
 
 
 class FitConfig(BaseModel):
@@ -53,7 +53,7 @@ class FitConfig(BaseModel):
     )
     cosine_weight: float = Field(1.0, ge=0, le=1000, description="Weight of the cosine distance (Eq. 1)")
     alpha: float = Field(1.0, ge=0, le=1000, description="Weight of the L2 distance (Eq. 5)")
-    batch_size: int = Field(32, ge=1, le=MOST_IMAGES, description="Images a step")
+    batch_size: int = Field(32, ge=1, le=LARGEST_BATCH, description="Images a step")
     drop_last: bool = Field(False, description="Leave out an epoch's last batch where it is smaller")
     epochs: int | None = Field(200, ge=1, le=MOST_STEPS, description="Passes over the training images")
     steps: int | None = Field(

@@ -6,7 +6,7 @@ UserError
 ├── CheckpointError    a file that is no checkpoint, or is damaged
 ├── RunError           a run in the way: made otherwise, or at work in another process
 ├── ConfigError        options that contradict each other
-├── TrainingError      a loss that is not finite
+├── TrainingError      losses, gradients, features or weights that are not finite
 ├── NotFiniteError     distances, maps or scores that are not finite
 └── StorageError       a file that cannot be read or written
 """
@@ -39,7 +39,7 @@ class ConfigError(UserError):
 
 
 class TrainingError(UserError):
-    """A training run cannot continue: its loss is not finite."""
+    """A run cannot go on: its losses, gradients, features or weights are NaN or infinite."""
 
 
 class NotFiniteError(UserError):

@@ -117,9 +117,8 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             os.write(STDERR, b"Stopping after the answers on their way; once more stops at once.\n")
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    heeded = [
-        number for number, handler in before.items() if handler != signal.SIG_IGN
-    ]  # `nohup` ignores some
+    # `nohup` has some ignored.
+    heeded = [number for number, handler in before.items() if handler != signal.SIG_IGN]
     try:
         for number in heeded:
             signal.signal(number, handle)

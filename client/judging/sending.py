@@ -224,9 +224,8 @@ class _Mending:
     def _wait(self, error: InferenceServerException) -> None:
         wait_s = min(FIRST_WAIT_S * 2 ** min(self._refusals, DOUBLINGS), LONGEST_WAIT_S, self._timeout_s / 10)
         self._refusals += 1
-        wait_s *= random.uniform(
-            0.5, 1
-        )  # so that clients that were refused together do not come back together
+        # Clients that were refused together do not come back together.
+        wait_s *= random.uniform(0.5, 1)
         if wait_s >= self.left_s:
             raise overload_error(
                 str(error.message()), url=self._url, refusals=self._refusals, timeout_s=self._timeout_s

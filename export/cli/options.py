@@ -8,11 +8,12 @@ import click
 
 from export.engines.server_image import SERVER_IMAGE
 from train.support.category_names import check_category_name
+from train.support.command_options import FiniteRange
 
 PATH = click.Path(path_type=Path)
 MAX_THREADS = 1024  # of a run: more than any machine has cores, fewer than a system lets a process have
 MAX_INSTANCES = 64  # of a backbone, each with memory of its own
-HOUR_MS = 3_600_000.0
+MILLISECONDS = FiniteRange(0, 3_600_000, min_open=True)  # an hour at most
 PRECISIONS = ("fp32", "fp16", "int8")  # export.manifest.PRECISIONS, which costs a second to import
 
 
@@ -20,22 +21,6 @@ def parse_category(context: click.Context, option: click.Parameter, category: st
     """The category's name, which must be one that folders and served models can have."""
     check_category_name(category)
     return category
-
-
-def checked_ms(milliseconds: float, text: str) -> float:
-    """A time of more than 0 ms and an hour at most.
-
-    Raises:
-        click.BadParameter: it is none, as NaN is.
-    """
-    if not 0 < milliseconds <= HOUR_MS:
-        raise click.BadParameter(f"{text!r} is no time; expected more than 0 ms, {HOUR_MS:.0f} at most.")
-    return milliseconds
-
-
-def parse_ms(context: click.Context, option: click.Parameter, milliseconds: float | None) -> float | None:
-    """A time in milliseconds, where one was given."""
-    return None if milliseconds is None else checked_ms(milliseconds, f"{milliseconds:g}")
 
 
 category_option = click.option(

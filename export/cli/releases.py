@@ -14,11 +14,10 @@ from rich.console import Console
 from export.cli.options import (
     MAX_INSTANCES,
     MAX_THREADS,
+    MILLISECONDS,
     PATH,
     build_dir_option,
     category_option,
-    checked_ms,
-    parse_ms,
     precision_option,
     server_image_option,
 )
@@ -80,7 +79,7 @@ def parse_step_times(
             raise click.BadParameter(f"{text!r} is no STEP=MS, teacher=3.5 say.") from None
         if step in times_ms:
             raise click.BadParameter(f"{step} is given twice.")
-        times_ms[step] = checked_ms(given_ms, text)
+        times_ms[step] = MILLISECONDS.convert(given_ms, option, context)
     return times_ms
 
 
@@ -120,8 +119,7 @@ serving_options = options_as(
     ),
     click.option(
         "--latency-budget-ms",
-        type=float,
-        callback=parse_ms,
+        type=MILLISECONDS,
         help="What an image may take in the server, milliseconds: requests that would take longer are refused. "
         " [default: 64 requests may wait at a step, for any time]",
     ),

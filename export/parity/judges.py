@@ -32,9 +32,9 @@ from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, load_images
 from train.data.ground_truth import load_masks
-from train.errors import StorageError
 from train.evaluation.breakdown import JudgedSet, subset_measures
 from train.evaluation.evaluate import compute_maps
+from train.support.files import replacing
 from train.support.progress import progress_bar
 
 BATCH_SIZE = 8
@@ -254,13 +254,8 @@ class JudgedTestSet:
             image = self.test[index]
             scores = f"{theirs.pred_score[index, 0]:.4f}_{ours.pred_score[index, 0]:.4f}"
             written.append(folder / f"{image.defect}_{image.path.stem}_{scores}.png")
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                picture.save(written[-1])
-            except OSError as error:
-                raise StorageError(
-                    f"{written[-1]} cannot be written ({error.strerror or error}); make room."
-                ) from None
+            with replacing(written[-1]) as temporary:
+                picture.save(temporary, format="PNG")
         return written
 
 

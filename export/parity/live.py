@@ -19,6 +19,7 @@ from export.errors import ExportError
 from export.parity.judges import Answers, Images
 from export.tensors import ENCODED
 from model_repository.grpc_channel import open_channel, through_proxy
+from train.data.category import read_bytes
 from train.support.progress import progress_bar
 
 TIMEOUT_S = 60.0
@@ -76,9 +77,10 @@ class LiveJudge:
         """Ask `<category>_encoded` about each image file.
 
         Raises:
-            ExportError: an answer that is an error, or too late; a file that cannot be read.
+            ExportError: an answer that is an error, or too late.
+            DataError: a file that cannot be read.
         """
-        encoded = (np.array([_read(path)], dtype=np.object_) for path in paths)
+        encoded = (np.array([read_bytes(path)], dtype=np.object_) for path in paths)
         inputs = (_input("encoded_image", "BYTES", image) for image in encoded)
         return self._ask(self._category + ENCODED, f"{self.name}, encoded", inputs, len(paths), files)
 
@@ -105,13 +107,6 @@ class LiveJudge:
                 labels.append(bool(answer.as_numpy("pred_label")[0, 0]))
                 bar.advance()
         return Answers(name, self.precision, files, np.stack(maps), np.array(labels))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read ({error.strerror}); restore it and verify again.") from None
 
 
 def _input(name: str, kind: str, value: NDArray[Any]) -> grpcclient.InferInput:

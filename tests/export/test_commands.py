@@ -138,14 +138,13 @@ def test_what_is_not_there_is_told_in_one_sentence(
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
+        ("--latency-budget-ms", "nan", "is no finite number"),
         *(
-            ("--latency-budget-ms", value, "is no time; expected more than 0 ms")
-            for value in ("nan", "inf", "0", "1e400")
+            ("--latency-budget-ms", value, "is not in the range 0<x<=3600000")
+            for value in ("inf", "0", "1e400")
         ),
-        *(
-            ("--service-ms", f"teacher={value}", "is no time; expected more than 0 ms")
-            for value in ("nan", "1e308")
-        ),
+        ("--service-ms", "teacher=nan", "is no finite number"),
+        ("--service-ms", "teacher=1e308", "is not in the range 0<x<=3600000"),
         ("--threads", "100000", "is not in the range 0<=x<=1024"),
         ("--instances", "1000", "is not in the range 0<=x<=64"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,14 @@ def test_the_test_images_of_a_plain_folder_are_the_folder(tmp_path: Path) -> Non
     assert result.output == f"{tmp_path}\n"
 
 
+def test_the_test_images_are_found_in_a_folder_of_another_case(tmp_path: Path) -> None:
+    for place in ("train/good", "TEST/good"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "a.png")
+    result = run("data", "--category", "cup", "--data", tmp_path, "--print-test-dir")
+    assert result.stdout == f"{tmp_path / 'TEST'}\n"
+
+
 def test_data_tells_the_bit_depth_and_what_is_left_out(tmp_path: Path) -> None:
     Image.new("I;16", (8, 8), 1900).save(tmp_path / "a.tif")
     (tmp_path / "bad").mkdir()
@@ -101,6 +110,18 @@ def test_fit_then_evaluate_and_nothing_twice(options: tuple[str | Path, ...]) ->
     assert "Up to date" in run("evaluate", *options).stdout
     metrics = json.loads((checkpoint.parent / "metrics.json").read_text())
     assert (metrics["category"], metrics["seed"], metrics["synthetic"]) == (CATEGORY, 7, True)
+
+
+def test_images_in_a_folder_whose_name_is_not_utf8_are_known_again(
+    tiny_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(tiny_data.root, data / CATEGORY)
+    assert run("fit", "--category", CATEGORY, "--data", data, *TINY).exit_code == 0
+    evaluated = run("evaluate", "--category", CATEGORY, "--data", data)
+    assert evaluated.exit_code == 0
+    assert "Trained and judged on synthetic" in evaluated.stderr
 
 
 def test_commands_take_the_images_that_a_run_remembers_and_say_so(
@@ -232,6 +253,11 @@ def test_options_that_cannot_be_are_told_and_leave_nothing(
 ) -> None:
     assert_one_sentence(run("fit", *options, *TINY[:5], *asked), sentence)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_share_is_a_number(options: tuple[str | Path, ...]) -> None:
+    result = run("contamination", *options, "--ratio", "nan")
+    assert (result.exit_code, "nan is no finite number" in result.stderr) == (2, True)
 
 
 def test_evaluate_without_a_checkpoint_says_how_to_make_one(

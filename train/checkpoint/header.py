@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.errors import CheckpointError
-from train.support.finite import names_of_not_finite
+from train.support.arrays import names_of_not_finite
 
 FORMAT = "astmfr-1"
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit

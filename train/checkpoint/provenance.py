@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
+from train.support.files import readable_text
+
 if TYPE_CHECKING:  # the engine builder reads manifests without numpy
     from train.data.category import CategoryData
 
 
-def readable_text(text: str | os.PathLike[str] | None) -> str | None:
-    """A path as text; bytes of it that are no UTF-8, which no JSON file holds, are written as `\\xff`."""
-    if text is None:
-        return None
-    return (
-        os.fspath(text).encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
-    )
+def _path_text(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else readable_text(path)
 
 
-PathText = Annotated[str, BeforeValidator(readable_text)]
+PathText = Annotated[str, BeforeValidator(_path_text)]
 
 
 class DataOrigin(BaseModel):
@@ -94,7 +91,7 @@ class Provenance(BaseModel):
     @field_validator("weights", mode="before")
     @classmethod
     def _readable(cls, weights: dict[str, str]) -> dict[str, str]:
-        return {name: str(readable_text(source)) for name, source in weights.items()}
+        return {name: readable_text(source) for name, source in weights.items()}
 
     @property
     def origin(self) -> DataOrigin:

@@ -25,8 +25,8 @@ from train.config import FitConfig
 from train.errors import CheckpointError
 from train.method.backbones import Backbone
 from train.method.student import Student, build_student
+from train.support.arrays import names_of_not_finite
 from train.support.files import replacing
-from train.support.finite import names_of_not_finite
 
 FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # how a tensor names the method
 FOREGROUND_TENSOR = "calibration.foreground"

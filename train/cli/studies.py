@@ -13,8 +13,9 @@ from train.cli.options import (
     config_options,
     run_options,
 )
+from train.support.command_options import FiniteRange
 
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command()

@@ -23,10 +23,11 @@ from model_repository.image_decoder.image_decoding import (
     read_image,
     resize_image,
 )
-from train.data.layout import printable, read_layout
+from train.data.layout import read_layout
 from train.data.mask_files import match_masks
 from train.errors import DataError
 from train.support.category_names import check_category_name
+from train.support.files import readable_text
 from train.support.progress import console, progress_bar
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -165,7 +166,7 @@ def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
         test=tuple(
             TestImage(path=path, defect=kind, mask_path=masks.get(path)) for path, _, kind in layout.tested
         ),
-        notes=tuple(map(printable, layout.notes)),
+        notes=tuple(map(readable_text, layout.notes)),
     )
 
 

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,6 @@ from train.support.progress import console
 MOST_LEVELS = 16  # besides 0; a mask drawn by hand or with a number for each defect has fewer
 MOSTLY = 0.5  # of the picture; more, and its border, is a mask whose defect is black
 BORDER_MOSTLY = 0.9  # of the outermost pixels
-MIRRORED = (2, 4, 5, 7)  # EXIF orientations of which the stored pixels are mirrored
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -156,8 +154,8 @@ def _read_mask(path: Path) -> Mask:
     except ImageError as error:
         raise DataError(f"Ground truth mask {error}; mend it, or remove it.") from None
     if isinstance(image, DeepPixels):
-        values = image.values if image.alpha is None else np.where(image.alpha == 0, 0, image.values)
-        values = _turned(values if values.ndim == 2 else values.max(axis=2), image.orientation)
+        channels = np.atleast_3d(image.values)  # [H, W, 1 or 3]
+        values = (channels if image.alpha is None else np.where(image.alpha == 0, 0, channels)).max(axis=2)
     elif image.mode in ("L", "1") and "transparency" not in image.info:
         values = np.asarray(image)
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -170,14 +168,16 @@ def _read_mask(path: Path) -> Mask:
             f"Ground truth mask {path} has values that are not finite (NaN or infinite); expected 0 where all is good."
         )
     marked = values != 0
-    return Mask(marked=marked, n_levels=len(np.unique(values[marked])), path=path)
+    n_levels = len(np.unique(values[marked]))
+    if isinstance(image, DeepPixels):
+        marked = _turned(marked, image.orientation)
+    return Mask(marked=marked, n_levels=n_levels, path=path)
 
 
-def _turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+def _turned(marked: NDArray[np.bool_], orientation: int) -> NDArray[np.bool_]:
     """Stored pixels [H, W], upright."""
-    quarter_turns = {3: 2, 4: 2, 5: 1, 6: -1, 7: -1, 8: 1}.get(orientation, 0)
-    mirrored = values[:, ::-1] if orientation in MIRRORED else values
-    return np.rot90(mirrored, quarter_turns)
+    turn = TURNS.get(orientation)
+    return marked if turn is None else np.asarray(Image.fromarray(marked).transpose(turn), bool)
 
 
 def _resize(marked: NDArray[np.bool_], image_size: int) -> NDArray[np.bool_]:

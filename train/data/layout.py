@@ -13,9 +13,11 @@ from pathlib import Path
 
 from model_repository.image_decoder.image_decoding import SUFFIXES
 from train.errors import DataError
+from train.support.files import readable_text
 
 GOOD_NAMES = ("good", "ok", "normal")  # of folders, in any case
-CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")  # of Windows and macOS, beside names that start with a dot
+# Of Windows, macOS and a NAS, in any case, beside names that start with a dot.
+CLUTTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 MASK_FOLDERS = ("mask", "masks", "ground_truth", "groundtruth")  # of a kind's images, in any case
 EXPECTED = "expected train/good/, test/good/, test/<defect>/ and ground_truth/<defect>/<image>_mask.png"
 
@@ -67,13 +69,8 @@ def read_layout(root: Path) -> Layout:
     return layout
 
 
-def image_files(folder: Path) -> tuple[Path, ...]:
-    """The image files of a folder and its sub-folders, by suffix, sorted by path; hidden ones are left out."""
-    return list_images(folder).images
-
-
 def list_images(folder: Path, *, nested: bool = True) -> Listing:
-    """The image files of a folder; links are followed.
+    """The image files of a folder, by suffix; links are followed, and hidden files left out.
 
     Raises:
         DataError: a folder that cannot be read.
@@ -153,11 +150,6 @@ def is_clutter(name: str) -> bool:
 def is_image(path: Path) -> bool:
     """Whether a path is an image file, by its suffix."""
     return path.suffix.lower() in SUFFIXES and not is_clutter(path.name) and path.is_file()
-
-
-def printable(name: str) -> str:
-    """A file name, or a sentence with one, as text that any terminal takes."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def note_left_out(folders: Iterable[Path], notes: list[str], expected: str) -> None:
@@ -286,7 +278,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _unreadable(error: OSError) -> None:
+    path = readable_text(str(error.filename))
     raise DataError(
-        f"{printable(str(error.filename))} cannot be read ({error.strerror}); make it readable for this user, or move "
-        "it away."
+        f"{path} cannot be read ({error.strerror}); make it readable for this user, or move it away."
     ) from None

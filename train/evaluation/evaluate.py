@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from model_repository.distance_fusion.map_fusion import fuse_distances, judge, remove_background
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
-from train.checkpoint.provenance import readable_text
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, load_images
 from train.data.ground_truth import load_masks
@@ -23,6 +22,7 @@ from train.evaluation.protocol import deviations_from_paper
 from train.method.student import compute_distances
 from train.support.arrays import FloatArray
 from train.support.devices import Runtime
+from train.support.files import readable_text
 
 
 @dataclass(frozen=True)

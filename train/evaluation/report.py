@@ -20,6 +20,7 @@ from train.evaluation.figures import (
     training_figure,
 )
 from train.fitting.losses import Losses
+from train.support.files import readable_text
 from train.support.pages import render_page
 
 EXAMPLES_PER_KIND = 6
@@ -49,7 +50,7 @@ def summary(metrics: dict[str, Any]) -> str:
 def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses | None = None) -> str:
     """The page as HTML text; `losses` are those of the checkpoint's training, where the run's folder has them.
 
-    Bytes of file names that are no UTF-8 are written as `\\udcff`.
+    For bytes of file names that are no UTF-8 see `readable_text`.
     """
     calibration = json.loads(checkpoint.calibration.to_json())
     page = render_page(
@@ -67,7 +68,7 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses
         plots=plots(evaluation, losses),
         galleries=galleries(evaluation),
     )
-    return page.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return readable_text(page)
 
 
 def plots(evaluation: Evaluation, losses: Losses | None) -> dict[str, str | None]:

@@ -14,7 +14,7 @@ LARGEST_GRADIENT = math.sqrt(torch.finfo(torch.float32).max)
 SMALLEST_LOSS_SCALE = 2.0**-10  # of float16, which begins at 65,536 and halves it at each overflow
 
 
-class NotFiniteError(Exception):
+class BadStepError(Exception):
     """A loss or a gradient that nothing can be learned from."""
 
 
@@ -55,7 +55,7 @@ def require_finite_step(state: TrainingState, loss: Tensor) -> None:
     Gradients in float16 are left to its loss scale, which skips a step that overflows and is halved.
 
     Raises:
-        NotFiniteError: they are not, or the loss scale has been halved for nothing.
+        BadStepError: they are not, or the loss scale has been halved for nothing.
     """
     measured = [loss.detach()]
     if not state.scaler.is_enabled():
@@ -63,8 +63,8 @@ def require_finite_step(state: TrainingState, loss: Tensor) -> None:
         measured.append(torch.nn.utils.get_total_norm(gradients))
     loss_value, *norms = torch.stack(measured).tolist()  # one wait for the device
     if not math.isfinite(loss_value):
-        raise NotFiniteError(f"The loss is {loss_value}")
+        raise BadStepError(f"The loss is {loss_value}")
     if norms and not norms[0] < LARGEST_GRADIENT:
-        raise NotFiniteError(f"The norm of the gradient is {norms[0]:.3g}")
+        raise BadStepError(f"The norm of the gradient is {norms[0]:.3g}")
     if state.scaler.is_enabled() and state.scaler.get_scale() < SMALLEST_LOSS_SCALE:
-        raise NotFiniteError("The gradient overflows float16, however small its loss scale,")
+        raise BadStepError("The gradient overflows float16, however small its loss scale,")

@@ -14,7 +14,7 @@ from train.config import FitConfig
 from train.errors import StorageError, TrainingError
 from train.fitting.batches import Batch, GoodImages, load_batches
 from train.fitting.cpu.allocator import keep_freed_memory
-from train.fitting.finite import BeforeStep, NotFiniteError, require_finite_step
+from train.fitting.finite import BadStepError, BeforeStep, require_finite_step
 from train.fitting.interruption import deferred_signals
 from train.fitting.losses import RECENT_LOSSES
 from train.fitting.monitor import Monitor
@@ -72,7 +72,7 @@ def train_student(
             try:
                 loss = masked_regeneration_loss(student, batch, state.mask_generator, config=config)
                 take_step(state, loss)
-            except NotFiniteError as fault:
+            except BadStepError as fault:
                 before.restore()
                 raise _step_error(fault, batch, state, good, resume) from fault
             monitor.after_step(state, student)
@@ -110,7 +110,7 @@ def take_step(state: TrainingState, loss: Tensor) -> None:
     """One step of Adam and of its schedule.
 
     Raises:
-        NotFiniteError: loss or gradient are not finite; no weight and no moment of Adam has changed.
+        BadStepError: loss or gradient are not finite; no weight and no moment of Adam has changed.
     """
     state.optimizer.zero_grad()
     state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -123,7 +123,7 @@ def take_step(state: TrainingState, loss: Tensor) -> None:
 
 
 def _step_error(
-    fault: NotFiniteError, batch: Batch, state: TrainingState, good: GoodImages, resume: ResumeFile
+    fault: BadStepError, batch: Batch, state: TrainingState, good: GoodImages, resume: ResumeFile
 ) -> TrainingError:
     """What the user is told of a step that could not be taken; the state before it is saved where it is sound."""
     try:

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.checkpoint.provenance import Provenance
-from train.errors import StorageError
-from train.support.files import write_text
+from train.support.files import storage_errors, write_text
 
 LOSSES_FILE = "losses.csv"  # in a run's folder
 EVENTS_FOLDER = "tensorboard"  # beside it, with the same losses
@@ -34,7 +33,7 @@ class Losses:
     learning_rate: NDArray[np.float64]
     validation_loss: NDArray[np.float64]
 
-    def lead_to(self, history: Provenance) -> bool:
+    def belong_to(self, history: Provenance) -> bool:
         """Whether they end where a checkpoint's history does; older ones do not say after how many steps."""
         same_end = abs(float(self.train_loss[-RECENT_LOSSES:].mean()) - history.final_loss) < 1e-5
         return same_end and history.steps in (None, len(self.step))
@@ -60,14 +59,9 @@ def append_losses(
         StorageError: the disk is full, or the file cannot be written for another reason.
     """
     validation = "" if validation_loss is None else f"{validation_loss:.9g}"
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{step},{train_loss:.9g},{learning_rate:.9g},{validation}\n")
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}); make room and start the run again: it continues "
-            "where it was last saved."
-        ) from error
+    remedy = "make room and start the run again: it continues where it was last saved"
+    with storage_errors(path, remedy=remedy), path.open("a", encoding="utf-8") as file:
+        file.write(f"{step},{train_loss:.9g},{learning_rate:.9g},{validation}\n")
 
 
 def read_losses(path: Path, history: Provenance | None = None) -> Losses | None:
@@ -83,7 +77,7 @@ def read_losses(path: Path, history: Provenance | None = None) -> Losses | None:
         return None
     step, *columns = np.genfromtxt(rows, delimiter=",", ndmin=2).T
     losses = Losses(step.astype(np.int64), *columns)
-    if history is not None and not losses.lead_to(history):
+    if history is not None and not losses.belong_to(history):
         return None
     return losses
 

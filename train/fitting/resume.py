@@ -18,14 +18,14 @@ from train.fitting.unfinished import (
     DAMAGE,
     RunInputs,
     UnfinishedRun,
-    describe,
     find_all_unfinished,
     find_unfinished,
     move_files,
     read_saved,
+    unfinished_run,
 )
+from train.support.arrays import names_of_not_finite
 from train.support.files import replacing, storage_errors
-from train.support.finite import names_of_not_finite
 from train.support.progress import console
 
 SAVE_SHARE = 0.05  # of the training time that saving may take
@@ -173,7 +173,7 @@ class ResumeFile:
             )
             return
         self.saved_step = state.step
-        changed = "" if describe(self.path, saved).inputs == self.run else " with the options of now"
+        changed = "" if unfinished_run(self.path, saved).inputs == self.run else " with the options of now"
         console.print(f"Going on after step {state.step}, from {self.path}{changed}.")
 
     def save_when_due(self, state: TrainingState) -> None:

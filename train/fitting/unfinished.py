@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from train.config import FitConfig
 from train.data.category import CategoryData
-from train.errors import StorageError
-from train.support.files import storage_errors
+from train.fitting.losses import EVENTS_FOLDER, LOSSES_FILE
+from train.support.files import reading_errors, storage_errors
 
 RESUME_FILE = "resume.pt"  # in a run's folder
 # Of an unfinished run; the state, which is looked for, last.
-RUN_FILES = ("losses.csv", "tensorboard", RESUME_FILE)
+RUN_FILES = (LOSSES_FILE, EVENTS_FOLDER, RESUME_FILE)
 # Fields of the configuration that say how trained networks are judged with: the weights do not depend on them.
 AFTER_TRAINING = {
     "preset",
@@ -116,7 +116,7 @@ def find_unfinished(path: Path) -> UnfinishedRun | None:
         StorageError: the file is there and cannot be read.
     """
     try:
-        return describe(path, read_saved(path, mapped=True))
+        return unfinished_run(path, read_saved(path, mapped=True))
     except (FileNotFoundError, *DAMAGE):
         return None
 
@@ -154,21 +154,14 @@ def read_saved(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         StorageError: it cannot be read.
         EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError: it is damaged.
     """
-    try:
+    with reading_errors(path, remedy="make it readable, or move it away to start from the beginning"):
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be read ({error.strerror or error}); make it readable, or move it away to start from the "
-            "beginning."
-        ) from error
     if not isinstance(saved, dict) or not isinstance(saved["state"], dict):
         raise TypeError(f"{path} holds no state")
     return saved
 
 
-def describe(path: Path, saved: Mapping[str, Any]) -> UnfinishedRun:
+def unfinished_run(path: Path, saved: Mapping[str, Any]) -> UnfinishedRun:
     """The run of a resume file's content.
 
     Raises:

@@ -74,7 +74,7 @@ def load_weights(name: str, *, weights_dir: Path | None) -> LoadedWeights:
 
 
 def _find_weights(name: str, weights_dir: Path | None) -> LoadedWeights:
-    path = _weights_file(name, weights_dir)
+    path = find_weights_file(name, weights_dir)
     if path is not None:
         tagged = _without_hash(path)
         return _with_timms_range(tagged if _is_known(tagged) else name, _read_state(path), str(path))
@@ -144,7 +144,7 @@ def _with_timms_range(name: str, state: dict[str, Tensor], source: str) -> Loade
     return LoadedWeights(state, source, mean=tuple(pretrained.mean), std=tuple(pretrained.std))
 
 
-def _weights_file(name: str, weights_dir: Path | None) -> Path | None:
+def find_weights_file(name: str, weights_dir: Path | None) -> Path | None:
     """`<name>.safetensors`, `<name>.pth` or torchvision's `<name>-<hash>.pth` in `weights_dir`.
 
     For a name without a tag, a file with one will do where there is none without: that of timm's default tag first.

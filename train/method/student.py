@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from train.config import FitConfig
-from train.errors import ConfigError, TrainingError
+from train.errors import ConfigError
 from train.method.backbones import STAGES, Backbone, build_backbone
 from train.method.distances import distance_maps
 from train.method.pretrained_weights import LoadedWeights, load_weights, random_weights
-from train.support.arrays import FloatArray
+from train.support.arrays import FloatArray, require_finite
 from train.support.progress import progress_bar
 
 TEST_BATCH_SIZE = 16
@@ -134,7 +134,7 @@ def compute_distances(
     `what` names the progress bar.
 
     Raises:
-        TrainingError: a distance is not finite. An image with such a distance would count as good.
+        NotFiniteError: a distance is not finite. An image with such a distance would count as good.
     """
     batches = []
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:
@@ -144,18 +144,13 @@ def compute_distances(
             batches.append([distance.cpu().numpy() for distance in distances])
             bar.advance(len(image))
     stages = [np.concatenate(stage) for stage in zip(*batches, strict=True)]
-    _require_finite(stages, what)
-    return stages
-
-
-def _require_finite(stages: Sequence[FloatArray], what: str) -> None:
-    finite = np.logical_and.reduce([np.isfinite(stage).all(axis=(1, 2)) for stage in stages])
-    if not finite.all():
-        raise TrainingError(
-            f"{what}: teacher and student give distances that are not finite for {np.sum(~finite)} of {len(finite)} "
-            f"images, the first is number {np.argmin(finite) + 1}; train again, with a lower --learning-rate or "
-            "--mixed-precision off."
+    for stage in stages:
+        require_finite(
+            stage,
+            what=f"{what}: the distances between teacher and student",
+            remedy="train again, with a lower --learning-rate or --mixed-precision off",
         )
+    return stages
 
 
 def build_teacher_and_student(

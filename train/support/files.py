@@ -16,8 +16,8 @@ from train.errors import StorageError
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Within it, what the system says against writing `path` is told in one sentence.
+def storage_errors(path: Path, *, remedy: str = "make room or choose another folder") -> Iterator[None]:
+    """Within it, what the system says against writing `path` is told in one sentence, which ends with the remedy.
 
     Raises:
         StorageError: in place of an OSError: the disk is full or read-only, a name too long.
@@ -27,8 +27,24 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         old_file = "; what stood there stays" if os.path.exists(path) else ""  # noqa: PTH110 (Path.exists raises)
         raise StorageError(
-            f"{path} cannot be written ({reason_of(error, path)}){old_file}; make room or choose another folder."
+            f"{path} cannot be written ({reason_of(error, path)}){old_file}; {remedy}."
         ) from error
+
+
+@contextmanager
+def reading_errors(path: Path, *, remedy: str = "make it readable, or move it away") -> Iterator[None]:
+    """Within it, what the system says against reading `path` is told in one sentence, which ends with the remedy.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StorageError: in place of any other OSError.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({error.strerror or error}); {remedy}.") from error
 
 
 def reason_of(error: OSError, path: Path) -> str:
@@ -111,9 +127,9 @@ def require_writable(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all; bytes of file names that are no UTF-8 are written as `\\udcff`."""
+    """Write a UTF-8 text file whole or not at all; see `readable_text`."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(readable_text(text), encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -128,13 +144,17 @@ def read_json(path: Path) -> Any:
         StorageError: the file is there and cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with reading_errors(path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be read ({error.strerror or error}); make it readable, or move it away."
-        ) from error
+
+
+def readable_text(text: str | os.PathLike[str]) -> str:
+    """A path or text in which bytes that are no UTF-8, and no terminal, page or JSON takes, stand as `\\xff`."""
+    return (
+        os.fspath(text).encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from train.data.category import (
     read_category,
     split_good,
 )
-from train.data.layout import image_files
+from train.data.layout import list_images
 from train.errors import DataError
 
 
@@ -86,7 +86,7 @@ def test_every_suffix_is_an_image(tmp_path: Path) -> None:
     for name in [*file_names, "h.gif", "i.npy"]:
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in image_files(tmp_path)] == file_names
+    assert [path.name for path in list_images(tmp_path).images] == file_names
 
 
 @pytest.mark.parametrize("folder", ["", "train/good"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,21 @@ def test_a_mask_over_the_stored_pixels_is_turned_with_its_image(
         assert "1 of 1 ground truth masks lie over their images as these are stored" in told
     else:
         assert "1 of 1 ground truth masks fit both ways over images that EXIF turns" in told
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_deep_mask_with_alpha_marks_what_is_opaque(orientation: int, test: tuple[TestImage, ...]) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    grey_and_alpha = np.ones((8, 8, 2), np.float32)
+    grey_and_alpha[:, :4, 0] = 0
+    grey_and_alpha[4:, :, 1] = 0
+    path = test[0].path.with_name("mask.tif")
+    turned = [(ExifTags.Base.Orientation, "H", 1, orientation)]
+    tifffile.imwrite(path, grey_and_alpha, photometric="minisblack", extrasamples=[2], extratags=turned)
+    masks = load_masks([replace(test[0], mask_path=path)], image_size=4)
+    assert masks is not None
+    upper_right = np.outer([1, 1, 0, 0], [0, 0, 1, 1]).astype(bool)
+    np.testing.assert_array_equal(masks[0], upper_right if orientation == 1 else np.rot90(upper_right, -1))
 
 
 def test_a_vanished_image_is_named_with_its_mask(test: tuple[TestImage, ...]) -> None:

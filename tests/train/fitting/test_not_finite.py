@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.conftest import TINY_OPTIONS
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
-from train.errors import TrainingError
+from train.errors import NotFiniteError, TrainingError
 from train.fitting import finite, loop
 from train.fitting.fit import fit
 from train.fitting.preparation import initial_state
@@ -122,7 +122,7 @@ def test_a_run_that_explodes_in_its_last_step_gives_no_checkpoint(
     tiny_data: CategoryData, tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(update={"learning_rate": 1e30, "steps": 1})
-    with pytest.raises(TrainingError, match=r"distances that are not finite for \d+ of \d+ images"):
+    with pytest.raises(NotFiniteError, match=r"distances between teacher and student of \d+ of \d+ images"):
         run(tiny_data, tmp_path, config)
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -137,7 +137,7 @@ def test_a_loss_scale_that_falls_for_ever_is_told() -> None:
             weight = next(student.parameters()).sum()
             loop.take_step(state, (weight - weight.detach()).sqrt())  # 0, with an infinite gradient
 
-    with pytest.raises(finite.NotFiniteError, match="overflows float16, however small its loss scale"):
+    with pytest.raises(finite.BadStepError, match="overflows float16, however small its loss scale"):
         train()
     assert 20 < state.step < 40
 
@@ -148,5 +148,5 @@ def test_distances_that_are_no_numbers_are_told_with_their_image() -> None:
     arguments: dict[str, Any] = {"scale": 2.0, "device": torch.device("cpu"), "what": "Evaluation"}
     assert len(compute_distances(teacher, student.eval(), images, **arguments)) == 3
     student.generation_blocks[0].second.weight.data.fill_(torch.nan)  # type: ignore[union-attr, operator]
-    with pytest.raises(TrainingError, match=r"^Evaluation: .* for 3 of 3 images, the first is number 1;"):
+    with pytest.raises(NotFiniteError, match=r"^Evaluation: .* of 3 of 3 images .* those of image 1 first;"):
         compute_distances(teacher, student, images, **arguments)

@@ -198,7 +198,7 @@ def test_file_names_that_are_no_utf8_are_judged_and_shown(photos: CategoryData, 
     odd = photos.test[0].path.with_name("caf\udce9.png")
     photos.test[0].path.rename(odd)
     run(read_category(photos.root, dataset="folder", category=CATEGORY), run_dir)
-    assert r"caf\udce9.png" in (run_dir / "report.html").read_text(encoding="utf-8")
+    assert r"caf\xe9.png" in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(

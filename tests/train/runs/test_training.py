@@ -17,7 +17,9 @@ from train.data.category import CategoryData, read_category
 from train.errors import DataError, RunError
 from train.evaluation import report
 from train.fitting import fit as fitting
-from train.runs import fit_and_evaluate, fit_category
+from train.fitting import unfinished
+from train.method import pretrained_weights
+from train.runs import fit_and_evaluate, fit_category, folder, record
 from train.runs.folder import RunFolder
 from train.runs.record import RunRecord, weights_differences
 from train.support.devices import Runtime
@@ -230,3 +232,8 @@ def test_other_weights_are_a_difference(tmp_path: Path, tiny_checkpoint: Path) -
         f"weights of test_resnet from {mine} (asked for: no --weights-dir)"
     ]
     assert differences(package, tmp_path) == []  # a folder without a file for it
+
+
+def test_names_that_stand_twice_for_torchs_sake_are_the_same() -> None:
+    assert folder.STATE == unfinished.RESUME_FILE
+    assert record.WEIGHT_SUFFIXES == pretrained_weights.WEIGHT_SUFFIXES
