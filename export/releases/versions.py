@@ -103,7 +103,7 @@ class ModelVersions:
             return f"has no {self.platform.file_name}"
         manifest = self.target.read_manifest(self.model, version)
         if (there := self._tensors_of(manifest)) != (wanted := self._tensors_of(self.manifest)):
-            return f"is for {there}, where {wanted} is asked for"
+            return f"is for {there}, and what is published now for {wanted}"
         if self.platform.name != "tensorrt":
             return None
         engine = manifest.engines.get(self.graph)
