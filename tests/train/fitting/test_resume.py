@@ -257,9 +257,7 @@ def test_ctrl_c_keeps_what_was_done(
     told = words(capsys.readouterr().err)
     assert "Stopping after this step; once more to stop at once." in told
     assert "Stopped after step 3 of 8; the same command goes on from" in told
-    assert (
-        torch.load(tmp_path / "stopped" / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"] == 3
-    )
+    assert torch.load(tmp_path / "stopped" / RESUME_FILE, weights_only=True)["state"]["step"] == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     stopped = train(tiny_data, tmp_path / "stopped", **options)
     assert "Going on after step 3" in words(capsys.readouterr().err)
@@ -279,7 +277,7 @@ def test_a_signal_that_ends_the_process_waits_for_the_state(tiny_data: CategoryD
             train(tiny_data, tmp_path, steps=8)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert torch.load(tmp_path / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"] == 2
+    assert torch.load(tmp_path / RESUME_FILE, weights_only=True)["state"]["step"] == 2
 
 
 def test_a_second_signal_stops_at_once_and_an_ignored_one_stays_ignored() -> None:
@@ -322,7 +320,7 @@ def test_a_calibration_that_is_interrupted_costs_no_training(
     with pytest.raises(KeyboardInterrupt):
         train(tiny_data, tmp_path, **options)
     monkeypatch.undo()
-    step = torch.load(tmp_path / "unfinished" / RESUME_FILE, weights_only=True)["state"]["step"]
+    step = torch.load(tmp_path / RESUME_FILE, weights_only=True)["state"]["step"]
     assert step < 50  # a plateau ended it, and does so again
     assert read_header(train(tiny_data, tmp_path, **options)).provenance.steps == step
 
