@@ -76,7 +76,10 @@ def find_bit_depth(data: CategoryData, *, asked: int | None = None) -> int:
             style="yellow",
             markup=False,
         )
-    _warn_of_mixture(data, trained, tested)
+    if trained:
+        tested_paths = [image.path for image in data.test]
+        for what, paths in (("training", data.train_good), ("test", tested_paths)):
+            warn_of_8_bits(paths, bit_depth, category=data.category, what=what)
     return bit_depth
 
 
@@ -117,18 +120,14 @@ def _measure(path: Path) -> DeepImage | None:
     return None
 
 
-def _warn_of_mixture(data: CategoryData, trained: Sequence[DeepImage], tested: Sequence[DeepImage]) -> None:
-    """Tell of images of 8 bits where training images are deeper: those were converted, and not necessarily alike."""
-    if not trained:
-        return
-    deep = {image.path for image in (*trained, *tested)}
-    for what, paths in (("training", data.train_good), ("test", [image.path for image in data.test])):
-        shallow = [path for path in paths if path not in deep and not is_deep(path)]
-        if shallow:
-            console.print(
-                f"Warning: {len(shallow)} of {len(paths)} {what} images of {data.category!r} have 8 bits a channel, "
-                f"{shallow[0].name} among them, others more, {trained[0].path.name} among them; 8-bit files are taken "
-                "as they are, with 255 as white; save all alike.",
-                style="yellow",
-                markup=False,
-            )
+def warn_of_8_bits(paths: Sequence[Path], bit_depth: int, *, category: str, what: str) -> None:
+    """Tell of images of 8 bits where deeper ones are expected: they were converted, and nobody knows how."""
+    shallow = [path for path in paths if not is_deep(path)]
+    if shallow:
+        console.print(
+            f"Warning: {len(shallow)} of {len(paths)} {what} images of {category!r} have 8 bits a channel, "
+            f"{shallow[0].name} among them, where bit depth {bit_depth} is expected; they are taken as they are, with "
+            "255 as white; save all alike.",
+            style="yellow",
+            markup=False,
+        )

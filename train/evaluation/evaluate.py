@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model_repository.distance_fusion.map_fusion import fuse_distances, judge, remove_background
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
+from train.data.bit_depth import warn_of_8_bits
 from train.data.category import CategoryData, load_images
 from train.data.ground_truth import load_masks
 from train.evaluation import METRICS_FORMAT
@@ -76,11 +77,14 @@ def evaluate(
     foreground.require_calibrated_with(checkpoint.calibration)
     config, device = checkpoint.config, runtime.torch_device
     judged_on = describe_test_set(data)  # of the files as they are now, not after the minutes of judging
+    paths, bit_depth = [image.path for image in data.test], checkpoint.provenance.bit_depth
+    if bit_depth != 8:
+        warn_of_8_bits(paths, bit_depth, category=data.category, what="test")
     images = load_images(
-        [image.path for image in data.test],
+        paths,
         image_size=config.image_size,
         strict=runtime.strict,
-        bit_depth=checkpoint.provenance.bit_depth,
+        bit_depth=bit_depth,
         what="test images",
     )
     test = tuple(data.test[index] for index in images.readable)

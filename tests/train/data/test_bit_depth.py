@@ -158,7 +158,11 @@ def deep_data(tiny_data: CategoryData, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_a_checkpoint_stores_it_and_evaluation_follows(
-    deep_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
+    deep_data: CategoryData,
+    tiny_data: CategoryData,
+    fit_tiny: FitTiny,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from train.checkpoint.tensors import load_checkpoint
 
@@ -169,6 +173,11 @@ def test_a_checkpoint_stores_it_and_evaluation_follows(
     assert evaluation is not None
     assert evaluation.pixels.max() > 200  # not 16, as with 16 bits
     assert evaluation.metrics["n_broken"] == 0
+    assert "have 8 bits" not in printed(capsys)
+    evaluate(load_checkpoint(path), tiny_data, runtime=Runtime("cpu"))
+    assert f"{len(tiny_data.test)} of {len(tiny_data.test)} test images of 'pill' have 8 bits" in printed(
+        capsys
+    )
 
 
 def test_a_checkpoint_of_8_bits_refuses_deeper_images(tiny_checkpoint: Path, deep_data: CategoryData) -> None:
