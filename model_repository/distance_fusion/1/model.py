@@ -118,7 +118,7 @@ class TritonPythonModel:
 
 def build_matrices(calibration: Calibration) -> None:
     """Fuse maps of zeros, so that a release's first request finds its fusion matrices built."""
-    sides = [calibration.image_size // stride for stride in (4, 8, 16)]
+    sides = [calibration.image_size // stride for stride in map_fusion.STRIDES]
     map_fusion.fuse_distances([np.zeros((1, side, side), np.float32) for side in sides], calibration.fusion)
 
 

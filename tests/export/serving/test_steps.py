@@ -8,10 +8,13 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from export import tensors
 from export.serving import steps as configs
 from export.serving.backbones import Platform, backbone_config
 from export.serving.ensembles import decoding_step, ensemble_config, judging_steps
 from export.tensors import ENCODED_IMAGE, ORIGINAL_SIZE, TensorSpec, distance_specs, feature_specs, image_spec
+from model_repository.distance_fusion import map_fusion
+from train.method import backbones
 
 REPOSITORY = Path(__file__).resolve().parents[3] / "model_repository"
 CHANNELS = (24, 48, 120)
@@ -153,3 +156,7 @@ def test_ensemble_pins_its_steps_and_every_tensor_has_a_source(foreground: str |
     assert {tensor.name for tensor in ensemble.output} <= known
     fusion = ensemble.ensemble_scheduling.step[-1]
     assert ("foreground" in fusion.input_map) == (foreground is not None)
+
+
+def test_training_graphs_and_fusion_mean_the_same_stages() -> None:
+    assert tensors.STRIDES == map_fusion.STRIDES == tuple(backbones.STRIDES)
