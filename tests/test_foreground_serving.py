@@ -110,7 +110,12 @@ def test_the_fusion_refuses_a_mask_too_few_or_too_many(
     """As after an ensemble that was written by hand."""
     masked, whole = distances(product, 96), distances(edge, 128)
     mask = np.zeros((1, 96, 96), bool)
-    assert (ask(server, "distance_fusion", **masked, foreground=mask) == 0).all()
+    with pytest.raises(
+        InferenceServerException, match="image 1 of 1 cannot be judged: its foreground mask hides all of it"
+    ):
+        ask(server, "distance_fusion", **masked, foreground=mask)
+    mask[:, 40:50, 40:50] = True
+    assert (ask(server, "distance_fusion", **masked, foreground=mask) > 0).all()
     assert (ask(server, "distance_fusion", **whole) > 0).all()
     method = product.checkpoint.calibration.foreground
     with pytest.raises(
