@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +17,7 @@ from PIL import Image
 from client import JudgeClient, load_image
 from client.judging.errors import RequestError, ServerError
 from deploy.server import TritonServer
+from tests.hanging import hanging
 from tests.products import TIMEOUT_S, UNCALIBRATED, UNCALIBRATED_RELEASE, Product, unused_url
 
 pytestmark = pytest.mark.triton
@@ -172,16 +170,6 @@ def test_a_model_that_is_no_category(server: TritonServer, model: str, tensors: 
     message = refusal(connect(server.grpc_url, model))
     assert message.startswith(f"Model {model!r} at {server.grpc_url} {tensors}")
     assert "expected an ensemble published by `python -m export publish`" in message
-
-
-@contextmanager
-def hanging(server: TritonServer) -> Iterator[None]:
-    """The server takes connections and answers none."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
 
 
 def test_the_deadline_holds_for_connecting_and_asking(server: TritonServer, judge: JudgeClient) -> None:

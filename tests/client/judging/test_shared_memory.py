@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from client import JudgeClient
 from client.judging.errors import ServerError
 from deploy.server import TritonServer
 from tests.client.judging.scripted_server import FULL_QUEUE, Script, grey, scripted_judge
+from tests.hanging import hanging
 from tests.products import TIMEOUT_S, Product
 
 pytest_plugins = ["tests.serving"]
@@ -79,15 +79,12 @@ def test_after_late_answers_the_next_ones_are_right(server: TritonServer, edge: 
     with JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True) as judge:
         judge.predict(pictures[0])
         judge.timeout_s = 0.05
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with hanging(server):
             for picture in pictures[:3]:
                 with pytest.raises(ServerError, match="No answer from"):
                     judge.predict(picture)
             with pytest.raises(ServerError, match="No answer from"):
                 list(judge.predict_many(pictures))
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         judge.timeout_s = TIMEOUT_S
         verdicts = [*map(judge.predict, pictures), *judge.predict_many(pictures)]
     for index, verdict in enumerate(verdicts):
