@@ -16,11 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-try:
-    import tifffile
-except ImportError:  # the server of a container may lack it
-    tifffile = None
-
 BIT_DEPTHS = (1, 8, 10, 12, 14, 16, 20, 24, 32)  # that are found; any from 8 to 32 may be asked for
 MAX_MEGAPIXELS = "ASTMFR_MAX_MEGAPIXELS"  # an environment variable, for training, client and server alike
 DEFAULT_MAX_MEGAPIXELS = 200.0
@@ -136,11 +131,13 @@ def read_with_tifffile(encoded: bytes) -> Image.Image | DeepPixels:
         ImageError: damaged, neither grey nor RGB, or of a compression that needs more than tifffile; or there is no
             tifffile.
     """
-    if tifffile is None:
+    try:  # here, for clients start without it, and the server of a container may lack it
+        import tifffile
+    except ImportError:
         raise ImageError(
             "is a TIFF of a kind that Pillow cannot read; expected 1 or 3 channels of 8 or 16 bits, or 1 of 32; save "
             "it so, or install tifffile where it is decoded"
-        )
+        ) from None
     with naming_damage(), tifffile.TiffFile(io.BytesIO(encoded)) as file:
         page: Any = file.pages.first
         require_size(page.imagewidth, page.imagelength)

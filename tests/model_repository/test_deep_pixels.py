@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from model_repository.image_decoder import deep_pixels
 from model_repository.image_decoder.deep_pixels import DeepPixels, ImageError
 from model_repository.image_decoder.image_decoding import (
     decode_image,
@@ -46,7 +47,6 @@ def png(width: int, height: int, colour_type: int, rows: NDArray[np.uint16]) -> 
 
 
 def tiff(values: NDArray[Any], **options: Any) -> bytes:
-    tifffile = pytest.importorskip("tifffile")
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, values, **options)
     return buffer.getvalue()
@@ -162,7 +162,7 @@ def test_channels_without_a_meaning_are_refused_or_left_out(n_channels: int) -> 
 
 def test_without_tifffile_it_is_said_which_tiffs_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = tiff(np.zeros((4, 4, 3), np.float32), photometric="rgb")
-    monkeypatch.setattr(deep_pixels, "tifffile", None)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(
         ImageError, match=r"is a TIFF of a kind that Pillow cannot read; expected 1 or 3 channels"
     ):
