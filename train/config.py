@@ -53,6 +53,16 @@ class FitConfig(BaseModel):
     )
     cosine_weight: float = Field(1.0, ge=0, le=1000, description="Weight of the cosine distance (Eq. 1)")
     alpha: float = Field(1.0, ge=0, le=1000, description="Weight of the L2 distance (Eq. 5)")
+    distance: Literal["cosine", "mahalanobis"] = Field(
+        "cosine",
+        description="How features are compared: by direction (Eq. 1 to 5), or by how unusual their difference is at "
+        "its place, for teachers of few channels",
+    )
+    neighbourhoods: tuple[int, int, int] = Field(
+        (1, 1, 1),
+        description="Side of the square of positions that differences are averaged over at stages 1, 2 and 3, for "
+        "the distance mahalanobis; odd",
+    )
     batch_size: int = Field(32, ge=1, le=LARGEST_BATCH, description="Images a step")
     drop_last: bool = Field(False, description="Leave out an epoch's last batch where it is smaller")
     epochs: int | None = Field(200, ge=1, le=MOST_STEPS, description="Passes over the training images")
@@ -77,6 +87,12 @@ class FitConfig(BaseModel):
     )
     smoothing_sigma: float = Field(4.0, ge=0, description="Gaussian blur of the anomaly map, pixels")
     pool_size: int = Field(5, ge=1, le=2049, description="Average pooling window, pixels, odd")
+    score_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the anomaly map's pixels, the highest, whose mean is the score; 0: their maximum",
+    )
     stage_weighting: Literal["equal", "good_maximum", "pasted_defects"] = Field(
         "equal",
         description="Sum the stages as they are, each over its usual maximum on held-out good images, or that "
@@ -122,6 +138,26 @@ class FitConfig(BaseModel):
         if alpha == 0 and info.data.get("cosine_weight") == 0:
             raise ValueError("alpha and cosine_weight are both 0; expected one above 0")
         return alpha
+
+    @field_validator("distance")
+    @classmethod
+    def _of_its_own_kind(cls, distance: str, info: ValidationInfo) -> str:
+        defaults = {"centered_stages": (), "cosine_weight": 1.0, "alpha": 1.0}
+        given = [name for name, value in defaults.items() if info.data.get(name, value) != value]
+        if distance == "mahalanobis" and given:
+            raise ValueError(
+                f"{' and '.join(given)} belong to the distance cosine; leave them out or take it"
+            )
+        return distance
+
+    @field_validator("neighbourhoods")
+    @classmethod
+    def _squares_around_a_position(cls, sides: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if any(side < 1 or side % 2 == 0 for side in sides):
+            raise ValueError("expected three odd numbers")
+        if info.data.get("distance") == "cosine" and sides != (1, 1, 1):
+            raise ValueError("the distance cosine compares single positions; expected 1,1,1")
+        return sides
 
     @field_validator("plateau_patience")
     @classmethod
@@ -185,11 +221,13 @@ PRESETS: Mapping[str, FitConfig] = {
         batch_size=16,
         drop_last=True,
         epochs=None,
-        steps=1500,
-        centered_stages=(3,),
+        steps=600,
+        distance="mahalanobis",
+        neighbourhoods=(3, 3, 1),
         schedule="cosine",
         freeze_batchnorm=True,
-        smoothing_sigma=6.0,
+        smoothing_sigma=2.0,
+        score_share=0.01,
         stage_weighting="pasted_defects",
     ),
 }

@@ -17,7 +17,7 @@ class Score:
     """The answer to a request for the score alone.
 
     Attributes:
-        score: maximum of the anomaly map.
+        score: mean of the anomaly map's highest values, or its maximum, as the release was calibrated.
         threshold: an image whose score exceeds it is anomalous.
         anomalous: the label.
         release_id: which weights judged it.

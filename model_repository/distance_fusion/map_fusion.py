@@ -1,8 +1,7 @@
 """Distance maps in, anomaly map and verdict out: Section 3.4 of the paper, in numpy alone.
 
-This is the very file that the server fuses with and that training evaluates with, so that what is
-measured is what is served. It imports numpy and nothing else. What is not finite is an error and never
-a label: NaN exceeds no threshold, and no score exceeds infinity.
+The server fuses with this very file and training evaluates with it: what is measured is what is served. It imports
+numpy and nothing else. What is not finite is an error and never a label: NaN exceeds no threshold.
 
 Upsampling, Gaussian blur and average pooling are linear and separable. Their product is one matrix a
 stage and side, built once (`fusion_matrix`), and an anomaly map is
@@ -31,6 +30,7 @@ RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "image_size": (int, 1, 2048),
     "smoothing_sigma": (float, 0, 1024),
     "pool_size": (int, 1, 2048),
+    "score_share": (float, 0, 1),
     "image_threshold": (float, -LARGEST, LARGEST),
     "pixel_threshold": (float, -LARGEST, LARGEST),
 }
@@ -67,9 +67,9 @@ class Calibration:
         image_size, smoothing_sigma, pool_size, stage_weights: see `Fusion`.
         image_threshold: an image whose score exceeds it is judged anomalous.
         pixel_threshold: a pixel whose anomaly exceeds it belongs to the predicted mask.
-        foreground: how the background was removed, `none`, `threshold` or `sam`. Older releases have no such field;
-            their background was not removed.
+        foreground: how the background was removed, `none`, `threshold` or `sam`; older releases lack it: not at all.
         foreground_id: which SAM did it, see `train.calibration.sam`; 0 for the other two.
+        score_share: see `image_scores`; older releases lack it: the maximum.
     """
 
     release_id: int
@@ -82,6 +82,7 @@ class Calibration:
     pixel_threshold: float
     foreground: str = "none"
     foreground_id: int = 0
+    score_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise ValueError that names each value no verdict can rest on: not finite, out of range or no number."""
@@ -133,7 +134,7 @@ class Verdict:
 
     Attributes:
         anomaly_map: [B, S, S] float32; 0 where student and teacher agree, larger where they do not.
-        pred_score: [B, 1] float32; the maximum of each anomaly map.
+        pred_score: [B, 1] float32; see `image_scores`.
         pred_label: [B, 1] bool; the score exceeds the threshold.
         pred_mask: [B, S, S] bool; the anomaly exceeds the pixel threshold.
         threshold: [B, 1] float32; the image threshold that was used.
@@ -148,8 +149,7 @@ class Verdict:
 
 def upsampling_matrix(source: int, target: int) -> FloatArray:
     """Bilinear upsampling (`align_corners=False`) of one side as a [target, source] matrix."""
-    position = (np.arange(target) + 0.5) * source / target - 0.5
-    position = position.clip(0, source - 1)
+    position = ((np.arange(target) + 0.5) * source / target - 0.5).clip(0, source - 1)
     lower = np.floor(position).astype(int)
     upper = np.minimum(lower + 1, source - 1)
     fraction = position - lower
@@ -161,10 +161,7 @@ def upsampling_matrix(source: int, target: int) -> FloatArray:
 
 
 def gaussian_matrix(size: int, sigma: float) -> FloatArray:
-    """Gaussian blur of one side as a [size, size] matrix.
-
-    Cut off at 4 sigma, the border mirrored, each pixel included: SciPy's `gaussian_filter` defaults.
-    """
+    """Gaussian blur of one side as a [size, size] matrix, as SciPy's `gaussian_filter`: to 4 sigma, border mirrored."""
     if sigma == 0:
         return np.eye(size, dtype=np.float32)
     radius = int(4 * sigma + 0.5)
@@ -172,17 +169,14 @@ def gaussian_matrix(size: int, sigma: float) -> FloatArray:
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
     mirrored = (np.arange(size)[:, None] + offsets) % (2 * size)
-    columns = np.where(mirrored < size, mirrored, 2 * size - 1 - mirrored)
+    columns = np.minimum(mirrored, 2 * size - 1 - mirrored)
     matrix = np.zeros((size, size), np.float64)
     np.add.at(matrix, (np.arange(size)[:, None], columns), kernel)
     return matrix.astype(np.float32)
 
 
 def pooling_matrix(size: int, window: int) -> FloatArray:
-    """Average pooling of one side, stride 1, as a [size, size] matrix.
-
-    At the border the mean is taken over the pixels that exist (`count_include_pad=False`).
-    """
+    """Average pooling of one side, stride 1, over the pixels that exist, as a [size, size] matrix."""
     distance = np.abs(np.arange(size)[:, None] - np.arange(size))
     inside = (distance <= window // 2).astype(np.float32)
     return np.asarray(inside / inside.sum(axis=1, keepdims=True), np.float32)
@@ -232,10 +226,8 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
         np.float32(weight) * (distance @ matrix.T)  # [B, h, S]
         for distance, matrix, weight in zip(distances, matrices, fusion.stage_weights, strict=True)
     ]
-    # The sum over stages is one product of the matrices side by side with the half-done maps on top of
-    # each other: one pass over the large result in place of three.
-    anomaly_map: FloatArray = side_by_side @ np.concatenate(half_done, axis=1)
-    return anomaly_map
+    # All stages in one product of matrices side by side: one pass over the large result in place of three.
+    return np.asarray(side_by_side @ np.concatenate(half_done, axis=1))
 
 
 def finite_images(maps: list[FloatArray]) -> NDArray[np.bool_]:
@@ -257,14 +249,23 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
         return anomaly_map
     if foreground.shape != anomaly_map.shape:
         raise ValueError(
-            f"foreground has shape {list(foreground.shape)}; expected the anomaly map's, {list(anomaly_map.shape)}"
+            f"foreground has shape {foreground.shape}; expected the anomaly map's, {anomaly_map.shape}"
         )
     _require(np.asarray(foreground.any(axis=(1, 2))), "its foreground mask hides all of it")
     return anomaly_map * foreground
 
 
+def image_scores(anomaly_map: FloatArray, share: float) -> FloatArray:
+    """[B]: the mean of the highest `share`, 0..1, of each map's [B, S, S] values; of 0, the paper's, the maximum."""
+    n_highest = round(share * anomaly_map[0].size) if share else 1
+    if n_highest <= 1:
+        return np.asarray(anomaly_map.max(axis=(1, 2)))
+    values = anomaly_map.reshape(len(anomaly_map), -1)
+    return np.asarray(np.partition(values, -n_highest, axis=1)[:, -n_highest:].mean(axis=1))
+
+
 def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | None = None) -> Verdict:
-    """Score anomaly maps by their maximum and compare with the thresholds.
+    """Score anomaly maps and compare with the thresholds.
 
     Args:
         anomaly_map: [B, S, S] float32.
@@ -278,7 +279,7 @@ def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | 
         raise ValueError(f"image threshold is {threshold}; expected a finite number")
     _require(finite_images([anomaly_map]), "its anomaly map is not finite")
     image_threshold = np.float32(calibration.image_threshold if threshold is None else threshold)
-    pred_score = anomaly_map.max(axis=(1, 2))[:, None]
+    pred_score = image_scores(anomaly_map, calibration.score_share)[:, None]
     return Verdict(
         anomaly_map=anomaly_map,
         pred_score=pred_score,

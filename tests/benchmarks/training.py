@@ -31,7 +31,7 @@ from train.fitting.features import compute_teacher_features
 from train.fitting.loop import masked_regeneration_loss, take_step
 from train.fitting.preparation import fast_training, initial_state, learning_rate_factor, set_training_mode
 from train.method.backbones import Backbone
-from train.method.distances import distillation_loss, mask_features
+from train.method.distances import mask_features
 from train.method.student import Student, build_teacher_and_student
 from train.support.devices import choose_device, hardware_name
 from train.support.progress import progress_bar
@@ -124,7 +124,7 @@ def compare_training_speed(
     n_steps = round_steps * (rounds + 1)  # the first round warms up
     good = GoodImages(images, features, [""] * len(images))
     for network in (student, plain_student):
-        network.set_teacher_means(features.means())
+        network.set_teacher_statistics(features.means(), features.stds())
     losses = {
         "ours": our_losses(student, good, config=config, n_steps=n_steps, device=device),
         "plain": plain_losses(
@@ -196,9 +196,7 @@ def plain_losses(
             generator=mask_generator,
             stages=config.generation_stages,
         )
-        loss = distillation_loss(
-            student.regenerate(masked), student.centered(teacher_features), scale=config.distance_scale
-        )
+        loss = student.loss(student.regenerate(masked), teacher_features, scale=config.distance_scale)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import Calibration, Fusion, fuse_distances, remove_background
+from model_repository.distance_fusion.map_fusion import (
+    Calibration,
+    Fusion,
+    fuse_distances,
+    image_scores,
+    remove_background,
+)
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.pasting import paste_patches
 from train.config import FitConfig
@@ -95,12 +101,13 @@ def fit_calibration(
         release_id=0,
         category=category,
         **vars(fusion),
-        image_threshold=image_threshold(maps.max(axis=(1, 2)), config.false_reject_rate),
+        image_threshold=image_threshold(image_scores(maps, config.score_share), config.false_reject_rate),
         pixel_threshold=pixel_threshold(
             maps, parts, marked_share=config.pixel_false_positive_rate, rate=config.false_reject_rate
         ),
         foreground=config.foreground,
         foreground_id=foreground_id,
+        score_share=config.score_share,
     )
 
 
@@ -183,17 +190,17 @@ def stage_weights(
 
     Distances are [N, h, h] a stage, of held-out good images and of images with pasted patches. `good_maximum` divides
     each stage by its usual maximum on good images, so that none drowns the others. `pasted_defects` multiplies that by
-    the square of the stage's detectability index d': how many standard deviations the maxima of images with a pasted
+    the square of the stage's detectability index d': how many standard deviations the scores of images with a pasted
     patch lie above those of good images. A stage that does not tell them apart is noise in the sum. The power of 2 was
     measured (docs/measurements/edge-preset.md). Stages whose d' is beyond DETECTABILITY_LIMIT count alike: a still
     higher d' finds no more defects, and a finer stage locates them better.
     """
     if config.stage_weighting == "equal":
         return 1.0, 1.0, 1.0
-    good = stage_maxima(distances, config=config)
+    good = stage_scores(distances, config=config)
     weights = 1 / good.mean(axis=1).clip(1e-12)
     if config.stage_weighting == "pasted_defects" and pasted is not None and good.shape[1] >= MIN_GOOD_IMAGES:
-        gain = stage_maxima(pasted, config=config).mean(axis=1) - good.mean(axis=1)
+        gain = stage_scores(pasted, config=config).mean(axis=1) - good.mean(axis=1)
         detectability = (gain / good.std(axis=1, ddof=1).clip(1e-12)).clip(0, DETECTABILITY_LIMIT)
         if detectability.any():
             weights = weights * detectability**DETECTABILITY_POWER
@@ -201,8 +208,8 @@ def stage_weights(
     return first, second, third
 
 
-def stage_maxima(distances: list[FloatArray], *, config: FitConfig) -> NDArray[np.float64]:
-    """[3, N]: the maximum of each image's anomaly map, were it made of one stage alone."""
+def stage_scores(distances: list[FloatArray], *, config: FitConfig) -> NDArray[np.float64]:
+    """[3, N]: each image's score, were its anomaly map made of one stage alone."""
     only_one_stage = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     maps = (fuse_distances(distances, fusion_of(config, weights)) for weights in only_one_stage)
-    return np.stack([stage.max(axis=(1, 2)) for stage in maps]).astype(np.float64)
+    return np.stack([image_scores(stage, config.score_share) for stage in maps]).astype(np.float64)

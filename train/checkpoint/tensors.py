@@ -165,6 +165,7 @@ def _calibration(tensors: Mapping[str, Tensor], header: Header, path: Path) -> C
             pixel_threshold=tensors["calibration.pixel_threshold"].item(),
             foreground=foreground,
             foreground_id=foreground_id,
+            score_share=header.config.score_share,
         )
     except ValueError as error:
         raise CheckpointError(f"{path} cannot judge: {error}; train again.") from None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import fuse_distances, judge, remove_background
+from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores, judge, remove_background
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.bit_depth import warn_of_8_bits
@@ -93,7 +93,8 @@ def evaluate(
     parts = find_foreground(images.pixels, foreground, device=device)
     judged = JudgedSet(test, judge(remove_background(whole_map, parts), checkpoint.calibration), masks)
     # Of the same maps, for Table 9.
-    with_background = None if parts is None else auroc(whole_map.max(axis=(1, 2)), judged.labels)
+    scores = image_scores(whole_map, checkpoint.calibration.score_share)
+    with_background = None if parts is None else auroc(scores, judged.labels)
     metrics = {
         "format": METRICS_FORMAT,
         **judged_on,

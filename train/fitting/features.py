@@ -44,6 +44,17 @@ class TeacherFeatures:
             for stage in self.stages
         ]
 
+    def stds(self) -> list[Tensor]:
+        """Standard deviation over images and positions, [C] float32 a stage."""
+        stds = []
+        for stage, mean in zip(self.stages, self.means(), strict=True):
+            # Image by image: a double of all features may not fit in memory.
+            variances = [
+                np.square(image - mean.numpy(), dtype=np.float64).mean(axis=(0, 1)) for image in stage
+            ]
+            stds.append(torch.from_numpy(np.sqrt(np.mean(variances, axis=0)).astype(np.float32)))
+        return stds
+
 
 def compute_teacher_features(
     teacher: Backbone, images: NDArray[np.uint8], *, scratch_dir: Path, device: torch.device

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from train.calibration.foreground import load_foreground
+from train.calibration.residuals import KnownImages, fit_residuals
 from train.calibration.thresholds import calibrate
 from train.checkpoint.provenance import Provenance
 from train.checkpoint.tensors import Checkpoint, save_checkpoint
@@ -82,7 +83,8 @@ def fit(
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     good = _load_good(data, teacher, config=config, scratch_dir=run_dir, runtime=runtime)
     train, held_out = good.train, good.held_out
-    student.set_teacher_means(train.teacher_features.means())
+    features = train.teacher_features
+    student.set_teacher_statistics(features.means(), features.stds() if student.residuals else ())
     made_of = RunInputs(
         config=config,
         data_fingerprint=good.fingerprint,
@@ -101,6 +103,8 @@ def fit(
         device=device,
         started=started,
     )
+    if student.residuals is not None:
+        fit_residuals(student, _known(train), held_out=_known(held_out), device=device)
     calibration = calibrate(
         teacher,
         student,
@@ -158,6 +162,10 @@ def _load_good(
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
     )
+
+
+def _known(good: GoodImages) -> KnownImages:
+    return KnownImages(good.images, good.teacher_features.stages)
 
 
 def _provenance(

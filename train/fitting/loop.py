@@ -20,7 +20,7 @@ from train.fitting.losses import RECENT_LOSSES
 from train.fitting.monitor import Monitor
 from train.fitting.preparation import autocast_dtype, fast_training, initial_state, set_training_mode
 from train.fitting.resume import ResumeFile, TrainingState
-from train.method.distances import distillation_loss, mask_features
+from train.method.distances import mask_features
 from train.method.student import Student
 from train.support.progress import progress_bar
 
@@ -101,9 +101,7 @@ def masked_regeneration_loss(
         regenerated = student.regenerate(masked)
     # Norms and sums over channels lose too much in half precision.
     in_float32 = [feature.float() for feature in regenerated]
-    return distillation_loss(
-        in_float32, student.centered(batch.teacher_features), scale=config.distance_scale
-    )
+    return student.loss(in_float32, batch.teacher_features, scale=config.distance_scale)
 
 
 def take_step(state: TrainingState, loss: Tensor) -> None:

@@ -97,8 +97,7 @@ class Monitor:
 
     def _validate(self, state: TrainingState, student: Student) -> float:
         """The loss on held-out good images; now and then TensorBoard also gets pictures of their anomaly maps."""
-        distances = held_out_distances(student, self.held_out, scale=self.config.distance_scale)
-        loss = float(sum(stage.mean() for stage in distances))
+        loss, distances = look_at_held_out(student, self.held_out, scale=self.config.distance_scale)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss on held-out good images is {loss} after step {state.step}; train again, with a lower "
@@ -115,25 +114,29 @@ class Monitor:
         return loss
 
 
-def held_out_distances(student: Student, held_out: GoodImages, *, scale: float) -> list[FloatArray]:
-    """Distance maps [N, h, h] a stage of the first held-out images, without masking, in evaluation mode.
+def look_at_held_out(
+    student: Student, held_out: GoodImages, *, scale: float
+) -> tuple[float, list[FloatArray]]:
+    """The loss of the first held-out images and their distance maps [N, h, h] a stage, without masking.
 
-    Every layer's own mode is restored afterwards.
+    It is done in evaluation mode; every layer's own mode is restored afterwards.
     """
     modes = {module: module.training for module in student.modules()}
     device = next(student.parameters()).device
     student.eval()
-    batches = []
+    losses, batches = [], []
     n_images = min(len(held_out), VALIDATION_IMAGES)
     with torch.inference_mode():
         for start in range(0, n_images, VALIDATION_BATCH):
             indices = np.arange(start, min(start + VALIDATION_BATCH, n_images))
             features = held_out.teacher_features.batch(indices, device)
-            image = torch.from_numpy(held_out.images[indices]).to(device)
-            batches.append([stage.cpu().numpy() for stage in student.distances(image, features, scale=scale)])
+            regenerated = student(torch.from_numpy(held_out.images[indices]).to(device))
+            losses.append(len(indices) * float(student.loss(regenerated, features, scale=scale)))
+            distances = student.compare(regenerated, features, scale=scale)
+            batches.append([stage.cpu().numpy() for stage in distances])
     for module, training in modes.items():
         module.training = training
-    return [np.concatenate(stage) for stage in zip(*batches, strict=True)]
+    return sum(losses) / n_images, [np.concatenate(stage) for stage in zip(*batches, strict=True)]
 
 
 def maps_beside_images(

@@ -27,6 +27,7 @@ AFTER_TRAINING = {
     "preset",
     "smoothing_sigma",
     "pool_size",
+    "score_share",
     "stage_weighting",
     "foreground",
     "false_reject_rate",

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from train.config import FitConfig
 from train.errors import ConfigError
 from train.method.backbones import STAGES, Backbone, build_backbone
-from train.method.distances import distance_maps
+from train.method.distances import distance_maps, distillation_loss
 from train.method.pretrained_weights import LoadedWeights, load_weights, random_weights
+from train.method.residuals import Residuals
 from train.support.arrays import FloatArray, require_finite
 from train.support.progress import progress_bar
 
@@ -50,7 +51,8 @@ class Student(nn.Module):
         teacher_channels: of the teacher's features at each stage, which the blocks have to regenerate.
         generation_stages: stages with a block, of 1, 2 and 3; the others pass the backbone's features on.
         generation_width: see `GenerationBlock`.
-        centered_stages: stages compared with the teacher's features minus their mean, see `set_teacher_means`.
+        centered_stages: stages compared with the teacher's features minus their mean, see `set_teacher_statistics`.
+        residuals: measures differences by how unusual they are at their place; None for the cosine distance.
 
     Raises:
         ConfigError: a stage without a block whose channels are not the teacher's.
@@ -64,9 +66,11 @@ class Student(nn.Module):
         generation_stages: Sequence[int] = STAGES,
         generation_width: float = 1.0,
         centered_stages: Sequence[int] = (),
+        residuals: Residuals | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.residuals = residuals
         self.centered_stages = tuple(centered_stages)
         blocks: list[nn.Module] = []
         for stage, ours, theirs in zip(STAGES, backbone.channels, teacher_channels, strict=True):
@@ -89,14 +93,18 @@ class Student(nn.Module):
         """Each stage's features [B, C_s, h, w] through its generation block: [B, C_t, h, w]."""
         return [block(feature) for block, feature in zip(self.generation_blocks, features, strict=True)]
 
-    def set_teacher_means(self, means: Sequence[Tensor]) -> None:
-        """Set what the teacher's features are centred by: their mean over good images and positions, [C] a stage.
+    def set_teacher_statistics(self, means: Sequence[Tensor], stds: Sequence[Tensor]) -> None:
+        """Set what the teacher's features are compared relative to: their mean and standard deviation, [C] a stage.
 
-        All features of a network point more or less the same way; minus their mean, directions differ more.
+        They are over good images and positions; deviations are for residuals alone. All features of a network point
+        more or less the same way; minus their mean, directions differ more.
         """
         for stage, mean in zip(STAGES, means, strict=True):
             if stage in self.centered_stages:
                 getattr(self, f"teacher_mean_{stage}").copy_(mean)
+        if self.residuals is not None:
+            for residuals, mean, std in zip(self.residuals, means, stds, strict=True):
+                residuals.set_channels(mean, std)
 
     def centered(self, teacher_features: Sequence[Tensor]) -> list[Tensor]:
         """What the student has to regenerate: the teacher's features [B, C, h, w], at centred stages minus the mean."""
@@ -107,12 +115,33 @@ class Student(nn.Module):
             for stage, feature in zip(STAGES, teacher_features, strict=True)
         ]
 
+    def loss(
+        self, regenerated: Sequence[Tensor], teacher_features: Sequence[Tensor], *, scale: float
+    ) -> Tensor:
+        """What training minimises: the difference of regenerated and teacher's features [B, C, h, w] a stage (Eq. 5).
+
+        For `scale` see `train.method.distances.distance_map`; it is the cosine distance's.
+        """
+        if self.residuals is not None:
+            loss: Tensor = self.residuals.loss(regenerated, teacher_features)
+            return loss
+        return distillation_loss(regenerated, self.centered(teacher_features), scale=scale)
+
     def distances(self, image: Tensor, teacher_features: Sequence[Tensor], *, scale: float) -> list[Tensor]:
         """Distance maps [B, h, w] a stage of images [B, H, W, 3] uint8 to the teacher's features [B, C, h, w] of them.
 
-        As in the testing process, without masking (Section 3.4); for `scale` see `train.method.distances.distance_map`.
+        As in the testing process, without masking (Section 3.4); for `scale` see `loss`.
         """
-        return distance_maps(self(image), self.centered(teacher_features), scale=scale)
+        return self.compare(self(image), teacher_features, scale=scale)
+
+    def compare(
+        self, regenerated: Sequence[Tensor], teacher_features: Sequence[Tensor], *, scale: float
+    ) -> list[Tensor]:
+        """Distance maps [B, h, w] a stage of regenerated and teacher's features [B, C, h, w]."""
+        if self.residuals is not None:
+            distances: list[Tensor] = self.residuals(regenerated, teacher_features)
+            return distances
+        return distance_maps(regenerated, self.centered(teacher_features), scale=scale)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Regenerated features of `image` [B, H, W, 3] uint8, without masking (Section 3.4)."""
@@ -193,14 +222,22 @@ def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Se
     """The student that a configuration asks for, around its backbone.
 
     Raises:
-        ConfigError: see `Student`.
+        ConfigError: see `Student` and `Residuals`.
     """
+    residuals = None
+    if config.distance == "mahalanobis":
+        residuals = Residuals(
+            teacher_channels=teacher_channels,
+            image_size=config.image_size,
+            neighbourhoods=config.neighbourhoods,
+        )
     return Student(
         backbone=backbone,
         teacher_channels=teacher_channels,
         generation_stages=config.generation_stages,
         generation_width=config.generation_width,
         centered_stages=config.centered_stages,
+        residuals=residuals,
     )
 
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from train.config import PRESETS, FitConfig, fit_config
-from train.method.distances import distance_maps
 from train.method.student import build_teacher_and_student, student_without_weights
 from train.studies.paper_figures import TABLE_5, TABLE_5_TEACHER, Complexity
 from train.support.tables import ResultTable, number
@@ -95,7 +94,7 @@ def time_pair(config: FitConfig, *, device: torch.device, repeats: int) -> tuple
     image = torch.randint(256, (1, size, size, 3), dtype=torch.uint8).to(device)
 
     def pair() -> list[Tensor]:
-        return distance_maps(student(image), teacher(image), scale=config.distance_scale)
+        return student.distances(image, teacher(image), scale=config.distance_scale)
 
     def finished(run: Callable[[], object]) -> None:
         run()

@@ -93,7 +93,7 @@ def test_centred_features_are_compared_minus_their_mean_over_good_images() -> No
     image = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=seeded())
     features = teacher(image)
     means = [feature.mean(dim=(0, 2, 3)) for feature in features]
-    student.eval().set_teacher_means(means)
+    student.eval().set_teacher_statistics(means, ())
     for feature, centered in zip(features, student.centered(features), strict=True):
         assert centered.shape == feature.shape
         torch.testing.assert_close(
@@ -106,7 +106,7 @@ def test_centred_features_are_compared_minus_their_mean_over_good_images() -> No
     last = build_teacher_and_student(
         fit_config("edge", overrides | {"centered_stages": (3,)}), weights_dir=None
     )[1]
-    last.set_teacher_means(means)
+    last.set_teacher_statistics(means, ())
     first, second, third = last.centered(features)
     assert torch.equal(first, features[0])
     assert torch.equal(second, features[1])

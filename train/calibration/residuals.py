@@ -1,0 +1,163 @@
+"""What differences between teacher and student are usual at each place, fitted on good images after training.
+
+The covariance at a place comes from the training images. Few images leave it uncertain, so it is shrunk towards the
+mean covariance of all places. How far, and how much of the student's word is subtracted, is decided by what makes the
+held-out good images most likely. Parts that lie alike keep the statistics of each place; textures, which lie anyhow,
+share those of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from train.method.residuals import StageResiduals
+from train.method.student import TEST_BATCH_SIZE, Student
+from train.support.arrays import FloatArray
+from train.support.progress import progress_bar
+
+GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+# Added to each variance, as a share of the mean one: no direction counts more than ten times the usual one. With less,
+# the rounding of half precision and int8 is blown up; measures do not change down to 0.0001.
+VARIANCE_FLOOR = 0.01
+MAX_HELD_OUT = 64  # images; each gives as many samples as it has places
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """Good images [N, S, S, 3] uint8, and the teacher's features of them, [N, h, h, C] a stage."""
+
+    images: NDArray[np.uint8]
+    teacher_features: Sequence[FloatArray]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Residuals of good images at each of P places, for one gain.
+
+    Attributes:
+        mean: [P, C, 1].
+        covariance: [P, C, C].
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def cholesky(self, shrinkage: float) -> Tensor:
+        """The Cholesky factors [P, C, C] of the covariances, shrunk towards their mean by 0..1."""
+        pooled = self.covariance.mean(dim=0)
+        floor = VARIANCE_FLOOR * pooled.diagonal().mean().clamp_min(1e-6)
+        shrunk = self.covariance + shrinkage * (pooled - self.covariance)
+        cholesky: Tensor = torch.linalg.cholesky(shrunk + floor * torch.eye(len(pooled), dtype=pooled.dtype))
+        return cholesky
+
+
+class Moments:
+    """Sums over images of what teacher and student see at each place, from which any gain's residuals follow.
+
+    Args:
+        n_places: P.
+        n_channels: C.
+    """
+
+    def __init__(self, n_places: int, n_channels: int) -> None:
+        self.n_images = 0
+        self.teacher, self.student = torch.zeros(2, n_places, n_channels, 1, dtype=torch.float64)
+        squares = torch.zeros(3, n_places, n_channels, n_channels, dtype=torch.float64)
+        self.teacher_teacher, self.teacher_student, self.student_student = squares
+
+    def add(self, teacher: Tensor, student: Tensor) -> None:
+        """Count B images more, [P, C, B] each."""
+        ours, theirs = student.double(), teacher.double()
+        self.n_images += teacher.shape[-1]
+        self.teacher += theirs.sum(dim=-1, keepdim=True)
+        self.student += ours.sum(dim=-1, keepdim=True)
+        self.teacher_teacher += theirs @ theirs.mT
+        self.teacher_student += theirs @ ours.mT
+        self.student_student += ours @ ours.mT
+
+    def residuals(self, gain: float) -> Usual:
+        """Mean and covariance of the teacher's features minus `gain` times the student's."""
+        mean = (self.teacher - gain * self.student) / self.n_images
+        crossed = self.teacher_student + self.teacher_student.mT
+        squares = self.teacher_teacher - gain * crossed + gain**2 * self.student_student
+        return Usual(mean, squares / self.n_images - mean @ mean.mT)
+
+
+def fit_residuals(
+    student: Student, train: KnownImages, *, held_out: KnownImages, device: torch.device
+) -> None:
+    """Fit the student's `residuals` on its training images, and choose gain and shrinkage on held-out ones.
+
+    The student is trained and on the device.
+    """
+    assert student.residuals is not None
+    stages = list(student.residuals)
+    moments = [Moments(len(stage.whitening), len(stage.channel_mean)) for stage in stages]
+    with torch.inference_mode(), progress_bar("What is usual at each place", len(train)) as bar:
+        for batch in _seen_by_place(student, train, device):
+            for of_stage, (theirs, ours) in zip(moments, batch, strict=True):
+                of_stage.add(theirs, ours)
+            bar.advance(batch[0][0].shape[-1])
+        few = KnownImages(
+            held_out.images[:MAX_HELD_OUT], [stage[:MAX_HELD_OUT] for stage in held_out.teacher_features]
+        )
+        batches = list(_seen_by_place(student, few, device))
+        for index, stage in enumerate(stages):
+            theirs, ours = (torch.cat([batch[index][k] for batch in batches], dim=-1) for k in (0, 1))
+            _choose(stage, moments[index], theirs=theirs, ours=ours)
+
+
+def negative_log_likelihood(centred: Tensor, cholesky: Tensor) -> float:
+    """Of centred residuals [P, C, M] under the places' normal distributions, a channel and without the constant."""
+    whitened = torch.linalg.solve_triangular(cholesky, centred, upper=False)
+    log_determinant = cholesky.diagonal(dim1=1, dim2=2).log().mean()
+    return float(whitened.square().mean() / 2 + log_determinant)
+
+
+def _choose(stage: StageResiduals, moments: Moments, *, theirs: Tensor, ours: Tensor) -> None:
+    """Give a stage the statistics under which held-out features, [P, C, M], are most likely."""
+    best = float("inf")
+    for gain in GAINS:
+        usual = moments.residuals(gain)
+        centred = theirs.double() - gain * ours.double() - usual.mean
+        for shrinkage in SHRINKAGES:
+            cholesky = usual.cholesky(shrinkage)
+            value = negative_log_likelihood(centred, cholesky)
+            if value < best:
+                best, chosen = value, (gain, usual.mean, cholesky)
+    gain, mean, cholesky = chosen
+    stage.gain.fill_(gain)
+    stage.place_mean.copy_(mean[..., 0].T.reshape(stage.place_mean.shape))
+    identity = torch.eye(cholesky.shape[-1], dtype=cholesky.dtype)
+    stage.whitening.copy_(torch.linalg.solve_triangular(cholesky, identity.expand_as(cholesky), upper=False))
+
+
+def _seen_by_place(
+    student: Student, known: KnownImages, device: torch.device
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Batch by batch and for each stage, what teacher and student see, [P, C, B] each, on the CPU."""
+    assert student.residuals is not None
+    for start in range(0, len(known), TEST_BATCH_SIZE):
+        of_batch = slice(start, start + TEST_BATCH_SIZE)
+        regenerated = student(torch.from_numpy(known.images[of_batch]).to(device))
+        seen = []
+        for stage, ours, features in zip(student.residuals, regenerated, known.teacher_features, strict=True):
+            theirs = torch.from_numpy(features[of_batch]).to(device).permute(0, 3, 1, 2)
+            pair = stage.averaged(stage.standardized(theirs)), stage.averaged(ours)
+            seen.append((_by_place(pair[0]), _by_place(pair[1])))
+        yield seen
+
+
+def _by_place(feature: Tensor) -> Tensor:
+    """[B, C, h, h] to [h * h, C, B], on the CPU."""
+    return feature.cpu().flatten(2).permute(2, 1, 0)

@@ -1,0 +1,126 @@
+"""How unusual the difference between teacher and student is, at each place of a picture.
+
+The paper compares directions (Eq. 1 and 3) and takes each difference for as telling as any other. But good parts differ
+much at some places and in some channels and not at all at others. Here the difference is measured by how much it
+varies on good images at its place: the Mahalanobis distance, as PaDiM (Defard et al. 2021) has for the teacher's
+features alone. What the student foretells does not vary, so that a defect stands out more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.errors import ConfigError
+from train.method.backbones import STRIDES
+
+LARGEST_WHITENING = 2**26  # numbers in all places' matrices together: 256 MB
+
+
+class StageResiduals(nn.Module):
+    """One stage's differences, `residuals`, and their distance from what good images have at the same place.
+
+    Its statistics are fitted after training by `train.calibration.residuals`. Before, whitening changes nothing.
+
+    Args:
+        channels: C, of the teacher's features.
+        side: positions a side, h.
+        neighbourhood: side of the square of positions that residuals are averaged over; odd, 1 for none.
+    """
+
+    def __init__(self, *, channels: int, side: int, neighbourhood: int) -> None:
+        super().__init__()
+        self.neighbourhood = neighbourhood
+        self.register_buffer("channel_mean", torch.zeros(channels))
+        self.register_buffer("channel_std", torch.ones(channels))
+        self.register_buffer("gain", torch.ones(()))
+        self.register_buffer("place_mean", torch.zeros(channels, side, side))
+        self.register_buffer("whitening", torch.eye(channels).repeat(side * side, 1, 1))
+        self.channel_mean: Tensor  # [C], of the teacher's features over good images and positions
+        self.channel_std: Tensor  # [C], likewise
+        self.gain: Tensor  # 0..1, how much of what the student regenerates is subtracted
+        self.place_mean: Tensor  # [C, h, h], of the residuals of good images
+        self.whitening: (
+            Tensor  # [h * h, C, C], lower triangular: the inverse Cholesky factor of their covariance
+        )
+
+    def set_channels(self, mean: Tensor, std: Tensor) -> None:
+        """Set what the teacher's features are standardised by, [C] each."""
+        self.channel_mean.copy_(mean)
+        # A channel that never changes on good images would weigh without end where it does.
+        self.channel_std.copy_(std.clamp_min(1e-3 * float(std.mean())))
+
+    def standardized(self, teacher_feature: Tensor) -> Tensor:
+        """What the student has to regenerate: each channel [B, C, h, h] with mean 0 and variance 1."""
+        return (teacher_feature - self.channel_mean[:, None, None]) / self.channel_std[:, None, None]
+
+    def averaged(self, feature: Tensor) -> Tensor:
+        """Each position's mean over its neighbourhood, of those positions that exist: [B, C, h, h] to the same."""
+        if self.neighbourhood == 1:
+            return feature
+        margin = self.neighbourhood // 2
+        return F.avg_pool2d(feature, self.neighbourhood, stride=1, padding=margin, count_include_pad=False)
+
+    def forward(self, regenerated: Tensor, teacher_feature: Tensor) -> Tensor:
+        """Distance [B, h, h] of regenerated and teacher's features [B, C, h, h]; about 1 on good images."""
+        residual = self.averaged(self.standardized(teacher_feature) - self.gain * regenerated)
+        by_place = (residual - self.place_mean).flatten(2).permute(2, 1, 0)  # [h * h, C, B]
+        squared = (self.whitening @ by_place).square().mean(dim=1)  # [h * h, B]
+        side = self.place_mean.shape[-1]
+        return squared.permute(1, 0).reshape(-1, side, side).sqrt()
+
+
+class Residuals(nn.Module):
+    """`StageResiduals` of the three stages.
+
+    Args:
+        teacher_channels: of the teacher's features at each stage.
+        image_size: side of the images, pixels.
+        neighbourhoods: of each stage, see `StageResiduals`.
+
+    Raises:
+        ConfigError: the matrices of all places would take more than `LARGEST_WHITENING` numbers.
+    """
+
+    def __init__(
+        self, *, teacher_channels: Sequence[int], image_size: int, neighbourhoods: Sequence[int]
+    ) -> None:
+        super().__init__()
+        sides = [image_size // stride for stride in STRIDES]
+        numbers = sum((side * channels) ** 2 for side, channels in zip(sides, teacher_channels, strict=True))
+        if numbers > LARGEST_WHITENING:
+            raise ConfigError(
+                f"The distance mahalanobis of a teacher with {', '.join(map(str, teacher_channels))} channels at "
+                f"{image_size} px takes {4 * numbers / 2**20:,.0f} MiB of statistics; expected at most "
+                f"{4 * LARGEST_WHITENING / 2**20:.0f}: take --distance cosine with --neighbourhoods 1,1,1, a smaller "
+                "--image-size or a teacher of fewer channels."
+            )
+        self.stages = nn.ModuleList(
+            StageResiduals(channels=channels, side=side, neighbourhood=neighbourhood)
+            for channels, side, neighbourhood in zip(teacher_channels, sides, neighbourhoods, strict=True)
+        )
+
+    def __iter__(self) -> Iterator[StageResiduals]:
+        return iter(self.stages)  # type: ignore[arg-type]
+
+    def loss(self, regenerated: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+        """Mean squared difference of features [B, C, h, h], summed over the stages: Eq. 3 without unit length.
+
+        On standardised features it is the share of their variance that the student does not foretell.
+        """
+        return torch.stack(
+            [
+                F.mse_loss(ours, stage.standardized(theirs))
+                for stage, ours, theirs in zip(self, regenerated, teacher_features, strict=True)
+            ]
+        ).sum()
+
+    def forward(self, regenerated: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> list[Tensor]:
+        """Distance maps [B, h, h] a stage."""
+        return [
+            stage(ours, theirs)
+            for stage, ours, theirs in zip(self, regenerated, teacher_features, strict=True)
+        ]
