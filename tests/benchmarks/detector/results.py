@@ -71,9 +71,10 @@ def detector_table(results: Sequence[Measured], study: Study) -> ResultTable:
         over = {method: Cell.over([of_set[method] for of_set in cells.values()]) for method in study.methods}
         rows.append(_row(f"mean of {len(cells)}", over))
     images = "all good images" if study.n_images is None else f"{study.n_images} good images"
-    seeds = ", ".join(map(str, study.seeds))
+    several = len(study.seeds) > 1
+    seeds = f"{'mean of seeds' if several else 'seed'} {', '.join(map(str, study.seeds))}"
     return ResultTable(
-        title=f"{' / '.join(MEASURES.values())}: {images}, mean of seeds {seeds}",
+        title=f"{' / '.join(MEASURES.values())}: {images}, {seeds}",
         columns=("", *(LABELS[method] for method in study.methods), "s of training, `edge`"),
         rows=tuple(rows),
         notes=tuple(_notes(results, study)),
@@ -139,8 +140,8 @@ def _notes(results: Sequence[Measured], study: Study) -> Iterable[str]:
     changed = ", ".join(f"{name}={value}" for name, value in study.overrides.items())
     config = study.edge_config(study.seeds[0])
     yield (
-        f"`edge`{f' with {changed}' if changed else ''}, {config.image_size} px; it holds {config.holdout_ratio:.0%} "
-        "of the good images out of training, for its thresholds."
+        f"`edge`{f' with {changed}' if changed else ''}, {config.image_size} px; it holds "
+        f"{100 * config.holdout_ratio:.0f} % of the good images out of training, for its thresholds."
     )
     if study.peers:
         yield (
