@@ -54,7 +54,7 @@ MONO = results_of(
 
 def test_the_table_has_the_means_and_the_best_in_bold(tmp_path: Path) -> None:
     table = detector_table(PILL + MONO, study_in(tmp_path, seeds=(0, 1)))
-    assert table.columns == ("", "`edge`", "PaDiM", "PatchCore 1 %", "s of training, `edge`")
+    assert table.columns == ("", "`edge`", "PaDiM", "PatchCore", "s of training, `edge`")
     assert table.rows == (
         ("synthetic/pill", "0.9950 / 0.9800 / **0.9100**", "**0.9980** / **0.9900** / 0.9000",
          "0.9690 / 0.9790 / **0.9100**", "100"),
@@ -75,15 +75,15 @@ def test_goals_are_the_better_peer_and_with_all_images_the_issues_figures() -> N
         ("synthetic/pill image AUROC beside PaDiM", False),
         ("synthetic/pill image AUROC", False),
         ("synthetic/pill pixel AUROC beside PaDiM", False),
-        ("synthetic/pill PRO beside PatchCore 1 %", True),
-        ("elpv/mono image AUROC beside PatchCore 1 %", True),
+        ("synthetic/pill PRO beside PatchCore", True),
+        ("elpv/mono image AUROC beside PatchCore", True),
         ("elpv/mono image AUROC", False),
     ]
     assert goals_line(goals) == (
         "Goals: 2 of 6 hold. Not: synthetic/pill image AUROC beside PaDiM (0.9950, goal 0.9980); synthetic/pill image "
         "AUROC (0.9950, goal 0.9980); synthetic/pill pixel AUROC beside PaDiM (0.9800, goal 0.9900); elpv/mono image "
-        "AUROC (0.9619, goal 0.9620). Hold: synthetic/pill PRO beside PatchCore 1 %; elpv/mono image AUROC beside "
-        "PatchCore 1 %."
+        "AUROC (0.9619, goal 0.9620). Hold: synthetic/pill PRO beside PatchCore; elpv/mono image AUROC beside "
+        "PatchCore."
     )
     assert len(goals_of(PILL + MONO, n_images=20)) == 3 + 1
     # MVTec AD's pill is another one.
@@ -131,6 +131,7 @@ def test_what_was_measured_is_read_and_measured_anew_where_something_changed(
     assert results[0].batch_size == 8  # the preset's is 16
     assert all(0 <= getattr(r, name) <= 1 for r in results for name in ("image_auroc", "pixel_auroc", "pro"))
     assert not list(tmp_path.rglob("*.safetensors"))
+    assert any("PatchCore keeps 10 % of" in note for note in detector_table(results, study).notes)
     assert any("batches of 8" in note for note in detector_table(results, study).notes)
 
     trained = []
@@ -176,7 +177,7 @@ def test_the_figure_has_every_method_and_set() -> None:
     figure = auroc_figure(PILL + MONO)
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["pill\nsynthetic", "mono\nelpv"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["edge", "PaDiM", "PatchCore 1 %"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["edge", "PaDiM", "PatchCore"]
     assert auroc_figure([replace(PILL[0], image_auroc=None, fault="failed")]).axes
 
 

@@ -18,6 +18,7 @@ from train.data.category import CategoryData, split_good
 from train.errors import DataError, UserError
 from train.evaluation import METRICS_FORMAT
 from train.studies.ablation.run import RunSettings, measured_run
+from train.studies.baselines.anomalib_models import CORESET_RATIO
 from train.studies.baselines.anomalib_models import METHODS as PEERS
 from train.studies.baselines.run import run_baselines
 from train.support.devices import Runtime
@@ -28,6 +29,7 @@ PRESET = "edge"
 # The peers at their best: fitted on all good images but one, for one at least is held out, and smoothed as their papers
 # do. What the teacher sees is the preset's.
 PEERS_OWN: Mapping[str, Any] = {"holdout_ratio": 1e-6, "smoothing_sigma": 4.0, "pool_size": 1}
+FEW_IMAGES_CORESET_RATIO = 0.1
 SHARED_FIELDS = ("teacher", "weights", "image_size", "bit_depth")
 CODE_FILE = "code.json"
 ROOT = Path(__file__).parents[3]
@@ -98,6 +100,11 @@ class Study:
     def methods(self) -> tuple[str, ...]:
         """`edge`, and its peers where they are asked for."""
         return (PRESET, *(PEERS if self.peers else ()))
+
+    @property
+    def coreset_ratio(self) -> float:
+        """The share of patches that PatchCore keeps: of few images anomalib's own share, for 1 % is too few."""
+        return CORESET_RATIO if self.n_images is None else FEW_IMAGES_CORESET_RATIO
 
     @property
     def peers_config(self) -> FitConfig:
@@ -223,6 +230,7 @@ def _measure_peer(method: str, data: CategoryData, study: Study, *, seed: int, f
         run_dir=folder,
         runtime=study.runtime,
         force=False,
+        coreset_ratio=study.coreset_ratio,
     )
     return Measured(
         data.dataset,
