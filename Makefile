@@ -135,10 +135,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up training metrics export
+BENCHMARKS := sizes categories peers fusion warm-up training metrics detector export
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|training|metrics|export
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|training|metrics|detector|export
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -164,6 +164,10 @@ measure-training: $(VENV)/.installed # training beside a plain loop of the same 
 
 measure-metrics: $(VENV)/.bench-peers # pixel measures: seconds, memory and values beside ADEval's
 	@$(PY) -m tests.benchmarks.metrics
+
+measure-detector: $(VENV)/.installed # what `edge` gives beside PaDiM and PatchCore: hours; CATEGORY for one set alone
+	@$(PY) -m tests.benchmarks.detector $(if $(filter command line,$(origin CATEGORY)),--categories "$$CATEGORY") \
+	    $(if $(DATA),--data "$$DATA") $(WEIGHTS)
 
 measure-export: $(VENV)/.installed # sizes and CPU latency of every build of CATEGORY beside float32
 	@$(PY) -m export bench $(NAMED)

@@ -10,7 +10,17 @@ import pytest
 
 from tests.products import ROOT
 
-BENCHMARKS = ("sizes", "categories", "peers", "fusion", "warm-up", "training", "metrics", "export")
+BENCHMARKS = (
+    "sizes",
+    "categories",
+    "peers",
+    "fusion",
+    "warm-up",
+    "training",
+    "metrics",
+    "detector",
+    "export",
+)
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:

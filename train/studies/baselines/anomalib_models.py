@@ -91,8 +91,11 @@ def fit_anomalib(
     config: FitConfig,
     seed: int,
     device: torch.device,
+    coreset_ratio: float = CORESET_RATIO,
 ) -> Any:
     """Fit one of `METHODS` on good images [N, S, S, 3] uint8; the seed decides all that it draws.
+
+    PatchCore keeps the share `coreset_ratio` of the patches.
 
     Returns:
         anomalib's model, on the device, in evaluation mode.
@@ -101,10 +104,10 @@ def fit_anomalib(
         DataError: too few images for a coreset.
     """
     n_patches = len(images) * (config.image_size // STRIDES[1]) ** 2
-    if method == "patchcore" and n_patches * CORESET_RATIO < 1:
+    if method == "patchcore" and n_patches * coreset_ratio < 1:
         raise DataError(
-            f"PatchCore keeps 1 in 100 of {n_patches} patches of {len(images)} good images, which is none; "
-            "give more images or a larger --image-size."
+            f"PatchCore keeps 1 in {1 / coreset_ratio:.0f} of {n_patches} patches of {len(images)} good images, "
+            "which is none; give more images or a larger --image-size."
         )
     with _seeded(seed), _quiet(), torch.inference_mode():
         model = _patchcore(teacher, config) if method == "patchcore" else _padim(teacher, config)
@@ -114,7 +117,7 @@ def fit_anomalib(
         for batch in _batches(images, device):
             model(batch)
         if method == "patchcore":
-            model.subsample_embedding(CORESET_RATIO)
+            model.subsample_embedding(coreset_ratio)
         else:
             model.fit()
     return model.eval()

@@ -23,6 +23,7 @@ from train.evaluation.metrics import auroc
 from train.method.backbones import Backbone
 from train.method.student import load_teacher
 from train.studies.baselines.anomalib_models import (
+    CORESET_RATIO,
     METHODS,
     anomalib_version,
     fit_anomalib,
@@ -59,11 +60,12 @@ def run_baselines(
     run_dir: Path,
     runtime: Runtime,
     force: bool,
+    coreset_ratio: float = CORESET_RATIO,
 ) -> list[BaselineResult]:
     """Measure each of some `METHODS` with each seed; each result is added to `run_dir`/baselines.json at once.
 
-    The configuration gives teacher, image size, held-out share and smoothing. What baselines.json already has is
-    measured again only where it is forced.
+    The configuration gives teacher, image size, held-out share and smoothing. PatchCore keeps the share
+    `coreset_ratio` of the patches. What baselines.json already has is measured again only where it is forced.
 
     Returns:
         The results that were asked for, by method and seed.
@@ -76,7 +78,7 @@ def run_baselines(
         raise ConfigError(f"Unknown method {unknown[0]!r}; expected some of {', '.join(METHODS)}.")
     if not data.test:
         raise DataError(f"{data.root} has no test images; put them into test/good/ and test/<defect>/.")
-    path, setup = run_dir / "baselines.json", describe_setup(data, config)
+    path, setup = run_dir / "baselines.json", describe_setup(data, config, coreset_ratio)
     results = read_results(path)
     asked = [(method, seed) for method in methods for seed in seeds]
     if force:
@@ -100,7 +102,7 @@ def run_baselines(
     return [by_pair[pair] for pair in asked]
 
 
-def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
+def describe_setup(data: CategoryData, config: FitConfig, coreset_ratio: float) -> dict[str, Any]:
     """What a result depends on besides method and seed."""
     return {
         "category": data.category,
@@ -109,6 +111,7 @@ def describe_setup(data: CategoryData, config: FitConfig) -> dict[str, Any]:
         "data_fingerprint": data.fingerprint(),
         "test_fingerprint": data.test_fingerprint(),
         "anomalib": anomalib_version(),
+        "coreset_ratio": coreset_ratio,
         **config.model_dump(
             include={
                 "teacher",
@@ -156,7 +159,13 @@ def measure_baseline(
     train_indices, _ = split_good(len(inputs.good), holdout_ratio=config.holdout_ratio, seed=seed)
     started = time.perf_counter()
     model = fit_anomalib(
-        method, inputs.teacher, inputs.good[train_indices], config=config, seed=seed, device=device
+        method,
+        inputs.teacher,
+        inputs.good[train_indices],
+        config=config,
+        seed=seed,
+        device=device,
+        coreset_ratio=setup["coreset_ratio"],
     )
     fitted = time.perf_counter()
     anomaly_maps, scores = judge_with_anomalib(model, inputs.test, device=device)

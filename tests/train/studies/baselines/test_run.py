@@ -65,7 +65,9 @@ def test_results_are_kept_and_not_computed_again(
         run(tiny_data, tmp_path, methods=("padim",), seeds=(2,), config=config)
     run(replace(tiny_data, train_good=tiny_data.train_good[:-1]), tmp_path, methods=("padim",), seeds=(2,))
     assert measured == [("padim", 2)] * 6
-    assert len(json.loads((tmp_path / "baselines.json").read_text())) == 9
+    (larger,) = run(tiny_data, tmp_path, methods=("patchcore",), seeds=(1,), coreset_ratio=0.1)
+    assert larger.image_auroc != results[3].image_auroc
+    assert len(json.loads((tmp_path / "baselines.json").read_text())) == 10
 
 
 def test_results_of_another_version_are_left_out_and_that_is_said(
