@@ -57,7 +57,8 @@ def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Cal
             "--threads",
             default=0,
             type=click.IntRange(0, MAX_THREADS),
-            help="Threads a Python backbone computes with, 0: those of its configuration.",
+            help="Threads a backbone computes with, one a core at most; on platform onnxruntime those of the pool "
+            "that all share. 0: as published.",
         ),
         click.option(
             "--max-categories",

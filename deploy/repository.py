@@ -9,6 +9,7 @@ from deploy.errors import RepositoryError
 
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 REMEDY = "publish a category with `make export CATEGORY=<name>`."
+THREADS = r'key: "intra_op_thread_count"\s+value \{\s+string_value: "(\d+)"'
 POOL = r'key: "((?:cuda|pinned)_pool_bytes)"\s+value \{\s+string_value: "(\d+)"'
 # Committed beside what is published; alone they judge no image.
 SHARED_MODELS = frozenset({"distance_fusion", "foreground", "image_decoder"})
@@ -82,6 +83,22 @@ def memory_pools(repository: Path) -> dict[str, int]:
         for pool, n_bytes in re.findall(POOL, read_config(config)):
             asked[pool] = max(asked.get(pool, 0), int(n_bytes))
     return asked
+
+
+def pool_threads(repository: Path) -> int:
+    """Threads of the pool that all models on ONNX Runtime's own backend share: the most that one states, 0 for none.
+
+    Raises:
+        RepositoryError: a configuration cannot be read.
+    """
+    configs = map(read_config, repository.glob("*/config.pbtxt"))
+    stated = (
+        int(threads)
+        for config in configs
+        if re.search(r'^backend: "onnxruntime"$', config, re.MULTILINE)
+        for threads in re.findall(THREADS, config)
+    )
+    return max(stated, default=0)
 
 
 def require_published(repository: Path) -> None:

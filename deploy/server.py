@@ -20,15 +20,17 @@ from deploy.model_control import REQUEST_TIMEOUT_S, ModelControl
 from deploy.model_state import ModelState, model_states
 from deploy.ports import Ports, claim_ports, host_address
 from deploy.processes import ending_with_parent
-from deploy.repository import find_categories, find_models, first_models, memory_pools
+from deploy.repository import find_categories, find_models, first_models, memory_pools, pool_threads
 from deploy.server_log import last_words, load_times_s, open_log
 from deploy.server_options import (
     IN_FLIGHT_TIMEOUT_S,
     count_gpus,
+    onnxruntime_options,
     pool_options,
     server_options,
     stub_environment,
     turns_path,
+    usable_cores,
 )
 
 STOP_TIMEOUT_S = IN_FLIGHT_TIMEOUT_S + 10
@@ -59,7 +61,8 @@ def running_server(
         host: IPv4 address or name to listen on.
         http_port, grpc_port, metrics_port: TCP ports, 0 for a free one.
         triton_env: Environment of the embedded server, used when there is no tritonserver on PATH.
-        threads: Threads that a backbone computes with; 0 for those of its configuration.
+        threads: Threads that a backbone computes with, or the pool that all share on Triton's own ONNX Runtime backend;
+            0 for those that were published. Never more than there are cores.
         max_categories: Categories in memory at a time. The first ones are loaded; when a client loads another, the
             least recently used is unloaded. 0 loads all and unloads none.
         timeout_s: Time in which every model must be ready.
@@ -139,6 +142,8 @@ class TritonServer:
             repository, models, host=host, ports=ports, shm_prefix=self._shm_prefix, timeout_s=timeout_s
         )
         options += pool_options(memory_pools(repository), gpus=count_gpus())
+        cores = usable_cores()
+        options += onnxruntime_options(min(threads or pool_threads(repository) or cores, cores))
         environment = installation.environment | stub_environment(threads, shm_prefix=self._shm_prefix)
         self._start([*installation.command, *options], environment)
 

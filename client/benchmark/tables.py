@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich.table import Table
 
-from client.benchmark.bars import Bar, bars
+from client.benchmark.bars import Bar, bars, remark
 from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult, Header
 from client.console import shown
@@ -50,7 +50,7 @@ def result_tables(result: BenchResult) -> list[Table]:
     """What a terminal shows: the figures, the time within the server, the client's ways to ask, the bars."""
     limits = []
     for bar in bars(result):
-        colour = "green" if bar.cleared else "red" if bar.value is not None else "yellow"
+        colour = "yellow" if bar.value is None or bar.limit is None else "green" if bar.cleared else "red"
         *cells, verdict = _bar_cells(bar)
         limits.append([*cells, f"[{colour}]{verdict}[/{colour}]"])
     tables = [
@@ -61,7 +61,7 @@ def result_tables(result: BenchResult) -> list[Table]:
             title="Where a request's time goes in the server, batch 1, means",
         ),
         _table(CALL_COLUMNS, _call_rows(result), title="This client's ways to ask"),
-        _table(BAR_COLUMNS, limits, title="Held to", numbers_from=2),
+        _table(BAR_COLUMNS, limits, title="Held to", caption=remark(result), numbers_from=2),
     ]
     return [table for table in tables if table.row_count]
 
@@ -75,6 +75,8 @@ def to_markdown(result: BenchResult) -> str:
         "## Held to",
         _markdown(BAR_COLUMNS, map(_bar_cells, bars(result))),
     ]
+    if said := remark(result):
+        parts.append(said)
     if result.ensemble.steps:
         parts += [
             "## Where a request's time goes in the server",

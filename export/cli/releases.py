@@ -109,7 +109,8 @@ serving_options = options_as(
         "--threads",
         default=0,
         type=click.IntRange(0, MAX_THREADS),
-        help="Threads of a backbone's run on a CPU; 0 is chosen from this machine.",
+        help="Threads of a backbone's run on a CPU; 0 is chosen from this machine. On --platform onnxruntime of the "
+        "pool that all sessions share: `deploy` starts it with the most that were published, else one for each core.",
     ),
     click.option(
         "--instances",

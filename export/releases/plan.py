@@ -12,7 +12,7 @@ from export.engines.target import TargetServer
 from export.manifest import read_manifest
 from export.releases.publish import TimeSteps, require_repository, with_budget
 from export.releases.release import Release
-from export.releases.repository import Repository
+from export.releases.repository import Repository, parameters_of
 from export.serving.backbones import Platform
 from export.serving.model_files import spec_of
 from export.serving.steps import verdict_specs
@@ -73,6 +73,14 @@ def _timeout_ms(config: pb.ModelConfig) -> float:
     return float(config.dynamic_batching.default_queue_policy.default_timeout_microseconds) / 1000
 
 
+def _threads(config: pb.ModelConfig) -> str:
+    """Of a run on a CPU; on ONNX Runtime's own backend of the pool that all sessions of the server share."""
+    stated = parameters_of(config).get("intra_op_thread_count")
+    if config.backend == "onnxruntime":
+        return f"pool of {stated}" if stated else "pool"
+    return stated or "1"
+
+
 def _cells(config: pb.ModelConfig, service_ms: float | None, n_bytes: Mapping[str, int]) -> tuple[str, ...]:
     """A step's name and its cells below COLUMNS."""
     on_gpu = config.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
@@ -83,7 +91,7 @@ def _cells(config: pb.ModelConfig, service_ms: float | None, n_bytes: Mapping[st
     return (
         config.name,
         str(sum(group.count for group in config.instance_group)),
-        config.parameters["intra_op_thread_count"].string_value or ("-" if on_gpu else "1"),
+        "-" if on_gpu else _threads(config),
         str(config.dynamic_batching.default_queue_policy.max_queue_size),
         f"{timeout_ms:.1f}" if timeout_ms else "any",
         str(max(config.dynamic_batching.preferred_batch_size, default=config.max_batch_size)),

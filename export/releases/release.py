@@ -23,6 +23,7 @@ from export.releases.repository import Repository
 from export.releases.versions import ModelVersions
 from export.serving import steps
 from export.serving.backbones import Platform, backbone_config
+from export.serving.backend_rules import broken_rules, lone_instance, start_options
 from export.serving.ensembles import Pinned, category_ensembles, judging_steps
 from export.serving.memory_pools import MemoryPools, size_pools
 from export.serving.model_files import ModelFile, mismatches
@@ -37,6 +38,7 @@ from export.tensors import (
     image_bytes,
     image_spec,
 )
+from train.config import PRESETS
 
 DECODER_FILES = ("1/model.py", "image_decoding.py", "deep_pixels.py", "warmup/encoded_image")
 FOREGROUND_FILES = ("1/model.py", "foreground_mask.py")
@@ -125,16 +127,29 @@ class Release:
         for graph in self.graphs:
             self._versions(graph).require_shared(but=self.ensembles)
         for graph, config in configs.items():
-            if config.backend == "python":
-                continue  # the embedded server runs here and refuses these itself
-            if config.backend == "tensorrt":
-                file = ModelFile.of_engine(self.manifest.engines[graph])
-            else:
-                file = read_graph(self.build / f"{graph}.onnx")
-            if sentences := mismatches(config, file):
+            if sentences := [*broken_rules(config), *self._misfits(graph, config, read_graph)]:
                 raise PublishError(
                     f"Triton would not serve {config.name} as configured: {'; '.join(sentences)}; nothing is published."
                 )
+            if config.backend != "python" and (sentence := self._lone_instance(graph, config)):
+                raise PublishError(f"{sentence}; nothing is published.")
+
+    def _lone_instance(self, graph: str, config: pb.ModelConfig) -> str | None:
+        """Told on the `python` platform, and refused on Triton's own backends, where it cost a p99 of 506 ms."""
+        # SAM takes seconds and gigabytes an image.
+        return lone_instance(config) if graph != "foreground" else None
+
+    def _misfits(
+        self, graph: str, config: pb.ModelConfig, read_graph: Callable[[Path], ModelFile]
+    ) -> list[str]:
+        """Where a configuration differs from the file that it opens."""
+        if config.backend == "python":
+            return []  # the embedded server runs here and refuses these itself
+        if config.backend == "tensorrt":
+            file = ModelFile.of_engine(self.manifest.engines[graph])
+        else:
+            file = read_graph(self.build / f"{graph}.onnx")
+        return mismatches(config, file)
 
     def publish(self) -> str:
         """Write versions and configurations, the ensembles last; one line that says what was published.
@@ -161,7 +176,10 @@ class Release:
             remarks = [
                 remark
                 for graph, config in zip(versions, backbones, strict=True)
-                for remark in self._versions(graph).remarks(config, but=self.ensembles)
+                for remark in (
+                    *self._versions(graph).remarks(config, but=self.ensembles),
+                    self._lone_instance(graph, config),
+                )
             ]
             configs = (self._fusion_config(), *backbones, *self._ensemble_configs(pinned))
             changed = [write_config(target, config, changes) for config in configs]
@@ -193,6 +211,8 @@ class Release:
         engine = self._engine("student")
         if engine is not None and engine.options.version_compatible:
             return "start Triton with --backend-config=tensorrt,version-compatible=true"
+        if self.platform.one_pool:
+            return start_options(self.target.pool_threads())
         return None
 
     def _backbone_config(self, graph: str, versions: Sequence[int]) -> pb.ModelConfig:
@@ -209,9 +229,15 @@ class Release:
             versions=versions,
             platform=self._platform(graph),
             shared=graph == "teacher",
+            memory_arena=not self._is_of_edge(graph),
             queue=self._queue(self.models[graph]),
             warm_up_sizes=[1] if graph == "foreground" else (),  # SAM takes gigabytes an image
         )
+
+    def _is_of_edge(self, graph: str) -> bool:
+        """Whether a graph is one of the networks of the `edge` preset, in any preset: a teacher may be shared."""
+        config, edge = self.manifest.config, PRESETS["edge"]
+        return (graph, getattr(config, graph, None)) in (("teacher", edge.teacher), ("student", edge.student))
 
     def _foreground_config(self, versions: Sequence[int]) -> pb.ModelConfig:
         if "foreground" in self.graphs:

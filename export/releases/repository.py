@@ -58,6 +58,17 @@ class Repository:
         configured = (self.read_config(name) for name in models if not name.startswith("."))
         return [config for config in configured if config is not None and pinned_versions(config, model)]
 
+    def pool_threads(self) -> int:
+        """The most threads that a model on ONNX Runtime's backend states; 0 for none. `deploy` reads it too."""
+        models = (path.parent.name for path in sorted(self.root.glob(f"*/{CONFIG}")))
+        configured = (self.read_config(name) for name in models if not name.startswith("."))
+        stated = [
+            parameters_of(config).get("intra_op_thread_count", "")
+            for config in configured
+            if config is not None and config.backend == "onnxruntime"
+        ]
+        return max((int(threads) for threads in stated if threads.isdecimal()), default=0)
+
     def budgets_over(self, model: str, *, but: Collection[str]) -> list[LatencyBudget]:
         """Latency budgets of the ensembles that have a model as a step, without the ensembles named in `but`."""
         budgets = (

@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.engines.target import TargetServer, misfit
 from export.errors import PublishError
 from export.manifest import Manifest
-from export.releases.repository import Repository, pinned_versions
+from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.serving.backbones import Platform
 
 LOADED_VERSIONS = 2  # of a model: the live one and the one before, to roll back to
@@ -174,4 +174,5 @@ def _instances(config: pb.ModelConfig) -> int:
 
 
 def _threads(config: pb.ModelConfig) -> str:
-    return config.parameters["intra_op_thread_count"].string_value or "0"
+    """As many as were stated; of ONNX Runtime's pool as many as the server has cores unless they were."""
+    return parameters_of(config).get("intra_op_thread_count", "all")

@@ -7,5 +7,6 @@
 - `service_times`: how long each step takes for one image, measured for the budget.
 - `memory_pools`: sizes of Triton's GPU and pinned memory pools.
 - `model_files`: whether a configuration fits the file that it opens; `onnx_files` reads ONNX files for it.
+- `backend_rules`: rules of Triton that it does not tell when a configuration breaks them, and how to start it.
 - `backends`: Python backends that are published with a model.
 """

@@ -9,12 +9,20 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.serving.queues import QueuePolicy
-from export.serving.steps import PYTHON_INSTANCES, instance_groups, step_config, zeros_warm_up
+from export.serving.steps import LEAST_INSTANCES, instance_groups, step_config, zeros_warm_up
 from export.tensors import TensorSpec
 from train.support.cores import usable_cores
 
 MAX_THREADS = 8  # of a run: the small maps of one image do not keep more of them busy
 GPU_INSTANCES = 2
+# ONNX Runtime's backend reads these four as parameters of the model. Where a model has any parameter, those of the CUDA
+# accelerator are overwritten with the backend's defaults.
+CUDA_PARAMETERS = {
+    "cudnn_conv_algo_search": "1",  # HEURISTIC; 0 would try every algorithm anew for each new size of a batch
+    "gpu_mem_limit": str(2**64 - 1),  # none
+    "arena_extend_strategy": "0",  # the next power of two
+    "do_copy_in_default_stream": "1",  # features are used in the stream in which they were computed
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,8 @@ class Concurrency:
 
     Attributes:
         instances: of the model, each with a session of its own.
-        threads: of a run on a CPU; 0 where a GPU computes.
+        threads: of a run on a CPU, on the `onnxruntime` platform of the pool that all sessions share; 0 where a GPU
+            computes.
     """
 
     instances: int
@@ -37,8 +46,9 @@ class Platform:
     Attributes:
         name: `python` (ONNX Runtime in a Python backend), `onnxruntime` or `tensorrt`.
         provider: of the `onnxruntime` platform: `cpu`, `cuda` or `tensorrt`.
-        threads: of one run on a CPU; 0 is chosen from the machine. The `python` platform never uses more threads than
-            the machine that serves has cores.
+        threads: of one run on a CPU; 0 is chosen from the machine. Never more are used than the machine that serves
+            has cores. On the `onnxruntime` platform all sessions share one pool, which `deploy` makes this large when
+            it starts the server; 0 is a thread for each core there.
         engine_cache: folder on the server where provider `tensorrt` keeps the engines that it builds; its parent folder
             must exist there.
         instances: of each backbone; 0 is chosen from the machine.
@@ -62,6 +72,11 @@ class Platform:
         """Whether its models need a GPU."""
         return self.name == "tensorrt" or (self.name == "onnxruntime" and self.provider != "cpu")
 
+    @property
+    def one_pool(self) -> bool:
+        """Whether all sessions of the server share one pool of threads, as `deploy` starts it."""
+        return self.name == "onnxruntime" and not self.on_gpu
+
     def concurrency(self, *, shared: bool) -> Concurrency:
         """Instances and threads of a backbone on this machine; docs/measurements/queues.md says why.
 
@@ -72,9 +87,9 @@ class Platform:
         if self.on_gpu:
             return Concurrency(self.instances or GPU_INSTANCES, 0)
         cores = usable_cores()
-        least = PYTHON_INSTANCES if self.name == "python" else 1
-        chosen = max(least, cores // MAX_THREADS) if shared else least
-        return Concurrency(self.instances or chosen, self.threads or min(cores, MAX_THREADS))
+        chosen = max(LEAST_INSTANCES, cores // MAX_THREADS) if shared else LEAST_INSTANCES
+        most = cores if self.one_pool else min(cores, MAX_THREADS)
+        return Concurrency(self.instances or chosen, self.threads or most)
 
 
 def backbone_config(
@@ -85,6 +100,7 @@ def backbone_config(
     versions: Sequence[int],
     platform: Platform,
     shared: bool = False,
+    memory_arena: bool = True,
     queue: QueuePolicy | None = None,
     warm_up_sizes: Sequence[int] = (),
 ) -> pb.ModelConfig:
@@ -96,6 +112,7 @@ def backbone_config(
         versions: the versions that the server loads; the version that an ensemble is pinned to must be among them.
         platform: what runs it.
         shared: whether every category uses it, as the teacher.
+        memory_arena: whether a session on the CPU keeps the memory of a run for the next one; see `_set_memory`.
         queue: see `step_config`.
         warm_up_sizes: batches to run before the first request; unless given, one image and the largest batch.
     """
@@ -116,13 +133,16 @@ def backbone_config(
         model_warmup=[zeros_warm_up(f"batch_{size}", inputs, batch_size=size) for size in sizes],
     )
     config.model_warmup[-1].count = 2
-    if concurrency.threads:
-        config.parameters["intra_op_thread_count"].string_value = str(concurrency.threads)
+    # The pool's threads are those of the machine that serves, unless they were stated.
+    if threads := platform.threads if platform.one_pool else concurrency.threads:
+        config.parameters["intra_op_thread_count"].string_value = str(threads)
     if platform.name == "onnxruntime":
         # One operator after the other: the graphs have one branch.
         config.parameters["execution_mode"].string_value = "0"
         if platform.on_gpu:
             _add_accelerator(config, platform, inputs)
+        else:
+            _set_memory(config, memory_arena=memory_arena)
     elif platform.name == "tensorrt":
         _configure_tensorrt(config, inputs)
     return config
@@ -130,17 +150,28 @@ def backbone_config(
 
 def _instance_groups(platform: Platform, count: int) -> list[dict[str, Any]]:
     if platform.on_gpu:
-        return [
-            {"count": count, "kind": "KIND_GPU"}
-        ]  # of equal rank: one is to copy while the other computes
-    return instance_groups(count, "KIND_CPU" if platform.name == "onnxruntime" else "KIND_AUTO")
+        # Of equal rank: one is to copy while the other computes.
+        return [{"count": count, "kind": "KIND_GPU"}]
+    return instance_groups(count)
+
+
+def _set_memory(config: pb.ModelConfig, *, memory_arena: bool) -> None:
+    """Weights beside the arena, as in the sessions of the `python` platform, and no arena where it costs more.
+
+    With 15 categories of `edge` the server had 692 MiB without arenas and 1461 with them, as fast within noise
+    (docs/measurements/onnxruntime-backend.md). The tensors of large networks are worth keeping, as the `python`
+    platform's sessions do: new pages for each run take time.
+    """
+    config.parameters["session.use_device_allocator_for_initializers"].string_value = "1"
+    if not memory_arena:
+        config.parameters["enable_mem_arena"].string_value = "0"
 
 
 def _add_accelerator(config: pb.ModelConfig, platform: Platform, inputs: Sequence[TensorSpec]) -> None:
     """CUDA or TensorRT inside ONNX Runtime."""
-    # One stream for copies and kernels: features are used where they were computed.
-    cuda = {"do_copy_in_default_stream": "1"}
-    parameters = cuda if platform.provider == "cuda" else _tensorrt_provider(config, platform, inputs)
+    for name, value in CUDA_PARAMETERS.items():
+        config.parameters[name].string_value = value
+    parameters = {} if platform.provider == "cuda" else _tensorrt_provider(config, platform, inputs)
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     accelerators.add(name=platform.provider, parameters=parameters)
 

@@ -29,7 +29,7 @@ FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their n
 STEP_BATCH_SIZE = 128  # images, at most: as many as `--max-batch-size` may be
 # With one instance and a bounded queue Triton's batcher now and then sleeps for half a second beside waiting requests.
 # A second instance keeps it awake.
-PYTHON_INSTANCES = 2
+LEAST_INSTANCES = 2
 SPARE_PRIORITY = 1000  # runs of the first instance for each run of a spare one, where neither is busy
 
 
@@ -117,7 +117,7 @@ def _python_config(
         queue=queue,
         max_batch_size=STEP_BATCH_SIZE,
         backend="python",
-        instance_group=instance_groups(PYTHON_INSTANCES),
+        instance_group=instance_groups(LEAST_INSTANCES),
         model_warmup=[warm_up],
     )
 
@@ -157,15 +157,17 @@ def step_config(
     )
 
 
-def instance_groups(count: int, kind: str = "KIND_AUTO") -> list[dict[str, Any]]:
-    """One first instance, and spare ones that work only while it is busy.
+def instance_groups(count: int) -> list[dict[str, Any]]:
+    """One first instance, and spare ones that work only while it is busy; all of them compute on the CPU.
+
+    Without a kind Triton would start each of them once more on every GPU that it sees.
 
     Instances of equal rank would take turns image by image, and each would find its weights gone from the caches: a
     twentieth of an image's time on a CPU (docs/measurements/queues.md). The server follows the rank when it is started
     with `--rate-limit=execution_count`, as `deploy` does.
     """
-    spare = {"count": count - 1, "kind": kind, "rate_limiter": {"priority": SPARE_PRIORITY}}
-    return [{"count": 1, "kind": kind}, *([spare] if count > 1 else [])]
+    spare = {"count": count - 1, "kind": "KIND_CPU", "rate_limiter": {"priority": SPARE_PRIORITY}}
+    return [{"count": 1, "kind": "KIND_CPU"}, *([spare] if count > 1 else [])]
 
 
 def zeros_warm_up(name: str, inputs: Sequence[TensorSpec], *, batch_size: int) -> pb.ModelWarmup:

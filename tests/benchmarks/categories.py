@@ -44,6 +44,7 @@ IN_FLIGHT = 8
 TIMEOUT_S = 120  # of a request
 MIB = 2**20
 MOST_OF_WEIGHTS = 1.2
+MOST_OF_ALONE = 1.1  # what all further categories together may cost another one
 MODEL_FILE = re.compile(r"/([^/]+)/\d+/model\.py")
 
 
@@ -176,13 +177,15 @@ def fitted_line(served: Sequence[Served], figure: Callable[[Served], float]) -> 
 def bars_of(served: Sequence[Served], student_mib: float) -> list[Bar]:
     """What a further category may cost."""
     slope, _ = fitted_line(served, lambda each: each.memory_mib)
+    fewest, most = served[0], served[-1]
+    slower, rate = most.alone_p50_ms / fewest.alone_p50_ms, most.throughput / fewest.throughput
+    of = f"with {most.categories} categories / with {fewest.categories}"
     return [
         Bar(
-            name="a further category's memory of its student's weights",
-            value=slope / student_mib,
-            limit=MOST_OF_WEIGHTS,
-            at_most=True,
+            "a further category's memory of its student's weights", slope / student_mib, MOST_OF_WEIGHTS, True
         ),
+        Bar(f"p50 of 1 in flight {of}", slower, MOST_OF_ALONE, True),
+        Bar(f"images/s {of}", rate, 1 / MOST_OF_ALONE, False),
     ]
 
 

@@ -29,7 +29,7 @@ import json, os, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-NAMES = ("ASTMFR_INTRA_OP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+NAMES = ("ASTMFR_INTRA_OP_THREADS", "MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 class TritonPythonModel:
     def initialize(self, args):

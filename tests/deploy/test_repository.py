@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import RepositoryError
-from deploy.repository import find_categories, find_models, memory_pools, require_published
+from deploy.repository import find_categories, find_models, memory_pools, pool_threads, require_published
 
 
 def repository_with(folder: Path, *names: str) -> Path:
@@ -45,7 +45,7 @@ def test_a_fresh_clone_has_nothing_published(tmp_path: Path) -> None:
     require_published(tmp_path)
 
 
-@pytest.mark.parametrize("read", [find_categories, memory_pools])
+@pytest.mark.parametrize("read", [find_categories, memory_pools, pool_threads])
 def test_a_configuration_from_elsewhere_is_named(tmp_path: Path, read: Callable[[Path], object]) -> None:
     repository_with(tmp_path, "pill", "pill_encoded")
     (tmp_path / "pill_encoded" / "config.pbtxt").write_bytes(b"\xff\xfe")

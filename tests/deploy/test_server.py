@@ -68,6 +68,7 @@ def test_the_stubs_inherit_the_threads(server: TritonServer) -> None:
     environment = json.loads(infer(server, "part_10", [1])["environment"][0])
     assert environment == {
         "ASTMFR_INTRA_OP_THREADS": "3",
+        "MALLOC_ARENA_MAX": "2",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }

@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 from deploy import server as server_module
-from deploy.repository import memory_pools
-from deploy.server import running_server
-from deploy.server_options import pool_options, stub_environment
+from deploy.installation import Installation
+from deploy.ports import Ports
+from deploy.repository import memory_pools, pool_threads
+from deploy.server import TritonServer, running_server
+from deploy.server_options import pool_options, stub_environment, usable_cores
+from export.releases.repository import Repository
+from export.serving.backbones import Platform
+from tests.conftest import CATEGORY
+from tests.products import copy_backends
+from tests.tiny_products import publish_tiny
 
 MIB = 1 << 20
 
@@ -56,6 +63,73 @@ def test_threads_stand_in_the_configuration_unless_they_are_given() -> None:
     assert stub_environment(0, shm_prefix="a_")["ASTMFR_TURNS"] == "/dev/shm/a_turns"
 
 
+STATING = """
+name: "{name}"
+parameters {{
+  key: "intra_op_thread_count"
+  value {{
+    string_value: "{threads}"
+  }}
+}}
+backend: "{backend}"
+"""
+
+
+def test_the_pool_has_the_most_threads_that_a_model_of_its_backend_states(tmp_path: Path) -> None:
+    assert pool_threads(tmp_path) == 0
+    for name, threads, backend in (("a", 2, "onnxruntime"), ("b", 3, "onnxruntime"), ("c", 8, "python")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").write_text(
+            STATING.format(name=name, threads=threads, backend=backend)
+        )
+    assert pool_threads(tmp_path) == 3
+
+
+def test_what_is_published_reaches_the_launcher(tiny_build: Path, tmp_path: Path) -> None:
+    models = copy_backends(tmp_path / "models")
+    publish_tiny(tiny_build / CATEGORY, models, platform=Platform("onnxruntime"))
+    assert pool_threads(models) == 0
+    publish_tiny(tiny_build / CATEGORY, models, platform=Platform("onnxruntime", threads=3))
+    assert pool_threads(models) == Repository(models).pool_threads() == 3
+
+
+def test_the_server_keeps_few_arenas() -> None:
+    assert stub_environment(0, shm_prefix="a_")["MALLOC_ARENA_MAX"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("asked", "published", "cores", "threads"),
+    [(0, 0, 4, 4), (0, 3, 4, 3), (2, 3, 4, 2), (0, 8, 2, 2), (9, 0, 2, 2)],
+)
+def test_the_pool_is_as_large_as_asked_published_or_the_machine(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int,
+    published: int,
+    cores: int,
+    threads: int,
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(TritonServer, "_start", lambda self, command, environment: started.append(command))
+    monkeypatch.setattr(server_module, "usable_cores", lambda: cores)
+    monkeypatch.setattr(server_module, "pool_threads", lambda repository: published)
+    TritonServer(
+        Installation(("tritonserver",), {}, ""),
+        repository,
+        ["identity"],
+        log=tmp_path / "log",
+        host="127.0.0.1",
+        ports=Ports(http=1, grpc=2, metrics=3),
+        threads=asked,
+        timeout_s=1,
+    )
+    assert started[0][-2:] == [
+        "--backend-config=onnxruntime,enable-global-threadpool=1",
+        f"--backend-config=onnxruntime,intra_op_thread_count={threads}",
+    ]
+
+
 @pytest.mark.triton
 def test_a_server_starts_with_the_pools(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -70,3 +144,5 @@ def test_a_server_starts_with_the_pools(
     said = log.read_text()
     assert f"| pinned_memory_pool_byte_size     | {300 * MIB} " in said
     assert f"--cuda-memory-pool-byte-size=0:{100 * MIB}" in said
+    # Of a backend that this server does not have.
+    assert f"--backend-config=onnxruntime,intra_op_thread_count={usable_cores()}" in said

@@ -55,6 +55,14 @@ def test_what_changes_for_others_over_a_shared_teacher_is_told(
     assert "too, now has" not in publish(nut, repository, instances=1, threads=2)
 
 
+def test_threads_of_the_pool_are_the_servers_until_they_are_stated(
+    pill: Path, nut: Path, repository: Path
+) -> None:
+    publish(pill, repository, name="onnxruntime")
+    said = publish(nut, repository, name="onnxruntime", threads=2)
+    assert f"; {TEACHER}, which pill is served over too, now has 2 threads (all before)" in said
+
+
 def test_a_teacher_is_shared_where_its_bytes_agree(
     pill: Path, nut: Path, repository: Path, tmp_path: Path
 ) -> None:

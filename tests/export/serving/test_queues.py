@@ -186,6 +186,10 @@ def test_plan_shows_what_would_be_written_and_writes_nothing(tiny_build: Path, r
     on_gpu = CliRunner(env=wide).invoke(main, ["plan", *options, "--platform", "tensorrt"])
     assert on_gpu.exit_code == 0, on_gpu.output
     assert on_gpu.output.count("not here") == 2
+    for threads, cell in (("0", "pool"), ("3", "pool of 3")):
+        shared = ["--platform", "onnxruntime", "--threads", threads]
+        pool = CliRunner(env=wide).invoke(main, ["plan", *options, *stated, *shared])
+        assert pool.output.count(f" {cell} │") == 2, pool.output
     assert sorted(repository.rglob("*")) == before
 
 

@@ -54,9 +54,12 @@ def test_committed_configurations_are_what_the_code_writes(config: pb.ModelConfi
     ids=lambda config: f"{config.name}-{config.backend}",
 )
 def test_every_step_has_its_instances_a_bounded_queue_and_a_warm_up(config: pb.ModelConfig) -> None:
-    assert [(group.count, group.rate_limiter.priority) for group in config.instance_group] == (
-        [(1, 0)] if config.backend == "onnxruntime" else [(1, 0), (1, configs.SPARE_PRIORITY)]
-    )
+    assert [(group.count, group.rate_limiter.priority) for group in config.instance_group] == [
+        (1, 0),
+        (1, configs.SPARE_PRIORITY),
+    ]
+    # Of no kind Triton would start them once more on every GPU.
+    assert {group.kind for group in config.instance_group} == {pb.ModelInstanceGroup.KIND_CPU}
     assert config.HasField("dynamic_batching")
     # A size alone: a queue policy with a time makes the server's batcher lose requests' wake-ups.
     assert config.dynamic_batching.default_queue_policy == pb.ModelQueuePolicy(max_queue_size=64)
@@ -78,8 +81,8 @@ def test_platforms_differ_in_the_backend_alone() -> None:
     assert (ours.backend, theirs.backend) == ("python", "onnxruntime")
     assert theirs.default_model_filename == "model.onnx"
     for config in (ours, theirs):
-        # On a CPU the launcher says how many threads there are; ONNX Runtime's own backend is told in the file.
-        for field in ("backend", "default_model_filename", "parameters", "instance_group"):
+        # A session of the Python platform is told its threads in the file, ONNX Runtime's backend its memory.
+        for field in ("backend", "default_model_filename", "parameters"):
             config.ClearField(field)
     assert ours == theirs
 
