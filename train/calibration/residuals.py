@@ -138,8 +138,8 @@ def _choose(stage: StageResiduals, moments: Moments, *, theirs: Tensor, ours: Te
     gain, mean, cholesky = chosen
     stage.gain.fill_(gain)
     stage.place_mean.copy_(mean[..., 0].T.reshape(stage.place_mean.shape))
-    identity = torch.eye(cholesky.shape[-1], dtype=cholesky.dtype)
-    stage.whitening.copy_(torch.linalg.solve_triangular(cholesky, identity.expand_as(cholesky), upper=False))
+    identity = torch.eye(cholesky.shape[-1], dtype=cholesky.dtype).expand_as(cholesky)
+    stage.whitening.copy_(torch.linalg.solve_triangular(cholesky.mT, identity, upper=True))
 
 
 def _seen_by_place(

@@ -67,8 +67,9 @@ class StageResiduals(nn.Module):
     def forward(self, regenerated: Tensor, teacher_feature: Tensor) -> Tensor:
         """Distance [B, h, h] of regenerated and teacher's features [B, C, h, h]; about 1 on good images."""
         residual = self.averaged(self.standardized(teacher_feature) - self.gain * regenerated)
-        by_place = (residual - self.place_mean).flatten(2).permute(2, 1, 0)  # [h * h, C, B]
-        squared = (self.whitening @ by_place).square().mean(dim=1)  # [h * h, B]
+        # Rows times matrices: for one image, ONNX Runtime takes a fifth of the time that matrices times columns take.
+        by_place = (residual - self.place_mean).flatten(2).permute(2, 0, 1)  # [h * h, B, C]
+        squared = (by_place @ self.whitening).square().mean(dim=2)  # [h * h, B]
         side = self.place_mean.shape[-1]
         return squared.permute(1, 0).reshape(-1, side, side).sqrt()
 
