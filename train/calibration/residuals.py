@@ -114,7 +114,7 @@ def fit_residuals(
         batches = list(_seen_by_place(student, few, device))
         for index, stage in enumerate(stages):
             theirs, ours = (torch.cat([batch[index][k] for batch in batches], dim=-1) for k in (0, 1))
-            _choose(stage, moments[index], theirs=theirs, ours=ours)
+            choose_statistics(stage, moments[index], theirs=theirs, ours=ours)
 
 
 def negative_log_likelihood(centred: Tensor, cholesky: Tensor) -> float:
@@ -124,8 +124,8 @@ def negative_log_likelihood(centred: Tensor, cholesky: Tensor) -> float:
     return float(whitened.square().mean() / 2 + log_determinant)
 
 
-def _choose(stage: StageResiduals, moments: Moments, *, theirs: Tensor, ours: Tensor) -> None:
-    """Give a stage the statistics under which held-out features, [P, C, M], are most likely."""
+def choose_statistics(stage: StageResiduals, moments: Moments, *, theirs: Tensor, ours: Tensor) -> None:
+    """Give a stage the statistics under which held-out features, [P, C, M] of both networks, are most likely."""
     best = float("inf")
     for gain in GAINS:
         usual = moments.residuals(gain)

@@ -1,0 +1,90 @@
+"""The distance mahalanobis, beside plain loops and SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import mahalanobis
+
+from train.config import fit_config
+from train.errors import ConfigError
+from train.method.residuals import Residuals, StageResiduals
+from train.method.student import student_without_weights
+
+
+def random_features(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_without_statistics_the_distance_is_the_root_mean_square_of_the_difference() -> None:
+    stage = StageResiduals(channels=2, side=1, neighbourhood=1)
+    teacher = torch.tensor([[[[3.0]], [[4.0]]], [[[1.0]], [[1.0]]]])  # [B, C, 1, 1] of two images
+    distance = stage(torch.zeros(2, 2, 1, 1), teacher)
+    torch.testing.assert_close(distance, torch.tensor([[[12.5**0.5]], [[1.0]]]))
+
+
+def test_the_distance_is_scipys_mahalanobis_distance_at_each_place() -> None:
+    stage = StageResiduals(channels=3, side=2, neighbourhood=1)
+    generator = np.random.default_rng(0)
+    spread = generator.normal(size=(4, 3, 3))
+    covariance = spread @ spread.transpose(0, 2, 1) + 0.1 * np.eye(3)
+    stage.whitening.copy_(torch.from_numpy(np.linalg.inv(np.linalg.cholesky(covariance)).transpose(0, 2, 1)))
+    stage.place_mean.copy_(random_features(3, 2, 2, seed=1))
+    stage.set_channels(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 2.0]))
+    stage.gain.fill_(0.25)
+    teacher, student = random_features(5, 3, 2, 2, seed=2), random_features(5, 3, 2, 2, seed=3)
+    found = stage(student, teacher).numpy()
+    assert found.shape == (5, 2, 2)
+    for image in range(5):
+        for place in range(4):
+            row, column = divmod(place, 2)
+            theirs = (teacher[image, :, row, column].numpy() - [1, 2, 3]) / [0.5, 1, 2]
+            residual = theirs - 0.25 * student[image, :, row, column].numpy()
+            mean = stage.place_mean[:, row, column].numpy()
+            expected = mahalanobis(residual, mean, np.linalg.inv(covariance[place])) / 3**0.5
+            assert found[image, row, column] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_neighbourhood_is_the_mean_of_the_positions_that_exist() -> None:
+    stage = StageResiduals(channels=1, side=3, neighbourhood=3)
+    feature = torch.arange(9.0).reshape(1, 1, 3, 3)
+    averaged = stage.averaged(feature)[0, 0]
+    assert averaged[1, 1] == 4  # all nine
+    assert averaged[0, 0] == pytest.approx((0 + 1 + 3 + 4) / 4)  # a corner has four
+    assert averaged[0, 1] == pytest.approx((0 + 1 + 2 + 3 + 4 + 5) / 6)
+
+
+def test_the_loss_is_the_share_of_the_variance_that_is_not_foretold() -> None:
+    residuals = Residuals(teacher_channels=[2, 3, 4], image_size=32, neighbourhoods=(3, 3, 1))
+    features = [5 + 2 * random_features(8, c, h, h) for c, h in ((2, 8), (3, 4), (4, 2))]
+    for stage, feature in zip(residuals, features, strict=True):
+        stage.set_channels(feature.mean(dim=(0, 2, 3)), feature.std(dim=(0, 2, 3), correction=0))
+    nothing = [torch.zeros_like(feature) for feature in features]
+    everything = [stage.standardized(feature) for stage, feature in zip(residuals, features, strict=True)]
+    assert float(residuals.loss(nothing, features)) == pytest.approx(3, rel=1e-4)  # 1 a stage
+    assert float(residuals.loss(everything, features)) == 0
+    half = [0.5 * feature for feature in everything]
+    assert float(residuals.loss(half, features)) == pytest.approx(3 / 4, rel=1e-4)
+
+
+def test_a_channel_that_is_constant_on_good_images_stays_finite() -> None:
+    stage = StageResiduals(channels=2, side=1, neighbourhood=1)
+    stage.set_channels(torch.zeros(2), torch.tensor([1.0, 0.0]))
+    assert stage(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1)).isfinite().all()
+
+
+def test_statistics_that_would_fill_the_memory_are_refused() -> None:
+    config = fit_config("edge", {"teacher": "wide_resnet50_2", "image_size": 256})
+    with pytest.raises(
+        ConfigError, match=r"256, 512, 1024 channels at 256 px takes 3,072 MiB .*--distance cosine"
+    ):
+        student_without_weights(config)
+
+
+def test_an_image_is_judged_alike_alone_and_in_a_batch() -> None:
+    stage = StageResiduals(channels=4, side=4, neighbourhood=3)
+    stage.whitening.copy_(random_features(16, 4, 4))
+    teacher, student = random_features(3, 4, 4, 4, seed=1), random_features(3, 4, 4, 4, seed=2)
+    alone = [stage(student[i : i + 1], teacher[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(stage(student, teacher), torch.cat(alone))
