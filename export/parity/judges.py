@@ -185,7 +185,9 @@ class JudgedTestSet:
             return self._refuse(answers, judged)
         ours, (theirs, expected) = self.verdict(answers.maps, answers.labels), self.expected
         measures = self.measures(ours)
-        map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
+        map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map) / max(
+            1.0, float(theirs.anomaly_map.max())
+        )
         score_difference = np.abs(ours.pred_score - theirs.pred_score)
         auroc_change, pro_change, reject_change = (
             _difference(measures[key], expected[key]) for key in ("image_auroc", "pro", "false_reject_rate")

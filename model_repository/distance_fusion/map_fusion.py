@@ -222,8 +222,8 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
         sigma=fusion.smoothing_sigma,
         window=fusion.pool_size,
     )
-    half_done = [
-        np.float32(weight) * (distance @ matrix.T)  # [B, h, S]
+    half_done = [  # [B, h, S]
+        np.float32(weight) * (distance @ matrix.T)
         for distance, matrix, weight in zip(distances, matrices, fusion.stage_weights, strict=True)
     ]
     # All stages in one product of matrices side by side: one pass over the large result in place of three.
@@ -258,10 +258,13 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
 def image_scores(anomaly_map: FloatArray, share: float) -> FloatArray:
     """[B]: the mean of the highest `share`, 0..1, of each map's [B, S, S] values; of 0, the paper's, the maximum."""
     n_highest = round(share * anomaly_map[0].size) if share else 1
-    if n_highest <= 1:
-        return np.asarray(anomaly_map.max(axis=(1, 2)))
     values = anomaly_map.reshape(len(anomaly_map), -1)
-    return np.asarray(np.partition(values, -n_highest, axis=1)[:, -n_highest:].mean(axis=1))
+    highest = (
+        np.partition(values, -n_highest, axis=1)[:, -n_highest:]
+        if n_highest > 1
+        else values.max(axis=1)[:, None]
+    )
+    return np.asarray(highest.mean(axis=1))
 
 
 def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | None = None) -> Verdict:

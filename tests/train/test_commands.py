@@ -52,7 +52,7 @@ def test_help_shows_verbs_defaults_and_what_the_presets_say() -> None:
     assert {"data", "fit", "evaluate"} <= set(run("--help").output.split())
     said = " ".join(run("fit", "--help").output.split())
     assert "timm name of the frozen teacher. [paper: wide_resnet50_2, edge: tf_efficientnet_lite2]" in said
-    assert "Optimiser steps, in place of epochs. [edge: 1500]" in said
+    assert "Optimiser steps, in place of epochs. [edge: 400]" in said
     assert "[default: runs]" in said
 
 

@@ -18,10 +18,15 @@ from torch import Tensor
 
 from train.method.residuals import StageResiduals
 from train.method.student import TEST_BATCH_SIZE, Student
-from train.support.arrays import FloatArray
+from train.support.arrays import FloatArray, require_finite
 from train.support.progress import progress_bar
 
-GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
+GAINS = (
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+)  # not 0: verdicts rest on the student too, or nothing would notice that it is broken
 SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 # Added to each variance, as a share of the mean one: no direction counts more than ten times the usual one. With less,
 # the rounding of half precision and int8 is blown up; measures do not change down to 0.0001.
@@ -98,9 +103,13 @@ def fit_residuals(
 ) -> None:
     """Fit the student's `residuals` on its training images, and choose gain and shrinkage on held-out ones.
 
-    The student is trained and on the device.
+    The student is trained and on the device. One that compares by another distance has nothing to fit.
+
+    Raises:
+        NotFiniteError: what the student regenerates is not finite.
     """
-    assert student.residuals is not None
+    if student.residuals is None:
+        return
     stages = list(student.residuals)
     moments = [Moments(len(stage.whitening), len(stage.channel_mean)) for stage in stages]
     with torch.inference_mode(), progress_bar("What is usual at each place", len(train)) as bar:
@@ -150,9 +159,14 @@ def _seen_by_place(
     for start in range(0, len(known), TEST_BATCH_SIZE):
         of_batch = slice(start, start + TEST_BATCH_SIZE)
         regenerated = student(torch.from_numpy(known.images[of_batch]).to(device))
-        seen = []
+        seen: list[tuple[Tensor, Tensor]] = []
         for stage, ours, features in zip(student.residuals, regenerated, known.teacher_features, strict=True):
             theirs = torch.from_numpy(features[of_batch]).to(device).permute(0, 3, 1, 2)
+            require_finite(
+                ours.cpu().numpy(),
+                what=f"The student's features at stage {len(seen) + 1}",
+                remedy="train again, with a lower --learning-rate or --mixed-precision off",
+            )
             pair = stage.averaged(stage.standardized(theirs)), stage.averaged(ours)
             seen.append((_by_place(pair[0]), _by_place(pair[1])))
         yield seen

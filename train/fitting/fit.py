@@ -27,7 +27,7 @@ from train.fitting.loop import train_student
 from train.fitting.resume import ResumeFile, TrainingState
 from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
-from train.method.student import build_teacher_and_student
+from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime, memory_errors
 from train.support.files import require_writable
 
@@ -82,33 +82,30 @@ def fit(
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     good = _load_good(data, teacher, config=config, scratch_dir=run_dir, runtime=runtime)
-    train, held_out = good.train, good.held_out
-    features = train.teacher_features
-    student.set_teacher_statistics(features.means(), features.stds() if student.residuals else ())
+    _set_teacher_statistics(student, good.train)
     made_of = RunInputs(
         config=config,
         data_fingerprint=good.fingerprint,
         n_images=len(data.train_good),
-        n_train=len(train),
+        n_train=len(good.train),
         surroundings={"device": device.type, "torch": torch.__version__, **weight_sources},
     )
     resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
     ended = train_student(
         student,
-        train,
-        held_out=held_out,
+        good.train,
+        held_out=good.held_out,
         config=config,
         run_dir=run_dir,
         resume=resume,
         device=device,
         started=started,
     )
-    if student.residuals is not None:
-        fit_residuals(student, _known(train), held_out=_known(held_out), device=device)
+    fit_residuals(student, _known(good.train), held_out=_known(good.held_out), device=device)
     calibration = calibrate(
         teacher,
         student,
-        held_out.images,
+        good.held_out.images,
         config=config,
         category=data.category,
         finder=finder,
@@ -162,6 +159,12 @@ def _load_good(
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
     )
+
+
+def _set_teacher_statistics(student: Student, train: GoodImages) -> None:
+    features = train.teacher_features
+    stds = features.stds() if student.residuals is not None else ()  # a pass over all features
+    student.set_teacher_statistics(features.means(), stds)
 
 
 def _known(good: GoodImages) -> KnownImages:

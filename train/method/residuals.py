@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from train.errors import ConfigError
 from train.method.backbones import STRIDES
 
+LEAST_RELATIVE_STD = 0.01  # a channel's standard deviation, as a share of its mean
 LARGEST_WHITENING = 2**26  # numbers in all places' matrices together: 256 MB
 
 
@@ -50,8 +51,9 @@ class StageResiduals(nn.Module):
     def set_channels(self, mean: Tensor, std: Tensor) -> None:
         """Set what the teacher's features are standardised by, [C] each."""
         self.channel_mean.copy_(mean)
-        # A channel that never changes on good images would weigh without end where it does.
-        self.channel_std.copy_(std.clamp_min(1e-3 * float(std.mean())))
+        # A channel that hardly changes on good images would blow up its rounding, and weigh without end elsewhere.
+        least = torch.maximum(LEAST_RELATIVE_STD * mean.abs(), 1e-3 * std.mean())
+        self.channel_std.copy_(torch.maximum(std, least))
 
     def standardized(self, teacher_feature: Tensor) -> Tensor:
         """What the student has to regenerate: each channel [B, C, h, h] with mean 0 and variance 1."""
