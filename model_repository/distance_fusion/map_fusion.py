@@ -3,8 +3,7 @@
 The server fuses with this very file and training evaluates with it: what is measured is what is served. It imports
 numpy and nothing else. What is not finite is an error and never a label: NaN exceeds no threshold.
 
-Upsampling, Gaussian blur and average pooling are linear and separable. Their product is one matrix a
-stage and side, built once (`fusion_matrix`), and an anomaly map is
+Upsampling, blur and pooling are linear and separable: one matrix a stage and side, built once (`fusion_matrix`):
 
     anomaly_map = sum_n  stage_weight_n * A_n @ distance_n @ A_n.T
 """
@@ -36,8 +35,7 @@ RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
 }
 # What the server answers, in this order: the fields of `Verdict`, and the release that judged.
 VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
-# Those of an image's size; a request for the score alone leaves them out.
-MAP_OUTPUTS = ("anomaly_map", "pred_mask")
+MAP_OUTPUTS = ("anomaly_map", "pred_mask")  # those that a request for the score alone leaves out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +247,7 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
         return anomaly_map
     if foreground.shape != anomaly_map.shape:
         raise ValueError(
-            f"foreground has shape {foreground.shape}; expected the anomaly map's, {anomaly_map.shape}"
+            f"foreground has shape {list(foreground.shape)}; expected the anomaly map's, {list(anomaly_map.shape)}"
         )
     _require(np.asarray(foreground.any(axis=(1, 2))), "its foreground mask hides all of it")
     return anomaly_map * foreground
@@ -257,14 +255,11 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
 
 def image_scores(anomaly_map: FloatArray, share: float) -> FloatArray:
     """[B]: the mean of the highest `share`, 0..1, of each map's [B, S, S] values; of 0, the paper's, the maximum."""
-    n_highest = round(share * anomaly_map[0].size) if share else 1
     values = anomaly_map.reshape(len(anomaly_map), -1)
-    highest = (
-        np.partition(values, -n_highest, axis=1)[:, -n_highest:]
-        if n_highest > 1
-        else values.max(axis=1)[:, None]
-    )
-    return np.asarray(highest.mean(axis=1))
+    n_highest = max(1, round(share * values.shape[1]))
+    if n_highest == 1:
+        return np.asarray(values.max(axis=1))
+    return np.asarray(np.partition(values, -n_highest, axis=1)[:, -n_highest:].mean(axis=1))
 
 
 def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | None = None) -> Verdict:

@@ -148,7 +148,7 @@ def test_what_was_measured_is_read_and_measured_anew_where_something_changed(
     (failed,) = measure_category(tiny_data, wider)
     assert (failed.fault, failed.image_auroc) == ("not now", None)
     assert [r.fault for r in measure_category(tiny_data, study_in(tmp_path, n_images=12))] == ["not now"] * 3
-    assert trained == [(10, 8.0), (12, 6.0), (12, 4.0), (12, 4.0)]
+    assert trained == [(10, 8.0), (12, 2.0), (12, 4.0), (12, 4.0)]
 
     # Of other code it is read and that is said, or trained anew.
     later = replace(study, code="code of tomorrow", peers=False)

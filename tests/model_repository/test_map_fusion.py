@@ -18,6 +18,7 @@ from model_repository.distance_fusion.map_fusion import (
     fuse_distances,
     fusion_matrix,
     gaussian_matrix,
+    image_scores,
     judge,
     pooling_matrix,
     remove_background,
@@ -208,3 +209,20 @@ def test_without_a_mask_the_map_stays() -> None:
 def test_a_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"foreground has shape .*; expected the anomaly map's, \[1, 2, 2\]"):
         remove_background(np.ones((1, 2, 2), np.float32), np.ones(shape, bool))
+
+
+def test_the_score_is_the_mean_of_the_highest_share_or_the_maximum() -> None:
+    maps = np.stack([np.arange(100.0), np.arange(100.0)[::-1]]).reshape(2, 10, 10).astype(np.float32)
+    maps[1, 0, 0] = 1000  # of 99
+    np.testing.assert_array_equal(image_scores(maps, 0), [99, 1000])
+    np.testing.assert_array_equal(image_scores(maps, 0.004), [99, 1000])  # less than one pixel
+    np.testing.assert_allclose(image_scores(maps, 0.03), [98, (1000 + 98 + 97) / 3])
+    np.testing.assert_allclose(image_scores(maps, 1), maps.mean(axis=(1, 2)))
+    judged = judge(maps, replace(CALIBRATION, score_share=0.03))
+    np.testing.assert_allclose(judged.pred_score[:, 0], [98, (1000 + 98 + 97) / 3])
+
+
+def test_a_calibration_of_before_scores_by_the_maximum() -> None:
+    values = json.loads(CALIBRATION.to_json())
+    del values["score_share"]
+    assert Calibration.from_json(json.dumps(values)).score_share == 0

@@ -155,3 +155,22 @@ def test_unknown_preset_lists_the_known_ones() -> None:
 def test_config_survives_json() -> None:
     config = fit_config("edge", {"betas": (0.5, 0.9), "steps": 3})
     assert FitConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "fault"),
+    [
+        ("edge", {"alpha": 0.5}, "alpha belong to the distance cosine"),
+        ("edge", {"centered_stages": (3,), "cosine_weight": 0.5}, "centered_stages and cosine_weight belong"),
+        ("edge", {"neighbourhoods": (3, 2, 1)}, "expected three odd numbers"),
+        ("edge", {"neighbourhoods": (3, 3)}, "neighbourhoods"),
+        ("edge", {"distance": "cosine"}, "compares single positions; expected 1,1,1"),
+        ("paper", {"neighbourhoods": (3, 3, 1)}, "compares single positions; expected 1,1,1"),
+        ("paper", {"score_share": 1.5}, "score_share"),
+    ],
+)
+def test_an_option_of_the_other_distance_is_refused_and_never_passed_over(
+    preset: str, overrides: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        fit_config(preset, overrides)

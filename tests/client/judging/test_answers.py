@@ -34,7 +34,10 @@ FAULTS = {
     "threshold inf": (put("threshold", np.inf), "threshold of image 1 is not finite"),
     "map nan": (put("anomaly_map", np.nan), "anomaly_map of image 1 is not finite"),
     "label": (put("pred_label", True), "pred_label is not what pred_score and threshold come to"),
-    "other map": (put("anomaly_map", 200.0), "pred_score is not the maximum of anomaly_map"),
+    "other map": (
+        put("anomaly_map", 200.0),
+        "pred_score does not lie between the mean and the maximum of anomaly_map",
+    ),
     "a row less": (
         replace("pred_score", lambda value: value[:1]),
         "pred_score is FP32 [1, 1], expected FP32 [2, 1]",

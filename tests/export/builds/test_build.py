@@ -28,6 +28,8 @@ from train.support.files import sha256_of
 
 FILES = ["calibration.json", "manifest.json", "student.onnx", "teacher.onnx"]
 
+COSINE = {"distance": "cosine", "neighbourhoods": (1, 1, 1)}  # edge has another
+
 
 def run(
     runs_dir: Path,
@@ -213,8 +215,8 @@ def test_an_old_format_is_built_again(tiny_runs: Path, build_dir: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"centered_stages": (1, 2, 3), "stage_weighting": "pasted_defects"},
-        {"generation_width": 0.5, "cosine_weight": 0.0, "alpha": 0.5},
+        {"centered_stages": (1, 2, 3), "stage_weighting": "pasted_defects", **COSINE},
+        {"generation_width": 0.5, "cosine_weight": 0.0, "alpha": 0.5, **COSINE},
         {"teacher": "test_resnet", "student": "test_resnet", "generation_stages": (2,)},
     ],
     ids=["centred", "narrow, L2 alone", "one block"],

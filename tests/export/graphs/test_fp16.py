@@ -45,7 +45,7 @@ def test_half_stands_in_the_graph_and_not_where_sums_are(built: Path) -> None:
         if node.op_type in {"ReduceL2", "ReduceSum", "Div"}:
             assert inferred.get(node.output[0], TensorProto.FLOAT) == TensorProto.FLOAT
     smaller = (built / "fp16/student.onnx").stat().st_size / (built / "student.onnx").stat().st_size
-    assert smaller < 0.7
+    assert smaller < 0.85  # statistics of residuals stay in float32
 
 
 def test_weights_that_no_half_can_hold_are_refused(built: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from model_repository.distance_fusion.map_fusion import fuse_distances, remove_background
+from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores, remove_background
 from model_repository.foreground.foreground_mask import foreground_mask
 from tests.conftest import CATEGORY, FitTiny
 from train.calibration.foreground import find_foreground, load_foreground
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 # As the paper compares features: the blot is what random networks find oddest in its picture.
-PLAIN = {"centered_stages": (), "stage_weighting": "equal"}
+PLAIN = {"score_share": 0.0, "stage_weighting": "equal"}
 
 
 def judged(checkpoint: Checkpoint, data: CategoryData) -> Evaluation:
@@ -89,7 +89,8 @@ def test_thresholds_are_fitted_on_masked_maps(masked: Checkpoint, blotted: Categ
     maps = fuse_distances(distances, masked.calibration.fusion)
     mask = foreground_mask(pixels[held_out])
     # Two are held out: the threshold is the larger score.
-    assert masked.calibration.image_threshold == pytest.approx(np.where(mask, maps, 0).max())
+    scores = image_scores(np.where(mask, maps, 0), config.score_share)
+    assert masked.calibration.image_threshold == pytest.approx(scores.max())
     # Of the part's pixels, not of the zeros beside it, at most 1 in 100 of each image is marked.
     marked = [
         (one[part] > np.float32(masked.calibration.pixel_threshold)).mean()

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model_repository.distance_fusion.map_fusion import fuse_distances
+from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores
 from tests.conftest import CATEGORY, FitTiny
 from train.calibration.thresholds import (
     DETECTABILITY_LIMIT,
@@ -120,7 +120,7 @@ def test_thresholds_by_hand() -> None:
     assert calibration.pixel_threshold == pytest.approx(10, abs=1e-4)
     assert calibration.stage_weights == (1, 1, 1)
     assert (calibration.category, calibration.image_size, calibration.release_id) == ("bolt", 32, 0)
-    assert (calibration.smoothing_sigma, calibration.pool_size) == (6.0, 5)
+    assert (calibration.smoothing_sigma, calibration.pool_size) == (2.0, 5)
 
 
 def test_good_maximum_weights_by_hand() -> None:
@@ -162,7 +162,7 @@ def test_thresholds_are_of_the_maps_that_are_served() -> None:
     distances = [rng.random((30, side, side)).astype(np.float32) for side in (8, 4, 2)]
     calibration = fit_calibration(distances, config=CONFIG, category="bolt")
     maps = fuse_distances(distances, calibration.fusion)
-    assert calibration.image_threshold == maps.max()
+    assert calibration.image_threshold == image_scores(maps, CONFIG.score_share).max()
     marked = (maps > np.float32(calibration.pixel_threshold)).mean(axis=(1, 2))
     assert marked.max() <= CONFIG.pixel_false_positive_rate
     assert marked.max() > 0

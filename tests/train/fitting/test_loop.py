@@ -182,13 +182,13 @@ def test_cosine_and_l2_parts_add_up() -> None:
     ours, theirs = (torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     unit = distance_maps([ours], [theirs], scale=1.0)[0]
     for (cosine, alpha), scale in parts.items():
-        config = fit_config("edge", {"cosine_weight": cosine, "alpha": alpha})
+        config = fit_config("paper", {"cosine_weight": cosine, "alpha": alpha})
         assert config.distance_scale == scale
         torch.testing.assert_close(
             distance_maps([ours], [theirs], scale=config.distance_scale)[0], scale * unit
         )
     with pytest.raises(ConfigError, match="alpha and cosine_weight are both 0"):
-        fit_config("edge", {"cosine_weight": 0.0, "alpha": 0.0})
+        fit_config("paper", {"cosine_weight": 0.0, "alpha": 0.0})
 
 
 def test_width_sets_the_channels_between_the_convolutions() -> None:

@@ -120,12 +120,12 @@ def test_the_state_of_another_run_is_kept_and_what_differs_is_told(
     first.step = 440
     resume_file(tmp_path).save(first)
     (tmp_path / LOSSES_FILE).write_text("of the first run")
-    other = resume_file(tmp_path, n_images=17, data_fingerprint="one more", steps=900, alpha=0.5)
+    other = resume_file(tmp_path, n_images=17, data_fingerprint="one more", steps=900, mask_ratio=0.5)
     state = tiny_state()
     other.restore(state)
     assert state.step == 0
     told = words(capsys.readouterr().err)
-    for difference in ("16 good images, now 17", "alpha 1.0, now 0.5", "440 steps are now in"):
+    for difference in ("16 good images, now 17", "mask_ratio 0.4, now 0.5", "440 steps are now in"):
         assert difference in told
     assert not (tmp_path / RESUME_FILE).exists()
     state.step = 3

@@ -88,7 +88,7 @@ def test_the_papers_sizes(name: str, as_student: bool, parameters_m: float, gmac
 
 def test_centred_features_are_compared_minus_their_mean_over_good_images() -> None:
     overrides = {"teacher": "test_resnet", "student": "test_efficientnet", "weights": "random"}
-    config = fit_config("edge", overrides | {"centered_stages": (1, 2, 3)})
+    config = fit_config("paper", overrides | {"centered_stages": (1, 2, 3)})
     teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
     image = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8, generator=seeded())
     features = teacher(image)
@@ -104,7 +104,7 @@ def test_centred_features_are_compared_minus_their_mean_over_good_images() -> No
     )
     torch.testing.assert_close(student.distances(image, features, scale=2.0), expected)
     last = build_teacher_and_student(
-        fit_config("edge", overrides | {"centered_stages": (3,)}), weights_dir=None
+        fit_config("paper", overrides | {"centered_stages": (3,)}), weights_dir=None
     )[1]
     last.set_teacher_statistics(means, ())
     first, second, third = last.centered(features)

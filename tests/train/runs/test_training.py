@@ -68,8 +68,8 @@ def kept_runs(run_dir: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("asked", "difference"),
     [
-        ({}, r"teacher test_resnet \(asked for: tf_efficientnet_lite2\).*weights random .*steps 2 \(asked for: 1500\)"),
-        ({**TINY_OPTIONS, "alpha": 0.5}, r"asked for: alpha 1.0 \(asked for: 0.5\)\. "),
+        ({}, r"teacher test_resnet \(asked for: tf_efficientnet_lite2\).*weights random .*steps 2 \(asked for: 400\)"),
+        ({**TINY_OPTIONS, "mask_ratio": 0.5}, r"asked for: mask_ratio 0.4 \(asked for: 0.5\)\. "),
         ({**TINY_OPTIONS, "steps": 3}, r"asked for: steps 2 \(asked for: 3\)\. "),
     ],
 )  # fmt: skip

@@ -160,7 +160,9 @@ def test_all_but_the_network_and_the_smoothing_is_anomalibs(method: str, teacher
 
 def test_maps_are_smoothed_as_by_scipy_and_torch() -> None:
     maps = torch.from_numpy(np.random.default_rng(0).random((2, 1, 64, 64), np.float32))
-    blurred = torch.from_numpy(np.stack([[gaussian_filter(one[0], sigma=6)] for one in maps.numpy()]))
+    blurred = torch.from_numpy(
+        np.stack([[gaussian_filter(one[0], sigma=CONFIG.smoothing_sigma)] for one in maps.numpy()])
+    )
     expected = F.avg_pool2d(blurred, 5, stride=1, padding=2, count_include_pad=False)
     torch.testing.assert_close(Smoothing(CONFIG)(maps), expected, rtol=1e-4, atol=1e-6)
 
