@@ -6,6 +6,7 @@ import datetime as dt
 import importlib.metadata
 import shlex
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
+from train.fitting.gpu.room import STORES, choose_place
 from train.fitting.loop import train_student
 from train.fitting.resume import ResumeFile, TrainingState
 from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
-from train.method.student import build_teacher_and_student
+from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime, memory_errors
 from train.support.files import require_writable
 
@@ -81,7 +83,9 @@ def fit(
     finder = load_foreground(config.foreground, weights_dir=runtime.weights_dir)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    good = _load_good(data, teacher, config=config, scratch_dir=run_dir, runtime=runtime)
+    good = _load_good(
+        data, teacher, student, config=config, scratch_dir=run_dir, device=device, strict=runtime.strict
+    )
     train, held_out = good.train, good.held_out
     features = train.teacher_features
     student.set_teacher_statistics(features.means(), features.stds() if student.residuals else ())
@@ -93,16 +97,17 @@ def fit(
         surroundings={"device": device.type, "torch": torch.__version__, **weight_sources},
     )
     resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
-    ended = train_student(
-        student,
-        train,
-        held_out=held_out,
-        config=config,
-        run_dir=run_dir,
-        resume=resume,
-        device=device,
-        started=started,
-    )
+    with _full_gpu(config, device):
+        ended = train_student(
+            student,
+            train,
+            held_out=held_out,
+            config=config,
+            run_dir=run_dir,
+            resume=resume,
+            device=device,
+            started=started,
+        )
     if student.residuals is not None:
         fit_residuals(student, _known(train), held_out=_known(held_out), device=device)
     calibration = calibrate(
@@ -121,9 +126,18 @@ def fit(
 
 
 def _load_good(
-    data: CategoryData, teacher: Backbone, *, config: FitConfig, scratch_dir: Path, runtime: Runtime
+    data: CategoryData,
+    teacher: Backbone,
+    student: Student,
+    *,
+    config: FitConfig,
+    scratch_dir: Path,
+    device: torch.device,
+    strict: bool,
 ) -> GoodSplit:
     """Read a category's good images, split them, and run the teacher over them once.
+
+    On a GPU the features are kept where they fit beside the training of the student.
 
     Raises:
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
@@ -132,7 +146,7 @@ def _load_good(
     images = load_images(
         data.train_good,
         image_size=config.image_size,
-        strict=runtime.strict,
+        strict=strict,
         bit_depth=bit_depth,
         what="good images",
     )
@@ -146,11 +160,16 @@ def _load_good(
             "options of before."
         )
     require_writable(scratch_dir)
+    place = None
+    if device.type == "cuda":
+        place = choose_place(teacher, student, n_images=n_train + n_held_out, config=config, device=device)
     parts = []
     for indices in split:
         pixels = images.pixels[indices]
-        features = compute_teacher_features(
-            teacher, pixels, scratch_dir=scratch_dir, device=runtime.torch_device
+        features = (
+            compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
+            if place is None
+            else STORES[place](teacher, pixels, device)
         )
         file_names = [data.train_good[images.readable[index]].name for index in indices]
         parts.append(GoodImages(pixels, features, file_names))
@@ -162,6 +181,14 @@ def _load_good(
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
     )
+
+
+def _full_gpu(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
+    """Within it, a GPU whose memory is full is told with a batch to try."""
+    if device.type == "cpu":
+        return nullcontext()
+    half = max(1, config.batch_size // 2)
+    return memory_errors(f"try --batch-size {half}, a smaller --image-size or a smaller backbone")
 
 
 def _known(good: GoodImages) -> KnownImages:

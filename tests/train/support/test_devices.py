@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from train.errors import ConfigError
+from train.support import devices
 from train.support.devices import choose_device
 
 
@@ -46,6 +47,7 @@ def test_a_torch_for_cpus_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_ready_gpu", lambda _, device: device)
     for available, expected in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
         assert choose_device("auto").type == expected
