@@ -125,7 +125,7 @@ class BeforeSteps:
         """Remember them."""
         state, tensors = self._state, self._changing()
         if len(self._tensors) == len(tensors):
-            torch._foreach_copy_(self._tensors, tensors)
+            _copy_all(tensors, to=self._tensors)
         else:  # at first, and once Adam has its moments, which it makes in its first step
             self._tensors = [tensor.clone() for tensor in tensors]
         self._rest = {
@@ -142,7 +142,7 @@ class BeforeSteps:
         state = self._state
         if len(self._changing()) > len(self._tensors):
             state.optimizer.state.clear()
-        torch._foreach_copy_(self._changing(), self._tensors)
+        _copy_all(self._tensors, to=self._changing())
         state.scheduler.load_state_dict(self._rest["scheduler"])
         state.scaler.load_state_dict(self._rest["scaler"])
         state.mask_generator.set_state(self._rest["masks"])
@@ -161,3 +161,12 @@ class BeforeSteps:
         return [
             tensor.detach() for tensor in (*state.student.parameters(), *state.student.buffers(), *moments)
         ]
+
+
+def _copy_all(tensors: list[Tensor], *, to: list[Tensor]) -> None:
+    """Copy many tensors at once, the whole numbers by themselves: mixed, torch would copy one after the other."""
+    for whole in (False, True):
+        pairs = [pair for pair in zip(to, tensors, strict=True) if pair[0].is_floating_point() != whole]
+        if pairs:
+            targets, sources = map(list, zip(*pairs, strict=True))
+            torch._foreach_copy_(targets, sources)
