@@ -97,7 +97,7 @@ def fit(
         surroundings={"device": device.type, "torch": torch.__version__, **weight_sources},
     )
     resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
-    with _full_gpu(config, device):
+    with _full_memory_of_gpu(config, device):
         ended = train_student(
             student,
             train,
@@ -183,7 +183,7 @@ def _load_good(
     )
 
 
-def _full_gpu(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
+def _full_memory_of_gpu(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
     """Within it, a GPU whose memory is full is told with a batch to try."""
     if device.type == "cpu":
         return nullcontext()

@@ -115,9 +115,7 @@ def test_ctrl_c_is_seen_after_the_step_and_the_run_goes_on(tiny_data: CategoryDa
     assert read_release_id(stopped) == read_release_id(whole)
 
 
-@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_everything_that_a_step_changes_comes_back(name: str) -> None:
-    device = torch.device(name)
+def test_everything_that_a_step_changes_comes_back(device: torch.device) -> None:
     config = fit_config("edge", TINY_OPTIONS | {"freeze_batchnorm": False})
     _, student, _ = build_teacher_and_student(config, weights_dir=None)
     state = initial_state(student.to(device).train(), config=config, n_steps=10, device=device)

@@ -15,9 +15,7 @@ from train.fitting.features import TeacherFeatures, compute_teacher_features
 from train.fitting.gpu.room import STORES, Place
 from train.method.backbones import Backbone, build_backbone
 from train.method.pretrained_weights import random_weights
-from train.support.devices import choose_device
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 IMAGES = np.random.default_rng(0).integers(
     0, 256, (21, 32, 32, 3), np.uint8
 )  # more than the teacher sees at once
@@ -32,12 +30,10 @@ def in_memory(teacher: Backbone, tmp_path: Path, device: torch.device) -> Teache
     return compute_teacher_features(teacher, IMAGES, scratch_dir=tmp_path, device=device)
 
 
-@pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("place", STORES)
 def test_batches_are_those_of_features_in_memory(
-    place: Place, name: str, teacher: Backbone, tmp_path: Path
+    place: Place, device: torch.device, teacher: Backbone, tmp_path: Path
 ) -> None:
-    device = choose_device(name)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     known = in_memory(teacher, tmp_path, device)
     kept = STORES[place](teacher, IMAGES, device)
@@ -64,12 +60,10 @@ def test_batches_are_those_of_features_in_memory(
         torch.testing.assert_close(feature, reference, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("place", STORES)
 def test_statistics_and_slices_are_those_of_features_in_memory(
-    place: Place, name: str, teacher: Backbone, tmp_path: Path
+    place: Place, device: torch.device, teacher: Backbone, tmp_path: Path
 ) -> None:
-    device = choose_device(name)
     teacher.to(device)
     known, kept = in_memory(teacher, tmp_path, device), STORES[place](teacher, IMAGES, device)
     for ours, theirs in ((kept.means(), known.means()), (kept.stds(), known.stds())):
