@@ -83,19 +83,11 @@ def fit(
     finder = load_foreground(config.foreground, weights_dir=runtime.weights_dir)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    good = _load_good(
-        data, teacher, student, config=config, scratch_dir=run_dir, device=device, strict=runtime.strict
-    )
+    good = _load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
     train, held_out = good.train, good.held_out
     features = train.teacher_features
     student.set_teacher_statistics(features.means(), features.stds() if student.residuals else ())
-    made_of = RunInputs(
-        config=config,
-        data_fingerprint=good.fingerprint,
-        n_images=len(data.train_good),
-        n_train=len(train),
-        surroundings={"device": device.type, "torch": torch.__version__, **weight_sources},
-    )
+    made_of = _inputs(data, good, config=config, device=device, weights=weight_sources)
     resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
     with _full_memory_of_gpu(config, device):
         ended = train_student(
@@ -125,6 +117,23 @@ def fit(
     resume.remove()
 
 
+def _inputs(
+    data: CategoryData,
+    good: GoodSplit,
+    *,
+    config: FitConfig,
+    device: torch.device,
+    weights: dict[str, str],
+) -> RunInputs:
+    return RunInputs(
+        config=config,
+        data_fingerprint=good.fingerprint,
+        n_images=len(data.train_good),
+        n_train=len(good.train),
+        surroundings={"device": device.type, "torch": torch.__version__, **weights},
+    )
+
+
 def _load_good(
     data: CategoryData,
     teacher: Backbone,
@@ -132,8 +141,7 @@ def _load_good(
     *,
     config: FitConfig,
     scratch_dir: Path,
-    device: torch.device,
-    strict: bool,
+    runtime: Runtime,
 ) -> GoodSplit:
     """Read a category's good images, split them, and run the teacher over them once.
 
@@ -146,7 +154,7 @@ def _load_good(
     images = load_images(
         data.train_good,
         image_size=config.image_size,
-        strict=strict,
+        strict=runtime.strict,
         bit_depth=bit_depth,
         what="good images",
     )
@@ -160,7 +168,7 @@ def _load_good(
             "options of before."
         )
     require_writable(scratch_dir)
-    place = None
+    place, device = None, runtime.torch_device
     if device.type == "cuda":
         place = choose_place(teacher, student, n_images=n_train + n_held_out, config=config, device=device)
     parts = []

@@ -61,9 +61,7 @@ def train_student(
     """
     keep_freed_memory()
     n_steps = config.total_steps(len(good))
-    state = initial_state(student, config=config, n_steps=n_steps, device=device, started=started)
-    resume.restore(state)
-    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
+    state = _begun(student, resume, config=config, n_steps=n_steps, device=device, started=started)
     with (
         deferred_signals() as interruption,
         fast_training(student, config=config, device=device, n_images=len(good)) as compute,
@@ -71,23 +69,19 @@ def train_student(
         Monitor(run_dir, held_out=held_out, config=config, first_step=state.step, bar=bar) as monitor,
     ):
         last = state.step if monitor.is_on_plateau(state) else n_steps
-        every = steps_between_looks(device)
-        steps: CheckedSteps | LateLooks = LateLooks(state, every) if every > 1 else CheckedSteps(state)
+        steps = _steps_of(state, device)
         for batch in load_batches(good, config=config, steps=range(state.step, last), device=device):
             steps.keep()
             try:
-                loss = masked_regeneration_loss(
-                    student, batch, state.mask_generator, config=config, compute=compute
-                )
+                masks = state.mask_generator
+                loss = masked_regeneration_loss(student, batch, masks, config=config, compute=compute)
                 steps.take(loss, batch.indices)
                 if not (steps.due or interruption.asked or monitor.validates(state) or state.step == last):
                     continue
-                seen = steps.look()
+                monitor.log_all(steps.look()[:-1])
             except BadStepError as fault:
                 steps.undo()
                 raise _step_error(fault, batch, state, good, resume) from fault
-            for step in seen[:-1]:
-                monitor.log(step)
             monitor.after_step(state, student)
             if interruption.asked or monitor.is_on_plateau(state):
                 break
@@ -95,6 +89,22 @@ def train_student(
         resume.save(state)
         interruption.tell_saved(state.step, n_steps, resume.path)
     student.eval()
+    return state
+
+
+def _begun(
+    student: Student,
+    resume: ResumeFile,
+    *,
+    config: FitConfig,
+    n_steps: int,
+    device: torch.device,
+    started: float,
+) -> TrainingState:
+    """The state that the run starts or goes on from, of a student in the modes it is trained in."""
+    state = initial_state(student, config=config, n_steps=n_steps, device=device, started=started)
+    resume.restore(state)
+    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
     return state
 
 
@@ -134,6 +144,12 @@ def take_step(state: TrainingState, loss: Tensor) -> None:
     state.scheduler.step()
     state.step += 1
     state.recent_losses = [*state.recent_losses, loss.item()][-RECENT_LOSSES:]
+
+
+def _steps_of(state: TrainingState, device: torch.device) -> CheckedSteps | LateLooks:
+    """What takes the steps: looked at each on a CPU, many at a time on a GPU."""
+    every = steps_between_looks(device)
+    return LateLooks(state, every) if every > 1 else CheckedSteps(state)
 
 
 class CheckedSteps:

@@ -90,6 +90,11 @@ class Monitor:
         else:
             state.validations_since_best += 1
 
+    def log_all(self, steps: Sequence[SeenStep]) -> None:
+        """Log steps after which nothing was looked at."""
+        for step in steps:
+            self.log(step)
+
     def log(self, step: SeenStep, validation_loss: float | None = None) -> None:
         """Write a step's losses to the file and to TensorBoard, and move the bar."""
         append_losses(

@@ -66,13 +66,19 @@ def choose_device(name: str) -> torch.device:
     return device if device.type == "cpu" else _ready_gpu(name, device)
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Whether a GPU may round the factors of float32 products to 10 bits; PyTorch has its convolutions do so."""
+def tf32_is_allowed() -> bool:
+    """Whether a GPU may round the factors of float32 products to 10 bits; unless told, PyTorch's convolutions do."""
     import torch
 
-    with warnings.catch_warnings():
-        # Some versions advise other names for these switches; torch.compile does not yet take those everywhere.
-        warnings.simplefilter("ignore", UserWarning)
+    with _old_names():
+        return torch.backends.cudnn.allow_tf32
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Set `tf32_is_allowed`."""
+    import torch
+
+    with _old_names():
         torch.backends.cudnn.allow_tf32 = allowed
         torch.backends.cuda.matmul.allow_tf32 = allowed
 
@@ -80,14 +86,20 @@ def allow_tf32(allowed: bool) -> None:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """`allow_tf32` for the length of a block."""
-    import torch
-
-    before = torch.backends.cudnn.allow_tf32
+    before = tf32_is_allowed()
     allow_tf32(allowed)
     try:
         yield
     finally:
         allow_tf32(before)
+
+
+@contextmanager
+def _old_names() -> Iterator[None]:
+    """Some versions of torch advise other names for TF32's switches; its compiler does not take those everywhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _ready_gpu(name: str, device: torch.device) -> torch.device:

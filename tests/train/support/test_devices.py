@@ -9,7 +9,7 @@ import torch
 
 from train.errors import ConfigError
 from train.support import devices
-from train.support.devices import choose_device, memory_errors, tf32
+from train.support.devices import choose_device, memory_errors, tf32, tf32_is_allowed
 
 
 @pytest.mark.parametrize("name", ["mps", "meta", "xpu", "gpu", "cuda:x", "cpu:1", ""])
@@ -121,14 +121,13 @@ def test_a_gpu_that_takes_no_work_is_told_at_once(
 
 
 def test_tf32_is_allowed_for_a_block() -> None:
-    before = torch.backends.cudnn.allow_tf32
+    before = tf32_is_allowed()
     with tf32(True):
-        assert torch.backends.cudnn.allow_tf32
+        assert tf32_is_allowed()
         with tf32(False):
-            assert not torch.backends.cudnn.allow_tf32
-            assert not torch.backends.cuda.matmul.allow_tf32
-        assert torch.backends.cuda.matmul.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
+            assert not tf32_is_allowed()
+        assert tf32_is_allowed()
+    assert tf32_is_allowed() == before
 
 
 def test_a_full_gpu_is_told_whichever_error_torch_has_for_it() -> None:

@@ -75,6 +75,8 @@ def choose_place(
     free, total = torch.cuda.mem_get_info(device)
     others = total - free - torch.cuda.memory_reserved(device)
     require_memory(need, free=free, total=total, others=others, config=config)
+    if _in_use(others, total):
+        _tell(f"The GPU is in use: other processes hold {gib(others)} of its memory, and share its time.")
     return place_of(
         bytes_of(teacher, n_images=n_images, image_size=config.image_size),
         free_on_device=free,
@@ -133,7 +135,7 @@ def require_memory(need: TrainingMemory, *, free: int, total: int, others: int, 
     takes = need.fixed + config.batch_size * need.an_image
     if takes <= free:
         return
-    in_use = f", other processes hold {gib(others)} (look at nvidia-smi)" if others > total // 10 else ""
+    in_use = f", other processes hold {gib(others)} (look at nvidia-smi)" if _in_use(others, total) else ""
     fitting = need.largest_batch(free)
     remedy = f"--batch-size {fitting} would fit" if fitting else "take a smaller --image-size or backbone"
     raise ConfigError(
@@ -204,6 +206,11 @@ def _peak_on_gpu(step: Callable[[], None]) -> int:
     step()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
+
+
+def _in_use(others: int, total: int) -> bool:
+    """Whether other processes hold more of a GPU's memory than this one's driver takes."""
+    return others > total // 10
 
 
 def _tell(sentence: str) -> None:
