@@ -24,7 +24,7 @@ from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
-from train.fitting.gpu.room import STORES, choose_place
+from train.fitting.gpu.room import choose_place, keep_features
 from train.fitting.loop import train_student
 from train.fitting.resume import ResumeFile, TrainingState
 from train.fitting.unfinished import RESUME_FILE, RunInputs
@@ -177,7 +177,7 @@ def _load_good(
         features = (
             compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
             if place is None
-            else STORES[place](teacher, pixels, device)
+            else keep_features(place, teacher, pixels, device)
         )
         file_names = [data.train_good[images.readable[index]].name for index in indices]
         parts.append(GoodImages(pixels, features, file_names))

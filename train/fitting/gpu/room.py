@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from train.config import FitConfig
 from train.errors import ConfigError
@@ -118,6 +119,26 @@ def place_of(sizes: list[int], *, free_on_device: int, free_in_machine: int, tra
         f"{MEMORY_SHARE:.0%}. So the teacher runs again at each step, which makes it slower."
     )
     return "recomputed"
+
+
+def keep_features(
+    place: Place, teacher: Backbone, images: NDArray[np.uint8], device: torch.device
+) -> GpuFeatures:
+    """Run the teacher over images [N, S, S, 3] uint8, and keep what it sees at that place if it can be had.
+
+    Raises:
+        TrainingError: a feature is not finite.
+    """
+    try:
+        return STORES[place](teacher, images, device)
+    except (MemoryError, RuntimeError) as error:
+        if place == "recomputed" or "out of memory" not in str(error):
+            raise
+    _tell(
+        "The memory for the teacher's features cannot be had after all: the teacher runs again at each step."
+    )
+    torch.cuda.empty_cache()
+    return RecomputedFeatures(teacher, images, device)
 
 
 def bytes_of(teacher: Backbone, *, n_images: int, image_size: int) -> list[int]:

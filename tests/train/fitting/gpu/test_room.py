@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +13,8 @@ from tests.conftest import TINY_OPTIONS
 from train.config import fit_config
 from train.errors import ConfigError
 from train.fitting.gpu import room
-from train.fitting.gpu.room import TrainingMemory, measure_training, place_of, require_memory
+from train.fitting.gpu.room import TrainingMemory, keep_features, measure_training, place_of, require_memory
+from train.fitting.gpu.stores import RecomputedFeatures
 from train.method.student import build_teacher_and_student
 
 GIB = 1 << 30
@@ -87,3 +90,16 @@ def test_measuring_leaves_the_student_as_it_was() -> None:
     assert need == TrainingMemory(fixed=100 + room.COPIES_OF_WEIGHTS * weights, an_image=100)
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
     assert all(parameter.grad is None for parameter in student.parameters())
+
+
+def test_memory_that_cannot_be_had_after_all_makes_the_teacher_run_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory")  # as pinned memory is refused
+
+    monkeypatch.setitem(room.STORES, "pinned", full)
+    teacher, _, _ = build_teacher_and_student(fit_config("edge", TINY_OPTIONS), weights_dir=None)
+    images = np.zeros((3, 64, 64, 3), np.uint8)
+    assert isinstance(keep_features("pinned", teacher, images, torch.device("cpu")), RecomputedFeatures)
+    assert "cannot be had after all: the teacher runs again" in " ".join(capsys.readouterr().err.split())
