@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
 
 from tests.conftest import TINY_OPTIONS
 from tests.train.fitting.test_resume import signal, signal_at
@@ -118,6 +117,8 @@ def test_a_compiled_loss_is_the_plain_one(
 @pytest.mark.parametrize("overrides", [{}, {"distance": "cosine", "neighbourhoods": (1, 1, 1)}])
 def test_one_function_is_compiled_once(overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the sizes of batches and however often held-out images are looked at between."""
+    from torch._dynamo.testing import CompileCounter
+
     config = fit_config("edge", TINY_OPTIONS | {"compile": True} | overrides)
     teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
     counter = CompileCounter()
