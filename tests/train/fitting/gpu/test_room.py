@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -103,3 +104,28 @@ def test_memory_that_cannot_be_had_after_all_makes_the_teacher_run_again(
     images = np.zeros((3, 64, 64, 3), np.uint8)
     assert isinstance(keep_features("pinned", teacher, images, torch.device("cpu")), RecomputedFeatures)
     assert "cannot be had after all: the teacher runs again" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_place_is_chosen_by_what_the_gpu_tells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The CPU in a GPU's clothes, of 80 GiB: others hold 30, this process 10, of which 5 come free."""
+    for name, answer in (
+        ("mem_get_info", (40 * GIB, 80 * GIB)),
+        ("memory_reserved", 10 * GIB),
+        ("empty_cache", None),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(room, "_peak_on_gpu", lambda step: step() or 1000)
+    config = fit_config("edge", TINY_OPTIONS)
+    teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
+    asked = {"n_images": 16, "config": config, "device": torch.device("cpu")}
+    assert room.choose_place(teacher, student, **asked) == "device"
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith(
+        "The GPU is in use: other processes hold 30.0 GiB of its memory, and share its time."
+    )
+    assert (
+        "are kept on the GPU; 40.0 GiB of its memory are left for the training, which takes about 0.5" in told
+    )
