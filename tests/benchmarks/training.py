@@ -26,8 +26,8 @@ from train.config import PRESETS, FitConfig, fit_config
 from train.data.category import load_images
 from train.data.sources import find_category
 from train.errors import DataError
-from train.fitting.batches import Batch, GoodImages, batch_indices, load_batches
-from train.fitting.features import compute_teacher_features
+from train.fitting.batches import GoodImages, batch_indices, load_batches
+from train.fitting.features import Batch, compute_teacher_features
 from train.fitting.loop import masked_regeneration_loss, take_step
 from train.fitting.preparation import fast_training, initial_state, learning_rate_factor, set_training_mode
 from train.method.backbones import Backbone
@@ -157,9 +157,10 @@ def our_losses(
     state = initial_state(student, config=config, n_steps=n_steps, device=device)
     set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
     batch: Batch
-    with fast_training(student, config=config, device=device):
+    with fast_training(student, config=config, device=device, n_images=len(good)) as compute:
         for batch in load_batches(good, config=config, steps=range(n_steps), device=device):
-            take_step(state, masked_regeneration_loss(student, batch, state.mask_generator, config=config))
+            masks = state.mask_generator
+            take_step(state, masked_regeneration_loss(student, batch, masks, config=config, compute=compute))
             yield state.recent_losses[-1]
 
 
@@ -179,7 +180,7 @@ def plain_losses(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, n_steps=n_steps, schedule=config.schedule)
     )
-    mask_generator = torch.Generator().manual_seed(config.seed)
+    mask_generator = torch.Generator(device).manual_seed(config.seed)
     order = batch_indices(
         len(images), batch_size=config.batch_size, seed=config.seed, drop_last=config.drop_last
     )

@@ -1,4 +1,7 @@
-"""The teacher's features, computed once: it never changes, and training uses no augmentation."""
+"""The teacher's features, computed once: it never changes, and training uses no augmentation.
+
+Here they are in the machine's memory or in a file; what a GPU trains on is in `gpu.stores`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,12 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,11 +22,49 @@ from torch import Tensor
 from train.errors import StorageError, TrainingError
 from train.method.backbones import STRIDES, Backbone
 from train.support.arrays import FloatArray
+from train.support.memory import available_memory
 from train.support.progress import console, progress_bar
 
 BATCH_SIZE = 16
 MEMORY_SHARE = 0.5  # of the memory that is free when training starts
 ZEROS = bytes(1 << 20)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some training images and what the teacher sees in them.
+
+    Attributes:
+        indices: [B] positions among the training images.
+        image: [B, S, S, 3] uint8.
+        teacher_features: [B, C, h, w] float32 a stage, channels_last.
+    """
+
+    indices: NDArray[np.intp]
+    image: Tensor
+    teacher_features: list[Tensor]
+
+
+class Features(Protocol):
+    """The teacher's features of N images, wherever they are kept."""
+
+    @property
+    def stages(self) -> Sequence[FloatArray]:
+        """[N, h, w, C] float32 a stage; of an array that is not in this machine's memory, slices can be read."""
+
+    def batch(self, indices: NDArray[np.intp], device: torch.device) -> list[Tensor]:
+        """The features of some images, [B, C, h, w] a stage, in channels_last layout."""
+
+    def batches(
+        self, order: Iterable[NDArray[np.intp]], images: NDArray[np.uint8], device: torch.device
+    ) -> Iterator[Batch]:
+        """One batch after the other, of positions among the images [N, S, S, 3]; each is valid until the next."""
+
+    def means(self) -> list[Tensor]:
+        """Mean over images and positions, [C] float32 a stage."""
+
+    def stds(self) -> list[Tensor]:
+        """Standard deviation over images and positions, [C] float32 a stage."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +75,17 @@ class TeacherFeatures:
 
     def batch(self, indices: NDArray[np.intp], device: torch.device) -> list[Tensor]:
         """The features of some images, [B, C, h, w] a stage, in channels_last layout."""
-        return [torch.from_numpy(stage[indices]).to(device).permute(0, 3, 1, 2) for stage in self.stages]
+        return [
+            to_device(torch.from_numpy(stage[indices]), device).permute(0, 3, 1, 2) for stage in self.stages
+        ]
+
+    def batches(
+        self, order: Iterable[NDArray[np.intp]], images: NDArray[np.uint8], device: torch.device
+    ) -> Iterator[Batch]:
+        """One batch after the other, of positions among the images [N, S, S, 3]."""
+        for indices in order:
+            image = to_device(torch.from_numpy(images[indices]), device)
+            yield Batch(indices, image, self.batch(indices, device))
 
     def means(self) -> list[Tensor]:
         """Mean over images and positions, [C] float32 a stage."""
@@ -68,32 +118,56 @@ def compute_teacher_features(
         StorageError: they fit neither in memory nor on the disk of `scratch_dir`.
         TrainingError: a feature is not finite.
     """
-    n_images, size = len(images), images.shape[1]
-    shapes = [
-        (n_images, size // stride, size // stride, channels)
-        for stride, channels in zip(STRIDES, teacher.channels, strict=True)
-    ]
+    n_images = len(images)
+    shapes = feature_shapes(teacher, n_images=n_images, image_size=images.shape[1])
     stages = _allocate(shapes, scratch_dir)
     with torch.inference_mode(), progress_bar("Teacher features", n_images) as bar:
         for start in range(0, n_images, BATCH_SIZE):
             batch = torch.from_numpy(images[start : start + BATCH_SIZE]).to(device)
             for stage, feature in zip(stages, teacher(batch), strict=True):
                 values = feature.permute(0, 2, 3, 1).cpu().numpy()
-                if not np.isfinite(values).all():
-                    raise TrainingError(
-                        f"The teacher's features of images {start + 1} to {start + len(values)} of {n_images} are not "
-                        "finite; its weights are damaged or too large: choose another --teacher or other weights."
-                    )
+                require_finite_features(
+                    bool(np.isfinite(values).all()),
+                    first=start + 1,
+                    last=start + len(values),
+                    n_images=n_images,
+                )
                 stage[start : start + BATCH_SIZE] = values
             bar.advance(len(batch))
     return TeacherFeatures(stages)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device; to a GPU through pinned memory, so that no one waits for the copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def feature_shapes(teacher: Backbone, *, n_images: int, image_size: int) -> list[tuple[int, int, int, int]]:
+    """[N, h, w, C] of each stage's features."""
+    return [
+        (n_images, image_size // stride, image_size // stride, channels)
+        for stride, channels in zip(STRIDES, teacher.channels, strict=True)
+    ]
+
+
+def require_finite_features(finite: bool, *, first: int, last: int, n_images: int) -> None:
+    """Refuse features of images `first` to `last`, counted from 1, that are not finite.
+
+    Raises:
+        TrainingError: they are not.
+    """
+    if not finite:
+        raise TrainingError(
+            f"The teacher's features of images {first} to {last} of {n_images} are not finite; its weights are "
+            "damaged or too large: choose another --teacher or other weights."
+        )
+
+
 def _allocate(shapes: Sequence[tuple[int, ...]], scratch_dir: Path) -> tuple[FloatArray, ...]:
     n_bytes = 4 * sum(int(np.prod(shape)) for shape in shapes)
-    if n_bytes <= MEMORY_SHARE * psutil.virtual_memory().available:
+    if n_bytes <= MEMORY_SHARE * available_memory():
         return tuple(np.empty(shape, np.float32) for shape in shapes)
-    console.print(f"Teacher features take {_gib(n_bytes)}: kept in a file under {scratch_dir}.", markup=False)
+    console.print(f"Teacher features take {gib(n_bytes)}: kept in a file under {scratch_dir}.", markup=False)
     return tuple(_array_in_file(shape, scratch_dir, n_bytes=n_bytes) for shape in shapes)
 
 
@@ -112,7 +186,7 @@ def _array_in_file(shape: tuple[int, ...], scratch_dir: Path, *, n_bytes: int) -
             return np.memmap(file, np.float32, mode="r+", shape=shape)
     except OSError as error:
         raise StorageError(
-            f"Teacher features need {_gib(n_bytes)} in a file under {scratch_dir}, where {_free(scratch_dir)} free "
+            f"Teacher features need {gib(n_bytes)} in a file under {scratch_dir}, where {_free(scratch_dir)} free "
             f"({error.strerror or error}); make room, train with --runs-dir on another disk, or with fewer images or a "
             "smaller --image-size."
         ) from error
@@ -132,12 +206,13 @@ def _reserve(file: IO[bytes], size: int) -> None:
         file.flush()
 
 
-def _gib(n_bytes: int) -> str:
+def gib(n_bytes: int) -> str:
+    """Bytes in GiB, for messages."""
     return f"{n_bytes / 2**30:,.1f} GiB"
 
 
 def _free(folder: Path) -> str:
     try:
-        return f"{_gib(shutil.disk_usage(folder).free)} are"
+        return f"{gib(shutil.disk_usage(folder).free)} are"
     except OSError:
         return "nothing is"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from train.fitting.resume import TrainingState
@@ -15,7 +17,15 @@ SMALLEST_LOSS_SCALE = 2.0**-10  # of float16, which begins at 65,536 and halves 
 
 
 class BadStepError(Exception):
-    """A loss or a gradient that nothing can be learned from."""
+    """A loss or a gradient that nothing can be learned from.
+
+    Attributes:
+        step: the step's number; None where it is the one that is being taken.
+        indices: of its images, likewise.
+    """
+
+    step: int | None = None
+    indices: NDArray[np.intp] | None = None
 
 
 class BeforeStep:
@@ -59,12 +69,35 @@ def require_finite_step(state: TrainingState, loss: Tensor) -> None:
     """
     measured = [loss.detach()]
     if not state.scaler.is_enabled():
-        gradients = [parameter.grad for parameter in state.student.parameters() if parameter.grad is not None]
-        measured.append(torch.nn.utils.get_total_norm(gradients))
+        measured.append(gradient_norm(state))
     loss_value, *norms = torch.stack(measured).tolist()  # one wait for the device
-    if not math.isfinite(loss_value):
-        raise BadStepError(f"The loss is {loss_value}")
-    if norms and not norms[0] < LARGEST_GRADIENT:
-        raise BadStepError(f"The norm of the gradient is {norms[0]:.3g}")
+    require_finite(loss_value, norms[0] if norms else None)
+    require_loss_scale(state)
+
+
+def gradient_norm(state: TrainingState) -> Tensor:
+    """Of all weights together, on their device."""
+    gradients = [parameter.grad for parameter in state.student.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def require_finite(loss: float, norm: float | None) -> None:
+    """Make sure that a step's loss is finite, and so is the square of its gradient's norm, if that is known.
+
+    Raises:
+        BadStepError: they are not.
+    """
+    if not math.isfinite(loss):
+        raise BadStepError(f"The loss is {loss}")
+    if norm is not None and not norm < LARGEST_GRADIENT:
+        raise BadStepError(f"The norm of the gradient is {norm:.3g}")
+
+
+def require_loss_scale(state: TrainingState) -> None:
+    """Make sure that float16's loss scale has not been halved for nothing.
+
+    Raises:
+        BadStepError: it has.
+    """
     if state.scaler.is_enabled() and state.scaler.get_scale() < SMALLEST_LOSS_SCALE:
         raise BadStepError("The gradient overflows float16, however small its loss scale,")

@@ -6,6 +6,7 @@ import datetime as dt
 import importlib.metadata
 import shlex
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from train.data.category import CategoryData, load_images, split_good
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
+from train.fitting.gpu.room import choose_place, keep_features
 from train.fitting.loop import train_student
 from train.fitting.resume import ResumeFile, TrainingState
 from train.fitting.unfinished import RESUME_FILE, RunInputs
@@ -81,26 +83,21 @@ def fit(
     finder = load_foreground(config.foreground, weights_dir=runtime.weights_dir)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    good = _load_good(data, teacher, config=config, scratch_dir=run_dir, runtime=runtime)
+    good = _load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
     _set_teacher_statistics(student, good.train)
-    made_of = RunInputs(
-        config=config,
-        data_fingerprint=good.fingerprint,
-        n_images=len(data.train_good),
-        n_train=len(good.train),
-        surroundings={"device": device.type, "torch": torch.__version__, **weight_sources},
-    )
+    made_of = _inputs(data, good, config=config, device=device, weights=weight_sources)
     resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
-    ended = train_student(
-        student,
-        good.train,
-        held_out=good.held_out,
-        config=config,
-        run_dir=run_dir,
-        resume=resume,
-        device=device,
-        started=started,
-    )
+    with _full_memory_of_gpu(config, device):
+        ended = train_student(
+            student,
+            good.train,
+            held_out=good.held_out,
+            config=config,
+            run_dir=run_dir,
+            resume=resume,
+            device=device,
+            started=started,
+        )
     fit_residuals(student, _known(good.train), held_out=_known(good.held_out), device=device)
     calibration = calibrate(
         teacher,
@@ -117,10 +114,35 @@ def fit(
     resume.remove()
 
 
+def _inputs(
+    data: CategoryData,
+    good: GoodSplit,
+    *,
+    config: FitConfig,
+    device: torch.device,
+    weights: dict[str, str],
+) -> RunInputs:
+    return RunInputs(
+        config=config,
+        data_fingerprint=good.fingerprint,
+        n_images=len(data.train_good),
+        n_train=len(good.train),
+        surroundings={"device": device.type, "torch": torch.__version__, **weights},
+    )
+
+
 def _load_good(
-    data: CategoryData, teacher: Backbone, *, config: FitConfig, scratch_dir: Path, runtime: Runtime
+    data: CategoryData,
+    teacher: Backbone,
+    student: Student,
+    *,
+    config: FitConfig,
+    scratch_dir: Path,
+    runtime: Runtime,
 ) -> GoodSplit:
     """Read a category's good images, split them, and run the teacher over them once.
+
+    On a GPU the features are kept where they fit beside the training of the student.
 
     Raises:
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
@@ -143,11 +165,16 @@ def _load_good(
             "options of before."
         )
     require_writable(scratch_dir)
+    place, device = None, runtime.torch_device
+    if device.type == "cuda":
+        place = choose_place(teacher, student, n_images=n_train + n_held_out, config=config, device=device)
     parts = []
     for indices in split:
         pixels = images.pixels[indices]
-        features = compute_teacher_features(
-            teacher, pixels, scratch_dir=scratch_dir, device=runtime.torch_device
+        features = (
+            compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
+            if place is None
+            else keep_features(place, teacher, pixels, device)
         )
         file_names = [data.train_good[images.readable[index]].name for index in indices]
         parts.append(GoodImages(pixels, features, file_names))
@@ -165,6 +192,14 @@ def _set_teacher_statistics(student: Student, train: GoodImages) -> None:
     features = train.teacher_features
     stds = features.stds() if student.residuals is not None else ()  # a pass over all features
     student.set_teacher_statistics(features.means(), stds)
+
+
+def _full_memory_of_gpu(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
+    """Within it, a GPU whose memory is full is told with a batch to try."""
+    if device.type == "cpu":
+        return nullcontext()
+    half = max(1, config.batch_size // 2)
+    return memory_errors(f"try --batch-size {half}, a smaller --image-size or a smaller backbone")
 
 
 def _known(good: GoodImages) -> KnownImages:

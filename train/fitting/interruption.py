@@ -25,7 +25,7 @@ class Interruption:
     def notice(self, number: int, frame: FrameType | None) -> None:
         """Take a signal: the first one is kept for the loop, a second one stops at once."""
         if os.getpid() != self._process:
-            return  # a process that loads batches: Ctrl-C reaches it too, and the loop ends it
+            return  # a process that a compiler forked from this one: Ctrl-C reaches it too
         if self.asked is not None:
             raise KeyboardInterrupt
         self.asked = number

@@ -18,10 +18,12 @@ from train.calibration.thresholds import fusion_of
 from train.config import FitConfig
 from train.errors import TrainingError
 from train.fitting.batches import GoodImages
+from train.fitting.gpu.late_looks import SeenStep
 from train.fitting.losses import EVENTS_FOLDER, LOSSES_FILE, append_losses, begin_losses
 from train.fitting.resume import TrainingState
 from train.method.student import Student
 from train.support.arrays import FloatArray
+from train.support.devices import tf32
 from train.support.files import storage_errors
 from train.support.progress import ProgressBar
 
@@ -71,29 +73,41 @@ class Monitor:
         patience = self.config.plateau_patience
         return patience is not None and state.validations_since_best >= patience
 
-    def after_step(self, state: TrainingState, student: Student) -> None:
-        """Log the step that was just done."""
-        step, loss = state.step - 1, state.recent_losses[-1]
-        learning_rate = float(state.scheduler.get_last_lr()[0])
+    def validates(self, state: TrainingState) -> bool:
+        """Whether held-out images are looked at after the step that was just done."""
         interval = self.config.validation_interval
-        validation_loss = self._validate(state, student) if interval and state.step % interval == 0 else None
-        append_losses(
-            self.losses_path,
-            step=step,
-            train_loss=loss,
-            learning_rate=learning_rate,
-            validation_loss=validation_loss,
-        )
-        with storage_errors(self.log_dir):
-            self.events.add_scalar("loss/train", loss, step)
-            self.events.add_scalar("learning_rate", learning_rate, step)
-        self.bar.advance(note=f"loss {loss:.4f}")
+        return interval > 0 and state.step % interval == 0
+
+    def after_step(self, state: TrainingState, student: Student) -> None:
+        """Log the step that was just done, and look at held-out images when it is time."""
+        validation_loss = self._validate(state, student) if self.validates(state) else None
+        rate = float(state.scheduler.get_last_lr()[0])
+        self.log(SeenStep(state.step - 1, state.recent_losses[-1], rate), validation_loss)
         if validation_loss is None:
             return
         if validation_loss < state.best_validation:
             state.best_validation, state.validations_since_best = validation_loss, 0
         else:
             state.validations_since_best += 1
+
+    def log_all(self, steps: Sequence[SeenStep]) -> None:
+        """Log steps after which nothing was looked at."""
+        for step in steps:
+            self.log(step)
+
+    def log(self, step: SeenStep, validation_loss: float | None = None) -> None:
+        """Write a step's losses to the file and to TensorBoard, and move the bar."""
+        append_losses(
+            self.losses_path,
+            step=step.step,
+            train_loss=step.loss,
+            learning_rate=step.learning_rate,
+            validation_loss=validation_loss,
+        )
+        with storage_errors(self.log_dir):
+            self.events.add_scalar("loss/train", step.loss, step.step)
+            self.events.add_scalar("learning_rate", step.learning_rate, step.step)
+        self.bar.advance(note=f"loss {step.loss:.4f}")
 
     def _validate(self, state: TrainingState, student: Student) -> float:
         """The loss on held-out good images; now and then TensorBoard also gets pictures of their anomaly maps."""
@@ -119,14 +133,14 @@ def look_at_held_out(
 ) -> tuple[float, list[FloatArray]]:
     """The loss of the first held-out images and their distance maps [N, h, h] a stage, without masking.
 
-    It is done in evaluation mode; every layer's own mode is restored afterwards.
+    It is done in evaluation mode and full float32; every layer's own mode is restored afterwards.
     """
     modes = {module: module.training for module in student.modules()}
     device = next(student.parameters()).device
     student.eval()
     losses, batches = [], []
     n_images = min(len(held_out), VALIDATION_IMAGES)
-    with torch.inference_mode():
+    with torch.inference_mode(), tf32(False):
         for start in range(0, n_images, VALIDATION_BATCH):
             indices = np.arange(start, min(start + VALIDATION_BATCH, n_images))
             features = held_out.teacher_features.batch(indices, device)

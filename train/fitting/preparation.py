@@ -13,8 +13,10 @@ from torch import nn
 from train.config import FitConfig
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
 from train.fitting.cpu.winograd import winograd_convolutions
+from train.fitting.masked_loss import ComputeLoss, compiled_loss, loss_under_masks
 from train.fitting.resume import TrainingState
 from train.method.student import Student
+from train.support.devices import tf32
 
 WARM_UP_STEPS = 20  # of the cosine schedule
 
@@ -40,7 +42,7 @@ def initial_state(
         optimizer=optimizer,
         scheduler=scheduler,
         scaler=torch.amp.GradScaler(device.type, enabled=needs_loss_scale),
-        mask_generator=torch.Generator().manual_seed(config.seed),
+        mask_generator=torch.Generator(device).manual_seed(config.seed),
         counted_until=time.perf_counter() if started is None else started,
     )
 
@@ -75,19 +77,37 @@ def set_training_mode(student: Student, *, freeze_batchnorm: bool) -> None:
 
 
 @contextmanager
-def fast_training(student: Student, *, config: FitConfig, device: torch.device) -> Iterator[None]:
-    """Within it, the student trains faster: compiled, or with cheaper passes that give the same features.
+def fast_training(
+    student: Student, *, config: FitConfig, device: torch.device, n_images: int | None = None
+) -> Iterator[ComputeLoss]:
+    """Within it, the student trains faster; `n_images`, if known, are trained on.
 
-    A compiler folds frozen BatchNorm itself. GPUs have fast convolutions of their own, and half precision is left
-    to PyTorch.
+    On a CPU that is by cheaper passes that give the same features. A GPU has fast convolutions of its own, which are
+    tried out for each size of batch, and may round to TF32; there BatchNorm is not folded, for that takes more small
+    steps than it saves. A compiler does all of this itself.
+
+    Yields:
+        What computes the loss, compiled if that is asked for.
     """
     with ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(_fast_kernels())
         if config.compile:
-            for module in (student.backbone, *student.generation_blocks):
-                module.compile()
-        else:
-            if config.freeze_batchnorm:
-                stack.enter_context(folded_batchnorm(student.backbone, image_size=config.image_size))
-            if device.type == "cpu" and autocast_dtype(config.mixed_precision, device) is None:
-                stack.enter_context(winograd_convolutions(student.generation_blocks))
-        yield
+            stack.callback(torch.compiler.reset)  # another run in this process has another student
+            yield compiled_loss(min(config.batch_size, n_images or config.batch_size))
+            return
+        if config.freeze_batchnorm and device.type != "cuda":
+            stack.enter_context(folded_batchnorm(student.backbone, image_size=config.image_size))
+        if device.type == "cpu" and autocast_dtype(config.mixed_precision, device) is None:
+            stack.enter_context(winograd_convolutions(student.generation_blocks))
+        yield loss_under_masks
+
+
+@contextmanager
+def _fast_kernels() -> Iterator[None]:
+    with tf32(True):
+        before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before

@@ -12,6 +12,37 @@ from train.method.backbones import STAGES
 NORM_EPSILON = 1e-6  # a feature vector of all zeros has no direction; its cosine is then 0
 
 
+def draw_masks(
+    sides: Sequence[Sequence[int]],
+    *,
+    mask_ratio: float,
+    generator: torch.Generator,
+    stages: Sequence[int] = STAGES,
+) -> list[Tensor | None]:
+    """Which positions of each stage stay (Algorithm 1, line 1): one mask [h, w] bool, for a batch and all channels.
+
+    Args:
+        sides: (h, w) of each stage's features.
+        mask_ratio: share of the positions that is hidden.
+        generator: draws the masks, on its own device.
+        stages: those with a generation block; without one there is nothing to regenerate, and None for a mask.
+    """
+    return [
+        torch.rand(tuple(side), generator=generator, device=generator.device) >= mask_ratio
+        if stage in stages
+        else None
+        for stage, side in enumerate(sides, start=1)
+    ]
+
+
+def apply_masks(features: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[Tensor]:
+    """Hide positions of each stage's features [B, C, h, w] under its mask [h, w], where it has one."""
+    return [
+        feature if mask is None else feature * mask.to(feature)
+        for feature, mask in zip(features, masks, strict=True)
+    ]
+
+
 def mask_features(
     features: Sequence[Tensor],
     *,
@@ -19,23 +50,10 @@ def mask_features(
     generator: torch.Generator,
     stages: Sequence[int] = STAGES,
 ) -> list[Tensor]:
-    """Hide random positions of each stage's features (Algorithm 1, lines 1 to 3).
-
-    One mask [h, w] a stage, shared by the batch and the channels.
-
-    Args:
-        features: [B, C, h, w] a stage.
-        mask_ratio: share of the positions set to 0.
-        generator: of the CPU; draws the masks.
-        stages: those with a generation block; without one there is nothing to regenerate and no mask.
-    """
-    masked = []
-    for stage, feature in enumerate(features, start=1):
-        if stage in stages:
-            noise = torch.rand(feature.shape[-2:], generator=generator)
-            feature = feature * (noise >= mask_ratio).to(feature)
-        masked.append(feature)
-    return masked
+    """Hide random positions of each stage's features [B, C, h, w] (Algorithm 1, lines 1 to 3), see `draw_masks`."""
+    sides = [feature.shape[-2:] for feature in features]
+    masks = draw_masks(sides, mask_ratio=mask_ratio, generator=generator, stages=stages)
+    return apply_masks(features, masks)
 
 
 def distance_map(student_feature: Tensor, teacher_feature: Tensor, *, scale: float) -> Tensor:

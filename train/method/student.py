@@ -17,6 +17,7 @@ from train.method.distances import distance_maps, distillation_loss
 from train.method.pretrained_weights import LoadedWeights, load_weights, random_weights
 from train.method.residuals import Residuals
 from train.support.arrays import FloatArray, require_finite
+from train.support.devices import memory_errors
 from train.support.progress import progress_bar
 
 TEST_BATCH_SIZE = 16
@@ -148,6 +149,7 @@ class Student(nn.Module):
         return self.regenerate(self.backbone(image))
 
 
+@memory_errors("free some of it (nvidia-smi shows who holds a GPU's), or use --device cpu")
 def compute_distances(
     teacher: Backbone,
     student: Student,
@@ -164,6 +166,7 @@ def compute_distances(
 
     Raises:
         NotFiniteError: a distance is not finite. An image with such a distance would count as good.
+        ConfigError: the device's memory does not suffice.
     """
     batches = []
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:

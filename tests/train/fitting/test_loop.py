@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import TINY_OPTIONS, FitTiny
 from train.checkpoint.header import read_header
 from train.checkpoint.tensors import load_checkpoint
-from train.config import fit_config
+from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
 from train.errors import ConfigError
-from train.fitting.batches import GoodImages, load_batches
+from train.fitting import fit as fit_module
+from train.fitting.batches import GoodImages, batch_indices, load_batches
+from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
+from train.fitting.cpu.winograd import winograd_convolutions
 from train.fitting.features import TeacherFeatures
 from train.fitting.loop import masked_regeneration_loss
-from train.fitting.preparation import autocast_dtype
+from train.fitting.losses import read_losses
+from train.fitting.preparation import autocast_dtype, learning_rate_factor, set_training_mode
 from train.method.distances import distance_maps, mask_features
 from train.method.student import Student, build_teacher_and_student
+from train.support.devices import Runtime
 
 CPU = torch.device("cpu")
 
@@ -53,6 +60,65 @@ def test_batches_depend_on_step_and_seed_alone() -> None:
     for feature, stage in zip(first.teacher_features, good.teacher_features.stages, strict=True):
         assert torch.equal(feature, torch.from_numpy(stage[first.indices]).permute(0, 3, 1, 2))
         assert feature.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze_batchnorm": False, "drop_last": False}])
+def test_a_cpu_trains_bit_for_bit_as_the_method_written_out(
+    options: dict[str, Any], tiny_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its draws, order and arithmetic are fixed: a seed gives the same losses, whatever is done for GPUs."""
+    given: dict[str, Any] = {}
+    original = fit_module.train_student
+
+    def train_student(student: Student, good: GoodImages, **arguments: Any) -> Any:
+        given.update(student=copy.deepcopy(student), good=good, config=arguments["config"])
+        return original(student, good, **arguments)
+
+    monkeypatch.setattr(fit_module, "train_student", train_student)
+    config = fit_config("edge", TINY_OPTIONS | {"steps": 9, "validation_interval": 4} | options)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    fit_module.fit(tiny_data, config=config, checkpoint_path=checkpoint, runtime=Runtime("cpu"))
+    losses = read_losses(tmp_path / "losses.csv")
+    assert losses is not None
+    written_out = losses_written_out(given["student"], given["good"], config)
+    assert losses.train_loss.astype(np.float32).tolist() == written_out
+
+
+def losses_written_out(student: Student, good: GoodImages, config: FitConfig) -> list[float]:
+    n_steps = config.total_steps(len(good))
+    optimizer = torch.optim.Adam(
+        student.parameters(), lr=config.learning_rate, betas=config.betas, fused=True
+    )
+    order = batch_indices(
+        len(good), batch_size=config.batch_size, seed=config.seed, drop_last=config.drop_last
+    )
+    generator, losses = torch.Generator().manual_seed(config.seed), []
+    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
+    folding = folded_batchnorm(student.backbone, image_size=config.image_size)
+    with (
+        folding if config.freeze_batchnorm else contextlib.nullcontext(),
+        winograd_convolutions(student.generation_blocks),
+    ):
+        for step in range(n_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(
+                    step, n_steps=n_steps, schedule=config.schedule
+                )
+            indices = next(order)
+            masked = [
+                feature
+                * (torch.rand(feature.shape[-2:], generator=generator) >= config.mask_ratio).to(feature)
+                for feature in student.backbone(torch.from_numpy(good.images[indices]))
+            ]
+            theirs = [
+                torch.from_numpy(stage[indices]).permute(0, 3, 1, 2) for stage in good.teacher_features.stages
+            ]
+            loss = student.loss(student.regenerate(masked), theirs, scale=config.distance_scale)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
 
 
 def test_half_precision_changes_the_loss_a_little_and_gives_it_in_full() -> None:

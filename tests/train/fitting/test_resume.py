@@ -21,7 +21,7 @@ from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import StorageError, TrainingError
 from train.fitting import fit as fit_module
-from train.fitting.batches import GoodImages
+from train.fitting.features import TeacherFeatures
 from train.fitting.fit import fit
 from train.fitting.interruption import deferred_signals
 from train.fitting.losses import LOSSES_FILE
@@ -40,6 +40,7 @@ from pathlib import Path
 from tests.conftest import TINY_OPTIONS
 from train.config import fit_config
 from train.data.category import read_category
+from train.fitting.features import TeacherFeatures
 from train.fitting.fit import fit
 from train.support.devices import Runtime
 root, checkpoint, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -344,7 +345,7 @@ def test_seconds_count_batches_saves_and_calibration_and_what_came_before_an_int
 
     lasting(fit_module, "load_images", 1)
     lasting(fit_module, "compute_teacher_features", 10)  # of two parts
-    lasting(GoodImages, "__getitems__", 100)
+    lasting(TeacherFeatures, "batch", 100)
     lasting(Monitor, "after_step", 1_000)
     lasting(ResumeFile, "save", 10_000)
     lasting(fit_module, "calibrate", 1_000_000)
