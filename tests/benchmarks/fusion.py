@@ -24,6 +24,7 @@ from torch import Tensor
 
 from client.benchmark.bars import Bar
 from model_repository.distance_fusion.map_fusion import Calibration, Verdict, fuse_distances, judge
+from tests.benchmarks.distances import calibration_of, seeded_distances
 from tests.benchmarks.results import FOLDER, run, time_in_turns, write_results
 
 SIZES = (128, 256)
@@ -33,26 +34,6 @@ PEERS = {
     "separable": "torch, two 1-D convolutions",  # kornia's default
     "square": "torch, one 2-D convolution",  # torchvision's gaussian_blur and anomalib's GaussianBlur2d
 }
-
-
-def calibration_of(size: int) -> Calibration:
-    """The paper's smoothing for an image size."""
-    return Calibration(
-        release_id=1,
-        category="bench",
-        image_size=size,
-        smoothing_sigma=4.0,
-        pool_size=5,
-        stage_weights=(0.2, 0.7, 2.1),
-        image_threshold=0.5,
-        pixel_threshold=0.25,
-    )
-
-
-def seeded_distances(size: int) -> list[NDArray[np.float32]]:
-    """One image's distance maps [1, h, h] a stage, uniform in 0 to 4."""
-    rng = np.random.default_rng(0)
-    return [rng.uniform(0, 4, (1, size // n, size // n)).astype(np.float32) for n in (4, 8, 16)]
 
 
 def ours(distances: list[NDArray[np.float32]], calibration: Calibration) -> Verdict:
