@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import Calibration, Verdict, fuse_distances, judge
+from model_repository.distance_fusion.map_fusion import (
+    Calibration,
+    Scores,
+    Verdict,
+    fuse_distances,
+    judge,
+    judge_scores,
+)
 
 
 def calibration_of(size: int) -> Calibration:
@@ -38,6 +45,6 @@ def verdict_of(distances: list[NDArray[np.float32]], calibration: Calibration) -
     return judge(fuse_distances(distances, calibration.fusion), calibration)
 
 
-def score_batch(distances: list[NDArray[np.float32]], calibration: Calibration) -> Verdict:
+def score_batch(distances: list[NDArray[np.float32]], calibration: Calibration) -> Scores:
     """What the server does of a batch where the score alone is asked for."""
-    return judge(fuse_distances(distances, calibration.fusion), calibration)
+    return judge_scores(distances, calibration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from tests.benchmarks.gpu_check import __main__ as command
-from tests.benchmarks.gpu_check import faults, fits, fusion, goals, gpu_tests, page, pair, parts
+from tests.benchmarks.gpu_check import faults, fits, fusion, goals, gpu_tests, page, pair
 from tests.benchmarks.gpu_check.parts import PARTS, Part, run_part
 from tests.benchmarks.gpu_check.work import Asked, Results, memory_fault
 
@@ -83,7 +84,7 @@ def test_the_command_writes_json_and_page_after_each_part(
 
     monkeypatch.setattr(command, "run_part", run)
     clock = iter([0.0, 0.0, 470.0, 478.0])
-    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     assert command.main(["--device", "cpu", "--folder", str(tmp_path), "--parts", *seconds, "fusion"]) == 0
     written = json.loads((tmp_path / "gpu-check.json").read_text())["parts"]
     assert written["pair"]["fault"] == "it hung"
@@ -101,7 +102,7 @@ def test_a_part_that_hangs_or_dies_is_one_sentence(
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}"\n')
     python.chmod(0o755)
-    monkeypatch.setattr(parts.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
     result = run_part(PARTS[0], device="cpu", tiny=True, folder=tmp_path, seconds=0.7)
     assert result["fault"] == ("stopped after its 1 s" if "sleep" in program else "the card fell off")
     assert result["seconds"] < 20
