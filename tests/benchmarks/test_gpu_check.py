@@ -39,7 +39,7 @@ def test_every_part_measures_on_a_cpu(name: str, tmp_path: Path) -> None:
     results = Results(tmp_path / "results.json")
     module = importlib.import_module(f"tests.benchmarks.gpu_check.{part.module}")
     module.measure(Asked("cpu", True, tmp_path), results, **part.options)
-    assert PUT[name] in json.loads(results.path.read_text())
+    assert PUT[name] in json.loads(results.path.read_text(encoding="utf-8"))
     assert page.page_of({name: results.values}, date="today", device="cpu", tiny=True).startswith(
         "# GPU check"
     )
@@ -74,7 +74,7 @@ def test_the_command_writes_json_and_page_after_each_part(
 
     def run(part: Part, *, seconds: float, **_: Any) -> dict[str, Any]:
         if part.name == "pair":
-            written = json.loads((tmp_path / "gpu-check.json").read_text())
+            written = json.loads((tmp_path / "gpu-check.json").read_text(encoding="utf-8"))
             assert "machine" in written["parts"]
         return (
             {"card": "NVIDIA H100 80GB HBM3", "seconds": 1}
@@ -86,10 +86,10 @@ def test_the_command_writes_json_and_page_after_each_part(
     clock = iter([0.0, 0.0, 470.0, 478.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     assert command.main(["--device", "cpu", "--folder", str(tmp_path), "--parts", *seconds, "fusion"]) == 0
-    written = json.loads((tmp_path / "gpu-check.json").read_text())["parts"]
+    written = json.loads((tmp_path / "gpu-check.json").read_text(encoding="utf-8"))["parts"]
     assert written["pair"]["fault"] == "it hung"
     assert written["fusion"]["fault"] == "not run: the 480 s were over"
-    text = (tmp_path / "gpu-h100.md").read_text()
+    text = (tmp_path / "gpu-h100.md").read_text(encoding="utf-8")
     assert "it hung" in text
     assert "bare chain, images/s |  | at least 4,000 | not measured | it hung" in text
     assert "not run: the 480 s were over" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_a_part_that_hangs_or_dies_is_one_sentence(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}"\n')
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}"\n', encoding="utf-8")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     result = run_part(PARTS[0], device="cpu", tiny=True, folder=tmp_path, seconds=0.7)
@@ -166,7 +166,7 @@ def test_too_little_memory_names_the_batch_that_fits(fits_there: int, remedy: st
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert remedy in sentences[0]
     assert "the plain loop: the card's memory is too small for a batch of 128" in sentences[0]
-    assert json.loads(results.path.read_text())["memory"] == sentences
+    assert json.loads(results.path.read_text(encoding="utf-8"))["memory"] == sentences
 
 
 def test_folded_batchnorm_computes_the_same() -> None:
