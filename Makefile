@@ -10,6 +10,7 @@ CATEGORY ?= mono
 PLATFORM ?= python
 PRECISION ?= fp32
 URL      ?= localhost:8001
+DEVICE   ?= cuda
 
 VENV := .venv
 PY   := $(VENV)/bin/python
@@ -173,7 +174,6 @@ measure-export: $(VENV)/.installed # sizes and CPU latency of every build of CAT
 	@$(PY) -m export bench $(NAMED)
 
 # On a machine with a GPU and without a network: its own Python, where there is no environment of ours.
-DEVICE ?= cuda
 gpu-check: ## Training, the bare pair and the fusion on a GPU in 8 minutes; docs/measurements/gpu-<card>.md; DEVICE=cpu to try
 	@$(if $(wildcard $(PY)),$(PY),python3) -m tests.benchmarks.gpu_check --device "$$DEVICE"
 

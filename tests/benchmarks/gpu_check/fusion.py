@@ -83,11 +83,11 @@ def ready(seconds: float) -> None:
 
 def prepare_server(work: Path) -> bool:
     """Whether there is a tritonserver; the one that travelled is unpacked, and put on PATH, where `deploy` finds it."""
-    if SERVER.is_file():
-        folder = work / "triton"
-        if not folder.is_dir():
-            with tarfile.open(SERVER) as archive:
-                archive.extractall(work, filter="tar")
+    folder = (work / "triton").absolute()
+    if SERVER.is_file() and not folder.is_dir():
+        with tarfile.open(SERVER) as archive:
+            archive.extractall(work, filter="tar")
+    if folder.is_dir():
         os.environ["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return shutil.which("tritonserver") is not None or Path(".triton/bin/python").exists()
 
