@@ -112,9 +112,12 @@ def test_a_card_that_cannot_be_used_is_refused_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "WHEELS", tmp_path / "none")
-    monkeypatch.setattr(command, "run_part", lambda *_, **__: {"fault": "No GPU was found."})
+    monkeypatch.setattr(
+        command, "run_part", lambda *_, **__: {"fault": "No GPU was found.", "unusable": True}
+    )
     assert command.main(["--folder", str(tmp_path)]) == 2
     assert "Error: No GPU was found." in capsys.readouterr().err
+    assert command.refusal({"fault": "stopped after its 90 s"}, in_use=False) is None  # the others may do
     assert command.refusal({"in_use": "The GPU is in use"}, in_use=False) == "The GPU is in use"
     assert command.refusal({"in_use": "The GPU is in use"}, in_use=True) is None
 

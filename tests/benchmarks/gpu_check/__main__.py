@@ -93,8 +93,8 @@ def write(parts: dict[str, Any], asked: argparse.Namespace, started: time.struct
 
 def refusal(machine: dict[str, Any], *, in_use: bool) -> str | None:
     """Why nothing else is measured."""
-    if fault := machine.get("fault"):
-        return str(fault)
+    if machine.get("unusable"):
+        return str(machine["fault"])
     return None if in_use else machine.get("in_use")
 
 

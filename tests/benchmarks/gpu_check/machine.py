@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
@@ -18,12 +19,12 @@ def measure(asked: Asked, results: Results) -> None:
         python=platform.python_version(),
         torch=torch.__version__,
         cuda=torch.version.cuda,
-        cores=torch.get_num_threads(),
+        cores=len(os.sched_getaffinity(0)),
     )
     if asked.device == "cuda":
         fault = cuda_fault()
         if fault is not None:
-            results.put(fault=fault)
+            results.put(fault=fault, unusable=True)
             return
         free_bytes, total_bytes = torch.cuda.mem_get_info()
         busy = nvidia_smi("gpu=utilization.gpu")

@@ -35,6 +35,7 @@ def page_of(parts: Parts, *, date: str, device: str, tiny: bool) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+WORDS = ("", "what limits it")  # columns that hold no figures
 TRAINING_NOTE = (
     "Share: of what the matrix units reach in bf16; `train fit` and the loops are counted with the student's products "
     "forwards and backwards, the loops with the teacher's too. `train fit` is timed in a whole run, its validations "
@@ -57,7 +58,7 @@ def head(machine: Mapping[str, Any], date: str) -> str:
 
 def table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     """A Markdown table; figures right of the first column."""
-    rule = ["---", *("---:" if name != "" else "---" for name in columns[1:])]
+    rule = ["---", *("---" if name in WORDS else "---:" for name in columns[1:])]
     rows = [list(columns), rule, *([str(cell) for cell in line] for line in lines)]
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows)
 
@@ -71,7 +72,7 @@ def figure(value: object) -> str:
 
 def percent(share: float | None) -> str:
     """A share of 1 as percent."""
-    return "" if share is None else f"{100 * share:.2g} %"
+    return "" if share is None else f"{100 * share:.1f} %"
 
 
 def goals(parts: Parts) -> str:

@@ -35,9 +35,9 @@ class Part:
 
 
 PARTS = (
-    Part("machine", "machine", 40, {}),
+    Part("machine", "machine", 90, {}),
     Part("pair", "pair", 75, {}),
-    Part("fit-paper", "fits", 150, {"preset": "paper"}),
+    Part("fit-paper", "fits", 170, {"preset": "paper"}),
     Part("loops-paper", "loops", 90, {"preset": "paper"}),
     Part("fusion", "fusion", 75, {}),
     Part("fit-edge", "fits", 60, {"preset": "edge"}),
