@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from tests.benchmarks.gpu_check import __main__ as command
-from tests.benchmarks.gpu_check import faults, fits, fusion, goals, gpu_tests, page, pair
+from tests.benchmarks.gpu_check import faults, fits, fusion, goals, gpu_tests, loops, page, pair
 from tests.benchmarks.gpu_check.parts import PARTS, Part, run_part
-from tests.benchmarks.gpu_check.work import Asked, Results, memory_fault
+from tests.benchmarks.gpu_check.work import Asked, Results
+from train.config import FitConfig, fit_config
 
 PROCESSES = {part.name: part for part in PARTS}
 PUT = {
@@ -161,15 +162,37 @@ def test_a_card_in_use_is_named_with_the_signs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fits_there", "remedy"), [(64, "a batch of 64 fits"), (0, "not even one image fits")]
+    ("most", "told"), [(32, ""), (8, "a batch of 8 fits."), (0, "not even one image fits; take a smaller")]
 )
-def test_too_little_memory_names_the_batch_that_fits(fits_there: int, remedy: str, tmp_path: Path) -> None:
+def test_too_little_memory_names_the_batch_that_fits(most: int, told: str, tmp_path: Path) -> None:
+    def loop(config: FitConfig, asked: Asked) -> float:
+        if config.batch_size > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 100.0
+
     results = Results(tmp_path / "results.json")
-    with memory_fault(results, "the plain loop", 128, fits_there) as sentences:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    assert remedy in sentences[0]
-    assert "the plain loop: the card's memory is too small for a batch of 128" in sentences[0]
-    assert json.loads(results.path.read_text(encoding="utf-8"))["memory"] == sentences
+    asked = Asked("cpu", False, tmp_path)
+    rate = loops.largest_batch(loop, fit_config("paper", {}), asked, results, what="the plain loop")
+    assert rate == (100.0 if most else None)
+    sentences = results.values.get("memory", [])
+    assert bool(sentences) == bool(told)
+    if told:
+        assert f"the plain loop: the card's memory is too small for a batch of 32; {told}" in sentences[0]
+        assert sentences[0] in page.page_of(
+            {"loops-paper": results.values}, date="", device="cuda", tiny=False
+        )
+
+
+def test_the_pair_stops_at_the_batch_that_does_not_fit(tmp_path: Path) -> None:
+    def module(image: torch.Tensor) -> tuple[torch.Tensor]:
+        if len(image) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return (image.float(),)
+
+    results = Results(tmp_path / "results.json")
+    pair.measure_module(module, Asked("cpu", True, tmp_path), results, size=8, batches=(1, 2, 4, 8))
+    assert results.values["images_per_s"].keys() == {1, 2}
+    assert "too small for a batch of 4; a batch of 2 fits." in results.values["memory"][0]
 
 
 def test_folded_batchnorm_computes_the_same() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-FREE_SHARE = 0.9  # of the card's memory; less is somebody else's work
+FREE_SHARE = 0.8  # of the card's memory; less is somebody else's work
 BUSY_PERCENT = 20
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.benchmarks.gpu_check.work import Asked, Results, memory_fault, wait_for
+from tests.benchmarks.gpu_check.work import Asked, Results, tell_memory, wait_for
 from train.config import FitConfig
 from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student
@@ -53,14 +53,15 @@ def largest_batch(
     loop: Callable[[FitConfig, Asked], float], config: FitConfig, asked: Asked, results: Results, *, what: str
 ) -> float | None:
     """Images/s with the preset's batch; where the card's memory is too small, that is told with the batch that fits."""
-    batch = config.batch_size
-    while batch >= 1:
-        with memory_fault(results, what, batch, batch // 2) as sentences:
-            return loop(config.model_copy(update={"batch_size": batch}), asked)
-        if not sentences:
-            break
-        batch //= 2
-    return None
+    batch, images_per_s = config.batch_size, None
+    while batch and images_per_s is None:
+        try:
+            images_per_s = loop(config.model_copy(update={"batch_size": batch}), asked)
+        except torch.OutOfMemoryError:
+            batch //= 2
+    if batch < config.batch_size:
+        tell_memory(results, what, batch=config.batch_size, fits=batch)
+    return images_per_s
 
 
 def plain_loop(config: FitConfig, asked: Asked) -> float:

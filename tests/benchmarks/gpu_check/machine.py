@@ -22,12 +22,13 @@ def measure(asked: Asked, results: Results) -> None:
         cores=len(os.sched_getaffinity(0)),
     )
     if asked.device == "cuda":
+        # Before this process is one of those that use the card.
+        processes, busy = nvidia_smi("compute-apps=pid,used_memory"), nvidia_smi("gpu=utilization.gpu")
         fault = cuda_fault()
         if fault is not None:
             results.put(fault=fault, unusable=True)
             return
         free_bytes, total_bytes = torch.cuda.mem_get_info()
-        busy = nvidia_smi("gpu=utilization.gpu")
         results.put(
             card=torch.cuda.get_device_name(),
             gpus=torch.cuda.device_count(),
@@ -37,7 +38,7 @@ def measure(asked: Asked, results: Results) -> None:
                 free_bytes=free_bytes,
                 total_bytes=total_bytes,
                 busy_percent=int(busy[0]) if busy and busy[0].isdecimal() else None,
-                processes=nvidia_smi("compute-apps=pid,used_memory"),
+                processes=processes,
             ),
         )
     else:

@@ -84,7 +84,7 @@ def goals(parts: Parts) -> str:
 def pairs(parts: Parts) -> str:
     """A line a way of running the pair."""
     lines = []
-    for label, name in (("PyTorch, CUDA graph", "pair"), ("the same, torch.compile", "pair-compiled")):
+    for label, name in (("PyTorch", "pair"), ("the same, torch.compile", "pair-compiled")):
         part = parts.get(name, {})
         lines.append(pair_line(label, part, part.get("images_per_s", {})))
     runtimes = parts.get("runtimes", {})
@@ -100,13 +100,14 @@ def pairs(parts: Parts) -> str:
     cells = [[*line, *(figure(by_batch.get(str(batch))) for batch in batches)] for *line, by_batch in lines]
     said = [part[key] for part in (parts.get("pair", {}), parts.get("pair-compiled", {}), runtimes)
             for key in ("note", "fault") if key in part]  # fmt: skip
-    said += [*runtimes.get("missing", []), *parts.get("pair", {}).get("memory", [])]
+    said += runtimes.get("missing", [])
     return table(columns, cells) + "".join(f"\n\n{sentence}" for sentence in said)
 
 
 def pair_line(label: str, part: Mapping[str, Any], by_batch: Mapping[str, float]) -> list[Any]:
     """Label, p50, p99 and the rates by batch."""
     dtype = f", {part['dtype']}" if "dtype" in part else ""
+    dtype += ", CUDA graph" if part.get("cuda_graph") else ""
     return [label + dtype, figure(part.get("p50_ms")), figure(part.get("p99_ms")), by_batch]
 
 
@@ -207,7 +208,10 @@ def gpu_tests(part: Mapping[str, Any]) -> str:
 
 def part_table(parts: Parts) -> str:
     """What each part took, and why one did not come to its end."""
-    return table(("part", "s", ""), list(part_lines(parts)))
+    said = [sentence for part in parts.values() for sentence in part.get("memory", [])]
+    if any(part.get("finite") is False for part in parts.values()):
+        said.append("Distances of the bare pair were not finite: its rates are of no use.")
+    return table(("part", "s", ""), list(part_lines(parts))) + "".join(f"\n\n{line}" for line in said)
 
 
 def part_lines(parts: Parts) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.benchmarks.gpu_check.work import Asked, Results, memory_fault, rate, wait_for
+from tests.benchmarks.gpu_check.work import Asked, Results, rate, tell_memory, wait_for
 from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student
 
@@ -124,16 +124,17 @@ def measure_module(
     """Images/s of each batch, p50 and p99 of one image with its way to the card and back; written one by one."""
     device, by_batch, fits = asked.torch_device, {}, 0
     for batch in batches:
-        with memory_fault(results, "teacher and student", batch, fits) as sentences:
+        try:
             image = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8).to(device)
             replay, outputs = as_graph(module, image)
             by_batch[batch] = batch * rate(replay, device=device, seconds=0.05 if asked.tiny else 1.0)
-            fits = batch
-            if batch == 1:
-                results.put(**latency(replay, image, outputs, runs=10 if asked.tiny else LATENCIES))
-                results.put(finite=all(bool(torch.isfinite(output).all()) for output in outputs))
-        if sentences:
+        except torch.OutOfMemoryError:
+            tell_memory(results, "teacher and student", batch=batch, fits=fits)
             break
+        fits = batch
+        if batch == 1:
+            results.put(**latency(replay, image, outputs, runs=10 if asked.tiny else LATENCIES))
+            results.put(finite=all(bool(torch.isfinite(output).all()) for output in outputs))
         best = max(by_batch, key=lambda size: by_batch[size])
         results.put(images_per_s=by_batch, best_batch=best, best_images_per_s=by_batch[best])
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -99,24 +98,14 @@ def rate(run: Callable[[], object], *, device: torch.device, seconds: float, war
     return runs / (perf_counter() - started)
 
 
-@contextmanager
-def memory_fault(results: Results, what: str, batch: int, fits: int) -> Iterator[list[str]]:
-    """Within it, a GPU whose memory is too small for a batch becomes a sentence that names the batch that fits.
-
-    Yields a list that holds the sentence afterwards, and nothing where the memory sufficed.
-    """
+def tell_memory(results: Results, what: str, *, batch: int, fits: int) -> None:
+    """Add the sentence that a batch did not fit, with the largest that was seen to fit; 0 is none."""
     import torch
 
-    sentences: list[str] = []
-    try:
-        yield sentences
-    except torch.OutOfMemoryError:
-        remedy = (
-            f"a batch of {fits} fits" if fits else "not even one image fits; take a smaller preset or card"
-        )
-        sentences.append(f"{what}: the card's memory is too small for a batch of {batch}; {remedy}.")
-        results.put(memory=[*results.values.get("memory", []), *sentences])
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
+    remedy = f"a batch of {fits} fits" if fits else "not even one image fits; take a smaller preset or card"
+    sentence = f"{what}: the card's memory is too small for a batch of {batch}; {remedy}."
+    results.put(memory=[*results.values.get("memory", []), sentence])
 
 
 def parse_arguments(argv: list[str] | None = None) -> tuple[str, Asked, Path]:
