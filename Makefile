@@ -10,6 +10,7 @@ CATEGORY ?= mono
 PLATFORM ?= python
 PRECISION ?= fp32
 URL      ?= localhost:8001
+DEVICE   ?= cuda
 
 VENV := .venv
 PY   := $(VENV)/bin/python
@@ -17,7 +18,7 @@ RUN  := runs/$(CATEGORY)
 
 # Recipes read what was asked for from their environment: a value with spaces or quotes reaches the command as it is,
 # and the command says what is wrong with it.
-export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN
+export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN DEVICE
 
 # Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
 NAMED        := --category "$$CATEGORY"
@@ -37,7 +38,7 @@ BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/ben
 FORCED := $(if $(FORCE),--force)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data train evaluate export verify engine engine-check serve predict report bench bench-all test lint clean
+.PHONY: help setup demo data train evaluate export verify engine engine-check serve predict report bench bench-all gpu-check test lint clean
 
 ##@ Start here
 help: ## This list
@@ -171,6 +172,10 @@ measure-detector: $(VENV)/.installed # what `edge` gives beside PaDiM and PatchC
 
 measure-export: $(VENV)/.installed # sizes and CPU latency of every build of CATEGORY beside float32
 	@$(PY) -m export bench $(NAMED)
+
+# On a machine with a GPU and without a network: its own Python, where there is no environment of ours.
+gpu-check: ## Training, the bare pair and the fusion on a GPU in 8 minutes; docs/measurements/gpu-<card>.md; DEVICE=cpu to try
+	@$(if $(wildcard $(PY)),$(PY),python3) -m tests.benchmarks.gpu_check --device "$$DEVICE"
 
 $(VENV)/.bench-peers: $(VENV)/.installed
 	@$(PY) -m pip install --quiet -c constraints.txt -e '.[bench-peers]'

@@ -85,6 +85,22 @@ def memory_pools(repository: Path) -> dict[str, int]:
     return asked
 
 
+def largest_batch(repository: Path) -> int:
+    """Images of the largest batch that an ensemble takes; 0 where there is no ensemble.
+
+    Raises:
+        RepositoryError: a configuration cannot be read.
+    """
+    configs = map(read_config, repository.glob("*/config.pbtxt"))
+    ensembles = (config for config in configs if re.search(r'^platform: "ensemble"$', config, re.MULTILINE))
+    batches = (
+        int(size)
+        for config in ensembles
+        for size in re.findall(r"^max_batch_size: (\d+)$", config, re.MULTILINE)
+    )
+    return max(batches, default=0)
+
+
 def pool_threads(repository: Path) -> int:
     """Threads of the pool that all models on ONNX Runtime's own backend share: the most that one states, 0 for none.
 

@@ -20,11 +20,19 @@ from deploy.model_control import REQUEST_TIMEOUT_S, ModelControl
 from deploy.model_state import ModelState, model_states
 from deploy.ports import Ports, claim_ports, host_address
 from deploy.processes import ending_with_parent
-from deploy.repository import find_categories, find_models, first_models, memory_pools, pool_threads
+from deploy.repository import (
+    find_categories,
+    find_models,
+    first_models,
+    largest_batch,
+    memory_pools,
+    pool_threads,
+)
 from deploy.server_log import last_words, load_times_s, open_log
 from deploy.server_options import (
     IN_FLIGHT_TIMEOUT_S,
     count_gpus,
+    grpc_options,
     onnxruntime_options,
     pool_options,
     server_options,
@@ -142,6 +150,7 @@ class TritonServer:
             repository, models, host=host, ports=ports, shm_prefix=self._shm_prefix, timeout_s=timeout_s
         )
         options += pool_options(memory_pools(repository), gpus=count_gpus())
+        options += grpc_options(largest_batch(repository))
         cores = usable_cores()
         options += onnxruntime_options(min(threads or pool_threads(repository) or cores, cores))
         environment = installation.environment | stub_environment(threads, shm_prefix=self._shm_prefix)

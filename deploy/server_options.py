@@ -16,6 +16,8 @@ PINNED_POOL_BYTES = 256 << 20  # Triton's own default; less is not worth asking 
 CUDA_POOL_BYTES = 64 << 20
 # Of glibc's malloc, in the server's process: over 40 releases it grew from 150 MiB to 330 with two, and else to 661.
 MALLOC_ARENAS = "2"
+KEPT_ANSWERS = 8  # Triton's own default
+MOST_KEPT_ANSWERS = 128
 PILLOW_BLOCKS = "4"  # of 16 MiB at most, a decoder: a picture of 16 megapixels
 
 
@@ -65,6 +67,17 @@ def pool_options(asked: Mapping[str, int], *, gpus: int) -> list[str]:
         f"--pinned-memory-pool-byte-size={pinned}",
         *(f"--cuda-memory-pool-byte-size={gpu}:{cuda}" for gpu in range(gpus)),
     ]
+
+
+def grpc_options(largest_batch: int) -> list[str]:
+    """As many requests and answers kept ready as are in flight when batches are full; none where Triton's own do.
+
+    A step has a batch running in each of two instances and another one waiting. What is kept holds on to its memory, so
+    that a bound is set.
+    """
+    if largest_batch <= KEPT_ANSWERS:
+        return []
+    return [f"--grpc-infer-allocation-pool-size={min(3 * largest_batch, MOST_KEPT_ANSWERS)}"]
 
 
 def onnxruntime_options(threads: int) -> list[str]:

@@ -96,6 +96,14 @@ def test_a_known_benchmark_is_run(benchmark: str) -> None:
     assert f"-m {command}" in done.stdout
 
 
+@pytest.mark.parametrize(("arguments", "device"), [((), "cuda"), (("DEVICE=cpu",), "cpu")])
+def test_the_gpu_check_needs_no_environment_of_ours(arguments: tuple[str, ...], device: str) -> None:
+    done = make("--dry-run", "gpu-check", "PY=no/such/python", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == 'python3 -m tests.benchmarks.gpu_check --device "$DEVICE"'
+    assert make("gpu-check", "PY=/bin/echo", *arguments).stdout.split()[-2:] == ["--device", device]
+
+
 @pytest.mark.parametrize("target", ["data", "train", "export", "verify", "predict", "measure-export"])
 @pytest.mark.parametrize("category", ["my part", 'it\'s "one"; false `false` (1)'])
 def test_a_name_that_cannot_be_used_is_told_with_one_that_can(target: str, category: str) -> None:

@@ -21,7 +21,7 @@ from export.cli.options import (
     precision_option,
     server_image_option,
 )
-from train.support.command_options import options_as
+from train.support.command_options import FiniteRange, options_as
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class ServingOptions:
     instances: int
     latency_budget_ms: float | None
     service_ms: dict[str, float]
+    images_per_s: float | None
 
     def __post_init__(self) -> None:
         if self.platform != "onnxruntime" and self.execution_provider != "cpu":
@@ -63,6 +64,7 @@ class ServingOptions:
             ),
             "latency_budget_ms": self.latency_budget_ms,
             "time_steps": partial(time_steps, stated_ms=self.service_ms),
+            "images_per_s": self.images_per_s,
         }
 
 
@@ -98,7 +100,12 @@ serving_options = options_as(
         type=click.Choice(["python", "onnxruntime", "tensorrt"]),
         help="What runs the backbones: python for the embedded server, the others for NVIDIA's container.",
     ),
-    click.option("--max-batch-size", default=8, type=click.IntRange(1, 128), help="Images a batch, at most."),
+    click.option(
+        "--max-batch-size",
+        default=0,
+        type=click.IntRange(0, 128),
+        help="Images a batch, at most; 0 is chosen: 8 on a CPU, on a GPU as many as fill it.",
+    ),
     click.option(
         "--execution-provider",
         default="cpu",
@@ -131,6 +138,12 @@ serving_options = options_as(
         callback=parse_step_times,
         help="What a step (decoder, foreground, teacher, student, fusion) takes for an image, milliseconds; on a GPU "
         "of teacher and student.  [default: measured here]",
+    ),
+    click.option(
+        "--images-per-s",
+        type=FiniteRange(0, 1_000_000, min_open=True),
+        help="Images of this category a second: the fusion gets as many instances as keep up with those of all.  "
+        "[default: two instances]",
     ),
 )
 

@@ -3,6 +3,7 @@
 - `publish`: the conditions that a build must meet before anything is written.
 - `plan`: the same configurations as a table, without writing them.
 - `release`: puts a build's versions and configurations together, the ensembles last.
+- `remarks`: what who starts the server has to know of batches and instances.
 - `ownership`: whether a folder that would be written is another category's.
 - `versions`: which versions of a model the server can load and is to load, and what others need of it.
 - `files`: version folders, Python steps and configurations as files.

@@ -10,9 +10,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer
 from export.manifest import read_manifest
-from export.releases.publish import TimeSteps, require_repository, with_budget
-from export.releases.release import Release
-from export.releases.repository import Repository, parameters_of
+from export.releases.publish import TimeSteps, require_repository, stated_release, with_budget
+from export.releases.remarks import serving_remarks
+from export.releases.repository import parameters_of
 from export.serving.backbones import Platform
 from export.serving.model_files import spec_of
 from export.serving.steps import verdict_specs
@@ -29,6 +29,7 @@ def plan_table(
     platform: Platform,
     latency_budget_ms: float | None,
     time_steps: TimeSteps,
+    images_per_s: float | None = None,
 ) -> Table:
     """A line for each step as `publish_category` would configure it with the same arguments; nothing is written.
 
@@ -38,8 +39,8 @@ def plan_table(
     """
     manifest = read_manifest(build)
     require_repository(repository)
-    release = Release(manifest, build, Repository(repository), platform, TargetServer())
-    service_ms = time_steps(build, manifest, platform)
+    release = stated_release(build, manifest, repository, platform, TargetServer(), images_per_s)
+    service_ms = time_steps(build, manifest, release.platform)
     if latency_budget_ms is not None:
         release = with_budget(release, latency_budget_ms, service_ms)
     configs = release.step_configs()
@@ -50,6 +51,9 @@ def plan_table(
     }
     budget = "no latency budget" if latency_budget_ms is None else f"latency budget {latency_budget_ms:g} ms"
     table = Table(title=f"{manifest.category}: {budget}, {usable_cores()} cores", show_footer=True)
+    table.caption = (
+        "\n".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in serving_remarks(release)) or None
+    )
     table.add_column("step", footer="all")
     for heading in COLUMNS:
         table.add_column(heading, footer=sums.get(heading, ""), justify="right")

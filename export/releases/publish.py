@@ -11,10 +11,12 @@ from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
 from export.releases.lock import publishing_alone
 from export.releases.release import Release
+from export.releases.remarks import serving_remarks
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from export.serving.queues import LatencyBudget
+from export.serving.throughput import chosen_batch, measure_load
 from model_repository.distance_fusion.map_fusion import Calibration
 from train.support.category_names import check_category_name
 
@@ -32,6 +34,7 @@ def publish_category(
     unverified: bool = False,
     latency_budget_ms: float | None = None,
     time_steps: TimeSteps | None = None,
+    images_per_s: float | None = None,
 ) -> str:
     """Publish a build; a version that the repository holds already is not copied again.
 
@@ -46,6 +49,7 @@ def publish_category(
         unverified: publish engines that the parity gate has not judged; the ensembles say so.
         latency_budget_ms: the time that an image may take from its arrival to its verdict; None is any time.
         time_steps: times the steps, for a latency budget.
+        images_per_s: of this category that the fusion is to keep up with; None is what two instances do.
 
     Returns:
         One line that says what was published.
@@ -72,13 +76,36 @@ def publish_category(
                 f"--category {manifest.category}` where their TensorRT and GPU are, or publish with --unverified and "
                 "verify the live ensemble with --url before it judges parts."
             )
-    release = Release(manifest, build, Repository(repository), platform, server)
+    release = stated_release(build, manifest, repository, platform, server, images_per_s)
     service_ms = time_steps(build, manifest, platform) if time_steps and latency_budget_ms is not None else {}
     with publishing_alone(repository):
         release.require_servable(read_graph)
         if latency_budget_ms is not None:
             release = with_budget(release, latency_budget_ms, service_ms)
-        return release.publish()
+        return release.publish() + "".join(f"; {remark}" for remark in serving_remarks(release))
+
+
+def stated_release(
+    build: Path,
+    manifest: Manifest,
+    repository: Path,
+    platform: Platform,
+    server: TargetServer,
+    images_per_s: float | None,
+) -> Release:
+    """The release with the batches that its platform wants, where none were stated, and the load of the fusion."""
+    if not platform.max_batch_size:
+        engines = manifest.engines.values() if platform.name == "tensorrt" else ()
+        batch = chosen_batch(
+            manifest.config.image_size,
+            on_gpu=platform.on_gpu,
+            engine_batches=[engine.options.max_batch for engine in engines],
+        )
+        platform = replace(platform, max_batch_size=batch)
+    load = None
+    if images_per_s is not None:
+        load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
+    return Release(manifest, build, Repository(repository), platform, server, load=load)
 
 
 def _require_agreement(build: Path, manifest: Manifest) -> None:

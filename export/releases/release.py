@@ -28,6 +28,7 @@ from export.serving.ensembles import Pinned, category_ensembles, judging_steps
 from export.serving.memory_pools import MemoryPools, size_pools
 from export.serving.model_files import ModelFile, mismatches
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
+from export.serving.throughput import FusionLoad, fusion_instances, queue_size
 from export.tensors import (
     ENCODED,
     RELEASE_ID,
@@ -55,6 +56,7 @@ class Release:
         platform: what runs the backbones.
         server: what loads TensorRT's engines.
         budget: the time that an image may take; None lets requests wait for any time.
+        load: the images that the fusion is to keep up with; None is what two instances do.
     """
 
     manifest: Manifest
@@ -63,6 +65,7 @@ class Release:
     platform: Platform
     server: TargetServer
     budget: LatencyBudget | None = None
+    load: FusionLoad | None = None
 
     @property
     def size(self) -> int:
@@ -110,7 +113,9 @@ class Release:
             max_batch_size=self.platform.max_batch_size,
             instances=self.platform.concurrency(shared=False).instances,
             # A budget's longer queue empties by time, long before it is full.
-            queue_size=min(self._queue(self.models["student"]).size, QueuePolicy().size),
+            queue_size=min(
+                self._queue(self.models["student"]).size, queue_size(self.platform.max_batch_size)
+            ),
         )
 
     def require_servable(self, read_graph: Callable[[Path], ModelFile]) -> None:
@@ -202,6 +207,7 @@ class Release:
             verified=engine is None or manifest.engines_judged,
             parameters={
                 **(self.budget.to_parameters() if self.budget else {}),
+                **(self.load.to_parameters() if self.load else {}),
                 **(self.memory_pools().to_parameters() if self.platform.on_gpu else {}),
             },
         )
@@ -250,12 +256,18 @@ class Release:
         return steps.image_decoder_config(self.size, queue, bit_depth=bit_depth)
 
     def _fusion_config(self) -> pb.ModelConfig:
-        return steps.distance_fusion_config(self._queue("distance_fusion"))
+        others = self.target.fusion_loads(but=self.ensembles)
+        instances = fusion_instances([*others, *([self.load] if self.load else [])])
+        return steps.distance_fusion_config(self._queue("distance_fusion"), instances=instances)
 
     def _queue(self, model: str) -> QueuePolicy:
-        """The strictest queue of all categories that share this step; without budgets the default."""
+        """The strictest queue of all categories that share this step, which holds whole batches of each of them."""
         others = self.target.budgets_over(model, but=self.ensembles)
-        return tightest([*others, *([self.budget] if self.budget else [])], model)
+        policy = tightest([*others, *([self.budget] if self.budget else [])], model)
+        batches = [ensemble.max_batch_size for ensemble in self.target.ensembles_over(model)]
+        return replace(
+            policy, size=max(policy.size, queue_size(max([self.platform.max_batch_size, *batches])))
+        )
 
     def _platform(self, graph: str) -> Platform:
         """What runs a graph; SAM has no engine, so ONNX Runtime runs it in NVIDIA's container."""

@@ -12,6 +12,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.errors import ExportError, PublishError
 from export.manifest import Manifest, parse_manifest
 from export.serving.queues import LatencyBudget
+from export.serving.throughput import FusionLoad
+from export.tensors import ENCODED
 
 CONFIG = "config.pbtxt"
 REMEDY = "repair it, move its folder away, or publish into another repository with --repository"
@@ -77,6 +79,16 @@ class Repository:
             if ensemble.name not in but
         )
         return [budget for budget in budgets if budget is not None]
+
+    def fusion_loads(self, *, but: Collection[str]) -> list[FusionLoad]:
+        """What each category states for the fusion, without the ensembles named in `but`."""
+        loads = (
+            FusionLoad.from_parameters(parameters_of(ensemble))
+            for ensemble in self.ensembles_over("distance_fusion")
+            # Both ensembles of a category say the same.
+            if ensemble.name not in but and not ensemble.name.endswith(ENCODED)
+        )
+        return [load for load in loads if load is not None]
 
     def read_config(self, model: str) -> pb.ModelConfig | None:
         """A model's configuration, or None where it has none."""

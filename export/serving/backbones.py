@@ -52,7 +52,8 @@ class Platform:
         engine_cache: folder on the server where provider `tensorrt` keeps the engines that it builds; its parent folder
             must exist there.
         instances: of each backbone; 0 is chosen from the machine.
-        max_batch_size: images a batch, at most.
+        max_batch_size: images a batch, at most; 0 is chosen when a build is published, see
+            `export.serving.throughput.chosen_batch`.
     """
 
     name: str = "python"

@@ -67,7 +67,9 @@ def verdict_specs(image_size: int) -> list[TensorSpec]:
     ]
 
 
-def distance_fusion_config(queue: QueuePolicy | None = None) -> pb.ModelConfig:
+def distance_fusion_config(
+    queue: QueuePolicy | None = None, *, instances: int = LEAST_INSTANCES
+) -> pb.ModelConfig:
     """The fusion, one model for every category and image size; `queue` as in `step_config`."""
     config = _python_config(
         "distance_fusion",
@@ -75,6 +77,7 @@ def distance_fusion_config(queue: QueuePolicy | None = None) -> pb.ModelConfig:
         verdict_specs(-1),
         zeros_warm_up("paper_size", [*distance_specs(FULL_IMAGE_SIZE), RELEASE_ID], batch_size=1),
         queue,
+        instances,
     )
     # Optional: without background removal no ensemble sends a mask.
     config.input.add(**tensor_fields(foreground_spec(-1)), optional=True)
@@ -108,6 +111,7 @@ def _python_config(
     outputs: Sequence[TensorSpec],
     warm_up: pb.ModelWarmup,
     queue: QueuePolicy | None,
+    instances: int = LEAST_INSTANCES,
 ) -> pb.ModelConfig:
     """A step that is Python code, whose batches are as large as any backbone's."""
     return step_config(
@@ -117,7 +121,7 @@ def _python_config(
         queue=queue,
         max_batch_size=STEP_BATCH_SIZE,
         backend="python",
-        instance_group=instance_groups(LEAST_INSTANCES),
+        instance_group=instance_groups(instances),
         model_warmup=[warm_up],
     )
 

@@ -1,148 +1,65 @@
 """Distance maps in, anomaly map and verdict out: Section 3.4 of the paper, in numpy alone.
 
 The server fuses with this very file and training evaluates with it: what is measured is what is served. It imports
-numpy and nothing else. What is not finite is an error and never a label: NaN exceeds no threshold.
+numpy and `fusion_calibration` alone. What is not finite is an error and never a label: NaN exceeds no threshold.
 
-Upsampling, blur and pooling are linear and separable: one matrix a stage and side, built once (`fusion_matrix`):
+Upsampling, Gaussian blur and average pooling are linear and separable. Their product is one matrix a
+stage and side, built once (`fusion_matrix`), and an anomaly map is
 
     anomaly_map = sum_n  stage_weight_n * A_n @ distance_n @ A_n.T
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if __package__:
+    from model_repository.distance_fusion.fusion_calibration import LARGEST as LARGEST
+    from model_repository.distance_fusion.fusion_calibration import Calibration as Calibration
+    from model_repository.distance_fusion.fusion_calibration import Fusion as Fusion
+    from model_repository.distance_fusion.fusion_calibration import is_number
+else:  # in the server, where both files lie side by side
+    from fusion_calibration import LARGEST, Calibration, Fusion, is_number  # type: ignore[import-not-found, no-redef]
+
 FloatArray = NDArray[np.float32]
 
 STRIDES = (4, 8, 16)  # pixels for each position of the three stages' distance maps
-LARGEST = float(np.finfo(np.float32).max)
-# What a calibration may hold. Image size and sigma bound the memory that a fusion matrix takes.
-RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
-    "release_id": (int, 0, 2**63 - 1),
-    "image_size": (int, 1, 2048),
-    "smoothing_sigma": (float, 0, 1024),
-    "pool_size": (int, 1, 2048),
-    "score_share": (float, 0, 1),
-    "image_threshold": (float, -LARGEST, LARGEST),
-    "pixel_threshold": (float, -LARGEST, LARGEST),
-}
 # What the server answers, in this order: the fields of `Verdict`, and the release that judged.
 VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
-MAP_OUTPUTS = ("anomaly_map", "pred_mask")  # those that a request for the score alone leaves out
+# Those of an image's size; a request for the score alone leaves them out.
+MAP_OUTPUTS = ("anomaly_map", "pred_mask")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fusion:
-    """How the stages' distance maps become one anomaly map (Section 3.4).
+class Scores:
+    """What the server answers about a batch of B images where no maps are wanted.
 
     Attributes:
-        image_size: side of the square anomaly map in pixels.
-        smoothing_sigma: standard deviation of the Gaussian blur, in pixels.
-        pool_size: side of the average pooling window, in pixels; odd.
-        stage_weights: factor of each stage's distance map, at least 0.
+        pred_score: [B, 1] float32; see `image_scores`.
+        pred_label: [B, 1] bool; the score exceeds the threshold.
+        threshold: [B, 1] float32; the image threshold that was used.
     """
 
-    image_size: int
-    smoothing_sigma: float
-    pool_size: int
-    stage_weights: tuple[float, float, float]
+    pred_score: FloatArray
+    pred_label: NDArray[np.bool_]
+    threshold: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """How a release turns distance maps into verdicts; fitted on held-out good images.
-
-    Attributes:
-        release_id: the release it belongs to, see `train.checkpoint.tensors.release_id`.
-        category: the product, for messages.
-        image_size, smoothing_sigma, pool_size, stage_weights: see `Fusion`.
-        image_threshold: an image whose score exceeds it is judged anomalous.
-        pixel_threshold: a pixel whose anomaly exceeds it belongs to the predicted mask.
-        foreground: how the background was removed, `none`, `threshold` or `sam`; older releases lack it: not at all.
-        foreground_id: which SAM did it, see `train.calibration.sam`; 0 for the other two.
-        score_share: see `image_scores`; older releases lack it: the maximum.
-    """
-
-    release_id: int
-    category: str
-    image_size: int
-    smoothing_sigma: float
-    pool_size: int
-    stage_weights: tuple[float, float, float]
-    image_threshold: float
-    pixel_threshold: float
-    foreground: str = "none"
-    foreground_id: int = 0
-    score_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Raise ValueError that names each value no verdict can rest on: not finite, out of range or no number."""
-        faults = [
-            f"{name} {getattr(self, name)!r}, expected {least:.4g} to {most:.4g}"
-            for name, (kind, least, most) in RANGES.items()
-            if not _is_number(getattr(self, name), least, most, kind=kind)
-        ]
-        weights = self.stage_weights
-        if len(weights) != 3 or not any(weights) or not all(_is_number(w, 0, LARGEST) for w in weights):
-            faults.append(f"stage_weights {list(weights)}, expected three of at least 0, one of them above")
-        if faults:
-            raise ValueError(f"a calibration holds {'; '.join(faults)}")
-
-    @property
-    def fusion(self) -> Fusion:
-        """The part of it that makes anomaly maps; the thresholds judge them."""
-        return Fusion(**{field.name: getattr(self, field.name) for field in fields(Fusion)})
-
-    def to_json(self) -> str:
-        """The calibration as JSON text."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Calibration:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: the text is no JSON object, a field is missing or unknown, or a value cannot be used.
-        """
-        values: Any = json.loads(text)
-        expected = {field.name for field in fields(cls)}
-        required = {field.name for field in fields(cls) if field.default is MISSING}
-        if not isinstance(values, dict) or not required <= values.keys() <= expected:
-            given = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise ValueError(f"a calibration has the fields {sorted(expected)}, found {given}")
-        weights = values["stage_weights"]
-        return cls(**{**values, "stage_weights": tuple(weights) if isinstance(weights, list) else ()})
-
-    @classmethod
-    def load(cls, path: Path) -> Calibration:
-        """Read a calibration from a file; raises as `from_json`, or OSError."""
-        return cls.from_json(path.read_text(encoding="utf-8"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(Scores):
     """What the server answers, for a batch of B images of S x S pixels.
 
     Attributes:
         anomaly_map: [B, S, S] float32; 0 where student and teacher agree, larger where they do not.
-        pred_score: [B, 1] float32; see `image_scores`.
-        pred_label: [B, 1] bool; the score exceeds the threshold.
         pred_mask: [B, S, S] bool; the anomaly exceeds the pixel threshold.
-        threshold: [B, 1] float32; the image threshold that was used.
     """
 
     anomaly_map: FloatArray
-    pred_score: FloatArray
-    pred_label: NDArray[np.bool_]
     pred_mask: NDArray[np.bool_]
-    threshold: FloatArray
 
 
 def upsampling_matrix(source: int, target: int) -> FloatArray:
@@ -208,6 +125,13 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
     Raises:
         ValueError: distance maps of another image size or number, or an image's are not finite.
     """
+    side_by_side, half_done = _half_fused(distances, fusion)
+    # All stages in one product of matrices side by side: one pass over the large result in place of three.
+    return np.asarray(side_by_side @ half_done)
+
+
+def _half_fused(distances: list[FloatArray], fusion: Fusion) -> tuple[FloatArray, FloatArray]:
+    """The matrices [S, H] of all stages side by side, and what they are multiplied with, [B, H, S]."""
     expected = [(fusion.image_size // stride,) * 2 for stride in STRIDES]
     if (shapes := [stage.shape[1:] for stage in distances]) != expected or expected[-1] == (0, 0):
         raise ValueError(
@@ -220,12 +144,13 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
         sigma=fusion.smoothing_sigma,
         window=fusion.pool_size,
     )
-    half_done = [  # [B, h, S]
-        np.float32(weight) * (distance @ matrix.T)
-        for distance, matrix, weight in zip(distances, matrices, fusion.stage_weights, strict=True)
-    ]
-    # All stages in one product of matrices side by side: one pass over the large result in place of three.
-    return np.asarray(side_by_side @ np.concatenate(half_done, axis=1))
+    half_done = []
+    for distance, matrix, weight in zip(distances, matrices, fusion.stage_weights, strict=True):
+        n_images, side, _ = distance.shape
+        # One product for the whole batch: numpy would make one of each image.
+        product = distance.reshape(-1, side) @ matrix.T  # [B * h, S]
+        half_done.append(np.float32(weight) * product.reshape(n_images, side, -1))
+    return side_by_side, np.concatenate(half_done, axis=1)
 
 
 def finite_images(maps: list[FloatArray]) -> NDArray[np.bool_]:
@@ -243,14 +168,8 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
     Raises:
         ValueError: masks of another shape than the maps', or one that hides its whole image.
     """
-    if foreground is None:
-        return anomaly_map
-    if foreground.shape != anomaly_map.shape:
-        raise ValueError(
-            f"foreground has shape {list(foreground.shape)}; expected the anomaly map's, {list(anomaly_map.shape)}"
-        )
-    _require(np.asarray(foreground.any(axis=(1, 2))), "its foreground mask hides all of it")
-    return anomaly_map * foreground
+    _check_foreground(foreground, anomaly_map.shape)
+    return anomaly_map if foreground is None else anomaly_map * foreground
 
 
 def image_scores(anomaly_map: FloatArray, share: float) -> FloatArray:
@@ -273,10 +192,8 @@ def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | 
     Raises:
         ValueError: an image's map is not finite, or the threshold is not.
     """
-    if threshold is not None and not _is_number(threshold, -LARGEST, LARGEST):
-        raise ValueError(f"image threshold is {threshold}; expected a finite number")
+    image_threshold = _image_threshold(calibration, threshold)
     _require(finite_images([anomaly_map]), "its anomaly map is not finite")
-    image_threshold = np.float32(calibration.image_threshold if threshold is None else threshold)
     pred_score = image_scores(anomaly_map, calibration.score_share)[:, None]
     return Verdict(
         anomaly_map=anomaly_map,
@@ -287,13 +204,57 @@ def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | 
     )
 
 
+def judge_scores(
+    distances: list[FloatArray],
+    calibration: Calibration,
+    *,
+    foreground: NDArray[np.bool_] | None = None,
+    threshold: float | None = None,
+) -> Scores:
+    """Score images whose maps nobody wants: the same scores as from `fuse_distances`, `remove_background`, `judge`.
+
+    Image by image in one buffer, which stays in the processor's cache; a batch of maps would not.
+
+    Raises:
+        ValueError: as these three.
+    """
+    image_threshold = _image_threshold(calibration, threshold)
+    side_by_side, half_done = _half_fused(distances, calibration.fusion)
+    _check_foreground(foreground, (len(half_done), *(calibration.image_size,) * 2))
+    scores = np.empty((len(half_done), 1), np.float32)
+    buffer = np.empty((1, *(calibration.image_size,) * 2), np.float32)
+    for index, half in enumerate(half_done):
+        np.matmul(side_by_side, half, out=buffer[0])
+        if foreground is not None:
+            buffer *= foreground[index]
+        scores[index] = image_scores(buffer, calibration.score_share)
+    # What is not finite in a map is in its maximum, and among its highest values.
+    _require(np.isfinite(scores[:, 0]), "its anomaly map is not finite")
+    return Scores(
+        pred_score=scores,
+        pred_label=scores > image_threshold,
+        threshold=np.full_like(scores, image_threshold),
+    )
+
+
+def _image_threshold(calibration: Calibration, threshold: float | None) -> np.float32:
+    if threshold is not None and not is_number(threshold, -LARGEST, LARGEST):
+        raise ValueError(f"image threshold is {threshold}; expected a finite number")
+    return np.float32(calibration.image_threshold if threshold is None else threshold)
+
+
+def _check_foreground(foreground: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> None:
+    if foreground is None:
+        return
+    if foreground.shape != shape:
+        raise ValueError(
+            f"foreground has shape {list(foreground.shape)}; expected the anomaly map's, {list(shape)}"
+        )
+    _require(np.asarray(foreground.any(axis=(1, 2))), "its foreground mask hides all of it")
+
+
 def _require(holds: NDArray[np.bool_], fault: str) -> None:
     """Raise ValueError about the images of a batch, counted from 1, for which something does not hold."""
     if not holds.all():
         images = ", ".join(map(str, np.flatnonzero(~holds)[:10] + 1))
         raise ValueError(f"image {images} of {len(holds)} cannot be judged: {fault}")
-
-
-def _is_number(value: Any, least: float, most: float, *, kind: type[int] | type[float] = float) -> bool:
-    """Whether it is a number within these bounds, where NaN never is; `kind` int takes whole numbers alone."""
-    return isinstance(value, (kind, int)) and not isinstance(value, bool) and bool(least <= value <= most)

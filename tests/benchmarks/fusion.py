@@ -24,35 +24,24 @@ from torch import Tensor
 
 from client.benchmark.bars import Bar
 from model_repository.distance_fusion.map_fusion import Calibration, Verdict, fuse_distances, judge
+from tests.benchmarks.distances import (
+    batch_distances,
+    calibration_of,
+    score_batch,
+    seeded_distances,
+    verdict_of,
+)
 from tests.benchmarks.results import FOLDER, run, time_in_turns, write_results
 
 SIZES = (128, 256)
 MOST_MS, LEAST_RATIO = 1.0, 10.0
 TURNS, CALLS = 40, 10
+BATCHES = (1, 8, 32)
+WORKS = {"with maps": verdict_of, "scores alone": score_batch}
 PEERS = {
     "separable": "torch, two 1-D convolutions",  # kornia's default
     "square": "torch, one 2-D convolution",  # torchvision's gaussian_blur and anomalib's GaussianBlur2d
 }
-
-
-def calibration_of(size: int) -> Calibration:
-    """The paper's smoothing for an image size."""
-    return Calibration(
-        release_id=1,
-        category="bench",
-        image_size=size,
-        smoothing_sigma=4.0,
-        pool_size=5,
-        stage_weights=(0.2, 0.7, 2.1),
-        image_threshold=0.5,
-        pixel_threshold=0.25,
-    )
-
-
-def seeded_distances(size: int) -> list[NDArray[np.float32]]:
-    """One image's distance maps [1, h, h] a stage, uniform in 0 to 4."""
-    rng = np.random.default_rng(0)
-    return [rng.uniform(0, 4, (1, size // n, size // n)).astype(np.float32) for n in (4, 8, 16)]
 
 
 def ours(distances: list[NDArray[np.float32]], calibration: Calibration) -> Verdict:
@@ -139,6 +128,30 @@ def measure(size: int, *, turns: int, calls: int) -> dict[str, Any]:
     return measured
 
 
+def images_per_s(size: int, *, turns: int) -> list[dict[str, float]]:
+    """Of one thread by batch, with maps and with scores alone, in turns."""
+    measured = []
+    for batch in BATCHES:
+        distances, calibration = batch_distances(size, batch), calibration_of(size)
+        works: dict[str, Callable[[], object]] = {
+            name: partial(work, distances, calibration) for name, work in WORKS.items()
+        }
+        taken = time_in_turns(works, turns=turns, calls=1)
+        rates = {name: 1000 * batch / statistics.median(taken_ms) for name, taken_ms in taken.items()}
+        measured.append({"size": size, "batch": batch, **rates})
+    return measured
+
+
+def throughput_table(results: list[dict[str, float]]) -> Table:
+    """One line a size and batch."""
+    table = Table(title="Images/s of the fusion: one process with one thread")
+    for column in ("px", "batch", *WORKS):
+        table.add_column(column, justify="right")
+    for measured in results:
+        table.add_row(*(f"{value:,.0f}" for value in measured.values()))
+    return table
+
+
 def bars_of(measured: dict[str, Any]) -> list[Bar]:
     """The limits of an image size."""
     at = f"at {measured['size']} px"
@@ -189,12 +202,14 @@ def main() -> None:
     torch.set_num_threads(1)
     with threadpool_limits(1):
         results = [measure(size, turns=asked.turns, calls=asked.calls) for size in SIZES]
+        rates = [rate for size in SIZES for rate in images_per_s(size, turns=asked.turns)]
     bars = [bar for measured in results for bar in bars_of(measured)]
     console = Console(width=120, highlight=False)
     console.print(table_of(results))
+    console.print(throughput_table(rates))
     for bar in bars:
         console.print(str(bar))
-    write_results(asked.json, {"sizes": results}, bars)
+    write_results(asked.json, {"sizes": results, "images_per_s": rates}, bars)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import pytest
 from deploy import server as server_module
 from deploy.installation import Installation
 from deploy.ports import Ports
-from deploy.repository import memory_pools, pool_threads
+from deploy.repository import largest_batch, memory_pools, pool_threads
 from deploy.server import TritonServer, running_server
-from deploy.server_options import pool_options, stub_environment, usable_cores
+from deploy.server_options import grpc_options, pool_options, stub_environment, usable_cores
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
 from tests.conftest import CATEGORY
@@ -146,3 +146,28 @@ def test_a_server_starts_with_the_pools(
     assert f"--cuda-memory-pool-byte-size=0:{100 * MIB}" in said
     # Of a backend that this server does not have.
     assert f"--backend-config=onnxruntime,intra_op_thread_count={usable_cores()}" in said
+
+
+@pytest.mark.parametrize(
+    ("largest", "options"),
+    [
+        (0, []),
+        (8, []),
+        (32, ["--grpc-infer-allocation-pool-size=96"]),
+        (128, ["--grpc-infer-allocation-pool-size=128"]),
+    ],
+)
+def test_answers_are_kept_ready_for_full_batches(largest: int, options: list[str]) -> None:
+    assert grpc_options(largest) == options
+
+
+def test_the_largest_batch_is_an_ensembles(tmp_path: Path) -> None:
+    for name, text in {
+        "pill": 'name: "pill"\nplatform: "ensemble"\nmax_batch_size: 32\n',
+        "nut": 'name: "nut"\nplatform: "ensemble"\nmax_batch_size: 8\n',
+        "distance_fusion": 'name: "distance_fusion"\nmax_batch_size: 128\nbackend: "python"\n',
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").write_text(text)
+    assert largest_batch(tmp_path) == 32
+    assert largest_batch(tmp_path / "pill") == 0

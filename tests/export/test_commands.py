@@ -23,7 +23,7 @@ def run(*arguments: str | Path) -> Result:
 
 def test_help_shows_defaults() -> None:
     shown = " ".join(run("publish", "--help").output.split())
-    assert "[default: 8; 1<=x<=128]" in shown
+    assert "[default: 0; 0<=x<=128]" in shown
     assert "[default: model_repository]" in shown
     assert {"onnx", "verify", "bench", "engine", "publish"} <= set(run("--help").output.split())
 

@@ -20,6 +20,7 @@ from model_repository.distance_fusion.map_fusion import (
     gaussian_matrix,
     image_scores,
     judge,
+    judge_scores,
     pooling_matrix,
     remove_background,
     upsampling_matrix,
@@ -226,3 +227,49 @@ def test_a_calibration_of_before_scores_by_the_maximum() -> None:
     values = json.loads(CALIBRATION.to_json())
     del values["score_share"]
     assert Calibration.from_json(json.dumps(values)).score_share == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01])
+@pytest.mark.parametrize("masked", [False, True])
+def test_scores_alone_are_those_of_the_maps(share: float, masked: bool) -> None:
+    calibration = replace(CALIBRATION, score_share=share, image_threshold=2.0)
+    distances = random_distances(256, batch=3)
+    foreground = np.random.default_rng(1).random((3, 256, 256)) < 0.5 if masked else None
+    with_maps = judge(
+        remove_background(fuse_distances(distances, calibration.fusion), foreground), calibration, 1.9
+    )
+    alone = judge_scores(distances, calibration, foreground=foreground, threshold=1.9)
+    np.testing.assert_array_equal(alone.pred_score, with_maps.pred_score)
+    np.testing.assert_array_equal(alone.pred_label, with_maps.pred_label)
+    np.testing.assert_array_equal(alone.threshold, with_maps.threshold)
+
+
+def test_scores_alone_name_the_image_that_cannot_be_judged() -> None:
+    distances = random_distances(256, batch=3)
+    distances[1][2, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="image 3 of 3 cannot be judged: its distance maps are not finite"):
+        judge_scores(distances, CALIBRATION)
+    distances = random_distances(256, batch=3)
+    distances[0][1] = np.finfo(np.float32).max  # finite, and their sum is not
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ValueError, match=r"image 2 of 3.*anomaly map is not finite"),
+    ):
+        judge_scores(
+            [distances[0], distances[0][:, ::2, ::2] * 1, distances[0][:, ::4, ::4] * 1], CALIBRATION
+        )
+    hidden = np.ones((3, 256, 256), bool)
+    hidden[1] = False
+    with pytest.raises(ValueError, match=r"image 2 of 3.*hides all of it"):
+        judge_scores(random_distances(256, batch=3), CALIBRATION, foreground=hidden)
+    with pytest.raises(ValueError, match="image threshold is nan"):
+        judge_scores(random_distances(256), CALIBRATION, threshold=float("nan"))
+
+
+def test_a_verdict_does_not_depend_on_its_batch() -> None:
+    distances = random_distances(256, batch=8)
+    together = fuse_distances(distances, CALIBRATION.fusion)
+    alone = [
+        fuse_distances([stage[[index]] for stage in distances], CALIBRATION.fusion) for index in range(8)
+    ]
+    np.testing.assert_allclose(np.concatenate(alone), together, rtol=2e-6)

@@ -144,27 +144,36 @@ def test_foreground(
     assert [response.error and str(response.error) for response in responses] == [None, reason, None]
 
 
+@pytest.mark.parametrize(
+    ("outputs", "function"),
+    [(("pred_label", "pred_mask"), "fuse_distances"), (("pred_label",), "judge_scores")],
+)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fusion(
-    backend: Callable[[str, ModuleType], Any], monkeypatch: pytest.MonkeyPatch, fault: Exception
+    backend: Callable[[str, ModuleType], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Exception,
+    outputs: tuple[str, ...],
+    function: str,
 ) -> None:
     fusion = backend("distance_fusion", map_fusion)
     fusion.calibrations = {CALIBRATION.release_id: CALIBRATION}
     maps = {f"distance_{stage}": value for stage, value in enumerate(zeros(1), start=1)}
     requests = [
-        Request({**maps, "release_id": np.full((1, 1), CALIBRATION.release_id)}, ("pred_label",))
-        for _ in range(3)
+        Request({**maps, "release_id": np.full((1, 1), CALIBRATION.release_id)}, outputs) for _ in range(3)
     ]
     calls = iter([None, fault, None])
 
-    def fuse(*given: Any) -> Any:
+    def fuse(*given: Any, **options: Any) -> Any:
         if raised := next(calls):
             raise raised
-        return fuse_distances(*given)
+        return original(*given, **options)
 
-    fuse_distances = map_fusion.fuse_distances
-    monkeypatch.setattr(map_fusion, "fuse_distances", fuse)
+    original = getattr(map_fusion, function)
+    monkeypatch.setattr(map_fusion, function, fuse)
     responses = fusion.execute(requests)
     reason = f"no verdict can be given ({type(fault).__name__}: {fault})"
     assert [response.error and str(response.error) for response in responses] == [None, reason, None]
-    assert responses[2].tensors[0].value.tolist() == [[False]]
+    answers = {tensor.name(): tensor.value for tensor in responses[2].tensors}
+    assert answers.keys() == set(outputs)
+    assert answers["pred_label"].tolist() == [[False]]

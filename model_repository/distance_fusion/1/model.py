@@ -82,13 +82,18 @@ class TritonPythonModel:
         distances = [inputs[f"distance_{stage}"] for stage in (1, 2, 3)]
         foreground = inputs.get("foreground")
         check_foreground(calibration, given=foreground is not None)
-        anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
-        shown = map_fusion.remove_background(anomaly_map, foreground)
-        verdict = map_fusion.judge(shown, calibration, threshold)
-        outputs = {**vars(verdict), "release_id": release_ids}
         requested = set(request.requested_output_names())
-        if score_only:
+        verdict: map_fusion.Scores
+        if score_only or not requested & set(map_fusion.MAP_OUTPUTS):
             requested -= set(map_fusion.MAP_OUTPUTS)
+            verdict = map_fusion.judge_scores(
+                distances, calibration, foreground=foreground, threshold=threshold
+            )
+        else:
+            anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
+            shown = map_fusion.remove_background(anomaly_map, foreground)
+            verdict = map_fusion.judge(shown, calibration, threshold)
+        outputs = {**vars(verdict), "release_id": release_ids}
         return [pb_utils.Tensor(name, outputs[name]) for name in requested]
 
     def calibration(self, release_id: int) -> Calibration:

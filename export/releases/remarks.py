@@ -1,0 +1,25 @@
+"""What who starts a server has to know of a release's batches and instances."""
+
+from __future__ import annotations
+
+from export.releases.release import Release
+from export.serving import throughput
+from export.serving.steps import verdict_specs
+from export.tensors import distance_specs, image_bytes
+from train.support.cores import usable_cores
+
+
+def serving_remarks(release: Release) -> list[str]:
+    """A sentence each, without a full stop."""
+    platform, engine = release.platform, release.manifest.engines.get("student")
+    wanted = throughput.chosen_batch(release.size, on_gpu=platform.on_gpu)
+    too_small = platform.name == "tensorrt" and engine is not None and engine.options.max_batch < wanted
+    return throughput.remarks(
+        fusion=sum(group.count for group in release.step_configs()["fusion"].instance_group),
+        cores=usable_cores(),
+        batch=platform.max_batch_size,
+        image_bytes=image_bytes([*distance_specs(release.size), *verdict_specs(release.size)]),
+        backbones=platform.concurrency(shared=False).instances,
+        on_gpu=platform.on_gpu,
+        engine_batch=platform.max_batch_size if too_small else None,
+    )
