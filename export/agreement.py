@@ -17,7 +17,7 @@ class Limits(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """The largest differences between a judge and PyTorch that are accepted; None is no limit.
 
     Attributes:
-        map_difference: largest difference at any position of any anomaly map, as a share of their largest value where
+        map_difference: largest difference at any position of any anomaly map, as a share of the image threshold where
             that is above 1.
         auroc_loss: loss of image AUROC.
         pro_loss: loss of per-region overlap.

@@ -146,7 +146,7 @@ class FitConfig(BaseModel):
         given = [name for name, value in defaults.items() if info.data.get(name, value) != value]
         if distance == "mahalanobis" and given:
             raise ValueError(
-                f"{' and '.join(given)} belong to the distance cosine; leave them out or take it"
+                f"goes without {' and '.join(given)}, which the distance cosine has; expected cosine"
             )
         return distance
 

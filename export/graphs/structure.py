@@ -241,11 +241,14 @@ def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.u
         shapes, expected_shapes = ([list(stage.shape) for stage in maps] for maps in (distances, expected))
         if shapes != expected_shapes:
             raise VerificationError(f"Distance maps have shapes {shapes}; expected {expected_shapes}.")
+        # Distances of `mahalanobis` have no bound: as a share of the stage's largest, where that is above 1.
+        bounded = checkpoint.config.distance == "cosine"
         differences = np.concatenate(
-            [np.abs(ours - theirs).ravel() for ours, theirs in zip(distances, expected, strict=True)]
+            [
+                np.abs(ours - theirs).ravel() / (1.0 if bounded else max(1.0, float(theirs.max())))
+                for ours, theirs in zip(distances, expected, strict=True)
+            ]
         )
-        # As a share of the largest distance where that is above 1: those of `mahalanobis` have no bound.
-        differences /= max(1.0, *(float(stage.max()) for stage in expected))
         largest, mean = float(differences.max()), float(differences.mean())
         # Not `>`: a difference that is no number must fail too.
         if not largest <= MAX_DISTANCE_DIFFERENCE:

@@ -185,16 +185,14 @@ class JudgedTestSet:
             return self._refuse(answers, judged)
         ours, (theirs, expected) = self.verdict(answers.maps, answers.labels), self.expected
         measures = self.measures(ours)
-        map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map) / max(
-            1.0, float(theirs.anomaly_map.max())
-        )
+        map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
         score_difference = np.abs(ours.pred_score - theirs.pred_score)
         auroc_change, pro_change, reject_change = (
             _difference(measures[key], expected[key]) for key in ("image_auroc", "pro", "false_reject_rate")
         )
         flips = int((ours.pred_label != theirs.pred_label).sum())
         reached = {
-            "map_difference": float(map_difference.max()),
+            "map_difference": float(map_difference.max()) / max(1.0, self.calibration.image_threshold),
             "auroc_loss": _difference(expected["image_auroc"], measures["image_auroc"]),
             "pro_loss": _difference(expected["pro"], measures["pro"]),
             "flips": flips / len(self.test),

@@ -66,7 +66,7 @@ def publish_category(
     check_category_name(manifest.category)
     _require_agreement(build, manifest)
     require_repository(repository)
-    require_calibration(build, manifest)
+    require_calibration(build, manifest, repository=repository)
     server = server or TargetServer()
     if platform.name == "tensorrt":
         require_engines_run(require_engines(build, manifest), server)
@@ -145,11 +145,12 @@ def require_repository(repository: Path) -> None:
         )
 
 
-def require_calibration(build: Path, manifest: Manifest) -> None:
-    """Require the calibration that the server is to judge this release with.
+def require_calibration(build: Path, manifest: Manifest, *, repository: Path) -> None:
+    """Require the calibration that the server is to judge this release with, and a fusion there that can read it.
 
     Raises:
-        PublishError: it cannot be read, holds a value that no verdict can rest on, or belongs to another release.
+        PublishError: it cannot be read, holds a value that no verdict can rest on, belongs to another release, or the
+            repository's fusion is too old for it.
     """
     path = build / "calibration.json"
     try:
@@ -158,6 +159,12 @@ def require_calibration(build: Path, manifest: Manifest) -> None:
         raise PublishError(
             f"{path} cannot be used ({error}); nothing is published; train and export again."
         ) from None
+    if calibration.score_share and not (repository / "distance_fusion" / "fusion_calibration.py").is_file():
+        raise PublishError(
+            f"{repository} holds a distance_fusion of an earlier version, which scores by the maximum alone, and "
+            f"{path} by the mean of the highest {calibration.score_share:.0%}; nothing is published; copy this "
+            "version's model_repository/distance_fusion there, and restart the server."
+        )
     found, expected = (
         (calibration.release_id, calibration.image_size),
         (manifest.release_id, manifest.config.image_size),

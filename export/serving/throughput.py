@@ -118,7 +118,7 @@ def remarks(
         engine_batch: that the engines take, where they take fewer than a GPU wants; else None.
     """
     sentences = []
-    if fusion > cores:
+    if fusion > max(cores, LEAST_INSTANCES):
         sentences.append(
             f"the fusion has {fusion} instances for the images that were stated, and this machine {cores} cores: it "
             "will not keep up"

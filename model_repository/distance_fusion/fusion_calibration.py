@@ -88,8 +88,11 @@ class Calibration:
         return Fusion(**{field.name: getattr(self, field.name) for field in fields(Fusion)})
 
     def to_json(self) -> str:
-        """The calibration as JSON text."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        """The calibration as JSON text; a share of 0 is left out, for a fusion of before does not know it."""
+        values = asdict(self)
+        if not self.score_share:
+            del values["score_share"]
+        return json.dumps(values, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:

@@ -160,8 +160,16 @@ def test_config_survives_json() -> None:
 @pytest.mark.parametrize(
     ("preset", "overrides", "fault"),
     [
-        ("edge", {"alpha": 0.5}, "alpha belong to the distance cosine"),
-        ("edge", {"centered_stages": (3,), "cosine_weight": 0.5}, "centered_stages and cosine_weight belong"),
+        (
+            "edge",
+            {"alpha": 0.5},
+            "distance: goes without alpha, which the distance cosine has; expected cosine",
+        ),
+        (
+            "edge",
+            {"centered_stages": (3,), "cosine_weight": 0.5},
+            "goes without centered_stages and cosine_weight",
+        ),
         ("edge", {"neighbourhoods": (3, 2, 1)}, "expected three odd numbers"),
         ("edge", {"neighbourhoods": (3, 3)}, "neighbourhoods"),
         ("edge", {"distance": "cosine"}, "compares single positions; expected 1,1,1"),

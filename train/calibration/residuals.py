@@ -31,6 +31,8 @@ SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 # Added to each variance, as a share of the mean one: no direction counts more than ten times the usual one. With less,
 # the rounding of half precision and int8 is blown up; measures do not change down to 0.0001.
 VARIANCE_FLOOR = 0.01
+# Of the mean variance, the teacher's being 1: below, as of copies of one picture, there is rounding alone.
+LEAST_VARIANCE = 0.01
 MAX_HELD_OUT = 64  # images; each gives as many samples as it has places
 
 
@@ -60,7 +62,7 @@ class Usual:
     def cholesky(self, shrinkage: float) -> Tensor:
         """The Cholesky factors [P, C, C] of the covariances, shrunk towards their mean by 0..1."""
         pooled = self.covariance.mean(dim=0)
-        floor = VARIANCE_FLOOR * pooled.diagonal().mean().clamp_min(1e-6)
+        floor = VARIANCE_FLOOR * pooled.diagonal().mean().clamp_min(LEAST_VARIANCE)
         shrunk = self.covariance + shrinkage * (pooled - self.covariance)
         cholesky: Tensor = torch.linalg.cholesky(shrunk + floor * torch.eye(len(pooled), dtype=pooled.dtype))
         return cholesky
@@ -102,6 +104,9 @@ def fit_residuals(
     student: Student, train: KnownImages, *, held_out: KnownImages, device: torch.device
 ) -> None:
     """Fit the student's `residuals` on its training images, and choose gain and shrinkage on held-out ones.
+
+    The thresholds are fitted on these held-out images too, as on those that weigh the stages: what is chosen is a few
+    numbers out of a short list.
 
     The student is trained and on the device. One that compares by another distance has nothing to fit.
 

@@ -243,6 +243,16 @@ def test_a_folder_that_is_no_repository_is_refused(tiny_build: Path, tmp_path: P
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_fusion_of_before_does_not_get_a_calibration_that_it_cannot_read(
+    tiny_build: Path, repository: Path
+) -> None:
+    (repository / "distance_fusion" / "fusion_calibration.py").unlink()
+    before = snapshot(repository)
+    with pytest.raises(PublishError, match=r"holds a distance_fusion of an earlier version, .*highest 1%"):
+        publish(tiny_build / CATEGORY, repository)
+    assert snapshot(repository) == before
+
+
 def test_batches_of_a_shared_teacher_do_not_shrink_under_others(tiny_build: Path, repository: Path) -> None:
     publish(tiny_build / CATEGORY, repository)
     (repository / "nut").mkdir()
