@@ -149,7 +149,7 @@ def _half_fused(distances: list[FloatArray], fusion: Fusion) -> tuple[FloatArray
         n_images, side, _ = distance.shape
         # One product for the whole batch: numpy would make one of each image.
         product = distance.reshape(-1, side) @ matrix.T  # [B * h, S]
-        half_done.append(np.float32(weight) * product.reshape(n_images, side, -1))
+        half_done.append(np.float32(weight) * product.reshape(n_images, side, len(matrix)))
     return side_by_side, np.concatenate(half_done, axis=1)
 
 

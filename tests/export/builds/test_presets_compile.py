@@ -22,9 +22,14 @@ pytestmark = pytest.mark.slow
 
 # What counts here is structure: with random weights labels flip.
 ANY = Limits(auroc_loss=1, pro_loss=1, flips=1, false_reject_change=1)
-BACKBONES = {
+BACKBONES: dict[str, dict[str, Any]] = {
     "edge": {"teacher": "tf_efficientnet_lite2", "student": "tf_efficientnet_lite0"},
-    "paper": {"teacher": "wide_resnet50_2", "student": "resnext50_32x4d"},
+    "paper": {
+        "teacher": "wide_resnet50_2",
+        "student": "resnext50_32x4d",
+        "distance": "cosine",
+        "neighbourhoods": (1, 1, 1),
+    },
 }
 
 
