@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -13,6 +13,10 @@ from train.errors import ConfigError
 LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
 MOST_STEPS = 10_000_000  # weeks of training
 LARGEST_BATCH = 100_000
+# What goes with the distance cosine and has to go where it is asked for.
+OF_COSINE: Mapping[str, Any] = {"neighbourhoods": (1, 1, 1), "sharpening": (0.0,)}
+
+Strength = Annotated[float, Field(ge=0, le=16)]
 
 
 class FitConfig(BaseModel):
@@ -62,6 +66,13 @@ class FitConfig(BaseModel):
         (1, 1, 1),
         description="Side of the square of positions that differences are averaged over at stages 1, 2 and 3, for "
         "the distance mahalanobis; odd",
+    )
+    sharpening: tuple[Strength, ...] = Field(
+        (0.0,),
+        min_length=1,
+        max_length=8,
+        description="How far fine detail is raised in what the teacher sees, 0 for not at all; of several strengths, "
+        "the one with which good images with pasted patches stand out most, for the distance mahalanobis",
     )
     batch_size: int = Field(32, ge=1, le=LARGEST_BATCH, description="Images a step")
     drop_last: bool = Field(False, description="Leave out an epoch's last batch where it is smaller")
@@ -159,6 +170,13 @@ class FitConfig(BaseModel):
             raise ValueError("the distance cosine compares single positions; expected 1,1,1")
         return sides
 
+    @field_validator("sharpening")
+    @classmethod
+    def _several_to_choose_from(cls, strengths: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if len(strengths) > 1 and info.data.get("distance") == "cosine":
+            raise ValueError("the distance cosine takes one strength; expected a single number")
+        return strengths
+
     @field_validator("plateau_patience")
     @classmethod
     def _something_to_watch(cls, patience: int | None, info: ValidationInfo) -> int | None:
@@ -196,6 +214,11 @@ class FitConfig(BaseModel):
         return pool_size
 
     @property
+    def can_sharpen(self) -> bool:
+        """Whether the teacher's graph has the filter that `sharpening` sets."""
+        return any(self.sharpening)
+
+    @property
     def distance_scale(self) -> float:
         """Factor of 1 - cos in a distance map: cosine and L2 distance of unit vectors are equal (Eq. 1, 3, 5)."""
         return self.cosine_weight + self.alpha
@@ -224,6 +247,7 @@ PRESETS: Mapping[str, FitConfig] = {
         steps=400,
         distance="mahalanobis",
         neighbourhoods=(3, 3, 1),
+        sharpening=(0.0, 4.0),
         schedule="cosine",
         freeze_batchnorm=True,
         smoothing_sigma=2.0,
@@ -235,6 +259,8 @@ PRESETS: Mapping[str, FitConfig] = {
 
 def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
     """A preset with some fields replaced; `steps` takes the place of `epochs` and the other way round.
+
+    The distance cosine takes what only mahalanobis has with it.
 
     Raises:
         ConfigError: an unknown preset, or fields out of range; all faults are reported at once.
@@ -253,6 +279,8 @@ def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
     values = base.model_dump()
     if overrides.keys() & {"epochs", "steps"}:
         values |= {"epochs": None, "steps": None}
+    if overrides.get("distance") == "cosine":
+        values |= OF_COSINE
     try:
         return FitConfig(**{**values, **overrides})
     except ValidationError as error:

@@ -8,7 +8,7 @@ share those of all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.method.residuals import StageResiduals
+from train.method.residuals import Residuals, StageResiduals
 from train.method.student import TEST_BATCH_SIZE, Student
 from train.support.arrays import FloatArray, require_finite
 from train.support.progress import progress_bar
@@ -113,22 +113,37 @@ def fit_residuals(
     Raises:
         NotFiniteError: what the student regenerates is not finite.
     """
-    if student.residuals is None:
-        return
-    stages = list(student.residuals)
+    if student.residuals is not None:
+        fit_statistics(student.residuals, student, train, held_out=held_out, gains=GAINS, device=device)
+
+
+def fit_statistics(
+    residuals: Residuals,
+    regenerate: Callable[[Tensor], Sequence[Tensor]],
+    train: KnownImages,
+    *,
+    held_out: KnownImages,
+    gains: Sequence[float],
+    device: torch.device,
+) -> None:
+    """Fit residuals to what `regenerate` makes of images [B, S, S, 3] uint8 on the device, [B, C, h, h] a stage.
+
+    See `fit_residuals`; `gains` are those to choose from.
+    """
+    stages = list(residuals)
     moments = [Moments(len(stage.whitening), len(stage.channel_mean)) for stage in stages]
     with torch.inference_mode(), progress_bar("What is usual at each place", len(train)) as bar:
-        for batch in _seen_by_place(student, train, device):
+        for batch in _seen_by_place(residuals, regenerate, train, device):
             for of_stage, (theirs, ours) in zip(moments, batch, strict=True):
                 of_stage.add(theirs, ours)
             bar.advance(batch[0][0].shape[-1])
         few = KnownImages(
             held_out.images[:MAX_HELD_OUT], [stage[:MAX_HELD_OUT] for stage in held_out.teacher_features]
         )
-        batches = list(_seen_by_place(student, few, device))
+        batches = list(_seen_by_place(residuals, regenerate, few, device))
         for index, stage in enumerate(stages):
             theirs, ours = (torch.cat([batch[index][k] for batch in batches], dim=-1) for k in (0, 1))
-            choose_statistics(stage, moments[index], theirs=theirs, ours=ours)
+            choose_statistics(stage, moments[index], theirs=theirs, ours=ours, gains=gains)
 
 
 def negative_log_likelihood(centred: Tensor, cholesky: Tensor) -> float:
@@ -138,10 +153,12 @@ def negative_log_likelihood(centred: Tensor, cholesky: Tensor) -> float:
     return float(whitened.square().mean() / 2 + log_determinant)
 
 
-def choose_statistics(stage: StageResiduals, moments: Moments, *, theirs: Tensor, ours: Tensor) -> None:
+def choose_statistics(
+    stage: StageResiduals, moments: Moments, *, theirs: Tensor, ours: Tensor, gains: Sequence[float] = GAINS
+) -> None:
     """Give a stage the statistics under which held-out features, [P, C, M] of both networks, are most likely."""
     best = float("inf")
-    for gain in GAINS:
+    for gain in gains:
         usual = moments.residuals(gain)
         centred = theirs.double() - gain * ours.double() - usual.mean
         for shrinkage in SHRINKAGES:
@@ -157,15 +174,17 @@ def choose_statistics(stage: StageResiduals, moments: Moments, *, theirs: Tensor
 
 
 def _seen_by_place(
-    student: Student, known: KnownImages, device: torch.device
+    residuals: Residuals,
+    regenerate: Callable[[Tensor], Sequence[Tensor]],
+    known: KnownImages,
+    device: torch.device,
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Batch by batch and for each stage, what teacher and student see, [P, C, B] each, on the CPU."""
-    assert student.residuals is not None
     for start in range(0, len(known), TEST_BATCH_SIZE):
         of_batch = slice(start, start + TEST_BATCH_SIZE)
-        regenerated = student(torch.from_numpy(known.images[of_batch]).to(device))
+        regenerated = regenerate(torch.from_numpy(known.images[of_batch]).to(device))
         seen: list[tuple[Tensor, Tensor]] = []
-        for stage, ours, features in zip(student.residuals, regenerated, known.teacher_features, strict=True):
+        for stage, ours, features in zip(residuals, regenerated, known.teacher_features, strict=True):
             theirs = torch.from_numpy(features[of_batch]).to(device).permute(0, 3, 1, 2)
             require_finite(
                 ours.cpu().numpy(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -200,12 +201,21 @@ def stage_weights(
     good = stage_scores(distances, config=config)
     weights = 1 / good.mean(axis=1).clip(1e-12)
     if config.stage_weighting == "pasted_defects" and pasted is not None and good.shape[1] >= MIN_GOOD_IMAGES:
-        gain = stage_scores(pasted, config=config).mean(axis=1) - good.mean(axis=1)
-        detectability = (gain / good.std(axis=1, ddof=1).clip(1e-12)).clip(0, DETECTABILITY_LIMIT)
-        if detectability.any():
-            weights = weights * detectability**DETECTABILITY_POWER
+        told_apart = detectability(good, stage_scores(pasted, config=config))
+        if told_apart.any():
+            weights = weights * told_apart**DETECTABILITY_POWER
     first, second, third = (3 * weights / weights.sum()).tolist()
     return first, second, third
+
+
+def detectability(good: NDArray[np.floating[Any]], pasted: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The index d' of scores [..., N] of images with a pasted patch against those of good ones, [...].
+
+    It is the difference of their means over the standard deviation of the good ones, 0 to `DETECTABILITY_LIMIT`.
+    """
+    gain = pasted.mean(axis=-1) - good.mean(axis=-1)
+    index: NDArray[np.float64] = gain / good.std(axis=-1, ddof=1).clip(1e-12)
+    return index.clip(0, DETECTABILITY_LIMIT)
 
 
 def stage_scores(distances: list[FloatArray], *, config: FitConfig) -> NDArray[np.float64]:

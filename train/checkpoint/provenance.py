@@ -81,6 +81,7 @@ class Provenance(BaseModel):
     n_held_out: int
     n_broken: int
     bit_depth: int = 8  # older checkpoints do not say
+    sharpening: float = 0.0  # of what the teacher sees; older checkpoints had none
     weights: dict[str, str]
     steps: int | None = None  # older checkpoints do not say
     seconds_train: float

@@ -94,7 +94,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors = load_file(path)
     config = header.config
     unset = (0.0, 0.0, 0.0)  # mean and std, as every weight, come from the file
-    teacher = Backbone(config.teacher, mean=unset, std=unset)
+    teacher = Backbone(config.teacher, mean=unset, std=unset, can_sharpen=config.can_sharpen)
     student = build_student(
         config, backbone=Backbone(config.student, mean=unset, std=unset), teacher_channels=teacher.channels
     )

@@ -15,6 +15,7 @@ import torch
 
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
+from train.calibration.sharpening import choose_sharpening
 from train.calibration.thresholds import calibrate
 from train.checkpoint.provenance import Provenance
 from train.checkpoint.tensors import Checkpoint, save_checkpoint
@@ -44,6 +45,7 @@ class GoodSplit:
     Attributes:
         train: to train on.
         held_out: to validate and calibrate on.
+        sharpening: of what the teacher sees, see `choose_sharpening`.
         bit_depth: that they were read with, see `find_bit_depth`.
         n_broken: files that could not be read.
         fingerprint: of the files, see `CategoryData.fingerprint`.
@@ -51,6 +53,7 @@ class GoodSplit:
 
     train: GoodImages
     held_out: GoodImages
+    sharpening: float
     bit_depth: int
     n_broken: int
     fingerprint: str
@@ -166,11 +169,12 @@ def _load_good(
         )
     require_writable(scratch_dir)
     place, device = None, runtime.torch_device
+    pixels_of = [images.pixels[indices] for indices in split]
+    sharpening = choose_sharpening(teacher, pixels_of[0], held_out=pixels_of[1], config=config, device=device)
     if device.type == "cuda":
         place = choose_place(teacher, student, n_images=n_train + n_held_out, config=config, device=device)
     parts = []
-    for indices in split:
-        pixels = images.pixels[indices]
+    for indices, pixels in zip(split, pixels_of, strict=True):
         features = (
             compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
             if place is None
@@ -182,6 +186,7 @@ def _load_good(
     return GoodSplit(
         train=train,
         held_out=held_out,
+        sharpening=sharpening,
         bit_depth=bit_depth,
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
@@ -220,6 +225,7 @@ def _provenance(
         n_held_out=len(good.held_out),
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
+        sharpening=good.sharpening,
         weights=weights,
         steps=ended.step,
         seconds_train=round(ended.seconds, 1),

@@ -217,7 +217,7 @@ def load_teacher(config: FitConfig, *, weights_dir: Path | None) -> tuple[Backbo
         WeightsError, ConfigError: see `load_weights` and `build_backbone`.
     """
     weights = _weights(config, config.teacher, weights_dir)
-    teacher = build_backbone(config.teacher, weights)
+    teacher = build_backbone(config.teacher, weights, can_sharpen=config.can_sharpen)
     return teacher.eval().requires_grad_(False), weights.source
 
 
