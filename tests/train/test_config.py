@@ -172,7 +172,18 @@ def test_config_survives_json() -> None:
         ),
         ("edge", {"neighbourhoods": (3, 2, 1)}, "expected three odd numbers"),
         ("edge", {"neighbourhoods": (3, 3)}, "neighbourhoods"),
-        ("edge", {"distance": "cosine"}, "compares single positions; expected 1,1,1"),
+        (
+            "edge",
+            {"distance": "cosine", "neighbourhoods": (3, 3, 1)},
+            "compares single positions; expected 1,1,1",
+        ),
+        (
+            "edge",
+            {"distance": "cosine", "sharpening": (0, 4)},
+            "takes one strength; expected a single number",
+        ),
+        ("edge", {"sharpening": (-1,)}, "sharpening"),
+        ("edge", {"sharpening": ()}, "sharpening"),
         ("paper", {"neighbourhoods": (3, 3, 1)}, "compares single positions; expected 1,1,1"),
         ("paper", {"score_share": 1.5}, "score_share"),
     ],
@@ -182,3 +193,9 @@ def test_an_option_of_the_other_distance_is_refused_and_never_passed_over(
 ) -> None:
     with pytest.raises(ConfigError, match=fault):
         fit_config(preset, overrides)
+
+
+def test_the_distance_cosine_brings_what_goes_with_it() -> None:
+    config = fit_config("edge", {"distance": "cosine", "sharpening": (2.0,)})
+    assert (config.neighbourhoods, config.sharpening) == ((1, 1, 1), (2.0,))
+    assert fit_config("edge", {"distance": "cosine"}).sharpening == (0.0,)

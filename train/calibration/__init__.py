@@ -2,5 +2,5 @@
 
 `residuals` fits what is usual at each place, for the distance mahalanobis. `thresholds` fits thresholds and weights.
 `pasting` makes the stand-ins for defects that weigh the stages and by which `sharpening` chooses. `foreground` finds
-the part in a picture (`sam`: with Segment Anything), and `recalibration` fits the thresholds again for another foreground.
+the part in a picture (`sam`: with Segment Anything); `recalibration` fits the thresholds again for another foreground.
 """

@@ -7,7 +7,8 @@ images alone, with the teacher's own features: their Mahalanobis distance needs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,27 +32,28 @@ from train.support.arrays import FloatArray
 from train.support.progress import console
 
 MAX_TRAINING_IMAGES = 256  # enough for the covariances of a comparison
+FOLDS = 4
+Images = NDArray[np.uint8]
 
 
 def choose_sharpening(
     teacher: Backbone,
-    train: NDArray[np.uint8],
+    train: Images,
     *,
-    held_out: NDArray[np.uint8],
+    held_out: Images,
     config: FitConfig,
     device: torch.device,
 ) -> float:
     """Set the teacher, on the device, to the best of the configuration's strengths, and return it.
 
-    Images are good, [N, S, S, 3] uint8. With fewer than `MIN_GOOD_IMAGES` held out the choice would be chance: then it
-    is the first strength. So it is where several are equally good.
+    Images are good, [N, S, S, 3] uint8. Where several strengths are equally good, and where there are fewer than
+    `MIN_GOOD_IMAGES` in all, so that the choice would be chance, it is the first.
     """
     chosen = config.sharpening[0]
-    if len(config.sharpening) > 1 and len(held_out) >= MIN_GOOD_IMAGES:
-        train, held_out = _some(train, MAX_TRAINING_IMAGES), held_out[:MAX_PASTED_IMAGES]
-        pasted = paste_patches(held_out, seed=config.seed)
+    splits = _splits(train, held_out)
+    if len(config.sharpening) > 1 and splits:
         values = {
-            strength: _detectability(teacher, strength, train, held_out, pasted, config=config, device=device)
+            strength: _detectability(teacher, strength, splits, config=config, device=device)
             for strength in config.sharpening
         }
         chosen = max(values, key=lambda strength: values[strength])
@@ -64,59 +66,85 @@ def choose_sharpening(
     return chosen
 
 
+def _splits(train: Images, held_out: Images) -> list[tuple[Images, Images]]:
+    """Images to fit on, and images to paste patches into: one pair, or folds where few are held out."""
+    if len(held_out) >= MIN_GOOD_IMAGES:
+        return [(_some(train, MAX_TRAINING_IMAGES), held_out[:MAX_PASTED_IMAGES])]
+    images = np.concatenate([train, held_out])
+    if len(images) < MIN_GOOD_IMAGES:
+        return []
+    fold_of = np.arange(len(images)) % FOLDS
+    return [(images[fold_of != fold], images[fold_of == fold]) for fold in range(FOLDS)]
+
+
 def _detectability(
     teacher: Backbone,
     strength: float,
-    train: NDArray[np.uint8],
-    held_out: NDArray[np.uint8],
-    pasted: NDArray[np.uint8],
+    splits: Sequence[tuple[Images, Images]],
     *,
     config: FitConfig,
     device: torch.device,
 ) -> float:
     """d' of pasted against good images, up to `DETECTABILITY_LIMIT`, by the teacher's features with one strength."""
     teacher.sharpen(strength)
-    known, good = (KnownImages(images, _features(teacher, images, device)) for images in (train, held_out))
+    good, pasted = [], []
+    for train, held_out in splits:
+        residuals = _usual_features(teacher, train, held_out, config=config, device=device)
+        good.append(_scores(residuals, teacher, held_out, config=config, device=device))
+        copies = paste_patches(held_out, seed=config.seed)
+        pasted.append(_scores(residuals, teacher, copies, config=config, device=device))
+    return float(detectability(np.concatenate(good), np.concatenate(pasted)))
+
+
+def _usual_features(
+    teacher: Backbone, train: Images, held_out: Images, *, config: FitConfig, device: torch.device
+) -> Residuals:
+    """What the teacher usually sees at each place: the statistics beside a student that foretells nothing."""
+    known, others = (KnownImages(images, _features(teacher, images, device)) for images in (train, held_out))
     residuals = Residuals(
         teacher_channels=teacher.channels, image_size=config.image_size, neighbourhoods=config.neighbourhoods
     ).to(device)
     for stage, features in zip(residuals, known.teacher_features, strict=True):
         channels = torch.from_numpy(features).flatten(0, 2)
         stage.set_channels(channels.mean(dim=0), channels.std(dim=0))
+    fit_statistics(
+        residuals, partial(_nothing, residuals), known, held_out=others, gains=(0.0,), device=device
+    )
+    return residuals
 
-    def nothing(images: Tensor) -> list[Tensor]:
-        """A student that foretells nothing."""
-        return [torch.zeros_like(stage.place_mean).expand(len(images), -1, -1, -1) for stage in residuals]
 
-    fit_statistics(residuals, nothing, known, held_out=good, gains=(0.0,), device=device)
-
-    def scores(images: NDArray[np.uint8]) -> FloatArray:
-        fusion = fusion_of(config, (1.0, 1.0, 1.0))
-        with torch.inference_mode():
-            distances = [
-                [distance.cpu().numpy() for distance in residuals(nothing(batch), teacher(batch))]
-                for batch in _batches(images, device)
-            ]
-        stages = [np.concatenate(stage) for stage in zip(*distances, strict=True)]
-        return image_scores(fuse_distances(stages, fusion), config.score_share)
-
-    return float(detectability(scores(held_out), scores(pasted)))
+def _nothing(residuals: Residuals, images: Tensor) -> list[Tensor]:
+    """What a student that foretells nothing makes of B images, [B, C, h, h] a stage."""
+    return [torch.zeros_like(stage.place_mean).expand(len(images), -1, -1, -1) for stage in residuals]
 
 
 @torch.inference_mode()
-def _features(teacher: Backbone, images: NDArray[np.uint8], device: torch.device) -> list[FloatArray]:
+def _scores(
+    residuals: Residuals, teacher: Backbone, images: Images, *, config: FitConfig, device: torch.device
+) -> FloatArray:
+    """Each image's score by the teacher's features alone, stages weighted alike, [N]."""
+    batches = [
+        [distance.cpu().numpy() for distance in residuals(_nothing(residuals, batch), teacher(batch))]
+        for batch in _batches(images, device)
+    ]
+    distances = [np.concatenate(stage) for stage in zip(*batches, strict=True)]
+    return image_scores(fuse_distances(distances, fusion_of(config, (1.0, 1.0, 1.0))), config.score_share)
+
+
+@torch.inference_mode()
+def _features(teacher: Backbone, images: Images, device: torch.device) -> list[FloatArray]:
     """The teacher's features [N, h, h, C] a stage."""
     batches = [teacher(batch) for batch in _batches(images, device)]
     return [torch.cat(stage).permute(0, 2, 3, 1).cpu().numpy() for stage in zip(*batches, strict=True)]
 
 
-def _some(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+def _some(images: Images, count: int) -> Images:
     """At most `count` of the images, evenly from first to last."""
     chosen = np.linspace(0, len(images) - 1, num=min(count, len(images))).astype(int)
-    some: NDArray[np.uint8] = images[chosen]
+    some: Images = images[chosen]
     return some
 
 
-def _batches(images: NDArray[np.uint8], device: torch.device) -> Iterator[Tensor]:
+def _batches(images: Images, device: torch.device) -> Iterator[Tensor]:
     for start in range(0, len(images), TEST_BATCH_SIZE):
         yield torch.from_numpy(images[start : start + TEST_BATCH_SIZE]).to(device)

@@ -7,7 +7,6 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from train.errors import ConfigError, WeightsError
 from train.method.pretrained_weights import LoadedWeights, require_known_backbone
@@ -39,9 +38,9 @@ class Backbone(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1))
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("sharpening", torch.zeros(3, 1, 3, 3) if can_sharpen else None)
-        self.sharpening: Tensor | None  # one filter a colour
+        self.sharpening: nn.Conv2d | None = None  # one filter a colour
         if can_sharpen:
+            self.sharpening = nn.Conv2d(3, 3, 3, padding=1, padding_mode="replicate", groups=3, bias=False)
             self.sharpen(0.0)
 
     @property
@@ -49,6 +48,7 @@ class Backbone(nn.Module):
         """Channels of the three feature maps."""
         return list(self.body.feature_info.channels())
 
+    @torch.no_grad()
     def sharpen(self, strength: float) -> None:
         """Add `strength` times what a slight blur takes from an image to that image, from now on; 0 adds nothing.
 
@@ -57,15 +57,15 @@ class Backbone(nn.Module):
         assert self.sharpening is not None
         unchanged = torch.zeros(3, 3)
         unchanged[1, 1] = 1
-        self.sharpening.copy_((unchanged + strength * (unchanged - BLUR)).expand_as(self.sharpening))
+        kernel = unchanged + strength * (unchanged - BLUR)
+        self.sharpening.weight.copy_(kernel.expand_as(self.sharpening.weight))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Features at stages 1 to 3 of `image` [B, H, W, 3] uint8."""
         pixels = image.float().permute(0, 3, 1, 2)  # [B, 3, H, W]; cast first, TensorRT permutes no UINT8
         normalized = (pixels - self.mean) / self.std
         if self.sharpening is not None:
-            bordered = F.pad(normalized, (1, 1, 1, 1), mode="replicate")
-            normalized = F.conv2d(bordered, self.sharpening, groups=3)
+            normalized = self.sharpening(normalized)
         features: list[Tensor] = self.body(normalized)
         return features
 

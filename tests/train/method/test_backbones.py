@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy.ndimage import correlate1d
 
 from train.errors import ConfigError
 from train.method.backbones import build_backbone
@@ -29,6 +30,30 @@ def test_normalisation_inside_equals_normalisation_outside() -> None:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (weights.mean, weights.std))
     for inside, outside in zip(backbone(IMAGE), backbone.body((scaled - mean) / std), strict=True):
         torch.testing.assert_close(inside, outside, rtol=1e-4, atol=1e-4)
+
+
+def sharpened(pixels: torch.Tensor, strength: float) -> torch.Tensor:
+    """By SciPy: the image plus its difference from a binomial blur."""
+    blurred = pixels.numpy()
+    for axis in (1, 2):
+        blurred = correlate1d(blurred, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
+    return pixels + strength * (pixels - torch.from_numpy(blurred))
+
+
+def test_sharpening_adds_what_a_blur_takes_away() -> None:
+    weights = random_weights(NAME, seed=0)
+    backbone = build_backbone(NAME, weights, can_sharpen=True).eval()
+    plain = build_backbone(NAME, weights).eval()
+    for ours, theirs in zip(backbone(IMAGE), plain(IMAGE), strict=True):
+        assert torch.equal(ours, theirs)  # nothing before it is asked for
+    backbone.sharpen(1.5)
+    pixels = sharpened(IMAGE.float(), 1.5).permute(0, 3, 1, 2)
+    expected = plain.body((pixels - plain.mean) / plain.std)
+    for ours, theirs in zip(backbone(IMAGE), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    backbone.sharpen(0)
+    for ours, theirs in zip(backbone(IMAGE), plain(IMAGE), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_layers_after_stage_3_are_pruned_away() -> None:
