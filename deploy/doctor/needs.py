@@ -13,6 +13,7 @@ BACKEND = re.compile(r'^backend: "(.+)"$', re.MULTILINE)
 INSTANCE_GROUP = re.compile(
     r"^instance_group\s*:?\s*(\[.*?\]$|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})", re.MULTILINE | re.DOTALL
 )
+RATE_LIMITER = re.compile(r"rate_limiter\s*:?\s*\{(?:[^{}]|\{[^{}]*\})*\}")  # has counts of its own
 COUNT = re.compile(r"\bcount: (\d+)")
 
 
@@ -48,6 +49,8 @@ def read_needs(repository: Path) -> Needs:
     gpu = onnx_in_python = False
     python_instances = 0
     for path in repository.glob("*/config.pbtxt"):
+        if path.parent.name.startswith("."):  # no model, as for `find_models`
+            continue
         config = read_config(path)
         if not (stated := BACKEND.search(config)):  # an ensemble runs nothing itself
             continue
@@ -61,5 +64,5 @@ def read_needs(repository: Path) -> Needs:
 
 def count_instances(config: str) -> int:
     """Instances of a model on the CPU; Triton's own default is one."""
-    counts = [int(count) for group in INSTANCE_GROUP.findall(config) for count in COUNT.findall(group)]
-    return sum(counts) or 1
+    groups = [COUNT.findall(RATE_LIMITER.sub("", group)) for group in INSTANCE_GROUP.findall(config)]
+    return sum(sum(map(int, counts)) or 1 for counts in groups) or 1

@@ -7,14 +7,14 @@ import re
 import shutil
 from pathlib import Path
 
-from deploy.doctor.check import Check, missing, sentence, warning
+from deploy.doctor.check import Check, missing, warning
 from deploy.doctor.needs import Needs
 from deploy.doctor.programs import program_says
 from deploy.doctor.software import Server
 
 REQUIREMENTS = Path(__file__).parents[1] / "triton-requirements.txt"
 PIN = re.compile(r"^([\w-]+)(?:\[[^\]]*\])?==([\w.]+)", re.MULTILINE)
-IN_CONTAINER = "install it with pip in the server's image, from a wheel where there is no network"
+OFFLINE = "without a network from wheels that `pip download` has fetched elsewhere (`--no-index --find-links wheels`)."
 PACKAGES = """
 import json
 from importlib.metadata import distributions
@@ -31,21 +31,23 @@ def check_packages(server: Server, needs: Needs) -> Check:
             name, "no python3 on the server's PATH", "Install Python, whose packages the models import."
         )
     versions: dict[str, str] = json.loads(program_says(python, "-I", "-c", PACKAGES))
-    return judge_packages(name, versions, needs, embedded=server.embedded)
+    return judge_packages(versions, needs, python=python, embedded=server.embedded)
 
 
-def judge_packages(name: str, versions: dict[str, str], needs: Needs, *, embedded: bool) -> Check:
-    """What the versions of the packages by name mean for the models."""
-    anew = "make the environment anew: `rm -r .triton; make setup`"
+def judge_packages(versions: dict[str, str], needs: Needs, *, python: str, embedded: bool) -> Check:
+    """What the versions of a Python's packages, by name, mean for the models that import them."""
+    name, pip = "Python packages", f"Run `{python} -m pip install"
+    anew = f"{pip} -r deploy/triton-requirements.txt`, {OFFLINE}"
     wanted = ["numpy", "pillow", "tifffile", *(["onnxruntime"] if needs.onnx_in_python or embedded else [])]
     listed = ", ".join(f"{package} {versions[package]}" for package in wanted if package in versions)
     if absent := [package for package in wanted if package not in versions]:
-        return missing(name, f"no {' and no '.join(absent)}", sentence(anew if embedded else IN_CONTAINER))
+        remedy = anew if embedded else f"{pip} {' '.join(absent)}` in the server's image, {OFFLINE}"
+        return missing(name, f"no {' and no '.join(absent)}", remedy)
     if embedded and int(versions["numpy"].partition(".")[0]) >= 2:
         found = (
             f"numpy {versions['numpy']}, with which this server answers tensors of 0 bytes; expected numpy 1"
         )
-        return missing(name, found, sentence(anew))
+        return missing(name, found, anew)
     pins = dict(PIN.findall(REQUIREMENTS.read_text(encoding="utf-8")))
     others = [
         f"{package} {versions[package]} (tried with {pins[package]})"
@@ -53,5 +55,5 @@ def judge_packages(name: str, versions: dict[str, str], needs: Needs, *, embedde
         if pins.get(package, versions[package]) != versions[package]
     ]
     if embedded and others:
-        return warning(name, ", ".join(others), sentence(anew))
+        return warning(name, ", ".join(others), anew)
     return Check(name, listed)

@@ -23,7 +23,7 @@ def serving_is_possible(checks: Sequence[Check]) -> bool:
 def to_json(checks: Sequence[Check]) -> str:
     """`serving` (whether it is possible) and `checks`: name, found, verdict, remedy, needed_for."""
     answer = {"serving": serving_is_possible(checks), "checks": [asdict(check) for check in checks]}
-    return json.dumps(answer, indent=2, ensure_ascii=False)
+    return json.dumps(answer, indent=2)  # in ASCII: a path may be no text
 
 
 def to_table(checks: Sequence[Check]) -> Table:
@@ -36,7 +36,7 @@ def to_table(checks: Sequence[Check]) -> Table:
         found = Text(check.found + (f" (needed for {check.needed_for})" if check.needed_for else ""))
         if check.remedy:
             found.append(f"\n{check.remedy}", style="bold")
-        table.add_row(check.name, Text(check.verdict, style=COLOURS[check.verdict]), found)
+        table.add_row(Text(check.name), Text(check.verdict, style=COLOURS[check.verdict]), found)
     return table
 
 

@@ -17,16 +17,20 @@ CLOCK_TOLERANCE_S = 60  # of two machines' clocks over a shared folder
 def check_repository(repository: Path) -> Check:
     """Whether a category is published, in files that this user can read."""
     name = "repository"
-    if repository.is_dir() and not readable(repository):
+    try:
+        is_there = repository.is_dir()
+    except PermissionError:
+        return missing(name, f"{repository} cannot be reached by this user", remedy_for_reading(repository))
+    if is_there and not readable(repository):
         return missing(name, f"{repository} is not readable for this user", remedy_for_reading(repository))
+    if hidden := [path for path in walk(repository) if _is_served(path, repository) and not readable(path)]:
+        found = f"{hidden[0]}{_and_more(len(hidden))} not readable for this user"
+        return missing(name, found, remedy_for_reading(repository))
     try:
         require_published(repository)
         categories = list(find_categories(repository))
     except RepositoryError as error:
         return refused(name, error)
-    if hidden := [path for path in walk(repository) if not readable(path)]:
-        found = f"{hidden[0]}{_and_more(len(hidden))} not readable for this user"
-        return missing(name, found, remedy_for_reading(repository))
     listed = ", ".join(categories[:3]) + (f" and {len(categories) - 3} more" if len(categories) > 3 else "")
     return Check(name, f"{repository} publishes {listed or 'models without a category'}")
 
@@ -57,11 +61,13 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def readable(path: Path) -> bool:
     """Whether this user can read a file, or list and enter a folder."""
-    return os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0), effective_ids=True)
+    if not os.access(path, os.R_OK, effective_ids=True):
+        return False
+    return not path.is_dir() or os.access(path, os.X_OK, effective_ids=True)
 
 
 def remedy_for_reading(repository: Path) -> str:
-    """What makes the repository readable."""
+    """What lets another user than its owner serve a repository."""
     return f"Run `chmod -R a+rX {repository}` as its owner, or serve as the user who publishes."
 
 
@@ -84,6 +90,11 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length_s:
             return f"{seconds / length_s:.0f} {unit}"
     return f"{max(seconds / 60, 1):.0f} minutes"
+
+
+def _is_served(path: Path, repository: Path) -> bool:
+    """Names that begin with a dot are of those who publish."""
+    return not any(part.startswith(".") for part in path.relative_to(repository).parts)
 
 
 def _and_more(n_files: int) -> str:

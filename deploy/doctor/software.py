@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.doctor.check import Check, missing, not_known, refused
@@ -13,6 +13,10 @@ from deploy.errors import InstallationError
 from deploy.installation import Installation, find_installation, missing_libraries
 
 LIBPYTHON = re.compile(r"libpython[\d.]+\.so\.1\.0")
+OFFLINE = (
+    "Without a network: `pip download -r deploy/triton-requirements.txt -d wheels` elsewhere, and here "
+    "`PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make setup`."
+)
 CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")  # where tritonserver looks unless told otherwise
 
 
@@ -60,7 +64,8 @@ def check_server(server: Server | InstallationError) -> Check:
         return Check(name, server.installation.origin)
     if lacks_libpython(server):
         return not_known(name, "its Python library is missing, see there")
-    return refused(name, server)
+    check = refused(name, server)
+    return replace(check, remedy=f"{check.remedy} {OFFLINE}") if "make setup" in check.remedy else check
 
 
 def check_python_library(server: Server | InstallationError) -> Check:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from deploy.server_options import SHM_BYTES
 
 SHARED_MEMORY = Path("/dev/shm")
 LOW_DISK_BYTES = 1 << 30
+ANOTHER_LOG = "or give another with --log."
 LABELS = {"http": "HTTP port", "grpc": "gRPC port", "metrics": "metrics port"}
 
 
@@ -59,14 +60,14 @@ def check_shared_memory(needs: Needs, folder: Path = SHARED_MEMORY) -> Check:
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         found = "this user cannot write there" if folder.is_dir() else "there is none"
         return missing(name, found, f"Mount it with `mount -t tmpfs -o mode=1777,size=1g none {folder}`.")
-    room = shutil.disk_usage(folder)
+    free = free_bytes(folder)
     least = needs.python_instances * SHM_BYTES
-    found = f"{mebibytes(room.free)} free of {mebibytes(room.total)}"
+    found = _room(free)
     if least:
         found += f"; the server starts with {mebibytes(least)} ({needs.python_instances} processes)"
-    if room.free < least:
+    if free < least:
         return missing(name, found, remedy)
-    if room.free < 2 * least:
+    if free < 2 * least:
         return warning(name, f"{found}, and large batches need more", remedy)
     return Check(name, found)
 
@@ -75,9 +76,9 @@ def check_disk(repository: Path) -> Check:
     """Whether the next release has room beside those that are there. Serving itself writes nothing there."""
     name = "disk"
     existing = nearest(repository)
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(existing)
     used = sum(path.stat().st_size for path in walk(repository) if path.is_file())
-    found = f"{mebibytes(free)} free where {repository} lies, which has {mebibytes(used)}"
+    found = f"{_room(free)} where {repository} lies, which has {mebibytes(used)}"
     if free < LOW_DISK_BYTES:
         return warning(name, found, "Make room before you publish again.")
     return Check(name, found)
@@ -85,24 +86,43 @@ def check_disk(repository: Path) -> Check:
 
 def check_log(log: Path) -> Check:
     """Whether the server's log can be written; without it the server is not started."""
+    try:
+        return _judge_log(log)
+    except PermissionError:  # of a folder above it
+        return missing(
+            "log", f"{log} cannot be reached by this user", f"Let this user enter its folder, {ANOTHER_LOG}"
+        )
+
+
+def _judge_log(log: Path) -> Check:
     name = "log"
-    another = "or give another with --log."
     if log.exists() and not log.is_file():
         return missing(name, f"{log} is no file", "Give a file with --log.")
     existing = nearest(log)
     if existing.is_file() and existing != log:
         return missing(
-            name, f"{existing}, a file, is where the folder of {log} should be", f"Move it, {another}"
+            name, f"{existing}, a file, is where the folder of {log} should be", f"Move it, {ANOTHER_LOG}"
         )
     if not os.access(existing, os.W_OK | (os.X_OK if existing.is_dir() else 0), effective_ids=True):
-        writable = f"Let this user write to {existing}, or mount it writable, {another}"
+        writable = f"Let this user write to {existing}, or mount it writable, {ANOTHER_LOG}"
         return missing(name, f"{existing} cannot be written by this user", writable)
-    room = os.statvfs(existing)
-    free = room.f_bavail * room.f_frsize
-    if free == 0 or (room.f_files and room.f_favail == 0):
-        return missing(name, f"the disk of {log} is full", f"Make room, {another}")
-    found = f"{log} can be written; {mebibytes(free)} free"
-    return warning(name, found, f"Make room, {another}") if free < LOW_DISK_BYTES else Check(name, found)
+    free = free_bytes(existing)
+    if free == 0:
+        return missing(name, f"the disk of {log} is full", f"Make room, {ANOTHER_LOG}")
+    found = f"{log} can be written; {_room(free)}"
+    return warning(name, found, f"Make room, {ANOTHER_LOG}") if free < LOW_DISK_BYTES else Check(name, found)
+
+
+def free_bytes(folder: Path) -> float:
+    """Bytes that this user may still write to a file system: none without an inode, no end where none is set."""
+    room = os.statvfs(folder)
+    if room.f_blocks == 0:
+        return math.inf
+    return room.f_bavail * room.f_frsize if room.f_favail or not room.f_files else 0
+
+
+def _room(free: float) -> str:
+    return "no limit of room is set" if math.isinf(free) else f"{mebibytes(free)} free"
 
 
 def nearest(path: Path) -> Path:
