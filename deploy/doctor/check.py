@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from deploy.errors import UserError
+
+SEMICOLON = re.compile(r"; (?=(?:[^`]*`[^`]*`)*[^`]*$)")  # none within a command, which stands in backticks
 
 
 class Verdict(StrEnum):
@@ -46,8 +49,8 @@ def warning(name: str, found: str, remedy: str, *, needed_for: str = "") -> Chec
 
 def refused(name: str, error: UserError) -> Check:
     """What `serve` would refuse with; our errors say what was found, then a semicolon and the remedy."""
-    found, _, remedy = error.message.rpartition("; ")
-    return missing(name, found, sentence(remedy)) if found else missing(name, error.message, "")
+    *found, remedy = SEMICOLON.split(error.message)
+    return missing(name, "; ".join(found), sentence(remedy)) if found else missing(name, error.message, "")
 
 
 def not_known(name: str, reason: str, remedy: str = "", *, needed_for: str = "") -> Check:
@@ -61,5 +64,7 @@ def sentence(text: str) -> str:
 
 
 def mebibytes(n_bytes: float) -> str:
-    """`64 MiB`, or `1.5 GiB` where it is that much."""
-    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
+    """`64 MiB`; `1.5 GiB` or `12 KiB` where it is that much or little."""
+    if n_bytes >= 2**30:
+        return f"{n_bytes / 2**30:,.1f} GiB"
+    return f"{n_bytes / 2**20:.0f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:.0f} KiB"

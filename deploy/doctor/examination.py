@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ def examine(plan: Plan) -> list[Check]:
         ("clock", partial(check_clock, plan.repository)),
     ):
         checks.append(_made(name, make))
-    return [*checks, *check_ports(plan.host, plan.ports)]
+    return [*checks, *_ports(plan)]
 
 
 def _software(triton_env: Path, needs: Needs) -> Iterator[Check]:
@@ -74,6 +74,13 @@ def _software(triton_env: Path, needs: Needs) -> Iterator[Check]:
     yield _made("container engine", partial(check_container_engine, needs, server))
 
 
+def _ports(plan: Plan) -> Sequence[Check]:
+    try:
+        return check_ports(plan.host, plan.ports)
+    except OSError as error:
+        return [not_known("ports", str(error))]
+
+
 def _made(name: str, make: Callable[[], Check]) -> Check:
     """A check, or why it could not be made."""
     try:
@@ -87,11 +94,16 @@ def _server(triton_env: Path) -> Server | InstallationError:
         return find_server(triton_env)
     except InstallationError as error:
         return error
+    except OSError as error:
+        return InstallationError(
+            f"{triton_env} cannot be looked into ({error.strerror}); let this user enter it, or give another with "
+            "--triton-env."
+        )
 
 
 def _needs(repository: Path) -> Needs:
     """Nothing is asked for where nothing can be read, which the check of the repository says."""
     try:
         return read_needs(repository)
-    except RepositoryError:
+    except (RepositoryError, OSError):
         return Needs()

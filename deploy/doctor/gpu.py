@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -57,6 +58,10 @@ def find_gpus(driver_file: Path = DRIVER) -> Gpus:
 def check_gpu(gpus: Gpus, needs: Needs) -> Check:
     """Whether there is a GPU, where a published model is to run on one."""
     name = "GPU"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    if needs.gpu and hidden:
+        remedy = "Unset CUDA_VISIBLE_DEVICES, or let it name a GPU."
+        return missing(name, "CUDA_VISIBLE_DEVICES hides every GPU", remedy, needed_for=GPU_PLATFORMS)
     if gpus.names and not gpus.fault:
         return Check(name, "; ".join(gpus.names), needed_for=GPU_PLATFORMS)
     found = "none"

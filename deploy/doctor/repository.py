@@ -43,7 +43,7 @@ def check_clock(repository: Path) -> Check:
         return Check(name, f"{shown(now)}; no file of {repository} to compare it with")
     ahead_s = modified_s(newest) - now
     if ahead_s <= CLOCK_TOLERANCE_S:
-        return Check(name, f"{shown(now)}, later than every file of {repository}")
+        return Check(name, f"{shown(now)}, and no file of {repository} is newer")
     return warning(
         name,
         f"{shown(now)}, and {newest} is of {shown(now + ahead_s)}, {duration(ahead_s)} later",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -65,6 +66,7 @@ def nobody() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
+    codecs.lookup("idna")  # of host names; Python lies where others may not enter
     os.seteuid(NOBODY)
     try:
         yield

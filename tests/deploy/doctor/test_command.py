@@ -13,7 +13,10 @@ import click
 import pytest
 
 from deploy.__main__ import main
-from tests.deploy.doctor.conftest import FREE_PORTS, checks_of, doctor
+from deploy.doctor.check import Verdict
+from deploy.doctor.examination import Plan, examine
+from deploy.ports import Ports
+from tests.deploy.doctor.conftest import FREE_PORTS, checks_of, doctor, nobody
 from tests.products import ROOT
 
 HAS_MOUNTS = (
@@ -186,3 +189,21 @@ def test_make_doctor_installs_nothing(tmp_path: Path) -> None:
     assert make.returncode == 2
     assert f"there is no {tmp_path / 'venv'} here, which every command needs; run make setup" in make.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_nobody_may_enter_is_told_without_a_traceback(open_folder: Path) -> None:
+    plan = Plan(
+        repository=open_folder / "models",
+        host="127.0.0.1",
+        ports=Ports(),
+        log=open_folder / "log",
+        triton_env=open_folder / "env",
+    )
+    open_folder.chmod(0)
+    with nobody():
+        checks = {check.name: check for check in examine(plan)}
+    assert list(checks) == IN_ORDER
+    assert checks["tritonserver"].found == f"{plan.triton_env} cannot be looked into (Permission denied)"
+    assert {name for name, check in checks.items() if check.verdict is Verdict.MISSING} == {
+        "repository", "tritonserver", "log"
+    }  # fmt: skip

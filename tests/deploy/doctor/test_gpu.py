@@ -33,6 +33,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "path"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(gpu, "CONTAINER_MARKS", ())
     return folder
 
@@ -76,12 +77,19 @@ def test_without_nvidia_smi_the_kernel_says_which_driver_it_has(path: Path, tmp_
     assert find_gpus(tmp_path / "none").driver == ""
 
 
-def test_no_gpu_is_a_fault_only_where_one_is_needed() -> None:
+def test_no_gpu_is_a_fault_only_where_one_is_needed(path: Path) -> None:
     on_cpu, needed = check_gpu(Gpus(), Needs()), check_gpu(Gpus(), ON_GPU)
     assert (on_cpu.verdict, on_cpu.needed_for) == (Verdict.OK, "platforms tensorrt, and onnxruntime on a GPU")
     assert (needed.verdict, needed.found) == (Verdict.MISSING, "none, and what is published runs on one")
     assert check_driver(Gpus(), Needs(), NO_SERVER).verdict is Verdict.OK
     assert check_driver(Gpus(), ON_GPU, NO_SERVER).verdict is Verdict.MISSING
+
+
+@pytest.mark.parametrize(("visible", "verdict"), [("", "missing"), ("-1", "missing"), ("0", "ok")])
+def test_hidden_gpus_are_none(monkeypatch: pytest.MonkeyPatch, visible: str, verdict: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert check_gpu(Gpus(["L4"], "580.1"), ON_GPU).verdict == verdict
+    assert check_gpu(Gpus(["L4"], "580.1"), Needs()).verdict is Verdict.OK
 
 
 def test_a_driver_that_does_not_say_its_cuda_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,9 @@ def test_a_publishers_own_files_are_not_asked_for(open_folder: Path) -> None:
 
 
 def test_a_clock_that_agrees_with_the_files(published: Path) -> None:
-    assert check_clock(published).verdict is Verdict.OK
+    check = check_clock(published)
+    assert check.verdict is Verdict.OK
+    assert check.found.endswith(f"and no file of {published} is newer")
 
 
 def test_a_clock_that_was_set_back(published: Path) -> None:

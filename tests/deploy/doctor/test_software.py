@@ -57,6 +57,17 @@ def test_nvidias_server_is_taken_with_the_backends_beside_it(
     assert check_server(found).found == str(tmp_path / "bin" / "tritonserver")
 
 
+def test_an_environment_without_a_python_keeps_its_remedy_whole(tmp_path: Path) -> None:
+    with pytest.raises(InstallationError) as error:
+        find_server(tmp_path)
+    check = check_server(error.value)
+    assert check.verdict is Verdict.MISSING
+    assert check.found.startswith(f"{tmp_path / 'bin' / 'python'} does not run (")
+    assert check.remedy.startswith(
+        f"Make it anew with `rm -r {tmp_path}; make setup`. Without a network: `pip download"
+    )
+
+
 @pytest.mark.triton
 def test_a_stub_without_its_libpython_is_missing_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
