@@ -51,7 +51,7 @@ def test_this_machine_can_serve(published: Path, tmp_path: Path) -> None:
 
 @pytest.mark.triton
 @needs_mounts
-@pytest.mark.parametrize(("mebibytes", "verdict"), [(64, "ok"), (9, "warning"), (7, "missing")])
+@pytest.mark.parametrize(("mebibytes", "verdict"), [(9, "warning"), (7, "missing")])
 def test_what_it_says_of_shared_memory_is_what_the_server_does(
     published: Path, tmp_path: Path, mebibytes: int, verdict: str
 ) -> None:
