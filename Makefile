@@ -38,7 +38,7 @@ BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/ben
 FORCED := $(if $(FORCE),--force)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data train evaluate export verify engine engine-check serve predict report bench bench-all gpu-check test lint clean
+.PHONY: help setup demo data train evaluate export verify engine engine-check serve doctor predict report bench bench-all gpu-check test lint clean
 
 ##@ Start here
 help: ## This list
@@ -117,6 +117,11 @@ engine-check: $(VENV)/.installed ## Would TensorRT take the graphs of CATEGORY? 
 ##@ Serve
 serve: setup ## Serve everything that is published, until Ctrl-C
 	@$(PY) -m deploy serve
+
+# Nothing is installed before: it has to answer where there is no network, and where `make setup` fails.
+doctor: ## What this machine has and lacks for serving, and what to do about it
+	@[ -x $(PY) ] || { echo "Error: there is no $(VENV) here, which every command needs; run make setup." >&2; exit 1; }
+	@$(PY) -m deploy doctor
 
 predict: $(VENV)/.installed ## Ask a running server about IMAGES (default: the test set)
 	@$(FIND_IMAGES); $(PY) -m client predict "$$images" $(NAMED) --url "$$URL" \

@@ -1,4 +1,4 @@
-"""Command line of the deployment stage: `python -m deploy prepare | serve | run | load | unload`."""
+"""Command line of the deployment stage: `python -m deploy prepare | serve | run | load | unload | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from deploy.commands import run_beside, serve_until_stopped
+from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
@@ -139,6 +140,8 @@ def unload(category: str, http_url: str) -> None:
     """Take CATEGORY out of a running server; steps that other categories use stay."""
     click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
 
+
+main.add_command(doctor)
 
 if __name__ == "__main__":
     main(prog_name="python -m deploy")
