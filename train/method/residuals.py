@@ -98,7 +98,7 @@ class Residuals(nn.Module):
             raise ConfigError(
                 f"The distance mahalanobis of a teacher with {', '.join(map(str, teacher_channels))} channels at "
                 f"{image_size} px takes {4 * numbers / 2**20:,.0f} MiB of statistics; expected at most "
-                f"{4 * LARGEST_WHITENING / 2**20:.0f}: take --distance cosine with --neighbourhoods 1,1,1, a smaller "
+                f"{4 * LARGEST_WHITENING / 2**20:.0f}: take --distance cosine, a smaller "
                 "--image-size or a teacher of fewer channels."
             )
         self.stages = nn.ModuleList(
