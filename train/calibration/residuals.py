@@ -114,7 +114,10 @@ def fit_residuals(
         NotFiniteError: what the student regenerates is not finite.
     """
     if student.residuals is not None:
-        fit_statistics(student.residuals, student, train, held_out=held_out, gains=GAINS, device=device)
+        what = "What is usual at each place"
+        fit_statistics(
+            student.residuals, student, train, held_out=held_out, gains=GAINS, device=device, what=what
+        )
 
 
 def fit_statistics(
@@ -125,14 +128,15 @@ def fit_statistics(
     held_out: KnownImages,
     gains: Sequence[float],
     device: torch.device,
+    what: str,
 ) -> None:
     """Fit residuals to what `regenerate` makes of images [B, S, S, 3] uint8 on the device, [B, C, h, h] a stage.
 
-    See `fit_residuals`; `gains` are those to choose from.
+    See `fit_residuals`; `gains` are those to choose from, `what` names the progress bar.
     """
     stages = list(residuals)
     moments = [Moments(len(stage.whitening), len(stage.channel_mean)) for stage in stages]
-    with torch.inference_mode(), progress_bar("What is usual at each place", len(train)) as bar:
+    with torch.inference_mode(), progress_bar(what, len(train)) as bar:
         for batch in _seen_by_place(residuals, regenerate, train, device):
             for of_stage, (theirs, ours) in zip(moments, batch, strict=True):
                 of_stage.add(theirs, ours)

@@ -89,7 +89,8 @@ def _detectability(
     teacher.sharpen(strength)
     good, pasted = [], []
     for train, held_out in splits:
-        residuals = _usual_features(teacher, train, held_out, config=config, device=device)
+        what = f"Trying sharpening {strength:g}"
+        residuals = _usual_features(teacher, train, held_out, config=config, device=device, what=what)
         good.append(_scores(residuals, teacher, held_out, config=config, device=device))
         copies = paste_patches(held_out, seed=config.seed)
         pasted.append(_scores(residuals, teacher, copies, config=config, device=device))
@@ -97,7 +98,13 @@ def _detectability(
 
 
 def _usual_features(
-    teacher: Backbone, train: Images, held_out: Images, *, config: FitConfig, device: torch.device
+    teacher: Backbone,
+    train: Images,
+    held_out: Images,
+    *,
+    config: FitConfig,
+    device: torch.device,
+    what: str,
 ) -> Residuals:
     """What the teacher usually sees at each place: the statistics beside a student that foretells nothing."""
     known, others = (KnownImages(images, _features(teacher, images, device)) for images in (train, held_out))
@@ -107,9 +114,8 @@ def _usual_features(
     for stage, features in zip(residuals, known.teacher_features, strict=True):
         channels = torch.from_numpy(features).flatten(0, 2)
         stage.set_channels(channels.mean(dim=0), channels.std(dim=0))
-    fit_statistics(
-        residuals, partial(_nothing, residuals), known, held_out=others, gains=(0.0,), device=device
-    )
+    nothing = partial(_nothing, residuals)
+    fit_statistics(residuals, nothing, known, held_out=others, gains=(0.0,), device=device, what=what)
     return residuals
 
 
