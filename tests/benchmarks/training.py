@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from client.benchmark.bars import Bar
 from tests.benchmarks.results import FOLDER, run, write_results
@@ -27,8 +28,9 @@ from train.data.category import load_images
 from train.data.sources import find_category
 from train.errors import DataError
 from train.fitting.batches import GoodImages, batch_indices, load_batches
-from train.fitting.features import Batch, compute_teacher_features
-from train.fitting.loop import masked_regeneration_loss, take_step
+from train.fitting.features import Features, compute_teacher_features
+from train.fitting.gpu.room import choose_place, keep_features
+from train.fitting.loop import masked_regeneration_loss, steps_of
 from train.fitting.preparation import fast_training, initial_state, learning_rate_factor, set_training_mode
 from train.method.backbones import Backbone
 from train.method.distances import mask_features
@@ -118,21 +120,21 @@ def compare_training_speed(
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     started = perf_counter()
-    features = compute_teacher_features(teacher, images, scratch_dir=scratch_dir, device=device)
+    features = kept_features(teacher, student, images, config=config, scratch_dir=scratch_dir, device=device)
     seconds_before = perf_counter() - started
 
     n_steps = round_steps * (rounds + 1)  # the first round warms up
     good = GoodImages(images, features, [""] * len(images))
     for network in (student, plain_student):
         network.set_teacher_statistics(features.means(), features.stds())
-    losses = {
+    losses: dict[str, Iterator[Tensor]] = {
         "ours": our_losses(student, good, config=config, n_steps=n_steps, device=device),
         "plain": plain_losses(
             plain_teacher, plain_student, images, config=config, n_steps=n_steps, device=device
         ),
     }
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-    seen: dict[str, list[float]] = {"ours": [], "plain": []}
+    seen: dict[str, list[Tensor]] = {"ours": [], "plain": []}
     with progress_bar("Training in turns", 2 * n_steps) as bar:
         for _ in range(rounds + 1):
             for name, loop in losses.items():
@@ -140,28 +142,50 @@ def compare_training_speed(
                 for _ in range(round_steps):
                     seen[name].append(next(loop))
                     bar.advance(note=name)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
                 seconds[name].append((perf_counter() - started) / round_steps)
     return TrainingComparison(
         config=config,
         n_images=len(images),
         hardware=hardware_name(device),
-        ours=TrainingSpeed(seconds["ours"][1:], seen["ours"], seconds_before),
-        plain=TrainingSpeed(seconds["plain"][1:], seen["plain"]),
+        ours=TrainingSpeed(seconds["ours"][1:], torch.stack(seen["ours"]).tolist(), seconds_before),
+        plain=TrainingSpeed(seconds["plain"][1:], torch.stack(seen["plain"]).tolist()),
     )
+
+
+def kept_features(
+    teacher: Backbone,
+    student: Student,
+    images: NDArray[np.uint8],
+    *,
+    config: FitConfig,
+    scratch_dir: Path,
+    device: torch.device,
+) -> Features:
+    """The teacher's features, kept where `train fit` keeps them."""
+    if device.type != "cuda":
+        return compute_teacher_features(teacher, images, scratch_dir=scratch_dir, device=device)
+    place = choose_place(teacher, student, n_images=len(images), config=config, device=device)
+    return keep_features(place, teacher, images, device)
 
 
 def our_losses(
     student: Student, good: GoodImages, *, config: FitConfig, n_steps: int, device: torch.device
-) -> Iterator[float]:
+) -> Iterator[Tensor]:
     """The steps of `train.fitting.loop.train_student`, without its logs and saved states."""
     state = initial_state(student, config=config, n_steps=n_steps, device=device)
     set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
-    batch: Batch
+    steps = steps_of(state, device)
     with fast_training(student, config=config, device=device, n_images=len(good)) as compute:
         for batch in load_batches(good, config=config, steps=range(n_steps), device=device):
+            steps.keep()
             masks = state.mask_generator
-            take_step(state, masked_regeneration_loss(student, batch, masks, config=config, compute=compute))
-            yield state.recent_losses[-1]
+            loss = masked_regeneration_loss(student, batch, masks, config=config, compute=compute)
+            steps.take(loss, batch.indices)
+            if steps.due:
+                steps.look()
+            yield loss.detach()
 
 
 def plain_losses(
@@ -172,7 +196,7 @@ def plain_losses(
     config: FitConfig,
     n_steps: int,
     device: torch.device,
-) -> Iterator[float]:
+) -> Iterator[Tensor]:
     """The loop that one would write first: the teacher at every step, PyTorch's defaults elsewhere."""
     optimizer = torch.optim.Adam(
         student.parameters(), lr=config.learning_rate, betas=config.betas, fused=False
@@ -202,7 +226,8 @@ def plain_losses(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         scheduler.step()
-        yield loss.item()
+        loss.item()  # looked at in each step
+        yield loss.detach()
 
 
 def comparison_table(comparison: TrainingComparison) -> Table:
