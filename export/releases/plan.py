@@ -96,7 +96,7 @@ def _cells(config: pb.ModelConfig, service_ms: float | None, n_bytes: Mapping[st
         config.name,
         str(sum(group.count for group in config.instance_group)),
         "-" if on_gpu else _threads(config),
-        str(config.dynamic_batching.default_queue_policy.max_queue_size),
+        str(config.dynamic_batching.default_queue_policy.max_queue_size or "any"),
         f"{timeout_ms:.1f}" if timeout_ms else "any",
         str(max(config.dynamic_batching.preferred_batch_size, default=config.max_batch_size)),
         "not here" if service_ms is None else f"{service_ms:.1f}",

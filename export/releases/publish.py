@@ -9,6 +9,7 @@ from pathlib import Path
 from export.engines.target import TargetServer, require_engines_run
 from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
+from export.records import EngineRecord
 from export.releases.lock import publishing_alone
 from export.releases.release import Release
 from export.releases.remarks import serving_remarks
@@ -94,18 +95,28 @@ def stated_release(
     images_per_s: float | None,
 ) -> Release:
     """The release with the batches that its platform wants, where none were stated, and the load of the fusion."""
+    release = Release(manifest, build, Repository(repository), platform, server)
     if not platform.max_batch_size:
-        engines = manifest.engines.values() if platform.name == "tensorrt" else ()
+        engines = _engines_served_with(release) if platform.name == "tensorrt" else ()
         batch = chosen_batch(
             manifest.config.image_size,
             on_gpu=platform.on_gpu,
             engine_batches=[engine.options.max_batch for engine in engines],
         )
-        platform = replace(platform, max_batch_size=batch)
-    load = None
+        release = replace(release, platform=replace(platform, max_batch_size=batch))
     if images_per_s is not None:
-        load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
-    return Release(manifest, build, Repository(repository), platform, server, load=load)
+        load = release.target.load_of(manifest.category, manifest.release_id)
+        if load is None or load.images_per_s != images_per_s:
+            load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
+        release = replace(release, load=load)
+    return release
+
+
+def _engines_served_with(release: Release) -> list[EngineRecord]:
+    """The build's engines, and the teacher's that other categories are served over: all take the same batches."""
+    teachers = release.target.manifests_over(release.models["teacher"], but=release.ensembles)
+    others = [manifest.engines["teacher"] for manifest in teachers if "teacher" in manifest.engines]
+    return [*release.manifest.engines.values(), *others]
 
 
 def _require_agreement(build: Path, manifest: Manifest) -> None:

@@ -90,6 +90,18 @@ class Repository:
         )
         return [load for load in loads if load is not None]
 
+    def manifests_over(self, model: str, *, but: Collection[str]) -> list[Manifest]:
+        """Of the versions of a model that ensembles have as a step, without the ensembles named in `but`."""
+        ensembles = [ensemble for ensemble in self.ensembles_over(model) if ensemble.name not in but]
+        versions = {version for ensemble in ensembles for version in pinned_versions(ensemble, model)}
+        return [self.read_manifest(model, version) for version in sorted(versions)]
+
+    def load_of(self, category: str, release_id: int) -> FusionLoad | None:
+        """What a category states for the fusion, as it was timed when this release of it was published."""
+        ensemble = self.read_config(category)
+        stated = parameters_of(ensemble) if ensemble is not None else {}
+        return FusionLoad.from_parameters(stated) if stated.get("release_id") == str(release_id) else None
+
     def read_config(self, model: str) -> pb.ModelConfig | None:
         """A model's configuration, or None where it has none."""
         path = self.root / model / CONFIG

@@ -134,6 +134,16 @@ def test_all_categories_share_the_fusions_instances(
     assert parameters_of(ensemble)["images_per_s"] == "2500"
 
 
+def test_what_was_timed_stays_while_nothing_changes(pill: Path, tmp_path: Path) -> None:
+    repository = copy_backends(tmp_path / "models")
+    assert publish(pill, repository, Platform(), 500).startswith("Published")
+    assert publish(pill, repository, Platform(), 500).startswith("Up to date")
+    assert publish(pill, repository, Platform(), 600).startswith("Published")
+    ensemble = Repository(repository).read_config(CATEGORY)
+    assert ensemble is not None
+    assert parameters_of(ensemble)["images_per_s"] == "600"
+
+
 def test_a_gpus_batches_and_queues_reach_every_step(pill: Path, tmp_path: Path) -> None:
     repository = copy_backends(tmp_path / "models")
     line = publish(pill, repository, Platform("onnxruntime", "cuda", max_batch_size=0))
