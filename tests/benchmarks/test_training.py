@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks import training
+from tests.benchmarks import training, training_loops
 from tests.benchmarks.training import (
     TrainingComparison,
     TrainingSpeed,
@@ -53,13 +53,13 @@ def test_seconds_are_those_of_each_loop_and_the_first_round_is_not_counted(
     clock, real_take_step = {"now": 0.0, "steps": 0}, loop.take_step
 
     def lasting(name: str, seconds: float) -> None:
-        original = getattr(training, name)
+        original = getattr(training_loops, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             clock["now"] += seconds
             return original(*arguments, **options)
 
-        monkeypatch.setattr(training, name, call)
+        monkeypatch.setattr(training_loops, name, call)
 
     def take_step(*arguments: Any) -> Any:
         clock["steps"] += 1
@@ -80,10 +80,12 @@ def test_on_a_gpu_features_are_kept_where_fit_keeps_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, teacher, student = TeacherFeatures(()), object(), object()
-    monkeypatch.setattr(training, "choose_place", lambda *_, **__: "device")
-    monkeypatch.setattr(training, "keep_features", lambda place, *_: kept if place == "device" else None)
+    monkeypatch.setattr(training_loops, "choose_place", lambda *_, **__: "device")
+    monkeypatch.setattr(
+        training_loops, "keep_features", lambda place, *_: kept if place == "device" else None
+    )
     asked = {"config": CONFIG, "scratch_dir": tmp_path, "device": torch.device("cuda")}
-    assert training.kept_features(teacher, student, np.zeros((2, 64, 64, 3), np.uint8), **asked) is kept  # type: ignore[arg-type]
+    assert training_loops.kept_features(teacher, student, np.zeros((2, 64, 64, 3), np.uint8), **asked) is kept  # type: ignore[arg-type]
 
 
 def test_ratios_by_hand() -> None:
