@@ -96,11 +96,12 @@ class Repository:
         versions = {version for ensemble in ensembles for version in pinned_versions(ensemble, model)}
         return [self.read_manifest(model, version) for version in sorted(versions)]
 
-    def load_of(self, category: str, release_id: int) -> FusionLoad | None:
-        """What a category states for the fusion, as it was timed when this release of it was published."""
+    def ensemble_of(self, category: str, release_id: int) -> pb.ModelConfig | None:
+        """A category's ensemble, where it is of that release; what was timed for that holds on."""
         ensemble = self.read_config(category)
-        stated = parameters_of(ensemble) if ensemble is not None else {}
-        return FusionLoad.from_parameters(stated) if stated.get("release_id") == str(release_id) else None
+        if ensemble is None or parameters_of(ensemble).get("release_id") != str(release_id):
+            return None
+        return ensemble
 
     def read_config(self, model: str) -> pb.ModelConfig | None:
         """A model's configuration, or None where it has none."""
