@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from tests.benchmarks.gpu_check import __main__ as command
-from tests.benchmarks.gpu_check import loops, luggage, page, runtimes
+from tests.benchmarks.gpu_check import fits, loops, luggage, page, runtimes
 from tests.benchmarks.gpu_check.work import Asked, Results
 
 
@@ -53,6 +54,28 @@ def test_without_a_compiler_the_good_loop_runs_as_it_is_and_the_page_says_so(
     assert results.values["good_images_per_s"] == 2.0
     text = page.page_of({"loops-paper": results.values}, date="", device="cuda", tiny=False)
     assert "The good loop is not compiled: gcc is not on PATH." in text
+
+
+def test_a_second_check_measures_a_whole_fit_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stopped check left is not gone on from, and its steps are not counted."""
+    run_dir = tmp_path / "runs" / "edge" / "pill"
+    left = run_dir / "earlier" / "now" / "losses.csv"
+    left.parent.mkdir(parents=True)
+    left.write_text("step\n" * 1000, encoding="utf-8")
+
+    def fit(*_: Any, run_dir: Path, **__: Any) -> None:
+        run_dir.mkdir(parents=True)
+        (run_dir / "losses.csv").write_text("step\n0\n1\n", encoding="utf-8")
+
+    def evaluate(*_: Any, run_dir: Path, **__: Any) -> None:
+        (run_dir / "metrics.json").write_text(json.dumps(dict.fromkeys(fits.MEASURES, 1.0)), encoding="utf-8")
+
+    monkeypatch.setattr(fits, "fit_category", fit)
+    monkeypatch.setattr(fits, "evaluate_category", evaluate)
+    results = Results(tmp_path / "results.json")
+    fits.measure(Asked("cpu", True, tmp_path), results, preset="edge")
+    assert results.values["steps"] == 2
+    assert not left.exists()
 
 
 def test_wheels_that_travelled_never_hide_what_is_here(
