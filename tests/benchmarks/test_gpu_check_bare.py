@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.benchmarks.gpu_check import __main__ as command
-from tests.benchmarks.gpu_check import fits, loops, luggage, page, runtimes
+from tests.benchmarks.gpu_check import fits, gpu_tests, loops, luggage, page, runtimes
 from tests.benchmarks.gpu_check.work import Asked, Results
 
 
@@ -54,6 +54,15 @@ def test_without_a_compiler_the_good_loop_runs_as_it_is_and_the_page_says_so(
     assert results.values["good_images_per_s"] == 2.0
     text = page.page_of({"loops-paper": results.values}, date="", device="cuda", tiny=False)
     assert "The good loop is not compiled: gcc is not on PATH." in text
+
+
+def test_only_files_with_gpu_tests_are_collected() -> None:
+    """Others need packages that a bare machine lacks, and would be listed as failed."""
+    assert gpu_tests.marked() == [
+        "tests/export/parity/test_engine.py",
+        "tests/train/fitting/gpu",
+        "tests/train/fitting/gpu/test_training.py",
+    ]
 
 
 def test_a_second_check_measures_a_whole_fit_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
