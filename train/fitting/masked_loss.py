@@ -44,8 +44,8 @@ def loss_under_masks(
 def compiler_fault(device: torch.device) -> str | None:
     """That torch.compile lacks the compiler that it calls for this device, in a phrase; None where it is here."""
     variable, usual = ("CC", ("gcc", "clang", "cc")) if device.type == "cuda" else ("CXX", ("g++",))
-    stated = os.environ.get(variable)
-    names = (stated,) if stated else usual
+    stated = os.environ.get(variable, "").split()  # perhaps with options: `gcc -pthread`
+    names = (stated[0],) if stated else usual
     if any(shutil.which(name) for name in names):
         return None
     return (

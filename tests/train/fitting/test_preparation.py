@@ -97,7 +97,7 @@ def test_compile_without_a_compiler_is_refused_in_a_sentence(
     compiler = tmp_path / "my-compiler"
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o755)
-    monkeypatch.setenv("CC" if device == "cuda" else "CXX", str(compiler))
+    monkeypatch.setenv("CC" if device == "cuda" else "CXX", f"{compiler} -pthread")
     require_compiler(torch.device(device))
 
 
