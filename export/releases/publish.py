@@ -79,9 +79,8 @@ def publish_category(
                 "verify the live ensemble with --url before it judges parts."
             )
     release = stated_release(build, manifest, repository, platform, server, images_per_s)
-    service_ms: Mapping[str, float] = {}
-    if time_steps and latency_budget_ms is not None:
-        service_ms = time_steps(build, manifest, platform, known_times(release))
+    timed = time_steps if latency_budget_ms is not None else None
+    service_ms = timed(build, manifest, platform, known_times(release)) if timed else {}
     with publishing_alone(repository):
         release.require_servable(read_graph)
         if latency_budget_ms is not None:
