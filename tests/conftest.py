@@ -14,6 +14,7 @@ import pytest
 
 from train.data.category import CategoryData, read_category
 from train.data.sources.synthetic.dataset import render_category
+from train.fitting.cpu import allocator
 from train.runs import fit_category
 from train.support.devices import Runtime
 
@@ -28,6 +29,14 @@ TINY_OPTIONS: dict[str, Any] = {
     "steps": 2,
 }
 FitTiny = Callable[..., Path]
+
+
+def pytest_configure() -> None:
+    """Let trainings give back what they have freed: a process of tests lives through hundreds, and grew to 5.6 GB.
+
+    This is before any test file is imported, and with it the loop that takes the function.
+    """
+    allocator.keep_freed_memory = lambda: False
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer
 from export.manifest import read_manifest
-from export.releases.publish import TimeSteps, require_repository, stated_release, with_budget
+from export.releases.publish import TimeSteps, known_times, require_repository, stated_release, with_budget
 from export.releases.remarks import serving_remarks
 from export.releases.repository import parameters_of
 from export.serving.backbones import Platform
@@ -40,7 +40,7 @@ def plan_table(
     manifest = read_manifest(build)
     require_repository(repository)
     release = stated_release(build, manifest, repository, platform, TargetServer(), images_per_s)
-    service_ms = time_steps(build, manifest, release.platform)
+    service_ms = time_steps(build, manifest, release.platform, known_times(release))
     if latency_budget_ms is not None:
         release = with_budget(release, latency_budget_ms, service_ms)
     configs = release.step_configs()
@@ -96,7 +96,7 @@ def _cells(config: pb.ModelConfig, service_ms: float | None, n_bytes: Mapping[st
         config.name,
         str(sum(group.count for group in config.instance_group)),
         "-" if on_gpu else _threads(config),
-        str(config.dynamic_batching.default_queue_policy.max_queue_size),
+        str(config.dynamic_batching.default_queue_policy.max_queue_size or "any"),
         f"{timeout_ms:.1f}" if timeout_ms else "any",
         str(max(config.dynamic_batching.preferred_batch_size, default=config.max_batch_size)),
         "not here" if service_ms is None else f"{service_ms:.1f}",

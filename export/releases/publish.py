@@ -9,19 +9,21 @@ from pathlib import Path
 from export.engines.target import TargetServer, require_engines_run
 from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
+from export.records import EngineRecord
 from export.releases.lock import publishing_alone
 from export.releases.release import Release
 from export.releases.remarks import serving_remarks
-from export.releases.repository import Repository
+from export.releases.repository import Repository, parameters_of
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from export.serving.queues import LatencyBudget
-from export.serving.throughput import chosen_batch, measure_load
+from export.serving.throughput import FusionLoad, chosen_batch, measure_load
 from model_repository.distance_fusion.map_fusion import Calibration
 from train.support.category_names import check_category_name
 
-# Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures them.
-TimeSteps = Callable[[Path, Manifest, Platform], Mapping[str, float]]
+# Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures those that are
+# not among the times it is given.
+TimeSteps = Callable[[Path, Manifest, Platform, Mapping[str, float]], Mapping[str, float]]
 
 
 def publish_category(
@@ -77,7 +79,8 @@ def publish_category(
                 "verify the live ensemble with --url before it judges parts."
             )
     release = stated_release(build, manifest, repository, platform, server, images_per_s)
-    service_ms = time_steps(build, manifest, platform) if time_steps and latency_budget_ms is not None else {}
+    timed = time_steps if latency_budget_ms is not None else None
+    service_ms = timed(build, manifest, platform, known_times(release)) if timed else {}
     with publishing_alone(repository):
         release.require_servable(read_graph)
         if latency_budget_ms is not None:
@@ -94,18 +97,29 @@ def stated_release(
     images_per_s: float | None,
 ) -> Release:
     """The release with the batches that its platform wants, where none were stated, and the load of the fusion."""
+    release = Release(manifest, build, Repository(repository), platform, server)
     if not platform.max_batch_size:
-        engines = manifest.engines.values() if platform.name == "tensorrt" else ()
+        engines = _engines_served_with(release) if platform.name == "tensorrt" else ()
         batch = chosen_batch(
             manifest.config.image_size,
             on_gpu=platform.on_gpu,
             engine_batches=[engine.options.max_batch for engine in engines],
         )
-        platform = replace(platform, max_batch_size=batch)
-    load = None
+        release = replace(release, platform=replace(platform, max_batch_size=batch))
     if images_per_s is not None:
-        load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
-    return Release(manifest, build, Repository(repository), platform, server, load=load)
+        before = release.target.ensemble_of(manifest.category, manifest.release_id)
+        load = FusionLoad.from_parameters(parameters_of(before)) if before is not None else None
+        if load is None or load.images_per_s != images_per_s:
+            load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
+        release = replace(release, load=load)
+    return release
+
+
+def _engines_served_with(release: Release) -> list[EngineRecord]:
+    """The build's engines, and the teacher's that other categories are served over: all take the same batches."""
+    teachers = release.target.manifests_over(release.models["teacher"], but=release.ensembles)
+    others = [manifest.engines["teacher"] for manifest in teachers if "teacher" in manifest.engines]
+    return [*release.manifest.engines.values(), *others]
 
 
 def _require_agreement(build: Path, manifest: Manifest) -> None:
@@ -114,6 +128,20 @@ def _require_agreement(build: Path, manifest: Manifest) -> None:
             f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
             "export again."
         )
+
+
+def known_times(release: Release) -> dict[str, float]:
+    """Milliseconds by step as this release was published before, of the steps that are configured as they were then."""
+    ensemble = release.target.ensemble_of(release.manifest.category, release.manifest.release_id)
+    budget = LatencyBudget.from_parameters(parameters_of(ensemble)) if ensemble is not None else None
+    known = {}
+    for step, config in release.step_configs().items():
+        before = release.target.read_config(config.name)
+        if budget is None or before is None or config.name not in budget.service_ms:
+            continue
+        if (before.backend, parameters_of(before)) == (config.backend, parameters_of(config)):
+            known[step] = budget.service_ms[config.name]
+    return known
 
 
 def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:

@@ -136,13 +136,8 @@ class Release:
                 raise PublishError(
                     f"Triton would not serve {config.name} as configured: {'; '.join(sentences)}; nothing is published."
                 )
-            if config.backend != "python" and (sentence := self._lone_instance(graph, config)):
+            if config.backend != "python" and (sentence := lone_instance(config)):
                 raise PublishError(f"{sentence}; nothing is published.")
-
-    def _lone_instance(self, graph: str, config: pb.ModelConfig) -> str | None:
-        """Told on the `python` platform, and refused on Triton's own backends, where it cost a p99 of 506 ms."""
-        # SAM takes seconds and gigabytes an image.
-        return lone_instance(config) if graph != "foreground" else None
 
     def _misfits(
         self, graph: str, config: pb.ModelConfig, read_graph: Callable[[Path], ModelFile]
@@ -183,7 +178,7 @@ class Release:
                 for graph, config in zip(versions, backbones, strict=True)
                 for remark in (
                     *self._versions(graph).remarks(config, but=self.ensembles),
-                    self._lone_instance(graph, config),
+                    lone_instance(config),  # refused on Triton's own backends, where it cost a p99 of 506 ms
                 )
             ]
             configs = (self._fusion_config(), *backbones, *self._ensemble_configs(pinned))
@@ -236,9 +231,16 @@ class Release:
             platform=self._platform(graph),
             shared=graph == "teacher",
             memory_arena=not self._is_of_edge(graph),
-            queue=self._queue(self.models[graph]),
+            queue=QueuePolicy(size=0) if self._is_lone(graph) else self._queue(self.models[graph]),
             warm_up_sizes=[1] if graph == "foreground" else (),  # SAM takes gigabytes an image
         )
+
+    def _is_lone(self, graph: str) -> bool:
+        """Whether a graph has one instance and no bound of its queue: SAM, which takes gigabytes an image.
+
+        A latency budget needs a bound, and a bound a second instance.
+        """
+        return graph == "foreground" and not self._queue(self.models[graph]).timeout_us
 
     def _is_of_edge(self, graph: str) -> bool:
         """Whether a graph is one of the networks of the `edge` preset, in any preset: a teacher may be shared."""
@@ -273,10 +275,10 @@ class Release:
         """What runs a graph; SAM has no engine, so ONNX Runtime runs it in NVIDIA's container."""
         if graph != "foreground":
             return self.platform
-        # One instance: an image takes gigabytes.
+        instances = 1 if self._is_lone(graph) else steps.LEAST_INSTANCES
         if self.platform.name == "tensorrt":
-            return replace(self.platform, name="onnxruntime", provider="cuda", instances=1)
-        return replace(self.platform, instances=1)
+            return replace(self.platform, name="onnxruntime", provider="cuda", instances=instances)
+        return replace(self.platform, instances=instances)
 
     @property
     def _features(self) -> list[TensorSpec]:

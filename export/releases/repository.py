@@ -90,6 +90,19 @@ class Repository:
         )
         return [load for load in loads if load is not None]
 
+    def manifests_over(self, model: str, *, but: Collection[str]) -> list[Manifest]:
+        """Of the versions of a model that ensembles have as a step, without the ensembles named in `but`."""
+        ensembles = [ensemble for ensemble in self.ensembles_over(model) if ensemble.name not in but]
+        versions = {version for ensemble in ensembles for version in pinned_versions(ensemble, model)}
+        return [self.read_manifest(model, version) for version in sorted(versions)]
+
+    def ensemble_of(self, category: str, release_id: int) -> pb.ModelConfig | None:
+        """A category's ensemble, where it is of that release; what was timed for that holds on."""
+        ensemble = self.read_config(category)
+        if ensemble is None or parameters_of(ensemble).get("release_id") != str(release_id):
+            return None
+        return ensemble
+
     def read_config(self, model: str) -> pb.ModelConfig | None:
         """A model's configuration, or None where it has none."""
         path = self.root / model / CONFIG

@@ -111,7 +111,7 @@ class ModelVersions:
             return "has an engine that its manifest does not know"
         largest, asked_for = engine.options.max_batch, self.platform.max_batch_size
         if largest < asked_for:
-            return f"takes batches of up to {largest}, and {asked_for} were asked for"
+            return f"takes batches of up to {largest} (--max-batch-size {largest}), not of {asked_for}"
         reason = misfit("its engine", engine, self.server)
         return reason and f"this server cannot load: {reason}"
 

@@ -60,7 +60,14 @@ def _batches(config: pb.ModelConfig, file: ModelFile) -> Iterator[str]:
     """Triton sends every batch up to max_batch_size."""
     if file.min_batch > 1 or config.max_batch_size > file.max_batch:
         batches = f"{file.min_batch} to {file.max_batch}"
-        yield f"batches of 1 to {config.max_batch_size} are configured, and the file takes {batches}"
+        remedy = (
+            f"publish with --max-batch-size {file.max_batch} or less"
+            if file.min_batch <= 1
+            else "build it for batches from 1 on"
+        )
+        yield (
+            f"batches of 1 to {config.max_batch_size} are configured, and the file takes {batches}: {remedy}"
+        )
 
 
 def spec_of(tensor: pb.ModelInput | pb.ModelOutput) -> TensorSpec:

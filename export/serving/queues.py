@@ -22,7 +22,7 @@ class QueuePolicy:
     """The queue of a step.
 
     Attributes:
-        size: requests that may wait; one more is refused at once.
+        size: requests that may wait; one more is refused at once. 0 is any number.
         timeout_us: microseconds after which a waiting request is refused; 0 is never.
         batch: images of waiting requests that run together, at most; 0 is as many as the model takes.
     """

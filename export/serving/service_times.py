@@ -36,7 +36,12 @@ OpenStep = Callable[[], RunStep]  # loads a step and returns what runs it once
 
 
 def time_steps(
-    build: Path, manifest: Manifest, platform: Platform, *, stated_ms: Mapping[str, float]
+    build: Path,
+    manifest: Manifest,
+    platform: Platform,
+    known_ms: Mapping[str, float],
+    *,
+    stated_ms: Mapping[str, float],
 ) -> dict[str, float]:
     """Milliseconds of each step: `decoder`, `foreground` where there is one, `teacher`, `student`, `fusion`.
 
@@ -48,7 +53,8 @@ def time_steps(
         build: the build's folder.
         manifest: of the build.
         platform: what will run the backbones.
-        stated_ms: times of steps that are known; these steps are not timed.
+        known_ms: what was measured of steps before; these steps are not timed.
+        stated_ms: times of steps, which count in place of those; these steps are not timed either.
 
     Raises:
         PublishError: a time is stated for a step that the category does not have.
@@ -60,10 +66,11 @@ def time_steps(
             f"{manifest.category} has no step {', '.join(unknown)}; expected --service-ms of {', '.join(steps)}."
         )
     graphs = {"teacher", "student", *({"foreground"} if manifest.config.foreground == "sam" else ())}
+    known = {**known_ms, **stated_ms}
     return {
-        step: round(stated_ms[step] if step in stated_ms else _median_ms(open_step()) + HOP_MS, 3)
+        step: round(known[step] if step in known else _median_ms(open_step()) + HOP_MS, 3)
         for step, open_step in steps.items()
-        if step in stated_ms or not (platform.on_gpu and step in graphs)
+        if step in known or not (platform.on_gpu and step in graphs)
     }
 
 

@@ -221,15 +221,15 @@ def judge_scores(
     image_threshold = _image_threshold(calibration, threshold)
     side_by_side, half_done = _half_fused(distances, calibration.fusion)
     _check_foreground(foreground, (len(half_done), *(calibration.image_size,) * 2))
-    scores = np.empty((len(half_done), 1), np.float32)
+    scores, lowest = np.empty((len(half_done), 1), np.float32), np.empty(len(half_done), np.float32)
     buffer = np.empty((1, *(calibration.image_size,) * 2), np.float32)
     for index, half in enumerate(half_done):
         np.matmul(side_by_side, half, out=buffer[0])
         if foreground is not None:
             buffer *= foreground[index]
-        scores[index] = image_scores(buffer, calibration.score_share)
-    # What is not finite in a map is in its maximum, and among its highest values.
-    _require(np.isfinite(scores[:, 0]), "its anomaly map is not finite")
+        scores[index], lowest[index] = image_scores(buffer, calibration.score_share), buffer.min()
+    # What is not finite in a map is among its highest values or its lowest.
+    _require(np.isfinite(scores[:, 0]) & np.isfinite(lowest), "its anomaly map is not finite")
     return Scores(
         pred_score=scores,
         pred_label=scores > image_threshold,

@@ -2,5 +2,5 @@
 
 `sizes`, `categories`, `peers`, `fusion`, `warm_up`, `training`, `metrics` and `detector` are one benchmark each. They
 share `load` (requests in flight), `releases` (repositories to serve) and `results` (turns, options, a JSON file beside
-the table).
+the table); `training_loops` are what `training` compares.
 """

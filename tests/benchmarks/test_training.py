@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks import training
+from tests.benchmarks import training, training_loops
 from tests.benchmarks.training import (
     TrainingComparison,
     TrainingSpeed,
@@ -19,7 +20,8 @@ from tests.benchmarks.training import (
 from tests.conftest import TINY_OPTIONS
 from train.config import FitConfig, fit_config
 from train.data.category import CategoryData, load_images
-from train.fitting.loop import take_step as real_take_step
+from train.fitting import loop
+from train.fitting.features import TeacherFeatures
 
 CONFIG = fit_config("edge", TINY_OPTIONS | {"steps": 12})
 
@@ -48,16 +50,16 @@ def test_seconds_are_those_of_each_loop_and_the_first_round_is_not_counted(
     tiny_data: CategoryData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock on which the teacher's pass, a step of ours and a step of the plain loop take seconds of their own."""
-    clock = {"now": 0.0, "steps": 0}
+    clock, real_take_step = {"now": 0.0, "steps": 0}, loop.take_step
 
     def lasting(name: str, seconds: float) -> None:
-        original = getattr(training, name)
+        original = getattr(training_loops, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             clock["now"] += seconds
             return original(*arguments, **options)
 
-        monkeypatch.setattr(training, name, call)
+        monkeypatch.setattr(training_loops, name, call)
 
     def take_step(*arguments: Any) -> Any:
         clock["steps"] += 1
@@ -65,13 +67,25 @@ def test_seconds_are_those_of_each_loop_and_the_first_round_is_not_counted(
         return real_take_step(*arguments)
 
     monkeypatch.setattr(training, "perf_counter", lambda: clock["now"])
-    monkeypatch.setattr(training, "take_step", take_step)
+    monkeypatch.setattr(loop, "take_step", take_step)
     lasting("compute_teacher_features", 7)
     lasting("mask_features", 3)
     comparison = compare(tiny_data, tmp_path)
     assert (comparison.ours.seconds_before, comparison.plain.seconds_before) == (7, 0)
     assert comparison.ours.seconds == [2, 2]
     assert comparison.plain.seconds == [3, 3]
+
+
+def test_on_a_gpu_features_are_kept_where_fit_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, teacher, student = TeacherFeatures(()), object(), object()
+    monkeypatch.setattr(training_loops, "choose_place", lambda *_, **__: "device")
+    monkeypatch.setattr(
+        training_loops, "keep_features", lambda place, *_: kept if place == "device" else None
+    )
+    asked = {"config": CONFIG, "scratch_dir": tmp_path, "device": torch.device("cuda")}
+    assert training_loops.kept_features(teacher, student, np.zeros((2, 64, 64, 3), np.uint8), **asked) is kept  # type: ignore[arg-type]
 
 
 def test_ratios_by_hand() -> None:

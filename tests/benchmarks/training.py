@@ -19,20 +19,17 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from client.benchmark.bars import Bar
 from tests.benchmarks.results import FOLDER, run, write_results
+from tests.benchmarks.training_loops import kept_features, our_losses, plain_losses
 from train.config import PRESETS, FitConfig, fit_config
 from train.data.category import load_images
 from train.data.sources import find_category
 from train.errors import DataError
-from train.fitting.batches import GoodImages, batch_indices, load_batches
-from train.fitting.features import Batch, compute_teacher_features
-from train.fitting.loop import masked_regeneration_loss, take_step
-from train.fitting.preparation import fast_training, initial_state, learning_rate_factor, set_training_mode
-from train.method.backbones import Backbone
-from train.method.distances import mask_features
-from train.method.student import Student, build_teacher_and_student
+from train.fitting.batches import GoodImages
+from train.method.student import build_teacher_and_student
 from train.support.devices import choose_device, hardware_name
 from train.support.progress import progress_bar
 
@@ -118,21 +115,21 @@ def compare_training_speed(
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     started = perf_counter()
-    features = compute_teacher_features(teacher, images, scratch_dir=scratch_dir, device=device)
+    features = kept_features(teacher, student, images, config=config, scratch_dir=scratch_dir, device=device)
     seconds_before = perf_counter() - started
 
     n_steps = round_steps * (rounds + 1)  # the first round warms up
     good = GoodImages(images, features, [""] * len(images))
     for network in (student, plain_student):
         network.set_teacher_statistics(features.means(), features.stds())
-    losses = {
+    losses: dict[str, Iterator[Tensor]] = {
         "ours": our_losses(student, good, config=config, n_steps=n_steps, device=device),
         "plain": plain_losses(
             plain_teacher, plain_student, images, config=config, n_steps=n_steps, device=device
         ),
     }
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-    seen: dict[str, list[float]] = {"ours": [], "plain": []}
+    seen: dict[str, list[Tensor]] = {"ours": [], "plain": []}
     with progress_bar("Training in turns", 2 * n_steps) as bar:
         for _ in range(rounds + 1):
             for name, loop in losses.items():
@@ -140,69 +137,16 @@ def compare_training_speed(
                 for _ in range(round_steps):
                     seen[name].append(next(loop))
                     bar.advance(note=name)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
                 seconds[name].append((perf_counter() - started) / round_steps)
     return TrainingComparison(
         config=config,
         n_images=len(images),
         hardware=hardware_name(device),
-        ours=TrainingSpeed(seconds["ours"][1:], seen["ours"], seconds_before),
-        plain=TrainingSpeed(seconds["plain"][1:], seen["plain"]),
+        ours=TrainingSpeed(seconds["ours"][1:], torch.stack(seen["ours"]).tolist(), seconds_before),
+        plain=TrainingSpeed(seconds["plain"][1:], torch.stack(seen["plain"]).tolist()),
     )
-
-
-def our_losses(
-    student: Student, good: GoodImages, *, config: FitConfig, n_steps: int, device: torch.device
-) -> Iterator[float]:
-    """The steps of `train.fitting.loop.train_student`, without its logs and saved states."""
-    state = initial_state(student, config=config, n_steps=n_steps, device=device)
-    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
-    batch: Batch
-    with fast_training(student, config=config, device=device, n_images=len(good)) as compute:
-        for batch in load_batches(good, config=config, steps=range(n_steps), device=device):
-            masks = state.mask_generator
-            take_step(state, masked_regeneration_loss(student, batch, masks, config=config, compute=compute))
-            yield state.recent_losses[-1]
-
-
-def plain_losses(
-    teacher: Backbone,
-    student: Student,
-    images: NDArray[np.uint8],
-    *,
-    config: FitConfig,
-    n_steps: int,
-    device: torch.device,
-) -> Iterator[float]:
-    """The loop that one would write first: the teacher at every step, PyTorch's defaults elsewhere."""
-    optimizer = torch.optim.Adam(
-        student.parameters(), lr=config.learning_rate, betas=config.betas, fused=False
-    )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, n_steps=n_steps, schedule=config.schedule)
-    )
-    mask_generator = torch.Generator(device).manual_seed(config.seed)
-    order = batch_indices(
-        len(images), batch_size=config.batch_size, seed=config.seed, drop_last=config.drop_last
-    )
-    set_training_mode(student, freeze_batchnorm=config.freeze_batchnorm)
-    for _ in range(n_steps):
-        image = torch.from_numpy(images[next(order)]).to(device)
-        pixels = image.float().permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W] in the default layout
-        with torch.no_grad():
-            teacher_features = teacher.body((pixels - teacher.mean) / teacher.std)
-        backbone = student.backbone
-        masked = mask_features(
-            backbone.body((pixels - backbone.mean) / backbone.std),
-            mask_ratio=config.mask_ratio,
-            generator=mask_generator,
-            stages=config.generation_stages,
-        )
-        loss = student.loss(student.regenerate(masked), teacher_features, scale=config.distance_scale)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        scheduler.step()
-        yield loss.item()
 
 
 def comparison_table(comparison: TrainingComparison) -> Table:

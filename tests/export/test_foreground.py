@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from export.product import ProductPaths
 from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
+from export.serving.backend_rules import lone_instance
 from export.serving.onnx_files import read_onnx_file
 from model_repository.distance_fusion.map_fusion import Calibration
 from tests.conftest import CATEGORY, TINY_OPTIONS
@@ -74,12 +76,13 @@ def repository(tmp_path: Path) -> Path:
     return copy_backends(tmp_path / "models")
 
 
-def publish(folder: Path, repository: Path, platform: str = "python") -> str:
+def publish(folder: Path, repository: Path, platform: str = "python", **options: Any) -> str:
     return publish_category(
         folder,
         repository=repository,
         platform=Platform(platform, max_batch_size=4),
         read_graph=read_onnx_file,
+        **options,
     )
 
 
@@ -122,6 +125,27 @@ def test_another_graph_than_the_checkpoints_sam_is_refused(
     onnx.save(model, planted)
     with pytest.raises(VerificationError, match=r"foreground\.onnx holds random nodes"):
         verify_foreground(load_sam(weights_dir), planted, pixels)
+
+
+@pytest.mark.parametrize("platform", ["python", "onnxruntime"])
+def test_sam_has_one_instance_without_a_bound_or_two_with_a_budget(
+    platform: str, sam_build: Path, repository: Path
+) -> None:
+    """One instance behind a bounded queue would now and then wait for half a second."""
+
+    def served() -> tuple[int, bool]:
+        config = Repository(repository).read_config(f"foreground_sam_{SIZE}")
+        assert config is not None
+        assert lone_instance(config) is None
+        policy = config.dynamic_batching.default_queue_policy
+        bounded = bool(policy.max_queue_size or policy.default_timeout_microseconds)
+        return sum(group.count for group in config.instance_group), bounded
+
+    publish(sam_build, repository, platform)
+    assert served() == (1, False)
+    steps_ms = dict.fromkeys(("decoder", "foreground", "teacher", "student", "fusion"), 1.0)
+    publish(sam_build, repository, platform, latency_budget_ms=100.0, time_steps=lambda *_: steps_ms)
+    assert served() == (2, True)
 
 
 def test_export_needs_the_sam_of_the_calibration(sam_runs: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from model_repository.distance_fusion.map_fusion import (
     finite_images,
     fuse_distances,
     judge,
+    judge_scores,
     remove_background,
 )
 
@@ -50,6 +51,19 @@ def test_one_distance_that_is_not_finite_stops_its_batch_and_names_the_image(
     ):
         fuse_distances(distances, CALIBRATION.fusion)
     assert finite_images(distances).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_map_that_overflows_is_an_error_with_maps_and_without(sign: int) -> None:
+    distances = zeros(3)
+    distances[0][1] = sign * 3e38
+    heavy = replace(CALIBRATION, stage_weights=(100.0, 1.0, 1.0))
+    sentence = r"^image 2 of 3 cannot be judged: its anomaly map is not finite$"
+    with np.errstate(over="ignore", invalid="ignore"):
+        with pytest.raises(ValueError, match=sentence):
+            judge(fuse_distances(distances, heavy.fusion), heavy)
+        with pytest.raises(ValueError, match=sentence):
+            judge_scores(distances, heavy)
 
 
 def test_every_image_is_named() -> None:

@@ -122,19 +122,19 @@ def compute_teacher_features(
     shapes = feature_shapes(teacher, n_images=n_images, image_size=images.shape[1])
     stages = _allocate(shapes, scratch_dir)
     with torch.inference_mode(), progress_bar("Teacher features", n_images) as bar:
-        for start in range(0, n_images, BATCH_SIZE):
-            batch = torch.from_numpy(images[start : start + BATCH_SIZE]).to(device)
+        for start, stop in slices_of(n_images):
+            batch = torch.from_numpy(images[start:stop]).to(device)
             for stage, feature in zip(stages, teacher(batch), strict=True):
                 values = feature.permute(0, 2, 3, 1).cpu().numpy()
-                require_finite_features(
-                    bool(np.isfinite(values).all()),
-                    first=start + 1,
-                    last=start + len(values),
-                    n_images=n_images,
-                )
-                stage[start : start + BATCH_SIZE] = values
-            bar.advance(len(batch))
+                require_finite_features(bool(np.isfinite(values).all()), start, stop, n_images=n_images)
+                stage[start:stop] = values
+            bar.advance(stop - start)
     return TeacherFeatures(stages)
+
+
+def slices_of(n_images: int) -> list[tuple[int, int]]:
+    """Where the batches begin and end in which the teacher runs over so many images."""
+    return [(start, min(start + BATCH_SIZE, n_images)) for start in range(0, n_images, BATCH_SIZE)]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -150,15 +150,15 @@ def feature_shapes(teacher: Backbone, *, n_images: int, image_size: int) -> list
     ]
 
 
-def require_finite_features(finite: bool, *, first: int, last: int, n_images: int) -> None:
-    """Refuse features of images `first` to `last`, counted from 1, that are not finite.
+def require_finite_features(finite: bool, start: int, stop: int, *, n_images: int) -> None:
+    """Refuse features of the images from `start` to before `stop` that are not finite.
 
     Raises:
         TrainingError: they are not.
     """
     if not finite:
         raise TrainingError(
-            f"The teacher's features of images {first} to {last} of {n_images} are not finite; its weights are "
+            f"The teacher's features of images {start + 1} to {stop} of {n_images} are not finite; its weights are "
             "damaged or too large: choose another --teacher or other weights."
         )
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from train.fitting.resume import TrainingState
 
@@ -28,6 +28,13 @@ class BadStepError(Exception):
     indices: NDArray[np.intp] | None = None
 
 
+def changing_buffers(network: nn.Module) -> list[Tensor]:
+    """Buffers of the layers in training mode; those of the others do not change while it is trained."""
+    return [
+        buffer for module in network.modules() if module.training for buffer in module.buffers(recurse=False)
+    ]
+
+
 class BeforeStep:
     """What a forward pass changes although the step may not be taken: BatchNorm's running statistics and the masks.
 
@@ -37,12 +44,7 @@ class BeforeStep:
 
     def __init__(self, state: TrainingState) -> None:
         self._state = state
-        self._buffers = [
-            buffer
-            for module in state.student.modules()
-            if module.training
-            for buffer in module.buffers(recurse=False)
-        ]
+        self._buffers = changing_buffers(state.student)
         self._kept = [buffer.clone() for buffer in self._buffers]
         self._masks = state.mask_generator.get_state()
 

@@ -27,6 +27,7 @@ from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
 from train.fitting.gpu.room import choose_place, keep_features
 from train.fitting.loop import train_student
+from train.fitting.masked_loss import require_compiler
 from train.fitting.resume import ResumeFile, TrainingState
 from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
@@ -81,6 +82,8 @@ def fit(
     """
     started = time.perf_counter()
     run_dir, device = checkpoint_path.parent, runtime.torch_device
+    if config.compile:
+        require_compiler(device)
     teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=runtime.weights_dir)
     # Before the training, so that missing weights of SAM are reported at once.
     finder = load_foreground(config.foreground, weights_dir=runtime.weights_dir)

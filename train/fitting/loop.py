@@ -69,7 +69,7 @@ def train_student(
         Monitor(run_dir, held_out=held_out, config=config, first_step=state.step, bar=bar) as monitor,
     ):
         last = state.step if monitor.is_on_plateau(state) else n_steps
-        steps = _steps_of(state, device)
+        steps = steps_of(state, device)
         for batch in load_batches(good, config=config, steps=range(state.step, last), device=device):
             steps.keep()
             try:
@@ -126,7 +126,7 @@ def masked_regeneration_loss(
         generator=mask_generator,
         stages=config.generation_stages,
     )
-    dtype = autocast_dtype(config.mixed_precision, batch.image.device)
+    dtype = autocast_dtype(config, batch.image.device)
     return compute(student, batch.image, batch.teacher_features, masks, dtype, config.distance_scale)
 
 
@@ -146,7 +146,7 @@ def take_step(state: TrainingState, loss: Tensor) -> None:
     state.recent_losses = [*state.recent_losses, loss.item()][-RECENT_LOSSES:]
 
 
-def _steps_of(state: TrainingState, device: torch.device) -> CheckedSteps | LateLooks:
+def steps_of(state: TrainingState, device: torch.device) -> CheckedSteps | LateLooks:
     """What takes the steps: looked at each on a CPU, many at a time on a GPU."""
     every = steps_between_looks(device)
     return LateLooks(state, every) if every > 1 else CheckedSteps(state)

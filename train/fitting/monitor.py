@@ -145,8 +145,8 @@ def look_at_held_out(
             indices = np.arange(start, min(start + VALIDATION_BATCH, n_images))
             features = held_out.teacher_features.batch(indices, device)
             regenerated = student(torch.from_numpy(held_out.images[indices]).to(device))
-            losses.append(len(indices) * float(student.loss(regenerated, features, scale=scale)))
-            distances = student.compare(regenerated, features, scale=scale)
+            loss, distances = student.loss_and_distances(regenerated, features, scale=scale)
+            losses.append(len(indices) * float(loss))
             batches.append([stage.cpu().numpy() for stage in distances])
     for module, training in modes.items():
         module.training = training

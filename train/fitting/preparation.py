@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from train.config import FitConfig
+from train.config import PRESETS, FitConfig
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
 from train.fitting.cpu.winograd import winograd_convolutions
 from train.fitting.masked_loss import ComputeLoss, compiled_loss, loss_under_masks
@@ -36,7 +36,7 @@ def initial_state(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, n_steps=n_steps, schedule=config.schedule)
     )
-    needs_loss_scale = autocast_dtype(config.mixed_precision, device) is torch.float16
+    needs_loss_scale = autocast_dtype(config, device) is torch.float16
     return TrainingState(
         student=student,
         optimizer=optimizer,
@@ -55,21 +55,26 @@ def learning_rate_factor(step: int, *, n_steps: int, schedule: str) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
-def autocast_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(config: FitConfig, device: torch.device) -> torch.dtype | None:
     """What the student's layers compute in; None for float32 throughout.
 
-    `auto` is bfloat16 on GPUs that have it (Ampere and later), float16 on older ones, off on a CPU.
+    `auto` is bfloat16 on GPUs that have it (Ampere and later), float16 on older ones; off on a CPU, and for the student
+    of the `edge` preset.
     """
-    if mixed_precision == "auto":
-        if device.type != "cuda":
+    if config.mixed_precision == "auto":
+        # On an H200 edge's student took 5 s in float32 and 9 s in bfloat16, and judged better (0.9006, 0.8964): its
+        # layers are so small that a cast takes as long as what it saves (docs/measurements/gpu-first-run.md).
+        if device.type != "cuda" or config.student == PRESETS["edge"].student:
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[mixed_precision]
+    return {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.mixed_precision]
 
 
 def set_training_mode(student: Student, *, freeze_batchnorm: bool) -> None:
-    """Training mode for all layers but, where it is frozen, BatchNorm: that keeps its pretrained statistics."""
+    """Training mode for all layers but residuals, which are constant, and BatchNorm where its statistics are frozen."""
     student.train()
+    if student.residuals is not None:
+        student.residuals.eval()
     if freeze_batchnorm:
         for module in student.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -98,7 +103,7 @@ def fast_training(
             return
         if config.freeze_batchnorm and device.type != "cuda":
             stack.enter_context(folded_batchnorm(student.backbone, image_size=config.image_size))
-        if device.type == "cpu" and autocast_dtype(config.mixed_precision, device) is None:
+        if device.type == "cpu" and autocast_dtype(config, device) is None:
             stack.enter_context(winograd_convolutions(student.generation_blocks))
         yield loss_under_masks
 

@@ -90,6 +90,9 @@ def distillation_loss(
     student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], *, scale: float
 ) -> Tensor:
     """Mean distance over batch and positions, summed over the stages (Eq. 2, 4 and 5)."""
-    return torch.stack(
-        [d.mean() for d in distance_maps(student_features, teacher_features, scale=scale)]
-    ).sum()
+    return summed_means(distance_maps(student_features, teacher_features, scale=scale))
+
+
+def summed_means(maps: Sequence[Tensor]) -> Tensor:
+    """Mean of each stage's distance maps [B, h, w], summed over the stages."""
+    return torch.stack([stage.mean() for stage in maps]).sum()

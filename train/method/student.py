@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from train.config import FitConfig
 from train.errors import ConfigError
 from train.method.backbones import STAGES, Backbone, build_backbone
-from train.method.distances import distance_maps, distillation_loss
+from train.method.distances import distance_maps, distillation_loss, summed_means
 from train.method.pretrained_weights import LoadedWeights, load_weights, random_weights
 from train.method.residuals import Residuals
 from train.support.arrays import FloatArray, require_finite
@@ -143,6 +143,15 @@ class Student(nn.Module):
             distances: list[Tensor] = self.residuals(regenerated, teacher_features)
             return distances
         return distance_maps(regenerated, self.centered(teacher_features), scale=scale)
+
+    def loss_and_distances(
+        self, regenerated: Sequence[Tensor], teacher_features: Sequence[Tensor], *, scale: float
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`loss` and `compare` of the same features; the cosine distance, which is both, is computed once."""
+        distances = self.compare(regenerated, teacher_features, scale=scale)
+        if self.residuals is not None:
+            return self.residuals.loss(regenerated, teacher_features), distances
+        return summed_means(distances), distances
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Regenerated features of `image` [B, H, W, 3] uint8, without masking (Section 3.4)."""

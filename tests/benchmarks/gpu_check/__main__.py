@@ -27,6 +27,18 @@ NEEDED = ("torch", "timm", "torchvision", "safetensors", "numpy", "click", "rich
           "matplotlib", "jinja2", "tensorboard", "pydantic", "tritonclient", "google.protobuf", "grpc", "onnxruntime",
           "pytest")  # fmt: skip
 
+# Packages that are called otherwise than their wheels.
+IMPORTED_AS = {
+    "absl_py": "absl",
+    "grpcio": "grpc",
+    "markdown_it_py": "markdown_it",
+    "pillow": "PIL",
+    "protobuf": "google.protobuf",
+    "python_dateutil": "dateutil",
+    "python_rapidjson": "rapidjson",
+    "scikit_learn": "sklearn",
+}
+
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """What is measured, where, and where it goes."""
@@ -52,9 +64,8 @@ def unpack_wheels(folder: Path) -> None:
     """Unpack what travelled, so that this Python and the parts find it; a package that is here stays the machine's."""
     target = folder / "packages"
     for wheel in sorted(WHEELS.glob("*.whl")):
-        package = wheel.name.partition("-")[0]
-        names = {"python_rapidjson": "rapidjson"}
-        if find_spec(names.get(package, package)) is None:
+        package = wheel.name.partition("-")[0].lower()
+        if not is_here(IMPORTED_AS.get(package, package)):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(target)
     if target.is_dir():
@@ -65,15 +76,15 @@ def unpack_wheels(folder: Path) -> None:
 
 def missing_packages() -> list[str]:
     """Packages that parts need and this Python lacks."""
-    missing = []
-    for name in NEEDED:
-        try:
-            found = find_spec(name) is not None
-        except ModuleNotFoundError:  # of google.protobuf, where google is missing too
-            found = False
-        if not found:
-            missing.append(name)
-    return missing
+    return [name for name in NEEDED if not is_here(name)]
+
+
+def is_here(package: str) -> bool:
+    """Whether this Python can import it."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of google.protobuf, where google is missing too
+        return False
 
 
 def write(parts: dict[str, Any], asked: argparse.Namespace, started: time.struct_time) -> Path:

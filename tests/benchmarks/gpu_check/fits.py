@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from time import perf_counter
@@ -53,6 +54,7 @@ def measure(asked: Asked, results: Results, *, preset: str) -> None:
     data = pill(asked)
     config = asked.config(preset, **({"steps": 6, "validation_interval": 2} if asked.tiny else {}))
     run_dir = asked.work / "runs" / preset / data.category
+    shutil.rmtree(run_dir, ignore_errors=True)  # of a check that was stopped, its fit would go on
     overrides = changed(config, preset)
     results.put(images=len(data.train_good), image_size=config.image_size, weights=config.weights)
     results.put(epochs=config.epochs, batch_size=config.batch_size)

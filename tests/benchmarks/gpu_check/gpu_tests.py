@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 from tests.benchmarks.gpu_check.work import Asked, Results
 
-FOLDERS = ("tests/train", "tests/export")
+MARKER = "pytest.mark.gpu"
 
 
 def measure(asked: Asked, results: Results) -> None:
@@ -27,7 +28,7 @@ def measure(asked: Asked, results: Results) -> None:
             *options,
             "--continue-on-collection-errors",
             f"--junitxml={report}",
-            *FOLDERS,
+            *marked(),
         ],
         capture_output=True,
         encoding="utf-8",
@@ -36,6 +37,19 @@ def measure(asked: Asked, results: Results) -> None:
     )
     results.put(exit_code=done.returncode, output=done.stdout[-4000:])
     results.put(**summary(ET.parse(report).getroot()))
+
+
+def marked() -> list[str]:
+    """Files that name the marker, and folders whose conftest.py does.
+
+    The others have nothing to run, and would not even be collected where their packages are missing.
+    """
+    found = [
+        path
+        for path in sorted(Path("tests").rglob("*.py"))
+        if "benchmarks" not in path.parts and MARKER in path.read_text(encoding="utf-8")
+    ]
+    return [str(path.parent if path.name == "conftest.py" else path) for path in found]
 
 
 def summary(report: ET.Element) -> dict[str, object]:

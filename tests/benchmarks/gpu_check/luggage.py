@@ -3,7 +3,8 @@
     wheels/          packages for the machine's Python; `make gpu-check` unpacks them itself
     server.tar.xz    the embedded tritonserver with the Python and the numpy of .triton/, for the fusion over gRPC
 
-It runs where there is a network and `make setup` was run.
+It runs where there is a network and `make setup` was run. `--all` fetches for a Python that has torch, torchvision,
+timm and safetensors alone; else it is taken to have what data science uses.
 """
 
 from __future__ import annotations
@@ -27,6 +28,22 @@ PACKAGES = (
     "python-rapidjson",
     "tritonclient",
     "typing-inspection",
+)
+# What `--all` adds, with whatever these need.
+OTHERS = (
+    "click",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+    "onnxruntime",
+    "pillow",
+    "protobuf",
+    "psutil",
+    "pytest",
+    "rich",
+    "scikit-learn",
+    "scipy",
+    "tensorboard",
 )
 TRITON_ENV = Path(".triton")
 # Of the standard library and of numpy: what no server needs.
@@ -61,12 +78,14 @@ def pinned() -> list[str]:
     return [versions[name.lower().replace("_", "-")] for name in PACKAGES]
 
 
-def fetch_wheels() -> None:
+def fetch_wheels(*, everything: bool) -> None:
     """Download the wheels for the machine's Python."""
     WHEELS.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    tags = [f"--platform={tag}" for tag in TAGS]
-    subprocess.run([*command, f"--python-version={PYTHON}", *tags, f"--dest={WHEELS}", *pinned()], check=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
+    command += [f"--python-version={PYTHON}", *(f"--platform={tag}" for tag in TAGS), f"--dest={WHEELS}"]
+    subprocess.run([*command, "--no-deps", *pinned()], check=True)
+    if everything:
+        subprocess.run([*command, "--constraint=constraints.txt", *OTHERS], check=True)
 
 
 def pack_server() -> None:
@@ -118,7 +137,7 @@ def _standard_library(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def main() -> None:
     """Fetch and pack, and say how large everything is."""
     if "--server-only" not in sys.argv:
-        fetch_wheels()
+        fetch_wheels(everything="--all" in sys.argv)
     if "--wheels-only" not in sys.argv:
         pack_server()
     for path in [*sorted(WHEELS.glob("*.whl")), SERVER]:

@@ -40,7 +40,7 @@ TRAINING_NOTE = (
     "Share: of what the matrix units reach in bf16; `train fit` and the loops are counted with the student's products "
     "forwards and backwards, the loops with the teacher's too. `train fit` is timed in a whole run, its validations "
     "counted in; the plain loop runs the teacher in each step, in float32 and the default layout; the good loop has "
-    "autocast, channels_last, images on the card, and on a GPU `torch.compile`."
+    "autocast, channels_last, images on the card, and `torch.compile` unless this says otherwise."
 )
 
 
@@ -154,7 +154,9 @@ def training(parts: Parts) -> str:
             [f"`{preset}`, {weights} weights", *cells, figure(fit.get("steps")), figure(fit.get("fit_s"))]
         )
     columns = ("", "`train fit`, images/s", "plain loop", "good loop", "steps", "whole fit, s")
-    return table(columns, lines)
+    reasons = (parts.get(f"loops-{preset}", {}).get("not_compiled") for preset in ("paper", "edge"))
+    said = [f"The good loop is not compiled: {reason}." for reason in dict.fromkeys(reasons) if reason]
+    return "\n\n".join([table(columns, lines), *said])
 
 
 def judged(parts: Parts) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.benchmarks.gpu_check.work import Asked, Results, rate, tell_memory, wait_for
+from train.fitting.masked_loss import compiler_fault
 from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student
 
@@ -169,6 +170,9 @@ def measure(asked: Asked, results: Results, *, compiled: bool = False) -> None:
     if compiled:
         if asked.device == "cpu":
             results.put(note="Compiled on a GPU alone: it takes minutes on a CPU.")
+            return
+        if fault := compiler_fault(asked.torch_device):
+            results.put(note=f"Not compiled: {fault}.")
             return
         module = torch.compile(pair, dynamic=False)
     started = perf_counter()

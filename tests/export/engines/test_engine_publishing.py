@@ -138,7 +138,7 @@ def test_engines_are_published_for_their_server_alone(build_dir: Path, models: P
     build(build_dir)
     with pytest.raises(PublishError, match=r"the server has 10\.13\.3"):
         publish(build_dir, models, tensorrt="10.13.3")
-    with pytest.raises(PublishError, match="batches of 1 to 32 are configured, and the file takes 1 to 8"):
+    with pytest.raises(PublishError, match="the file takes 1 to 8: publish with --max-batch-size 8 or less"):
         publish(build_dir, models, max_batch_size=32)
     with pytest.raises(
         PublishError, match="were never held to the parity gate; run `python -m export verify"
@@ -259,6 +259,22 @@ def test_categories_share_a_teachers_engine(build_dir: Path, models: Path) -> No
     assert student.file != read_manifest(build_dir / CATEGORY).engines["student"].file
     assert "over teacher_test_resnet_64 1 and pill_student 1" in publish(build_dir, models)
     assert "over teacher_test_resnet_64 1 and nut_student 1" in publish(build_dir, models, category="nut")
+
+
+@pytest.mark.usefixtures("rtx_in_place_of_tensorrt")
+def test_engines_of_mixed_batches_are_served_in_the_least(build_dir: Path, models: Path) -> None:
+    copy_as(build_dir / CATEGORY, build_dir / "nut")
+    build(build_dir)
+    publish(build_dir, models)
+    build_category_engines(
+        "nut", "fp32", build_dir=build_dir, options=EngineOptions(max_batch=32), force=False
+    )
+    with pytest.raises(PublishError, match=r"takes batches of up to 8 \(--max-batch-size 8\), not of 32"):
+        publish(build_dir, models, category="nut", max_batch_size=32)
+    publish(build_dir, models, category="nut", max_batch_size=0)
+    config = Repository(models).read_config("nut")
+    assert config is not None
+    assert config.max_batch_size == 8
 
 
 @pytest.mark.usefixtures("rtx_in_place_of_tensorrt")

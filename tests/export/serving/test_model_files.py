@@ -95,7 +95,9 @@ def test_each_mismatch_is_a_sentence(fault: Callable[[pb.ModelConfig], None], se
 def test_a_profile_that_starts_above_one_is_refused() -> None:
     sentences = mismatches(student_config(Platform("tensorrt")), student_file(min_batch=2))
     assert len(sentences) == 1
-    assert sentences[0].startswith("batches of 1 to 8 are configured, and the file takes 2 to 8 (https://")
+    assert sentences[0].startswith(
+        "batches of 1 to 8 are configured, and the file takes 2 to 8: build it for batches from 1 on (https://"
+    )
 
 
 def test_a_graph_of_one_batch_is_not_published(tiny_build: Path, tmp_path: Path) -> None:

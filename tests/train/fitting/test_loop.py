@@ -25,7 +25,7 @@ from train.fitting.cpu.winograd import winograd_convolutions
 from train.fitting.features import TeacherFeatures
 from train.fitting.loop import masked_regeneration_loss
 from train.fitting.losses import read_losses
-from train.fitting.preparation import autocast_dtype, learning_rate_factor, set_training_mode
+from train.fitting.preparation import learning_rate_factor, set_training_mode
 from train.method.distances import distance_maps, mask_features
 from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime
@@ -139,13 +139,6 @@ def test_half_precision_changes_the_loss_a_little_and_gives_it_in_full() -> None
         losses[precision] = loss.item()
     assert losses["bfloat16"] != losses["off"]
     assert losses["bfloat16"] == pytest.approx(losses["off"], rel=0.02)
-
-
-def test_mixed_precision_is_off_on_a_cpu_unless_asked_for() -> None:
-    assert autocast_dtype("auto", CPU) is None
-    assert autocast_dtype("off", CPU) is None
-    assert autocast_dtype("bfloat16", CPU) is torch.bfloat16
-    assert autocast_dtype("float16", CPU) is torch.float16
 
 
 @pytest.mark.parametrize("options", [{"mixed_precision": "bfloat16"}, {"mixed_precision": "float16"}])

@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.fitting.finite import BadStepError, gradient_norm, require_finite, require_loss_scale
+from train.fitting.finite import (
+    BadStepError,
+    changing_buffers,
+    gradient_norm,
+    require_finite,
+    require_loss_scale,
+)
 from train.fitting.losses import RECENT_LOSSES
 from train.fitting.resume import TrainingState
 
@@ -159,7 +165,8 @@ class BeforeSteps:
             if isinstance(value, Tensor)
         ]
         return [
-            tensor.detach() for tensor in (*state.student.parameters(), *state.student.buffers(), *moments)
+            tensor.detach()
+            for tensor in (*state.student.parameters(), *changing_buffers(state.student), *moments)
         ]
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.fitting.features import BATCH_SIZE, Batch, feature_shapes, require_finite_features, to_device
+from train.fitting.features import Batch, feature_shapes, require_finite_features, slices_of, to_device
 from train.method.backbones import Backbone
 from train.support.arrays import FloatArray
 from train.support.progress import progress_bar
@@ -38,12 +38,17 @@ class GpuFeatures(ABC):
         self.images = images
         self.device = device
         self.shapes = feature_shapes(teacher, n_images=len(images), image_size=images.shape[1])
+        self.allocate()
         self._means = self._compute()
 
     @property
     def stages(self) -> tuple[Any, ...]:
         """What reads like an array [N, h, w, C] float32 a stage, slice by slice."""
         return tuple(StageSlices(self, index) for index in range(len(self.shapes)))
+
+    @abstractmethod
+    def allocate(self) -> None:
+        """Take the memory that images and features of these shapes are kept in."""
 
     @abstractmethod
     def keep(self, start: int, features: list[Tensor]) -> None:
@@ -57,13 +62,11 @@ class GpuFeatures(ABC):
     def batch(self, indices: NDArray[np.intp], device: torch.device) -> list[Tensor]:
         """See `train.fitting.features.Features`."""
 
+    @abstractmethod
     def batches(
         self, order: Iterable[NDArray[np.intp]], images: NDArray[np.uint8], device: torch.device
     ) -> Iterator[Batch]:
         """See `train.fitting.features.Features`."""
-        for indices in order:
-            image = to_device(torch.from_numpy(images[indices]), device)
-            yield Batch(indices, image, self.batch(indices, device))
 
     def means(self) -> list[Tensor]:
         """Mean over images and positions, [C] float32 a stage."""
@@ -73,7 +76,7 @@ class GpuFeatures(ABC):
         """Standard deviation over images and positions, [C] float32 a stage."""
         means = [mean.to(self.device, torch.float64) for mean in self._means]
         sums = [torch.zeros_like(mean) for mean in means]
-        for start, stop in self._slices():
+        for start, stop in slices_of(len(self.images)):
             for total, mean, stage in zip(sums, means, self.read(start, stop), strict=True):
                 total += (stage.double() - mean).square().sum(dim=(0, 1, 2))
         return [total.div(n).sqrt().float().cpu() for total, n in zip(sums, self._n_vectors(), strict=True)]
@@ -85,22 +88,18 @@ class GpuFeatures(ABC):
 
     def _compute(self) -> list[Tensor]:
         """Run the teacher over all images; the means that come of it tell, at the end, whether all was finite."""
-        sums = []
+        sums, slices = [], slices_of(len(self.images))
         with progress_bar("Teacher features", len(self.images)) as bar:
-            for start, stop in self._slices():
+            for start, stop in slices:
                 features = self.run_teacher(to_device(torch.from_numpy(self.images[start:stop]), self.device))
                 self.keep(start, features)
                 sums.append([stage.sum(dim=(0, 1, 2), dtype=torch.float64) for stage in features])
                 bar.advance(stop - start)
         finite = torch.stack([torch.cat(of_slice).isfinite().all() for of_slice in sums]).tolist()
-        for (start, stop), of_slice in zip(self._slices(), finite, strict=True):
-            require_finite_features(of_slice, first=start + 1, last=stop, n_images=len(self.images))
+        for (start, stop), of_slice in zip(slices, finite, strict=True):
+            require_finite_features(of_slice, start, stop, n_images=len(self.images))
         totals = [torch.stack(stage).sum(dim=0) for stage in zip(*sums, strict=True)]
         return [(total / n).float().cpu() for total, n in zip(totals, self._n_vectors(), strict=True)]
-
-    def _slices(self) -> list[tuple[int, int]]:
-        n_images = len(self.images)
-        return [(start, min(start + BATCH_SIZE, n_images)) for start in range(0, n_images, BATCH_SIZE)]
 
     def _n_vectors(self) -> list[int]:
         return [n * height * width for n, height, width, _ in self.shapes]
@@ -120,8 +119,8 @@ class StageSlices:
         """[B, h, w, C] float32 of some images in a row, in the machine's memory."""
         start, stop, _ = images.indices(len(self))
         parts = [
-            self._features.read(first, min(first + BATCH_SIZE, stop))[self._stage].cpu().numpy()
-            for first in range(start, stop, BATCH_SIZE)
+            self._features.read(start + first, start + last)[self._stage].cpu().numpy()
+            for first, last in slices_of(stop - start)
         ]
         return np.concatenate(parts)
 
@@ -129,11 +128,10 @@ class StageSlices:
 class DeviceFeatures(GpuFeatures):
     """Images and features on the device, where batches are picked out of them."""
 
-    def __init__(self, teacher: Backbone, images: NDArray[np.uint8], device: torch.device) -> None:
-        shapes = feature_shapes(teacher, n_images=len(images), image_size=images.shape[1])
-        self._stages = [torch.empty(shape, device=device) for shape in shapes]
-        self._pixels = torch.from_numpy(images).to(device)
-        super().__init__(teacher, images, device)
+    def allocate(self) -> None:
+        """See `GpuFeatures`."""
+        self._stages = [torch.empty(shape, device=self.device) for shape in self.shapes]
+        self._pixels = torch.from_numpy(self.images).to(self.device)
 
     def keep(self, start: int, features: list[Tensor]) -> None:
         """See `GpuFeatures`."""
@@ -163,13 +161,12 @@ class DeviceFeatures(GpuFeatures):
 class PinnedFeatures(GpuFeatures):
     """Images and features in memory that a GPU reads by itself, one batch ahead, while it computes."""
 
-    def __init__(self, teacher: Backbone, images: NDArray[np.uint8], device: torch.device) -> None:
-        on_gpu = device.type == "cuda"
-        shapes = feature_shapes(teacher, n_images=len(images), image_size=images.shape[1])
-        self._stages = [torch.empty(shape, pin_memory=on_gpu) for shape in shapes]
-        self._pixels = torch.empty(images.shape, dtype=torch.uint8, pin_memory=on_gpu)
-        self._pixels.copy_(torch.from_numpy(images))
-        super().__init__(teacher, images, device)
+    def allocate(self) -> None:
+        """See `GpuFeatures`."""
+        on_gpu = self.device.type == "cuda"
+        self._stages = [torch.empty(shape, pin_memory=on_gpu) for shape in self.shapes]
+        self._pixels = torch.empty(self.images.shape, dtype=torch.uint8, pin_memory=on_gpu)
+        self._pixels.copy_(torch.from_numpy(self.images))
 
     def keep(self, start: int, features: list[Tensor]) -> None:
         """See `GpuFeatures`."""
@@ -232,9 +229,9 @@ class PinnedFeatures(GpuFeatures):
 class RecomputedFeatures(GpuFeatures):
     """Features that are kept nowhere: the teacher runs whenever they are asked for."""
 
-    def __init__(self, teacher: Backbone, images: NDArray[np.uint8], device: torch.device) -> None:
+    def allocate(self) -> None:
+        """Nothing is kept but the features that were read last."""
         self._last: tuple[tuple[int, int], list[Tensor]] | None = None
-        super().__init__(teacher, images, device)
 
     def keep(self, start: int, features: list[Tensor]) -> None:
         """Keep nothing."""

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from train.fitting import loop
+
 SCRIPT = """
 import resource, sys
 import numpy as np
@@ -40,3 +42,8 @@ def test_blocks_come_back_without_page_faults() -> None:
     # At least one a huge page of 2 MiB where the kernel gives those, one a page of 4 KiB elsewhere.
     assert faults["returned"] >= 5 * 25
     assert faults["kept"] < 25
+
+
+def test_a_process_of_tests_gives_back_what_its_trainings_have_freed() -> None:
+    """Or it would be as large as the largest of them, to its end."""
+    assert loop.keep_freed_memory() is False
