@@ -24,7 +24,7 @@ TINY_OPTIONS: dict[str, Any] = {
     "student": "test_efficientnet",
     "weights": "random",
     "image_size": 64,
-    "sharpening": (2.0,),  # a filter that does something is in every graph
+    "sharpening": (0.0,),  # trying several takes longer than these trainings
     "batch_size": 4,
     "steps": 2,
 }

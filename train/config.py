@@ -85,7 +85,8 @@ class FitConfig(BaseModel):
     schedule: Literal["constant", "cosine"] = Field("constant", description="Learning rate over the steps")
     freeze_batchnorm: bool = Field(False, description="Keep the student's pretrained BatchNorm statistics")
     mixed_precision: Literal["auto", "off", "bfloat16", "float16"] = Field(
-        "auto", description="Of the student's layers; auto: what the GPU is good at, off on a CPU"
+        "auto",
+        description="Of the student's layers; auto: what the GPU is good at, off on a CPU and for edge's student",
     )
     compile: bool = Field(
         False, description="torch.compile the student: a minute at the start, faster steps after"

@@ -9,9 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from export.builds.up_to_date import build_category
 from export.graphs.chain import open_session
-from tests.conftest import CATEGORY
+from export.product import ProductPaths
+from tests.conftest import CATEGORY, FitTiny
+from train.checkpoint.header import read_header
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
+from train.data.category import CategoryData
 
 SIZE = 64
 Tensors = dict[str, tuple[str, list[str | int]]]
@@ -91,3 +95,19 @@ def test_normalisation_is_inside(build: Path, checkpoint: Checkpoint) -> None:
     expected = checkpoint.teacher.body((pixels - mean) / std)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(force=True), rtol=0, atol=1e-4)
+
+
+def test_sharpening_is_inside(tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path) -> None:
+    path = fit_tiny(tiny_data, tmp_path / "runs" / CATEGORY, sharpening=(2.0,))
+    assert read_header(path).provenance.sharpening == 2
+    build_category(
+        ProductPaths(CATEGORY, tmp_path / "runs", tmp_path / "build")
+    )  # its gate compares verdicts
+    teacher, image = load_checkpoint(path).teacher, random_images(2)
+    found = open_session(tmp_path / "build" / CATEGORY / "teacher.onnx").run(None, {"image": image})
+    expected = [feature.numpy(force=True) for feature in teacher(torch.from_numpy(image))]
+    teacher.sharpen(0)
+    soft = [feature.numpy(force=True) for feature in teacher(torch.from_numpy(image))]
+    for ours, theirs, without in zip(found, expected, soft, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+        assert np.abs(theirs - without).max() > 0.1
