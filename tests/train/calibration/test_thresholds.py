@@ -12,9 +12,12 @@ from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores
 from tests.conftest import CATEGORY, FitTiny
+from train.calibration.pasting import COPIES
 from train.calibration.thresholds import (
     DETECTABILITY_LIMIT,
+    cross_fused,
     fit_calibration,
+    fusion_of,
     image_threshold,
     pixel_threshold,
     stage_weights,
@@ -130,7 +133,8 @@ def test_good_maximum_weights_by_hand() -> None:
         flat_distances((0.5, 1.0, 4.0), (1.5, 3.0, 4.0)), config=config, category="bolt"
     )
     assert calibration.stage_weights == pytest.approx((12 / 7, 6 / 7, 3 / 7), rel=1e-5)
-    assert calibration.image_threshold == pytest.approx((12 * 1.5 + 6 * 3 + 3 * 4) / 7, rel=1e-5)
+    # The second image's score is the higher one, by the first one's weights: as 8 to 4 to 1.
+    assert calibration.image_threshold == pytest.approx((24 * 1.5 + 12 * 3 + 3 * 4) / 13, rel=1e-5)
 
 
 def test_pasted_defects_weights_by_hand() -> None:
@@ -254,3 +258,23 @@ def test_the_test_set_has_no_say(
     assert poisoned.test_fingerprint() != tiny_data.test_fingerprint()
     checkpoint = fit_tiny(poisoned, tmp_path / "run")
     assert read_release_id(checkpoint) == read_release_id(tiny_checkpoint)
+
+
+def test_each_image_is_fused_with_weights_found_without_it() -> None:
+    config = CONFIG.model_copy(update={"stage_weighting": "pasted_defects"})
+    values = np.random.default_rng(0).uniform(0.5, 1.5, (3, 12))
+    good = flat_distances(*((first, second, third) for first, second, third in values.T.tolist()))
+    pasted = [np.concatenate([stage + 1 + copy for copy in range(COPIES)]) for stage in good]
+    maps = cross_fused(good, pasted, config=config)
+    for index in range(12):
+        others = [other for other in range(12) if other % 5 != index % 5]
+        copies = [12 * copy + other for copy in range(COPIES) for other in others]
+        weights = stage_weights([s[others] for s in good], [s[copies] for s in pasted], config=config)
+        (expected,) = fuse_distances([s[[index]] for s in good], fusion_of(config, weights))
+        np.testing.assert_allclose(maps[index], expected, rtol=1e-6)
+
+
+def test_equal_weights_need_no_folds() -> None:
+    good = flat_distances((1.0, 2.0, 3.0), (2.0, 3.0, 4.0))
+    equal = fuse_distances(good, fusion_of(CONFIG, (1.0, 1.0, 1.0)))
+    assert (cross_fused(good, None, config=CONFIG) == equal).all()
