@@ -56,7 +56,7 @@ class VersionFiles:
         published, folder = target.read_manifest(model, version), target.folder(model, version)
         if published.files.get(f"{self.graph}.onnx") != self.record:
             return False
-        ids = {"student": "release_id", "foreground": "foreground_id"}
+        ids = {"student": "weights_id", "foreground": "foreground_id"}
         if (name := ids.get(self.graph)) and getattr(published, name) != getattr(self.manifest, name):
             return False
         return (

@@ -159,18 +159,23 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
         raise PublishError(
             f"{path} cannot be used ({error}); nothing is published; train and export again."
         ) from None
-    if calibration.score_share and not (repository / "distance_fusion" / "fusion_calibration.py").is_file():
+    fusion = repository / "distance_fusion" / "fusion_calibration.py"
+    if not fusion.is_file() or b"weights_id" not in fusion.read_bytes():
         raise PublishError(
-            f"{repository} holds a distance_fusion of an earlier version, which scores by the maximum alone, and "
-            f"{path} by the mean of the highest {calibration.score_share:.0%}; nothing is published; copy this "
-            "version's model_repository/distance_fusion there, and restart the server."
+            f"{repository} holds a distance_fusion of an earlier version, which cannot read {path}; nothing is "
+            "published; copy this version's model_repository/distance_fusion there."
+        )
+    if not manifest.weights_id:
+        raise PublishError(
+            f"{build} was exported by an earlier version, whose student does not name its weights; nothing is "
+            "published; export again."
         )
     found, expected = (
-        (calibration.release_id, calibration.image_size),
-        (manifest.release_id, manifest.config.image_size),
+        (calibration.weights_id, calibration.image_size),
+        (manifest.weights_id, manifest.config.image_size),
     )
     if found != expected:
         raise PublishError(
-            f"{path} is of release {found[0]} and images of {found[1]} pixels; expected release {expected[0]} and "
+            f"{path} is of weights {found[0]} and images of {found[1]} pixels; expected weights {expected[0]} and "
             f"{expected[1]} pixels; nothing is published; export again."
         )

@@ -171,7 +171,7 @@ class Release:
             write_sibling(target, "image_decoder", self._decoder_config(), DECODER_FILES, changes)
             if "foreground" in self.models and "foreground" not in versions:
                 write_sibling(target, "foreground", self._foreground_config([1]), FOREGROUND_FILES, changes)
-            calibration = target.root / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
+            calibration = target.root / ".releases" / "calibrations" / f"{manifest.weights_id}.json"
             changes.write(calibration, (self.build / "calibration.json").read_bytes())
             pinned = {graph: (model, versions.get(graph, 1)) for graph, model in self.models.items()}
             backbones = [

@@ -164,7 +164,7 @@ def test_a_bad_calibration_ends_its_own_release_alone(
 def test_images_of_two_releases_in_one_request_are_refused(server: TritonServer) -> None:
     tensors: dict[str, NDArray[Any]] = {f"distance_{n}": stage for n, stage in enumerate(zeros(2), start=1)}
     tensors["release_id"] = np.array([[RELEASE], [OTHER]])
-    expected = (INTERNAL, f"one request holds images of releases [{RELEASE}, {OTHER}]")
+    expected = (INTERNAL, f"one request holds images of weights [{RELEASE}, {OTHER}]")
     assert refusal(server, tensors, model="distance_fusion") == expected
 
 

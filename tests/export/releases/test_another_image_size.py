@@ -56,7 +56,7 @@ def test_a_teacher_of_other_channels_is_another_shape_too(repository: Path, pill
     """As after training with another --teacher; what is published stands for that release."""
     publish(pill, repository)
     before = Repository(repository).read_manifest(STUDENT, 1)
-    other = before.model_copy(update={"teacher_channels": (1, 2, 3), "release_id": 1})
+    other = before.model_copy(update={"teacher_channels": (1, 2, 3), "weights_id": 1})
     other.write(repository / STUDENT / "1")
     line = publish(pill, repository)
     assert "a teacher of 1, 2, 3 channels" in line

@@ -21,7 +21,7 @@ from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY, FitTiny
 from tests.no_torch import run_without_torch
-from tests.products import ROOT
+from tests.products import ROOT, calibration_file
 from train.data.category import CategoryData
 from train.support.files import sha256_of
 
@@ -93,14 +93,23 @@ def test_first_release(tiny_build: Path, repository: Path) -> None:
     assert said.startswith(f"Published: pill and pill_encoded over {TEACHER} 1 and {STUDENT} 1")
     assert str(manifest.release_id) in said
     assert sorted(path.name for path in repository.iterdir()) == sorted(
-        ["distance_fusion", "image_decoder", "image_decoder_64", "pill", "pill_encoded", STUDENT, TEACHER]
+        [
+            ".releases",
+            "distance_fusion",
+            "image_decoder",
+            "image_decoder_64",
+            "pill",
+            "pill_encoded",
+            STUDENT,
+            TEACHER,
+        ]
     )
     for model, graph in ((TEACHER, "teacher.onnx"), (STUDENT, "student.onnx")):
         version = repository / model / "1"
         assert (version / "model.onnx").read_bytes() == (build / graph).read_bytes()
         assert read_published(version) == manifest.release_id
         assert (version / "model.py").is_file()
-    calibration = repository / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
+    calibration = calibration_file(repository, manifest.weights_id)
     assert calibration.read_text() == (build / "calibration.json").read_text()
     assert list(tiny_build.parent.glob(".publish-*")) == []
 
@@ -173,7 +182,7 @@ def test_a_new_release_shares_the_teacher_and_keeps_the_one_before(
     assert loaded(repository, TEACHER) == [1]
     assert Repository(repository).versions(STUDENT) == [1, 2, 3]
     assert snapshot(repository / STUDENT / "1") == first
-    assert len(list((repository / "distance_fusion" / "calibrations").iterdir())) == 3
+    assert len(list((repository / ".releases" / "calibrations").iterdir())) == 3
 
 
 def test_publishing_an_old_release_again_goes_back_to_its_version(
@@ -248,7 +257,9 @@ def test_a_fusion_of_before_does_not_get_a_calibration_that_it_cannot_read(
 ) -> None:
     (repository / "distance_fusion" / "fusion_calibration.py").unlink()
     before = snapshot(repository)
-    with pytest.raises(PublishError, match=r"holds a distance_fusion of an earlier version, .*highest 1%"):
+    with pytest.raises(
+        PublishError, match=r"holds a distance_fusion of an earlier version, which cannot read"
+    ):
         publish(tiny_build / CATEGORY, repository)
     assert snapshot(repository) == before
 
