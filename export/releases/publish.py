@@ -1,27 +1,52 @@
-"""`export publish`: the conditions that a build must meet before `export.releases.release` writes it."""
+"""`export publish`: the conditions that a build must meet before it becomes a release, and its record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export.engines.target import TargetServer, require_engines_run
 from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
+from export.releases.changes import changing
 from export.releases.lock import publishing_alone
+from export.releases.record import ProbeImage, Record, StepRecord, published_now
 from export.releases.release import Release
-from export.releases.remarks import serving_remarks
+from export.releases.remarks import serving_remarks, start_remark
+from export.releases.render import FUSION
 from export.releases.repository import Repository
+from export.releases.store import Store
+from export.releases.switch import Served, demands_of_others
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from export.serving.queues import LatencyBudget
 from export.serving.throughput import chosen_batch, measure_load
-from model_repository.distance_fusion.map_fusion import Calibration
+from model_repository.distance_fusion.map_fusion import Calibration, fusion_code_id, release_id_of
 from train.support.category_names import check_category_name
 
 # Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures them.
 TimeSteps = Callable[[Path, Manifest, Platform], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a record says of a publishing besides the build.
+
+    Attributes:
+        why: the reason that was given.
+        auroc: image AUROC of the evaluation, where it is of this release.
+        probes: gives the images that the release is asked about before it becomes live, with their scores.
+        live: whether it becomes live at once; the first release of a category does in any case.
+    """
+
+    why: str = ""
+    auroc: float | None = None
+    probes: Callable[[Path, Manifest], list[ProbeImage]] | None = None
+    live: bool = True
+
+
+AT_ONCE = Circumstances()
 
 
 def publish_category(
@@ -35,6 +60,7 @@ def publish_category(
     latency_budget_ms: float | None = None,
     time_steps: TimeSteps | None = None,
     images_per_s: float | None = None,
+    circumstances: Circumstances = AT_ONCE,
 ) -> str:
     """Publish a build; a version that the repository holds already is not copied again.
 
@@ -50,6 +76,7 @@ def publish_category(
         latency_budget_ms: the time that an image may take from its arrival to its verdict; None is any time.
         time_steps: times the steps, for a latency budget.
         images_per_s: of this category that the fusion is to keep up with; None is what two instances do.
+        circumstances: why, with what measures, and whether it becomes live.
 
     Returns:
         One line that says what was published.
@@ -69,20 +96,92 @@ def publish_category(
     require_calibration(build, manifest, repository=repository)
     server = server or TargetServer()
     if platform.name == "tensorrt":
-        require_engines_run(require_engines(build, manifest), server)
-        if not (unverified or manifest.engines_judged):
-            raise PublishError(
-                f"The engines of {manifest.category} were never held to the parity gate; run `python -m export verify "
-                f"--category {manifest.category}` where their TensorRT and GPU are, or publish with --unverified and "
-                "verify the live ensemble with --url before it judges parts."
-            )
+        _require_engines(build, manifest, server, unverified=unverified)
     release = stated_release(build, manifest, repository, platform, server, images_per_s)
     service_ms = time_steps(build, manifest, platform) if time_steps and latency_budget_ms is not None else {}
+    probes = circumstances.probes(build, manifest) if circumstances.probes else []
     with publishing_alone(repository):
+        release = replace(release, others=demands_of_others(release.target, manifest.category))
         release.require_servable(read_graph)
         if latency_budget_ms is not None:
             release = with_budget(release, latency_budget_ms, service_ms)
-        return release.publish() + "".join(f"; {remark}" for remark in serving_remarks(release))
+        return _publish(release, circumstances, probes)
+
+
+def _require_engines(build: Path, manifest: Manifest, server: TargetServer, *, unverified: bool) -> None:
+    """The engines run where they are to be served, and the parity gate has judged with them."""
+    require_engines_run(require_engines(build, manifest), server)
+    if not (unverified or manifest.engines_judged):
+        raise PublishError(
+            f"The engines of {manifest.category} were never held to the parity gate; run `python -m export verify "
+            f"--category {manifest.category}` where their TensorRT and GPU are, or publish with --unverified and "
+            "verify the live ensemble with --url before it judges parts."
+        )
+
+
+def _publish(release: Release, circumstances: Circumstances, probes: list[ProbeImage]) -> str:
+    """Write versions, record and, where it becomes live, configurations; one line that says what was published."""
+    manifest, target, store = release.manifest, release.target, Store(release.target.root)
+    served, number = Served.now(target), max(store.numbers(manifest.category), default=0) + 1
+    with changing(target.root) as changes:
+        draft = _record(release, release.add_steps(changes), number, circumstances, probes)
+        earlier = [record for record in store.records(manifest.category) if record.serves_as(draft)]
+        record = earlier[-1] if earlier else draft
+        changed = not earlier
+        if not earlier:
+            changes.write(store.record_path(record.category, number), record.to_json().encode())
+        live = circumstances.live or manifest.category not in served.pointers
+        if live:
+            served = served.switched_to(record)
+        configs = served.rendering(release.server).step_configs()
+        remarks = release.remarks(configs) if live else []
+        changed |= served.write(changes, configs)
+    said = [*remarks, start_remark(release), *serving_remarks(release)]
+    return _said(release, record, changed=changed) + "".join(f"; {remark}" for remark in said if remark)
+
+
+def _said(release: Release, record: Record, *, changed: bool) -> str:
+    over = {
+        name: f"{step.model} {step.version}"
+        for name, step in record.steps.items()
+        if name in ("teacher", "student", "foreground")
+    }
+    masked = f", masked by {over['foreground']}" if "foreground" in over else ""
+    return (
+        f"{'Published' if changed else 'Up to date'}: {' and '.join(release.ensembles)} over {over['teacher']} and "
+        f"{over['student']}{masked}, platform {release.platform.name}, release {record.release_id}, number "
+        f"{record.number}"
+    )
+
+
+def _record(
+    release: Release,
+    steps: dict[str, StepRecord],
+    number: int,
+    circumstances: Circumstances,
+    probes: list[ProbeImage],
+) -> Record:
+    """The record of a release that is published now."""
+    manifest, target = release.manifest, release.target
+    calibration = Calibration.load(release.build / "calibration.json")
+    release_id = release_id_of(calibration, fusion_code_id(target.root / FUSION))
+    return Record(
+        serial=Store(target.root).next_serial(),
+        number=number,
+        category=manifest.category,
+        release_id=release_id,
+        steps=steps,
+        platform=release.platform,
+        budget=release.budget,
+        load=release.load,
+        pools=release.memory_pools() if release.platform.on_gpu else None,
+        verified=release.engine("student") is None or manifest.engines_judged,
+        calibration=replace(calibration, release_id=release_id),
+        auroc=circumstances.auroc,
+        probes=probes,
+        published=published_now(circumstances.why),
+        manifest=manifest,
+    )
 
 
 def stated_release(
@@ -105,7 +204,9 @@ def stated_release(
     load = None
     if images_per_s is not None:
         load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
-    return Release(manifest, build, Repository(repository), platform, server, load=load)
+    target = Repository(repository)
+    others = demands_of_others(target, manifest.category)
+    return Release(manifest, build, target, platform, server, load=load, others=others)
 
 
 def _require_agreement(build: Path, manifest: Manifest) -> None:

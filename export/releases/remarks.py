@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from export.releases.release import Release
 from export.serving import throughput
+from export.serving.backend_rules import start_options
 from export.serving.steps import verdict_specs
 from export.tensors import distance_specs, image_bytes
 from train.support.cores import usable_cores
@@ -23,3 +24,13 @@ def serving_remarks(release: Release) -> list[str]:
         on_gpu=platform.on_gpu,
         engine_batch=platform.max_batch_size if too_small else None,
     )
+
+
+def start_remark(release: Release) -> str | None:
+    """What the server must be started with; None where nothing is out of the ordinary."""
+    engine = release.engine("student")
+    if engine is not None and engine.options.version_compatible:
+        return "start Triton with --backend-config=tensorrt,version-compatible=true"
+    if release.platform.one_pool:
+        return start_options(release.target.pool_threads())
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -13,7 +13,6 @@ from export.manifest import Manifest
 from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.serving.backbones import Platform
 
-LOADED_VERSIONS = 2  # of a model: the live one and the one before, to roll back to
 ONE_WAY = "a repository serves a model one way: publish into another one with --repository, all of its categories alike"
 
 
@@ -27,7 +26,7 @@ class ModelVersions:
         graph: what it runs: `teacher`, `student` or `foreground`.
         manifest: of the build that is published. All versions that a server loads take and give tensors of one shape.
         platform: what runs it.
-        server: what loads TensorRT's engines.
+        server: what loads TensorRT's engines; None where that is not known, and then no engine is held to it.
     """
 
     target: Repository
@@ -35,7 +34,7 @@ class ModelVersions:
     graph: str
     manifest: Manifest
     platform: Platform
-    server: TargetServer
+    server: TargetServer | None
 
     def require_shared(self, *, but: Collection[str]) -> None:
         """Ensembles of other categories over this model still find their version, platform and batch size.
@@ -112,18 +111,8 @@ class ModelVersions:
         largest, asked_for = engine.options.max_batch, self.platform.max_batch_size
         if largest < asked_for:
             return f"takes batches of up to {largest}, and {asked_for} were asked for"
-        reason = misfit("its engine", engine, self.server)
+        reason = misfit("its engine", engine, self.server) if self.server is not None else None
         return reason and f"this server cannot load: {reason}"
-
-    def to_load(self, live: int) -> list[int]:
-        """The live version, the versions that ensembles are pinned to until now, and one to roll back to."""
-        versions = {live, *self._servable(self._pinned())}
-        if len(versions) < LOADED_VERSIONS:
-            # Published again unchanged: what was loaded beside it stays.
-            config = self.target.read_config(self.model)
-            loaded = config.version_policy.specific.versions if config is not None else []
-            versions.update(sorted(self._servable(loaded))[-LOADED_VERSIONS:])
-        return sorted(versions)
 
     def left_out(self, loaded: Collection[int]) -> str | None:
         """That a version which was live until now is not loaded any more, and why; None where none is."""
@@ -142,9 +131,6 @@ class ModelVersions:
             for ensemble in self.target.ensembles_over(self.model)
             for version in pinned_versions(ensemble, self.model)
         }
-
-    def _servable(self, versions: Iterable[int]) -> set[int]:
-        return {version for version in versions if self.unservable(version) is None}
 
     def _tensors_of(self, manifest: Manifest) -> str:
         """In words, what sets the shapes of a version's tensors besides the model's name."""

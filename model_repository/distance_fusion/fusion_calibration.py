@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,6 @@ def release_id_of(calibration: Calibration, code_id: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1 or 1
 
 
-@cache
 def fusion_code_id(folder: Path = Path(__file__).parent) -> str:
     """SHA-256 over the code that fuses, as it lies in a published version or in the project, where model.py is in 1/.
 

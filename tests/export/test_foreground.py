@@ -135,7 +135,7 @@ def test_export_needs_the_sam_of_the_calibration(sam_runs: Path, tmp_path: Path)
 def test_sam_is_published_as_a_model_of_its_own(sam_build: Path, repository: Path, platform: str) -> None:
     message = publish(sam_build, repository, platform)
     assert "masked by foreground_sam_96 1" in message
-    masked = {"foreground_sam_96": 1, "teacher_test_resnet_96": 1, "pill_student": 1, "distance_fusion": 1}
+    masked = {"foreground_sam_96": 1, "teacher_test_resnet_96": 1, "pill_student": 1, "distance_fusion": 2}
     assert steps(repository) == masked
     assert steps(repository, "pill_encoded") == {"image_decoder_96": 1, **masked}
     version = repository / "foreground_sam_96" / "1"
@@ -179,8 +179,8 @@ def test_the_threshold_method_is_the_committed_backend_under_a_sized_name(
     assert "masked by foreground_64 1" in publish(folder, repository)
     assert steps(repository)["foreground_64"] == 1
     for part in ("1/model.py", "foreground_mask.py"):
-        published, committed = (repository / name / part for name in ("foreground_64", "foreground"))
-        assert published.read_bytes() == committed.read_bytes()
+        published = repository / "foreground_64" / "1" / Path(part).name
+        assert published.read_bytes() == (repository / "foreground" / part).read_bytes()
     assert publish(folder, repository).startswith("Up to date")
 
     shutil.rmtree(repository / "foreground")

@@ -131,7 +131,7 @@ def test_the_bit_depth_reaches_decoder_and_clients(
     publish(build, repository)
     decoder = read_config(repository, "image_decoder_64_12bit")
     assert decoder.parameters["bit_depth"].string_value == "12"
-    assert (repository / "image_decoder_64_12bit" / "deep_pixels.py").is_file()
+    assert (repository / "image_decoder_64_12bit" / "1" / "deep_pixels.py").is_file()
     assert pinned(repository, "pill_encoded")["image_decoder_64_12bit"] == 1
     for ensemble in ("pill", "pill_encoded"):
         assert read_config(repository, ensemble).parameters["bit_depth"].string_value == "12"
@@ -144,7 +144,7 @@ def read_published(version: Path) -> int:
 def test_ensembles_pin_their_steps_and_tell_where_they_come_from(tiny_build: Path, repository: Path) -> None:
     publish(tiny_build / CATEGORY, repository)
     manifest = read_manifest(tiny_build / CATEGORY)
-    judging = {TEACHER: 1, STUDENT: 1, "distance_fusion": 1}
+    judging = {TEACHER: 1, STUDENT: 1, "distance_fusion": 2}
     assert pinned(repository) == judging
     assert pinned(repository, "pill_encoded") == {"image_decoder_64": 1, **judging}
     for ensemble in ("pill", "pill_encoded"):
@@ -177,7 +177,7 @@ def test_a_new_release_shares_the_teacher_and_keeps_the_one_before(
     first = snapshot(repository / STUDENT / "1")
     for release, steps in enumerate((3, 4), start=2):
         publish(other_builds(steps), repository)
-        assert pinned(repository) == {TEACHER: 1, STUDENT: release, "distance_fusion": 1}
+        assert pinned(repository) == {TEACHER: 1, STUDENT: release, "distance_fusion": 2}
         assert loaded(repository, STUDENT) == [release - 1, release]
     assert loaded(repository, TEACHER) == [1]
     assert Repository(repository).versions(STUDENT) == [1, 2, 3]
@@ -214,7 +214,7 @@ def test_another_backend_makes_another_version(tiny_build: Path, repository: Pat
     old_backend = repository / STUDENT / "1" / "model.py"
     old_backend.write_text("# an earlier one")
     assert publish(tiny_build / CATEGORY, repository).startswith("Published")
-    assert pinned(repository) == {TEACHER: 1, STUDENT: 2, "distance_fusion": 1}
+    assert pinned(repository) == {TEACHER: 1, STUDENT: 2, "distance_fusion": 2}
     assert loaded(repository, STUDENT) == [1, 2]
     assert old_backend.read_text() == "# an earlier one"
     assert publish(tiny_build / CATEGORY, repository).startswith("Up to date")
@@ -229,7 +229,7 @@ def test_platforms_on_a_cpu_serve_the_same_files(tiny_build: Path, repository: P
         assert read_config(repository, model).backend == "python"
         assert read_config(other, model).backend == "onnxruntime"
         published = contents(repository / model / "1")
-        assert set(published) == {"manifest.json", "model.onnx", "model.py"}
+        assert set(published) == {"__pycache__", "manifest.json", "model.onnx", "model.py"}
         assert contents(other / model / "1") == published
 
 
