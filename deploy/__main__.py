@@ -1,4 +1,4 @@
-"""Command line of the deployment stage: `python -m deploy prepare | serve | run | load | unload`."""
+"""Command line of the deployment stage: servers (`prepare`, `serve`, `run`), their models, and releases."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from deploy.commands import run_beside, serve_until_stopped
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
+from deploy.releases import COMMANDS
 from deploy.repository import ENCODED, require_published
 from deploy.server import running_server
 
@@ -138,6 +139,10 @@ def load(category: str, http_url: str) -> None:
 def unload(category: str, http_url: str) -> None:
     """Take CATEGORY out of a running server; steps that other categories use stay."""
     click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

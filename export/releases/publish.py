@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import base64
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,13 +37,13 @@ class Circumstances:
     Attributes:
         why: the reason that was given.
         auroc: image AUROC of the evaluation, where it is of this release.
-        probes: gives the images that the release is asked about before it becomes live, with their scores.
+        probes: gives PNG files that the release is asked about before it becomes live, with their scores.
         live: whether it becomes live at once; the first release of a category does in any case.
     """
 
     why: str = ""
     auroc: float | None = None
-    probes: Callable[[Path, Manifest], list[ProbeImage]] | None = None
+    probes: Callable[[Path, Manifest], Sequence[tuple[bytes, float]]] | None = None
     live: bool = True
 
 
@@ -99,7 +100,10 @@ def publish_category(
         _require_engines(build, manifest, server, unverified=unverified)
     release = stated_release(build, manifest, repository, platform, server, images_per_s)
     service_ms = time_steps(build, manifest, platform) if time_steps and latency_budget_ms is not None else {}
-    probes = circumstances.probes(build, manifest) if circumstances.probes else []
+    probes = [
+        ProbeImage(png=base64.b64encode(file).decode(), score=score)
+        for file, score in (circumstances.probes(build, manifest) if circumstances.probes else ())
+    ]
     with publishing_alone(repository):
         release = replace(release, others=demands_of_others(release.target, manifest.category))
         release.require_servable(read_graph)
@@ -133,11 +137,22 @@ def _publish(release: Release, circumstances: Circumstances, probes: list[ProbeI
         live = circumstances.live or manifest.category not in served.pointers
         if live:
             served = served.switched_to(record)
-        configs = served.rendering(release.server).step_configs()
+        configs = served.step_configs(release.server)
         remarks = release.remarks(configs) if live else []
         changed |= served.write(changes, configs)
-    said = [*remarks, start_remark(release), *serving_remarks(release)]
+    said = [_not_live(record, served), *remarks, start_remark(release), *serving_remarks(release)]
     return _said(release, record, changed=changed) + "".join(f"; {remark}" for remark in said if remark)
+
+
+def _not_live(record: Record, served: Served) -> str | None:
+    """What makes a release live; None where it is."""
+    live = served.pointers[record.category].number
+    if live == record.number:
+        return None
+    return (
+        f"release {live} stays live until `python -m deploy promote {record.number} --category {record.category}` "
+        "makes this one so"
+    )
 
 
 def _said(release: Release, record: Record, *, changed: bool) -> str:

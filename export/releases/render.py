@@ -5,8 +5,8 @@ Ensembles without a record, which an earlier version of this project published, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -97,51 +97,40 @@ class Rendering:
 
     Attributes:
         target: the repository.
-        live: the live record of each category.
-        before: the record that was live before, which stays loaded where it can, to go back to at once.
+        records: all of their steps are loaded: those that are live, and one that is to be.
+        spare: records whose steps stay loaded where they can: those that were live before, to go back to at once.
         server: what loads TensorRT's engines, where that is known.
     """
 
     target: Repository
-    live: Mapping[str, Record]
-    before: Mapping[str, Record] = field(default_factory=dict)
+    records: Sequence[Record]
+    spare: Sequence[Record] = ()
     server: TargetServer | None = None
 
     def step_configs(self) -> dict[str, pb.ModelConfig]:
-        """The configuration of each step of a live release, by model."""
-        models = dict.fromkeys(step.model for record in self.live.values() for step in record.steps.values())
+        """The configuration of each step of these releases, by model."""
+        models = dict.fromkeys(step.model for record in self.records for step in record.steps.values())
         foreign = self._foreign()
-        demands = [*map(Demand.of_record, self.live.values()), *map(Demand.of_ensemble, foreign)]
+        demands = [*self._demands(), *map(Demand.of_ensemble, foreign)]
         return {model: self._step_config(model, demands, foreign) for model in models}
 
-    def ensemble_configs(self, category: str) -> list[pb.ModelConfig]:
-        """The two ensembles of a category."""
-        record = self.live[category]
-        pinned = {name: (step.model, step.version) for name, step in record.steps.items()}
-        decoder = pinned.pop("decoder")
-        student = record.steps["student"].files
-        return category_ensembles(
-            record.manifest.model_copy(update={"release_id": record.release_id}),
-            judging_steps(**pinned),
-            decoding=decoding_step(decoder),
-            max_batch_size=record.platform.max_batch_size,
-            student_sha256=student["model.plan" if "model.plan" in student else "model.onnx"].sha256,
-            verified=record.verified,
-            parameters={
-                **(record.budget.to_parameters() if record.budget else {}),
-                **(record.load.to_parameters() if record.load else {}),
-                **(record.pools.to_parameters() if record.pools else {}),
-            },
-        )
+    def _demands(self) -> list[Demand]:
+        """Those of all records; the images of a category are counted once, by the one that is to become live."""
+        last = {record.category: record.number for record in self.records}
+        return [
+            demand if last[record.category] == record.number else replace(demand, load=None)
+            for record in self.records
+            for demand in [Demand.of_record(record)]
+        ]
 
     def _foreign(self) -> list[pb.ModelConfig]:
-        own = {name for category in self.live for name in (category, category + ENCODED)}
+        own = {name for record in self.records for name in (record.category, record.category + ENCODED)}
         return [ensemble for ensemble in self.target.ensembles() if ensemble.name not in own]
 
     def _step_config(
         self, model: str, demands: Sequence[Demand], foreign: Sequence[pb.ModelConfig]
     ) -> pb.ModelConfig:
-        users = [user for record in self.live.values() for user in _users(record, model)]
+        users = [user for record in self.records for user in _users(record, model)]
         # Of the categories that share it, the one with the largest batches and then the latest gives its instances.
         name, step, record = max(users, key=lambda user: (user[2].platform.max_batch_size, user[2].serial))
         config = step.parsed_config()
@@ -150,7 +139,7 @@ class Rendering:
             del config.instance_group[:]
             for group in instance_groups(fusion_instances_of(demands)):
                 config.instance_group.add(**group)
-        spare = [user[1].version for other in self.before.values() for user in _users(other, model)]
+        spare = [user[1].version for other in self.spare for user in _users(other, model)]
         spare += [version for ensemble in foreign for version in pinned_versions(ensemble, model)]
         versions = {user[1].version for user in users}
         versions |= {version for version in spare if self._servable(name, step, record, version)}
@@ -168,3 +157,23 @@ class Rendering:
 
 def _users(record: Record, model: str) -> list[tuple[str, StepRecord, Record]]:
     return [(name, step, record) for name, step in record.steps.items() if step.model == model]
+
+
+def ensemble_configs(record: Record) -> list[pb.ModelConfig]:
+    """The two ensembles of a release's category."""
+    pinned = {name: (step.model, step.version) for name, step in record.steps.items()}
+    decoder = pinned.pop("decoder")
+    student = record.steps["student"].files
+    return category_ensembles(
+        record.manifest.model_copy(update={"release_id": record.release_id}),
+        judging_steps(**pinned),
+        decoding=decoding_step(decoder),
+        max_batch_size=record.platform.max_batch_size,
+        student_sha256=student["model.plan" if "model.plan" in student else "model.onnx"].sha256,
+        verified=record.verified,
+        parameters={
+            **(record.budget.to_parameters() if record.budget else {}),
+            **(record.load.to_parameters() if record.load else {}),
+            **(record.pools.to_parameters() if record.pools else {}),
+        },
+    )

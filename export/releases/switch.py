@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -12,7 +12,7 @@ from export.errors import PublishError
 from export.releases.changes import Changes
 from export.releases.files import write_config
 from export.releases.record import Record
-from export.releases.render import Demand, Rendering
+from export.releases.render import Demand, Rendering, ensemble_configs
 from export.releases.repository import Repository
 from export.releases.store import Live, Store
 from export.tensors import ENCODED
@@ -68,31 +68,37 @@ class Served:
             before=before,
         )
 
-    def rendering(self, server: TargetServer | None = None) -> Rendering:
-        """The configurations of all of it."""
-        return Rendering(self.target, self.records, self.before, server)
+    def step_configs(
+        self, server: TargetServer | None = None, *, joining: Sequence[Record] = ()
+    ) -> dict[str, pb.ModelConfig]:
+        """The configurations of all steps, and of those of releases that are still to become live.
+
+        Args:
+            server: what loads TensorRT's engines, where that is known.
+            joining: further releases whose steps are loaded.
+        """
+        records = [*self.records.values(), *joining]
+        return Rendering(self.target, records, list(self.before.values()), server).step_configs()
 
     def write(self, changes: Changes, configs: Mapping[str, pb.ModelConfig]) -> bool:
         """Write what is not there yet: the steps, then calibrations and pointers, the ensembles last.
 
         Args:
             changes: take it.
-            configs: of the steps, by model; see `Rendering.step_configs`.
+            configs: of the steps, by model; see `step_configs`.
 
         Returns:
             Whether anything was not there yet.
         """
-        store, rendering = Store(self.target.root), self.rendering()
+        store = Store(self.target.root)
         changed = [write_config(self.target, config, changes) for config in configs.values()]
         for record in self.records.values():
             live = replace(record.calibration, release_id=record.release_id)
             changed.append(changes.write(store.calibration_path(record.weights_id), live.to_json().encode()))
-        for category in self.records:
+        for category, record in self.records.items():
             pointer = self.pointers[category].to_json().encode()
             changed.append(changes.write(store.live_path(category), pointer))
-            changed += [
-                write_config(self.target, config, changes) for config in rendering.ensemble_configs(category)
-            ]
+            changed += [write_config(self.target, config, changes) for config in ensemble_configs(record)]
         return any(changed)
 
 
