@@ -100,8 +100,7 @@ def running_server(
         server.kill()
         raise
     try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(announced(repository, server.grpc_url))
+        with announced(repository, server.grpc_url), contextlib.ExitStack() as stack:
             if max_categories:
                 categories = find_categories(repository)
                 stack.enter_context(Janitor(server.http_url, categories, max_categories=max_categories))

@@ -216,6 +216,7 @@ def test_no_request_fails_and_each_answer_is_of_one_release(
 ) -> None:
     maps = expected_maps(builds, pixels)
     before, teachers = versions(repository), loads(server, TEACHER)
+    assert teachers == 2  # its instances
     url, number = server.grpc_url, 0
     switches: list[Callable[[], object]] = [
         lambda: promote(repository, CATEGORY, 2, url=url),

@@ -118,11 +118,16 @@ def gone(target: Repository, record: Record) -> list[str]:
 
 
 def require_whole(target: Repository, record: Record) -> None:
-    """Every file of a release is what its record says.
+    """Every file of a release is there, and what its record says.
 
     Raises:
         PublishError: one is not; the sentence names it.
     """
+    if missing := gone(target, record):
+        raise PublishError(
+            f"Release {record.number} of {record.category!r} needs {missing[0]}, which is gone; restore it, or publish "
+            "that release again."
+        )
     for step in record.steps.values():
         folder = target.folder(step.model, step.version)
         for name, file in step.files.items():

@@ -19,6 +19,7 @@ from export.releases.switch import Served, require_whole
 from export.releases.verbs.server import RunningServer, connected
 from export.releases.versions import name_of
 from export.tensors import ENCODED
+from train.support.category_names import check_category_name
 
 
 def promote(root: Path, category: str, number: int, *, url: str | None = None) -> str:
@@ -48,6 +49,7 @@ def rollback(root: Path, category: str, *, url: str | None = None) -> str:
     Raises:
         PublishError: there was none before; or see `promote`.
     """
+    check_category_name(category)
     with publishing_alone(root):
         live = Store(root).live(category)
         if live is None or live.before is None:
@@ -61,8 +63,10 @@ def find_record(root: Path, category: str, number: int) -> Record:
     """A record of a category.
 
     Raises:
+        DataError: no category can have this name.
         PublishError: there is none; the sentence lists those there are.
     """
+    check_category_name(category)
     store = Store(root)
     numbers = store.numbers(category)
     if number not in numbers:

@@ -20,6 +20,7 @@ from export.tensors import ENCODED
 from model_repository.distance_fusion.map_fusion import fusion_code_id, release_id_of
 from train.calibration.conformal import conformal_quantile, conformal_rank
 from train.data.layout import list_images
+from train.support.category_names import check_category_name
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,19 @@ def retune(root: Path, category: str, how: Retuning, *, url: str | None, why: st
 
     Raises:
         PublishError: nothing is live, images are given and no server is, an image cannot be judged, the threshold is
-            no finite number of at least 0, or the repository cannot be written. What was live stays live.
+            no finite number of at least 0 or the one that is live, the server judges with another release, or the
+            repository cannot be written. What was live stays live.
     """
+    live = _live(root, category)
+    scored = _score(how, live, url)  # without the lock: it may take minutes
+    threshold = _threshold(how, scored)
     with publishing_alone(root):
-        served, store = Served.now(Repository(root)), Store(root)
-        live = served.records.get(category)
-        if live is None:
-            known = ", ".join(served.records) or "nothing"
-            raise PublishError(
-                f"No release of {category!r} is live in {root}, where {known} is; promote one first."
-            )
-        scored = _score(how, category, url)
-        threshold = _threshold(how, scored)
+        if _live(root, category) != live:
+            raise PublishError(f"Another release of {category!r} became live meanwhile; retune again.")
         record = _retuned(root, live, threshold, why)
         with changing(root) as changes:
-            changes.write(store.record_path(category, record.number), record.to_json().encode())
-            served = served.switched_to(record)
+            changes.write(Store(root).record_path(category, record.number), record.to_json().encode())
+            served = Served.now(Repository(root)).switched_to(record)
             served.write(changes, served.step_configs())
     if url is not None:
         with connected(url) as server:
@@ -96,7 +94,18 @@ def retune(root: Path, category: str, how: Retuning, *, url: str | None, why: st
     return _said(live, record, scored, how)
 
 
-def _score(how: Retuning, category: str, url: str | None) -> Scored:
+def _live(root: Path, category: str) -> Record:
+    check_category_name(category)
+    records = Served.now(Repository(root)).records
+    if category not in records:
+        known = ", ".join(records) or "nothing"
+        raise PublishError(
+            f"No release of {category!r} is live in {root}, where {known} is; promote one first."
+        )
+    return records[category]
+
+
+def _score(how: Retuning, live: Record, url: str | None) -> Scored:
     if how.good is None and how.bad is None:
         return Scored()
     if url is None:
@@ -105,16 +114,26 @@ def _score(how: Retuning, category: str, url: str | None) -> Scored:
             "give its gRPC endpoint with --url."
         )
     with connected(url) as server:
-        return Scored(_scores(server, category, how.good), _scores(server, category, how.bad))
+        return Scored(_scores(server, live, how.good), _scores(server, live, how.bad))
 
 
-def _scores(server: RunningServer, category: str, folder: Path | None) -> tuple[float, ...]:
+def _scores(server: RunningServer, live: Record, folder: Path | None) -> tuple[float, ...]:
+    """The scores of a folder's images, all of them by the live release."""
     if folder is None:
         return ()
     images = list_images(folder).images if folder.is_dir() else ()
     if not images:
         raise PublishError(f"{folder} holds no images; give a folder of image files.")
-    return tuple(server.score(category, image) for image in images)
+    scores = []
+    for image in images:
+        score, release_id = server.score(live.category, image)
+        if release_id != live.release_id:
+            raise PublishError(
+                f"The server at {server.url} judges {live.category!r} with release id {release_id}, and "
+                f"{live.release_id} is live in the repository; promote release {live.number} there first."
+            )
+        scores.append(score)
+    return tuple(scores)
 
 
 def _threshold(how: Retuning, scored: Scored) -> float:

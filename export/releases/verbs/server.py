@@ -59,18 +59,18 @@ class RunningServer:
         with self._errors("does not answer"):
             return bool(self._client.is_model_ready(model, str(version), client_timeout=TIMEOUT_S))
 
-    def score(self, category: str, image: Path) -> float:
-        """The score of an image file."""
+    def score(self, category: str, image: Path) -> tuple[float, int]:
+        """The score of an image file, and the release that judged it."""
         encoded = np.array([[image.read_bytes()]], np.object_)
         with self._errors(f"cannot judge {image}"):
             answer = self._client.infer(
                 category + ENCODED,
                 [_tensor("encoded_image", encoded)],
-                outputs=[grpcclient.InferRequestedOutput("pred_score")],
+                outputs=[grpcclient.InferRequestedOutput(name) for name in ("pred_score", "release_id")],
                 parameters={"score_only": True},
                 client_timeout=TIMEOUT_S,
             )
-        return float(answer.as_numpy("pred_score")[0, 0])
+        return float(answer.as_numpy("pred_score")[0, 0]), int(answer.as_numpy("release_id")[0, 0])
 
     def probe(self, record: Record, root: Path) -> None:
         """Ask the steps of a release, whose versions are loaded, about its probes.
