@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.utils import np_to_triton_dtype
 
+from client import JudgeClient
 from deploy.server import TritonServer, running_server
 from export.builds.up_to_date import build_category
 from export.errors import PublishError
@@ -292,6 +294,52 @@ def test_a_threshold_follows_from_the_scores_that_the_server_gives(
     with pytest.raises(PublishError, match=r"cannot judge .*broken\.png: "):
         retune(repository, CATEGORY, Retuning(bad=bad), url=url)
     assert Store(repository).live(CATEGORY) == Live(5, 4)
+
+
+@pytest.mark.slow
+def test_clients_follow_a_release_of_another_image_size(
+    server: TritonServer, repository: Path, tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
+) -> None:
+    fit_tiny(tiny_data, tmp_path / "runs" / CATEGORY, image_size=32, smoothing_sigma=2.0, pool_size=3)
+    build_category(ProductPaths(CATEGORY, tmp_path / "runs", tmp_path / "build"))
+    publish(tmp_path / "build" / CATEGORY, repository, live=False)
+    sizes, stop, url = list[int](), threading.Event(), server.grpc_url
+
+    def ask() -> None:
+        with JudgeClient(url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
+            while not stop.is_set():
+                sizes.append(len(judge.predict(np.full((80, 80, 3), 128, np.uint8)).anomaly_map))
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        asking = [pool.submit(ask) for _ in range(CLIENTS)]
+        try:
+            promote(repository, CATEGORY, 4, url=url)
+            rollback(repository, CATEGORY, url=url)
+            promote(repository, CATEGORY, 4, url=url)
+        finally:
+            stop.set()
+        for client in asking:
+            client.result(TIMEOUT_S)
+    assert set(sizes) == {64, 32}
+
+
+def test_a_server_of_another_repository_is_told(
+    server: TritonServer, repository: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(repository, tmp_path / "other"))
+    retune(repository, CATEGORY, Retuning(threshold=5), url=server.grpc_url)
+    with pytest.raises(
+        PublishError, match="serves another repository than the one that holds release 2 of 'pill'"
+    ):
+        promote(other, CATEGORY, 2, url=server.grpc_url)
+    with pytest.raises(
+        PublishError, match=r"serves another repository than .*other: of 'pill' it has release id"
+    ):
+        retune(other, CATEGORY, Retuning(threshold=1), url=server.grpc_url)
+    assert Store(other).live(CATEGORY) == Live(1)
+    assert list((other / ".releases" / "calibrations").iterdir()) == [
+        Store(other).calibration_path(Store(other).read(CATEGORY, 1).weights_id)
+    ]
 
 
 def test_a_server_is_known_while_it_runs(server: TritonServer, repository: Path, builds: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from export.releases.store import Store
 from export.releases.switch import Served, require_whole
 from export.releases.verbs.server import RunningServer, connected
 from export.releases.versions import name_of
-from export.tensors import ENCODED
 from train.support.category_names import check_category_name
 
 
@@ -149,8 +149,7 @@ class Switch:
     def _switch(self, server: RunningServer, joined: Mapping[str, pb.ModelConfig]) -> None:
         with changing(self.target.root) as changes:
             self.after.write(changes, joined)
-        for ensemble in (self.record.category, self.record.category + ENCODED):
-            server.load(ensemble)
+        server.load_category(self.record.category)
 
     def _return(self, server: RunningServer) -> None:
         """Put back what was live, on disk and in the server, as far as that goes."""
@@ -158,11 +157,8 @@ class Switch:
             return
         with changing(self.target.root) as changes:
             self.before.write(changes, self.before.step_configs())
-        for model in (self.record.category, self.record.category + ENCODED):
-            try:
-                server.load(model)  # and the steps whose configurations changed
-            except PublishError:
-                return  # said already: the server does not answer
+        with suppress(PublishError):  # said already: the server does not answer
+            server.load_category(self.record.category)  # and the steps whose configurations changed
 
     def _stays(self) -> str:
         live = self.before.records.get(self.record.category)

@@ -16,7 +16,6 @@ from export.releases.repository import Repository
 from export.releases.store import Store
 from export.releases.switch import Served
 from export.releases.verbs.server import RunningServer, connected
-from export.tensors import ENCODED
 from model_repository.distance_fusion.map_fusion import fusion_code_id, release_id_of
 from train.calibration.conformal import conformal_quantile, conformal_rank
 from train.data.layout import list_images
@@ -77,6 +76,9 @@ def retune(root: Path, category: str, how: Retuning, *, url: str | None, why: st
             repository cannot be written. What was live stays live.
     """
     live = _live(root, category)
+    if url is not None:
+        with connected(url) as server:
+            server.require_serves(live, root)
     scored = _score(how, live, url)  # without the lock: it may take minutes
     threshold = _threshold(how, scored)
     with publishing_alone(root):
@@ -89,8 +91,7 @@ def retune(root: Path, category: str, how: Retuning, *, url: str | None, why: st
             served.write(changes, served.step_configs())
     if url is not None:
         with connected(url) as server:
-            for ensemble in (category, category + ENCODED):
-                server.load(ensemble)  # whose parameters name the release
+            server.load_category(category)  # whose ensembles' parameters name the release
     return _said(live, record, scored, how)
 
 

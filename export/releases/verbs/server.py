@@ -54,6 +54,27 @@ class RunningServer:
         with self._errors(f"cannot load {model}"):
             self._client.load_model(model, client_timeout=LOAD_TIMEOUT_S)
 
+    def load_category(self, category: str) -> None:
+        """Load both ensembles of a category, and of their steps those that are missing or changed."""
+        for ensemble in (category, category + ENCODED):
+            self.load(ensemble)
+
+    def require_serves(self, record: Record, root: Path) -> None:
+        """Make sure that this server serves a repository, of which a release is live.
+
+        Raises:
+            PublishError: what it serves is not that release, though it has just read its configuration.
+        """
+        self.load_category(record.category)
+        with self._errors("does not answer"):
+            config = self._client.get_model_config(record.category, client_timeout=TIMEOUT_S).config
+        served = config.parameters["release_id"].string_value
+        if served != str(record.release_id):
+            raise PublishError(
+                f"The server at {self.url} serves another repository than {root}: of {record.category!r} it has "
+                f"release id {served or 'none'}, and {record.release_id} is live here; name the right one with --url."
+            )
+
     def is_ready(self, model: str, version: int) -> bool:
         """Whether a version of a model answers."""
         with self._errors("does not answer"):
@@ -108,7 +129,15 @@ class RunningServer:
                 f"{record.category!r} has {record.weights_id}"
             )
         distances["release_id"] = np.array([[PROBE_WEIGHTS_ID]], np.int64)
-        verdict = self._ask(record, "fusion", distances | mask, ("pred_score", "threshold"))
+        try:
+            verdict = self._ask(record, "fusion", distances | mask, ("pred_score", "threshold"))
+        except PublishError as error:
+            if f"{PROBE_WEIGHTS_ID} has no calibration" not in error.message:
+                raise
+            raise PublishError(
+                f"The server at {self.url} serves another repository than the one that holds release {record.number} "
+                f"of {record.category!r}; name the right one with --url"
+            ) from None
         score, threshold = float(verdict["pred_score"][0, 0]), float(verdict["threshold"][0, 0])
         tolerance = TOLERANCE[record.manifest.precision] * max(expected, record.calibration.image_threshold)
         if abs(score - expected) > tolerance or threshold != np.float32(record.calibration.image_threshold):
