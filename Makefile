@@ -4,6 +4,7 @@
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
 # Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND BIT_DEPTH WEIGHTS_DIR FORCE URL IMAGES WHAT
+#          RELEASE THRESHOLD RATE ESCAPES REASON
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
@@ -18,7 +19,8 @@ RUN  := runs/$(CATEGORY)
 
 # Recipes read what was asked for from their environment: a value with spaces or quotes reaches the command as it is,
 # and the command says what is wrong with it.
-export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN DEVICE
+export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN DEVICE \
+       RELEASE THRESHOLD RATE ESCAPES REASON
 
 # Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
 NAMED        := --category "$$CATEGORY"
@@ -38,7 +40,7 @@ BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/ben
 FORCED := $(if $(FORCE),--force)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data train evaluate export verify engine engine-check serve doctor predict report bench bench-all gpu-check test lint clean
+.PHONY: help setup demo data train evaluate export verify engine engine-check serve doctor predict report releases promote rollback retune bench bench-all gpu-check test lint clean
 
 ##@ Start here
 help: ## This list
@@ -131,6 +133,24 @@ report: $(VENV)/.installed ## The page and table about what the server said
 	@$(PY) -m client report --predictions "$$RUN/predictions.jsonl" --output "$$RUN/served.html" \
 	    $(if $(wildcard $(RUN)/metrics.json),--metrics "$$RUN/metrics.json") \
 	    $(if $(wildcard $(RUN)/bench/bench.json),--bench "$$RUN/bench/bench.json")
+
+##@ Releases
+# A server of this machine that serves the repository is found; another one is named with URL.
+FOLLOWING := $(NAMED) $(if $(filter command line,$(origin URL)),--url "$$URL")
+
+releases: $(VENV)/.installed ## All releases: which are live, since when, with what threshold; of CATEGORY alone where given
+	@$(PY) -m deploy releases $(if $(filter command line,$(origin CATEGORY)),$(NAMED))
+
+promote: $(VENV)/.installed ## Make release RELEASE=N of CATEGORY live while the server serves
+	@$(PY) -m deploy promote "$$RELEASE" $(FOLLOWING)
+
+rollback: $(VENV)/.installed ## Make the release of CATEGORY live again that was live before
+	@$(PY) -m deploy rollback $(FOLLOWING)
+
+retune: $(VENV)/.installed ## Another threshold for CATEGORY: THRESHOLD=X, or RATE=0.01 IMAGES=good, or ESCAPES=FOLDER
+	@$(PY) -m deploy retune $(FOLLOWING) $(if $(THRESHOLD),--threshold "$$THRESHOLD") \
+	    $(if $(RATE),--false-reject-rate "$$RATE") $(if $(IMAGES),--images "$$IMAGES") \
+	    $(if $(ESCAPES),--escapes "$$ESCAPES") $(if $(REASON),--reason "$$REASON")
 
 ##@ Measure
 bench: setup ## Latency and throughput of CATEGORY; starts a server unless URL is given

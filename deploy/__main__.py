@@ -1,4 +1,4 @@
-"""Command line of the deployment stage: `python -m deploy prepare | serve | run | load | unload | doctor`."""
+"""Command line of the deployment stage: servers (`prepare`, `serve`, `run`), their models, and releases."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
+from deploy.releases import COMMANDS
 from deploy.repository import ENCODED, require_published
 from deploy.server import running_server
 
@@ -141,7 +142,9 @@ def unload(category: str, http_url: str) -> None:
     click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
 
 
-main.add_command(doctor)
+for command in (doctor, *COMMANDS):
+    main.add_command(command)
+
 
 if __name__ == "__main__":
     main(prog_name="python -m deploy")

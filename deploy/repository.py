@@ -118,16 +118,23 @@ def pool_threads(repository: Path) -> int:
 
 
 def require_published(repository: Path) -> None:
-    """Make sure that a category is published, not only the models that all categories share.
+    """Make sure that a category is published, not only the models that all categories share, and has all of its steps.
 
     Raises:
-        RepositoryError: nothing is published.
+        RepositoryError: nothing is published, or a category was by a version of this project whose shared steps lay
+            elsewhere.
     """
     models = find_models(repository)
     if SHARED_MODELS.issuperset(models):
         raise RepositoryError(
             f"nothing is published in {repository}, which holds {' and '.join(models)} alone; {REMEDY}"
         )
+    for category, used in find_categories(repository).items():
+        if missing := sorted(set(used) - set(models)):
+            raise RepositoryError(
+                f"{category} in {repository} has no step {missing[0]}, as an earlier version of this project left it; "
+                f"publish it again with `make export CATEGORY={category}`, or move its folders out of the repository."
+            )
 
 
 def _natural_key(name: str) -> list[tuple[str, int]]:

@@ -40,6 +40,7 @@ from deploy.server_options import (
     turns_path,
     usable_cores,
 )
+from model_repository.running_servers import announced
 
 STOP_TIMEOUT_S = IN_FLIGHT_TIMEOUT_S + 10
 POLL_S = 0.05
@@ -99,7 +100,7 @@ def running_server(
         server.kill()
         raise
     try:
-        with contextlib.ExitStack() as stack:
+        with announced(repository, server.grpc_url), contextlib.ExitStack() as stack:
             if max_categories:
                 categories = find_categories(repository)
                 stack.enter_context(Janitor(server.http_url, categories, max_categories=max_categories))

@@ -40,6 +40,9 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     """What manifest.json holds; a copy lies in every published version folder.
 
     Attributes:
+        release_id: of weights, calibration and fusion code, as at the export.
+        weights_id: of the weights, which the student's graph names; builds of before, which have none, are exported
+            again.
         foreground_id: identifies the SAM that removes the background; 0 without SAM. Categories of one id share one.
         foreground_difference: share of pixels in which the masks of SAM's graph differ from PyTorch's, the largest.
         agreements: how far each judge is from PyTorch on the test set, as the parity gate measured it.
@@ -61,6 +64,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     files: dict[str, FileRecord]
     parity: list[Parity]
     parity_images: str
+    weights_id: int = 0
     foreground_id: int = 0
     foreground_difference: float | None = None
     agreements: list[Agreement] = []

@@ -20,7 +20,7 @@ from client import JudgeClient
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer
 from export.builds.up_to_date import build_category
-from export.manifest import Manifest, read_manifest
+from export.manifest import read_manifest
 from export.product import ProductPaths
 from export.records import FileRecord
 from export.releases.publish import publish_category
@@ -30,7 +30,9 @@ from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
     fuse_distances,
+    fusion_code_id,
     judge,
+    release_id_of,
     remove_background,
 )
 from train.calibration.foreground import find_foreground, load_foreground
@@ -46,7 +48,7 @@ TIMEOUT_S = 60  # of a call; the machine may be busy
 CPU = torch.device("cpu")
 MAX_BATCH_SIZE = 4
 UNCALIBRATED = "uncalibrated"  # a published product whose calibration was lost
-UNCALIBRATED_RELEASE = 4711
+UNCALIBRATED_WEIGHTS = 4711
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,13 @@ def copy_backends(repository: Path) -> Path:
     return repository
 
 
-def copy_as(build: Path, folder: Path, *, release_id: int | None = None) -> Path:
-    """A build as that of another category, named as the folder: files and a release of its own, the teacher the same.
+def calibration_file(repository: Path, weights_id: int) -> Path:
+    """Where the live calibration of a student's weights lies."""
+    return repository / ".releases" / "calibrations" / f"{weights_id}.json"
+
+
+def copy_as(build: Path, folder: Path, *, weights_id: int | None = None) -> Path:
+    """A build as that of another category, named as the folder: files and weights of its own, the teacher the same.
 
     The student's weights are the same too; each category's stand in a file of its own and are loaded from it.
 
@@ -166,47 +173,32 @@ def copy_as(build: Path, folder: Path, *, release_id: int | None = None) -> Path
     category = folder.name
     shutil.copytree(build, folder)
     manifest = read_manifest(build)
-    digest = hashlib.sha256(f"{manifest.release_id} {category}".encode()).digest()
-    release = release_id or int.from_bytes(digest[:8], "big") >> 1
-    change_release(folder / "student.onnx", manifest.release_id, release)
-    calibration = Calibration.load(build / "calibration.json")
-    changed = replace(calibration, release_id=release, category=category)
-    (folder / "calibration.json").write_text(changed.to_json())
+    digest = hashlib.sha256(f"{manifest.weights_id} {category}".encode()).digest()
+    weights = weights_id or int.from_bytes(digest[:8], "big") >> 1
+    change_weights(folder / "student.onnx", manifest.weights_id, weights)
+    calibration = replace(Calibration.load(build / "calibration.json"), weights_id=weights, category=category)
+    release = release_id_of(calibration, fusion_code_id())
+    (folder / "calibration.json").write_text(replace(calibration, release_id=release).to_json())
     files = {name: FileRecord.of(folder / name) for name in manifest.files}
-    update = {"category": category, "release_id": release, "files": files}
+    update = {"category": category, "release_id": release, "weights_id": weights, "files": files}
     (folder / "manifest.json").write_text(manifest.model_copy(update=update).model_dump_json())
     return folder
 
 
 def publish_uncalibrated(product: Product) -> None:
-    """Publish a product's graphs as another release, and lose the calibration of that."""
-    build = product.build.with_name(UNCALIBRATED)
-    shutil.copytree(product.build, build)
-    graph = build / "student.onnx"
-    change_release(graph, product.checkpoint.release_id, UNCALIBRATED_RELEASE)
-    calibration = build / "calibration.json"
-    calibration.write_text(replace(product.checkpoint.calibration, release_id=UNCALIBRATED_RELEASE).to_json())
-    manifest = read_manifest(product.build)
-    records = {path.name: FileRecord.of(path) for path in (graph, calibration)}
-    changed: Manifest = manifest.model_copy(
-        update={
-            "category": UNCALIBRATED,
-            "release_id": UNCALIBRATED_RELEASE,
-            "files": {**manifest.files, **records},
-        }
-    )
-    (build / "manifest.json").write_text(changed.model_dump_json())
+    """Publish a product's graphs as other weights, and lose the calibration of these."""
+    build = copy_as(product.build, product.build.with_name(UNCALIBRATED), weights_id=UNCALIBRATED_WEIGHTS)
     publish_category(
         build,
         repository=product.repository,
         platform=Platform(max_batch_size=MAX_BATCH_SIZE),
         read_graph=read_onnx_file,
     )
-    (product.repository / "distance_fusion" / "calibrations" / f"{UNCALIBRATED_RELEASE}.json").unlink()
+    calibration_file(product.repository, UNCALIBRATED_WEIGHTS).unlink()
 
 
-def change_release(graph: Path, old: int, new: int) -> None:
-    """Put another release id into a student's graph."""
+def change_weights(graph: Path, old: int, new: int) -> None:
+    """Put another id of the weights into a student's graph."""
     model = onnx.load(graph)
     (constant,) = (
         tensor for tensor in model.graph.initializer if (numpy_helper.to_array(tensor) == old).all()

@@ -102,7 +102,7 @@ def distances(product: Product, side: int) -> dict[str, NDArray[Any]]:
         f"distance_{stage}": np.ones((1, side // stride, side // stride), np.float32)
         for stage, stride in ((1, 4), (2, 8), (3, 16))
     }
-    return {**maps, "release_id": np.array([[product.checkpoint.release_id]], np.int64)}
+    return {**maps, "release_id": np.array([[product.checkpoint.weights_id]], np.int64)}
 
 
 def test_the_fusion_refuses_a_mask_too_few_or_too_many(

@@ -21,6 +21,7 @@ from deploy.lazy_loading import unload_category
 from deploy.model_control import ModelControl
 from deploy.repository import find_categories, first_models
 from deploy.server import TritonServer, running_server
+from export.manifest import read_manifest
 from tests.conftest import CATEGORY
 from tests.deploy.conftest import comes_true
 from tests.products import ROOT, TIMEOUT_S, copy_as, copy_backends
@@ -28,7 +29,8 @@ from tests.tiny_products import publish_tiny
 
 pytestmark = pytest.mark.triton
 
-RELEASES = {"bolt": 4711, "nut": 4712, "screw": 4713}
+CATEGORIES = ("bolt", "nut", "screw")
+RELEASES: dict[str, int] = {}  # of each, once it is published
 TEACHER = "teacher_test_resnet_64"
 
 
@@ -37,8 +39,10 @@ def repository(tiny_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Three categories over one teacher."""
     work = tmp_path_factory.mktemp("lazy")
     target = copy_backends(work / "models")
-    for category, release_id in RELEASES.items():
-        publish_tiny(copy_as(tiny_build / CATEGORY, work / category, release_id=release_id), target)
+    for category in CATEGORIES:
+        build = copy_as(tiny_build / CATEGORY, work / category)
+        publish_tiny(build, target)
+        RELEASES[category] = read_manifest(build).release_id
     return target
 
 
@@ -75,7 +79,7 @@ def loaded(server: TritonServer) -> set[str]:
 
 
 def test_the_first_categories_are_loaded_with_what_they_need(repository: Path) -> None:
-    assert find_categories(repository).keys() == RELEASES.keys()
+    assert list(find_categories(repository)) == list(CATEGORIES)
     assert first_models(repository, 1) == [
         "bolt", "bolt_encoded", "bolt_student", "distance_fusion", "image_decoder_64", TEACHER,
     ]  # fmt: skip

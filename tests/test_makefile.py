@@ -37,7 +37,7 @@ def test_make_alone_lists_the_targets_in_groups_and_columns() -> None:
     done = make()
     assert done.returncode == 0, done.stderr
     groups = re.findall(r"^([A-Z].*)\n(?=  make )", done.stdout, re.MULTILINE)
-    assert groups == ["Start here", "Your product", "Serve", "Measure", "Work on the code"]
+    assert groups == ["Start here", "Your product", "Serve", "Releases", "Measure", "Work on the code"]
     lines = re.findall(r"^(  make [a-z-]+ +)\S", done.stdout, re.MULTILINE)
     assert len(lines) > 15
     assert len({len(line) for line in lines}) == 1

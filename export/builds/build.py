@@ -18,7 +18,7 @@ from export.parity.images import product_images
 from export.product import ProductPaths
 from export.records import FileRecord
 from train.calibration.foreground import load_foreground
-from train.checkpoint.tensors import Checkpoint, load_checkpoint, release_id
+from train.checkpoint.tensors import Checkpoint, load_checkpoint, tensors_id
 from train.data.category import CategoryData, load_images
 from train.support.files import replacing_folder, sha256_of, write_text
 from train.support.progress import console
@@ -60,6 +60,7 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
             format=FORMAT,
             category=product.category,
             release_id=checkpoint.release_id,
+            weights_id=checkpoint.weights_id,
             teacher_id=teacher_id(checkpoint.teacher.state_dict(), checkpoint.config.image_size),
             precision="fp32",
             opset=OPSET,
@@ -81,7 +82,7 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
 
 def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
     """Which teacher this is, 63 bits of its tensors and the image size; another torch may write another graph of it."""
-    return hashed_id(f"{release_id(teacher)} {image_size}")
+    return hashed_id(f"{tensors_id(teacher)} {image_size}")
 
 
 def hashed_id(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +20,10 @@ from export.cli.options import (
     build_dir_option,
     category_option,
     precision_option,
+    runs_dir_option,
     server_image_option,
 )
+from model_repository.running_servers import running
 from train.support.command_options import FiniteRange, options_as
 
 
@@ -168,6 +171,14 @@ serving_options = options_as(
     "--server-compute-capability", help="Of that server's GPU, 8.9 say.  [default: this machine's GPU]"
 )
 @server_image_option
+@click.option(
+    "--live/--not-live",
+    default=None,
+    help="Make it live at once.  [default: live, unless it is the second release or a later one and a server of this "
+    "machine serves the repository: then `python -m deploy promote` makes it so, which probes it first]",
+)
+@click.option("--reason", default="", help="Why; kept in the release's record.")
+@runs_dir_option
 def publish(
     serving: ServingOptions,
     engine_cache: str,
@@ -175,11 +186,15 @@ def publish(
     server_tensorrt: str | None,
     server_compute_capability: str | None,
     server_image: str,
+    live: bool | None,
+    reason: str,
+    runs_dir: Path,
 ) -> None:
     """Put a build into the model repository as a numbered release, and let the ensembles point to it."""
     from export.engines.target import TargetServer
-    from export.releases.publish import publish_category
+    from export.releases.publish import Circumstances, publish_category
     from export.serving.onnx_files import read_onnx_file
+    from export.serving.probes import make_probes
 
     if serving.service_ms and serving.latency_budget_ms is None:
         raise click.UsageError("--service-ms goes with --latency-budget-ms.")
@@ -189,8 +204,27 @@ def publish(
             read_graph=read_onnx_file,
             server=TargetServer(server_tensorrt, server_compute_capability, server_image),
             unverified=unverified,
+            circumstances=Circumstances(
+                why=reason,
+                auroc=_auroc(runs_dir / serving.category / "metrics.json", serving),
+                probes=make_probes,
+                live=not running(serving.repository) if live is None else live,
+            ),
         )
     )
+
+
+def _auroc(metrics_path: Path, serving: ServingOptions) -> float | None:
+    """Image AUROC of an evaluation, where it is of the build's release."""
+    from export.manifest import find_build, parse_manifest
+
+    build = find_build(serving.build_dir, serving.category, serving.precision)
+    try:
+        metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
+        of_build = metrics["release_id"] == parse_manifest(build / "manifest.json").release_id
+        return float(metrics["image_auroc"]) if of_build else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @click.command()

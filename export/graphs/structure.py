@@ -227,16 +227,16 @@ def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.u
         images: [N, S, S, 3] uint8 real images, at least max(PARITY_BATCHES).
 
     Raises:
-        VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, other shapes, or another release id.
+        VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, other shapes, or another id of the weights.
     """
     chain = OnnxChain.open(files)
     results = []
     for batch in PARITY_BATCHES:
         expected = reference_distances(checkpoint, images[:batch])
         distances, release = chain.run(images[:batch])
-        if release.shape != (batch, 1) or (release != checkpoint.release_id).any():
+        if release.shape != (batch, 1) or (release != checkpoint.weights_id).any():
             raise VerificationError(
-                f"student.onnx gives release {release.ravel()[:1]}; expected {checkpoint.release_id}."
+                f"student.onnx gives weights {release.ravel()[:1]}; expected {checkpoint.weights_id}."
             )
         shapes, expected_shapes = ([list(stage.shape) for stage in maps] for maps in (distances, expected))
         if shapes != expected_shapes:

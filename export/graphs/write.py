@@ -39,20 +39,21 @@ class TeacherGraph(nn.Module):
 
 
 class StudentGraph(nn.Module):
-    """`image` and the teacher's features to distance maps [B, h_n, w_n] float32 and `release_id` [B, 1] int64."""
+    """`image` and the teacher's features to distance maps [B, h_n, w_n] float32 and `release_id` [B, 1] int64,
+    which names the weights; the fusion makes the release's id of it."""
 
-    def __init__(self, *, student: Student, scale: float, release_id: int) -> None:
+    def __init__(self, *, student: Student, scale: float, weights_id: int) -> None:
         super().__init__()
         self.student = student
         self.scale = scale
         # Not named release_id: a buffer with the name of an output makes the exporter write an invalid graph.
-        self.register_buffer("release", torch.tensor([[release_id]], dtype=torch.int64))
+        self.register_buffer("release", torch.tensor([[weights_id]], dtype=torch.int64))
         self.release: Tensor
 
     def forward(
         self, image: Tensor, teacher_1: Tensor, teacher_2: Tensor, teacher_3: Tensor
     ) -> tuple[Tensor, ...]:
-        """Distance maps at stages 1 to 3, and the release that made them."""
+        """Distance maps at stages 1 to 3, and the id of the weights that made them."""
         distances = self.student.distances(image, (teacher_1, teacher_2, teacher_3), scale=self.scale)
         return *distances, self.release.expand(image.shape[0], 1)
 
@@ -63,7 +64,7 @@ def write_graphs(checkpoint: Checkpoint, files: GraphFiles) -> None:
     image = torch.zeros(SAMPLE_BATCH, size, size, 3, dtype=torch.uint8)
     teacher = TeacherGraph(teacher=checkpoint.teacher).eval()
     student = StudentGraph(
-        student=checkpoint.student, scale=checkpoint.config.distance_scale, release_id=checkpoint.release_id
+        student=checkpoint.student, scale=checkpoint.config.distance_scale, weights_id=checkpoint.weights_id
     ).eval()
     with torch.inference_mode():
         features = teacher(image)

@@ -69,8 +69,8 @@ class GraphJudge:
 
     Attributes:
         name: of the judge.
-        run: gives the distance maps [B, h, h] of each stage and release ids [B, 1] of a batch of images.
-        calibration: how the maps are fused, and the release that `run` must answer for.
+        run: gives the distance maps [B, h, h] of each stage and ids of the weights [B, 1] of a batch of images.
+        calibration: how the maps are fused, and the weights that `run` must answer for.
         batch_size: images a run, at most.
     """
 
@@ -91,16 +91,16 @@ class GraphJudge:
         The map of an image whose distances are not finite, as of activations that overflow, is all NaN.
 
         Raises:
-            ExportError: `run` answers for another release or image size.
+            ExportError: `run` answers for other weights or another image size.
         """
-        parts, release_id = [], self.calibration.release_id
+        parts, weights_id = [], self.calibration.weights_id
         with progress_bar(self.name, len(images)) as bar:
             for start in range(0, len(images), self.batch_size):
                 batch = images[start : start + self.batch_size]
-                distances, release_ids = self.run(batch)
-                if (release_ids != release_id).any():
+                distances, weights_ids = self.run(batch)
+                if (weights_ids != weights_id).any():
                     raise ExportError(
-                        f"{self.name} answers for release {int(release_ids[0, 0])}; expected {release_id}; export "
+                        f"{self.name} answers for weights {int(weights_ids[0, 0])}; expected {weights_id}; export "
                         "again, and build its engines again if it has any."
                     )
                 parts.append(self._fuse(distances))

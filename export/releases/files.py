@@ -1,9 +1,14 @@
-"""The files of a release: version folders, Python steps and configurations, written as changes of the repository."""
+"""The files of a release: version folders and configurations, written as changes of the repository.
+
+A version folder never changes. In each lies an empty file `__pycache__`: the Python backend's stub, whose interpreter
+reads no environment variables, would make a folder of that name, and Triton would take the model for a changed one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +21,23 @@ from export.records import EngineRecord, FileRecord
 from export.releases.changes import Changes
 from export.releases.repository import CONFIG, Repository
 from export.serving.steps import to_text
+
+NO_BYTECODE = "__pycache__"
+# The files of a version of each step that is code, by where they lie in the folder of the project's own.
+CODE = {
+    "distance_fusion": {
+        "model.py": "1/model.py",
+        "map_fusion.py": "map_fusion.py",
+        "fusion_calibration.py": "fusion_calibration.py",
+    },
+    "image_decoder": {
+        "model.py": "1/model.py",
+        "image_decoding.py": "image_decoding.py",
+        "deep_pixels.py": "deep_pixels.py",
+    },
+    "foreground": {"model.py": "1/model.py", "foreground_mask.py": "foreground_mask.py"},
+}
+WARM_UP = "warmup/encoded_image"  # of the decoder; in the model's folder, where Triton wants it
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,13 @@ class VersionFiles:
         if self.engine is not None:
             shutil.copyfile(engine_path(self.build, self.graph), folder / "model.plan")
         (folder / "manifest.json").write_bytes(self.manifest.to_json().encode())
+        (folder / NO_BYTECODE).write_bytes(b"")
+
+    def records(self, folder: Path) -> dict[str, FileRecord]:
+        """Hash and size of each file of a version that holds these files."""
+        known = {"model.onnx": self.record, **({"model.plan": self.engine.file} if self.engine else {})}
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        return {name: known.get(name) or FileRecord.of(folder / name) for name in names}
 
     def are_in(self, target: Repository, model: str, version: int) -> bool:
         """Whether a version holds these very files: what the parity gate judged is what is served.
@@ -56,26 +85,84 @@ class VersionFiles:
         published, folder = target.read_manifest(model, version), target.folder(model, version)
         if published.files.get(f"{self.graph}.onnx") != self.record:
             return False
-        ids = {"student": "release_id", "foreground": "foreground_id"}
+        ids = {"student": "weights_id", "foreground": "foreground_id"}
         if (name := ids.get(self.graph)) and getattr(published, name) != getattr(self.manifest, name):
             return False
         return (
             self.record.describes(folder / "model.onnx")
             and target.has_file(model, version, "model.py")
             and (folder / "model.py").read_bytes() == backend()
+            and target.has_file(model, version, NO_BYTECODE)
             and (self.engine is None or self.engine.file.describes(folder / "model.plan"))
         )
 
 
-def add_version(target: Repository, model: str, files: VersionFiles, changes: Changes) -> int:
+@dataclass(frozen=True)
+class AddedVersion:
+    """A version of a model, and hash and size of each of its files."""
+
+    model: str
+    number: int
+    files: dict[str, FileRecord]
+
+
+def add_version(target: Repository, model: str, files: VersionFiles, changes: Changes) -> AddedVersion:
     """The newest version of a model that holds these files; added if there is none."""
     versions = target.versions(model)
     for version in reversed(versions):
         if files.are_in(target, model, version):
-            return version
+            return AddedVersion(model, version, files.records(target.folder(model, version)))
     added = max(versions, default=0) + 1
-    files.write(changes.folder(target.folder(model, added)))
-    return added
+    folder = changes.folder(target.folder(model, added))
+    files.write(folder)
+    return AddedVersion(model, added, files.records(folder))
+
+
+def read_code(target: Repository, committed: str) -> dict[str, bytes]:
+    """The files of a version of a step that is code, as the repository holds the project's own.
+
+    Raises:
+        PublishError: the repository lacks one.
+    """
+    source = target.root / committed
+    if missing := [part for part in CODE[committed].values() if not (source / part).is_file()]:
+        raise PublishError(
+            f"{target.root} holds no {committed} backend; expected the project's model_repository/, with its "
+            f"{committed}/{missing[0]}."
+        )
+    return {name: (source / part).read_bytes() for name, part in CODE[committed].items()} | {NO_BYTECODE: b""}
+
+
+def add_code(target: Repository, model: str, committed: str, changes: Changes) -> AddedVersion:
+    """The newest version of a step that holds today's code; added if there is none.
+
+    Raises:
+        PublishError: the repository lacks the project's own code.
+    """
+    code, versions = read_code(target, committed), target.versions(model)
+    if committed == "image_decoder":
+        changes.write(target.root / model / WARM_UP, (target.root / committed / WARM_UP).read_bytes())
+    files = {name: _record_of(content) for name, content in code.items()}
+    for version in reversed(versions):
+        if _holds(target.folder(model, version), code):
+            return AddedVersion(model, version, files)
+    added = max(versions, default=0) + 1
+    folder = changes.folder(target.folder(model, added))
+    for name, content in code.items():
+        (folder / name).write_bytes(content)
+    return AddedVersion(model, added, files)
+
+
+def _record_of(content: bytes) -> FileRecord:
+    return FileRecord(sha256=hashlib.sha256(content).hexdigest(), n_bytes=len(content))
+
+
+def _holds(folder: Path, code: Mapping[str, bytes]) -> bool:
+    """Whether a folder holds these files and no others."""
+    there = {path.name: path for path in folder.iterdir()}
+    return there.keys() == code.keys() and all(
+        path.is_file() and path.read_bytes() == code[name] for name, path in there.items()
+    )
 
 
 def write_config(target: Repository, config: pb.ModelConfig, changes: Changes) -> bool:
@@ -84,27 +171,6 @@ def write_config(target: Repository, config: pb.ModelConfig, changes: Changes) -
     if config.platform == "ensemble" and not (folder / "1").is_dir():
         changes.folder(folder / "1")  # Triton wants a version folder, even an empty one
     return changes.write(folder / CONFIG, to_text(config).encode())
-
-
-def write_sibling(
-    target: Repository, committed: str, config: pb.ModelConfig, parts: Sequence[str], changes: Changes
-) -> bool:
-    """Copy the files `parts` of a committed backend to the folder of another image size, which `config` names.
-
-    Returns:
-        Whether a file or the configuration changed.
-
-    Raises:
-        PublishError: the repository lacks the committed backend.
-    """
-    source, folder = target.root / committed, target.root / config.name
-    if missing := [part for part in parts if not (source / part).is_file()]:
-        raise PublishError(
-            f"{target.root} holds no {committed} backend; expected the project's model_repository/, with its "
-            f"{committed}/{missing[0]}."
-        )
-    changed = [changes.write(folder / part, (source / part).read_bytes()) for part in parts]
-    return any([*changed, write_config(target, config, changes)])
 
 
 def backend() -> bytes:

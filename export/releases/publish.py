@@ -1,29 +1,56 @@
-"""`export publish`: the conditions that a build must meet before `export.releases.release` writes it."""
+"""`export publish`: the conditions that a build must meet before it becomes a release, and its record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export.engines.target import TargetServer, require_engines_run
 from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
 from export.records import EngineRecord
+from export.releases.changes import changing
 from export.releases.lock import publishing_alone
+from export.releases.record import ProbeImage, Record, StepRecord, published_now
 from export.releases.release import Release
-from export.releases.remarks import serving_remarks
+from export.releases.remarks import not_live, serving_remarks, start_remark, what_was_published
+from export.releases.render import FUSION
 from export.releases.repository import Repository, parameters_of
+from export.releases.store import Store
+from export.releases.switch import Served, demands_of_others
+from export.releases.versions import student_model
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from export.serving.queues import LatencyBudget
-from export.serving.throughput import FusionLoad, chosen_batch, measure_load
-from model_repository.distance_fusion.map_fusion import Calibration
+from export.serving.throughput import chosen_batch, measure_load
+from model_repository.distance_fusion.map_fusion import Calibration, fusion_code_id, release_id_of
 from train.support.category_names import check_category_name
 
 # Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures those that are
 # not among the times it is given.
 TimeSteps = Callable[[Path, Manifest, Platform, Mapping[str, float]], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a record says of a publishing besides the build.
+
+    Attributes:
+        why: the reason that was given.
+        auroc: image AUROC of the evaluation, where it is of this release.
+        probes: gives PNG files that the release is asked about before it becomes live, with their scores.
+        live: whether it becomes live at once; the first release of a category does in any case.
+    """
+
+    why: str = ""
+    auroc: float | None = None
+    probes: Callable[[Path, Manifest], Sequence[tuple[bytes, float]]] | None = None
+    live: bool = True
+
+
+AT_ONCE = Circumstances()
 
 
 def publish_category(
@@ -37,6 +64,7 @@ def publish_category(
     latency_budget_ms: float | None = None,
     time_steps: TimeSteps | None = None,
     images_per_s: float | None = None,
+    circumstances: Circumstances = AT_ONCE,
 ) -> str:
     """Publish a build; a version that the repository holds already is not copied again.
 
@@ -52,6 +80,7 @@ def publish_category(
         latency_budget_ms: the time that an image may take from its arrival to its verdict; None is any time.
         time_steps: times the steps, for a latency budget.
         images_per_s: of this category that the fusion is to keep up with; None is what two instances do.
+        circumstances: why, with what measures, and whether it becomes live.
 
     Returns:
         One line that says what was published.
@@ -71,21 +100,84 @@ def publish_category(
     require_calibration(build, manifest, repository=repository)
     server = server or TargetServer()
     if platform.name == "tensorrt":
-        require_engines_run(require_engines(build, manifest), server)
-        if not (unverified or manifest.engines_judged):
-            raise PublishError(
-                f"The engines of {manifest.category} were never held to the parity gate; run `python -m export verify "
-                f"--category {manifest.category}` where their TensorRT and GPU are, or publish with --unverified and "
-                "verify the live ensemble with --url before it judges parts."
-            )
+        _require_engines(build, manifest, server, unverified=unverified)
     release = stated_release(build, manifest, repository, platform, server, images_per_s)
     timed = time_steps if latency_budget_ms is not None else None
     service_ms = timed(build, manifest, platform, known_times(release)) if timed else {}
+    probes = [
+        ProbeImage(png=base64.b64encode(file).decode(), score=score)
+        for file, score in (circumstances.probes(build, manifest) if circumstances.probes else ())
+    ]
     with publishing_alone(repository):
+        release = _beside_others(release)
         release.require_servable(read_graph)
         if latency_budget_ms is not None:
             release = with_budget(release, latency_budget_ms, service_ms)
-        return release.publish() + "".join(f"; {remark}" for remark in serving_remarks(release))
+        return _publish(release, circumstances, probes)
+
+
+def _require_engines(build: Path, manifest: Manifest, server: TargetServer, *, unverified: bool) -> None:
+    """The engines run where they are to be served, and the parity gate has judged with them."""
+    require_engines_run(require_engines(build, manifest), server)
+    if not (unverified or manifest.engines_judged):
+        raise PublishError(
+            f"The engines of {manifest.category} were never held to the parity gate; run `python -m export verify "
+            f"--category {manifest.category}` where their TensorRT and GPU are, or publish with --unverified and "
+            "verify the live ensemble with --url before it judges parts."
+        )
+
+
+def _publish(release: Release, circumstances: Circumstances, probes: list[ProbeImage]) -> str:
+    """Write versions, record and, where it becomes live, configurations; one line that says what was published."""
+    manifest, target, store = release.manifest, release.target, Store(release.target.root)
+    served, number = Served.now(target), max(store.numbers(manifest.category), default=0) + 1
+    with changing(target.root) as changes:
+        draft = _record(release, release.add_steps(changes), number, circumstances, probes)
+        earlier = [record for record in store.records(manifest.category) if record.serves_as(draft)]
+        record = earlier[-1] if earlier else draft
+        changed = not earlier
+        if not earlier:
+            changes.write(store.record_path(record.category, number), record.to_json().encode())
+        live = circumstances.live or manifest.category not in served.pointers
+        if live:
+            served = served.switched_to(record)
+        configs = served.step_configs(release.server)
+        remarks = release.remarks(configs) if live else []
+        changed |= served.write(changes, configs)
+    said = [not_live(record, served), *remarks, start_remark(release), *serving_remarks(release)]
+    return what_was_published(release, record, changed=changed) + "".join(
+        f"; {remark}" for remark in said if remark
+    )
+
+
+def _record(
+    release: Release,
+    steps: dict[str, StepRecord],
+    number: int,
+    circumstances: Circumstances,
+    probes: list[ProbeImage],
+) -> Record:
+    """The record of a release that is published now."""
+    manifest, target = release.manifest, release.target
+    calibration = Calibration.load(release.build / "calibration.json")
+    release_id = release_id_of(calibration, fusion_code_id(target.root / FUSION))
+    return Record(
+        serial=Store(target.root).next_serial(),
+        number=number,
+        category=manifest.category,
+        release_id=release_id,
+        steps=steps,
+        platform=release.platform,
+        budget=release.budget,
+        load=release.load,
+        pools=release.memory_pools() if release.platform.on_gpu else None,
+        verified=release.engine("student") is None or manifest.engines_judged,
+        calibration=replace(calibration, release_id=release_id),
+        auroc=circumstances.auroc,
+        probes=probes,
+        published=published_now(circumstances.why),
+        manifest=manifest,
+    )
 
 
 def stated_release(
@@ -97,7 +189,7 @@ def stated_release(
     images_per_s: float | None,
 ) -> Release:
     """The release with the batches that its platform wants, where none were stated, and the load of the fusion."""
-    release = Release(manifest, build, Repository(repository), platform, server)
+    release = _beside_others(Release(manifest, build, Repository(repository), platform, server, ""))
     if not platform.max_batch_size:
         engines = _engines_served_with(release) if platform.name == "tensorrt" else ()
         batch = chosen_batch(
@@ -107,9 +199,10 @@ def stated_release(
         )
         release = replace(release, platform=replace(platform, max_batch_size=batch))
     if images_per_s is not None:
-        before = release.target.ensemble_of(manifest.category, manifest.release_id)
-        load = FusionLoad.from_parameters(parameters_of(before)) if before is not None else None
-        if load is None or load.images_per_s != images_per_s:
+        before = same_weights(release)
+        if before is not None and before.load is not None and before.load.images_per_s == images_per_s:
+            load = before.load
+        else:
             load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
         release = replace(release, load=load)
     return release
@@ -117,9 +210,28 @@ def stated_release(
 
 def _engines_served_with(release: Release) -> list[EngineRecord]:
     """The build's engines, and the teacher's that other categories are served over: all take the same batches."""
-    teachers = release.target.manifests_over(release.models["teacher"], but=release.ensembles)
-    others = [manifest.engines["teacher"] for manifest in teachers if "teacher" in manifest.engines]
+    category, teacher = release.manifest.category, release.models["teacher"]
+    others = [
+        record.manifest.engines["teacher"]
+        for name, record in Served.now(release.target).records.items()
+        if name != category
+        and record.steps["teacher"].model == teacher
+        and "teacher" in record.manifest.engines
+    ]
     return [*release.manifest.engines.values(), *others]
+
+
+def same_weights(release: Release) -> Record | None:
+    """The live release of the category where it has the same weights: what was timed for that holds on."""
+    live = Served.now(release.target).records.get(release.manifest.category)
+    return live if live is not None and live.weights_id == release.manifest.weights_id else None
+
+
+def _beside_others(release: Release) -> Release:
+    """The release with the names that are free and the demands of others, as the repository is now."""
+    student = student_model(release.target, release.manifest)
+    others = demands_of_others(release.target, release.manifest.category)
+    return replace(release, student=student, others=others)
 
 
 def _require_agreement(build: Path, manifest: Manifest) -> None:
@@ -132,15 +244,16 @@ def _require_agreement(build: Path, manifest: Manifest) -> None:
 
 def known_times(release: Release) -> dict[str, float]:
     """Milliseconds by step as this release was published before, of the steps that are configured as they were then."""
-    ensemble = release.target.ensemble_of(release.manifest.category, release.manifest.release_id)
-    budget = LatencyBudget.from_parameters(parameters_of(ensemble)) if ensemble is not None else None
+    record = same_weights(release)
+    if record is None or record.budget is None:
+        return {}
     known = {}
     for step, config in release.step_configs().items():
-        before = release.target.read_config(config.name)
-        if budget is None or before is None or config.name not in budget.service_ms:
+        if step not in record.steps or config.name not in record.budget.service_ms:
             continue
+        before = record.steps[step].parsed_config()
         if (before.backend, parameters_of(before)) == (config.backend, parameters_of(config)):
-            known[step] = budget.service_ms[config.name]
+            known[step] = record.budget.service_ms[config.name]
     return known
 
 
@@ -187,18 +300,23 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
         raise PublishError(
             f"{path} cannot be used ({error}); nothing is published; train and export again."
         ) from None
-    if calibration.score_share and not (repository / "distance_fusion" / "fusion_calibration.py").is_file():
+    fusion = repository / "distance_fusion" / "fusion_calibration.py"
+    if not fusion.is_file() or b"weights_id" not in fusion.read_bytes():
         raise PublishError(
-            f"{repository} holds a distance_fusion of an earlier version, which scores by the maximum alone, and "
-            f"{path} by the mean of the highest {calibration.score_share:.0%}; nothing is published; copy this "
-            "version's model_repository/distance_fusion there, and restart the server."
+            f"{repository} holds a distance_fusion of an earlier version, which cannot read {path}; nothing is "
+            "published; copy this version's model_repository/distance_fusion there."
+        )
+    if not manifest.weights_id:
+        raise PublishError(
+            f"{build} was exported by an earlier version, whose student does not name its weights; nothing is "
+            "published; export again."
         )
     found, expected = (
-        (calibration.release_id, calibration.image_size),
-        (manifest.release_id, manifest.config.image_size),
+        (calibration.weights_id, calibration.image_size),
+        (manifest.weights_id, manifest.config.image_size),
     )
     if found != expected:
         raise PublishError(
-            f"{path} is of release {found[0]} and images of {found[1]} pixels; expected release {expected[0]} and "
+            f"{path} is of weights {found[0]} and images of {found[1]} pixels; expected weights {expected[0]} and "
             f"{expected[1]} pixels; nothing is published; export again."
         )

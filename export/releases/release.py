@@ -1,34 +1,36 @@
-"""One build on its way into the model repository: numbered versions, and the ensembles that point to them.
+"""One build on its way into the model repository: numbered versions of its steps, and the record that names them.
 
-A version folder never changes. The ensembles' configurations are put in place last, each by one rename: a server sees
-the old release or the new one.
+A version folder never changes. What Triton reads is rendered from the records (`render`) and put in place last, the
+ensembles after all that they need: a server sees the old release or the new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer
 from export.errors import PublishError
 from export.manifest import Manifest
 from export.records import EngineRecord
-from export.releases.changes import changing
-from export.releases.files import VersionFiles, add_version, write_config, write_sibling
+from export.releases.changes import Changes
+from export.releases.files import AddedVersion, VersionFiles, add_code, add_version
 from export.releases.ownership import require_free
+from export.releases.record import StepRecord
+from export.releases.render import FUSION, Demand, fusion_instances_of, graph_platform, queue_of, sam_queue
 from export.releases.repository import Repository
 from export.releases.versions import ModelVersions
 from export.serving import steps
 from export.serving.backbones import Platform, backbone_config
-from export.serving.backend_rules import broken_rules, lone_instance, start_options
-from export.serving.ensembles import Pinned, category_ensembles, judging_steps
+from export.serving.backend_rules import broken_rules, lone_instance
 from export.serving.memory_pools import MemoryPools, size_pools
 from export.serving.model_files import ModelFile, mismatches
-from export.serving.queues import LatencyBudget, QueuePolicy, tightest
-from export.serving.throughput import FusionLoad, fusion_instances, queue_size
+from export.serving.queues import LatencyBudget, QueuePolicy
+from export.serving.throughput import FusionLoad, queue_size
 from export.tensors import (
     ENCODED,
     RELEASE_ID,
@@ -41,9 +43,6 @@ from export.tensors import (
 )
 from train.config import PRESETS
 
-DECODER_FILES = ("1/model.py", "image_decoding.py", "deep_pixels.py", "warmup/encoded_image")
-FOREGROUND_FILES = ("1/model.py", "foreground_mask.py")
-
 
 @dataclass(frozen=True)
 class Release:
@@ -55,8 +54,10 @@ class Release:
         target: the repository.
         platform: what runs the backbones.
         server: what loads TensorRT's engines.
+        student: the model that its student is a version of, see `export.releases.versions.student_model`.
         budget: the time that an image may take; None lets requests wait for any time.
         load: the images that the fusion is to keep up with; None is what two instances do.
+        others: what the live releases of other categories ask of the steps that are shared.
     """
 
     manifest: Manifest
@@ -64,8 +65,10 @@ class Release:
     target: Repository
     platform: Platform
     server: TargetServer
+    student: str
     budget: LatencyBudget | None = None
     load: FusionLoad | None = None
+    others: Sequence[Demand] = ()
 
     @property
     def size(self) -> int:
@@ -78,7 +81,7 @@ class Release:
         config, precision = self.manifest.config, self.manifest.precision
         models = {
             "teacher": steps.teacher_name(config.teacher, self.size, precision=precision),
-            "student": steps.student_name(self.manifest.category, precision=precision),
+            "student": self.student,
         }
         if config.foreground != "none":
             models["foreground"] = steps.foreground_name(config.foreground, self.size)
@@ -151,73 +154,36 @@ class Release:
             file = read_graph(self.build / f"{graph}.onnx")
         return mismatches(config, file)
 
-    def publish(self) -> str:
-        """Write versions and configurations, the ensembles last; one line that says what was published.
+    def add_steps(self, changes: Changes) -> dict[str, StepRecord]:
+        """The versions of this release's steps, added where the repository has none of these files.
 
         Raises:
-            PublishError: the repository cannot be written; it is as it was.
+            PublishError: the repository lacks this project's own code.
         """
-        manifest, target = self.manifest, self.target
-        with changing(target.root) as changes:
-            versions = {
-                graph: add_version(target, self.models[graph], self._files(graph), changes)
-                for graph in self.graphs
-            }
-            write_sibling(target, "image_decoder", self._decoder_config(), DECODER_FILES, changes)
-            if "foreground" in self.models and "foreground" not in versions:
-                write_sibling(target, "foreground", self._foreground_config([1]), FOREGROUND_FILES, changes)
-            calibration = target.root / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
-            changes.write(calibration, (self.build / "calibration.json").read_bytes())
-            pinned = {graph: (model, versions.get(graph, 1)) for graph, model in self.models.items()}
-            backbones = [
-                self._backbone_config(graph, self._versions(graph).to_load(version))
-                for graph, version in versions.items()
-            ]
-            remarks = [
-                remark
-                for graph, config in zip(versions, backbones, strict=True)
-                for remark in (
-                    *self._versions(graph).remarks(config, but=self.ensembles),
-                    lone_instance(config),  # refused on Triton's own backends, where it cost a p99 of 506 ms
-                )
-            ]
-            configs = (self._fusion_config(), *backbones, *self._ensemble_configs(pinned))
-            changed = [write_config(target, config, changes) for config in configs]
-        teacher, student, *mask = (f"{model} {version}" for model, version in pinned.values())
-        masked = f", masked by {mask[0]}" if mask else ""
-        return (
-            f"{'Published' if any(changed) else 'Up to date'}: {' and '.join(self.ensembles)} over {teacher} and "
-            f"{student}{masked}, platform {self.platform.name}, release {manifest.release_id}"
-            + "".join(f"; {remark}" for remark in (*remarks, self._remark()) if remark)
-        )
+        alone = replace(self, others=())
+        configs, added = alone.step_configs(), {}
+        for step, config in configs.items():
+            if step in self.graphs:
+                added[step] = add_version(self.target, config.name, self._files(step), changes)
+            else:
+                committed = {"decoder": "image_decoder", "foreground": "foreground", "fusion": FUSION}[step]
+                added[step] = add_code(self.target, config.name, committed, changes)
+        return {step: _step_record(added[step], config) for step, config in configs.items()}
 
-    def _ensemble_configs(self, pinned: Mapping[str, Pinned]) -> list[pb.ModelConfig]:
-        """The two ensembles over these versions."""
-        manifest, engine = self.manifest, self._engine("student")
-        return category_ensembles(
-            manifest,
-            judging_steps(**pinned),
-            max_batch_size=self.platform.max_batch_size,
-            student_sha256=(engine.file if engine else manifest.files["student.onnx"]).sha256,
-            verified=engine is None or manifest.engines_judged,
-            parameters={
-                **(self.budget.to_parameters() if self.budget else {}),
-                **(self.load.to_parameters() if self.load else {}),
-                **(self.memory_pools().to_parameters() if self.platform.on_gpu else {}),
-            },
-        )
-
-    def _remark(self) -> str | None:
-        """What the server must be started with."""
-        engine = self._engine("student")
-        if engine is not None and engine.options.version_compatible:
-            return "start Triton with --backend-config=tensorrt,version-compatible=true"
-        if self.platform.one_pool:
-            return start_options(self.target.pool_threads())
-        return None
+    def remarks(self, configs: dict[str, pb.ModelConfig]) -> list[str]:
+        """What new configurations change for others, and what they no longer load, a sentence each."""
+        found = []
+        for graph in self.graphs:
+            config = configs[self.models[graph]]
+            found += self._versions(graph).remarks(config, but=self.ensembles)
+            found.append(
+                lone_instance(config)
+            )  # refused on Triton's own backends, where it cost a p99 of 506 ms
+        return [remark for remark in found if remark]
 
     def _backbone_config(self, graph: str, versions: Sequence[int]) -> pb.ModelConfig:
         image, features = image_spec(self.size), self._features
+        queue = self._queue(self.models[graph])
         inputs, outputs = {
             "teacher": ([image], features),
             "student": ([image, *features], [*distance_specs(self.size), RELEASE_ID]),
@@ -231,16 +197,9 @@ class Release:
             platform=self._platform(graph),
             shared=graph == "teacher",
             memory_arena=not self._is_of_edge(graph),
-            queue=QueuePolicy(size=0) if self._is_lone(graph) else self._queue(self.models[graph]),
+            queue=sam_queue(queue) if graph == "foreground" else queue,
             warm_up_sizes=[1] if graph == "foreground" else (),  # SAM takes gigabytes an image
         )
-
-    def _is_lone(self, graph: str) -> bool:
-        """Whether a graph has one instance and no bound of its queue: SAM, which takes gigabytes an image.
-
-        A latency budget needs a bound, and a bound a second instance.
-        """
-        return graph == "foreground" and not self._queue(self.models[graph]).timeout_us
 
     def _is_of_edge(self, graph: str) -> bool:
         """Whether a graph is one of the networks of the `edge` preset, in any preset: a teacher may be shared."""
@@ -258,41 +217,48 @@ class Release:
         return steps.image_decoder_config(self.size, queue, bit_depth=bit_depth)
 
     def _fusion_config(self) -> pb.ModelConfig:
-        others = self.target.fusion_loads(but=self.ensembles)
-        instances = fusion_instances([*others, *([self.load] if self.load else [])])
-        return steps.distance_fusion_config(self._queue("distance_fusion"), instances=instances)
+        instances = fusion_instances_of([*self.others, self.demand])
+        return steps.distance_fusion_config(self._queue(FUSION), instances=instances)
+
+    @property
+    def demand(self) -> Demand:
+        """What this release asks of the steps that it shares."""
+        decoder = steps.decoder_name(self.size, self.manifest.provenance.bit_depth)
+        models = frozenset([*self.models.values(), decoder, FUSION])
+        batch = self.platform.max_batch_size
+        return Demand(self.manifest.category, models, batch, self.budget, self.load)
 
     def _queue(self, model: str) -> QueuePolicy:
-        """The strictest queue of all categories that share this step, which holds whole batches of each of them."""
-        others = self.target.budgets_over(model, but=self.ensembles)
-        policy = tightest([*others, *([self.budget] if self.budget else [])], model)
-        batches = [ensemble.max_batch_size for ensemble in self.target.ensembles_over(model)]
-        return replace(
-            policy, size=max(policy.size, queue_size(max([self.platform.max_batch_size, *batches])))
-        )
+        return queue_of(model, [*self.others, self.demand])
 
     def _platform(self, graph: str) -> Platform:
-        """What runs a graph; SAM has no engine, so ONNX Runtime runs it in NVIDIA's container."""
-        if graph != "foreground":
-            return self.platform
-        instances = 1 if self._is_lone(graph) else steps.LEAST_INSTANCES
-        if self.platform.name == "tensorrt":
-            return replace(self.platform, name="onnxruntime", provider="cuda", instances=instances)
-        return replace(self.platform, instances=instances)
+        """What runs a graph; see `graph_platform`."""
+        return graph_platform(self.platform, graph, self._queue(self.models[graph]))
 
     @property
     def _features(self) -> list[TensorSpec]:
         manifest = self.manifest
         return feature_specs(self.size, manifest.teacher_channels, precision=manifest.precision)
 
-    def _engine(self, graph: str) -> EngineRecord | None:
+    def engine(self, graph: str) -> EngineRecord | None:
         """The engine that runs a graph; None where the graph itself runs."""
         return self.manifest.engines.get(graph) if self._platform(graph).name == "tensorrt" else None
 
     def _files(self, graph: str) -> VersionFiles:
-        return VersionFiles(graph, self.build, self.manifest, self._engine(graph))
+        return VersionFiles(graph, self.build, self.manifest, self.engine(graph))
 
     def _versions(self, graph: str) -> ModelVersions:
         return ModelVersions(
             self.target, self.models[graph], graph, self.manifest, self._platform(graph), self.server
         )
+
+
+def _step_record(added: AddedVersion, config: pb.ModelConfig) -> StepRecord:
+    """A step of a release; which versions are loaded is for the rendering to say."""
+    config.ClearField("version_policy")
+    return StepRecord(
+        model=added.model,
+        version=added.number,
+        files=added.files,
+        config=str(text_format.MessageToString(config)),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,6 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError, PublishError
 from export.manifest import Manifest, parse_manifest
-from export.serving.queues import LatencyBudget
-from export.serving.throughput import FusionLoad
-from export.tensors import ENCODED
 
 CONFIG = "config.pbtxt"
 REMEDY = "repair it, move its folder away, or publish into another repository with --repository"
@@ -54,11 +50,15 @@ class Repository:
         """Whether a version folder holds a file of this name."""
         return (self.folder(model, version) / name).is_file()
 
-    def ensembles_over(self, model: str) -> list[pb.ModelConfig]:
-        """The ensembles that have a model as a step, in the order of their names."""
+    def ensembles(self) -> list[pb.ModelConfig]:
+        """All ensembles, in the order of their names."""
         models = (path.parent.name for path in sorted(self.root.glob(f"*/{CONFIG}")))
         configured = (self.read_config(name) for name in models if not name.startswith("."))
-        return [config for config in configured if config is not None and pinned_versions(config, model)]
+        return [config for config in configured if config is not None and config.platform == "ensemble"]
+
+    def ensembles_over(self, model: str) -> list[pb.ModelConfig]:
+        """The ensembles that have a model as a step, in the order of their names."""
+        return [config for config in self.ensembles() if pinned_versions(config, model)]
 
     def pool_threads(self) -> int:
         """The most threads that a model on ONNX Runtime's backend states; 0 for none. `deploy` reads it too."""
@@ -70,38 +70,6 @@ class Repository:
             if config is not None and config.backend == "onnxruntime"
         ]
         return max((int(threads) for threads in stated if threads.isdecimal()), default=0)
-
-    def budgets_over(self, model: str, *, but: Collection[str]) -> list[LatencyBudget]:
-        """Latency budgets of the ensembles that have a model as a step, without the ensembles named in `but`."""
-        budgets = (
-            LatencyBudget.from_parameters(parameters_of(ensemble))
-            for ensemble in self.ensembles_over(model)
-            if ensemble.name not in but
-        )
-        return [budget for budget in budgets if budget is not None]
-
-    def fusion_loads(self, *, but: Collection[str]) -> list[FusionLoad]:
-        """What each category states for the fusion, without the ensembles named in `but`."""
-        loads = (
-            FusionLoad.from_parameters(parameters_of(ensemble))
-            for ensemble in self.ensembles_over("distance_fusion")
-            # Both ensembles of a category say the same.
-            if ensemble.name not in but and not ensemble.name.endswith(ENCODED)
-        )
-        return [load for load in loads if load is not None]
-
-    def manifests_over(self, model: str, *, but: Collection[str]) -> list[Manifest]:
-        """Of the versions of a model that ensembles have as a step, without the ensembles named in `but`."""
-        ensembles = [ensemble for ensemble in self.ensembles_over(model) if ensemble.name not in but]
-        versions = {version for ensemble in ensembles for version in pinned_versions(ensemble, model)}
-        return [self.read_manifest(model, version) for version in sorted(versions)]
-
-    def ensemble_of(self, category: str, release_id: int) -> pb.ModelConfig | None:
-        """A category's ensemble, where it is of that release; what was timed for that holds on."""
-        ensemble = self.read_config(category)
-        if ensemble is None or parameters_of(ensemble).get("release_id") != str(release_id):
-            return None
-        return ensemble
 
     def read_config(self, model: str) -> pb.ModelConfig | None:
         """A model's configuration, or None where it has none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -12,8 +12,8 @@ from export.errors import PublishError
 from export.manifest import Manifest
 from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.serving.backbones import Platform
+from export.serving.steps import student_name
 
-LOADED_VERSIONS = 2  # of a model: the live one and the one before, to roll back to
 ONE_WAY = "a repository serves a model one way: publish into another one with --repository, all of its categories alike"
 
 
@@ -27,7 +27,7 @@ class ModelVersions:
         graph: what it runs: `teacher`, `student` or `foreground`.
         manifest: of the build that is published. All versions that a server loads take and give tensors of one shape.
         platform: what runs it.
-        server: what loads TensorRT's engines.
+        server: what loads TensorRT's engines; None where that is not known, and then no engine is held to it.
     """
 
     target: Repository
@@ -35,7 +35,7 @@ class ModelVersions:
     graph: str
     manifest: Manifest
     platform: Platform
-    server: TargetServer
+    server: TargetServer | None
 
     def require_shared(self, *, but: Collection[str]) -> None:
         """Ensembles of other categories over this model still find their version, platform and batch size.
@@ -102,7 +102,7 @@ class ModelVersions:
         if not self.target.has_file(self.model, version, self.platform.file_name):
             return f"has no {self.platform.file_name}"
         manifest = self.target.read_manifest(self.model, version)
-        if (there := self._tensors_of(manifest)) != (wanted := self._tensors_of(self.manifest)):
+        if (there := tensors_of(manifest, self.graph)) != (wanted := tensors_of(self.manifest, self.graph)):
             return f"is for {there}, and what is published now for {wanted}"
         if self.platform.name != "tensorrt":
             return None
@@ -112,18 +112,8 @@ class ModelVersions:
         largest, asked_for = engine.options.max_batch, self.platform.max_batch_size
         if largest < asked_for:
             return f"takes batches of up to {largest} (--max-batch-size {largest}), not of {asked_for}"
-        reason = misfit("its engine", engine, self.server)
+        reason = misfit("its engine", engine, self.server) if self.server is not None else None
         return reason and f"this server cannot load: {reason}"
-
-    def to_load(self, live: int) -> list[int]:
-        """The live version, the versions that ensembles are pinned to until now, and one to roll back to."""
-        versions = {live, *self._servable(self._pinned())}
-        if len(versions) < LOADED_VERSIONS:
-            # Published again unchanged: what was loaded beside it stays.
-            config = self.target.read_config(self.model)
-            loaded = config.version_policy.specific.versions if config is not None else []
-            versions.update(sorted(self._servable(loaded))[-LOADED_VERSIONS:])
-        return sorted(versions)
 
     def left_out(self, loaded: Collection[int]) -> str | None:
         """That a version which was live until now is not loaded any more, and why; None where none is."""
@@ -143,15 +133,31 @@ class ModelVersions:
             for version in pinned_versions(ensemble, self.model)
         }
 
-    def _servable(self, versions: Iterable[int]) -> set[int]:
-        return {version for version in versions if self.unservable(version) is None}
 
-    def _tensors_of(self, manifest: Manifest) -> str:
-        """In words, what sets the shapes of a version's tensors besides the model's name."""
-        images = f"images of {manifest.config.image_size} pixels"
-        if self.graph == "foreground":  # whatever the teacher: categories of several share it
-            return images
-        return f"{images} and a teacher of {', '.join(map(str, manifest.teacher_channels))} channels"
+def tensors_of(manifest: Manifest, graph: str) -> str:
+    """In words, what sets the shapes of a version's tensors besides the model's name."""
+    images = f"images of {manifest.config.image_size} pixels"
+    if graph == "foreground":  # whatever the teacher: categories of several share it
+        return images
+    return f"{images} and a teacher of {', '.join(map(str, manifest.teacher_channels))} channels"
+
+
+def student_model(target: Repository, manifest: Manifest) -> str:
+    """The model that a build's student becomes a version of.
+
+    All versions of a model take and give tensors of one shape. A student of another image size, or over a teacher of
+    other channels, is a model of its own, so that it can be loaded beside the one that is live.
+    """
+    name = student_name(manifest.category, precision=manifest.precision)
+    sized, number, model = f"{name}_{manifest.config.image_size}", 1, name
+    while versions := target.versions(model):
+        if not target.has_file(model, versions[-1], "manifest.json"):
+            break  # something else has this name: for `ownership` to tell
+        there = target.read_manifest(model, versions[-1])
+        if tensors_of(there, "student") == tensors_of(manifest, "student"):
+            break
+        model, number = (sized if number == 1 else f"{sized}_{number}"), number + 1
+    return model
 
 
 def platform_of(config: pb.ModelConfig) -> str:

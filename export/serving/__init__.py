@@ -5,6 +5,7 @@
 - `ensembles`: the two ensembles of a category over these steps.
 - `queues`: size and time of a step's queue, from a latency budget.
 - `throughput`: batches that fill a GPU, and instances of the fusion from the images a second that were stated.
+- `probes`: images that a release is asked about before it becomes live.
 - `service_times`: how long each step takes for one image, measured for the budget.
 - `memory_pools`: sizes of Triton's GPU and pinned memory pools.
 - `model_files`: whether a configuration fits the file that it opens; `onnx_files` reads ONNX files for it.

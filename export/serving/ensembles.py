@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.manifest import Manifest
-from export.serving.steps import decoder_name, tensor_fields, verdict_specs
+from export.serving.steps import tensor_fields, verdict_specs
 from export.tensors import (
     DISTANCES,
     ENCODED,
@@ -27,6 +27,7 @@ def category_ensembles(
     manifest: Manifest,
     steps: Sequence[pb.ModelEnsembling.Step],
     *,
+    decoding: pb.ModelEnsembling.Step,
     max_batch_size: int,
     student_sha256: str,
     verified: bool,
@@ -37,6 +38,7 @@ def category_ensembles(
     Args:
         manifest: of the build.
         steps: see `judging_steps`.
+        decoding: see `decoding_step`.
         max_batch_size: images a batch, at most.
         student_sha256: of the student's file that is served: its graph or its engine.
         verified: whether the parity gate has judged the test set with that file.
@@ -68,7 +70,7 @@ def category_ensembles(
         manifest.category + ENCODED,
         inputs=[ENCODED_IMAGE],
         outputs=[*verdict_specs(size), ORIGINAL_SIZE],
-        steps=[decoding_step(size, bit_depth), *steps],
+        steps=[decoding, *steps],
         parameters=origin,
         max_batch_size=max_batch_size,
     )
@@ -97,9 +99,9 @@ def ensemble_config(
 
 
 def judging_steps(
-    *, teacher: Pinned, student: Pinned, foreground: Pinned | None = None
+    *, teacher: Pinned, student: Pinned, fusion: Pinned, foreground: Pinned | None = None
 ) -> list[pb.ModelEnsembling.Step]:
-    """image -> teacher -> student -> distance_fusion -> verdict; and image -> foreground -> distance_fusion."""
+    """image -> teacher -> student -> fusion -> verdict; and image -> foreground -> fusion."""
     mask = {"foreground": "foreground"} if foreground else {}
     distances = {name: name for name in DISTANCES} | {"release_id": "student_release_id"}
     features = {name: name for name in TEACHER_OUTPUTS}
@@ -108,14 +110,14 @@ def judging_steps(
         *([_step(foreground, image, mask)] if foreground else []),
         _step(teacher, image, features),
         _step(student, image | features, distances),
-        _step(("distance_fusion", 1), distances | mask, {name: name for name in VERDICT_OUTPUTS}),
+        _step(fusion, distances | mask, {name: name for name in VERDICT_OUTPUTS}),
     ]
 
 
-def decoding_step(image_size: int, bit_depth: int = 8) -> pb.ModelEnsembling.Step:
+def decoding_step(decoder: Pinned) -> pb.ModelEnsembling.Step:
     """encoded_image -> image, original_size."""
     outputs = {"image": "image", "original_size": "original_size"}
-    return _step((decoder_name(image_size, bit_depth), 1), {"encoded_image": "encoded_image"}, outputs)
+    return _step(decoder, {"encoded_image": "encoded_image"}, outputs)
 
 
 def _step(pinned: Pinned, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> pb.ModelEnsembling.Step:

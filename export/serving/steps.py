@@ -1,7 +1,4 @@
-"""config.pbtxt of the steps that are Python code (decoder, `threshold` foreground, fusion), and what all steps share.
-
-`tests/export/serving/test_steps.py` compares the three committed config.pbtxt with what is written here.
-"""
+"""config.pbtxt of the steps that are Python code (decoder, `threshold` foreground, fusion), and what all share."""
 
 from __future__ import annotations
 
@@ -148,17 +145,23 @@ def step_config(
         max_batch_size: images a batch, at most.
         fields: further fields of the configuration.
     """
-    queue = queue or QueuePolicy()
-    policy = {"max_queue_size": queue.size, "default_timeout_microseconds": queue.timeout_us}
-    preferred = [min(queue.batch, max_batch_size)] if queue.batch else []
-    return pb.ModelConfig(
+    config = pb.ModelConfig(
         name=name,
         max_batch_size=max_batch_size,
         input=[tensor_fields(spec) for spec in inputs],
         output=[tensor_fields(spec) for spec in outputs],
-        dynamic_batching={"default_queue_policy": policy, "preferred_batch_size": preferred},
         **fields,
     )
+    set_queue(config, queue or QueuePolicy())
+    return config
+
+
+def set_queue(config: pb.ModelConfig, queue: QueuePolicy) -> None:
+    """Bound the queue of a step, in place of the one that it had."""
+    policy = {"max_queue_size": queue.size, "default_timeout_microseconds": queue.timeout_us}
+    preferred = [min(queue.batch, config.max_batch_size)] if queue.batch else []
+    batching = pb.ModelDynamicBatching(default_queue_policy=policy, preferred_batch_size=preferred)
+    config.dynamic_batching.CopyFrom(batching)
 
 
 def instance_groups(count: int) -> list[dict[str, Any]]:

@@ -1,10 +1,11 @@
-"""How distance maps become a verdict: what a release was calibrated to, read and checked.
+"""How distance maps become a verdict: what a release was calibrated to, read and checked, and the id of all of it.
 
 Like `map_fusion` it runs in the server too, and imports numpy alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -12,10 +13,16 @@ from typing import Any
 
 import numpy as np
 
+CODE_FILES = (
+    "model.py",
+    "map_fusion.py",
+    "fusion_calibration.py",
+)  # what judges, beside weights and calibration
 LARGEST = float(np.finfo(np.float32).max)
 # What a calibration may hold. Image size and sigma bound the memory that a fusion matrix takes.
 RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "release_id": (int, 0, 2**63 - 1),
+    "weights_id": (int, 0, 2**63 - 1),
     "image_size": (int, 1, 2048),
     "smoothing_sigma": (float, 0, 1024),
     "pool_size": (int, 1, 2048),
@@ -47,7 +54,7 @@ class Calibration:
     """How a release turns distance maps into verdicts; fitted on held-out good images.
 
     Attributes:
-        release_id: the release it belongs to, see `train.checkpoint.tensors.release_id`.
+        release_id: weights, calibration and fusion code together, see `release_id_of`.
         category: the product, for messages.
         image_size, smoothing_sigma, pool_size, stage_weights: see `Fusion`.
         image_threshold: an image whose score exceeds it is judged anomalous.
@@ -55,6 +62,8 @@ class Calibration:
         foreground: how the background was removed, `none`, `threshold` or `sam`; older releases lack it: not at all.
         foreground_id: which SAM did it, see `train.calibration.sam`; 0 for the other two.
         score_share: see `image_scores`; older releases lack it: the maximum.
+        weights_id: the weights it was fitted for, which the student's graph names; 0 in releases of before, whose
+            graphs name the release itself.
     """
 
     release_id: int
@@ -68,6 +77,7 @@ class Calibration:
     foreground: str = "none"
     foreground_id: int = 0
     score_share: float = 0.0
+    weights_id: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError that names each value no verdict can rest on: not finite, out of range or no number."""
@@ -88,10 +98,11 @@ class Calibration:
         return Fusion(**{field.name: getattr(self, field.name) for field in fields(Fusion)})
 
     def to_json(self) -> str:
-        """The calibration as JSON text; a share of 0 is left out, for a fusion of before does not know it."""
+        """The calibration as JSON text; what a fusion of before does not know is left out where it is 0."""
         values = asdict(self)
-        if not self.score_share:
-            del values["score_share"]
+        for name in ("score_share", "weights_id"):
+            if not values[name]:
+                del values[name]
         return json.dumps(values, indent=2) + "\n"
 
     @classmethod
@@ -114,6 +125,40 @@ class Calibration:
     def load(cls, path: Path) -> Calibration:
         """Read a calibration from a file; raises as `from_json`, or OSError."""
         return cls.from_json(path.read_text(encoding="utf-8"))
+
+
+def release_id_of(calibration: Calibration, code_id: str) -> int:
+    """The id of what judges an image: weights, calibration and fusion code. It is 63 bits of a SHA-256, never 0.
+
+    Args:
+        calibration: its `weights_id` names the weights; its `release_id` and `category` do not count.
+        code_id: see `fusion_code_id`.
+    """
+    values = asdict(calibration)
+    del values["release_id"], values["category"]
+    judging = {
+        name: float(value) if RANGES.get(name, (int,))[0] is float else value
+        for name, value in values.items()
+    }
+    judging |= {
+        "stage_weights": [float(weight) for weight in calibration.stage_weights],
+        "fusion_code": code_id,
+    }
+    digest = hashlib.sha256(json.dumps(judging, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1 or 1
+
+
+def fusion_code_id(folder: Path = Path(__file__).parent) -> str:
+    """SHA-256 over the code that fuses, as it lies in a published version or in the project, where model.py is in 1/.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    digest = hashlib.sha256()
+    for name in CODE_FILES:
+        path = folder / name if (folder / name).is_file() else folder / "1" / name
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def is_number(value: Any, least: float, most: float, *, kind: type[int] | type[float] = float) -> bool:

@@ -21,9 +21,13 @@ if __package__:
     from model_repository.distance_fusion.fusion_calibration import LARGEST as LARGEST
     from model_repository.distance_fusion.fusion_calibration import Calibration as Calibration
     from model_repository.distance_fusion.fusion_calibration import Fusion as Fusion
+    from model_repository.distance_fusion.fusion_calibration import fusion_code_id as fusion_code_id
     from model_repository.distance_fusion.fusion_calibration import is_number
+    from model_repository.distance_fusion.fusion_calibration import release_id_of as release_id_of
 else:  # in the server, where both files lie side by side
     from fusion_calibration import LARGEST, Calibration, Fusion, is_number  # type: ignore[import-not-found, no-redef]
+    from fusion_calibration import fusion_code_id as fusion_code_id  # type: ignore[no-redef]
+    from fusion_calibration import release_id_of as release_id_of  # type: ignore[no-redef]
 
 FloatArray = NDArray[np.float32]
 

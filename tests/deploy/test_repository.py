@@ -45,6 +45,18 @@ def test_a_fresh_clone_has_nothing_published(tmp_path: Path) -> None:
     require_published(tmp_path)
 
 
+def test_a_category_of_an_earlier_version_is_to_be_published_again(tmp_path: Path) -> None:
+    """Its fusion's configuration was part of the project, and is no longer."""
+    repository_with(tmp_path, "pill", "pill_encoded")
+    (tmp_path / "pill_encoded" / "config.pbtxt").write_text('    model_name: "distance_fusion"\n')
+    with pytest.raises(
+        RepositoryError, match=r"pill in .* has no step distance_fusion, as .*`make export CATEGORY=pill`"
+    ):
+        require_published(tmp_path)
+    repository_with(tmp_path, "distance_fusion")
+    require_published(tmp_path)
+
+
 @pytest.mark.parametrize("read", [find_categories, memory_pools, pool_threads])
 def test_a_configuration_from_elsewhere_is_named(tmp_path: Path, read: Callable[[Path], object]) -> None:
     repository_with(tmp_path, "pill", "pill_encoded")

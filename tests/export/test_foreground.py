@@ -159,7 +159,7 @@ def test_export_needs_the_sam_of_the_calibration(sam_runs: Path, tmp_path: Path)
 def test_sam_is_published_as_a_model_of_its_own(sam_build: Path, repository: Path, platform: str) -> None:
     message = publish(sam_build, repository, platform)
     assert "masked by foreground_sam_96 1" in message
-    masked = {"foreground_sam_96": 1, "teacher_test_resnet_96": 1, "pill_student": 1, "distance_fusion": 1}
+    masked = {"foreground_sam_96": 1, "teacher_test_resnet_96": 1, "pill_student": 1, "distance_fusion": 2}
     assert steps(repository) == masked
     assert steps(repository, "pill_encoded") == {"image_decoder_96": 1, **masked}
     version = repository / "foreground_sam_96" / "1"
@@ -176,19 +176,19 @@ def test_sam_is_published_as_a_model_of_its_own(sam_build: Path, repository: Pat
 
 def test_releases_share_one_sam(sam_build: Path, repository: Path, tmp_path: Path) -> None:
     publish(sam_build, repository)
-    publish(changed_build(sam_build, tmp_path / "newer", release_id=4711), repository)
+    publish(changed_build(sam_build, tmp_path / "newer", weights_id=4711), repository)
     assert steps(repository)["pill_student"] == 2
     assert Repository(repository).versions("foreground_sam_96") == [1]
-    publish(changed_build(sam_build, tmp_path / "other_sam", release_id=4712, foreground_id=1), repository)
+    publish(changed_build(sam_build, tmp_path / "other_sam", weights_id=4712, foreground_id=1), repository)
     assert steps(repository)["foreground_sam_96"] == 2
 
 
 def changed_build(folder: Path, copy: Path, **changes: object) -> Path:
-    """The same graphs under another manifest, and a calibration of its release."""
+    """The same graphs under another manifest, and a calibration of its weights."""
     shutil.copytree(folder, copy)
     manifest = read_manifest(folder).model_copy(update=changes)
     path = copy / "calibration.json"
-    path.write_text(replace(Calibration.load(path), release_id=manifest.release_id).to_json())
+    path.write_text(replace(Calibration.load(path), weights_id=manifest.weights_id).to_json())
     files = {**manifest.files, path.name: FileRecord.of(path)}
     manifest = manifest.model_copy(update={"files": files})
     (copy / "manifest.json").write_text(manifest.model_dump_json())
@@ -203,8 +203,8 @@ def test_the_threshold_method_is_the_committed_backend_under_a_sized_name(
     assert "masked by foreground_64 1" in publish(folder, repository)
     assert steps(repository)["foreground_64"] == 1
     for part in ("1/model.py", "foreground_mask.py"):
-        published, committed = (repository / name / part for name in ("foreground_64", "foreground"))
-        assert published.read_bytes() == committed.read_bytes()
+        published = repository / "foreground_64" / "1" / Path(part).name
+        assert published.read_bytes() == (repository / "foreground" / part).read_bytes()
     assert publish(folder, repository).startswith("Up to date")
 
     shutil.rmtree(repository / "foreground")

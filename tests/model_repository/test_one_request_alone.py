@@ -157,7 +157,7 @@ def test_fusion(
     function: str,
 ) -> None:
     fusion = backend("distance_fusion", map_fusion)
-    fusion.calibrations = {CALIBRATION.release_id: CALIBRATION}
+    fusion.calibration = lambda weights_id: CALIBRATION
     maps = {f"distance_{stage}": value for stage, value in enumerate(zeros(1), start=1)}
     requests = [
         Request({**maps, "release_id": np.full((1, 1), CALIBRATION.release_id)}, outputs) for _ in range(3)

@@ -17,6 +17,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from deploy.server import TritonServer, running_server
+from export.serving.steps import distance_fusion_config, image_decoder_config, to_text
 from tests.model_repository.test_not_finite import CALIBRATION, zeros
 from tests.products import ROOT, TIMEOUT_S, copy_backends
 
@@ -32,6 +33,8 @@ INVALID, INTERNAL = "StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     work = tmp_path_factory.mktemp("faults")
     repository = copy_backends(work / "models")
+    for config in (distance_fusion_config(), image_decoder_config(256)):
+        (repository / config.name / "config.pbtxt").write_text(to_text(config))
     write_calibrations(repository / "distance_fusion" / "calibrations")
     with running_server(repository=repository, log=work / "log", triton_env=ROOT / ".triton") as running:
         yield running
@@ -164,7 +167,7 @@ def test_a_bad_calibration_ends_its_own_release_alone(
 def test_images_of_two_releases_in_one_request_are_refused(server: TritonServer) -> None:
     tensors: dict[str, NDArray[Any]] = {f"distance_{n}": stage for n, stage in enumerate(zeros(2), start=1)}
     tensors["release_id"] = np.array([[RELEASE], [OTHER]])
-    expected = (INTERNAL, f"one request holds images of releases [{RELEASE}, {OTHER}]")
+    expected = (INTERNAL, f"one request holds images of weights [{RELEASE}, {OTHER}]")
     assert refusal(server, tensors, model="distance_fusion") == expected
 
 

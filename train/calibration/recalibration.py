@@ -52,6 +52,5 @@ def recalibrate(
         finder=finder,
         device=device,
     )
-    return replace(
-        checkpoint, config=config, calibration=replace(calibration, release_id=checkpoint.release_id)
-    )
+    own = replace(calibration, release_id=checkpoint.release_id, weights_id=checkpoint.weights_id)
+    return replace(checkpoint, config=config, calibration=own)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model_repository.foreground.foreground_mask import MARGIN_SHARE, SMALLEST_PART
-from train.checkpoint.tensors import release_id
+from train.checkpoint.tensors import tensors_id
 from train.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class SamForeground(nn.Module):
     @property
     def id(self) -> int:
         """An id of its weights; a checkpoint calibrated with it stores the id, which so counts in the release id."""
-        return release_id(self.state_dict())
+        return tensors_id(self.state_dict())
 
     def forward(self, image: Tensor) -> Tensor:
         """The part's mask [B, S, S] bool."""

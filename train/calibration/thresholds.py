@@ -16,6 +16,7 @@ from model_repository.distance_fusion.map_fusion import (
     image_scores,
     remove_background,
 )
+from train.calibration.conformal import conformal_quantile, conformal_rank
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.pasting import COPIES, paste_patches
 from train.config import FitConfig
@@ -168,20 +169,6 @@ def pixel_threshold(
 def _level(values: FloatArray, share: float) -> float:
     """The smallest of some values that no more than a share of them exceed."""
     return float(np.quantile(values, 1 - share, method="inverted_cdf"))
-
-
-def conformal_quantile(values: FloatArray, rate: float) -> float:
-    """What a new image's value exceeds with at most the probability asked for.
-
-    It is the k-th smallest of n values of held-out images, see `conformal_rank`, and the largest where k exceeds n.
-    """
-    rank = min(conformal_rank(len(values), rate), len(values))
-    return float(np.sort(values)[rank - 1])
-
-
-def conformal_rank(n_images: int, rate: float) -> int:
-    """k = ceil((n + 1) * (1 - rate)), from 1; beyond n there are too few images for the rate."""
-    return math.ceil(round((n_images + 1) * (1 - rate), 9))
 
 
 def cross_fused(

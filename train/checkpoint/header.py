@@ -10,7 +10,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
+from model_repository.distance_fusion.map_fusion import Calibration, fusion_code_id, release_id_of
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.errors import CheckpointError
 from train.support.arrays import names_of_not_finite
 
 FORMAT = "astmfr-1"
+FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # how a tensor names the method
+FOREGROUND_TENSOR = "calibration.foreground"
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
@@ -36,7 +39,7 @@ class Header:
     provenance: Provenance
 
 
-def release_id_of(arrays: Mapping[str, NDArray[Any]]) -> int:
+def tensors_id_of(arrays: Mapping[str, NDArray[Any]]) -> int:
     """The first 63 bits of a SHA-256 over names, types, shapes and bytes of all tensors; never 0."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -44,6 +47,61 @@ def release_id_of(arrays: Mapping[str, NDArray[Any]]) -> int:
         digest.update(f"{name} torch.{array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return int.from_bytes(digest.digest()[:8], "big") >> 1 or 1
+
+
+def weights_id_of(arrays: Mapping[str, NDArray[Any]], config: FitConfig) -> int:
+    """An id of all that shapes a student's graph; thresholds, smoothing and stage weights do not count; never 0."""
+    shaping = {name: array for name, array in arrays.items() if not name.startswith("calibration.")}
+    shaping["config.image_size"] = np.array(config.image_size, np.int64)
+    shaping["config.distance_scale"] = np.array(config.distance_scale, np.float64)
+    return tensors_id_of(shaping)
+
+
+def calibration_of(arrays: Mapping[str, NDArray[Any]], header: Header, path: Path) -> Calibration:
+    """The calibration that a checkpoint's tensors and configuration hold, with both of its ids.
+
+    Raises:
+        CheckpointError: a tensor is missing, or a value cannot be judged with.
+    """
+    config, foreground_id = header.config, 0
+    try:
+        first, second, third = arrays["calibration.stage_weights"].tolist()
+        image_threshold = arrays["calibration.image_threshold"].item()
+        pixel_threshold = arrays["calibration.pixel_threshold"].item()
+        if config.foreground != "none":
+            code, foreground_id = arrays[FOREGROUND_TENSOR].tolist()
+            if code != FOREGROUND_CODES[config.foreground]:
+                raise CheckpointError(
+                    f"{path} was configured with foreground {config.foreground!r} and calibrated with another; train "
+                    "again."
+                )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not fit its configuration ({error}); remove it and train again."
+        ) from None
+    try:
+        calibration = Calibration(
+            release_id=0,
+            category=header.provenance.category,
+            image_size=config.image_size,
+            smoothing_sigma=config.smoothing_sigma,
+            pool_size=config.pool_size,
+            stage_weights=(first, second, third),
+            image_threshold=image_threshold,
+            pixel_threshold=pixel_threshold,
+            foreground=config.foreground,
+            foreground_id=foreground_id,
+            score_share=config.score_share,
+            weights_id=weights_id_of(arrays, config),
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot judge: {error}; train again.") from None
+    return with_release_id(calibration)
+
+
+def with_release_id(calibration: Calibration) -> Calibration:
+    """A calibration with the id of the release that it makes with its weights and today's fusion code."""
+    return replace(calibration, release_id=release_id_of(calibration, fusion_code_id()))
 
 
 def read_header(path: Path) -> Header:
@@ -75,15 +133,15 @@ def read_header(path: Path) -> Header:
 
 
 def read_release_id(path: Path) -> int:
-    """The release id of a checkpoint file, without building its networks.
+    """The id of a checkpoint's weights and calibration with today's fusion code, without building its networks.
 
     Raises:
-        CheckpointError: see `read_header`; or a tensor is not finite.
+        CheckpointError: see `read_header`; or a tensor is not finite, or its calibration cannot be judged with.
     """
-    read_header(path)
+    header = read_header(path)
     arrays = load_file(path)
     require_finite(path, arrays)
-    return release_id_of(arrays)
+    return calibration_of(arrays, header, path).release_id
 
 
 def require_finite(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from torch import Tensor
 
 from model_repository.distance_fusion.map_fusion import Calibration
 from train.checkpoint.header import (
+    FOREGROUND_CODES,
+    FOREGROUND_TENSOR,
     FORMAT,
-    Header,
+    calibration_of,
     read_header,
-    release_id_of,
     require_finite,
+    tensors_id_of,
+    weights_id_of,
+    with_release_id,
 )
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
@@ -28,8 +32,6 @@ from train.method.student import Student, build_student
 from train.support.arrays import names_of_not_finite
 from train.support.files import replacing
 
-FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # how a tensor names the method
-FOREGROUND_TENSOR = "calibration.foreground"
 CALIBRATION_SHAPES: dict[str, tuple[int, ...]] = {
     "calibration.stage_weights": (3,),
     "calibration.image_threshold": (),
@@ -49,17 +51,22 @@ class Checkpoint:
 
     @property
     def release_id(self) -> int:
-        """Of all its tensors; see the function `release_id`."""
+        """Of weights, calibration and fusion code, as every verdict names it."""
         return self.calibration.release_id
 
+    @property
+    def weights_id(self) -> int:
+        """Of what shapes the student's graph, which names it; see `train.checkpoint.header.weights_id_of`."""
+        return self.calibration.weights_id
 
-def release_id(tensors: Mapping[str, Tensor]) -> int:
-    """An id that changes with any tensor; see `train.checkpoint.header.release_id_of`."""
-    return release_id_of(_arrays(tensors))
+
+def tensors_id(tensors: Mapping[str, Tensor]) -> int:
+    """An id that changes with any tensor; see `train.checkpoint.header.tensors_id_of`."""
+    return tensors_id_of(_arrays(tensors))
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
-    """Write a checkpoint whole or not at all; return the release id of its tensors, not the calibration's field.
+    """Write a checkpoint whole or not at all; return the release id that it has there, not the calibration's field.
 
     Raises:
         CheckpointError: a weight, a buffer or a threshold is not finite; what stood at `path` stays.
@@ -81,7 +88,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     with replacing(path) as temporary:
         # Written by Python, which reports a full disk as an OSError; safetensors' own writer does not.
         temporary.write_bytes(save(tensors, metadata=metadata))
-    return release_id(tensors)
+    weights_id = weights_id_of(_arrays(tensors), checkpoint.config)
+    return with_release_id(replace(checkpoint.calibration, weights_id=weights_id)).release_id
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -115,7 +123,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         config=config,
         provenance=header.provenance,
-        calibration=_calibration(tensors, header, path),
+        calibration=calibration_of(_arrays(tensors), header, path),
         teacher=teacher.eval().requires_grad_(False),
         student=student.eval().requires_grad_(False),
     )
@@ -142,33 +150,6 @@ def _calibration_tensors(calibration: Calibration) -> dict[str, Tensor]:
         code = FOREGROUND_CODES[calibration.foreground]
         tensors[FOREGROUND_TENSOR] = torch.tensor([code, calibration.foreground_id], dtype=torch.int64)
     return tensors
-
-
-def _calibration(tensors: Mapping[str, Tensor], header: Header, path: Path) -> Calibration:
-    first, second, third = tensors["calibration.stage_weights"].tolist()
-    foreground, foreground_id = header.config.foreground, 0
-    if foreground != "none":
-        code, foreground_id = tensors[FOREGROUND_TENSOR].tolist()
-        if code != FOREGROUND_CODES[foreground]:
-            raise CheckpointError(
-                f"{path} was configured with foreground {foreground!r} and calibrated with another; train again."
-            )
-    try:
-        return Calibration(
-            release_id=release_id(tensors),
-            category=header.provenance.category,
-            image_size=header.config.image_size,
-            smoothing_sigma=header.config.smoothing_sigma,
-            pool_size=header.config.pool_size,
-            stage_weights=(first, second, third),
-            image_threshold=tensors["calibration.image_threshold"].item(),
-            pixel_threshold=tensors["calibration.pixel_threshold"].item(),
-            foreground=foreground,
-            foreground_id=foreground_id,
-            score_share=header.config.score_share,
-        )
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot judge: {error}; train again.") from None
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

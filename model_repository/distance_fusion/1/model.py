@@ -1,9 +1,15 @@
-"""Triton Python backend: distance maps in, anomaly map and verdict out."""
+"""Triton Python backend: distance maps in, anomaly map and verdict out.
+
+Calibrations lie outside every model's folder, so that writing one reloads nothing: `.releases/calibrations/` in the
+repository holds the live one of each student's weights. A request asks the file's date, and reads it when it changed.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +18,20 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from map_fusion import Calibration
 
-# Warm-up requests carry it; no release has it (train.checkpoint.tensors.release_id is never 0).
-WARM_UP_RELEASE_ID = 0
+# Warm-up requests carry it; no weights have it (`train.checkpoint.header.weights_id_of` is never 0).
+WARM_UP_ID = 0
+WARM_UP = Calibration(
+    release_id=0,
+    category="warm-up",
+    image_size=256,
+    smoothing_sigma=4.0,
+    pool_size=5,
+    stage_weights=(1.0, 1.0, 1.0),
+    # Below every score: a student that answers with this id passes no part.
+    image_threshold=-1.0,
+    pixel_threshold=-1.0,
+)
+LIVE = Path(".releases", "calibrations")  # in the repository; `export.releases.store` writes there
 
 
 class RequestError(ValueError):
@@ -21,28 +39,19 @@ class RequestError(ValueError):
 
 
 class TritonPythonModel:
-    """Fuses distance maps with the calibration of the release that made them."""
+    """Fuses distance maps with the calibration that is live for the weights that made them."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Find the folder where `export` publishes one calibration a release, and read those that are there."""
-        self.calibration_dir = Path(args["model_repository"]) / "calibrations"
-        self.calibrations = {
-            WARM_UP_RELEASE_ID: Calibration(
-                release_id=WARM_UP_RELEASE_ID,
-                category="warm-up",
-                image_size=256,
-                smoothing_sigma=4.0,
-                pool_size=5,
-                stage_weights=(1.0, 1.0, 1.0),
-                # Below every score: a student that answers with this id passes no part.
-                image_threshold=-1.0,
-                pixel_threshold=-1.0,
-            )
-        }
-        for path in self.calibration_dir.glob("*.json"):
+        """Find the calibrations and read those that are there."""
+        model = Path(args["model_repository"])
+        self.code_id = map_fusion.fusion_code_id()
+        # Repositories of before: one file a release in the model's own folder.
+        self.folders = (model.parent / LIVE, model / "calibrations")
+        self.read: dict[int, tuple[object, Calibration]] = {}
+        for path in (path for folder in self.folders for path in folder.glob("*.json")):
             try:
                 build_matrices(self.calibration(int(path.stem)))
-            except ValueError as error:  # told again to those who ask for its release; the others are served
+            except ValueError as error:  # told again to those who ask for its weights; the others are served
                 pb_utils.Logger.log_warn(f"{path} is passed over: {error}")
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
@@ -50,7 +59,7 @@ class TritonPythonModel:
         return [self.answer(request) for request in requests]
 
     def answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
-        """Fuse the maps of one request, whose images all come from one release."""
+        """Fuse the maps of one request, whose images were all seen by one student."""
         try:
             return pb_utils.InferenceResponse(self.judge(request))
         except RequestError as error:
@@ -66,19 +75,17 @@ class TritonPythonModel:
 
         Raises:
             RequestError: a parameter of another form.
-            ValueError: an unknown release, distance maps or a mask of other shapes than its calibration's, a mask
+            ValueError: unknown weights, distance maps or a mask of other shapes than its calibration's, a mask
                 that is missing or that its thresholds were not fitted with, or an image whose distances are not
                 finite; the message names the image.
         """
         parameters = json.loads(request.parameters() or "{}")
         threshold, score_only = requested_threshold(parameters), wants_score_only(parameters)
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        release_ids = inputs["release_id"]
-        if (release_ids != release_ids[0]).any():
-            raise ValueError(
-                f"one request holds images of releases {sorted(set(release_ids[:, 0].tolist()))}"
-            )
-        calibration = self.calibration(int(release_ids[0, 0]))
+        weights_ids = inputs["release_id"]
+        if (weights_ids != weights_ids[0]).any():
+            raise ValueError(f"one request holds images of weights {sorted(set(weights_ids[:, 0].tolist()))}")
+        calibration = self.calibration(int(weights_ids[0, 0]))
         distances = [inputs[f"distance_{stage}"] for stage in (1, 2, 3)]
         foreground = inputs.get("foreground")
         check_foreground(calibration, given=foreground is not None)
@@ -93,32 +100,55 @@ class TritonPythonModel:
             anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
             shown = map_fusion.remove_background(anomaly_map, foreground)
             verdict = map_fusion.judge(shown, calibration, threshold)
-        outputs = {**vars(verdict), "release_id": release_ids}
+        outputs = {**vars(verdict), "release_id": np.full_like(weights_ids, calibration.release_id)}
         return [pb_utils.Tensor(name, outputs[name]) for name in requested]
 
-    def calibration(self, release_id: int) -> Calibration:
-        """The calibration of a release, read once.
+    def calibration(self, weights_id: int) -> Calibration:
+        """The live calibration of a student's weights; its `release_id` is that of weights, calibration and this code.
 
         Raises:
-            ValueError: it was never published, or its file cannot be read, is damaged or another release's.
+            ValueError: there is none, or its file cannot be read, is damaged or that of other weights.
         """
-        if release_id not in self.calibrations:
-            path, remedy = self.calibration_dir / f"{release_id}.json", "publish the release again"
+        if weights_id == WARM_UP_ID:
+            return WARM_UP
+        path, stamp = self.find(weights_id)
+        if weights_id not in self.read or self.read[weights_id][0] != stamp:
+            self.read[weights_id] = stamp, self.load(path, weights_id)
+        return self.read[weights_id][1]
+
+    def find(self, weights_id: int) -> tuple[Path, object]:
+        """The file of a calibration, and what changes when it is replaced."""
+        for folder in self.folders:
+            path = folder / f"{weights_id}.json"
             try:
-                calibration = Calibration.load(path)
-            except FileNotFoundError:
-                raise ValueError(f"release {release_id} has no calibration at {path}; {remedy}") from None
-            # JSON that is nested too deeply ends in a RecursionError.
-            except (OSError, ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"calibration {path} of release {release_id} cannot be used ({error}); {remedy}"
-                ) from None
-            if calibration.release_id != release_id:
-                raise ValueError(
-                    f"calibration {path} is of release {calibration.release_id}; expected {release_id}; {remedy}"
-                )
-            self.calibrations[release_id] = calibration
-        return self.calibrations[release_id]
+                found = os.stat(path)  # noqa: PTH116 (a third of the time of a path's own)
+            except OSError:
+                continue
+            return path, (str(path), found.st_mtime_ns, found.st_ino, found.st_size)
+        raise ValueError(
+            f"release {weights_id} has no calibration at {self.folders[0] / f'{weights_id}.json'}; publish the release "
+            "again"
+        )
+
+    def load(self, path: Path, weights_id: int) -> Calibration:
+        """Read a calibration, which must be of these weights."""
+        remedy = "publish the release again"
+        try:
+            calibration = Calibration.load(path)
+        # JSON that is nested too deeply ends in a RecursionError.
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"calibration {path} of release {weights_id} cannot be used ({error}); {remedy}"
+            ) from None
+        # A graph of before names its release, and so does the calibration of that.
+        belongs_to = calibration.weights_id or calibration.release_id
+        if belongs_to != weights_id:
+            raise ValueError(
+                f"calibration {path} is of release {belongs_to}; expected {weights_id}; {remedy}"
+            )
+        if not calibration.weights_id:
+            return calibration
+        return replace(calibration, release_id=map_fusion.release_id_of(calibration, self.code_id))
 
 
 def build_matrices(calibration: Calibration) -> None:

@@ -119,17 +119,16 @@ def measure_server(
 
 def write_repository(repository: Path, instances: int, calibration: Calibration) -> None:
     """The committed fusion alone, with another number of instances and one release."""
-    from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb
 
-    from export.serving.steps import instance_groups, to_text
+    from export.serving.steps import distance_fusion_config, instance_groups, to_text
 
     source = Path("model_repository") / "distance_fusion"
     target = repository / source.name
     shutil.copytree(
         source, target, ignore=shutil.ignore_patterns("__pycache__", "calibrations"), dirs_exist_ok=True
     )
-    config = text_format.Parse((source / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
+    config = distance_fusion_config()
     if instances == 1:  # behind a bounded queue it would now and then wait for the batcher's half second
         config.dynamic_batching.default_queue_policy.max_queue_size = 0
     del config.instance_group[:]

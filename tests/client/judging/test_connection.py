@@ -17,8 +17,16 @@ from PIL import Image
 from client import JudgeClient, load_image
 from client.judging.errors import RequestError, ServerError
 from deploy.server import TritonServer
+from model_repository.distance_fusion.map_fusion import fusion_code_id, release_id_of
 from tests.hanging import hanging
-from tests.products import TIMEOUT_S, UNCALIBRATED, UNCALIBRATED_RELEASE, Product, unused_url
+from tests.products import (
+    TIMEOUT_S,
+    UNCALIBRATED,
+    UNCALIBRATED_WEIGHTS,
+    Product,
+    calibration_file,
+    unused_url,
+)
 
 pytestmark = pytest.mark.triton
 pytest_plugins = ["tests.serving"]
@@ -210,13 +218,13 @@ def test_what_the_server_cannot_decode(judge: JudgeClient, encoded: bytes, reaso
 def test_a_release_without_its_calibration(server: TritonServer, edge: Product) -> None:
     with JudgeClient(server.grpc_url, category=UNCALIBRATED, timeout_s=TIMEOUT_S) as judge:
         message = refusal(lambda: judge.predict(PICTURE))
-        assert f"release {UNCALIBRATED_RELEASE} has no calibration at " in message
-        assert message.endswith(f"{UNCALIBRATED_RELEASE}.json; publish the release again.")
+        assert f"release {UNCALIBRATED_WEIGHTS} has no calibration at " in message
+        assert message.endswith(f"{UNCALIBRATED_WEIGHTS}.json; publish the release again.")
 
-        folder = edge.repository / "distance_fusion" / "calibrations"
-        restored = folder / f"{UNCALIBRATED_RELEASE}.json"
-        restored.write_text(replace(edge.checkpoint.calibration, release_id=UNCALIBRATED_RELEASE).to_json())
-        assert judge.predict(PICTURE).release_id == UNCALIBRATED_RELEASE  # as the sentence promised
+        calibration = replace(edge.checkpoint.calibration, weights_id=UNCALIBRATED_WEIGHTS)
+        calibration_file(edge.repository, UNCALIBRATED_WEIGHTS).write_text(calibration.to_json())
+        # as the sentence promised
+        assert judge.predict(PICTURE).release_id == release_id_of(calibration, fusion_code_id())
 
 
 def test_images_of_any_size_are_resized_as_in_training(judge: JudgeClient, edge: Product) -> None:

@@ -23,7 +23,7 @@ from export.graphs.structure import (
 )
 from export.manifest import GraphFiles
 from tests.conftest import CATEGORY
-from tests.products import change_release
+from tests.products import change_weights
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 
 
@@ -234,11 +234,11 @@ def test_not_a_number_is_found(checkpoint: Checkpoint, files: GraphFiles, images
         check_parity(checkpoint, files, images)
 
 
-def test_another_release_id_is_found(
+def test_another_id_of_the_weights_is_found(
     checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.uint8]
 ) -> None:
-    change_release(files.student, checkpoint.release_id, 42)
-    with pytest.raises(VerificationError, match=rf"gives release \[42\]; expected {checkpoint.release_id}"):
+    change_weights(files.student, checkpoint.weights_id, 42)
+    with pytest.raises(VerificationError, match=rf"gives weights \[42\]; expected {checkpoint.weights_id}"):
         check_parity(checkpoint, files, images)
 
 

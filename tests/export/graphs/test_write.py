@@ -1,4 +1,4 @@
-"""The two graphs: names, types and shapes as the design fixes them, any batch size, the release inside."""
+"""The two graphs: names, types and shapes as the design fixes them, any batch size, the id of the weights inside."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_student_takes_the_teachers_features_and_gives_distance_maps(build: Path
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_any_batch_carries_the_release_of_its_checkpoint(
+def test_any_batch_carries_the_weights_id_of_its_checkpoint(
     build: Path, checkpoint: Checkpoint, batch: int
 ) -> None:
     image = random_images(batch)
@@ -74,7 +74,7 @@ def test_any_batch_carries_the_release_of_its_checkpoint(
         None, {"image": image, **dict(zip(names, features, strict=True))}
     )
     assert [len(distance) for distance in distances] == [batch] * 3
-    assert release.tolist() == [[checkpoint.release_id]] * batch
+    assert release.tolist() == [[checkpoint.weights_id]] * batch
 
 
 def test_an_image_is_judged_alone_as_in_a_batch(build: Path) -> None:

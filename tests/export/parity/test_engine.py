@@ -49,8 +49,8 @@ def test_engines_are_fused_as_graphs_are(
         images
     )
     np.testing.assert_allclose(judge.maps(images), expected, rtol=0, atol=1e-5)
-    other = replace(judge, calibration=replace(judge.calibration, release_id=1))
-    with pytest.raises(ExportError, match=r"TensorRT answers for release .*; expected 1"):
+    other = replace(judge, calibration=replace(judge.calibration, weights_id=1))
+    with pytest.raises(ExportError, match=r"TensorRT answers for weights .*; expected 1"):
         other.maps(images)
 
 

@@ -1,4 +1,4 @@
-"""Judges beside PyTorch: what differs is counted and drawn, another release is refused."""
+"""Judges beside PyTorch: what differs is counted and drawn, other weights are refused."""
 
 from __future__ import annotations
 
@@ -116,11 +116,11 @@ def test_a_judge_of_another_image_size_is_told(
         GraphJudge.of_onnx("fp32", GraphFiles.in_folder(built), other).maps(images)
 
 
-def test_onnx_judge_refuses_graphs_of_another_release(
+def test_onnx_judge_refuses_graphs_of_other_weights(
     built: Path, built_checkpoint: Checkpoint, images: NDArray[np.uint8]
 ) -> None:
-    other = replace(built_checkpoint.calibration, release_id=1)
-    with pytest.raises(ExportError, match=r"answers for release .*; expected 1"):
+    other = replace(built_checkpoint.calibration, weights_id=1)
+    with pytest.raises(ExportError, match=r"answers for weights .*; expected 1"):
         GraphJudge.of_onnx("fp32", GraphFiles.in_folder(built), other).maps(images)
 
 

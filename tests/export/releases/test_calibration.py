@@ -21,8 +21,8 @@ from tests.tiny_products import publish_tiny
     [
         ({"image_threshold": float("nan")}, r"cannot be used \(a calibration holds image_threshold nan"),
         ({"stage_weights": [0, 0, 0]}, r"cannot be used \(a calibration holds stage_weights"),
-        ({"release_id": 5}, r"is of release 5 and images of 64 pixels; expected release \d+ and 64 pixels"),
-        ({"image_size": 256}, r"and images of 256 pixels; expected release \d+ and 64 pixels"),
+        ({"weights_id": 5}, r"is of weights 5 and images of 64 pixels; expected weights \d+ and 64 pixels"),
+        ({"image_size": 256}, r"and images of 256 pixels; expected weights \d+ and 64 pixels"),
     ],
 )
 def test_a_calibration_that_cannot_judge_the_release_is_not_published(
@@ -38,4 +38,4 @@ def test_a_calibration_that_cannot_judge_the_release_is_not_published(
     with pytest.raises(PublishError, match=reason):
         publish_tiny(build, repository)
     assert not (repository / CATEGORY).exists()
-    assert not (repository / "distance_fusion" / "calibrations").exists()
+    assert not (repository / ".releases").exists()

@@ -21,7 +21,7 @@ from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY, FitTiny
 from tests.no_torch import run_without_torch
-from tests.products import ROOT
+from tests.products import ROOT, calibration_file
 from train.data.category import CategoryData
 from train.support.files import sha256_of
 
@@ -93,14 +93,23 @@ def test_first_release(tiny_build: Path, repository: Path) -> None:
     assert said.startswith(f"Published: pill and pill_encoded over {TEACHER} 1 and {STUDENT} 1")
     assert str(manifest.release_id) in said
     assert sorted(path.name for path in repository.iterdir()) == sorted(
-        ["distance_fusion", "image_decoder", "image_decoder_64", "pill", "pill_encoded", STUDENT, TEACHER]
+        [
+            ".releases",
+            "distance_fusion",
+            "image_decoder",
+            "image_decoder_64",
+            "pill",
+            "pill_encoded",
+            STUDENT,
+            TEACHER,
+        ]
     )
     for model, graph in ((TEACHER, "teacher.onnx"), (STUDENT, "student.onnx")):
         version = repository / model / "1"
         assert (version / "model.onnx").read_bytes() == (build / graph).read_bytes()
         assert read_published(version) == manifest.release_id
         assert (version / "model.py").is_file()
-    calibration = repository / "distance_fusion" / "calibrations" / f"{manifest.release_id}.json"
+    calibration = calibration_file(repository, manifest.weights_id)
     assert calibration.read_text() == (build / "calibration.json").read_text()
     assert list(tiny_build.parent.glob(".publish-*")) == []
 
@@ -122,7 +131,7 @@ def test_the_bit_depth_reaches_decoder_and_clients(
     publish(build, repository)
     decoder = read_config(repository, "image_decoder_64_12bit")
     assert decoder.parameters["bit_depth"].string_value == "12"
-    assert (repository / "image_decoder_64_12bit" / "deep_pixels.py").is_file()
+    assert (repository / "image_decoder_64_12bit" / "1" / "deep_pixels.py").is_file()
     assert pinned(repository, "pill_encoded")["image_decoder_64_12bit"] == 1
     for ensemble in ("pill", "pill_encoded"):
         assert read_config(repository, ensemble).parameters["bit_depth"].string_value == "12"
@@ -135,7 +144,7 @@ def read_published(version: Path) -> int:
 def test_ensembles_pin_their_steps_and_tell_where_they_come_from(tiny_build: Path, repository: Path) -> None:
     publish(tiny_build / CATEGORY, repository)
     manifest = read_manifest(tiny_build / CATEGORY)
-    judging = {TEACHER: 1, STUDENT: 1, "distance_fusion": 1}
+    judging = {TEACHER: 1, STUDENT: 1, "distance_fusion": 2}
     assert pinned(repository) == judging
     assert pinned(repository, "pill_encoded") == {"image_decoder_64": 1, **judging}
     for ensemble in ("pill", "pill_encoded"):
@@ -168,12 +177,12 @@ def test_a_new_release_shares_the_teacher_and_keeps_the_one_before(
     first = snapshot(repository / STUDENT / "1")
     for release, steps in enumerate((3, 4), start=2):
         publish(other_builds(steps), repository)
-        assert pinned(repository) == {TEACHER: 1, STUDENT: release, "distance_fusion": 1}
+        assert pinned(repository) == {TEACHER: 1, STUDENT: release, "distance_fusion": 2}
         assert loaded(repository, STUDENT) == [release - 1, release]
     assert loaded(repository, TEACHER) == [1]
     assert Repository(repository).versions(STUDENT) == [1, 2, 3]
     assert snapshot(repository / STUDENT / "1") == first
-    assert len(list((repository / "distance_fusion" / "calibrations").iterdir())) == 3
+    assert len(list((repository / ".releases" / "calibrations").iterdir())) == 3
 
 
 def test_publishing_an_old_release_again_goes_back_to_its_version(
@@ -205,7 +214,7 @@ def test_another_backend_makes_another_version(tiny_build: Path, repository: Pat
     old_backend = repository / STUDENT / "1" / "model.py"
     old_backend.write_text("# an earlier one")
     assert publish(tiny_build / CATEGORY, repository).startswith("Published")
-    assert pinned(repository) == {TEACHER: 1, STUDENT: 2, "distance_fusion": 1}
+    assert pinned(repository) == {TEACHER: 1, STUDENT: 2, "distance_fusion": 2}
     assert loaded(repository, STUDENT) == [1, 2]
     assert old_backend.read_text() == "# an earlier one"
     assert publish(tiny_build / CATEGORY, repository).startswith("Up to date")
@@ -220,7 +229,7 @@ def test_platforms_on_a_cpu_serve_the_same_files(tiny_build: Path, repository: P
         assert read_config(repository, model).backend == "python"
         assert read_config(other, model).backend == "onnxruntime"
         published = contents(repository / model / "1")
-        assert set(published) == {"manifest.json", "model.onnx", "model.py"}
+        assert set(published) == {"__pycache__", "manifest.json", "model.onnx", "model.py"}
         assert contents(other / model / "1") == published
 
 
@@ -248,7 +257,9 @@ def test_a_fusion_of_before_does_not_get_a_calibration_that_it_cannot_read(
 ) -> None:
     (repository / "distance_fusion" / "fusion_calibration.py").unlink()
     before = snapshot(repository)
-    with pytest.raises(PublishError, match=r"holds a distance_fusion of an earlier version, .*highest 1%"):
+    with pytest.raises(
+        PublishError, match=r"holds a distance_fusion of an earlier version, which cannot read"
+    ):
         publish(tiny_build / CATEGORY, repository)
     assert snapshot(repository) == before
 

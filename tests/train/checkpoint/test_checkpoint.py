@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.conftest import CATEGORY
-from train.checkpoint.header import read_header, read_release_id
-from train.checkpoint.tensors import Checkpoint, load_checkpoint, release_id, save_checkpoint
+from train.checkpoint.header import calibration_of, read_header, read_release_id
+from train.checkpoint.tensors import Checkpoint, load_checkpoint, save_checkpoint, tensors_id
 from train.errors import CheckpointError, StorageError
 
 
@@ -86,20 +86,30 @@ def test_header_tells_the_whole_configuration_and_history(tiny_checkpoint: Path)
 
 
 def test_release_id_is_63_bits_and_follows_every_tensor(tiny_checkpoint: Path) -> None:
-    tensors = load_file(tiny_checkpoint)
-    release_ids = {release_id(tensors)}
-    assert release_ids == {read_release_id(tiny_checkpoint)}
+    tensors, header = load_file(tiny_checkpoint), read_header(tiny_checkpoint)
+
+    def ids(changed: dict[str, Tensor]) -> tuple[int, int]:
+        arrays = {name: tensor.numpy() for name, tensor in changed.items()}
+        calibration = calibration_of(arrays, header, tiny_checkpoint)
+        return calibration.release_id, calibration.weights_id
+
+    release_id, weights_id = ids(tensors)
+    assert release_id == read_release_id(tiny_checkpoint)
+    release_ids, weights_ids = {release_id}, {weights_id}
     for name in tensors:
         changed = tensors[name].clone()
         changed.view(-1)[0] += 1
-        release_ids.add(release_id(tensors | {name: changed}))
+        other, other_weights = ids(tensors | {name: changed})
+        release_ids.add(other)
+        weights_ids.add(other_weights)
+        assert (other_weights == weights_id) == name.startswith("calibration.")
     assert len(release_ids) == len(tensors) + 1
-    assert all(0 < value < 2**63 for value in release_ids)
+    assert all(0 < value < 2**63 for value in release_ids | weights_ids)
     for name in ("image_threshold", "pixel_threshold", "stage_weights"):
         assert f"calibration.{name}" in tensors
 
 
-def test_release_id_follows_names_types_and_shapes() -> None:
+def test_the_tensors_id_follows_names_types_and_shapes() -> None:
     values = torch.zeros(4)
     variants: list[dict[str, Tensor]] = [
         {"a": values},
@@ -108,8 +118,8 @@ def test_release_id_follows_names_types_and_shapes() -> None:
         {"a": values.view(2, 2)},
         {"a": values[:2], "b": values[2:]},
     ]
-    assert len({release_id(tensors) for tensors in variants}) == len(variants)
-    assert release_id({"a": values, "b": values + 1}) == release_id({"b": values + 1, "a": values})
+    assert len({tensors_id(tensors) for tensors in variants}) == len(variants)
+    assert tensors_id({"a": values, "b": values + 1}) == tensors_id({"b": values + 1, "a": values})
 
 
 def truncate(n_bytes: int) -> Callable[[Path], None]:

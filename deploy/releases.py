@@ -1,0 +1,118 @@
+"""Commands about releases: which there are, which is live, and with what threshold.
+
+They import `export.releases` when they run: it takes a second, which `serve` need not wait for.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deploy.errors import CommandError
+from model_repository.running_servers import running
+
+PATH = click.Path(path_type=Path)
+
+_repository = click.option(
+    "--repository", default="model_repository", type=PATH, help="The repository that is served."
+)
+_category = click.option("--category", required=True, help="Product, e.g. pill, mono.")
+_url = click.option(
+    "--url",
+    help="host:port of the server's gRPC endpoint.  [default: that of the server of this machine that serves the "
+    "repository; where none does, its next start takes what is live]",
+)
+_reason = click.option("--reason", default="", help="Why; kept in the record.")
+
+
+@click.command()
+@_repository
+@click.option("--category", help="Of this product alone.")
+@click.option("--json", "as_json", is_flag=True, help="Everything that is known of them, as JSON.")
+def releases(repository: Path, category: str | None, as_json: bool) -> None:
+    """List the releases of a repository, and say which are live."""
+    from rich.console import Console
+
+    from export.releases.verbs.table import releases_of, releases_table
+
+    entries = releases_of(repository, category)
+    if as_json:
+        click.echo(json.dumps(entries, indent=2))
+    else:
+        Console().print(releases_table(entries))
+
+
+@click.command()
+@click.argument("number", type=click.IntRange(1))
+@_category
+@_repository
+@_url
+def promote(number: int, category: str, repository: Path, url: str | None) -> None:
+    """Make release NUMBER live: loaded, asked about images whose scores are known, and only then switched to.
+
+    Where it cannot be loaded or answers otherwise, what is live stays live.
+    """
+    from export.releases.verbs.promote import promote
+
+    click.echo(promote(repository, category, number, url=url or find_url(repository)))
+
+
+@click.command()
+@_category
+@_repository
+@_url
+def rollback(category: str, repository: Path, url: str | None) -> None:
+    """Make the release live again that was live before."""
+    from export.releases.verbs.promote import rollback
+
+    click.echo(rollback(repository, category, url=url or find_url(repository)))
+
+
+@click.command()
+@_category
+@_repository
+@_url
+@click.option("--threshold", type=float, help="The score above which an image is judged defective.")
+@click.option(
+    "--false-reject-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Of new good images, at most: the threshold follows from the scores of --images.",
+)
+@click.option("--images", "good", type=PATH, help="Folder of good images.")
+@click.option(
+    "--escapes",
+    "bad",
+    type=PATH,
+    help="Folder of defective images that passed. Alone, the threshold is set just below the lowest of their scores.",
+)
+@_reason
+def retune(category: str, repository: Path, url: str | None, reason: str, **given: Any) -> None:
+    """Give the live release of CATEGORY another threshold: a new release of the same weights, live at once.
+
+    How many of the good and bad images that were given are judged defective is said, before and after.
+    """
+    from export.releases.verbs.retune import Retuning, missing, retune
+
+    how = Retuning(**given)
+    if faults := missing(how):
+        raise click.UsageError(f"{faults[0]}.")
+    for line in retune(repository, category, how, url=url or find_url(repository), why=reason):
+        click.echo(line)
+
+
+def find_url(repository: Path) -> str | None:
+    """The gRPC endpoint of the server of this machine that serves a repository; None where there is none.
+
+    Raises:
+        CommandError: there are several.
+    """
+    urls = running(repository)
+    if len(urls) > 1:
+        raise CommandError(f"{repository} is served at {' and '.join(urls)}; name one of them with --url.")
+    return urls[0] if urls else None
+
+
+COMMANDS: tuple[click.Command, ...] = (releases, promote, rollback, retune)

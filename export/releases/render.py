@@ -1,0 +1,192 @@
+"""Every configuration that Triton reads, as the live records say: what is served is a function of them alone.
+
+Ensembles without a record, which an earlier version of this project published, keep the versions that they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export.engines.target import TargetServer
+from export.releases.record import Record, StepRecord
+from export.releases.repository import Repository, parameters_of, pinned_versions
+from export.releases.versions import ModelVersions
+from export.serving.backbones import Platform
+from export.serving.ensembles import category_ensembles, decoding_step, judging_steps
+from export.serving.queues import LatencyBudget, QueuePolicy, tightest
+from export.serving.steps import LEAST_INSTANCES, instance_groups, set_queue
+from export.serving.throughput import FusionLoad, fusion_instances, queue_size
+from export.tensors import ENCODED
+
+FUSION = "distance_fusion"
+GRAPHS = ("teacher", "student")  # steps that run a graph of a build; the foreground does where it is SAM's
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a category asks of the steps that it shares with others.
+
+    Attributes:
+        category: the product.
+        models: its steps.
+        max_batch_size: images a batch, at most.
+        budget, load: what was stated at publishing.
+    """
+
+    category: str
+    models: frozenset[str]
+    max_batch_size: int
+    budget: LatencyBudget | None = None
+    load: FusionLoad | None = None
+
+    @classmethod
+    def of_record(cls, record: Record) -> Demand:
+        """That of a release."""
+        models = frozenset(step.model for step in record.steps.values())
+        batch = record.platform.max_batch_size
+        return cls(record.category, models, batch, record.budget, record.load)
+
+    @classmethod
+    def of_ensemble(cls, ensemble: pb.ModelConfig) -> Demand:
+        """That of an ensemble without a record."""
+        parameters = parameters_of(ensemble)
+        return cls(
+            ensemble.name.removesuffix(ENCODED),
+            frozenset(step.model_name for step in ensemble.ensemble_scheduling.step),
+            ensemble.max_batch_size,
+            LatencyBudget.from_parameters(parameters),
+            # Both ensembles of a category say the same.
+            None if ensemble.name.endswith(ENCODED) else FusionLoad.from_parameters(parameters),
+        )
+
+
+def queue_of(model: str, demands: Iterable[Demand]) -> QueuePolicy:
+    """The strictest queue of all categories that share a step, which holds whole batches of each of them."""
+    sharing = [demand for demand in demands if model in demand.models]
+    policy = tightest([demand.budget for demand in sharing if demand.budget is not None], model)
+    largest = max((demand.max_batch_size for demand in sharing), default=1)
+    return replace(policy, size=max(policy.size, queue_size(largest)))
+
+
+def fusion_instances_of(demands: Iterable[Demand]) -> int:
+    """Instances of the fusion that keep up with the images of all categories."""
+    return fusion_instances([demand.load for demand in demands if demand.load is not None])
+
+
+def graph_platform(platform: Platform, graph: str, queue: QueuePolicy) -> Platform:
+    """What runs a graph; SAM has no engine, so ONNX Runtime runs it in NVIDIA's container."""
+    if graph != "foreground":
+        return platform
+    alone = replace(platform, instances=sam_instances(queue))
+    return replace(alone, name="onnxruntime", provider="cuda") if platform.name == "tensorrt" else alone
+
+
+def sam_instances(queue: QueuePolicy) -> int:
+    """One, since an image takes gigabytes; a latency budget needs a bound, and a bound a second instance."""
+    return LEAST_INSTANCES if queue.timeout_us else 1
+
+
+def sam_queue(queue: QueuePolicy) -> QueuePolicy:
+    """Without a bound where there is one instance; see `sam_instances`."""
+    return queue if queue.timeout_us else QueuePolicy(size=0)
+
+
+def runs_a_graph(record: Record, step: str) -> bool:
+    """Whether a step is a graph or an engine, and not code of this project."""
+    return step in GRAPHS or (step == "foreground" and record.manifest.config.foreground == "sam")
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """The configurations of a repository.
+
+    Attributes:
+        target: the repository.
+        records: all of their steps are loaded: those that are live, and one that is to be.
+        spare: records whose steps stay loaded where they can: those that were live before, to go back to at once.
+        server: what loads TensorRT's engines, where that is known.
+    """
+
+    target: Repository
+    records: Sequence[Record]
+    spare: Sequence[Record] = ()
+    server: TargetServer | None = None
+
+    def step_configs(self) -> dict[str, pb.ModelConfig]:
+        """The configuration of each step of these releases, by model."""
+        models = dict.fromkeys(step.model for record in self.records for step in record.steps.values())
+        foreign = self._foreign()
+        demands = [*self._demands(), *map(Demand.of_ensemble, foreign)]
+        return {model: self._step_config(model, demands, foreign) for model in models}
+
+    def _demands(self) -> list[Demand]:
+        """Those of all records; the images of a category are counted once, by the one that is to become live."""
+        last = {record.category: record.number for record in self.records}
+        return [
+            demand if last[record.category] == record.number else replace(demand, load=None)
+            for record in self.records
+            for demand in [Demand.of_record(record)]
+        ]
+
+    def _foreign(self) -> list[pb.ModelConfig]:
+        own = {name for record in self.records for name in (record.category, record.category + ENCODED)}
+        return [ensemble for ensemble in self.target.ensembles() if ensemble.name not in own]
+
+    def _step_config(
+        self, model: str, demands: Sequence[Demand], foreign: Sequence[pb.ModelConfig]
+    ) -> pb.ModelConfig:
+        users = [user for record in self.records for user in _users(record, model)]
+        # Of the categories that share it, the one with the largest batches and then the latest gives its instances.
+        name, step, record = max(users, key=lambda user: (user[2].platform.max_batch_size, user[2].serial))
+        config = step.parsed_config()
+        queue = queue_of(model, demands)
+        if name == "foreground" and runs_a_graph(record, name):
+            for group in config.instance_group:
+                group.count = sam_instances(queue)
+            queue = sam_queue(queue)
+        set_queue(config, queue)
+        if model == FUSION:
+            del config.instance_group[:]
+            for group in instance_groups(fusion_instances_of(demands)):
+                config.instance_group.add(**group)
+        spare = [user[1].version for other in self.spare for user in _users(other, model)]
+        spare += [version for ensemble in foreign for version in pinned_versions(ensemble, model)]
+        versions = {user[1].version for user in users}
+        versions |= {version for version in spare if self._servable(name, step, record, version)}
+        config.version_policy.specific.versions.extend(sorted(versions))
+        return config
+
+    def _servable(self, name: str, step: StepRecord, record: Record, version: int) -> bool:
+        """Whether a version can be loaded beside that of a live release."""
+        if not runs_a_graph(record, name):
+            return self.target.has_file(step.model, version, "model.py")
+        platform = graph_platform(record.platform, name, QueuePolicy(size=0))
+        versions = ModelVersions(self.target, step.model, name, record.manifest, platform, self.server)
+        return versions.unservable(version) is None
+
+
+def _users(record: Record, model: str) -> list[tuple[str, StepRecord, Record]]:
+    return [(name, step, record) for name, step in record.steps.items() if step.model == model]
+
+
+def ensemble_configs(record: Record) -> list[pb.ModelConfig]:
+    """The two ensembles of a release's category."""
+    pinned = {name: (step.model, step.version) for name, step in record.steps.items()}
+    decoder = pinned.pop("decoder")
+    student = record.steps["student"].files
+    return category_ensembles(
+        record.manifest.model_copy(update={"release_id": record.release_id}),
+        judging_steps(**pinned),
+        decoding=decoding_step(decoder),
+        max_batch_size=record.platform.max_batch_size,
+        student_sha256=student["model.plan" if "model.plan" in student else "model.onnx"].sha256,
+        verified=record.verified,
+        parameters={
+            **(record.budget.to_parameters() if record.budget else {}),
+            **(record.load.to_parameters() if record.load else {}),
+            **(record.pools.to_parameters() if record.pools else {}),
+        },
+    )

@@ -1,0 +1,8 @@
+"""What is done to releases while they are served; `python -m deploy` has a command for each.
+
+- `promote`: another release becomes live, or the one before again. `retune`: the same weights with another calibration.
+- `server`: loads, asks and probes a running server over gRPC.
+- `table`: all releases, as a table or JSON.
+
+Nothing here loads torch, onnx or ONNX Runtime: a machine that serves has none of them.
+"""

@@ -1,0 +1,191 @@
+"""A running server over gRPC: load its models, ask a release before it is live, and score image files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from export.errors import PublishError
+from export.releases.changes import changing
+from export.releases.record import Record
+from export.releases.store import Store
+from export.tensors import DISTANCES, ENCODED, TEACHER_OUTPUTS
+from model_repository.grpc_channel import open_channel, through_proxy
+from model_repository.image_decoder.image_decoding import decode_image
+
+LOAD_TIMEOUT_S = 120.0
+TIMEOUT_S = 60.0
+# No release has this id of weights; the calibration of the release that is probed lies under it for that time.
+PROBE_WEIGHTS_ID = 2**63 - 1
+# How far a probe's score may be from what ONNX Runtime said on the machine that published, as a share of the larger of
+# score and threshold: another processor or a GPU adds in another order, and int8 rounds otherwise.
+TOLERANCE: Mapping[str, float] = {"fp32": 0.01, "fp16": 0.03, "int8": 0.1}
+
+
+class RunningServer:
+    """A server that serves a repository.
+
+    Raises:
+        PublishError: by every method: the server does not answer, or what it answers is an error.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Connect to a gRPC endpoint, `host:port`."""
+        try:
+            self._client = open_channel(url)
+        except ValueError as error:
+            raise PublishError(str(error)) from None
+        self.url = url
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def load(self, model: str) -> None:
+        """Load a model as its configuration says now, of an ensemble its steps too, and wait until it is ready."""
+        with self._errors(f"cannot load {model}"):
+            self._client.load_model(model, client_timeout=LOAD_TIMEOUT_S)
+
+    def load_category(self, category: str) -> None:
+        """Load both ensembles of a category, and of their steps those that are missing or changed."""
+        for ensemble in (category, category + ENCODED):
+            self.load(ensemble)
+
+    def require_serves(self, record: Record, root: Path) -> None:
+        """Make sure that this server serves a repository, of which a release is live.
+
+        Raises:
+            PublishError: what it serves is not that release, though it has just read its configuration.
+        """
+        self.load_category(record.category)
+        with self._errors("does not answer"):
+            config = self._client.get_model_config(record.category, client_timeout=TIMEOUT_S).config
+        served = config.parameters["release_id"].string_value
+        if served != str(record.release_id):
+            raise PublishError(
+                f"The server at {self.url} serves another repository than {root}: of {record.category!r} it has "
+                f"release id {served or 'none'}, and {record.release_id} is live here; name the right one with --url."
+            )
+
+    def is_ready(self, model: str, version: int) -> bool:
+        """Whether a version of a model answers."""
+        with self._errors("does not answer"):
+            return bool(self._client.is_model_ready(model, str(version), client_timeout=TIMEOUT_S))
+
+    def score(self, category: str, image: Path) -> tuple[float, int]:
+        """The score of an image file, and the release that judged it."""
+        encoded = np.array([[image.read_bytes()]], np.object_)
+        with self._errors(f"cannot judge {image}"):
+            answer = self._client.infer(
+                category + ENCODED,
+                [_tensor("encoded_image", encoded)],
+                outputs=[grpcclient.InferRequestedOutput(name) for name in ("pred_score", "release_id")],
+                parameters={"score_only": True},
+                client_timeout=TIMEOUT_S,
+            )
+        return float(answer.as_numpy("pred_score")[0, 0]), int(answer.as_numpy("release_id")[0, 0])
+
+    def probe(self, record: Record, root: Path) -> None:
+        """Ask the steps of a release, whose versions are loaded, about its probes.
+
+        The fusion is given the release's own calibration under an id that nothing else has: what is live is untouched.
+
+        Args:
+            record: the release.
+            root: the repository, of which the lock is held.
+
+        Raises:
+            PublishError: a step does not answer, or a score is not what it was at publishing.
+        """
+        path = Store(root).calibration_path(PROBE_WEIGHTS_ID)
+        calibration = replace(record.calibration, weights_id=PROBE_WEIGHTS_ID)
+        with changing(root) as changes:
+            changes.write(path, calibration.to_json().encode())
+        try:
+            for number, probe in enumerate(record.probes, start=1):
+                self._probe_one(record, np.asarray(decode_image(probe.file))[None], probe.score, number)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _probe_one(self, record: Record, image: NDArray[np.uint8], expected: float, number: int) -> None:
+        pixels = {"image": image}
+        mask = {}
+        if "foreground" in record.steps:
+            mask = self._ask(record, "foreground", pixels, ("foreground",))
+        features = self._ask(record, "teacher", pixels, TEACHER_OUTPUTS)
+        distances = self._ask(record, "student", pixels | features, (*DISTANCES, "release_id"))
+        weights = int(distances["release_id"][0, 0])
+        if weights != record.weights_id:
+            raise PublishError(
+                f"The student at {self.url} answers for weights {weights}, and release {record.number} of "
+                f"{record.category!r} has {record.weights_id}"
+            )
+        distances["release_id"] = np.array([[PROBE_WEIGHTS_ID]], np.int64)
+        try:
+            verdict = self._ask(record, "fusion", distances | mask, ("pred_score", "threshold"))
+        except PublishError as error:
+            if f"{PROBE_WEIGHTS_ID} has no calibration" not in error.message:
+                raise
+            raise PublishError(
+                f"The server at {self.url} serves another repository than the one that holds release {record.number} "
+                f"of {record.category!r}; name the right one with --url"
+            ) from None
+        score, threshold = float(verdict["pred_score"][0, 0]), float(verdict["threshold"][0, 0])
+        tolerance = TOLERANCE[record.manifest.precision] * max(expected, record.calibration.image_threshold)
+        if abs(score - expected) > tolerance or threshold != np.float32(record.calibration.image_threshold):
+            raise PublishError(
+                f"Probe {number} of release {record.number} of {record.category!r} scores {score:.6g} with threshold "
+                f"{threshold:.6g} at {self.url}; expected {expected:.6g} and {record.calibration.image_threshold:.6g}"
+            )
+
+    def _ask(
+        self, record: Record, step: str, tensors: Mapping[str, NDArray[Any]], outputs: tuple[str, ...]
+    ) -> dict[str, NDArray[Any]]:
+        asked = record.steps[step]
+        with self._errors(f"gives no answer of {asked.model} {asked.version}"):
+            answer = self._client.infer(
+                asked.model,
+                [_tensor(name, value) for name, value in tensors.items()],
+                model_version=str(asked.version),
+                outputs=[grpcclient.InferRequestedOutput(name) for name in outputs],
+                client_timeout=TIMEOUT_S,
+            )
+        return {name: answer.as_numpy(name) for name in outputs}
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except InferenceServerException as error:
+            reason = " ".join(str(error.message()).split()).rstrip(".")
+            raise PublishError(
+                f"The server at {self.url}{through_proxy(self.url)} {what}: {reason}"
+            ) from None
+
+
+@contextmanager
+def connected(url: str) -> Iterator[RunningServer]:
+    """A server, for the length of a `with` block.
+
+    Raises:
+        PublishError: the URL is none.
+    """
+    server = RunningServer(url)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def _tensor(name: str, value: NDArray[Any]) -> grpcclient.InferInput:
+    tensor = grpcclient.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
+    tensor.set_data_from_numpy(value)
+    return tensor

@@ -1,0 +1,62 @@
+"""The images that a release is asked about before it becomes live, with the scores that it is to give them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from export.graphs.chain import OnnxChain, open_session
+from export.manifest import GraphFiles, Manifest
+from model_repository.distance_fusion.map_fusion import (
+    Calibration,
+    fuse_distances,
+    image_scores,
+    remove_background,
+)
+from model_repository.foreground.foreground_mask import foreground_mask
+
+PROBES = 2
+BLOCKS = 16  # a side: few enough for a small file, with edges in every part
+
+
+def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
+    """PNG files and their scores by a build's graphs in ONNX Runtime, its fusion and its calibration.
+
+    They are coloured blocks, the same for every product: what is asked is whether a server computes what was judged
+    at publishing, and for that any picture does. SAM takes seconds an image, so that it gets one.
+    """
+    size, method = manifest.config.image_size, manifest.config.foreground
+    calibration = Calibration.load(build / "calibration.json")
+    images = np.stack([_blocks(number, size) for number in range(1 if method == "sam" else PROBES)])
+    distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(images)
+    anomaly_maps = remove_background(
+        fuse_distances(distances, calibration.fusion), _parts(build, method, images)
+    )
+    scores = image_scores(anomaly_maps, calibration.score_share).tolist()
+    return [(_png(image), score) for image, score in zip(images, scores, strict=True)]
+
+
+def _parts(build: Path, method: str, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    if method == "none":
+        return None
+    if method == "threshold":
+        return foreground_mask(images)
+    (mask,) = open_session(build / "foreground.onnx").run(None, {"image": images})
+    return np.asarray(mask)
+
+
+def _blocks(seed: int, size: int) -> NDArray[np.uint8]:
+    """[S, S, 3]: blocks of one colour each, drawn by a number."""
+    colours = np.random.default_rng(seed).integers(0, 256, (BLOCKS, BLOCKS, 3), np.uint8)
+    rows = np.arange(size) * BLOCKS // size
+    return np.asarray(colours[rows][:, rows])
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,366 @@
+"""Releases switched on the real server while clients ask: no request fails, and each answer is of one release."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+from numpy.typing import NDArray
+from PIL import Image
+from tritonclient.utils import np_to_triton_dtype
+
+from client import JudgeClient
+from deploy.server import TritonServer, running_server
+from export.builds.up_to_date import build_category
+from export.errors import PublishError
+from export.graphs.chain import OnnxChain
+from export.manifest import GraphFiles
+from export.product import ProductPaths
+from export.releases.publish import Circumstances, publish_category
+from export.releases.store import Live, Store
+from export.releases.verbs.promote import promote, rollback
+from export.releases.verbs.retune import Retuning, retune
+from export.releases.verbs.server import PROBE_WEIGHTS_ID
+from export.serving.backbones import Platform
+from export.serving.onnx_files import read_onnx_file
+from export.serving.probes import make_probes
+from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, image_scores
+from model_repository.running_servers import running
+from tests.conftest import CATEGORY, FitTiny
+from tests.export.releases.conftest import contents
+from tests.products import ROOT, TIMEOUT_S, copy_backends
+from train.data.category import CategoryData, load_images
+
+pytestmark = pytest.mark.triton
+
+TEACHER = "teacher_test_resnet_64"
+CLIENTS = 4
+SWITCHES = 12
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one image: which image, and what came back; the map is None where it was not asked for."""
+
+    image: int
+    release_id: int
+    score: float
+    threshold: float
+    label: bool
+    map: NDArray[np.float32] | None
+
+
+@pytest.fixture(scope="module")
+def builds(
+    tiny_build: Path, tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """Three builds of one category: other students over the same teacher."""
+    found = [tiny_build / CATEGORY]
+    for steps in (3, 4):
+        work = tmp_path_factory.mktemp(f"steps_{steps}")
+        fit_tiny(tiny_data, work / "runs" / CATEGORY, steps=steps)
+        build_category(ProductPaths(CATEGORY, work / "runs", work / "build"))
+        found.append(work / "build" / CATEGORY)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pixels(tiny_data: CategoryData) -> NDArray[np.uint8]:
+    paths = [image.path for image in tiny_data.test[:4]]
+    return load_images(paths, image_size=64, strict=True).pixels
+
+
+def publish(build: Path, repository: Path, *, live: bool) -> str:
+    return publish_category(
+        build,
+        repository=repository,
+        platform=Platform(max_batch_size=4),
+        read_graph=read_onnx_file,
+        circumstances=Circumstances(probes=make_probes, live=live),
+    )
+
+
+@pytest.fixture
+def repository(builds: list[Path], tmp_path: Path) -> Path:
+    """The first build is live, the others are published."""
+    target = copy_backends(tmp_path / "models")
+    for number, build in enumerate(builds, start=1):
+        publish(build, target, live=number == 1)
+    return target
+
+
+@pytest.fixture
+def server(repository: Path, tmp_path: Path) -> Iterator[TritonServer]:
+    with running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as running:
+        yield running
+
+
+def expected_maps(builds: list[Path], pixels: NDArray[np.uint8]) -> dict[int, NDArray[np.float32]]:
+    """The anomaly maps of each build's weights."""
+    maps = {}
+    for build in builds:
+        calibration = Calibration.load(build / "calibration.json")
+        distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(pixels)
+        maps[calibration.weights_id] = fuse_distances(distances, calibration.fusion)
+    return maps
+
+
+def infer(
+    client: grpcclient.InferenceServerClient, model: str, tensor: NDArray[Any], *, maps: bool
+) -> dict[str, NDArray[Any]]:
+    name = "encoded_image" if model.endswith("_encoded") else "image"
+    given = grpcclient.InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+    given.set_data_from_numpy(tensor)
+    names = ["pred_score", "pred_label", "threshold", "release_id", *(["anomaly_map"] if maps else [])]
+    outputs = [grpcclient.InferRequestedOutput(output) for output in names]
+    answer = client.infer(
+        model, [given], outputs=outputs, client_timeout=TIMEOUT_S, parameters={"score_only": not maps}
+    )
+    return {output: answer.as_numpy(output) for output in names}
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def ask_until(
+    stop: threading.Event, url: str, pixels: NDArray[np.uint8], *, start: int, answers: list[Answer]
+) -> None:
+    """Ask about pixels and files, one image and two, with maps and without, until told to stop."""
+    with grpcclient.InferenceServerClient(url) as client:
+        for turn in itertools.count(start):
+            if stop.is_set():
+                return
+            images = [turn % 4, (turn + 1) % 4][: 1 + turn % 2]
+            maps = turn % 3 == 0
+            if turn % 4 < 2:
+                answer = infer(client, CATEGORY, pixels[images], maps=maps)
+            else:
+                files = np.array([[png(pixels[image])] for image in images], np.object_)
+                answer = infer(client, f"{CATEGORY}_encoded", files, maps=maps)
+            for row, image in enumerate(images):
+                answers.append(
+                    Answer(
+                        image,
+                        int(answer["release_id"][row, 0]),
+                        float(answer["pred_score"][row, 0]),
+                        float(answer["threshold"][row, 0]),
+                        bool(answer["pred_label"][row, 0]),
+                        answer["anomaly_map"][row] if maps else None,
+                    )
+                )
+
+
+@contextmanager
+def under_load(server: TritonServer, pixels: NDArray[np.uint8]) -> Iterator[list[Answer]]:
+    """Clients that ask meanwhile; their answers, once the block has ended. A request that fails fails the block."""
+    stop, answers = threading.Event(), list[Answer]()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        asking = [
+            pool.submit(ask_until, stop, server.grpc_url, pixels, start=number, answers=answers)
+            for number in range(CLIENTS)
+        ]
+        try:
+            yield answers
+        finally:
+            stop.set()
+        for client in asking:
+            client.result(TIMEOUT_S)
+
+
+def require_each_of_one_release(
+    answers: list[Answer], repository: Path, maps: dict[int, NDArray[np.float32]]
+) -> set[int]:
+    """Score, threshold, label and map of every answer are those of the release that it names; gives these."""
+    records = {record.release_id: record for record in Store(repository).records(CATEGORY)}
+    for answer in answers:
+        record = records[answer.release_id]
+        expected = maps[record.weights_id][answer.image]
+        (score,) = image_scores(expected[None], record.calibration.score_share)
+        assert answer.score == pytest.approx(score, rel=1e-4)
+        assert answer.threshold == np.float32(record.calibration.image_threshold)
+        assert answer.label == (answer.score > answer.threshold)
+        if answer.map is not None:
+            np.testing.assert_allclose(answer.map, expected, rtol=1e-4, atol=1e-4)
+    return {answer.release_id for answer in answers}
+
+
+def loads(server: TritonServer, model: str) -> int:
+    """How often an instance of a model was made."""
+    return len(re.findall(rf"TRITONBACKEND_ModelInstanceInitialize: {model}_\d", server.log.read_text()))
+
+
+def versions(repository: Path) -> dict[str, bytes]:
+    """All that lies in models' folders but their configurations."""
+    return {
+        name: content
+        for name, content in contents(repository).items()
+        if not name.endswith("config.pbtxt") and not name.startswith(".")
+    }
+
+
+@pytest.mark.slow
+def test_no_request_fails_and_each_answer_is_of_one_release(
+    server: TritonServer, repository: Path, builds: list[Path], pixels: NDArray[np.uint8]
+) -> None:
+    maps = expected_maps(builds, pixels)
+    before, teachers = versions(repository), loads(server, TEACHER)
+    assert teachers == 2  # its instances
+    url, number = server.grpc_url, 0
+    switches: list[Callable[[], object]] = [
+        lambda: promote(repository, CATEGORY, 2, url=url),
+        lambda: retune(repository, CATEGORY, Retuning(threshold=5 + number), url=url),
+        lambda: rollback(repository, CATEGORY, url=url),
+        lambda: promote(repository, CATEGORY, 3, url=url),
+        lambda: rollback(repository, CATEGORY, url=url),
+        lambda: retune(repository, CATEGORY, Retuning(threshold=0.5 + number), url=url),
+    ]
+    with under_load(server, pixels) as answers:
+        for number in range(SWITCHES):
+            switches[number % len(switches)]()
+            before_this = len(answers)
+            while len(answers) < before_this + 4 * CLIENTS:
+                threading.Event().wait(0.01)
+    assert len(answers) > SWITCHES * 4 * CLIENTS
+    assert len(require_each_of_one_release(answers, repository, maps)) >= 5
+    assert loads(server, TEACHER) == teachers  # nothing appeared in its folder, and it was not loaded again
+    assert versions(repository) == before
+
+
+def test_what_was_live_stays_live_where_a_release_cannot_be(
+    server: TritonServer, repository: Path, builds: list[Path], pixels: NDArray[np.uint8]
+) -> None:
+    maps, store = expected_maps(builds, pixels), Store(repository)
+    first = store.read(CATEGORY, 1)
+    second = store.record_path(CATEGORY, 2)
+    record = store.read(CATEGORY, 2)
+    wrong = [probe.model_copy(update={"score": probe.score + 1000}) for probe in record.probes]
+    second.write_text(record.model_copy(update={"probes": wrong}).to_json())
+    with under_load(server, pixels) as answers:
+        with pytest.raises(
+            PublishError, match=r"Probe 1 of release 2 of 'pill' scores .*; release 1 of pill \("
+        ):
+            promote(repository, CATEGORY, 2, url=server.grpc_url)
+        student = store.read(CATEGORY, 3).steps["student"]
+        graph = repository / student.model / str(student.version) / "model.onnx"
+        whole = graph.read_bytes()
+        graph.write_bytes(whole[:1000])
+        with pytest.raises(PublishError, match=r"model\.onnx is not the file of release 3 of 'pill'"):
+            promote(repository, CATEGORY, 3, url=server.grpc_url)
+        graph.write_bytes(whole)
+        enough = len(answers) + 20
+        while len(answers) < enough:
+            threading.Event().wait(0.01)
+    assert store.live(CATEGORY) == Live(1)
+    assert require_each_of_one_release(answers, repository, maps) == {first.release_id}
+    assert "Live at" in promote(repository, CATEGORY, 3, url=server.grpc_url)
+
+
+def test_a_threshold_follows_from_the_scores_that_the_server_gives(
+    server: TritonServer, repository: Path, tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder, anomalous in ((good, False), (bad, True)):
+        folder.mkdir()
+        for number, image in enumerate(image for image in tiny_data.test if image.anomalous == anomalous):
+            (folder / f"{number}.png").write_bytes(image.path.read_bytes())
+    url = server.grpc_url
+    said = retune(
+        repository, CATEGORY, Retuning(false_reject_rate=0.5, good=good, bad=bad), url=url, why="too strict"
+    )
+    assert re.search(
+        r"Judged defective: \d of 4 good images and \d of 7 bad images before, 1 of 4 good", said[1]
+    )
+    record = Store(repository).read(CATEGORY, 4)
+    assert (record.retuned_from, record.published.why) == (1, "too strict")
+    said = retune(repository, CATEGORY, Retuning(bad=bad), url=url)
+    assert "7 of 7 bad images now" in said[1]
+    with pytest.raises(PublishError, match=r"holds no images; give a folder"):
+        retune(repository, CATEGORY, Retuning(bad=tmp_path / "none"), url=url)
+    (bad / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(PublishError, match=r"cannot judge .*broken\.png: "):
+        retune(repository, CATEGORY, Retuning(bad=bad), url=url)
+    assert Store(repository).live(CATEGORY) == Live(5, 4)
+
+
+@pytest.mark.slow
+def test_clients_follow_a_release_of_another_image_size(
+    server: TritonServer, repository: Path, tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
+) -> None:
+    fit_tiny(tiny_data, tmp_path / "runs" / CATEGORY, image_size=32, smoothing_sigma=2.0, pool_size=3)
+    build_category(ProductPaths(CATEGORY, tmp_path / "runs", tmp_path / "build"))
+    publish(tmp_path / "build" / CATEGORY, repository, live=False)
+    sizes, stop, url = list[int](), threading.Event(), server.grpc_url
+
+    def ask() -> None:
+        with JudgeClient(url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
+            while not stop.is_set():
+                sizes.append(len(judge.predict(np.full((80, 80, 3), 128, np.uint8)).anomaly_map))
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        asking = [pool.submit(ask) for _ in range(CLIENTS)]
+        try:
+            promote(repository, CATEGORY, 4, url=url)
+            rollback(repository, CATEGORY, url=url)
+            promote(repository, CATEGORY, 4, url=url)
+        finally:
+            stop.set()
+        for client in asking:
+            client.result(TIMEOUT_S)
+    assert set(sizes) == {64, 32}
+
+
+def test_a_new_threshold_loads_nothing(
+    server: TritonServer, repository: Path, pixels: NDArray[np.uint8]
+) -> None:
+    load_all(server, repository)
+    before = loads(server, r"\w+")
+    retune(repository, CATEGORY, Retuning(threshold=12.5), url=server.grpc_url)
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        answer = infer(client, CATEGORY, pixels[:1], maps=False)
+    assert answer["threshold"].tolist() == [[12.5]]
+    assert answer["release_id"].tolist() == [[Store(repository).read(CATEGORY, 4).release_id]]
+    assert loads(server, r"\w+") == before
+
+
+def load_all(server: TritonServer, repository: Path) -> None:
+    """Both releases are loaded, the first one live."""
+    promote(repository, CATEGORY, 2, url=server.grpc_url)
+    rollback(repository, CATEGORY, url=server.grpc_url)
+
+
+def test_a_server_of_another_repository_is_told(
+    server: TritonServer, repository: Path, tmp_path: Path
+) -> None:
+    load_all(server, repository)
+    other = Path(shutil.copytree(repository, tmp_path / "other"))
+    retune(repository, CATEGORY, Retuning(threshold=5), url=server.grpc_url)
+    with pytest.raises(
+        PublishError, match="serves another repository than the one that holds release 2 of 'pill'"
+    ):
+        promote(other, CATEGORY, 2, url=server.grpc_url)
+    with pytest.raises(
+        PublishError, match=r"serves another repository than .*other: of 'pill' it has release id"
+    ):
+        retune(other, CATEGORY, Retuning(threshold=1), url=server.grpc_url)
+    assert Store(other).live(CATEGORY) == Live(1, 2, 2)
+    assert not Store(other).calibration_path(PROBE_WEIGHTS_ID).exists()
+
+
+def test_a_server_is_known_while_it_runs(server: TritonServer, repository: Path, builds: list[Path]) -> None:
+    assert running(repository) == [server.grpc_url]
+    assert running(repository.parent) == []
