@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from deploy.bundles import COMMANDS as BUNDLE_COMMANDS
 from deploy.commands import run_beside, serve_until_stopped
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
@@ -141,7 +142,7 @@ def unload(category: str, http_url: str) -> None:
     click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *BUNDLE_COMMANDS):
     main.add_command(command)
 
 

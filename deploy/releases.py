@@ -25,6 +25,7 @@ _url = click.option(
     help="host:port of the server's gRPC endpoint.  [default: that of the server of this machine that serves the "
     "repository; where none does, its next start takes what is live]",
 )
+category_option, repository_option, url_option = _category, _repository, _url  # of `deploy.bundles` too
 _reason = click.option("--reason", default="", help="Why; kept in the record.")
 
 

@@ -16,6 +16,7 @@ All of it is staged in a hidden folder of the repository, flushed, and put in pl
 - `remarks`: what who starts the server has to know of batches and instances.
 - `ownership`: whether a folder that would be written is another category's.
 - `versions`: which versions of a model the server can load and is to load, and what others need of it.
+- `bundles`: a release as one file. `verbs`: what is done to releases while they are served.
 - `files`: version folders, Python steps and configurations as files.
 - `lock`: one publisher at a time. `changes`: all that one publisher changes comes about, or nothing.
 - `repository`: the folder on disk: reads versions, manifests and configurations.

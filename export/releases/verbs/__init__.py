@@ -2,6 +2,7 @@
 
 - `promote`: another release becomes live, or the one before again. `retune`: the same weights with another calibration.
 - `server`: loads, asks and probes a running server over gRPC.
+- `bundle`: a release leaves as one file, and comes into another repository. `prune`: old releases are removed.
 - `table`: all releases, as a table or JSON.
 
 Nothing here loads torch, onnx or ONNX Runtime: a machine that serves has none of them.

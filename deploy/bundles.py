@@ -1,0 +1,76 @@
+"""Commands that carry releases to another machine, and that remove old ones.
+
+They import `export.releases` when they run, as `deploy.releases` does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deploy.releases import PATH, category_option, find_url, repository_option, url_option
+
+
+@click.command()
+@click.argument("number", type=click.IntRange(1))
+@category_option
+@repository_option
+@click.option("-o", "--output", required=True, type=PATH, help="The file, pill-3.bundle say.")
+def bundle(number: int, category: str, repository: Path, output: Path) -> None:
+    """Pack release NUMBER into one file for a machine without network: record, graphs, calibration and code."""
+    from export.releases.verbs.bundle import bundle_release
+
+    click.echo(bundle_release(repository, category, number, output))
+
+
+@click.command("import")
+@click.argument("file", type=PATH)
+@repository_option
+@click.option("--promote", is_flag=True, help="Make it live too, as `promote` does.")
+@url_option
+def import_(file: Path, repository: Path, promote: bool, url: str | None) -> None:
+    """Add the release in FILE, which `bundle` wrote; all of it is checked before anything is written.
+
+    It does not become live, unless --promote is given. Importing it again changes nothing.
+    """
+    from export.releases.verbs.bundle import import_and_promote, import_bundle, is_live, live_command
+
+    if promote:
+        for line in import_and_promote(repository, file, url=url or find_url(repository)):
+            click.echo(line)
+        return
+    record, said = import_bundle(repository, file)
+    live = (
+        "it is live"
+        if is_live(repository, record)
+        else f"make it live with `{live_command(repository, record)}`"
+    )
+    click.echo(f"{said}; {live}.")
+
+
+@click.command()
+@click.option(
+    "--keep",
+    required=True,
+    type=click.IntRange(1),
+    help="So many of the last releases of each category stay.",
+)
+@repository_option
+@url_option
+@click.option("--yes", is_flag=True, help="Remove it.  [default: only say what would go]")
+@click.option("--dry-run", is_flag=True, help="Only say what would go, which is what it does without --yes.")
+def prune(keep: int, repository: Path, url: str | None, yes: bool, dry_run: bool) -> None:
+    """Remove old releases and what only they need; says what would go, with sizes, until --yes is given.
+
+    The live release of a category and the one before always stay, and what a running server has loaded.
+    """
+    from export.releases.verbs.prune import prune
+
+    if yes and dry_run:
+        raise click.UsageError("--yes and --dry-run exclude each other.")
+    for line in prune(repository, keep, url=url or find_url(repository), apply=yes):
+        click.echo(line)
+
+
+COMMANDS: tuple[click.Command, ...] = (bundle, import_, prune)

@@ -1,0 +1,139 @@
+"""The release of a bundle becomes versions and a record of a repository; which release is live stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.errors import PublishError
+from export.records import FileRecord
+from export.releases.bundles.contents import RECORD, SIGNATURE, Bundle
+from export.releases.changes import Changes, changing
+from export.releases.files import WARM_UP
+from export.releases.ownership import require_free
+from export.releases.record import Record, StepRecord
+from export.releases.render import FUSION, runs_a_graph
+from export.releases.repository import CONFIG, Repository
+from export.releases.store import FOLDER, Store
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Added:
+    """What came of a bundle.
+
+    Attributes:
+        record: the release as this repository has it.
+        new: whether it was not here before.
+        versions: the folders that were added, `pill_student/2`; the other steps were here already.
+    """
+
+    record: Record
+    new: bool
+    versions: tuple[str, ...]
+
+
+def require_place(root: Path) -> None:
+    """A folder that is a model repository, or is to become one.
+
+    Raises:
+        PublishError: there is no such folder, or it holds something else.
+    """
+    if not root.is_dir():
+        raise PublishError(
+            f"{root} is no folder; give the repository with --repository, or make an empty folder first."
+        )
+    known = (root / FOLDER).is_dir() or (root / FUSION).is_dir() or any(root.glob(f"*/{CONFIG}"))
+    if not known and any(path for path in root.iterdir() if not path.name.startswith(".")):
+        raise PublishError(
+            f"{root} holds files and is no model repository; give one with --repository, or an empty folder."
+        )
+
+
+def add_release(root: Path, bundle: Bundle) -> Added:
+    """Add a release to a repository whose lock is held; nothing is written twice, and nothing becomes live.
+
+    Raises:
+        PublishError: another category has the name of one of its models, or the repository cannot be written. It is as
+            it was.
+    """
+    target, store, packed = Repository(root), Store(root), bundle.record
+    require_free(target, packed.category, [step.model for step in packed.steps.values()])
+    with changing(root) as changes:
+        added: list[str] = []
+        steps = {name: _add_step(target, bundle, name, changes, added) for name in packed.steps}
+        draft = _as_here(store, packed, steps)
+        same = [record for record in store.records(packed.category) if record.serves_as(draft)]
+        if same and not added:
+            return Added(same[-1], new=False, versions=())
+        record = same[-1] if same else draft
+        if not same:
+            path = store.record_path(record.category, record.number)
+            changes.write(path, _record_bytes(bundle, record))
+            if bundle.signed:
+                changes.write(path.with_name(path.name + SIGNATURE), bundle.archive.read(RECORD + SIGNATURE))
+    return Added(record, new=not same, versions=tuple(added))
+
+
+def _add_step(
+    target: Repository, bundle: Bundle, name: str, changes: Changes, added: list[str]
+) -> StepRecord:
+    """A step as this repository has it: the newest version of the same files, or one that is added."""
+    step = bundle.record.steps[name]
+    if name == "decoder" and not (warm_up := target.root / step.model / WARM_UP).is_file():
+        changes.write(warm_up, bundle.archive.read(WARM_UP))
+    versions = target.versions(step.model)
+    for version in reversed(versions):
+        if _holds(target.folder(step.model, version), step.files):
+            return step.model_copy(update={"version": version})
+    if not bundle.signed and name != "student" and runs_a_graph(bundle.record, name):
+        for version in reversed(versions):
+            if files := _of_another_build(target.folder(step.model, version), step.files):
+                return step.model_copy(update={"version": version, "files": files})
+    version = max(versions, default=0) + 1
+    folder = changes.folder(target.folder(step.model, version))
+    for file in step.files:
+        bundle.archive.extract(f"{name}/{file}", folder / file)
+    added.append(f"{step.model}/{version}")
+    return step.model_copy(update={"version": version})
+
+
+def _holds(folder: Path, files: dict[str, FileRecord]) -> bool:
+    """Whether a folder holds these files and no others."""
+    return {path.name for path in folder.iterdir()} == files.keys() and all(
+        file.describes(folder / name) for name, file in files.items()
+    )
+
+
+def _of_another_build(folder: Path, files: dict[str, FileRecord]) -> dict[str, FileRecord] | None:
+    """The files of a version that differs in its manifest alone: another category brought the same teacher first."""
+    if MANIFEST not in files or not (folder / MANIFEST).is_file():
+        return None
+    here = {**files, MANIFEST: FileRecord.of(folder / MANIFEST)}
+    return here if _holds(folder, here) else None
+
+
+def _as_here(store: Store, packed: Record, steps: dict[str, StepRecord]) -> Record:
+    """The record with the versions of this repository, and with its own number where that follows those here."""
+    numbers = store.numbers(packed.category)
+    number = packed.number if packed.number > max(numbers, default=0) else max(numbers) + 1
+    earlier = packed.retuned_from
+    if earlier in numbers and store.read(packed.category, earlier or 0).weights_id != packed.weights_id:
+        earlier = None  # that number is another release here
+    return packed.model_copy(
+        update={
+            "serial": store.next_serial(),
+            "number": number,
+            "steps": steps,
+            "retuned_from": earlier if earlier in numbers else None,
+        }
+    )
+
+
+def _record_bytes(bundle: Bundle, record: Record) -> bytes:
+    """As it was packed where nothing in it is otherwise here, which a signature over its bytes needs."""
+    alone = {"serial"}
+    if bundle.signed and record.model_dump(exclude=alone) == bundle.record.model_dump(exclude=alone):
+        return bundle.archive.read(RECORD)
+    return record.to_json().encode()
