@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from export.releases.repository import CONFIG, Repository
 from export.releases.store import FOLDER, Store
 
 MANIFEST = "manifest.json"
+PACKED = ".packed"  # ends the name of a record as it was signed elsewhere, beside the one that is used here
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Added:
         record: the release as this repository has it.
         new: whether it was not here before.
         versions: the folders that were added, `pill_student/2`; the other steps were here already.
+    same_bytes: whether the record is the packed one byte for byte, so that its signature fits it here too.
     """
 
     record: Record
     new: bool
     versions: tuple[str, ...]
+    same_bytes: bool = True
 
 
 def require_place(root: Path) -> None:
@@ -68,12 +72,24 @@ def add_release(root: Path, bundle: Bundle) -> Added:
         if same and not added:
             return Added(same[-1], new=False, versions=())
         record = same[-1] if same else draft
+        same_bytes = bool(same) or draft == packed
         if not same:
-            path = store.record_path(record.category, record.number)
-            changes.write(path, _record_bytes(bundle, record))
-            if bundle.signed:
-                changes.write(path.with_name(path.name + SIGNATURE), bundle.archive.read(RECORD + SIGNATURE))
-    return Added(record, new=not same, versions=tuple(added))
+            _add_record(store.record_path(record.category, record.number), bundle, record, changes)
+    return Added(record, new=not same, versions=tuple(added), same_bytes=same_bytes)
+
+
+def _add_record(path: Path, bundle: Bundle, record: Record, changes: Changes) -> None:
+    """The record as it is here; where that differs, a signed one is kept as it was signed, with its signature."""
+    packed = path
+    if record == bundle.record:
+        changes.write(path, bundle.archive.read(RECORD))
+    else:
+        changes.write(path, record.to_json().encode())
+        packed = path.with_name(path.name + PACKED)
+    if bundle.signed:
+        if packed != path:
+            changes.write(packed, bundle.archive.read(RECORD))
+        changes.write(packed.with_name(packed.name + SIGNATURE), bundle.archive.read(RECORD + SIGNATURE))
 
 
 def _add_step(
@@ -91,7 +107,7 @@ def _add_step(
         for version in reversed(versions):
             if files := _of_another_build(target.folder(step.model, version), step.files):
                 return step.model_copy(update={"version": version, "files": files})
-    version = max(versions, default=0) + 1
+    version = _next(step.version, versions)
     folder = changes.folder(target.folder(step.model, version))
     for file in step.files:
         bundle.archive.extract(f"{name}/{file}", folder / file)
@@ -117,23 +133,19 @@ def _of_another_build(folder: Path, files: dict[str, FileRecord]) -> dict[str, F
 def _as_here(store: Store, packed: Record, steps: dict[str, StepRecord]) -> Record:
     """The record with the versions of this repository, and with its own number where that follows those here."""
     numbers = store.numbers(packed.category)
-    number = packed.number if packed.number > max(numbers, default=0) else max(numbers) + 1
     earlier = packed.retuned_from
     if earlier in numbers and store.read(packed.category, earlier or 0).weights_id != packed.weights_id:
         earlier = None  # that number is another release here
     return packed.model_copy(
         update={
-            "serial": store.next_serial(),
-            "number": number,
+            "serial": max(packed.serial, store.next_serial()),
+            "number": _next(packed.number, numbers),
             "steps": steps,
-            "retuned_from": earlier if earlier in numbers else None,
+            "retuned_from": earlier,
         }
     )
 
 
-def _record_bytes(bundle: Bundle, record: Record) -> bytes:
-    """As it was packed where nothing in it is otherwise here, which a signature over its bytes needs."""
-    alone = {"serial"}
-    if bundle.signed and record.model_dump(exclude=alone) == bundle.record.model_dump(exclude=alone):
-        return bundle.archive.read(RECORD)
-    return record.to_json().encode()
+def _next(packed: int, here: Sequence[int]) -> int:
+    """A number as it was where it was packed, where it follows all that are here; else the next one."""
+    return max([packed - 1, *here]) + 1

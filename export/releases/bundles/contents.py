@@ -104,13 +104,17 @@ def checked(path: Path) -> Iterator[Bundle]:
         yield Bundle(archive, record)
 
 
-def models_of(manifest: Manifest) -> dict[str, str]:
-    """The model of each step of a build, as publishing names it."""
+def models_of(manifest: Manifest, student: str = "") -> dict[str, str]:
+    """The model of each step of a build, as publishing names it; `student` where that is one of its names.
+
+    The name is followed by the image size where the repository had one of another size first.
+    """
     config, precision = manifest.config, manifest.precision
+    name = steps.student_name(manifest.category, precision=precision)
     models = {
         "decoder": steps.decoder_name(config.image_size, manifest.provenance.bit_depth),
         "teacher": steps.teacher_name(config.teacher, config.image_size, precision=precision),
-        "student": steps.student_name(manifest.category, precision=precision),
+        "student": student if re.fullmatch(rf"{re.escape(name)}(_\d+){{0,2}}", student) else name,
         "fusion": FUSION,
     }
     if config.foreground != "none":
@@ -144,7 +148,7 @@ def _faults(archive: Archive, record: Record) -> Iterator[str]:
     models = {name: step.model for name, step in record.steps.items()}
     if manifest.category != record.category:
         yield f"its record is of {record.category!r} and its manifest of {manifest.category!r}"
-    elif models != models_of(manifest):
+    elif models != models_of(manifest, models.get("student", "")):
         yield f"its steps are {models}; expected {models_of(manifest)}"
     for name, step in record.steps.items():
         if named := [file for file in step.files if not FILE_NAME.fullmatch(file)]:

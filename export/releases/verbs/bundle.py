@@ -76,8 +76,8 @@ def import_bundle(root: Path, path: Path) -> tuple[Record, str]:
     with checked(path) as bundle:
         with publishing_alone(root):
             added = add_release(root, bundle)
-        packed = bundle.record
-    return added.record, _said(root, path, packed, added)
+        said = _said(root, path, bundle.record, added, signed=bundle.signed)
+    return added.record, said
 
 
 def import_and_promote(root: Path, path: Path, *, url: str | None) -> list[str]:
@@ -102,7 +102,7 @@ def is_live(root: Path, record: Record) -> bool:
     return live is not None and live.number == record.number
 
 
-def _said(root: Path, path: Path, packed: Record, added: Added) -> str:
+def _said(root: Path, path: Path, packed: Record, added: Added, *, signed: bool) -> str:
     record = added.record
     if not added.new and not added.versions:
         return f"Up to date: {root} holds {_named(record)} of {path} already"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from export.releases.changes import Changes, changing
@@ -12,7 +12,7 @@ from export.releases.lock import publishing_alone
 from export.releases.record import Record
 from export.releases.repository import CONFIG, Repository
 from export.releases.store import Store
-from export.releases.verbs.server import PROBE_WEIGHTS_ID, connected
+from export.releases.verbs.server import connected
 
 Version = tuple[str, int]  # a model and a version of it
 
@@ -25,7 +25,7 @@ class Plan:
         target: the repository.
         records: the releases that go.
         versions: versions of models that none of those needs that stay.
-        models: models of which nothing stays; their configurations go too.
+        models: models of which no version is needed; their configurations go too.
         calibrations: files of calibrations that go.
         remarks: what stays, and why, a sentence each.
     """
@@ -42,17 +42,28 @@ class Plan:
         """Bytes that the plan gives back."""
         return sum(_bytes_of(path) for path in self.paths())
 
-    def paths(self) -> Iterator[Path]:
-        """What goes, in the order in which it goes: a record last, so that nothing is left that no record names."""
-        for model in self.models:
-            folder = self.target.root / model
-            yield from (path for path in (folder / CONFIG, folder / WARM_UP) if path.is_file())
-        for version in self.versions:
+    def paths(self) -> list[Path]:
+        """All that goes."""
+        return [path for record in self.records for path in self.paths_of(record)]
+
+    def paths_of(self, record: Record) -> Iterator[Path]:
+        """What goes with a release, in the order in which it goes: the record last, since it names what went before.
+
+        What several of them share goes with the last of these.
+        """
+        later = self.records[self.records.index(record) + 1 :]
+        versions = sorted((_versions_of([record]) & set(self.versions)) - _versions_of(later))
+        for model in dict.fromkeys(model for model, _ in versions):
+            if model in self.models and not any(name == model for name, _ in _versions_of(later)):
+                folder = self.target.root / model
+                yield from (path for path in (folder / CONFIG, folder / WARM_UP) if path.is_file())
+        for version in versions:
             if (folder := self.target.folder(*version)).is_dir():
                 yield folder
-        yield from self.calibrations
-        for record in self.records:
-            yield from _files_of(self.target, record)
+        path = Store(self.target.root).calibration_path(record.weights_id)
+        if path in self.calibrations and record.weights_id not in {other.weights_id for other in later}:
+            yield path
+        yield from _files_of(self.target, record)
 
     def lines(self) -> list[str]:
         """What goes, with sizes."""
@@ -66,9 +77,17 @@ class Plan:
             said.append(f"{version[0]}/{version[1]}: {_size(_bytes_of(folder))}")
         return said
 
-    def carry_out(self, changes: Changes) -> None:
-        """Remove all of it."""
-        for model in {model for model, _ in self.versions} - set(self.models):
+    def carry_out(self) -> None:
+        """Remove release after release, of a repository whose lock is held."""
+        for record in self.records:
+            with changing(self.target.root) as changes:
+                self._write_configs(record, changes)
+                for path in self.paths_of(record):
+                    changes.remove(path)
+
+    def _write_configs(self, record: Record, changes: Changes) -> None:
+        """Triton is no longer to load the versions that go with a release."""
+        for model in sorted({step.model for step in record.steps.values()} - set(self.models)):
             config = self.target.read_config(model)
             if config is None:
                 continue
@@ -79,8 +98,6 @@ class Plan:
                 del listed[:]
                 listed.extend(stay)
                 write_config(self.target, config, changes)
-        for path in self.paths():
-            changes.remove(path)
 
 
 def prune(root: Path, keep: int, *, url: str | None = None, apply: bool = False) -> list[str]:
@@ -101,7 +118,7 @@ def prune(root: Path, keep: int, *, url: str | None = None, apply: bool = False)
     """
     if not apply:
         plan = plan_pruning(root, keep, url=url)
-        if not plan.records and not plan.versions and not plan.calibrations:
+        if not plan.records:
             return [f"Nothing to remove from {root}.", *plan.remarks]
         return [
             *(f"Would remove {line}" for line in plan.lines()),
@@ -111,8 +128,7 @@ def prune(root: Path, keep: int, *, url: str | None = None, apply: bool = False)
     with publishing_alone(root):
         plan = plan_pruning(root, keep, url=url)
         lines, n_bytes = plan.lines(), plan.n_bytes
-        with changing(root) as changes:
-            plan.carry_out(changes)
+        plan.carry_out()
         _remove_empty_folders(plan)
     return [
         *(f"Removed {line}" for line in lines),
@@ -133,7 +149,7 @@ def plan_pruning(root: Path, keep: int, *, url: str | None = None) -> Plan:
     plan, kept = Plan(target), []
     for category, all_of_it in records.items():
         live = store.live(category)
-        always = {live.number, live.before} if live else set()
+        always = set(asdict(live).values()) if live else set()  # live, before, and whatever else it names
         last = {record.number for record in all_of_it[-keep:]}
         kept += [record for record in all_of_it if record.number in always | last]
     needed = _versions_of(kept)
@@ -155,13 +171,11 @@ def plan_pruning(root: Path, keep: int, *, url: str | None = None) -> Plan:
 def _add_models_and_calibrations(
     plan: Plan, store: Store, kept: Sequence[Record], needed: set[Version]
 ) -> None:
-    for model in dict.fromkeys(model for model, _ in plan.versions):
-        going = {number for name, number in plan.versions if name == model}
-        if not any(name == model for name, _ in needed) and set(plan.target.versions(model)) <= going:
-            plan.models.append(model)
-    weights = {record.weights_id for record in plan.records} | {
-        PROBE_WEIGHTS_ID
-    }  # of a promotion that was killed
+    serving = {model for model, _ in needed}
+    plan.models.extend(
+        model for model in dict.fromkeys(model for model, _ in plan.versions) if model not in serving
+    )
+    weights = {record.weights_id for record in plan.records}
     for weights_id in sorted(weights - {record.weights_id for record in kept}):
         if (path := store.calibration_path(weights_id)).is_file():
             plan.calibrations.append(path)
