@@ -15,7 +15,7 @@ from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
 from deploy.releases import COMMANDS
-from deploy.repository import ENCODED, require_published
+from deploy.repository import ENCODED, require_published, settle
 from deploy.server import running_server
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
@@ -104,7 +104,7 @@ def prepare(triton_env: Path) -> None:
 @_server_options(http_port=8000, grpc_port=8001, metrics_port=8002)
 def serve(**options: Any) -> None:
     """Serve every model until Ctrl-C or SIGTERM."""
-    require_published(options["repository"])
+    _prepare_repository(options["repository"])
     serve_until_stopped(running_server(**options))
 
 
@@ -116,8 +116,15 @@ def run(command: tuple[str, ...], **options: Any) -> None:
 
     COMMAND finds the server in ASTMFR_URL (gRPC, host:port), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL.
     """
-    require_published(options["repository"])
+    _prepare_repository(options["repository"])
     sys.exit(run_beside(running_server(**options), command))
+
+
+def _prepare_repository(repository: Path) -> None:
+    """What a killed command left is put right, and something is published."""
+    if said := settle(repository):
+        click.echo(said, err=True)
+    require_published(repository)
 
 
 _http_url = click.option("--http-url", default=DEFAULT_URL, help="Where the server answers over HTTP.")

@@ -34,18 +34,17 @@ def import_(file: Path, repository: Path, promote: bool, url: str | None) -> Non
 
     It does not become live, unless --promote is given. Importing it again changes nothing.
     """
-    from export.releases.verbs.bundle import import_and_promote, import_bundle, is_live, live_command
+    from export.releases.verbs.bundle import import_bundle, is_live, live_command
+    from export.releases.verbs.promote import promote as make_live
 
-    if promote:
-        for line in import_and_promote(repository, file, url=url or find_url(repository)):
-            click.echo(line)
-        return
     record, said = import_bundle(repository, file)
-    live = (
-        "it is live"
-        if is_live(repository, record)
-        else f"make it live with `{live_command(repository, record)}`"
-    )
+    if promote:
+        click.echo(f"{said}.")
+        click.echo(make_live(repository, record.category, record.number, url=url or find_url(repository)))
+        return
+    live = "it is live"
+    if not is_live(repository, record):
+        live = f"make it live with `{live_command(repository, record)}`"
     click.echo(f"{said}; {live}.")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from google.protobuf import text_format
 
 from export.errors import PublishError
 from export.records import FileRecord
@@ -16,6 +18,7 @@ from export.releases.record import Record, StepRecord
 from export.releases.render import FUSION, runs_a_graph
 from export.releases.repository import CONFIG, Repository
 from export.releases.store import FOLDER, Store
+from export.releases.versions import student_model, tensors_of
 
 MANIFEST = "manifest.json"
 PACKED = ".packed"  # ends the name of a record as it was signed elsewhere, beside the one that is used here
@@ -62,17 +65,20 @@ def add_release(root: Path, bundle: Bundle) -> Added:
         PublishError: another category has the name of one of its models, or the repository cannot be written. It is as
             it was.
     """
-    target, store, packed = Repository(root), Store(root), bundle.record
+    target, store = Repository(root), Store(root)
+    packed = _named_here(target, bundle.record)
     require_free(target, packed.category, [step.model for step in packed.steps.values()])
     with changing(root) as changes:
         added: list[str] = []
-        steps = {name: _add_step(target, bundle, name, changes, added) for name in packed.steps}
+        steps = {
+            name: _add_step(target, bundle, name, step, changes, added) for name, step in packed.steps.items()
+        }
         draft = _as_here(store, packed, steps)
         same = [record for record in store.records(packed.category) if record.serves_as(draft)]
         if same and not added:
             return Added(same[-1], new=False, versions=())
         record = same[-1] if same else draft
-        same_bytes = bool(same) or draft == packed
+        same_bytes = bool(same) or draft == bundle.record
         if not same:
             _add_record(store.record_path(record.category, record.number), bundle, record, changes)
     return Added(record, new=not same, versions=tuple(added), same_bytes=same_bytes)
@@ -92,11 +98,28 @@ def _add_record(path: Path, bundle: Bundle, record: Record, changes: Changes) ->
         changes.write(packed.with_name(packed.name + SIGNATURE), bundle.archive.read(RECORD + SIGNATURE))
 
 
+def _named_here(target: Repository, packed: Record) -> Record:
+    """The release with its student under a name whose versions here take and give tensors of the same shape."""
+    step, manifest = packed.steps["student"], packed.manifest
+    versions, wanted = target.versions(step.model), tensors_of(manifest, "student")
+    if not versions or tensors_of(target.read_manifest(step.model, versions[-1]), "student") == wanted:
+        return packed
+    config, model = step.parsed_config(), student_model(target, manifest)
+    config.name = model
+    student = step.model_copy(update={"model": model, "config": str(text_format.MessageToString(config))})
+    budget = packed.budget
+    if budget is not None:
+        times_ms = budget.service_ms.items()
+        budget = replace(
+            budget, service_ms={model if name == step.model else name: ms for name, ms in times_ms}
+        )
+    return packed.model_copy(update={"steps": {**packed.steps, "student": student}, "budget": budget})
+
+
 def _add_step(
-    target: Repository, bundle: Bundle, name: str, changes: Changes, added: list[str]
+    target: Repository, bundle: Bundle, name: str, step: StepRecord, changes: Changes, added: list[str]
 ) -> StepRecord:
     """A step as this repository has it: the newest version of the same files, or one that is added."""
-    step = bundle.record.steps[name]
     if name == "decoder" and not (warm_up := target.root / step.model / WARM_UP).is_file():
         changes.write(warm_up, bundle.archive.read(WARM_UP))
     versions = target.versions(step.model)

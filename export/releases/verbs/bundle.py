@@ -14,7 +14,7 @@ from export.releases.record import Record
 from export.releases.repository import Repository
 from export.releases.store import Store
 from export.releases.switch import require_whole
-from export.releases.verbs.promote import find_record, promote
+from export.releases.verbs.promote import find_record
 
 DEFAULT = Path("model_repository")  # that of `--repository`
 
@@ -80,16 +80,6 @@ def import_bundle(root: Path, path: Path) -> tuple[Record, str]:
     return added.record, said
 
 
-def import_and_promote(root: Path, path: Path, *, url: str | None) -> list[str]:
-    """Add the release of a bundle and make it live; see `import_bundle` and `promote`.
-
-    Raises:
-        PublishError: see there; what was added stays, what was live too.
-    """
-    record, said = import_bundle(root, path)
-    return [f"{said}.", promote(root, record.category, record.number, url=url)]
-
-
 def live_command(root: Path, record: Record) -> str:
     """The command that makes a release live."""
     where = "" if root == DEFAULT else f" --repository {shlex.quote(str(root))}"
@@ -114,6 +104,10 @@ def _said(root: Path, path: Path, packed: Record, added: Added, *, signed: bool)
         if record.number != packed.number
         else ""
     )
+    if signed and not added.same_bytes:
+        other += (
+            "; its signature is of the record as it was packed, which lies beside the one that is used here"
+        )
     versions = ", ".join(added.versions) or "no version"
     return (
         f"Imported: {_named(record)} from {path}: added {versions}; {shared} steps were here already{other}"

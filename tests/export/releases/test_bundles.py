@@ -142,14 +142,14 @@ def test_another_release_of_that_number_is_here(
     code, said = deploy("import", packed, "--repository", line, "--promote")
     assert code == 0, said
     assert "Live: release 2 of pill" in said
-    assert store.live(CATEGORY) == Live(2, 1)
+    assert store.live(CATEGORY) == Live(2, 1, 1)
 
 
 def test_a_later_number_stays_what_it_is(packed: Path, line: Path, repository: Path, tmp_path: Path) -> None:
     retune(repository, CATEGORY, Retuning(threshold=9.5), url=None)
     bundle_release(repository, CATEGORY, 2, tmp_path / "second.bundle")
     record, said = import_bundle(line, tmp_path / "second.bundle")
-    assert (record.number, record.retuned_from) == (2, None)  # number 1 is not here
+    assert (record.number, record.retuned_from) == (2, 1)
     assert "where it was packed" not in said
     assert import_bundle(line, packed)[0].number == 3
 
@@ -342,4 +342,36 @@ def test_a_signature_travels_with_its_record(
     record.with_name("1.json.sig").write_bytes(b"signed")
     assert ", signed, " in bundle_release(repository, CATEGORY, 1, tmp_path / "signed.bundle")
     import_bundle(line, tmp_path / "signed.bundle")
-    assert Store(line).record_path(CATEGORY, 1).with_name("1.json.sig").read_bytes() == b"signed"
+    here = Store(line).record_path(CATEGORY, 1)
+    assert here.read_bytes() == record.read_bytes()
+    assert here.with_name("1.json.sig").read_bytes() == b"signed"
+
+
+def test_a_student_of_another_size_is_a_model_of_its_own(
+    packed: Path, pill: Path, line: Path, repository: Path
+) -> None:
+    publish_into(line, pill, repository)
+    before = Repository(line).read_manifest("pill_student", 1)
+    other = before.model_copy(update={"teacher_channels": (1, 2, 3), "weights_id": 1})
+    other.write(line / "pill_student" / "1")
+    record, _ = import_bundle(line, packed)
+    assert (record.number, record.steps["student"].model) == (2, "pill_student_64")
+    assert record.steps["student"].parsed_config().name == "pill_student_64"
+    require_whole(Repository(line), record)
+    assert import_bundle(line, packed)[1].startswith("Up to date")
+
+
+def test_a_signed_record_that_is_numbered_anew_is_kept_as_it_was_signed(
+    pill: Path, repository: Path, line: Path, tmp_path: Path
+) -> None:
+    publish_into(line, with_another_teacher(pill, tmp_path / "newer" / CATEGORY, "newer"), repository)
+    publish(pill, repository)
+    record = Store(repository).record_path(CATEGORY, 1)
+    record.with_name("1.json.sig").write_bytes(b"signed")
+    bundle_release(repository, CATEGORY, 1, tmp_path / "signed.bundle")
+    _, said = import_bundle(line, tmp_path / "signed.bundle")
+    assert "its signature is of the record as it was packed, which lies beside" in said
+    kept = Store(line).record_path(CATEGORY, 2).with_name("2.json.packed")
+    assert kept.read_bytes() == record.read_bytes()
+    assert kept.with_name("2.json.packed.sig").read_bytes() == b"signed"
+    assert Store(line).numbers(CATEGORY) == [1, 2]
