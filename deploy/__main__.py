@@ -16,6 +16,8 @@ from deploy.model_control import DEFAULT_URL, ModelControl
 from deploy.releases import COMMANDS
 from deploy.repository import ENCODED, require_published
 from deploy.server import running_server
+from deploy.trust.commands import COMMANDS as TRUST
+from deploy.trust.keys import require_signature_option, require_signatures
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
@@ -101,9 +103,11 @@ def prepare(triton_env: Path) -> None:
 
 @main.command()
 @_server_options(http_port=8000, grpc_port=8001, metrics_port=8002)
-def serve(**options: Any) -> None:
+@require_signature_option
+def serve(require_signature: tuple[Path, ...], **options: Any) -> None:
     """Serve every model until Ctrl-C or SIGTERM."""
     require_published(options["repository"])
+    require_signatures(options["repository"], require_signature)
     serve_until_stopped(running_server(**options))
 
 
@@ -141,7 +145,7 @@ def unload(category: str, http_url: str) -> None:
     click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *TRUST):
     main.add_command(command)
 
 

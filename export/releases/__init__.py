@@ -20,6 +20,7 @@ All of it is staged in a hidden folder of the repository, flushed, and put in pl
 - `lock`: one publisher at a time. `changes`: all that one publisher changes comes about, or nothing.
 - `repository`: the folder on disk: reads versions, manifests and configurations.
 - `audit`: who did what when, in a log that cannot be changed unnoticed, and signatures.
+- `checks`: whether a repository is what records, log and signatures say.
 
 Nothing here loads torch, onnx or ONNX Runtime, since the work itself takes a fraction of the seconds that they take.
 """

@@ -144,7 +144,7 @@ class AuditLog:
         if stated.lines > expected.lines:
             return f"{log_path(self.root)} had {stated.lines} lines and has {expected.lines}: the end was cut off"
         if stated.lines < expected.lines:
-            return f"{log_path(self.root)} has {expected.lines} lines, and its head file knows {stated.lines} of them"
+            return f"{log_path(self.root)} has {expected.lines} lines, and {head_path(self.root)} says {stated.lines}"
         return (
             f"line {expected.lines} of {log_path(self.root)}, the last one, was changed, or its head file was"
         )
