@@ -142,12 +142,13 @@ class AuditLog:
         if (stated.lines, stated.sha256) == (expected.lines, expected.sha256) or self.one_ahead(stated):
             return None
         if stated.lines > expected.lines:
-            return f"{log_path(self.root)} had {stated.lines} lines and has {expected.lines}: the end was cut off"
+            return (
+                f"{log_path(self.root)} has {expected.lines} lines, and {head_path(self.root)} says {stated.lines}: "
+                "the end was cut off"
+            )
         if stated.lines < expected.lines:
             return f"{log_path(self.root)} has {expected.lines} lines, and {head_path(self.root)} says {stated.lines}"
-        return (
-            f"line {expected.lines} of {log_path(self.root)}, the last one, was changed, or its head file was"
-        )
+        return f"the last line of {log_path(self.root)} was changed, or {head_path(self.root)} was"
 
     def one_ahead(self, head: Head) -> bool:
         """Whether the log is a head's, and one line that follows."""

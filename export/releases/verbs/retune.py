@@ -153,7 +153,7 @@ def _scores(server: RunningServer, live: Record, folder: Path | None) -> tuple[f
 
 def _threshold(how: Retuning, scored: Scored) -> float:
     if how.threshold is not None:
-        threshold = how.threshold
+        threshold = float(how.threshold)
     elif how.false_reject_rate is not None:
         threshold = conformal_quantile(np.array(scored.good, np.float32), how.false_reject_rate)
     else:
