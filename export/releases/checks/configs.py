@@ -22,38 +22,33 @@ def config_faults(target: Repository, records: Sequence[Record]) -> list[str]:
         target: the repository.
         records: all of them.
     """
-    there, faults = _readable(target)
-    if faults:
-        return faults  # a rendering asks them all
     try:
         served = Served.now(target)
         expected = served.step_configs()
-    except PublishError as error:
-        return [error.message.rstrip(".")]
+    except PublishError as error:  # a configuration of another category, say: a rendering asks them all
+        return _unreadable(target) or [error.message.rstrip(".")]
     for record in served.records.values():
         expected |= {config.name: config for config in ensemble_configs(record)}
-    faults = [fault for config in expected.values() if (fault := _difference(target, config))]
-    spare = {name: config for name, config in there.items() if name not in expected}
-    return [
-        *faults,
-        *(fault for config in spare.values() if (fault := _spare_fault(target, config, records))),
-    ]
+    faults = [_difference(target, config) for config in expected.values()]
+    spare = [target.read_config(model) for model in _models(target) if model not in expected]
+    faults += [_spare_fault(target, config, records) for config in spare if config is not None]
+    return [fault for fault in faults if fault]
 
 
-def _readable(target: Repository) -> tuple[dict[str, pb.ModelConfig], list[str]]:
-    """All configurations by model, and what is wrong with those that cannot be read."""
-    there, faults = {}, []
-    for path in sorted(target.root.glob(f"*/{CONFIG}")):
-        if path.parent.name.startswith("."):
-            continue
+def _models(target: Repository) -> list[str]:
+    models = (path.parent.name for path in sorted(target.root.glob(f"*/{CONFIG}")))
+    return [model for model in models if not model.startswith(".")]
+
+
+def _unreadable(target: Repository) -> list[str]:
+    """What is wrong with configurations that cannot be read."""
+    faults = []
+    for model in _models(target):
         try:
-            config = target.read_config(path.parent.name)
+            target.read_config(model)
         except PublishError as error:
             faults.append(error.message.rstrip("."))
-            continue
-        if config is not None:
-            there[path.parent.name] = config
-    return there, faults
+    return faults
 
 
 def _difference(target: Repository, config: pb.ModelConfig) -> str | None:
