@@ -32,6 +32,7 @@ from export.releases.publish import Circumstances, publish_category
 from export.releases.store import Live, Store
 from export.releases.verbs.promote import promote, rollback
 from export.releases.verbs.retune import Retuning, retune
+from export.releases.verbs.server import PROBE_WEIGHTS_ID
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from export.serving.probes import make_probes
@@ -323,9 +324,29 @@ def test_clients_follow_a_release_of_another_image_size(
     assert set(sizes) == {64, 32}
 
 
+def test_a_new_threshold_loads_nothing(
+    server: TritonServer, repository: Path, pixels: NDArray[np.uint8]
+) -> None:
+    load_all(server, repository)
+    before = loads(server, r"\w+")
+    retune(repository, CATEGORY, Retuning(threshold=12.5), url=server.grpc_url)
+    with grpcclient.InferenceServerClient(server.grpc_url) as client:
+        answer = infer(client, CATEGORY, pixels[:1], maps=False)
+    assert answer["threshold"].tolist() == [[12.5]]
+    assert answer["release_id"].tolist() == [[Store(repository).read(CATEGORY, 4).release_id]]
+    assert loads(server, r"\w+") == before
+
+
+def load_all(server: TritonServer, repository: Path) -> None:
+    """Both releases are loaded, the first one live."""
+    promote(repository, CATEGORY, 2, url=server.grpc_url)
+    rollback(repository, CATEGORY, url=server.grpc_url)
+
+
 def test_a_server_of_another_repository_is_told(
     server: TritonServer, repository: Path, tmp_path: Path
 ) -> None:
+    load_all(server, repository)
     other = Path(shutil.copytree(repository, tmp_path / "other"))
     retune(repository, CATEGORY, Retuning(threshold=5), url=server.grpc_url)
     with pytest.raises(
@@ -336,10 +357,8 @@ def test_a_server_of_another_repository_is_told(
         PublishError, match=r"serves another repository than .*other: of 'pill' it has release id"
     ):
         retune(other, CATEGORY, Retuning(threshold=1), url=server.grpc_url)
-    assert Store(other).live(CATEGORY) == Live(1)
-    assert list((other / ".releases" / "calibrations").iterdir()) == [
-        Store(other).calibration_path(Store(other).read(CATEGORY, 1).weights_id)
-    ]
+    assert Store(other).live(CATEGORY) == Live(1, 2, 2)
+    assert not Store(other).calibration_path(PROBE_WEIGHTS_ID).exists()
 
 
 def test_a_server_is_known_while_it_runs(server: TritonServer, repository: Path, builds: list[Path]) -> None:

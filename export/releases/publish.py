@@ -16,11 +16,12 @@ from export.releases.changes import changing
 from export.releases.lock import publishing_alone
 from export.releases.record import ProbeImage, Record, StepRecord, published_now
 from export.releases.release import Release
-from export.releases.remarks import serving_remarks, start_remark
+from export.releases.remarks import not_live, serving_remarks, start_remark, what_was_published
 from export.releases.render import FUSION
 from export.releases.repository import Repository
 from export.releases.store import Store
 from export.releases.switch import Served, demands_of_others
+from export.releases.versions import student_model
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from export.serving.queues import LatencyBudget
@@ -109,7 +110,7 @@ def publish_category(
         for file, score in (circumstances.probes(build, manifest) if circumstances.probes else ())
     ]
     with publishing_alone(repository):
-        release = replace(release, others=demands_of_others(release.target, manifest.category))
+        release = _beside_others(release)
         release.require_servable(read_graph)
         if latency_budget_ms is not None:
             release = with_budget(release, latency_budget_ms, service_ms)
@@ -147,32 +148,9 @@ def _publish(release: Release, circumstances: Circumstances, probes: list[ProbeI
         if changed or not is_noted(target.root, record):
             act = Act(circumstances.why, circumstances.signer)
             remarks = [*remarks, note(changes, target.root, "publish", record, act) or ""]
-    said = [_not_live(record, served), *remarks, start_remark(release), *serving_remarks(release)]
-    return _said(release, record, changed=changed) + "".join(f"; {remark}" for remark in said if remark)
-
-
-def _not_live(record: Record, served: Served) -> str | None:
-    """What makes a release live; None where it is."""
-    live = served.pointers[record.category].number
-    if live == record.number:
-        return None
-    return (
-        f"release {live} stays live until `python -m deploy promote {record.number} --category {record.category}` "
-        "makes this one so"
-    )
-
-
-def _said(release: Release, record: Record, *, changed: bool) -> str:
-    over = {
-        name: f"{step.model} {step.version}"
-        for name, step in record.steps.items()
-        if name in ("teacher", "student", "foreground")
-    }
-    masked = f", masked by {over['foreground']}" if "foreground" in over else ""
-    return (
-        f"{'Published' if changed else 'Up to date'}: {' and '.join(release.ensembles)} over {over['teacher']} and "
-        f"{over['student']}{masked}, platform {release.platform.name}, release {record.release_id}, number "
-        f"{record.number}"
+    said = [not_live(record, served), *remarks, start_remark(release), *serving_remarks(release)]
+    return what_was_published(release, record, changed=changed) + "".join(
+        f"; {remark}" for remark in said if remark
     )
 
 
@@ -226,9 +204,14 @@ def stated_release(
     load = None
     if images_per_s is not None:
         load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
-    target = Repository(repository)
-    others = demands_of_others(target, manifest.category)
-    return Release(manifest, build, target, platform, server, load=load, others=others)
+    return _beside_others(Release(manifest, build, Repository(repository), platform, server, "", load=load))
+
+
+def _beside_others(release: Release) -> Release:
+    """The release with the names that are free and the demands of others, as the repository is now."""
+    student = student_model(release.target, release.manifest)
+    others = demands_of_others(release.target, release.manifest.category)
+    return replace(release, student=student, others=others)
 
 
 def _require_agreement(build: Path, manifest: Manifest) -> None:

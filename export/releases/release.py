@@ -54,6 +54,7 @@ class Release:
         target: the repository.
         platform: what runs the backbones.
         server: what loads TensorRT's engines.
+        student: the model that its student is a version of, see `export.releases.versions.student_model`.
         budget: the time that an image may take; None lets requests wait for any time.
         load: the images that the fusion is to keep up with; None is what two instances do.
         others: what the live releases of other categories ask of the steps that are shared.
@@ -64,6 +65,7 @@ class Release:
     target: Repository
     platform: Platform
     server: TargetServer
+    student: str
     budget: LatencyBudget | None = None
     load: FusionLoad | None = None
     others: Sequence[Demand] = ()
@@ -79,7 +81,7 @@ class Release:
         config, precision = self.manifest.config, self.manifest.precision
         models = {
             "teacher": steps.teacher_name(config.teacher, self.size, precision=precision),
-            "student": steps.student_name(self.manifest.category, precision=precision),
+            "student": self.student,
         }
         if config.foreground != "none":
             models["foreground"] = steps.foreground_name(config.foreground, self.size)

@@ -1,8 +1,10 @@
-"""What who starts a server has to know of a release's batches and instances."""
+"""What is said of a release that was published, and what who starts a server has to know of it."""
 
 from __future__ import annotations
 
+from export.releases.record import Record
 from export.releases.release import Release
+from export.releases.switch import Served
 from export.serving import throughput
 from export.serving.backend_rules import start_options
 from export.serving.steps import verdict_specs
@@ -34,3 +36,29 @@ def start_remark(release: Release) -> str | None:
     if release.platform.one_pool:
         return start_options(release.target.pool_threads())
     return None
+
+
+def not_live(record: Record, served: Served) -> str | None:
+    """What makes a release live; None where it is."""
+    live = served.pointers[record.category].number
+    if live == record.number:
+        return None
+    return (
+        f"release {live} stays live until `python -m deploy promote {record.number} --category {record.category}` "
+        "makes this one so"
+    )
+
+
+def what_was_published(release: Release, record: Record, *, changed: bool) -> str:
+    """The beginning of the line that says what was published, or that nothing was."""
+    over = {
+        name: f"{step.model} {step.version}"
+        for name, step in record.steps.items()
+        if name in ("teacher", "student", "foreground")
+    }
+    masked = f", masked by {over['foreground']}" if "foreground" in over else ""
+    return (
+        f"{'Published' if changed else 'Up to date'}: {' and '.join(release.ensembles)} over {over['teacher']} and "
+        f"{over['student']}{masked}, platform {release.platform.name}, release {record.release_id}, number "
+        f"{record.number}"
+    )

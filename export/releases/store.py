@@ -1,7 +1,7 @@
 """Where a repository keeps its records, says which release is live, and gives the fusion its calibrations.
 
     .releases/records/<category>/<number>.json    what a release is; never changed
-    .releases/live/<category>.json                which one is live, and which one was before; switched by one rename
+    .releases/live/<category>.json                which one is live, and which ones were before; switched by one rename
     .releases/calibrations/<weights id>.json      what the fusion judges with, as the live record says
 
 Triton, which loads what it is told to, and `deploy`, which passes over hidden folders, take none of it for a model.
@@ -10,7 +10,7 @@ Triton, which loads what it is told to, and `deploy`, which passes over hidden f
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from export.errors import PublishError
@@ -21,18 +21,27 @@ FOLDER = ".releases"
 
 @dataclass(frozen=True)
 class Live:
-    """Which release of a category is live, by its number, and which one was before; None where there was none."""
+    """Which release of a category is live, by numbers; None where there was no other one.
+
+    Attributes:
+        number: of the live release.
+        before: of the one that was live before.
+        loaded: of the one before with other files, which stays loaded to go back to; a new threshold leaves it.
+    """
 
     number: int
     before: int | None = None
+    loaded: int | None = None
 
     def to_json(self) -> str:
         """As a file's text."""
-        return json.dumps({"number": self.number, "before": self.before}) + "\n"
+        return json.dumps(asdict(self)) + "\n"
 
-    def switched_to(self, number: int) -> Live:
-        """With another release live."""
-        return self if number == self.number else Live(number, self.number)
+    def switched_to(self, number: int, *, same_files: bool) -> Live:
+        """With another release live, which may be one of the same files with another calibration."""
+        if number == self.number:
+            return self
+        return Live(number, self.number, self.loaded if same_files else self.number)
 
 
 @dataclass(frozen=True)
@@ -86,17 +95,17 @@ class Store:
         path = self.live_path(category)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            number, before = values["number"], values["before"]
-            if not isinstance(number, int) or not isinstance(before, int | None):
-                raise ValueError(f"number {number!r} and before {before!r}")
+            found = Live(**values)
+            if not all(isinstance(value, int) for value in vars(found).values() if value is not None):
+                raise ValueError(f"it holds {values}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise PublishError(
                 f"{path} does not say which release is live ({type(error).__name__}: {error}); remove it, and promote "
                 f"one of {category!r} with `python -m deploy promote`."
             ) from None
-        return Live(number, before)
+        return found
 
     def all_live(self) -> dict[str, Live]:
         """Which release of each category is live."""

@@ -26,7 +26,7 @@ class Served:
         target: the repository.
         pointers: which release of each category is live.
         records: the live record of each category.
-        before: the records that were live before and are kept loaded.
+        before: the records that were live before and stay loaded.
     """
 
     target: Repository
@@ -47,20 +47,24 @@ class Served:
         # Whose folders somebody removed is served no longer.
         whole = {category: record for category, record in records.items() if not gone(target, record)}
         before = {
-            category: store.read(category, pointers[category].before or 0)
+            category: store.read(category, pointers[category].loaded or 0)
             for category in whole
-            if pointers[category].before in store.numbers(category)
+            if pointers[category].loaded in store.numbers(category)
         }
         return cls(target, pointers, whole, before)
 
     def switched_to(self, record: Record) -> Served:
         """The same with another release of its category live, or one that is published for the first time."""
         category, store = record.category, Store(self.target.root)
-        pointer = self.pointers.get(category)
-        pointer = Live(record.number) if pointer is None else pointer.switched_to(record.number)
+        pointer, live = self.pointers.get(category), self.records.get(category)
+        if pointer is None:
+            pointer = Live(record.number)
+        else:
+            same_files = live is not None and live.steps == record.steps
+            pointer = pointer.switched_to(record.number, same_files=same_files)
         before = {name: kept for name, kept in self.before.items() if name != category}
-        if pointer.before in store.numbers(category):
-            before[category] = store.read(category, pointer.before or 0)
+        if pointer.loaded in store.numbers(category):
+            before[category] = store.read(category, pointer.loaded or 0)
         return replace(
             self,
             pointers={**self.pointers, category: pointer},

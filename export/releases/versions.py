@@ -12,6 +12,7 @@ from export.errors import PublishError
 from export.manifest import Manifest
 from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.serving.backbones import Platform
+from export.serving.steps import student_name
 
 ONE_WAY = "a repository serves a model one way: publish into another one with --repository, all of its categories alike"
 
@@ -101,7 +102,7 @@ class ModelVersions:
         if not self.target.has_file(self.model, version, self.platform.file_name):
             return f"has no {self.platform.file_name}"
         manifest = self.target.read_manifest(self.model, version)
-        if (there := self._tensors_of(manifest)) != (wanted := self._tensors_of(self.manifest)):
+        if (there := tensors_of(manifest, self.graph)) != (wanted := tensors_of(self.manifest, self.graph)):
             return f"is for {there}, and what is published now for {wanted}"
         if self.platform.name != "tensorrt":
             return None
@@ -132,12 +133,31 @@ class ModelVersions:
             for version in pinned_versions(ensemble, self.model)
         }
 
-    def _tensors_of(self, manifest: Manifest) -> str:
-        """In words, what sets the shapes of a version's tensors besides the model's name."""
-        images = f"images of {manifest.config.image_size} pixels"
-        if self.graph == "foreground":  # whatever the teacher: categories of several share it
-            return images
-        return f"{images} and a teacher of {', '.join(map(str, manifest.teacher_channels))} channels"
+
+def tensors_of(manifest: Manifest, graph: str) -> str:
+    """In words, what sets the shapes of a version's tensors besides the model's name."""
+    images = f"images of {manifest.config.image_size} pixels"
+    if graph == "foreground":  # whatever the teacher: categories of several share it
+        return images
+    return f"{images} and a teacher of {', '.join(map(str, manifest.teacher_channels))} channels"
+
+
+def student_model(target: Repository, manifest: Manifest) -> str:
+    """The model that a build's student becomes a version of.
+
+    All versions of a model take and give tensors of one shape. A student of another image size, or over a teacher of
+    other channels, is a model of its own, so that it can be loaded beside the one that is live.
+    """
+    name = student_name(manifest.category, precision=manifest.precision)
+    sized, number, model = f"{name}_{manifest.config.image_size}", 1, name
+    while versions := target.versions(model):
+        if not target.has_file(model, versions[-1], "manifest.json"):
+            break  # something else has this name: for `ownership` to tell
+        there = target.read_manifest(model, versions[-1])
+        if tensors_of(there, "student") == tensors_of(manifest, "student"):
+            break
+        model, number = (sized if number == 1 else f"{sized}_{number}"), number + 1
+    return model
 
 
 def platform_of(config: pb.ModelConfig) -> str:

@@ -77,7 +77,7 @@ def note(changes: Changes, root: Path, what: str, record: Record, act: Act = NO_
     category, number = record.category, record.number
     staged = {target: path for path, target in changes.moves}
     path = Store(root).record_path(category, number)
-    if act.signer is not None:
+    if act.signer is not None and what != "prune":
         content = _content(path, staged) or b""
         kept = {} if path in staged else _valid(read_signatures(signatures_path(path)), content)
         signatures = kept | {act.signer.key: act.signer.sign(RECORD, content)}
@@ -109,7 +109,7 @@ def _added(
 ) -> _Added:
     """The log with a line about a repository in which files that are staged are in place, by where they are to go."""
     log, now, store = AuditLog.read(root), published_now(act.reason), Store(root)
-    record = _content(store.record_path(category, number), staged)
+    record = None if what == "prune" else _content(store.record_path(category, number), staged)
     live = _content(store.live_path(category), staged)
     line = Line(
         line=len(log.raw) + 1,

@@ -62,9 +62,9 @@ def deploy(*arguments: object) -> tuple[int, str]:
 def test_a_promotion_and_the_way_back(two: Path) -> None:
     first = contents(two)
     assert "Live: release 2 of pill (release id" in promote(two, CATEGORY, 2)
-    assert (Store(two).live(CATEGORY), teacher(two), loaded(two, TEACHER)) == (Live(2, 1), 2, [1, 2])
+    assert (Store(two).live(CATEGORY), teacher(two), loaded(two, TEACHER)) == (Live(2, 1, 1), 2, [1, 2])
     assert "Live: release 1 of pill" in rollback(two, CATEGORY)
-    assert (Store(two).live(CATEGORY), teacher(two)) == (Live(1, 2), 1)
+    assert (Store(two).live(CATEGORY), teacher(two)) == (Live(1, 2, 2), 1)
     assert loaded(two, TEACHER) == [1, 2]  # the one before, to go back to at once
     for name, content in first.items():
         if not name.endswith("config.pbtxt") and "/live/" not in name and "/audit." not in name:
@@ -74,7 +74,10 @@ def test_a_promotion_and_the_way_back(two: Path) -> None:
 
 
 def test_a_new_threshold_is_a_new_release_of_the_same_files(two: Path) -> None:
-    first, configs = Store(two).read(CATEGORY, 1), [two / TEACHER / "config.pbtxt"]
+    promote(two, CATEGORY, 2)
+    rollback(two, CATEGORY)
+    first = Store(two).read(CATEGORY, 1)
+    configs = [two / step.model / "config.pbtxt" for step in first.steps.values()]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in configs]
     said = retune(two, CATEGORY, Retuning(threshold=12.5), url=None, why="escapes in March")
     third = Store(two).read(CATEGORY, 3)
@@ -191,4 +194,4 @@ def test_a_release_is_not_made_live_under_a_server(
     record = Store(repository).read(CATEGORY, 2)
     assert (record.published.why, len(record.probes)) == ("a new camera", 2)
     assert "number 2" in published(newer)
-    assert Store(repository).live(CATEGORY) == Live(2, 1)
+    assert Store(repository).live(CATEGORY) == Live(2, 1, 1)
