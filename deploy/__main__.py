@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from deploy.bundles import COMMANDS as BUNDLE_COMMANDS
+from deploy.bundles import COMMANDS as BUNDLES
 from deploy.commands import run_beside, serve_until_stopped
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
@@ -17,6 +17,8 @@ from deploy.model_control import DEFAULT_URL, ModelControl
 from deploy.releases import COMMANDS
 from deploy.repository import ENCODED, require_published, settle
 from deploy.server import running_server
+from deploy.trust.commands import COMMANDS as TRUST
+from deploy.trust.keys import require_signature_option, require_signatures
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
@@ -102,9 +104,11 @@ def prepare(triton_env: Path) -> None:
 
 @main.command()
 @_server_options(http_port=8000, grpc_port=8001, metrics_port=8002)
-def serve(**options: Any) -> None:
+@require_signature_option
+def serve(require_signature: tuple[Path, ...], **options: Any) -> None:
     """Serve every model until Ctrl-C or SIGTERM."""
     _prepare_repository(options["repository"])
+    require_signatures(options["repository"], require_signature)
     serve_until_stopped(running_server(**options))
 
 
@@ -149,7 +153,7 @@ def unload(category: str, http_url: str) -> None:
     click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
 
 
-for command in (*COMMANDS, *BUNDLE_COMMANDS):
+for command in (*COMMANDS, *TRUST, *BUNDLES):
     main.add_command(command)
 
 

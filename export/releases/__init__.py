@@ -20,6 +20,8 @@ All of it is staged in a hidden folder of the repository, flushed, and put in pl
 - `files`: version folders, Python steps and configurations as files.
 - `lock`: one publisher at a time. `changes`: all that one publisher changes comes about, or nothing.
 - `repository`: the folder on disk: reads versions, manifests and configurations.
+- `audit`: who did what when, in a log that cannot be changed unnoticed, and signatures.
+- `checks`: whether a repository is what records, log and signatures say.
 - `verbs`: promote, roll back, retune and list, while a server serves.
 
 Nothing here loads torch, onnx or ONNX Runtime, since the work itself takes a fraction of the seconds that they take.

@@ -41,7 +41,13 @@ class Changes:
         return folder
 
     def write(self, target: Path, content: bytes) -> bool:
-        """Write a file that becomes `target`; False where `target` holds this content already."""
+        """Write a file that becomes `target`; False where `target` holds this content already.
+
+        What was to become `target` before is not, then.
+        """
+        if target in (targets := [there for _, there in self.moves]):
+            self.moves[targets.index(target)][0].write_bytes(content)
+            return True
         if target.is_file():
             if target.read_bytes() == content:
                 return False

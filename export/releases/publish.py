@@ -10,6 +10,8 @@ from pathlib import Path
 from export.engines.target import TargetServer, require_engines_run
 from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
+from export.releases.audit.entries import Act, is_noted, note
+from export.releases.audit.signatures import Signer
 from export.releases.changes import changing
 from export.releases.lock import publishing_alone
 from export.releases.record import ProbeImage, Record, StepRecord, published_now
@@ -40,12 +42,14 @@ class Circumstances:
         auroc: image AUROC of the evaluation, where it is of this release.
         probes: gives PNG files that the release is asked about before it becomes live, with their scores.
         live: whether it becomes live at once; the first release of a category does in any case.
+        signer: of who signs the record and the audit log.
     """
 
     why: str = ""
     auroc: float | None = None
     probes: Callable[[Path, Manifest], Sequence[tuple[bytes, float]]] | None = None
     live: bool = True
+    signer: Signer | None = None
 
 
 AT_ONCE = Circumstances()
@@ -141,6 +145,9 @@ def _publish(release: Release, circumstances: Circumstances, probes: list[ProbeI
         configs = served.step_configs(release.server)
         remarks = release.remarks(configs) if live else []
         changed |= served.write(changes, configs)
+        if changed or not is_noted(target.root, record):
+            act = Act(circumstances.why, circumstances.signer)
+            remarks = [*remarks, note(changes, target.root, "publish", record, act) or ""]
     said = [not_live(record, served), *remarks, start_remark(release), *serving_remarks(release)]
     return what_was_published(release, record, changed=changed) + "".join(
         f"; {remark}" for remark in said if remark

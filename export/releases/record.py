@@ -43,8 +43,18 @@ class StepRecord(BaseModel, frozen=True, extra="forbid"):
     config: str
 
     def parsed_config(self) -> pb.ModelConfig:
-        """The configuration as a message, to be changed at will."""
-        return text_format.Parse(self.config, pb.ModelConfig())
+        """The configuration as a message, to be changed at will.
+
+        Raises:
+            PublishError: the record was changed, and the text is no configuration.
+        """
+        try:
+            return text_format.Parse(self.config, pb.ModelConfig())
+        except text_format.ParseError as error:
+            raise PublishError(
+                f"The record of a release over {self.model} {self.version} holds no configuration of it ({error}); "
+                "`python -m deploy check` names it; restore it."
+            ) from None
 
 
 class ProbeImage(BaseModel, frozen=True, extra="forbid"):

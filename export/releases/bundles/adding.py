@@ -10,6 +10,8 @@ from google.protobuf import text_format
 
 from export.errors import PublishError
 from export.records import FileRecord
+from export.releases.audit.entries import NO_ACT, Act, note
+from export.releases.audit.verification import require_untouched
 from export.releases.bundles.contents import RECORD, SIGNATURE, Bundle
 from export.releases.changes import Changes, changing
 from export.releases.files import WARM_UP
@@ -58,8 +60,13 @@ def require_place(root: Path) -> None:
         )
 
 
-def add_release(root: Path, bundle: Bundle) -> Added:
+def add_release(root: Path, bundle: Bundle, act: Act = NO_ACT) -> Added:
     """Add a release to a repository whose lock is held; nothing is written twice, and nothing becomes live.
+
+    Args:
+        root: the repository.
+        bundle: has the release.
+        act: why, and who signs the record as it is here.
 
     Raises:
         PublishError: another category has the name of one of its models, or the repository cannot be written. It is as
@@ -75,12 +82,15 @@ def add_release(root: Path, bundle: Bundle) -> Added:
         }
         draft = _as_here(store, packed, steps)
         same = [record for record in store.records(packed.category) if record.serves_as(draft)]
-        if same and not added:
-            return Added(same[-1], new=False, versions=())
+        if same:
+            require_untouched(root, same[-1])
+            if not added:
+                return Added(same[-1], new=False, versions=())
         record = same[-1] if same else draft
         same_bytes = bool(same) or draft == bundle.record
         if not same:
             _add_record(store.record_path(record.category, record.number), bundle, record, changes)
+        note(changes, root, "import", record, act)
     return Added(record, new=not same, versions=tuple(added), same_bytes=same_bytes)
 
 

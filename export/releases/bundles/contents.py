@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from google.protobuf import text_format
 from export.errors import PublishError
 from export.manifest import Manifest
 from export.records import FileRecord
+from export.releases.audit.signatures import RECORD as SIGNED_RECORD
+from export.releases.audit.signatures import is_valid, load_public_key, parse_signatures, short
 from export.releases.bundles.archive import Archive, opened
 from export.releases.files import WARM_UP
 from export.releases.record import Record, read_record
@@ -85,8 +87,13 @@ def members_of(root: Path, record: Record) -> dict[str, Path | bytes]:
 
 
 @contextmanager
-def checked(path: Path) -> Iterator[Bundle]:
+def checked(path: Path, public_keys: Sequence[Path] = ()) -> Iterator[Bundle]:
     """A bundle all of whose members were compared with their hashes, and with its record.
+
+    Args:
+        path: the file.
+        public_keys: files of public keys, by one of which the record must be signed; none of them asks for no
+            signature, and holds those that there are to the keys that they name.
 
     Raises:
         PublishError: it is none, was cut short or changed, another version of this project wrote it, or it holds what
@@ -98,7 +105,9 @@ def checked(path: Path) -> Iterator[Bundle]:
         archive.check_members()
         if RECORD not in archive.members:
             raise PublishError(f"{path} holds no {RECORD}; pack it again.")
-        record = read_record(archive.read(RECORD), f"{path}: its {RECORD}")
+        content = archive.read(RECORD)
+        _require_signed(archive, content, public_keys)
+        record = read_record(content, f"{path}: its {RECORD}")
         check_category_name(record.category)
         _require_of_record(path, archive, record)
         yield Bundle(archive, record)
@@ -132,6 +141,26 @@ def _require_schema(path: Path, index: Mapping[str, Any]) -> None:
             f"{path} is a bundle of schema {schema}, and this version reads {SCHEMA}; "
             + ("use the version of this project that wrote it." if newer else "pack the release again.")
         )
+
+
+def _require_signed(archive: Archive, record: bytes, public_keys: Sequence[Path]) -> None:
+    known, name, path = {load_public_key(file) for file in public_keys}, RECORD + SIGNATURE, archive.path
+    signatures = {}
+    if name in archive.members:
+        signatures = parse_signatures(archive.read(name), f"{path}: its {name}")
+    for key, signature in signatures.items():
+        if not is_valid(key, signature, SIGNED_RECORD, record):
+            raise PublishError(
+                f"{path}: the signature by key {short(key)} does not fit its record; pack it again."
+            )
+    if known and not known & signatures.keys():
+        by = (
+            f"is signed by an unknown key, {' and '.join(map(short, signatures))}"
+            if signatures
+            else "is not signed"
+        )
+        keys = " or ".join(map(str, public_keys))
+        raise PublishError(f"{path}: its record {by}; expected a signature by {keys}.")
 
 
 def _require_of_record(path: Path, archive: Archive, record: Record) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from export.errors import PublishError
+from export.releases.audit.entries import NO_ACT, Act
+from export.releases.audit.verification import require_untouched
 from export.releases.bundles.adding import Added, add_release, require_place
 from export.releases.bundles.archive import is_archive, write_archive
 from export.releases.bundles.contents import RECORD, SIGNATURE, about, checked, members_of
@@ -38,6 +41,7 @@ def bundle_release(root: Path, category: str, number: int, output: Path) -> str:
         StorageError: the file cannot be written; what was there stays.
     """
     record = find_record(root, category, number)
+    require_untouched(root, record)
     require_whole(Repository(root), record)
     there = output.exists()
     if there and not is_archive(output):
@@ -55,7 +59,9 @@ def bundle_release(root: Path, category: str, number: int, output: Path) -> str:
     )
 
 
-def import_bundle(root: Path, path: Path) -> tuple[Record, str]:
+def import_bundle(
+    root: Path, path: Path, *, public_keys: Sequence[Path] = (), act: Act = NO_ACT
+) -> tuple[Record, str]:
     """Add the release of a bundle to a repository; it does not become live.
 
     All of the bundle is checked before anything is written. Versions whose files are here already are shared.
@@ -63,19 +69,22 @@ def import_bundle(root: Path, path: Path) -> tuple[Record, str]:
     Args:
         root: the repository, or an empty folder that becomes one.
         path: the bundle.
+        public_keys: files of public keys, by one of which the record must be signed; none of them asks for none.
+        act: why, and who signs the record as it is here.
 
     Returns:
         The release as it is here, and one line that says what was added.
 
     Raises:
-        PublishError: the bundle is none, was cut short or changed, or is of another version of this project; another
-            category has the name of one of its models; or the repository cannot be written. It is as it was.
+        PublishError: the bundle is none, was cut short or changed, is of another version of this project, or is not
+            signed by one of the keys; another category has the name of one of its models; or the repository cannot be
+            written. It is as it was.
         DataError: the category is called like a model.
     """
     require_place(root)
-    with checked(path) as bundle:
+    with checked(path, public_keys) as bundle:
         with publishing_alone(root):
-            added = add_release(root, bundle)
+            added = add_release(root, bundle, act)
         said = _said(root, path, bundle.record, added, signed=bundle.signed)
     return added.record, said
 

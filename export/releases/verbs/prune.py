@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from export.releases.audit.entries import NO_ACT, Act, append, note
+from export.releases.audit.log import AuditLog
+from export.releases.audit.verification import Logged
 from export.releases.changes import Changes, changing
 from export.releases.files import CODE, WARM_UP, write_config
 from export.releases.lock import publishing_alone
@@ -28,6 +31,7 @@ class Plan:
         models: models of which no version is needed; their configurations go too.
         calibrations: files of calibrations that go.
         remarks: what stays, and why, a sentence each.
+        lost: releases that the audit log names and whose records are gone, by category and number.
     """
 
     target: Repository
@@ -36,6 +40,7 @@ class Plan:
     models: list[str] = field(default_factory=list)
     calibrations: list[Path] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    lost: list[tuple[str, int]] = field(default_factory=list)
 
     @property
     def n_bytes(self) -> int:
@@ -75,13 +80,18 @@ class Plan:
         for version in self.versions:
             folder = self.target.folder(*version)
             said.append(f"{version[0]}/{version[1]}: {_size(_bytes_of(folder))}")
+        said += [
+            f"release {number} of {category} from the audit log's: its record is gone"
+            for category, number in self.lost
+        ]
         return said
 
-    def carry_out(self) -> None:
+    def carry_out(self, act: Act) -> None:
         """Remove release after release, of a repository whose lock is held."""
         for record in self.records:
             with changing(self.target.root) as changes:
                 self._write_configs(record, changes)
+                note(changes, self.target.root, "prune", record, act)
                 for path in self.paths_of(record):
                     changes.remove(path)
 
@@ -100,7 +110,9 @@ class Plan:
                 write_config(self.target, config, changes)
 
 
-def prune(root: Path, keep: int, *, url: str | None = None, apply: bool = False) -> list[str]:
+def prune(
+    root: Path, keep: int, *, url: str | None = None, apply: bool = False, act: Act = NO_ACT
+) -> list[str]:
     """Remove old releases, and what only they need.
 
     Args:
@@ -108,6 +120,7 @@ def prune(root: Path, keep: int, *, url: str | None = None, apply: bool = False)
         keep: of each category so many of its last releases stay, and always the live one and the one before.
         url: host:port of a server that serves the repository; what it has loaded stays.
         apply: remove it; else it is only said.
+        act: why, and who signs the audit log.
 
     Returns:
         What goes or went, a line each.
@@ -118,7 +131,7 @@ def prune(root: Path, keep: int, *, url: str | None = None, apply: bool = False)
     """
     if not apply:
         plan = plan_pruning(root, keep, url=url)
-        if not plan.records:
+        if not plan.records and not plan.lost:
             return [f"Nothing to remove from {root}.", *plan.remarks]
         return [
             *(f"Would remove {line}" for line in plan.lines()),
@@ -128,8 +141,10 @@ def prune(root: Path, keep: int, *, url: str | None = None, apply: bool = False)
     with publishing_alone(root):
         plan = plan_pruning(root, keep, url=url)
         lines, n_bytes = plan.lines(), plan.n_bytes
-        plan.carry_out()
+        plan.carry_out(act)
         _remove_empty_folders(plan)
+        for category, number in plan.lost:
+            append(root, "prune", category, number, act.reason)
     return [
         *(f"Removed {line}" for line in lines),
         *plan.remarks,
@@ -149,6 +164,8 @@ def plan_pruning(root: Path, keep: int, *, url: str | None = None) -> Plan:
     plan, kept = Plan(target), []
     for category, all_of_it in records.items():
         live = store.live(category)
+        if live is not None:
+            store.read(category, live.number)  # or nobody knows what it needs
         always = set(asdict(live).values()) if live else set()  # live, before, and whatever else it names
         last = {record.number for record in all_of_it[-keep:]}
         kept += [record for record in all_of_it if record.number in always | last]
@@ -161,6 +178,8 @@ def plan_pruning(root: Path, keep: int, *, url: str | None = None) -> Plan:
             kept.append(record)
         else:
             plan.records.append(record)
+    logged = Logged.of(AuditLog.read(root).lines()).records
+    plan.lost.extend(release for release in sorted(logged) if not store.record_path(*release).is_file())
     needed = _versions_of(kept) | in_use.keys()
     plan.versions.extend(sorted(_versions_of(plan.records) - needed))
     _add_models_and_calibrations(plan, store, kept, needed)

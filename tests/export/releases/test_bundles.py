@@ -12,14 +12,20 @@ from typing import Any
 import pytest
 
 from export.errors import PublishError
+from export.releases.audit.signatures import Signer, make_keys
 from export.releases.bundles.archive import write_archive
 from export.releases.bundles.contents import about, members_of
+from export.releases.publish import Circumstances, publish_category
 from export.releases.repository import Repository
 from export.releases.store import Live, Store
 from export.releases.switch import require_whole
+from export.releases.verbs.audit import lines_of
 from export.releases.verbs.bundle import bundle_release, import_bundle
+from export.releases.verbs.check import check
 from export.releases.verbs.promote import promote
 from export.releases.verbs.retune import Retuning, retune
+from export.serving.backbones import Platform
+from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY
 from tests.export.releases.conftest import TEACHER, contents, publish, with_another_teacher
 from tests.export.releases.test_verbs import deploy
@@ -54,6 +60,7 @@ def test_a_release_goes_into_an_empty_repository_and_serves_as_it_did(
     for name, step in here.steps.items():
         assert step.files == there.steps[name].files
     require_whole(Repository(line), here)
+    assert check(line).faults == []
     assert (here.release_id, here.published, here.number) == (there.release_id, there.published, 1)
     run_without_torch("deploy", "promote", 1, "--category", CATEGORY, "--repository", line)
     for ensemble in (CATEGORY, f"{CATEGORY}_encoded"):
@@ -136,7 +143,10 @@ def test_another_release_of_that_number_is_here(
     assert "number 1 where it was packed" in said
     assert f"added {TEACHER}/2" in said
     after = contents(line)
-    assert {name: after[name] for name in before} == before  # nothing that is served, and no version
+    changed = {
+        name for name in before if after[name] != before[name]
+    }  # nothing that is served, and no version
+    assert changed == {".releases/audit.jsonl", ".releases/audit.head.json"}
     store = Store(line)
     assert (store.live(CATEGORY), store.read(CATEGORY, 2).steps["teacher"].version) == (Live(1), 2)
     code, said = deploy("import", packed, "--repository", line, "--promote")
@@ -334,17 +344,59 @@ def test_what_cannot_be_packed_is_told(packed: Path, repository: Path, tmp_path:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    make_keys(tmp_path / "key")
+    return tmp_path / "key"
+
+
+def publish_signed(build: Path, repository: Path, key: Path) -> None:
+    publish_category(
+        build,
+        repository=repository,
+        platform=Platform(max_batch_size=4),
+        read_graph=read_onnx_file,
+        circumstances=Circumstances(signer=Signer.load(key)),
+    )
+
+
 def test_a_signature_travels_with_its_record(
-    pill: Path, repository: Path, line: Path, tmp_path: Path
+    pill: Path, repository: Path, line: Path, tmp_path: Path, key: Path
 ) -> None:
-    publish(pill, repository)
-    record = Store(repository).record_path(CATEGORY, 1)
-    record.with_name("1.json.sig").write_bytes(b"signed")
-    assert ", signed, " in bundle_release(repository, CATEGORY, 1, tmp_path / "signed.bundle")
-    import_bundle(line, tmp_path / "signed.bundle")
+    publish_signed(pill, repository, key)
+    record, path = Store(repository).record_path(CATEGORY, 1), tmp_path / "signed.bundle"
+    assert ", signed, " in bundle_release(repository, CATEGORY, 1, path)
+    code, said = deploy(
+        "import", path, "--repository", line, "--public-key", f"{key}.pub", "--reason", "line 3"
+    )
+    assert code == 0, said
     here = Store(line).record_path(CATEGORY, 1)
     assert here.read_bytes() == record.read_bytes()
-    assert here.with_name("1.json.sig").read_bytes() == b"signed"
+    assert here.with_name("1.json.sig").read_bytes() == record.with_name("1.json.sig").read_bytes()
+    assert [(entry["what"], entry["reason"]) for entry in lines_of(line)] == [("import", "line 3")]
+    assert check(line, [Path(f"{key}.pub")]).signed == 1
+    assert check(line).faults == []
+
+
+def test_a_signature_that_is_none_or_by_an_unknown_key_is_told(
+    packed: Path, pill: Path, repository: Path, line: Path, tmp_path: Path, key: Path
+) -> None:
+    make_keys(tmp_path / "other")
+    known = [Path(f"{key}.pub")]
+    with pytest.raises(PublishError, match=r"its record is not signed; expected a signature by .*key\.pub"):
+        import_bundle(line, packed, public_keys=known)
+    retune(repository, CATEGORY, Retuning(threshold=9.5), url=None, signer=Signer.load(tmp_path / "other"))
+    bundle_release(repository, CATEGORY, 2, tmp_path / "other.bundle")
+    with pytest.raises(PublishError, match=r"its record is signed by an unknown key, \S{16}; expected"):
+        import_bundle(line, tmp_path / "other.bundle", public_keys=known)
+    signature = Store(repository).record_path(CATEGORY, 2).with_name("2.json.sig")
+
+    def another(members: dict[str, Path | bytes]) -> None:
+        members["record.json.sig"] = signature
+
+    with pytest.raises(PublishError, match=r"the signature by key \S{16} does not fit its record"):
+        import_bundle(line, repacked(repository, tmp_path / "odd.bundle", members=another))
+    assert list(line.iterdir()) == []
 
 
 def test_a_student_of_another_size_is_a_model_of_its_own(
@@ -362,16 +414,18 @@ def test_a_student_of_another_size_is_a_model_of_its_own(
 
 
 def test_a_signed_record_that_is_numbered_anew_is_kept_as_it_was_signed(
-    pill: Path, repository: Path, line: Path, tmp_path: Path
+    pill: Path, repository: Path, line: Path, tmp_path: Path, key: Path
 ) -> None:
     publish_into(line, with_another_teacher(pill, tmp_path / "newer" / CATEGORY, "newer"), repository)
-    publish(pill, repository)
-    record = Store(repository).record_path(CATEGORY, 1)
-    record.with_name("1.json.sig").write_bytes(b"signed")
-    bundle_release(repository, CATEGORY, 1, tmp_path / "signed.bundle")
-    _, said = import_bundle(line, tmp_path / "signed.bundle")
+    publish_signed(pill, repository, key)
+    record, path = Store(repository).record_path(CATEGORY, 1), tmp_path / "signed.bundle"
+    bundle_release(repository, CATEGORY, 1, path)
+    code, said = deploy("import", path, "--repository", line, "--signing-key", key)
+    assert code == 0, said
     assert "its signature is of the record as it was packed, which lies beside" in said
     kept = Store(line).record_path(CATEGORY, 2).with_name("2.json.packed")
     assert kept.read_bytes() == record.read_bytes()
-    assert kept.with_name("2.json.packed.sig").read_bytes() == b"signed"
+    assert kept.with_name("2.json.packed.sig").read_bytes() == record.with_name("1.json.sig").read_bytes()
     assert Store(line).numbers(CATEGORY) == [1, 2]
+    assert (check(line).faults, check(line).signed) == ([], 1)  # signed here, as it is here
+    promote(line, CATEGORY, 2)
