@@ -52,8 +52,8 @@ class StepRecord(BaseModel, frozen=True, extra="forbid"):
             return text_format.Parse(self.config, pb.ModelConfig())
         except text_format.ParseError as error:
             raise PublishError(
-                f"The record of a release over {self.model} {self.version} holds no configuration of it ({error}); "
-                "`python -m deploy check` names it; restore it."
+                f"a record's configuration of {self.model} {self.version} is none ({' '.join(str(error).split())}); "
+                "`python -m deploy check` names the record; restore it."
             ) from None
 
 

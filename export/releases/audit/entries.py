@@ -12,6 +12,7 @@ from export.errors import PublishError
 from export.releases.audit.log import FIRST, AuditLog, Head, Line, hash_of, head_path, log_path
 from export.releases.audit.signatures import (
     HEAD,
+    PACKED,
     RECORD,
     Signer,
     is_valid,
@@ -35,6 +36,13 @@ class Act:
 
 
 NO_ACT = Act()
+SIGNS = (
+    "publish",
+    "retune",
+    "promote",
+    "rollback",
+    "import",
+)  # commands that sign a record; others sign the log alone
 
 
 def append(root: Path, what: str, category: str, number: int, reason: str = "") -> str | None:
@@ -77,11 +85,12 @@ def note(changes: Changes, root: Path, what: str, record: Record, act: Act = NO_
     category, number = record.category, record.number
     staged = {target: path for path, target in changes.moves}
     path = Store(root).record_path(category, number)
-    if act.signer is not None and what != "prune":
+    if act.signer is not None and what in SIGNS:
         content = _content(path, staged) or b""
-        kept = {} if path in staged else _valid(read_signatures(signatures_path(path)), content)
+        beside = signatures_path(path)
+        kept = _valid(read_signatures(staged.get(beside, beside)), content)
         signatures = kept | {act.signer.key: act.signer.sign(RECORD, content)}
-        changes.write(signatures_path(path), signatures_to_bytes(signatures))
+        changes.write(beside, signatures_to_bytes(signatures))
     added = _added(root, what, category, number, act, staged)
     changes.write(log_path(root), added.log)
     changes.write(head_path(root), added.head)
@@ -125,7 +134,7 @@ def _added(
         files={
             str(target.relative_to(root)): hash_of(path.read_bytes())
             for target, path in staged.items()
-            if path.is_file() and target.parent.name == "warmup"
+            if path.is_file() and (target.parent.name == "warmup" or target.suffix == PACKED)
         },
         key=act.signer and act.signer.key,
         broken=log.misfit() or "",

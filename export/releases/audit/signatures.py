@@ -22,6 +22,7 @@ from export.errors import PublishError
 
 RECORD = b"astmfr record\n"  # goes before what is signed: no signature of one kind is one of another
 HEAD = b"astmfr audit log\n"
+PACKED = ".packed"  # ends the name of a record as it was signed elsewhere, where an import had to renumber it
 PUBLIC = ".pub"  # ends the name of the public key's file
 NO_KEY = "give a file that `python -m deploy keygen` wrote"
 

@@ -7,9 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.errors import PublishError
+from export.releases.audit.entries import SIGNS
 from export.releases.audit.log import AuditLog, Line, hash_of
-from export.releases.audit.signatures import RECORD, is_valid, read_signatures, short, signatures_path
-from export.releases.record import Record
+from export.releases.audit.signatures import (
+    PACKED,
+    RECORD,
+    is_valid,
+    read_signatures,
+    short,
+    signatures_path,
+)
+from export.releases.record import Record, parse_record
 from export.releases.store import Live, Store
 
 NEW = ("publish", "retune", "import")  # commands that write a record
@@ -49,7 +57,7 @@ class Logged:
             if release in self.records and self.records[release][1] != line.record:
                 self.keys.pop(release, None)
             self.records[release] = (line.line, line.record)
-        if line.record is not None and line.key is not None:
+        if line.record is not None and line.key is not None and line.what in SIGNS:
             self.keys.setdefault(release, set()).add(line.key)
         self.live[line.category] = line
         self.files |= line.files
@@ -82,7 +90,10 @@ def record_faults(
     faults = []
     stated = logged.records.get((category, number))
     if stated is None:
-        faults.append(f"{path} stands in no line of the audit log; publish that release again")
+        faults.append(
+            f"{path} stands in no line of the audit log: its command was stopped, or it came from elsewhere; publish "
+            "that release again, or promote it"
+        )
     elif stated[1] != hash_of(content):
         faults.append(f"{path} is not the record that line {stated[0]} of the audit log names; restore it")
     try:
@@ -98,9 +109,37 @@ def record_faults(
         f"{path} was signed by key {short(key)}, and {signatures_path(path).name} has no such signature; restore it"
         for key in sorted(logged.keys.get((category, number), set()) - signatures.keys())
     ]
-    if known is not None and not known.keys() & signatures.keys():
-        faults.append(_unsigned(path, signatures, known))
-    return faults
+    if known is None or known.keys() & signatures.keys():
+        return faults
+    packed, packed_faults = _packed_signatures(path)
+    if not known.keys() & packed.keys():
+        packed_faults.append(_unsigned(path, {**signatures, **packed}, known))
+    return [*faults, *packed_faults]
+
+
+def _packed_signatures(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Signatures of a record as it was packed elsewhere, where it is this release but for its place here."""
+    packed = path.with_name(path.name + PACKED)
+    if not packed.is_file():
+        return {}, []
+    try:
+        content, signatures = packed.read_bytes(), read_signatures(signatures_path(packed))
+        if _elsewhere(parse_record(packed)) != _elsewhere(parse_record(path)):
+            return {}, [f"{packed} is the record of another release than {path.name}; restore both"]
+    except PublishError as error:
+        return {}, [error.message.rstrip(".")]
+    faults = [
+        f"{signatures_path(packed)}: the signature by key {short(key)} does not fit {packed.name}; restore both"
+        for key, signature in signatures.items()
+        if not is_valid(key, signature, RECORD, content)
+    ]
+    return ({} if faults else signatures), faults
+
+
+def _elsewhere(record: Record) -> tuple[dict[str, object], dict[str, object]]:
+    """What of a record does not depend on the repository that holds it: all but numbers of records and versions."""
+    values = record.model_dump(exclude={"serial", "number", "retuned_from", "steps"})
+    return values, {name: step.model_dump(exclude={"version"}) for name, step in record.steps.items()}
 
 
 def _unsigned(path: Path, signatures: Collection[str], known: Mapping[str, Path]) -> str:
@@ -118,5 +157,9 @@ def require_untouched(root: Path, record: Record) -> None:
         PublishError: it is not, in a sentence.
     """
     logged = Logged.of(AuditLog.read(root).lines())
-    if faults := record_faults(Store(root), record.category, record.number, logged):
+    release = (record.category, record.number)
+    if release not in logged.records:  # its publisher was killed before it wrote the line
+        path = Store(root).record_path(*release)
+        logged.records[release] = (0, hash_of(path.read_bytes()))
+    if faults := record_faults(Store(root), *release, logged):
         raise PublishError(f"{faults[0]}.")

@@ -52,7 +52,9 @@ def _misfit(store: Store, category: str, live: Live | None, expected: Live | Non
 def _said(live: Live | None) -> str:
     if live is None:
         return "that none is live"
-    return f"that release {live.number} is live" + (f", {live.before} before" if live.before else "")
+    before = f", {live.before} before" if live.before else ""
+    loaded = f", with {live.loaded} loaded" if live.loaded else ""
+    return f"that release {live.number} is live{before}{loaded}"
 
 
 def calibration_faults(

@@ -8,7 +8,7 @@ from pathlib import Path
 from export.errors import PublishError
 from export.records import FileRecord
 from export.releases.audit.log import hash_of
-from export.releases.audit.signatures import read_signatures, signatures_path
+from export.releases.audit.signatures import PACKED, read_signatures, signatures_path
 from export.releases.audit.verification import Logged, record_faults
 from export.releases.checks.findings import Findings
 from export.releases.files import CODE
@@ -123,7 +123,10 @@ def check_logged_files(target: Repository, models: Iterable[str], logged: Logged
     used = set(models)
     for name, expected in logged.files.items():
         path = target.root / name
-        if Path(name).parts[0] not in used:
+        if path.suffix == PACKED:  # it goes with its record
+            if not path.with_suffix("").is_file():
+                continue
+        elif Path(name).parts[0] not in used:
             continue
         findings.files += 1
         if not path.is_file():

@@ -84,9 +84,9 @@ def require_signed(root: Path, public_keys: Sequence[Path]) -> None:
     pointers, findings.faults = check_pointers(store, logged)
     live = [(category, pointer.number) for category, pointer in pointers.items()]
     before = [
-        (category, pointer.before)
+        (category, pointer.loaded)
         for category, pointer in pointers.items()
-        if pointer.before in store.numbers(category)
+        if pointer.loaded in store.numbers(category)
     ]
     loaded = [(category, number) for category, number in (*live, *before) if number is not None]
     records = read_records(store, loaded, logged, findings, known=known, must_sign=live)
