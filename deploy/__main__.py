@@ -9,14 +9,17 @@ from typing import Any
 
 import click
 
+from deploy.bundles import COMMANDS as BUNDLES
 from deploy.commands import run_beside, serve_until_stopped
 from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
 from deploy.releases import COMMANDS
-from deploy.repository import ENCODED, require_published
+from deploy.repository import ENCODED, require_published, settle
 from deploy.server import running_server
+from deploy.trust.commands import COMMANDS as TRUST
+from deploy.trust.keys import require_signature_option, require_signatures
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
@@ -102,9 +105,11 @@ def prepare(triton_env: Path) -> None:
 
 @main.command()
 @_server_options(http_port=8000, grpc_port=8001, metrics_port=8002)
-def serve(**options: Any) -> None:
+@require_signature_option
+def serve(require_signature: tuple[Path, ...], **options: Any) -> None:
     """Serve every model until Ctrl-C or SIGTERM."""
-    require_published(options["repository"])
+    _prepare_repository(options["repository"])
+    require_signatures(options["repository"], require_signature)
     serve_until_stopped(running_server(**options))
 
 
@@ -116,8 +121,15 @@ def run(command: tuple[str, ...], **options: Any) -> None:
 
     COMMAND finds the server in ASTMFR_URL (gRPC, host:port), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL.
     """
-    require_published(options["repository"])
+    _prepare_repository(options["repository"])
     sys.exit(run_beside(running_server(**options), command))
+
+
+def _prepare_repository(repository: Path) -> None:
+    """What a killed command left is put right, and something is published."""
+    if said := settle(repository):
+        click.echo(said, err=True)
+    require_published(repository)
 
 
 _http_url = click.option("--http-url", default=DEFAULT_URL, help="Where the server answers over HTTP.")
@@ -142,7 +154,7 @@ def unload(category: str, http_url: str) -> None:
     click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
 
 
-for command in (doctor, *COMMANDS):
+for command in (doctor, *COMMANDS, *TRUST, *BUNDLES):
     main.add_command(command)
 
 

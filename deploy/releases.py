@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from deploy.errors import CommandError
+from deploy.trust.keys import load_signer, signing_key_option
 from model_repository.running_servers import running
 
 PATH = click.Path(path_type=Path)
@@ -25,7 +26,9 @@ _url = click.option(
     help="host:port of the server's gRPC endpoint.  [default: that of the server of this machine that serves the "
     "repository; where none does, its next start takes what is live]",
 )
-_reason = click.option("--reason", default="", help="Why; kept in the record.")
+_reason = click.option("--reason", default="", help="Why; kept in the audit log, and in a new record.")
+# `deploy.bundles` takes them too.
+category_option, repository_option, url_option, reason_option = _category, _repository, _url, _reason
 
 
 @click.command()
@@ -50,25 +53,35 @@ def releases(repository: Path, category: str | None, as_json: bool) -> None:
 @_category
 @_repository
 @_url
-def promote(number: int, category: str, repository: Path, url: str | None) -> None:
+@_reason
+@signing_key_option
+def promote(
+    number: int, category: str, repository: Path, url: str | None, reason: str, signing_key: Path | None
+) -> None:
     """Make release NUMBER live: loaded, asked about images whose scores are known, and only then switched to.
 
     Where it cannot be loaded or answers otherwise, what is live stays live.
     """
+    from export.releases.audit import Act
     from export.releases.verbs.promote import promote
 
-    click.echo(promote(repository, category, number, url=url or find_url(repository)))
+    act = Act(reason, load_signer(signing_key))
+    click.echo(promote(repository, category, number, url=url or find_url(repository), act=act))
 
 
 @click.command()
 @_category
 @_repository
 @_url
-def rollback(category: str, repository: Path, url: str | None) -> None:
+@_reason
+@signing_key_option
+def rollback(category: str, repository: Path, url: str | None, reason: str, signing_key: Path | None) -> None:
     """Make the release live again that was live before."""
+    from export.releases.audit import Act
     from export.releases.verbs.promote import rollback
 
-    click.echo(rollback(repository, category, url=url or find_url(repository)))
+    act = Act(reason, load_signer(signing_key))
+    click.echo(rollback(repository, category, url=url or find_url(repository), act=act))
 
 
 @click.command()
@@ -89,7 +102,15 @@ def rollback(category: str, repository: Path, url: str | None) -> None:
     help="Folder of defective images that passed. Alone, the threshold is set just below the lowest of their scores.",
 )
 @_reason
-def retune(category: str, repository: Path, url: str | None, reason: str, **given: Any) -> None:
+@signing_key_option
+def retune(
+    category: str,
+    repository: Path,
+    url: str | None,
+    reason: str,
+    signing_key: Path | None,
+    **given: Any,
+) -> None:
     """Give the live release of CATEGORY another threshold: a new release of the same weights, live at once.
 
     How many of the good and bad images that were given are judged defective is said, before and after.
@@ -99,7 +120,8 @@ def retune(category: str, repository: Path, url: str | None, reason: str, **give
     how = Retuning(**given)
     if faults := missing(how):
         raise click.UsageError(f"{faults[0]}.")
-    for line in retune(repository, category, how, url=url or find_url(repository), why=reason):
+    url, signer = url or find_url(repository), load_signer(signing_key)
+    for line in retune(repository, category, how, url=url, why=reason, signer=signer):
         click.echo(line)
 
 

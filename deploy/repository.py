@@ -117,6 +117,19 @@ def pool_threads(repository: Path) -> int:
     return max(stated, default=0)
 
 
+def settle(repository: Path) -> str | None:
+    """Put right what a killed command left in a repository, before a server reads it.
+
+    Returns:
+        One line that says what was done; None where nothing was left, as a rule.
+    """
+    if not any(repository.glob(".publish-*")):
+        return None
+    from export.releases.verbs.repair import repair  # it takes a second
+
+    return repair(repository)
+
+
 def require_published(repository: Path) -> None:
     """Make sure that a category is published, not only the models that all categories share, and has all of its steps.
 

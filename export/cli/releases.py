@@ -23,7 +23,6 @@ from export.cli.options import (
     runs_dir_option,
     server_image_option,
 )
-from model_repository.running_servers import running
 from train.support.command_options import FiniteRange, options_as
 
 
@@ -177,7 +176,14 @@ serving_options = options_as(
     help="Make it live at once.  [default: live, unless it is the second release or a later one and a server of this "
     "machine serves the repository: then `python -m deploy promote` makes it so, which probes it first]",
 )
-@click.option("--reason", default="", help="Why; kept in the release's record.")
+@click.option("--reason", default="", help="Why; kept in the release's record and the audit log.")
+@click.option(
+    "--signing-key",
+    type=PATH,
+    envvar="ASTMFR_SIGNING_KEY",
+    show_envvar=True,
+    help="Private key that signs the record, see `python -m deploy keygen`.  [default: nothing is signed]",
+)
 @runs_dir_option
 def publish(
     serving: ServingOptions,
@@ -188,13 +194,16 @@ def publish(
     server_image: str,
     live: bool | None,
     reason: str,
+    signing_key: Path | None,
     runs_dir: Path,
 ) -> None:
     """Put a build into the model repository as a numbered release, and let the ensembles point to it."""
     from export.engines.target import TargetServer
+    from export.releases.audit.signatures import Signer
     from export.releases.publish import Circumstances, publish_category
     from export.serving.onnx_files import read_onnx_file
     from export.serving.probes import make_probes
+    from model_repository.running_servers import running  # the engine builder's container lacks it
 
     if serving.service_ms and serving.latency_budget_ms is None:
         raise click.UsageError("--service-ms goes with --latency-budget-ms.")
@@ -209,6 +218,7 @@ def publish(
                 auroc=_auroc(runs_dir / serving.category / "metrics.json", serving),
                 probes=make_probes,
                 live=not running(serving.repository) if live is None else live,
+                signer=None if signing_key is None else Signer.load(signing_key),
             ),
         )
     )

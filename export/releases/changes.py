@@ -26,11 +26,13 @@ class Changes:
         staging: the folder in which they wait.
         moves: each with its target, in the order in which they are put in place.
         replaced: copies of the files that they replace, by target.
+        removed: files and folders that go, each with where it goes to, after all else is in place.
     """
 
     staging: Path
     moves: list[tuple[Path, Path]] = field(default_factory=list)
     replaced: dict[Path, Path] = field(default_factory=dict)
+    removed: list[tuple[Path, Path]] = field(default_factory=list)
 
     def folder(self, target: Path) -> Path:
         """An empty folder to fill; it becomes `target`, which must not exist."""
@@ -39,7 +41,13 @@ class Changes:
         return folder
 
     def write(self, target: Path, content: bytes) -> bool:
-        """Write a file that becomes `target`; False where `target` holds this content already."""
+        """Write a file that becomes `target`; False where `target` holds this content already.
+
+        What was to become `target` before is not, then.
+        """
+        if target in (targets := [there for _, there in self.moves]):
+            self.moves[targets.index(target)][0].write_bytes(content)
+            return True
         if target.is_file():
             if target.read_bytes() == content:
                 return False
@@ -48,6 +56,10 @@ class Changes:
             )
         self._place(target).write_bytes(content)
         return True
+
+    def remove(self, target: Path) -> None:
+        """Let a file or folder go, after those that were named before."""
+        self.removed.append((target, self.staging / f"removed-{len(self.removed)}"))
 
     def put_in_place(self) -> None:
         """Rename everything to its target; when that fails, all that was renamed goes back.
@@ -68,6 +80,10 @@ class Changes:
                 else:
                     undo.callback(target.rename, staged)
                 folders |= {target.parent, target.parent.parent}
+            for target, staged in self.removed:
+                target.rename(staged)
+                undo.callback(staged.rename, target)
+                folders.add(target.parent)
             for folder in folders:
                 _flush_one(folder)
             undo.pop_all()

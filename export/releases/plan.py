@@ -1,25 +1,38 @@
-"""What would be published for a build, step by step: the table of `export plan`."""
+"""A release as it was stated: its batches, load, budget and times; and step by step as the table of `export plan`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.engines.target import TargetServer
-from export.manifest import read_manifest
-from export.releases.publish import TimeSteps, known_times, require_repository, stated_release, with_budget
+from export.errors import PublishError
+from export.manifest import Manifest, read_manifest
+from export.records import EngineRecord
+from export.releases.record import Record
+from export.releases.release import Release
 from export.releases.remarks import serving_remarks
-from export.releases.repository import parameters_of
+from export.releases.repository import Repository, parameters_of
+from export.releases.switch import Served, demands_of_others
+from export.releases.versions import student_model
 from export.serving.backbones import Platform
 from export.serving.model_files import spec_of
+from export.serving.queues import LatencyBudget
 from export.serving.steps import verdict_specs
+from export.serving.throughput import chosen_batch, measure_load
 from export.tensors import ITEM_BYTES, image_bytes
+from model_repository.distance_fusion.map_fusion import Calibration
 from train.support.cores import usable_cores
 
 COLUMNS = ("instances", "threads", "queue", "queue, ms", "batch", "one image, ms", "bytes in", "bytes out")
+
+# Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures those that are
+# not among the times it is given.
+TimeSteps = Callable[[Path, Manifest, Platform, Mapping[str, float]], Mapping[str, float]]
 
 
 def plan_table(
@@ -103,3 +116,101 @@ def _cells(config: pb.ModelConfig, service_ms: float | None, n_bytes: Mapping[st
         "a file" if bytes_in is None else f"{bytes_in:,}",
         f"{sum(n_bytes[tensor.name] for tensor in config.output):,}",
     )
+
+
+def stated_release(
+    build: Path,
+    manifest: Manifest,
+    repository: Path,
+    platform: Platform,
+    server: TargetServer,
+    images_per_s: float | None,
+) -> Release:
+    """The release with the batches that its platform wants, where none were stated, and the load of the fusion."""
+    release = beside_others(Release(manifest, build, Repository(repository), platform, server, ""))
+    if not platform.max_batch_size:
+        engines = _engines_served_with(release) if platform.name == "tensorrt" else ()
+        batch = chosen_batch(
+            manifest.config.image_size,
+            on_gpu=platform.on_gpu,
+            engine_batches=[engine.options.max_batch for engine in engines],
+        )
+        release = replace(release, platform=replace(platform, max_batch_size=batch))
+    if images_per_s is not None:
+        before = same_weights(release)
+        if before is not None and before.load is not None and before.load.images_per_s == images_per_s:
+            load = before.load
+        else:
+            load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
+        release = replace(release, load=load)
+    return release
+
+
+def _engines_served_with(release: Release) -> list[EngineRecord]:
+    """The build's engines, and the teacher's that other categories are served over: all take the same batches."""
+    category, teacher = release.manifest.category, release.models["teacher"]
+    others = [
+        record.manifest.engines["teacher"]
+        for name, record in Served.now(release.target).records.items()
+        if name != category
+        and record.steps["teacher"].model == teacher
+        and "teacher" in record.manifest.engines
+    ]
+    return [*release.manifest.engines.values(), *others]
+
+
+def same_weights(release: Release) -> Record | None:
+    """The live release of the category where it has the same weights: what was timed for that holds on."""
+    live = Served.now(release.target).records.get(release.manifest.category)
+    return live if live is not None and live.weights_id == release.manifest.weights_id else None
+
+
+def beside_others(release: Release) -> Release:
+    """The release with the names that are free and the demands of others, as the repository is now."""
+    student = student_model(release.target, release.manifest)
+    others = demands_of_others(release.target, release.manifest.category)
+    return replace(release, student=student, others=others)
+
+
+def known_times(release: Release) -> dict[str, float]:
+    """Milliseconds by step as this release was published before, of the steps that are configured as they were then."""
+    record = same_weights(release)
+    if record is None or record.budget is None:
+        return {}
+    known = {}
+    for step, config in release.step_configs().items():
+        if step not in record.steps or config.name not in record.budget.service_ms:
+            continue
+        before = record.steps[step].parsed_config()
+        if (before.backend, parameters_of(before)) == (config.backend, parameters_of(config)):
+            known[step] = record.budget.service_ms[config.name]
+    return known
+
+
+def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:
+    """The release with queues that keep a latency budget, where its steps take `service_ms` each.
+
+    Raises:
+        PublishError: the time of a step is missing, or the steps take the whole budget.
+    """
+    models = {step: config.name for step, config in release.step_configs().items()}
+    if missing := [step for step in models if step not in service_ms]:
+        raise PublishError(
+            f"How long {' and '.join(missing)} take on the server's GPU cannot be measured here; state each with "
+            "--service-ms STEP=MS, or give no --latency-budget-ms."
+        )
+    budget = LatencyBudget(latency_budget_ms, {models[step]: step_ms for step, step_ms in service_ms.items()})
+    budget.policies()  # raises where nothing is left to wait
+    return replace(release, budget=budget)
+
+
+def require_repository(repository: Path) -> None:
+    """Require the project's model repository.
+
+    Raises:
+        PublishError: the folder lacks the committed backend of the fusion.
+    """
+    if not (repository / "distance_fusion" / "map_fusion.py").is_file():
+        raise PublishError(
+            f"{repository} holds no distance_fusion backend; expected the project's model_repository/."
+        )

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export.engines.target import TargetServer, require_engines_run
 from export.errors import PublishError
 from export.manifest import Manifest, read_manifest, require_engines
-from export.records import EngineRecord
+from export.releases.audit.entries import Act, is_noted, note
+from export.releases.audit.signatures import Signer
 from export.releases.changes import changing
 from export.releases.lock import publishing_alone
+from export.releases.plan import (
+    TimeSteps,
+    beside_others,
+    known_times,
+    require_repository,
+    stated_release,
+    with_budget,
+)
 from export.releases.record import ProbeImage, Record, StepRecord, published_now
 from export.releases.release import Release
 from export.releases.remarks import not_live, serving_remarks, start_remark, what_was_published
 from export.releases.render import FUSION
-from export.releases.repository import Repository, parameters_of
 from export.releases.store import Store
-from export.releases.switch import Served, demands_of_others
-from export.releases.versions import student_model
+from export.releases.switch import Served
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
-from export.serving.queues import LatencyBudget
-from export.serving.throughput import chosen_batch, measure_load
 from model_repository.distance_fusion.map_fusion import Calibration, fusion_code_id, release_id_of
 from train.support.category_names import check_category_name
-
-# Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures those that are
-# not among the times it is given.
-TimeSteps = Callable[[Path, Manifest, Platform, Mapping[str, float]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,14 @@ class Circumstances:
         auroc: image AUROC of the evaluation, where it is of this release.
         probes: gives PNG files that the release is asked about before it becomes live, with their scores.
         live: whether it becomes live at once; the first release of a category does in any case.
+        signer: of who signs the record and the audit log.
     """
 
     why: str = ""
     auroc: float | None = None
     probes: Callable[[Path, Manifest], Sequence[tuple[bytes, float]]] | None = None
     live: bool = True
+    signer: Signer | None = None
 
 
 AT_ONCE = Circumstances()
@@ -109,7 +112,7 @@ def publish_category(
         for file, score in (circumstances.probes(build, manifest) if circumstances.probes else ())
     ]
     with publishing_alone(repository):
-        release = _beside_others(release)
+        release = beside_others(release)
         release.require_servable(read_graph)
         if latency_budget_ms is not None:
             release = with_budget(release, latency_budget_ms, service_ms)
@@ -144,6 +147,9 @@ def _publish(release: Release, circumstances: Circumstances, probes: list[ProbeI
         configs = served.step_configs(release.server)
         remarks = release.remarks(configs) if live else []
         changed |= served.write(changes, configs)
+        if changed or not is_noted(target.root, record):
+            act = Act(circumstances.why, circumstances.signer)
+            remarks = [*remarks, note(changes, target.root, "publish", record, act) or ""]
     said = [not_live(record, served), *remarks, start_remark(release), *serving_remarks(release)]
     return what_was_published(release, record, changed=changed) + "".join(
         f"; {remark}" for remark in said if remark
@@ -180,109 +186,11 @@ def _record(
     )
 
 
-def stated_release(
-    build: Path,
-    manifest: Manifest,
-    repository: Path,
-    platform: Platform,
-    server: TargetServer,
-    images_per_s: float | None,
-) -> Release:
-    """The release with the batches that its platform wants, where none were stated, and the load of the fusion."""
-    release = _beside_others(Release(manifest, build, Repository(repository), platform, server, ""))
-    if not platform.max_batch_size:
-        engines = _engines_served_with(release) if platform.name == "tensorrt" else ()
-        batch = chosen_batch(
-            manifest.config.image_size,
-            on_gpu=platform.on_gpu,
-            engine_batches=[engine.options.max_batch for engine in engines],
-        )
-        release = replace(release, platform=replace(platform, max_batch_size=batch))
-    if images_per_s is not None:
-        before = same_weights(release)
-        if before is not None and before.load is not None and before.load.images_per_s == images_per_s:
-            load = before.load
-        else:
-            load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
-        release = replace(release, load=load)
-    return release
-
-
-def _engines_served_with(release: Release) -> list[EngineRecord]:
-    """The build's engines, and the teacher's that other categories are served over: all take the same batches."""
-    category, teacher = release.manifest.category, release.models["teacher"]
-    others = [
-        record.manifest.engines["teacher"]
-        for name, record in Served.now(release.target).records.items()
-        if name != category
-        and record.steps["teacher"].model == teacher
-        and "teacher" in record.manifest.engines
-    ]
-    return [*release.manifest.engines.values(), *others]
-
-
-def same_weights(release: Release) -> Record | None:
-    """The live release of the category where it has the same weights: what was timed for that holds on."""
-    live = Served.now(release.target).records.get(release.manifest.category)
-    return live if live is not None and live.weights_id == release.manifest.weights_id else None
-
-
-def _beside_others(release: Release) -> Release:
-    """The release with the names that are free and the demands of others, as the repository is now."""
-    student = student_model(release.target, release.manifest)
-    others = demands_of_others(release.target, release.manifest.category)
-    return replace(release, student=student, others=others)
-
-
 def _require_agreement(build: Path, manifest: Manifest) -> None:
     if manifest.refused:
         raise PublishError(
             f"{build} does not judge as its checkpoint does ({', '.join(manifest.refused)}); nothing is published; "
             "export again."
-        )
-
-
-def known_times(release: Release) -> dict[str, float]:
-    """Milliseconds by step as this release was published before, of the steps that are configured as they were then."""
-    record = same_weights(release)
-    if record is None or record.budget is None:
-        return {}
-    known = {}
-    for step, config in release.step_configs().items():
-        if step not in record.steps or config.name not in record.budget.service_ms:
-            continue
-        before = record.steps[step].parsed_config()
-        if (before.backend, parameters_of(before)) == (config.backend, parameters_of(config)):
-            known[step] = record.budget.service_ms[config.name]
-    return known
-
-
-def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:
-    """The release with queues that keep a latency budget, where its steps take `service_ms` each.
-
-    Raises:
-        PublishError: the time of a step is missing, or the steps take the whole budget.
-    """
-    models = {step: config.name for step, config in release.step_configs().items()}
-    if missing := [step for step in models if step not in service_ms]:
-        raise PublishError(
-            f"How long {' and '.join(missing)} take on the server's GPU cannot be measured here; state each with "
-            "--service-ms STEP=MS, or give no --latency-budget-ms."
-        )
-    budget = LatencyBudget(latency_budget_ms, {models[step]: step_ms for step, step_ms in service_ms.items()})
-    budget.policies()  # raises where nothing is left to wait
-    return replace(release, budget=budget)
-
-
-def require_repository(repository: Path) -> None:
-    """Require the project's model repository.
-
-    Raises:
-        PublishError: the folder lacks the committed backend of the fusion.
-    """
-    if not (repository / "distance_fusion" / "map_fusion.py").is_file():
-        raise PublishError(
-            f"{repository} holds no distance_fusion backend; expected the project's model_repository/."
         )
 
 

@@ -43,8 +43,18 @@ class StepRecord(BaseModel, frozen=True, extra="forbid"):
     config: str
 
     def parsed_config(self) -> pb.ModelConfig:
-        """The configuration as a message, to be changed at will."""
-        return text_format.Parse(self.config, pb.ModelConfig())
+        """The configuration as a message, to be changed at will.
+
+        Raises:
+            PublishError: the record was changed, and the text is no configuration.
+        """
+        try:
+            return text_format.Parse(self.config, pb.ModelConfig())
+        except text_format.ParseError as error:
+            raise PublishError(
+                f"a record's configuration of {self.model} {self.version} is none ({' '.join(str(error).split())}); "
+                "`python -m deploy check` names the record; restore it."
+            ) from None
 
 
 class ProbeImage(BaseModel, frozen=True, extra="forbid"):
@@ -141,21 +151,38 @@ def parse_record(path: Path) -> Record:
         PublishError: there is none, it cannot be read, or another version of this project wrote it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text)
-        schema = values["schema_number"]
+        content = path.read_bytes()
     except FileNotFoundError:
         raise PublishError(
             f"{path} does not exist; `python -m deploy releases` lists those there are."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise PublishError(f"{path} cannot be read ({error.strerror or error}); make it readable.") from None
+    return read_record(content, str(path))
+
+
+def read_record(content: bytes, named: str) -> Record:
+    """A record from a file's content.
+
+    Args:
+        content: the bytes.
+        named: what a sentence calls the file.
+
+    Raises:
+        PublishError: it is none, or another version of this project wrote it.
+    """
+    try:
+        text = content.decode("utf-8")
+        values = json.loads(text)
+        schema = values["schema_number"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PublishError(
-            f"{path} is no whole record ({type(error).__name__}: {error}); restore it, or remove it and publish again."
+            f"{named} is no whole record ({type(error).__name__}: {error}); restore it, or remove it and publish again."
         ) from None
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
         raise PublishError(
-            f"{path} is a record of schema {schema}, and this version reads {SCHEMA}; "
+            f"{named} is a record of schema {schema}, and this version reads {SCHEMA}; "
             + ("use the version of this project that wrote it." if newer else "publish the release again.")
         )
     try:
@@ -164,7 +191,7 @@ def parse_record(path: Path) -> Record:
         first = error.errors()[0]
         fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".replace("\n", " ")
         raise PublishError(
-            f"{path} cannot be used as a record ({error.error_count()} faults; the first: {fault}); restore it, or "
+            f"{named} cannot be used as a record ({error.error_count()} faults; the first: {fault}); restore it, or "
             "remove it and publish again."
         ) from None
 

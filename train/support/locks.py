@@ -58,7 +58,7 @@ def _locked_file(path: Path, *, work: str, wait_s: float) -> IO[str]:
     """The open lock file. One that another process removed before we had the lock is no lock: it is made again."""
     given_up_s, told = time.monotonic() + wait_s, False
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file, ours = path.open("a+", encoding="utf-8"), False
         try:
             held_by = _lock(file, path)
             if held_by is not None and time.monotonic() >= given_up_s:
@@ -66,10 +66,14 @@ def _locked_file(path: Path, *, work: str, wait_s: float) -> IO[str]:
             if held_by is not None and not told:
                 console.print(f"{path.parent} is being {work} by {held_by}: waiting.", markup=False)
                 told = True
-            if held_by is None and _is_at(path, file):
+            ours = held_by is None and _is_at(path, file)
+            if ours:
                 _write_owner(file)
                 return file
         except BaseException:
+            with suppress(OSError):
+                if ours:
+                    path.unlink()
             with suppress(OSError):  # what a full disk did not take is tried once more
                 file.close()
             raise

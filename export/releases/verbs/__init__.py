@@ -2,7 +2,9 @@
 
 - `promote`: another release becomes live, or the one before again. `retune`: the same weights with another calibration.
 - `server`: loads, asks and probes a running server over gRPC.
-- `table`: all releases, as a table or JSON.
+- `table`: all releases, as a table or JSON. `audit`: who did what, likewise.
+- `check`: whether a repository is what its records say. `repair`: what a killed command left is put right.
+- `bundle`: a release leaves as one file, and comes into another repository. `prune`: old releases are removed.
 
 Nothing here loads torch, onnx or ONNX Runtime: a machine that serves has none of them.
 """

@@ -10,6 +10,8 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
+from export.releases.audit.entries import NO_ACT, Act, note
+from export.releases.audit.verification import require_untouched
 from export.releases.changes import changing
 from export.releases.files import write_config
 from export.releases.lock import publishing_alone
@@ -22,7 +24,7 @@ from export.releases.versions import name_of
 from train.support.category_names import check_category_name
 
 
-def promote(root: Path, category: str, number: int, *, url: str | None = None) -> str:
+def promote(root: Path, category: str, number: int, *, url: str | None = None, act: Act = NO_ACT) -> str:
     """Make a release live.
 
     Args:
@@ -30,20 +32,22 @@ def promote(root: Path, category: str, number: int, *, url: str | None = None) -
         category: the product.
         number: of the release.
         url: host:port of a server that serves the repository; None leaves it to the server's next start.
+        act: why, and who signs it.
 
     Returns:
         One line that says what is live.
 
     Raises:
-        PublishError: there is no such release, a file of it is not what it was, a step is served to other categories
-            in another way, or the server cannot load it or gives other scores. What was live stays live.
+        PublishError: there is no such release, its record was changed, a file of it is not what it was, a step is
+            served to other categories in another way, or the server cannot load it or gives other scores. What was
+            live stays live.
     """
     with publishing_alone(root):
         record = find_record(root, category, number)
-        return put_live(root, record, url=url)
+        return put_live(root, record, url=url, act=act)
 
 
-def rollback(root: Path, category: str, *, url: str | None = None) -> str:
+def rollback(root: Path, category: str, *, url: str | None = None, act: Act = NO_ACT) -> str:
     """Make the release live that was before; see `promote`.
 
     Raises:
@@ -56,7 +60,8 @@ def rollback(root: Path, category: str, *, url: str | None = None) -> str:
             raise PublishError(
                 f"No release of {category!r} was live before in {root}; promote one by its number."
             )
-        return put_live(root, find_record(root, category, live.before), url=url)
+        record = find_record(root, category, live.before)
+        return put_live(root, record, url=url, what="rollback", act=act)
 
 
 def find_record(root: Path, category: str, number: int) -> Record:
@@ -76,20 +81,24 @@ def find_record(root: Path, category: str, number: int) -> Record:
     return store.read(category, number)
 
 
-def put_live(root: Path, record: Record, *, url: str | None) -> str:
+def put_live(root: Path, record: Record, *, url: str | None, what: str = "promote", act: Act = NO_ACT) -> str:
     """Make a release live whose repository's lock is held; see `promote`."""
     target = Repository(root)
+    require_untouched(root, record)
     require_whole(target, record)
     served = Served.now(target)
     _require_shared(served, record)
-    switch = Switch(target, served, served.switched_to(record), record)
+    switch = Switch(target, served, served.switched_to(record), record, what, act)
     if url is None:
         with changing(root) as changes:
             switch.after.write(changes, switch.after.step_configs())
-        return f"Live: {_named(record)}; a running server takes it at its next start, or at once with --url."
-    with connected(url) as server:
-        switch.perform(server)
-    return f"Live at {url}: {_named(record)}."
+            clock = note(changes, root, what, record, act)
+        said = f"Live: {_named(record)}; a running server takes it at its next start, or at once with --url"
+    else:
+        with connected(url) as server:
+            clock = switch.perform(server)
+        said = f"Live at {url}: {_named(record)}"
+    return f"{said}; {clock}." if clock else f"{said}."
 
 
 @dataclass(frozen=True)
@@ -100,15 +109,18 @@ class Switch:
         target: the repository.
         before, after: what is live before and after.
         record: the release that is to become live.
+        what, act: for the audit log.
     """
 
     target: Repository
     before: Served
     after: Served
     record: Record
+    what: str
+    act: Act
 
-    def perform(self, server: RunningServer) -> None:
-        """Load, probe, switch, and let go of what is no longer needed.
+    def perform(self, server: RunningServer) -> str | None:
+        """Load, probe, switch, and let go of what is no longer needed; gives what `note` gives.
 
         Raises:
             PublishError: the server cannot load the release, or gives other scores; what was live stays live.
@@ -116,21 +128,23 @@ class Switch:
         live = self.before.records.get(self.record.category)
         beside = live is None or fit_beside(live, self.record)
         joined = self.before.step_configs(joining=[self.record]) if beside else self.after.step_configs()
+        clock = None
         try:
             if (
                 not beside
             ):  # of another image size, say: one configuration gives the shapes of all versions of a model
-                self._switch(server, joined)
+                clock = self._switch(server, joined)
             self._load_steps(server, joined)
             server.probe(self.record, self.target.root)
             if beside:
-                self._switch(server, joined)
+                clock = self._switch(server, joined)
         except BaseException as error:
             self._return(server)
             if not isinstance(error, PublishError):
                 raise
             raise PublishError(f"{error.message.rstrip('.')}; {self._stays()}.") from None
         self._write_steps(server, self.after.step_configs())
+        return clock
 
     def _load_steps(self, server: RunningServer, configs: Mapping[str, pb.ModelConfig]) -> None:
         changed = self._write_steps(server, configs)
@@ -146,17 +160,24 @@ class Switch:
             server.load(name)
         return changed
 
-    def _switch(self, server: RunningServer, joined: Mapping[str, pb.ModelConfig]) -> None:
+    def _switch(self, server: RunningServer, joined: Mapping[str, pb.ModelConfig]) -> str | None:
         with changing(self.target.root) as changes:
             self.after.write(changes, joined)
+            clock = note(changes, self.target.root, self.what, self.record, self.act)
         server.load_category(self.record.category)
+        return clock
 
     def _return(self, server: RunningServer) -> None:
         """Put back what was live, on disk and in the server, as far as that goes."""
-        if self.record.category not in self.before.records:
+        root, category = self.target.root, self.record.category
+        if category not in self.before.records:
             return
-        with changing(self.target.root) as changes:
+        switched = Store(root).live(category) != self.before.pointers[category]
+        with changing(root) as changes:
             self.before.write(changes, self.before.step_configs())
+            if switched:
+                why = Act(f"{self.what} of release {self.record.number} failed", self.act.signer)
+                note(changes, root, "return", self.before.records[category], why)
         with suppress(PublishError):  # said already: the server does not answer
             server.load_category(self.record.category)  # and the steps whose configurations changed
 

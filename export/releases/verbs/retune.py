@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from export.errors import PublishError
+from export.releases.audit.entries import Act, note
+from export.releases.audit.signatures import Signer
+from export.releases.audit.verification import require_untouched
 from export.releases.changes import changing
 from export.releases.lock import publishing_alone
 from export.releases.record import Record, published_now
@@ -57,7 +60,15 @@ class Scored:
         return " and ".join(parts)
 
 
-def retune(root: Path, category: str, how: Retuning, *, url: str | None, why: str = "") -> list[str]:
+def retune(
+    root: Path,
+    category: str,
+    how: Retuning,
+    *,
+    url: str | None,
+    why: str = "",
+    signer: Signer | None = None,
+) -> list[str]:
     """Give the live release of a category another threshold; the fusion takes it with the next request.
 
     Args:
@@ -66,6 +77,7 @@ def retune(root: Path, category: str, how: Retuning, *, url: str | None, why: st
         how: the threshold, or what it is found from.
         url: host:port of a server that serves the repository, which scores images; None where there are none.
         why: the reason, for the record.
+        signer: of who signs the record and the audit log.
 
     Returns:
         What changed, a line each.
@@ -84,15 +96,17 @@ def retune(root: Path, category: str, how: Retuning, *, url: str | None, why: st
     with publishing_alone(root):
         if _live(root, category) != live:
             raise PublishError(f"Another release of {category!r} became live meanwhile; retune again.")
+        require_untouched(root, live)
         record = _retuned(root, live, threshold, why)
         with changing(root) as changes:
             changes.write(Store(root).record_path(category, record.number), record.to_json().encode())
             served = Served.now(Repository(root)).switched_to(record)
             served.write(changes, served.step_configs())
+            clock = note(changes, root, "retune", record, Act(why, signer))
     if url is not None:
         with connected(url) as server:
             server.load_category(category)  # whose ensembles' parameters name the release
-    return _said(live, record, scored, how)
+    return [*_said(live, record, scored, how), *([f"{clock[0].upper()}{clock[1:]}."] if clock else [])]
 
 
 def _live(root: Path, category: str) -> Record:
@@ -139,7 +153,7 @@ def _scores(server: RunningServer, live: Record, folder: Path | None) -> tuple[f
 
 def _threshold(how: Retuning, scored: Scored) -> float:
     if how.threshold is not None:
-        threshold = how.threshold
+        threshold = float(how.threshold)
     elif how.false_reject_rate is not None:
         threshold = conformal_quantile(np.array(scored.good, np.float32), how.false_reject_rate)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +74,37 @@ class RunningServer:
                 f"The server at {self.url} serves another repository than {root}: of {record.category!r} it has "
                 f"release id {served or 'none'}, and {record.release_id} is live here; name the right one with --url."
             )
+
+    def require_repository(self, records: Mapping[str, Sequence[Record]], root: Path) -> None:
+        """Make sure that this server serves a repository of which these are all releases, by category.
+
+        Nothing is loaded for it: a server of which nothing is loaded is one that has nothing in use.
+
+        Raises:
+            PublishError: it has another release, or none, of a category.
+        """
+        loaded = {model for model, _ in self.loaded_versions()}
+        for category, known in records.items():
+            if category not in loaded:
+                continue
+            with self._errors("does not answer"):
+                config = self._client.get_model_config(category, client_timeout=TIMEOUT_S).config
+            served = config.parameters["release_id"].string_value
+            if served not in {str(record.release_id) for record in known}:
+                raise PublishError(
+                    f"The server at {self.url} serves another repository than {root}: of {category!r} it has release "
+                    f"id {served or 'none'}, which no record here has; name the right one with --url."
+                )
+
+    def loaded_versions(self) -> set[tuple[str, int]]:
+        """Every model and version that it has in memory, or is loading."""
+        with self._errors("does not answer"):
+            index = self._client.get_model_repository_index(client_timeout=TIMEOUT_S)
+        return {
+            (model.name, int(model.version))
+            for model in index.models
+            if model.version and model.state not in ("", "UNAVAILABLE")
+        }
 
     def is_ready(self, model: str, version: int) -> bool:
         """Whether a version of a model answers."""

@@ -53,6 +53,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def unlogged(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Contents without the audit log, to which every command adds."""
+    return {name: content for name, content in files.items() if "/audit." not in name}
+
+
 def teacher_of(repository: Path, category: str) -> int:
     config = Repository(repository).read_config(category)
     assert config is not None
