@@ -107,16 +107,18 @@ def publish_category(
     release = stated_release(build, manifest, repository, platform, server, images_per_s)
     timed = time_steps if latency_budget_ms is not None else None
     service_ms = timed(build, manifest, platform, known_times(release)) if timed else {}
-    probes = [
-        ProbeImage(png=base64.b64encode(file).decode(), score=score)
-        for file, score in (circumstances.probes(build, manifest) if circumstances.probes else ())
-    ]
+    probes = _probe_images(build, manifest, circumstances)
     with publishing_alone(repository):
         release = beside_others(release)
         release.require_servable(read_graph)
         if latency_budget_ms is not None:
             release = with_budget(release, latency_budget_ms, service_ms)
         return _publish(release, circumstances, probes)
+
+
+def _probe_images(build: Path, manifest: Manifest, circumstances: Circumstances) -> list[ProbeImage]:
+    made = circumstances.probes(build, manifest) if circumstances.probes else ()
+    return [ProbeImage(png=base64.b64encode(file).decode(), score=score) for file, score in made]
 
 
 def _require_engines(build: Path, manifest: Manifest, server: TargetServer, *, unverified: bool) -> None:

@@ -176,9 +176,8 @@ class Release:
         for graph in self.graphs:
             config = configs[self.models[graph]]
             found += self._versions(graph).remarks(config, but=self.ensembles)
-            found.append(
-                lone_instance(config)
-            )  # refused on Triton's own backends, where it cost a p99 of 506 ms
+            # Refused on Triton's own backends, where it cost a p99 of 506 ms.
+            found.append(lone_instance(config))
         return [remark for remark in found if remark]
 
     def _backbone_config(self, graph: str, versions: Sequence[int]) -> pb.ModelConfig:

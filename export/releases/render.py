@@ -17,7 +17,7 @@ from export.releases.versions import ModelVersions
 from export.serving.backbones import Platform
 from export.serving.ensembles import category_ensembles, decoding_step, judging_steps
 from export.serving.queues import LatencyBudget, QueuePolicy, tightest
-from export.serving.steps import LEAST_INSTANCES, instance_groups, set_queue
+from export.serving.steps import LEAST_INSTANCES, set_instances, set_queue
 from export.serving.throughput import FusionLoad, fusion_instances, queue_size
 from export.tensors import ENCODED
 
@@ -144,14 +144,11 @@ class Rendering:
         config = step.parsed_config()
         queue = queue_of(model, demands)
         if name == "foreground" and runs_a_graph(record, name):
-            for group in config.instance_group:
-                group.count = sam_instances(queue)
+            set_instances(config, sam_instances(queue))
             queue = sam_queue(queue)
         set_queue(config, queue)
         if model == FUSION:
-            del config.instance_group[:]
-            for group in instance_groups(fusion_instances_of(demands)):
-                config.instance_group.add(**group)
+            set_instances(config, fusion_instances_of(demands))
         spare = [user[1].version for other in self.spare for user in _users(other, model)]
         spare += [version for ensemble in foreign for version in pinned_versions(ensemble, model)]
         versions = {user[1].version for user in users}

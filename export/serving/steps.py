@@ -164,6 +164,15 @@ def set_queue(config: pb.ModelConfig, queue: QueuePolicy) -> None:
     config.dynamic_batching.CopyFrom(batching)
 
 
+def set_instances(config: pb.ModelConfig, count: int) -> None:
+    """Give a step that many instances, where it runs now: on GPUs, or on the CPU."""
+    on_gpu = any(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in config.instance_group)
+    groups = [{"count": count, "kind": "KIND_GPU"}] if on_gpu else instance_groups(count)
+    del config.instance_group[:]
+    for group in groups:
+        config.instance_group.add(**group)
+
+
 def instance_groups(count: int) -> list[dict[str, Any]]:
     """One first instance, and spare ones that work only while it is busy; all of them compute on the CPU.
 

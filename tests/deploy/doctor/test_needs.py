@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from deploy.doctor.needs import count_instances, read_needs
 from deploy.errors import RepositoryError
-from tests.products import ROOT
+from export.serving.steps import distance_fusion_config, foreground_config, image_decoder_config
 
 
 def group(count: int, **further: object) -> dict[str, object]:
@@ -32,10 +32,13 @@ def test_instances_are_counted_as_written(groups: list[dict[str, object]], expec
     assert count_instances(text) == expected
 
 
-@pytest.mark.parametrize("model", ["distance_fusion", "foreground", "image_decoder"])
-def test_our_own_configurations_are_read_as_protobuf_reads_them(model: str) -> None:
-    text = (ROOT / "model_repository" / model / "config.pbtxt").read_text()
-    config = text_format.Parse(text, pb.ModelConfig())
+@pytest.mark.parametrize(
+    "config",
+    [distance_fusion_config(instances=3), foreground_config(64), image_decoder_config(64)],
+    ids=lambda config: config.name,
+)
+def test_our_own_configurations_are_read_as_protobuf_reads_them(config: pb.ModelConfig) -> None:
+    text = text_format.MessageToString(config)
     assert count_instances(text) == (sum(each.count for each in config.instance_group) or 1)
 
 
