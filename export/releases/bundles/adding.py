@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from export.errors import PublishError
 from export.records import FileRecord
 from export.releases.audit.entries import NO_ACT, Act, note
+from export.releases.audit.signatures import PACKED
 from export.releases.audit.verification import require_untouched
 from export.releases.bundles.contents import RECORD, SIGNATURE, Bundle
 from export.releases.changes import Changes, changing
@@ -23,7 +24,6 @@ from export.releases.store import FOLDER, Store
 from export.releases.versions import student_model, tensors_of
 
 MANIFEST = "manifest.json"
-PACKED = ".packed"  # ends the name of a record as it was signed elsewhere, beside the one that is used here
 
 
 @dataclass(frozen=True)
