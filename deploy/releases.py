@@ -15,6 +15,7 @@ from deploy.errors import CommandError
 from model_repository.running_servers import running
 
 PATH = click.Path(path_type=Path)
+WIDE = 130  # characters of a line of the table: one that is folded cannot be read
 
 _repository = click.option(
     "--repository", default="model_repository", type=PATH, help="The repository that is served."
@@ -42,7 +43,9 @@ def releases(repository: Path, category: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(entries, indent=2))
     else:
-        Console().print(releases_table(entries))
+        console = Console()
+        console.width = max(console.width, WIDE)
+        console.print(releases_table(entries))
 
 
 @click.command()
