@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from export.errors import PublishError
 from export.releases.audit.entries import SIGNS
@@ -138,7 +139,7 @@ def _packed_signatures(path: Path) -> tuple[dict[str, str], list[str]]:
 
 def _elsewhere(record: Record) -> str:
     """What of a record does not depend on the repository that holds it: all but numbers, and its student's name."""
-    placed = {"serial": True, "number": True, "retuned_from": True, "steps": {"__all__": {"version"}}}
+    placed: Any = {"serial": True, "number": True, "retuned_from": True, "steps": {"__all__": {"version"}}}
     text = record.model_dump_json(exclude=placed)
     student = record.steps["student"].model
     for quote in ('"', '\\"'):
