@@ -176,8 +176,8 @@ def write_config(target: Repository, config: pb.ModelConfig, changes: Changes) -
     return changes.write(folder / CONFIG, to_text(config).encode())
 
 
-def write_idle(target: Repository, configs: Mapping[str, pb.ModelConfig], changes: Changes) -> None:
-    """Let a server that loads every folder of the repository, as `deploy`'s does not, find a model in each.
+def idle_configs(target: Repository, configs: Mapping[str, pb.ModelConfig]) -> list[pb.ModelConfig]:
+    """What lets a server that loads every folder of the repository, as `deploy`'s does not, find a model in each.
 
     Without one it ends at once. The folder of the records is an ensemble over the fusion that nobody asks; decoder and
     foreground of the project that no release uses are configured for images of the paper's size.
@@ -185,7 +185,6 @@ def write_idle(target: Repository, configs: Mapping[str, pb.ModelConfig], change
     Args:
         target: the repository.
         configs: of the steps that releases use, by model.
-        changes: take what is not there yet.
     """
     step = pb.ModelEnsembling.Step(
         model_name="distance_fusion",
@@ -193,7 +192,7 @@ def write_idle(target: Repository, configs: Mapping[str, pb.ModelConfig], change
         input_map={name: name for name in (*DISTANCES, RELEASE_ID.name)},
         output_map={"pred_score": "pred_score"},
     )
-    idle = [
+    return [
         ensemble_config(
             FOLDER,
             inputs=[*(TensorSpec(name, "FP32", (-1, -1)) for name in DISTANCES), RELEASE_ID],
@@ -208,7 +207,11 @@ def write_idle(target: Repository, configs: Mapping[str, pb.ModelConfig], change
             if config.name not in configs and target.has_file(config.name, 1, "model.py")
         ),
     ]
-    for config in idle:
+
+
+def write_idle(target: Repository, configs: Mapping[str, pb.ModelConfig], changes: Changes) -> None:
+    """Write `idle_configs` where they are not there yet."""
+    for config in idle_configs(target, configs):
         write_config(target, config, changes)
 
 
