@@ -54,14 +54,12 @@ def test_a_line_pc_serves_what_came_as_files(pill: Path, repository: Path, tmp_p
         with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
             assert judge.predict(image).release_id == Store(line).read(CATEGORY, 2).release_id
         assert Store(line).live(CATEGORY) == Live(2, 1, 1)
-        Store(line).live_path(CATEGORY).write_text(
-            Live(2).to_json()
-        )  # so that the first may go but for the server
+        assert check(line).faults == []
+        # So that the first one may go, but for the server.
+        Store(line).live_path(CATEGORY).write_text(Live(2).to_json())
         code, said = deploy("prune", "--keep", 1, *options, "--yes")
         assert code == 0, said
         assert "Release 1 of pill stays: its pill_student 1 is loaded at" in said
         assert Store(line).numbers(CATEGORY) == [1, 2]
         code, said = deploy("prune", "--keep", 1, "--repository", repository, "--url", server.grpc_url)
         assert code == 0, said  # of the same releases
-    Store(line).live_path(CATEGORY).write_text(Live(2, 1, 1).to_json())
-    assert check(line).faults == []
