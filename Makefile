@@ -136,7 +136,7 @@ report: $(VENV)/.installed ## The page and table about what the server said
 
 ##@ Releases
 # A server of this machine that serves the repository is found; another one is named with URL.
-FOLLOWING := $(NAMED) $(if $(filter command line,$(origin URL)),--url "$$URL")
+FOLLOWING := $(NAMED) $(if $(filter command line,$(origin URL)),--url "$$URL") $(if $(REASON),--reason "$$REASON")
 
 releases: $(VENV)/.installed ## All releases: which are live, since when, with what threshold; of CATEGORY alone where given
 	@$(PY) -m deploy releases $(if $(filter command line,$(origin CATEGORY)),$(NAMED))
@@ -150,7 +150,7 @@ rollback: $(VENV)/.installed ## Make the release of CATEGORY live again that was
 retune: $(VENV)/.installed ## Another threshold for CATEGORY: THRESHOLD=X, or RATE=0.01 IMAGES=good, or ESCAPES=FOLDER
 	@$(PY) -m deploy retune $(FOLLOWING) $(if $(THRESHOLD),--threshold "$$THRESHOLD") \
 	    $(if $(RATE),--false-reject-rate "$$RATE") $(if $(IMAGES),--images "$$IMAGES") \
-	    $(if $(ESCAPES),--escapes "$$ESCAPES") $(if $(REASON),--reason "$$REASON")
+	    $(if $(ESCAPES),--escapes "$$ESCAPES")
 
 ##@ Measure
 bench: setup ## Latency and throughput of CATEGORY; starts a server unless URL is given

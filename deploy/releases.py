@@ -16,6 +16,7 @@ from deploy.trust.keys import load_signer, signing_key_option
 from model_repository.running_servers import running
 
 PATH = click.Path(path_type=Path)
+WIDE = 130  # characters of a line of the table: one that is folded cannot be read
 
 _repository = click.option(
     "--repository", default="model_repository", type=PATH, help="The repository that is served."
@@ -45,7 +46,9 @@ def releases(repository: Path, category: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(entries, indent=2))
     else:
-        Console().print(releases_table(entries))
+        console = Console()
+        console.width = max(console.width, WIDE)
+        console.print(releases_table(entries))
 
 
 @click.command()

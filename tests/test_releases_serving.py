@@ -28,8 +28,10 @@ from export.errors import PublishError
 from export.graphs.chain import OnnxChain
 from export.manifest import GraphFiles
 from export.product import ProductPaths
+from export.releases.audit import append
 from export.releases.publish import Circumstances, publish_category
 from export.releases.store import Live, Store
+from export.releases.verbs.check import check
 from export.releases.verbs.promote import promote, rollback
 from export.releases.verbs.retune import Retuning, retune
 from export.releases.verbs.server import PROBE_WEIGHTS_ID
@@ -250,6 +252,7 @@ def test_what_was_live_stays_live_where_a_release_cannot_be(
     record = store.read(CATEGORY, 2)
     wrong = [probe.model_copy(update={"score": probe.score + 1000}) for probe in record.probes]
     second.write_text(record.model_copy(update={"probes": wrong}).to_json())
+    append(repository, "import", CATEGORY, 2)  # a record that was changed by hand is not promoted at all
     with under_load(server, pixels) as answers:
         with pytest.raises(
             PublishError, match=r"Probe 1 of release 2 of 'pill' scores .*; release 1 of pill \("
@@ -268,6 +271,7 @@ def test_what_was_live_stays_live_where_a_release_cannot_be(
     assert store.live(CATEGORY) == Live(1)
     assert require_each_of_one_release(answers, repository, maps) == {first.release_id}
     assert "Live at" in promote(repository, CATEGORY, 3, url=server.grpc_url)
+    assert check(repository).faults == []  # what was tried and what was switched to left nothing behind
 
 
 def test_a_threshold_follows_from_the_scores_that_the_server_gives(

@@ -20,7 +20,10 @@ from export.manifest import Manifest, engine_path
 from export.records import EngineRecord, FileRecord
 from export.releases.changes import Changes
 from export.releases.repository import CONFIG, Repository
-from export.serving.steps import to_text
+from export.releases.store import FOLDER
+from export.serving.ensembles import ensemble_config
+from export.serving.steps import FULL_IMAGE_SIZE, foreground_config, image_decoder_config, to_text
+from export.tensors import DISTANCES, RELEASE_ID, TensorSpec
 
 NO_BYTECODE = "__pycache__"
 # The files of a version of each step that is code, by where they lie in the folder of the project's own.
@@ -171,6 +174,45 @@ def write_config(target: Repository, config: pb.ModelConfig, changes: Changes) -
     if config.platform == "ensemble" and not (folder / "1").is_dir():
         changes.folder(folder / "1")  # Triton wants a version folder, even an empty one
     return changes.write(folder / CONFIG, to_text(config).encode())
+
+
+def idle_configs(target: Repository, configs: Mapping[str, pb.ModelConfig]) -> list[pb.ModelConfig]:
+    """What lets a server that loads every folder of the repository, as `deploy`'s does not, find a model in each.
+
+    Without one it ends at once. The folder of the records is an ensemble over the fusion that nobody asks; decoder and
+    foreground of the project that no release uses are configured for images of the paper's size.
+
+    Args:
+        target: the repository.
+        configs: of the steps that releases use, by model.
+    """
+    step = pb.ModelEnsembling.Step(
+        model_name="distance_fusion",
+        model_version=-1,
+        input_map={name: name for name in (*DISTANCES, RELEASE_ID.name)},
+        output_map={"pred_score": "pred_score"},
+    )
+    return [
+        ensemble_config(
+            FOLDER,
+            inputs=[*(TensorSpec(name, "FP32", (-1, -1)) for name in DISTANCES), RELEASE_ID],
+            outputs=[TensorSpec("pred_score", "FP32", (1,))],
+            steps=[step],
+            parameters={},
+            max_batch_size=1,
+        ),
+        *(
+            config
+            for config in (image_decoder_config(FULL_IMAGE_SIZE), foreground_config(FULL_IMAGE_SIZE))
+            if config.name not in configs and target.has_file(config.name, 1, "model.py")
+        ),
+    ]
+
+
+def write_idle(target: Repository, configs: Mapping[str, pb.ModelConfig], changes: Changes) -> None:
+    """Write `idle_configs` where they are not there yet."""
+    for config in idle_configs(target, configs):
+        write_config(target, config, changes)
 
 
 def backend() -> bytes:

@@ -127,7 +127,7 @@ def stated_release(
     images_per_s: float | None,
 ) -> Release:
     """The release with the batches that its platform wants, where none were stated, and the load of the fusion."""
-    release = beside_others(Release(manifest, build, Repository(repository), platform, server, ""))
+    release = beside_others(Release(manifest, build, Repository(repository), platform, server))
     if not platform.max_batch_size:
         engines = _engines_served_with(release) if platform.name == "tensorrt" else ()
         batch = chosen_batch(

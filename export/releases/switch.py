@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.engines.target import TargetServer
 from export.errors import PublishError
 from export.releases.changes import Changes
-from export.releases.files import write_config
+from export.releases.files import write_config, write_idle
 from export.releases.record import Record
 from export.releases.render import Demand, Rendering, ensemble_configs
 from export.releases.repository import Repository
@@ -95,6 +95,7 @@ class Served:
             Whether anything was not there yet.
         """
         store = Store(self.target.root)
+        write_idle(self.target, configs, changes)
         changed = [write_config(self.target, config, changes) for config in configs.values()]
         for record in self.records.values():
             live = replace(record.calibration, release_id=record.release_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from export.errors import PublishError
 from export.releases.audit.entries import SIGNS
@@ -136,10 +137,14 @@ def _packed_signatures(path: Path) -> tuple[dict[str, str], list[str]]:
     return ({} if faults else signatures), faults
 
 
-def _elsewhere(record: Record) -> tuple[dict[str, object], dict[str, object]]:
-    """What of a record does not depend on the repository that holds it: all but numbers of records and versions."""
-    values = record.model_dump(exclude={"serial", "number", "retuned_from", "steps"})
-    return values, {name: step.model_dump(exclude={"version"}) for name, step in record.steps.items()}
+def _elsewhere(record: Record) -> str:
+    """What of a record does not depend on the repository that holds it: all but numbers, and its student's name."""
+    placed: Any = {"serial": True, "number": True, "retuned_from": True, "steps": {"__all__": {"version"}}}
+    text = record.model_dump_json(exclude=placed)
+    student = record.steps["student"].model
+    for quote in ('"', '\\"'):
+        text = text.replace(f"{quote}{student}{quote}", '"student"')
+    return text
 
 
 def _unsigned(path: Path, signatures: Collection[str], known: Mapping[str, Path]) -> str:

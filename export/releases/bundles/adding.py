@@ -10,7 +10,8 @@ from google.protobuf import text_format
 
 from export.errors import PublishError
 from export.records import FileRecord
-from export.releases.audit.entries import NO_ACT, Act, note
+from export.releases.audit.entries import NO_ACT, Act, is_noted, note
+from export.releases.audit.signatures import PACKED
 from export.releases.audit.verification import require_untouched
 from export.releases.bundles.contents import RECORD, SIGNATURE, Bundle
 from export.releases.changes import Changes, changing
@@ -23,7 +24,6 @@ from export.releases.store import FOLDER, Store
 from export.releases.versions import student_model, tensors_of
 
 MANIFEST = "manifest.json"
-PACKED = ".packed"  # ends the name of a record as it was signed elsewhere, beside the one that is used here
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def add_release(root: Path, bundle: Bundle, act: Act = NO_ACT) -> Added:
         same = [record for record in store.records(packed.category) if record.serves_as(draft)]
         if same:
             require_untouched(root, same[-1])
-            if not added:
+            if not added and is_noted(root, same[-1]):  # an earlier import may have been killed before
                 return Added(same[-1], new=False, versions=())
         record = same[-1] if same else draft
         same_bytes = bool(same) or draft == bundle.record

@@ -8,9 +8,11 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
+from export.releases.files import idle_configs
 from export.releases.record import Record
 from export.releases.render import ensemble_configs
 from export.releases.repository import CONFIG, Repository
+from export.releases.store import FOLDER
 from export.releases.switch import Served
 from export.serving.steps import to_text
 
@@ -30,9 +32,19 @@ def config_faults(target: Repository, records: Sequence[Record]) -> list[str]:
     for record in served.records.values():
         expected |= {config.name: config for config in ensemble_configs(record)}
     faults = [_difference(target, config) for config in expected.values()]
+    idle = {config.name: config for config in idle_configs(target, expected)}
+    faults.append(_difference(target, idle.pop(FOLDER)) if (target.root / FOLDER / CONFIG).exists() else None)
+    used = {step.model for record in records for step in record.steps.values()}  # may be as a release left it
+    expected |= {name: config for name, config in idle.items() if name not in used}
+    faults += [_difference(target, config) for config in idle.values() if _is_changed(target, config, used)]
     spare = [target.read_config(model) for model in _models(target) if model not in expected]
     faults += [_spare_fault(target, config, records) for config in spare if config is not None]
     return [fault for fault in faults if fault]
+
+
+def _is_changed(target: Repository, config: pb.ModelConfig, used: set[str]) -> bool:
+    """Whether the configuration of a model that no record uses is there, and another one."""
+    return config.name not in used and (target.root / config.name / CONFIG).exists()
 
 
 def _models(target: Repository) -> list[str]:

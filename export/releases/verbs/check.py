@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from export.errors import PublishError
@@ -25,9 +26,14 @@ from export.releases.record import Record
 from export.releases.repository import Repository
 from export.releases.store import Live, Store
 
+TRIES = 3
+WAIT_S = 0.5
+
 
 def check(root: Path, public_keys: Sequence[Path] = ()) -> Findings:
     """Compare everything in a repository with its records, its audit log and its signatures.
+
+    It takes no lock, since a repository may be read-only: what another command changes meanwhile is looked at again.
 
     Args:
         root: the repository.
@@ -38,6 +44,21 @@ def check(root: Path, public_keys: Sequence[Path] = ()) -> Findings:
         PublishError: the folder holds no release, or a key cannot be read.
     """
     known = {load_public_key(path): path for path in public_keys} or None
+    for _ in range(TRIES - 1):
+        head = AuditLog.read(root).head
+        findings = _check_once(root, known)
+        if not findings.faults or not (AuditLog.read(root).head != head or _staging(root)):
+            return findings
+        time.sleep(WAIT_S)
+    return _check_once(root, known)
+
+
+def _staging(root: Path) -> list[Path]:
+    """The folders in which a command that is at work, or was stopped, keeps what it changes."""
+    return sorted(root.glob(f"{STAGING}*"))
+
+
+def _check_once(root: Path, known: Mapping[str, Path] | None) -> Findings:
     store, target = Store(root), Repository(root)
     log, findings = AuditLog.read(root), Findings()
     logged = Logged.of(log.lines())
@@ -56,14 +77,14 @@ def check(root: Path, public_keys: Sequence[Path] = ()) -> Findings:
     findings.faults += faults
     live = _live(pointers, records)
     findings.faults += calibration_faults(store, live, records, all_known=len(records) == len(releases))
-    if len(records) == len(releases) and len(live) == len(pointers):
+    if not faults and len(records) == len(releases) and len(live) == len(pointers):
         findings.faults += config_faults(target, records)
         findings.notes += unnamed_versions(target, records)
     else:
         findings.notes.append("configurations were not compared: what they follow from is not whole")
     findings.notes += [
-        f"{path} is a leftover of a publisher that was stopped; the next one removes it"
-        for path in sorted(root.glob(f"{STAGING}*"))
+        f"{path} is of a command that is at work, or was stopped; then the next one removes it"
+        for path in _staging(root)
     ]
     return findings
 

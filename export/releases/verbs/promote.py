@@ -76,7 +76,8 @@ def find_record(root: Path, category: str, number: int) -> Record:
     numbers = store.numbers(category)
     if number not in numbers:
         there = ", ".join(map(str, numbers)) or "none"
-        known = "" if numbers else f"; there are releases of {', '.join(store.categories()) or 'nothing'}"
+        others = "" if numbers else ", ".join(store.categories())
+        known = f"; there are releases of {others}" if others else ""
         raise PublishError(f"{root} has no release {number} of {category!r}; it has {there}{known}.")
     return store.read(category, number)
 

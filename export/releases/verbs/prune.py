@@ -15,6 +15,7 @@ from export.releases.lock import publishing_alone
 from export.releases.record import Record
 from export.releases.repository import CONFIG, Repository
 from export.releases.store import Store
+from export.releases.switch import Served
 from export.releases.verbs.server import connected
 
 Version = tuple[str, int]  # a model and a version of it
@@ -61,7 +62,9 @@ class Plan:
         for model in dict.fromkeys(model for model, _ in versions):
             if model in self.models and not any(name == model for name, _ in _versions_of(later)):
                 folder = self.target.root / model
-                yield from (path for path in (folder / CONFIG, folder / WARM_UP) if path.is_file())
+                own = model in CODE  # the project's own folder: its picture to warm up with stays
+                parts = (folder / CONFIG, *([] if own else [folder / WARM_UP]))
+                yield from (path for path in parts if path.is_file())
         for version in versions:
             if (folder := self.target.folder(*version)).is_dir():
                 yield folder
@@ -94,6 +97,10 @@ class Plan:
                 note(changes, self.target.root, "prune", record, act)
                 for path in self.paths_of(record):
                     changes.remove(path)
+
+        with changing(self.target.root) as changes:
+            served = Served.now(self.target)
+            served.write(changes, served.step_configs())
 
     def _write_configs(self, record: Record, changes: Changes) -> None:
         """Triton is no longer to load the versions that go with a release."""
@@ -235,7 +242,7 @@ def _remove_empty_folders(plan: Plan) -> None:
     for model in plan.models:
         folder = plan.target.root / model
         for path in (folder / WARM_UP).parent, folder:
-            if path.is_dir() and not any(path.iterdir()):
+            if path.is_dir() and model not in CODE and not any(path.iterdir()):
                 path.rmdir()
 
 

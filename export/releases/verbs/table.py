@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from export.errors import PublishError
@@ -45,7 +46,7 @@ def releases_of(root: Path, category: str | None = None) -> list[dict[str, Any]]
 
 def releases_table(entries: Iterable[dict[str, Any]]) -> Table:
     """A line for each release."""
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in COLUMNS:
         right = heading in ("number", "AUROC", "threshold")
         table.add_column(heading, justify="right" if right else "left", overflow="fold")

@@ -1,8 +1,9 @@
 """Kill a command with SIGKILL at each of its steps, in a process of its own: `python -m tests.export.releases.killing`.
 
-A step is a call that changes what lies on disk: rename, replace, fsync, mkdir, unlink, rmdir. Calls of fsync that
-follow each other are one step, since a killed process leaves the same after each. For each n the repository is copied,
-a child changes the copy and dies before its n-th step. What the child was about to do names the step.
+A step is a call that changes what lies on disk: rename, replace, fsync, mkdir, unlink, rmdir. Calls of fsync
+that follow each other are one step, since a killed process leaves the same after each, and so are unlinks, with which a
+folder goes that has no name any more. For each n the repository is copied, a child changes the copy and dies before its
+n-th step. What the child was about to do names the step.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Killer:
 
     def _counting(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def step(*arguments: Any, **options: Any) -> Any:
-            again, self.last = name == self.last == "fsync", name
+            again, self.last = name == self.last and name in ("fsync", "unlink"), name
             if again:
                 return function(*arguments, **options)
             if self.left == 0:

@@ -98,7 +98,7 @@ def with_another(pill: Path, tmp_path: Path) -> Path:
 def test_a_full_disk_is_told_and_the_old_release_stays(
     commands: dict[str, Callable[[Path], Any]], mounted: Callable[..., Path], repository: Path
 ) -> None:
-    root = mounted("small", size=size_of(repository) + 2**20) / "models"
+    root = mounted("small", size=size_of(repository) + 2**24) / "models"
     shutil.copytree(repository, root)
     before, filler = contents(root), root.parent / "filler"
     for left in (0, 2**12, 2**14, 2**15):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from click.testing import CliRunner
 
 from deploy.__main__ import main
 from export.errors import PublishError
-from export.releases.audit import append
+from export.releases.audit import Act, append
 from export.releases.audit.log import AuditLog, Line, hash_of, head_path, log_path
 from export.releases.checks.findings import Findings
 from export.releases.checks.log import check_log
+from export.releases.record import Record
 from export.releases.store import Live, Store
+from export.releases.verbs.check import check
 from export.releases.verbs.promote import promote, rollback
 from export.releases.verbs.retune import Retuning, retune
 from tests.conftest import CATEGORY
@@ -158,3 +161,37 @@ def test_every_command_adds_its_line(pill: Path, repository: Path) -> None:
     nothing = runner.invoke(main, ["audit", "--repository", str(repository), "--category", "nut"])
     assert (nothing.exit_code, nothing.output.count("\n")) == (1, 1)
     assert "holds no line about 'nut'" in nothing.output
+
+
+class RefusingServer:
+    """Loads everything, and then not the ensembles."""
+
+    url = "line-3:8001"
+
+    def load(self, model: str) -> None:
+        pass
+
+    def is_ready(self, model: str, version: int) -> bool:
+        return True
+
+    def probe(self, record: Record, root: Path) -> None:
+        pass
+
+    def load_category(self, category: str) -> None:
+        raise PublishError(f"The server at {self.url} cannot load {category}")
+
+
+def test_a_promotion_that_failed_after_the_switch_is_followed_by_the_return(
+    pill: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(pill, repository)
+    retune(repository, CATEGORY, Retuning(threshold=12.5), url=None)
+    monkeypatch.setattr("export.releases.verbs.promote.connected", lambda url: nullcontext(RefusingServer()))
+    with pytest.raises(PublishError, match=r"cannot load pill; release 2 of pill .* stays live\.$"):
+        promote(repository, CATEGORY, 1, url=RefusingServer.url, act=Act("a trial"))
+    lines = [line for line in AuditLog.read(repository).lines() if line is not None]
+    assert [(line.what, line.release, line.live and line.live.number, line.reason) for line in lines[2:]] == [
+        ("promote", 1, 1, "a trial"),
+        ("return", 2, 2, "promote of release 1 failed"),
+    ]
+    assert check(repository).faults == []

@@ -428,4 +428,6 @@ def test_a_signed_record_that_is_numbered_anew_is_kept_as_it_was_signed(
     assert kept.with_name("2.json.packed.sig").read_bytes() == record.with_name("1.json.sig").read_bytes()
     assert Store(line).numbers(CATEGORY) == [1, 2]
     assert (check(line).faults, check(line).signed) == ([], 1)  # signed here, as it is here
+    (fault,) = check(line, [Path(f"{key}.pub")]).faults  # of the other release alone
+    assert "1.json is not signed" in fault
     promote(line, CATEGORY, 2)

@@ -228,3 +228,21 @@ def test_keys_are_never_overwritten(key: Path, tmp_path: Path) -> None:
 def test_a_private_key_is_no_public_one(key: Path) -> None:
     with pytest.raises(PublishError, match=r"holds a private key; give the public one, line 3\.pub"):
         load_public_key(key)
+
+
+def test_what_a_command_changes_meanwhile_is_looked_at_again(
+    signed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Store(signed).live_path(CATEGORY)
+    content, waits = path.read_bytes(), []
+
+    def finish(seconds: float) -> None:
+        waits.append(seconds)
+        path.write_bytes(content)
+        (signed / ".publish-1").rmdir()
+
+    path.unlink()
+    monkeypatch.setattr("export.releases.verbs.check.time.sleep", finish)
+    assert len(check(signed).faults) == 1  # nobody is at work
+    (signed / ".publish-1").mkdir()
+    assert (check(signed).faults, len(waits)) == ([], 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.repository import find_models, largest_batch
 from export.errors import PublishError
 from export.manifest import read_manifest
 from export.releases.publish import Circumstances, publish_category
@@ -231,3 +232,14 @@ def test_a_budget_is_part_of_the_record(pill: Path, repository: Path) -> None:
     budget = Store(repository).read(CATEGORY, 1).budget
     assert isinstance(budget, LatencyBudget)
     assert (budget.budget_ms, budget.service_ms["pill_student"]) == (50, 3.0)
+
+
+def test_a_server_that_loads_every_folder_finds_a_model_in_each(pill: Path, repository: Path) -> None:
+    """Started without model control, as `deploy` does not, Triton ends where one has none."""
+    publish(pill, repository)
+    for folder in (path for path in repository.iterdir() if path.is_dir()):
+        config = Repository(repository).read_config(folder.name)
+        assert config is not None, folder
+        assert any(path.name.isdecimal() for path in folder.iterdir()), folder
+    assert find_models(repository)[0] == "distance_fusion"  # and not the records
+    assert largest_batch(repository) == 4
