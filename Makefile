@@ -161,10 +161,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up training metrics detector export
+BENCHMARKS := sizes categories peers fusion warm-up switching training metrics detector export
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|training|metrics|detector|export
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|training|metrics|detector|export
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -183,6 +183,9 @@ measure-fusion: $(VENV)/.installed # the fusion of one image beside torch's filt
 
 measure-warm-up: setup # the first request of a fresh server beside the hundredth
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.warm_up --build "build/$$CATEGORY" --images "$$images"
+
+measure-switching: setup # seconds from promote, rollback and retune to the first answer
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.switching --build "build/$$CATEGORY" --images "$$images"
 
 measure-training: $(VENV)/.installed # training beside a plain loop of the same network
 	@$(PY) -m tests.benchmarks.training $(if $(PRESET),--preset "$$PRESET") \

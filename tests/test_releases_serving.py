@@ -48,8 +48,8 @@ from train.data.category import CategoryData, load_images
 pytestmark = pytest.mark.triton
 
 TEACHER = "teacher_test_resnet_64"
-CLIENTS = 4
-SWITCHES = 12
+CLIENTS = 8
+SWITCHES = 30
 
 
 @dataclass(frozen=True)
