@@ -204,7 +204,7 @@ def stated_release(
     load = None
     if images_per_s is not None:
         load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
-    return _beside_others(Release(manifest, build, Repository(repository), platform, server, "", load=load))
+    return _beside_others(Release(manifest, build, Repository(repository), platform, server, load=load))
 
 
 def _beside_others(release: Release) -> Release:

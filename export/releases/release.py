@@ -54,10 +54,11 @@ class Release:
         target: the repository.
         platform: what runs the backbones.
         server: what loads TensorRT's engines.
-        student: the model that its student is a version of, see `export.releases.versions.student_model`.
         budget: the time that an image may take; None lets requests wait for any time.
         load: the images that the fusion is to keep up with; None is what two instances do.
         others: what the live releases of other categories ask of the steps that are shared.
+        student: the model that its student is a version of, see `export.releases.versions.student_model`; the usual one
+            where none is given.
     """
 
     manifest: Manifest
@@ -65,10 +66,10 @@ class Release:
     target: Repository
     platform: Platform
     server: TargetServer
-    student: str
     budget: LatencyBudget | None = None
     load: FusionLoad | None = None
     others: Sequence[Demand] = ()
+    student: str = ""
 
     @property
     def size(self) -> int:
@@ -81,7 +82,7 @@ class Release:
         config, precision = self.manifest.config, self.manifest.precision
         models = {
             "teacher": steps.teacher_name(config.teacher, self.size, precision=precision),
-            "student": self.student,
+            "student": self.student or steps.student_name(self.manifest.category, precision=precision),
         }
         if config.foreground != "none":
             models["foreground"] = steps.foreground_name(config.foreground, self.size)
