@@ -28,8 +28,8 @@ class Line(BaseModel, frozen=True, extra="forbid"):
         line: its number in the log, from 1.
         at: when, UTC, ISO 8601.
         by, host: who did it, on which machine.
-        what: the command: publish, promote, rollback, retune, import, prune; return where a promotion failed after the
-            switch, and what was live is again.
+        what: the command: publish, promote, rollback, retune, import, prune; repair for one that was killed; return
+            where a promotion failed after the switch, and what was live is again.
         category, release: what it was done to, the release by its number.
         reason: as it was given.
         live: which release of the category was live afterwards, and which one before; None for none.

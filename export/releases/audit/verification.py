@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import PublishError
-from export.releases.audit.entries import SIGNS
+from export.releases.audit.entries import SIGNS, Act, note
 from export.releases.audit.log import AuditLog, Line, hash_of
 from export.releases.audit.signatures import (
     PACKED,
@@ -18,6 +18,7 @@ from export.releases.audit.signatures import (
     short,
     signatures_path,
 )
+from export.releases.changes import Changes
 from export.releases.record import Record, parse_record
 from export.releases.store import Live, Store
 
@@ -168,3 +169,16 @@ def require_untouched(root: Path, record: Record) -> None:
         logged.records[release] = (0, hash_of(path.read_bytes()))
     if faults := record_faults(Store(root), *release, logged):
         raise PublishError(f"{faults[0]}.")
+
+
+def note_killed(changes: Changes, root: Path) -> None:
+    """Add the line of a command that was killed between what it made live and its line, where there was one.
+
+    Call it last, as `note`, and only where a command is known to have been killed: it is the log that is put right.
+    """
+    store, logged = Store(root), Logged.of(AuditLog.read(root).lines())
+    for category, live in store.all_live().items():
+        if live != logged.pointer(category):
+            act = Act("the command that made it live was killed before it wrote its line")
+            note(changes, root, "repair", store.read(category, live.number), act)
+            return  # one command changes one category

@@ -15,6 +15,8 @@ from deploy.__main__ import main
 from export.errors import PublishError
 from export.releases.audit import Act, append
 from export.releases.audit.log import AuditLog, Line, hash_of, head_path, log_path
+from export.releases.audit.verification import note_killed
+from export.releases.changes import changing
 from export.releases.checks.findings import Findings
 from export.releases.checks.log import check_log
 from export.releases.record import Record
@@ -161,6 +163,22 @@ def test_every_command_adds_its_line(pill: Path, repository: Path) -> None:
     nothing = runner.invoke(main, ["audit", "--repository", str(repository), "--category", "nut"])
     assert (nothing.exit_code, nothing.output.count("\n")) == (1, 1)
     assert "holds no line about 'nut'" in nothing.output
+
+
+def test_a_command_that_was_killed_before_its_line_gets_one(pill: Path, repository: Path) -> None:
+    publish(pill, repository)
+    before = {path: path.read_bytes() for path in (log_path(repository), head_path(repository))}
+    retune(repository, CATEGORY, Retuning(threshold=12.5), url=None)
+    for path, content in before.items():
+        path.write_bytes(content)
+    assert len(check(repository).faults) == 2  # the record, and what is live
+    for _ in range(2):  # the second time there is nothing to do
+        with changing(repository) as changes:
+            note_killed(changes, repository)
+    assert check(repository).faults == []
+    (_, line) = AuditLog.read(repository).lines()
+    assert line is not None
+    assert (line.what, line.release, line.live) == ("repair", 2, Live(2, 1))
 
 
 class RefusingServer:
