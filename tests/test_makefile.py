@@ -16,6 +16,7 @@ BENCHMARKS = (
     "peers",
     "fusion",
     "warm-up",
+    "switching",
     "training",
     "metrics",
     "detector",
