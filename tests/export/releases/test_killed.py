@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.repository import find_models
+from deploy.repository import find_models, settle
 from export.releases.bundles.contents import checked
 from export.releases.changes import STAGING, changing
 from export.releases.lock import publishing_alone
@@ -24,7 +24,6 @@ from export.releases.switch import Served, require_whole
 from export.releases.verbs.bundle import bundle_release
 from export.releases.verbs.check import check
 from export.releases.verbs.promote import promote
-from export.releases.verbs.repair import repair
 from export.releases.verbs.retune import Retuning, retune
 from export.releases.verbs.table import releases_of
 from model_repository.distance_fusion.map_fusion import Calibration
@@ -118,7 +117,7 @@ def walk(root: Path, work: Path, name: str, **arguments: Any) -> list[str]:
         if number % 2:  # the next command: one that is not about it, or the start of a server
             promote(copy, CATEGORY, live.number)
         elif any(copy.glob(f"{STAGING}*")):
-            assert "was killed" in (repair(copy) or ""), step
+            assert "was killed" in (settle(copy) or ""), step
         else:
             (copy / ".publisher").unlink(missing_ok=True)
         require_settled(copy)

@@ -87,3 +87,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         exclusive(tmp_path / "runs" / "mono" / ".lock", work="trained"),
     ):
         pass
+
+
+def test_a_full_disk_leaves_no_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("train.support.locks._write_owner", refuse)
+    with pytest.raises(StorageError, match="No space left"), exclusive(tmp_path / ".lock", work="trained"):
+        pytest.fail("the lock cannot be held")
+    assert list(tmp_path.iterdir()) == []
