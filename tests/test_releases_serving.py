@@ -25,8 +25,6 @@ from client import JudgeClient
 from deploy.server import TritonServer, running_server
 from export.builds.up_to_date import build_category
 from export.errors import PublishError
-from export.graphs.chain import OnnxChain
-from export.manifest import GraphFiles
 from export.product import ProductPaths
 from export.releases.audit import append
 from export.releases.publish import Circumstances, publish_category
@@ -38,16 +36,18 @@ from export.releases.verbs.server import PROBE_WEIGHTS_ID
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from export.serving.probes import make_probes
-from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, image_scores
+from model_repository.distance_fusion.map_fusion import image_scores
 from model_repository.running_servers import running
 from tests.conftest import CATEGORY, FitTiny
 from tests.export.releases.conftest import contents
-from tests.products import ROOT, TIMEOUT_S, copy_backends
+from tests.products import ROOT, TIMEOUT_S, copy_backends, reference_verdict
+from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, load_images
 
 pytestmark = pytest.mark.triton
 
 TEACHER = "teacher_test_resnet_64"
+Maps = dict[int, NDArray[np.float32]]  # [N, S, S], by the id of the weights that made them
 CLIENTS = 8
 SWITCHES = 30
 
@@ -65,17 +65,35 @@ class Answer:
 
 
 @pytest.fixture(scope="module")
-def builds(
-    tiny_build: Path, tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path_factory: pytest.TempPathFactory
-) -> list[Path]:
-    """Three builds of one category: other students over the same teacher."""
-    found = [tiny_build / CATEGORY]
+def products(
+    tiny_runs: Path,
+    tiny_build: Path,
+    tiny_data: CategoryData,
+    fit_tiny: FitTiny,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[ProductPaths]:
+    """Three trainings of one category: other students over the same teacher."""
+    found = [ProductPaths(CATEGORY, tiny_runs, tiny_build)]
     for steps in (3, 4):
         work = tmp_path_factory.mktemp(f"steps_{steps}")
         fit_tiny(tiny_data, work / "runs" / CATEGORY, steps=steps)
-        build_category(ProductPaths(CATEGORY, work / "runs", work / "build"))
-        found.append(work / "build" / CATEGORY)
+        found.append(ProductPaths(CATEGORY, work / "runs", work / "build"))
+        build_category(found[-1])
     return found
+
+
+@pytest.fixture(scope="module")
+def builds(products: list[ProductPaths]) -> list[Path]:
+    return [product.build for product in products]
+
+
+@pytest.fixture(scope="module")
+def maps(products: list[ProductPaths], pixels: NDArray[np.uint8]) -> Maps:
+    """What PyTorch makes of the images with each checkpoint, by its weights' id."""
+    checkpoints = [load_checkpoint(product.checkpoint) for product in products]
+    return {
+        checkpoint.weights_id: reference_verdict(checkpoint, pixels).anomaly_map for checkpoint in checkpoints
+    }
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +125,6 @@ def repository(builds: list[Path], tmp_path: Path) -> Path:
 def server(repository: Path, tmp_path: Path) -> Iterator[TritonServer]:
     with running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as running:
         yield running
-
-
-def expected_maps(builds: list[Path], pixels: NDArray[np.uint8]) -> dict[int, NDArray[np.float32]]:
-    """The anomaly maps of each build's weights."""
-    maps = {}
-    for build in builds:
-        calibration = Calibration.load(build / "calibration.json")
-        distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(pixels)
-        maps[calibration.weights_id] = fuse_distances(distances, calibration.fusion)
-    return maps
 
 
 def infer(
@@ -184,9 +192,7 @@ def under_load(server: TritonServer, pixels: NDArray[np.uint8]) -> Iterator[list
             client.result(TIMEOUT_S)
 
 
-def require_each_of_one_release(
-    answers: list[Answer], repository: Path, maps: dict[int, NDArray[np.float32]]
-) -> set[int]:
+def require_each_of_one_release(answers: list[Answer], repository: Path, maps: Maps) -> set[int]:
     """Score, threshold, label and map of every answer are those of the release that it names; gives these."""
     records = {record.release_id: record for record in Store(repository).records(CATEGORY)}
     for answer in answers:
@@ -217,9 +223,8 @@ def versions(repository: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_no_request_fails_and_each_answer_is_of_one_release(
-    server: TritonServer, repository: Path, builds: list[Path], pixels: NDArray[np.uint8]
+    server: TritonServer, repository: Path, maps: Maps, pixels: NDArray[np.uint8]
 ) -> None:
-    maps = expected_maps(builds, pixels)
     before, teachers = versions(repository), loads(server, TEACHER)
     assert teachers == 2  # its instances
     url, number = server.grpc_url, 0
@@ -244,9 +249,9 @@ def test_no_request_fails_and_each_answer_is_of_one_release(
 
 
 def test_what_was_live_stays_live_where_a_release_cannot_be(
-    server: TritonServer, repository: Path, builds: list[Path], pixels: NDArray[np.uint8]
+    server: TritonServer, repository: Path, maps: Maps, pixels: NDArray[np.uint8]
 ) -> None:
-    maps, store = expected_maps(builds, pixels), Store(repository)
+    store = Store(repository)
     first = store.read(CATEGORY, 1)
     second = store.record_path(CATEGORY, 2)
     record = store.read(CATEGORY, 2)

@@ -121,7 +121,6 @@ def test_the_networks_of_edge_have_no_arena(
         Repository(tmp_path),
         Platform("onnxruntime"),
         TargetServer(),
-        "pill_student",
     )
     found = {step for step, each in release.step_configs().items() if "enable_mem_arena" in each.parameters}
     assert found == without_arena

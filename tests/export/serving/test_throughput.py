@@ -121,7 +121,7 @@ def test_all_categories_share_the_fusions_instances(
     pill: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "export.releases.publish.measure_load", lambda rate, calibration: FusionLoad(rate, rate / 1000)
+        "export.releases.plan.measure_load", lambda rate, calibration: FusionLoad(rate, rate / 1000)
     )
     repository = copy_backends(tmp_path / "models")
     nut = copy_as(pill, tmp_path / "builds" / "nut")

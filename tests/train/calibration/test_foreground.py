@@ -14,6 +14,7 @@ from model_repository.distance_fusion.map_fusion import fuse_distances, image_sc
 from model_repository.foreground.foreground_mask import foreground_mask
 from tests.conftest import CATEGORY, FitTiny
 from train.calibration.foreground import find_foreground, load_foreground
+from train.calibration.thresholds import cross_fused
 from train.checkpoint.header import read_header
 from train.checkpoint.provenance import DataOrigin
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, save_checkpoint
@@ -86,7 +87,7 @@ def test_thresholds_are_fitted_on_masked_maps(masked: Checkpoint, blotted: Categ
     distances = compute_distances(
         masked.teacher, masked.student, pixels[held_out], scale=config.distance_scale, device=CPU, what="Test"
     )
-    maps = fuse_distances(distances, masked.calibration.fusion)
+    maps = cross_fused(distances, None, config=config)  # too few for pasted patches to weigh
     mask = foreground_mask(pixels[held_out])
     # Two are held out: the threshold is the larger score.
     scores = image_scores(np.where(mask, maps, 0), config.score_share)

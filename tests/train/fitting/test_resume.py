@@ -32,7 +32,7 @@ from train.fitting.unfinished import RESUME_FILE, RunInputs, find_unfinished
 from train.method.student import build_teacher_and_student
 from train.support.devices import Runtime
 
-STEPS = 60
+STEPS = 240
 DEADLINE_S = 120
 RUN = """
 import sys, torch
