@@ -142,7 +142,8 @@ releases: $(VENV)/.installed ## All releases: which are live, since when, with w
 	@$(PY) -m deploy releases $(if $(filter command line,$(origin CATEGORY)),$(NAMED))
 
 promote: $(VENV)/.installed ## Make release RELEASE=N of CATEGORY live while the server serves
-	@$(PY) -m deploy promote "$$RELEASE" $(FOLLOWING)
+	@$(if $(RELEASE),,echo "Error: give the release's number, RELEASE=N; make releases lists them." >&2; exit 2;) \
+	    $(PY) -m deploy promote "$$RELEASE" $(FOLLOWING)
 
 rollback: $(VENV)/.installed ## Make the release of CATEGORY live again that was live before
 	@$(PY) -m deploy rollback $(FOLLOWING)

@@ -16,7 +16,6 @@ from deploy.trust.keys import load_signer, signing_key_option
 from model_repository.running_servers import running
 
 PATH = click.Path(path_type=Path)
-WIDE = 130  # characters of a line of the table: one that is folded cannot be read
 
 _repository = click.option(
     "--repository", default="model_repository", type=PATH, help="The repository that is served."
@@ -38,17 +37,13 @@ category_option, repository_option, url_option, reason_option = _category, _repo
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known of them, as JSON.")
 def releases(repository: Path, category: str | None, as_json: bool) -> None:
     """List the releases of a repository, and say which are live."""
-    from rich.console import Console
-
-    from export.releases.verbs.table import releases_of, releases_table
+    from export.releases.verbs.table import releases_of, releases_table, wide_console
 
     entries = releases_of(repository, category)
     if as_json:
         click.echo(json.dumps(entries, indent=2))
     else:
-        console = Console()
-        console.width = max(console.width, WIDE)
-        console.print(releases_table(entries))
+        wide_console().print(releases_table(entries))
 
 
 @click.command()

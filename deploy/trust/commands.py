@@ -34,7 +34,8 @@ def check(repository: Path, public_keys: tuple[Path, ...]) -> None:
         click.echo(f"{sentence}.")
     click.echo(summary(findings))
     if faults := findings.faults:
-        raise RepositoryError(f"{repository} is not what was published: {len(faults)} faults, named above.")
+        counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise RepositoryError(f"{repository} is not what was published: {counted}, named above.")
 
 
 @click.command()
@@ -43,15 +44,14 @@ def check(repository: Path, public_keys: tuple[Path, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Every line with all that it holds, as JSON.")
 def audit(repository: Path, category: str | None, as_json: bool) -> None:
     """Show who changed the repository, when, what and why; `check` says whether a line was changed or removed."""
-    from rich.console import Console
-
     from export.releases.verbs.audit import audit_table, lines_of
+    from export.releases.verbs.table import wide_console
 
     lines = lines_of(repository, category)
     if as_json:
         click.echo(json.dumps(lines, indent=2))
     else:
-        Console().print(audit_table(lines))
+        wide_console().print(audit_table(lines))
 
 
 @click.command()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -40,7 +41,7 @@ def lines_of(root: Path, category: str | None = None) -> list[dict[str, Any]]:
 
 def audit_table(lines: Iterable[dict[str, Any]]) -> Table:
     """A row for each line, times as UTC."""
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in COLUMNS:
         right = heading in ("line", "number", "live")
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
@@ -48,7 +49,7 @@ def audit_table(lines: Iterable[dict[str, Any]]) -> Table:
         live = line["live"]
         cells = (
             str(line["line"]),
-            line["at"][:19].replace("T", " "),
+            line["at"][:16].replace("T", " "),
             f"{line['by']}@{line['host']}",
             line["what"],
             line["category"],

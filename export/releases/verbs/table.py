@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from export.errors import PublishError
 from export.releases.record import Record
 from export.releases.store import Store
 
+WIDE = 130  # characters of a line of a table: one that is folded cannot be read
 COLUMNS = (
     "category",
     "number",
@@ -42,6 +44,13 @@ def releases_of(root: Path, category: str | None = None) -> list[dict[str, Any]]
             f"{root} holds no release{of}; publish one with `make export CATEGORY={category or 'pill'}`."
         )
     return found
+
+
+def wide_console() -> Console:
+    """A console whose lines are long enough for a table of releases, whatever the terminal's."""
+    console = Console()
+    console.width = max(console.width, WIDE)
+    return console
 
 
 def releases_table(entries: Iterable[dict[str, Any]]) -> Table:

@@ -132,7 +132,7 @@ def test_the_command_says_what_it_found(signed: Path, key: Path) -> None:
     code, said = deploy("check", "--repository", signed)
     assert code == 1
     assert f"{live} is not the calibration of release 2 of 'pill', which is live; promote it again.\n" in said
-    assert said.endswith("is not what was published: 1 faults, named above.\n")
+    assert said.endswith("is not what was published: 1 fault, named above.\n")
     promote(signed, CATEGORY, 2)
     assert deploy("check", "--repository", signed)[0] == 0
     code, said = deploy("check", "--repository", signed / CATEGORY)
