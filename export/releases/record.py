@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
@@ -38,7 +38,7 @@ class StepRecord(BaseModel, frozen=True, extra="forbid"):
     """
 
     model: str
-    version: int
+    version: int = Field(ge=1)
     files: dict[str, FileRecord]
     config: str
 
@@ -107,8 +107,8 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     """
 
     schema_number: int = SCHEMA
-    serial: int
-    number: int
+    serial: int = Field(ge=1)
+    number: int = Field(ge=1)
     category: str
     release_id: int
     steps: dict[str, StepRecord]

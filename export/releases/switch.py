@@ -57,6 +57,14 @@ class Served:
         """The same with another release of its category live, or one that is published for the first time."""
         category, store = record.category, Store(self.target.root)
         pointer, live = self.pointers.get(category), self.records.get(category)
+        for name, other in self.records.items():
+            # The fusion finds a calibration by the weights alone: one of the two would be judged by the other's.
+            if name != category and other.weights_id == record.weights_id:
+                raise PublishError(
+                    f"Release {record.number} of {category!r} has the very weights of {name!r}, which is live in "
+                    f"{self.target.root}: one threshold would serve both; train {category!r} with another --seed, or "
+                    "serve it from a repository of its own."
+                )
         if pointer is None:
             pointer = Live(record.number)
         else:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
 from export.errors import PublishError
 from export.manifest import Manifest
 from export.records import FileRecord
@@ -202,8 +200,8 @@ def _faults(archive: Archive, record: Record) -> Iterator[str]:
 def _config_faults(name: str, model: str, record: Record) -> Iterator[str]:
     try:
         config = record.steps[name].parsed_config()
-    except text_format.ParseError as error:
-        yield f"the configuration of its {name} cannot be read ({' '.join(str(error).split())})"
+    except PublishError:
+        yield f"the configuration of its {name} cannot be read"
         return
     if config.name != model:
         yield f"the configuration of its {name} is that of {config.name!r}; expected {model!r}"

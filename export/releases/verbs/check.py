@@ -110,7 +110,7 @@ def require_signed(root: Path, public_keys: Sequence[Path]) -> None:
         if pointer.loaded in store.numbers(category)
     ]
     loaded = [(category, number) for category, number in (*live, *before) if number is not None]
-    records = read_records(store, loaded, logged, findings, known=known, must_sign=live)
+    records = read_records(store, loaded, logged, findings, known=known, must_sign=loaded)
     check_files(target, records, findings)
     findings.faults += calibration_faults(store, _live(pointers, records), records, all_known=False)
     if not findings.faults:

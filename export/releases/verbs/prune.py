@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from export.errors import PublishError
 from export.releases.audit.entries import NO_ACT, Act, append, note
 from export.releases.audit.log import AuditLog
 from export.releases.audit.verification import Logged
@@ -145,6 +146,8 @@ def prune(
             *plan.remarks,
             f"{_counted(plan)}, {_size(plan.n_bytes)}; nothing was removed: --yes does it.",
         ]
+    if not Store(root).categories():
+        raise PublishError(f"{root} holds no release; there is nothing to remove.")
     with publishing_alone(root):
         plan = plan_pruning(root, keep, url=url)
         lines, n_bytes = plan.lines(), plan.n_bytes

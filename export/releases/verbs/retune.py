@@ -17,8 +17,9 @@ from export.releases.lock import publishing_alone
 from export.releases.record import Record, published_now
 from export.releases.repository import Repository
 from export.releases.store import Store
-from export.releases.switch import Served
+from export.releases.switch import Served, require_whole
 from export.releases.verbs.server import RunningServer, connected
+from model_repository.distance_fusion.fusion_calibration import LARGEST
 from model_repository.distance_fusion.map_fusion import fusion_code_id, release_id_of
 from train.calibration.conformal import conformal_quantile, conformal_rank
 from train.data.layout import list_images
@@ -87,7 +88,9 @@ def retune(
             no finite number of at least 0 or the one that is live, the server judges with another release, or the
             repository cannot be written. What was live stays live.
     """
-    live = _live(root, category)
+    live, rate = _live(root, category), how.false_reject_rate
+    if rate is not None and not 0 < rate < 1:
+        raise PublishError(f"The rate of false rejects would be {rate:g}; expected a number between 0 and 1.")
     if url is not None:
         with connected(url) as server:
             server.require_serves(live, root)
@@ -97,6 +100,7 @@ def retune(
         if _live(root, category) != live:
             raise PublishError(f"Another release of {category!r} became live meanwhile; retune again.")
         require_untouched(root, live)
+        require_whole(Repository(root), live)
         record = _retuned(root, live, threshold, why)
         with changing(root) as changes:
             changes.write(Store(root).record_path(category, record.number), record.to_json().encode())
@@ -158,6 +162,8 @@ def _threshold(how: Retuning, scored: Scored) -> float:
         threshold = conformal_quantile(np.array(scored.good, np.float32), how.false_reject_rate)
     else:
         threshold = float(np.nextafter(np.float32(min(scored.bad)), np.float32(-np.inf)))
+    if LARGEST < threshold < math.inf:
+        raise PublishError(f"The threshold would be {threshold:g}; expected at most {LARGEST:.3g}.")
     if not 0 <= threshold < math.inf:
         raise PublishError(f"The threshold would be {threshold:g}; expected a number of at least 0.")
     return threshold

@@ -171,7 +171,9 @@ class RunningServer:
             ) from None
         score, threshold = float(verdict["pred_score"][0, 0]), float(verdict["threshold"][0, 0])
         tolerance = TOLERANCE[record.manifest.precision] * max(expected, record.calibration.image_threshold)
-        if abs(score - expected) > tolerance or threshold != np.float32(record.calibration.image_threshold):
+        if not abs(score - expected) <= tolerance or threshold != np.float32(
+            record.calibration.image_threshold
+        ):
             raise PublishError(
                 f"Probe {number} of release {record.number} of {record.category!r} scores {score:.6g} with threshold "
                 f"{threshold:.6g} at {self.url}; expected {expected:.6g} and {record.calibration.image_threshold:.6g}"

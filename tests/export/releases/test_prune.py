@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,8 @@ def test_a_model_that_none_needs_goes_whole(pill: Path, nut: Path, repository: P
     record = Store(repository).read("nut", 1)
     second = Store(repository).record_path("nut", 2)
     pills = Store(repository).read(CATEGORY, 1)
-    steps, calibration = {**record.steps, "student": pills.steps["student"]}, pills.calibration
+    steps = {**record.steps, "student": pills.steps["student"]}
+    calibration = replace(pills.calibration, weights_id=7)
     second.write_text(
         record.model_copy(update={"number": 2, "steps": steps, "calibration": calibration}).to_json()
     )
@@ -197,3 +199,9 @@ def test_a_record_that_somebody_removed_is_told_and_noted(four: Path) -> None:
     with pytest.raises(PublishError, match=r"1\.json does not exist"):  # the live one
         prune(four, 1, apply=True)
     assert contents(four) == before
+
+
+def test_where_no_release_is_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=r"holds no release; there is nothing to remove\.$"):
+        prune(tmp_path / "none", 1, apply=True)
+    assert not (tmp_path / "none").exists()

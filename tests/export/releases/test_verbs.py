@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from deploy.__main__ import main
 from export.__main__ import main as export
 from export.errors import PublishError
+from export.manifest import read_manifest
 from export.releases.publish import Circumstances, publish_category
 from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.releases.store import Live, Store
@@ -26,7 +27,7 @@ from model_repository.running_servers import announced, running
 from tests.conftest import CATEGORY
 from tests.export.releases.conftest import TEACHER, contents, loaded, publish, with_another_teacher
 from tests.no_torch import run_without_torch
-from tests.products import calibration_file, unused_url
+from tests.products import calibration_file, copy_as, unused_url
 
 
 @pytest.fixture
@@ -195,3 +196,28 @@ def test_a_release_is_not_made_live_under_a_server(
     assert (record.published.why, len(record.probes)) == ("a new camera", 2)
     assert "number 2" in published(newer)
     assert Store(repository).live(CATEGORY) == Live(2, 1, 1)
+
+
+def test_a_threshold_that_no_score_reaches_and_rates_that_are_none_are_refused(two: Path) -> None:
+    with pytest.raises(PublishError, match=r"would be 1e\+39; expected at most 3\.4e\+38\.$"):
+        retune(two, CATEGORY, Retuning(threshold=1e39), url=None)
+    with pytest.raises(PublishError, match=r"would be nan; expected a number between 0 and 1\.$"):
+        retune(two, CATEGORY, Retuning(false_reject_rate=float("nan"), good=two), url=None)
+
+
+def test_a_release_whose_file_is_gone_is_not_retuned(two: Path) -> None:
+    (two / f"{CATEGORY}_student" / "1" / "model.onnx").unlink()
+    with pytest.raises(PublishError, match=r"model\.onnx is not the file of release 1 of 'pill'"):
+        retune(two, CATEGORY, Retuning(threshold=3), url=None)
+    assert Store(two).live(CATEGORY) == Live(1)
+
+
+def test_two_categories_do_not_share_one_calibration(pill: Path, repository: Path, tmp_path: Path) -> None:
+    publish(pill, repository)
+    before = contents(repository)
+    same = copy_as(pill, tmp_path / "nut", weights_id=read_manifest(pill).weights_id)
+    with pytest.raises(
+        PublishError, match=r"^Release 1 of 'nut' has the very weights of 'pill', which is live"
+    ):
+        publish(same, repository)
+    assert contents(repository) == before
