@@ -22,25 +22,28 @@ from PIL import Image
 from tritonclient.utils import np_to_triton_dtype
 
 from client import JudgeClient
+from deploy.repository import settle
 from deploy.server import TritonServer, running_server
 from export.builds.up_to_date import build_category
 from export.errors import PublishError
 from export.product import ProductPaths
 from export.releases.audit import append
+from export.releases.audit.log import AuditLog
 from export.releases.publish import Circumstances, publish_category
-from export.releases.store import Live, Store
+from export.releases.store import PROBE_WEIGHTS_ID, Live, Store
+from export.releases.verbs.bundle import bundle_release, import_bundle
 from export.releases.verbs.check import check
 from export.releases.verbs.promote import promote, rollback
 from export.releases.verbs.retune import Retuning, retune
-from export.releases.verbs.server import PROBE_WEIGHTS_ID
+from export.releases.verbs.server import RunningServer, connected
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from export.serving.probes import make_probes
 from model_repository.distance_fusion.map_fusion import image_scores
 from model_repository.running_servers import running
 from tests.conftest import CATEGORY, FitTiny
-from tests.export.releases.conftest import contents
-from tests.products import ROOT, TIMEOUT_S, copy_backends, reference_verdict
+from tests.export.releases.conftest import contents, unlogged
+from tests.products import ROOT, TIMEOUT_S, copy_as, copy_backends, reference_verdict
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, load_images
 
@@ -304,6 +307,63 @@ def test_a_threshold_follows_from_the_scores_that_the_server_gives(
     with pytest.raises(PublishError, match=r"cannot judge .*broken\.png: "):
         retune(repository, CATEGORY, Retuning(bad=bad), url=url)
     assert Store(repository).live(CATEGORY) == Live(5, 4)
+
+
+def in_memory(server: TritonServer) -> set[tuple[str, int]]:
+    """Models and versions that the server has loaded."""
+    with connected(server.grpc_url) as running_now:
+        return running_now.loaded_versions()
+
+
+def test_a_first_promotion_that_fails_leaves_nothing(
+    builds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a category that was imported: pointer, calibration, configurations and memory are as before."""
+    repository, other = copy_backends(tmp_path / "models"), copy_backends(tmp_path / "other")
+    publish(builds[0], repository, live=True)
+    publish(copy_as(builds[1], tmp_path / "nut"), other, live=True)
+    bundle_release(other, "nut", 1, tmp_path / "nut.bundle")
+    import_bundle(repository, tmp_path / "nut.bundle")
+    with running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as server:
+        url, before, loaded = server.grpc_url, unlogged(contents(repository)), in_memory(server)
+
+        def fails(method: str, sentence: str) -> None:
+            genuine = getattr(RunningServer, method)
+
+            def failing(self: RunningServer, *arguments: Any) -> None:
+                genuine(self, *arguments)
+                raise PublishError("It does not work.")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(RunningServer, method, failing)
+                with pytest.raises(PublishError, match=sentence):
+                    promote(repository, "nut", 1, url=url)
+            assert unlogged(contents(repository)) == before
+            assert in_memory(server) == loaded
+
+        for method in ("probe", "load", "load_category"):
+            fails(method, r"^It does not work; nothing of 'nut' was live before, and nothing is\.$")
+        line = AuditLog.read(repository).lines()[-1]
+        assert line is not None
+        assert (line.what, line.category, line.release, line.live) == ("return", "nut", 1, None)
+        assert check(repository).faults == []
+        assert "Live at" in promote(repository, "nut", 1, url=url)
+        assert check(repository).faults == []
+
+
+def test_after_a_start_only_what_is_live_is_in_memory(
+    server: TritonServer, repository: Path, tmp_path: Path
+) -> None:
+    student = Store(repository).read(CATEGORY, 1).steps["student"].model
+    promote(repository, CATEGORY, 2, url=server.grpc_url)
+    assert {(student, 1), (student, 2)} <= in_memory(server)
+    server.stop()
+    assert settle(repository) == []
+    with running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as again:
+        assert {version for model, version in in_memory(again) if model == student} == {2}
+        assert "Live at" in rollback(repository, CATEGORY, url=again.grpc_url)
+        assert {(student, 1), (student, 2)} <= in_memory(again)
+    assert check(repository).faults == []
 
 
 @pytest.mark.slow
