@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -315,6 +316,14 @@ def in_memory(server: TritonServer) -> set[tuple[str, int]]:
         return running_now.loaded_versions()
 
 
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for it; Triton lets a model go in the background."""
+    given_up_s = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < given_up_s
+        threading.Event().wait(0.1)
+
+
 def test_a_first_promotion_that_fails_leaves_nothing(
     builds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +348,7 @@ def test_a_first_promotion_that_fails_leaves_nothing(
                 with pytest.raises(PublishError, match=sentence):
                     promote(repository, "nut", 1, url=url)
             assert unlogged(contents(repository)) == before
-            assert in_memory(server) == loaded
+            until(lambda: in_memory(server) == loaded)
 
         for method in ("probe", "load", "load_category"):
             fails(method, r"^It does not work; nothing of 'nut' was live before, and nothing is\.$")

@@ -10,6 +10,7 @@ from export.releases.audit.entries import NO_ACT, Act, note
 from export.releases.audit.verification import require_untouched
 from export.releases.changes import changing
 from export.releases.lock import publishing_alone
+from export.releases.ownership import require_free
 from export.releases.record import Record
 from export.releases.repository import Repository
 from export.releases.store import Store
@@ -113,6 +114,8 @@ def put_live(
     require_whole(target, record)
     served = Served.now(target)
     served.tell_damaged(but=record.category)
+    if record.category not in served.records:  # the folders of one that is live are known to be its own
+        require_free(target, record.category, [step.model for step in record.steps.values()])
     _require_shared(served, record)
     switch = Switch(target, served, served.switched_to(record), record, what, act)
     if url is None:

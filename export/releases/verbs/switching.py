@@ -146,13 +146,12 @@ class Switch:
         except PublishError as error:
             return error.message.rstrip(".")
         category = self.record.category
-        for model in (category, category + ENCODED):  # of an ensemble the steps that changed too
-            _quietly(server.load if model in earlier.loaded else server.unload, model)
-        for model in dict.fromkeys(step.model for step in self.record.steps.values()):
+        ensembles = (category, category + ENCODED)
+        for model in (*ensembles, *(step.model for step in self.record.steps.values())):
             if model not in earlier.loaded:
                 _quietly(server.unload, model)
-            elif self.target.root / model / CONFIG in changed:
-                _quietly(server.load, model)
+            elif model in ensembles or self.target.root / model / CONFIG in changed:
+                _quietly(server.load, model)  # of an ensemble the steps that changed too
         return None
 
     def _put_back(self, earlier: Earlier) -> list[Path]:

@@ -186,7 +186,16 @@ class RefusingServer:
 
     url = "line-3:8001"
 
+    def require_holds(self, record: Record, root: Path) -> None:
+        pass
+
+    def loaded_versions(self) -> set[tuple[str, int]]:
+        return set()
+
     def load(self, model: str) -> None:
+        pass
+
+    def unload(self, model: str) -> None:
         pass
 
     def is_ready(self, model: str, version: int) -> bool:
