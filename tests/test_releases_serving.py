@@ -436,6 +436,13 @@ def test_a_server_of_another_repository_is_told(
     ):
         retune(other, CATEGORY, Retuning(threshold=1), url=server.grpc_url)
     assert Store(other).live(CATEGORY) == Live(1, 2, 2)
+    twin = Path(shutil.copytree(repository, tmp_path / "twin"))  # of which the very same release is live
+    before = unlogged(contents(twin))
+    with pytest.raises(PublishError, match=r"serves another repository than .*twin"):
+        rollback(twin, CATEGORY, url=server.grpc_url)
+    assert unlogged(contents(twin)) == before
+    with pytest.raises(PublishError, match=r"^Live: release 5 .* serves another repository than .*twin"):
+        retune(twin, CATEGORY, Retuning(threshold=1), url=server.grpc_url)
     assert not Store(other).calibration_path(PROBE_WEIGHTS_ID).exists()
 
 

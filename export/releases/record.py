@@ -182,8 +182,8 @@ def read_record(content: bytes, named: str) -> Record:
     if schema != SCHEMA:
         older = isinstance(schema, int) and schema < SCHEMA
         raise PublishError(
-            f"{named} is a record of schema {schema}, and this version reads {SCHEMA}; the version of this project that "
-            f"published it{_origin(values)} reads it"
+            f"{named} is a record of schema {schema}, and this version reads {SCHEMA}; the version of this project "
+            f"that published it{_origin(values)} reads it"
             + (", or publish the release again with this one." if older else "; update this one.")
         )
     try:

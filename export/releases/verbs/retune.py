@@ -111,11 +111,11 @@ def retune(
             clock = note(changes, root, "retune", record, Act(why, signer))
     said = [*_said(live, record, scored, how), *([f"{clock[0].upper()}{clock[1:]}."] if clock else [])]
     if url is not None:
-        _name_release(url, record, said)
+        _name_release(url, record, root, said)
     return said
 
 
-def _name_release(url: str, record: Record, said: list[str]) -> None:
+def _name_release(url: str, record: Record, root: Path, said: list[str]) -> None:
     """Let the ensembles name the release; the fusion judges with its threshold since its calibration was written.
 
     Raises:
@@ -123,12 +123,12 @@ def _name_release(url: str, record: Record, said: list[str]) -> None:
     """
     try:
         with connected(url) as server:
-            server.load_category(record.category)
+            server.require_serves(record, root)
     except PublishError as error:
         raise PublishError(
-            f"{' '.join(said)} That is live, and a server judges with it from its next request on; but its ensembles "
-            f"do not name it yet: {error.message.rstrip('.')}. `python -m deploy promote {record.number} --category "
-            f"{record.category}` does the rest once the server answers."
+            f"{' '.join(said)} That is live, and a server of this repository judges with it from its next request on; "
+            f"but its ensembles do not name it yet: {error.message.rstrip('.')}. `python -m deploy promote "
+            f"{record.number} --category {record.category}` does the rest."
         ) from None
 
 

@@ -69,6 +69,14 @@ class RunningServer:
             PublishError: what it serves is not that release, though it has just read its configuration.
         """
         self.load_category(record.category)
+        self.require_named(record, root)
+
+    def require_named(self, record: Record, root: Path) -> None:
+        """Make sure that the ensembles that this server has loaded are those of a release.
+
+        Raises:
+            PublishError: they are not, though they were loaded since the release is live: of another repository.
+        """
         with self._errors("does not answer"):
             config = self._client.get_model_config(record.category, client_timeout=TIMEOUT_S).config
         served = config.parameters["release_id"].string_value

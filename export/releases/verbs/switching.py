@@ -120,7 +120,7 @@ class Switch:
         with changing(self.target.root) as changes:
             self.after.write(changes, joined)
             clock = note(changes, self.target.root, self.what, self.record, self.act)
-        server.load_category(self.record.category)
+        server.require_serves(self.record, self.target.root)
         return clock
 
     def _let_go(self, server: RunningServer, earlier: Earlier) -> str | None:

@@ -16,6 +16,7 @@ from export.__main__ import main as export
 from export.errors import PublishError
 from export.manifest import read_manifest
 from export.releases.publish import Circumstances, publish_category
+from export.releases.record import Record
 from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.releases.store import Live, Store
 from export.releases.verbs.promote import promote, rollback
@@ -217,11 +218,9 @@ def test_a_threshold_that_is_live_though_the_server_fails_is_said_to_be_live(
     two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing:
-        def require_serves(self, *_: object) -> None:
-            pass
-
-        def load_category(self, *_: object) -> None:
-            raise PublishError("The server at line-3:8001 does not answer: gone.")
+        def require_serves(self, record: Record, root: Path) -> None:
+            if record.number != 1:
+                raise PublishError("The server at line-3:8001 does not answer: gone.")
 
     monkeypatch.setattr("export.releases.verbs.retune.connected", lambda url: nullcontext(Failing()))
     sentence = (
