@@ -400,6 +400,12 @@ def test_clients_follow_a_release_of_another_image_size(
         for client in asking:
             client.result(TIMEOUT_S)
     assert set(sizes) == {64, 32}
+    own = {model for model, _ in in_memory(server) if model.endswith("_32")}
+    assert own == {"image_decoder_32", "teacher_test_resnet_32", f"{CATEGORY}_student_32"}
+    promote(repository, CATEGORY, 2, url=url)
+    assert own <= {model for model, _ in in_memory(server)}  # to go back to
+    promote(repository, CATEGORY, 3, url=url)
+    until(lambda: not own & {model for model, _ in in_memory(server)})
 
 
 def test_a_new_threshold_loads_nothing(

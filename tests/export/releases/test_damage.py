@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,7 @@ DAMAGE: dict[str, tuple[Callable[[Store], None], str]] = {
 def test_a_damaged_category_is_named_and_the_others_are_switched(
     both: Path,
     pill: Path,
+    nut: Path,
     tmp_path: Path,
     damage: Callable[[Store], None],
     sentence: str,
@@ -79,13 +81,18 @@ def test_a_damaged_category_is_named_and_the_others_are_switched(
         command()
         assert sentence in capsys.readouterr().err
         assert {name: content for name, content in contents(both).items() if "nut" in name} == kept
-        nut = Repository(both).read_config("nut")
-        assert nut is not None
-        for step in nut.ensemble_scheduling.step:
+        config = Repository(both).read_config("nut")
+        assert config is not None
+        for step in config.ensemble_scheduling.step:
             assert step.model_version in loaded(both, step.model_name)
     assert Store(both).live(CATEGORY) == Live(4, 3, 3)
-    with pytest.raises(PublishError, match="nut"):
+    with pytest.raises(PublishError, match=re.escape(sentence)):
         retune(both, "nut", Retuning(threshold=1), url=None)
+    if sentence.endswith("does not exist"):
+        assert publish(nut, both).startswith("Published")
+    else:
+        with pytest.raises(PublishError, match=re.escape(sentence)):
+            publish(nut, both)
 
 
 def test_damaged_records_stand_in_the_table(both: Path) -> None:
