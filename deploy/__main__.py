@@ -127,8 +127,8 @@ def run(command: tuple[str, ...], **options: Any) -> None:
 
 def _prepare_repository(repository: Path) -> None:
     """What a killed command left is put right, and something is published."""
-    if said := settle(repository):
-        click.echo(said, err=True)
+    for line in settle(repository):
+        click.echo(line, err=True)
     require_published(repository)
 
 

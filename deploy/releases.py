@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from deploy.errors import CommandError
+from deploy.errors import CommandError, RepositoryError
 from deploy.trust.keys import load_signer, signing_key_option
 from model_repository.running_servers import running
 
@@ -26,6 +26,11 @@ _url = click.option(
     help="host:port of the server's gRPC endpoint.  [default: that of the server of this machine that serves the "
     "repository; where none does, its next start takes what is live]",
 )
+_allow_interruption = click.option(
+    "--allow-interruption",
+    is_flag=True,
+    help="Also where requests may fail meanwhile: a release on another platform cannot be loaded beside the live one.",
+)
 _reason = click.option("--reason", default="", help="Why; kept in the audit log, and in a new record.")
 # `deploy.bundles` takes them too.
 category_option, repository_option, url_option, reason_option = _category, _repository, _url, _reason
@@ -36,14 +41,19 @@ category_option, repository_option, url_option, reason_option = _category, _repo
 @click.option("--category", help="Of this product alone.")
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known of them, as JSON.")
 def releases(repository: Path, category: str | None, as_json: bool) -> None:
-    """List the releases of a repository, and say which are live."""
-    from export.releases.verbs.table import releases_of, releases_table, wide_console
+    """List the releases of a repository, and say which are live.
+
+    A record that cannot be read is named; the exit code is 1 then.
+    """
+    from export.releases.verbs.table import faults_of, releases_of, releases_table, wide_console
 
     entries = releases_of(repository, category)
     if as_json:
         click.echo(json.dumps(entries, indent=2))
     else:
         wide_console().print(releases_table(entries))
+    if faults := faults_of(entries):
+        raise RepositoryError(" ".join(faults))
 
 
 @click.command()
@@ -51,10 +61,17 @@ def releases(repository: Path, category: str | None, as_json: bool) -> None:
 @_category
 @_repository
 @_url
+@_allow_interruption
 @_reason
 @signing_key_option
 def promote(
-    number: int, category: str, repository: Path, url: str | None, reason: str, signing_key: Path | None
+    number: int,
+    category: str,
+    repository: Path,
+    url: str | None,
+    allow_interruption: bool,
+    reason: str,
+    signing_key: Path | None,
 ) -> None:
     """Make release NUMBER live: loaded, asked about images whose scores are known, and only then switched to.
 
@@ -63,23 +80,31 @@ def promote(
     from export.releases.audit import Act
     from export.releases.verbs.promote import promote
 
-    act = Act(reason, load_signer(signing_key))
-    click.echo(promote(repository, category, number, url=url or find_url(repository), act=act))
+    act, url = Act(reason, load_signer(signing_key)), url or find_url(repository)
+    click.echo(promote(repository, category, number, url=url, act=act, allow_interruption=allow_interruption))
 
 
 @click.command()
 @_category
 @_repository
 @_url
+@_allow_interruption
 @_reason
 @signing_key_option
-def rollback(category: str, repository: Path, url: str | None, reason: str, signing_key: Path | None) -> None:
+def rollback(
+    category: str,
+    repository: Path,
+    url: str | None,
+    allow_interruption: bool,
+    reason: str,
+    signing_key: Path | None,
+) -> None:
     """Make the release live again that was live before."""
     from export.releases.audit import Act
     from export.releases.verbs.promote import rollback
 
-    act = Act(reason, load_signer(signing_key))
-    click.echo(rollback(repository, category, url=url or find_url(repository), act=act))
+    act, url = Act(reason, load_signer(signing_key)), url or find_url(repository)
+    click.echo(rollback(repository, category, url=url, act=act, allow_interruption=allow_interruption))
 
 
 @click.command()

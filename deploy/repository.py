@@ -11,6 +11,9 @@ ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 REMEDY = "publish a category with `make export CATEGORY=<name>`."
 THREADS = r'key: "intra_op_thread_count"\s+value \{\s+string_value: "(\d+)"'
 POOL = r'key: "((?:cuda|pinned)_pool_bytes)"\s+value \{\s+string_value: "(\d+)"'
+STEP = r'^ *model_name: "(.+)"$'
+PUBLISHED = "# Written by `python -m export publish`"  # begins every configuration that publishing writes
+PROBED = f".releases/calibrations/{2**63 - 1}.json"  # of a release that is probed, while it is
 # Committed beside what is published; alone they judge no image.
 SHARED_MODELS = frozenset({"distance_fusion", "foreground", "image_decoder"})
 
@@ -42,7 +45,7 @@ def find_categories(repository: Path) -> dict[str, list[str]]:
         encoded = name + ENCODED
         if encoded in models:
             config = read_config(repository / encoded / "config.pbtxt")
-            categories[name] = [name, encoded, *re.findall(r'^ *model_name: "(.+)"$', config, re.MULTILINE)]
+            categories[name] = [name, encoded, *re.findall(STEP, config, re.MULTILINE)]
     return categories
 
 
@@ -117,17 +120,43 @@ def pool_threads(repository: Path) -> int:
     return max(stated, default=0)
 
 
-def settle(repository: Path) -> str | None:
-    """Put right what a killed command left in a repository, before a server reads it.
+def settle(repository: Path) -> list[str]:
+    """Put right what a killed command left in a repository, and have what is live loaded alone, before a server starts.
 
     Returns:
-        One line that says what was done; None where nothing was left, as a rule.
+        What was done that was not to be expected, a line each; none as a rule.
     """
-    if not any(repository.glob(".publish-*")):
-        return None
+    left = [*repository.glob(".publish-*"), *repository.glob(".publisher"), *repository.glob(PROBED)]
+    if not left and not any(map(_has_spare, repository.glob(".releases/live/*.json"))):
+        return []
     from export.releases.verbs.repair import repair  # it takes a second
 
     return repair(repository)
+
+
+def _has_spare(live: Path) -> bool:
+    """Whether a server would load another release of a category beside the live one."""
+    try:
+        return re.search(rb'"loaded": *[0-9]', live.read_bytes()) is not None
+    except OSError:
+        return False
+
+
+def served_models(repository: Path) -> list[str]:
+    """The models that a server is to load: all but the steps of releases that are not live.
+
+    Raises:
+        RepositoryError: see `find_models`; or a configuration cannot be read.
+    """
+    models = find_models(repository)
+    texts = {name: read_config(repository / name / "config.pbtxt") for name in models}
+    used = {step for text in texts.values() for step in re.findall(STEP, text, re.MULTILINE)}
+    return [name for name in models if name in used | SHARED_MODELS or not _is_step(texts[name])]
+
+
+def _is_step(config: str) -> bool:
+    """Whether a configuration is of a model that publishing wrote, and of no ensemble."""
+    return config.startswith(PUBLISHED) and not re.search(r'^platform: "ensemble"$', config, re.MULTILINE)
 
 
 def require_published(repository: Path) -> None:

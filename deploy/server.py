@@ -22,11 +22,11 @@ from deploy.ports import Ports, claim_ports, host_address
 from deploy.processes import ending_with_parent
 from deploy.repository import (
     find_categories,
-    find_models,
     first_models,
     largest_batch,
     memory_pools,
     pool_threads,
+    served_models,
 )
 from deploy.server_log import last_words, load_times_s, open_log
 from deploy.server_options import (
@@ -80,7 +80,7 @@ def running_server(
         InstallationError, RepositoryError, PortError, ServerError: the server cannot be started.
         ServerError: it died, was not ready in time, or a model failed to load. Nothing is left running.
     """
-    models = first_models(repository, max_categories) if max_categories else find_models(repository)
+    models = first_models(repository, max_categories) if max_categories else served_models(repository)
     installation = find_installation(triton_env)
     host = host_address(host)
     ports = claim_ports(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port))

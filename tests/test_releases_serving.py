@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,25 +23,28 @@ from PIL import Image
 from tritonclient.utils import np_to_triton_dtype
 
 from client import JudgeClient
+from deploy.repository import settle
 from deploy.server import TritonServer, running_server
 from export.builds.up_to_date import build_category
 from export.errors import PublishError
 from export.product import ProductPaths
 from export.releases.audit import append
+from export.releases.audit.log import AuditLog
 from export.releases.publish import Circumstances, publish_category
-from export.releases.store import Live, Store
+from export.releases.store import PROBE_WEIGHTS_ID, Live, Store
+from export.releases.verbs.bundle import bundle_release, import_bundle
 from export.releases.verbs.check import check
 from export.releases.verbs.promote import promote, rollback
 from export.releases.verbs.retune import Retuning, retune
-from export.releases.verbs.server import PROBE_WEIGHTS_ID
+from export.releases.verbs.server import RunningServer, connected
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from export.serving.probes import make_probes
 from model_repository.distance_fusion.map_fusion import image_scores
 from model_repository.running_servers import running
 from tests.conftest import CATEGORY, FitTiny
-from tests.export.releases.conftest import contents
-from tests.products import ROOT, TIMEOUT_S, copy_backends, reference_verdict
+from tests.export.releases.conftest import contents, unlogged
+from tests.products import ROOT, TIMEOUT_S, copy_as, copy_backends, reference_verdict
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, load_images
 
@@ -306,6 +310,71 @@ def test_a_threshold_follows_from_the_scores_that_the_server_gives(
     assert Store(repository).live(CATEGORY) == Live(5, 4)
 
 
+def in_memory(server: TritonServer) -> set[tuple[str, int]]:
+    """Models and versions that the server has loaded."""
+    with connected(server.grpc_url) as running_now:
+        return running_now.loaded_versions()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for it; Triton lets a model go in the background."""
+    given_up_s = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < given_up_s
+        threading.Event().wait(0.1)
+
+
+def test_a_first_promotion_that_fails_leaves_nothing(
+    builds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a category that was imported: pointer, calibration, configurations and memory are as before."""
+    repository, other = copy_backends(tmp_path / "models"), copy_backends(tmp_path / "other")
+    publish(builds[0], repository, live=True)
+    publish(copy_as(builds[1], tmp_path / "nut"), other, live=True)
+    bundle_release(other, "nut", 1, tmp_path / "nut.bundle")
+    import_bundle(repository, tmp_path / "nut.bundle")
+    with running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as server:
+        url, before, loaded = server.grpc_url, unlogged(contents(repository)), in_memory(server)
+
+        def fails(method: str, sentence: str) -> None:
+            genuine = getattr(RunningServer, method)
+
+            def failing(self: RunningServer, *arguments: Any) -> None:
+                genuine(self, *arguments)
+                raise PublishError("It does not work.")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(RunningServer, method, failing)
+                with pytest.raises(PublishError, match=sentence):
+                    promote(repository, "nut", 1, url=url)
+            assert unlogged(contents(repository)) == before
+            until(lambda: in_memory(server) == loaded)
+
+        for method in ("probe", "load", "load_category"):
+            fails(method, r"^It does not work; nothing of 'nut' was live before, and nothing is\.$")
+        line = AuditLog.read(repository).lines()[-1]
+        assert line is not None
+        assert (line.what, line.category, line.release, line.live) == ("return", "nut", 1, None)
+        assert check(repository).faults == []
+        assert "Live at" in promote(repository, "nut", 1, url=url)
+        assert check(repository).faults == []
+
+
+def test_after_a_start_only_what_is_live_is_in_memory(
+    server: TritonServer, repository: Path, tmp_path: Path
+) -> None:
+    student = Store(repository).read(CATEGORY, 1).steps["student"].model
+    promote(repository, CATEGORY, 2, url=server.grpc_url)
+    assert {(student, 1), (student, 2)} <= in_memory(server)
+    server.stop()
+    assert settle(repository) == []
+    with running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as again:
+        assert {version for model, version in in_memory(again) if model == student} == {2}
+        assert "Live at" in rollback(repository, CATEGORY, url=again.grpc_url)
+        assert {(student, 1), (student, 2)} <= in_memory(again)
+    assert check(repository).faults == []
+
+
 @pytest.mark.slow
 def test_clients_follow_a_release_of_another_image_size(
     server: TritonServer, repository: Path, tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
@@ -331,6 +400,12 @@ def test_clients_follow_a_release_of_another_image_size(
         for client in asking:
             client.result(TIMEOUT_S)
     assert set(sizes) == {64, 32}
+    own = {model for model, _ in in_memory(server) if model.endswith("_32")}
+    assert own == {"image_decoder_32", "teacher_test_resnet_32", f"{CATEGORY}_student_32"}
+    promote(repository, CATEGORY, 2, url=url)
+    assert own <= {model for model, _ in in_memory(server)}  # to go back to
+    promote(repository, CATEGORY, 3, url=url)
+    until(lambda: not own & {model for model, _ in in_memory(server)})
 
 
 def test_a_new_threshold_loads_nothing(
@@ -367,6 +442,13 @@ def test_a_server_of_another_repository_is_told(
     ):
         retune(other, CATEGORY, Retuning(threshold=1), url=server.grpc_url)
     assert Store(other).live(CATEGORY) == Live(1, 2, 2)
+    twin = Path(shutil.copytree(repository, tmp_path / "twin"))  # of which the very same release is live
+    before = unlogged(contents(twin))
+    with pytest.raises(PublishError, match=r"serves another repository than the one that holds release 1"):
+        rollback(twin, CATEGORY, url=server.grpc_url)
+    assert unlogged(contents(twin)) == before
+    with pytest.raises(PublishError, match=r"^Live: release 5 .* serves another repository than .*twin"):
+        retune(twin, CATEGORY, Retuning(threshold=1), url=server.grpc_url)
     assert not Store(other).calibration_path(PROBE_WEIGHTS_ID).exists()
 
 

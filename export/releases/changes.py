@@ -5,6 +5,7 @@ The files wait in a hidden folder inside the repository, so that a repository on
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.errors import PublishError
+from export.releases.store import PROBE_WEIGHTS_ID, Store
+from train.support.progress import console
 
 STAGING = ".publish-"  # begins the folder's name; Triton and `deploy` take no notice of hidden folders
 
@@ -104,8 +107,7 @@ def changing(root: Path) -> Iterator[Changes]:
         PublishError: the repository cannot be written.
     """
     try:
-        for leftover in root.glob(f"{STAGING}*"):
-            shutil.rmtree(leftover)
+        _sweep(root)
         staging = Path(tempfile.mkdtemp(dir=root, prefix=STAGING))
         try:
             changes = Changes(staging)
@@ -115,6 +117,32 @@ def changing(root: Path) -> Iterator[Changes]:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise unwritable(root, error) from None
+
+
+def leftovers(root: Path) -> list[Path]:
+    """What a command that was killed left behind; or what one that is at work has there."""
+    probed = Store(root).calibration_path(PROBE_WEIGHTS_ID)
+    return [*sorted(root.glob(f"{STAGING}*")), *([probed] if os.path.lexists(probed) else [])]
+
+
+def _sweep(root: Path) -> None:
+    """Remove leftovers; one that cannot be is named, and is in nobody's way."""
+    for path in leftovers(root):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.ENOSPC):
+                raise  # the repository cannot be written at all
+            console.print(
+                f"Warning: {path} was left by a command that was killed and cannot be removed "
+                f"({error.strerror or error}); remove it.",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def unwritable(root: Path, error: OSError) -> PublishError:

@@ -136,6 +136,9 @@ def _publish(release: Release, circumstances: Circumstances, probes: list[ProbeI
     """Write versions, record and, where it becomes live, configurations; one line that says what was published."""
     manifest, target, store = release.manifest, release.target, Store(release.target.root)
     served, number = Served.now(target), max(store.numbers(manifest.category), default=0) + 1
+    served.tell_damaged(but=manifest.category)
+    if manifest.category not in served.pointers:  # files that are gone are published again
+        served.require_sound(manifest.category)
     with changing(target.root) as changes:
         draft = _record(release, release.add_steps(changes), number, circumstances, probes)
         earlier = [record for record in store.records(manifest.category) if record.serves_as(draft)]

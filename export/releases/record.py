@@ -180,10 +180,11 @@ def read_record(content: bytes, named: str) -> Record:
             f"{named} is no whole record ({type(error).__name__}: {error}); restore it, or remove it and publish again."
         ) from None
     if schema != SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
+        older = isinstance(schema, int) and schema < SCHEMA
         raise PublishError(
-            f"{named} is a record of schema {schema}, and this version reads {SCHEMA}; "
-            + ("use the version of this project that wrote it." if newer else "publish the release again.")
+            f"{named} is a record of schema {schema}, and this version reads {SCHEMA}; the version of this project "
+            f"that published it{_origin(values)} reads it"
+            + (", or publish the release again with this one." if older else "; update this one.")
         )
     try:
         return Record.model_validate_json(text)
@@ -194,6 +195,14 @@ def read_record(content: bytes, named: str) -> Record:
             f"{named} cannot be used as a record ({error.error_count()} faults; the first: {fault}); restore it, or "
             "remove it and publish again."
         ) from None
+
+
+def _origin(values: dict[str, Any]) -> str:
+    """Where and when a record of another schema was published, as far as it says so."""
+    published = values.get("published")
+    if not isinstance(published, dict) or not {"host", "at"} <= published.keys():
+        return ""
+    return f" (on {published['host']}, {str(published['at'])[:10]})"
 
 
 def published_now(why: str) -> Published:

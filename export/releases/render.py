@@ -1,6 +1,7 @@
 """Every configuration that Triton reads, as the live records say: what is served is a function of them alone.
 
-Ensembles without a record, which an earlier version of this project published, keep the versions that they name.
+Ensembles without a record, which an earlier version of this project published, keep the versions that they name, and so
+do those whose record cannot be read.
 """
 
 from __future__ import annotations
@@ -105,40 +106,47 @@ class Rendering:
 
     Attributes:
         target: the repository.
-        records: all of their steps are loaded: those that are live, and one that is to be.
+        records: those that are live; all of their steps are loaded.
         spare: records whose steps stay loaded where they can: those that were live before, to go back to at once.
         server: what loads TensorRT's engines, where that is known.
+        joining: records that are to become live, whose steps are loaded too.
     """
 
     target: Repository
     records: Sequence[Record]
     spare: Sequence[Record] = ()
     server: TargetServer | None = None
+    joining: Sequence[Record] = ()
 
     def step_configs(self) -> dict[str, pb.ModelConfig]:
         """The configuration of each step of these releases, by model."""
-        models = dict.fromkeys(step.model for record in self.records for step in record.steps.values())
+        models = dict.fromkeys(step.model for record in self._all for step in record.steps.values())
         foreign = self._foreign()
         demands = [*self._demands(), *map(Demand.of_ensemble, foreign)]
         return {model: self._step_config(model, demands, foreign) for model in models}
 
     def _demands(self) -> list[Demand]:
         """Those of all records; the images of a category are counted once, by the one that is to become live."""
-        last = {record.category: record.number for record in self.records}
+        last = {record.category: record.number for record in self._all}
         return [
             demand if last[record.category] == record.number else replace(demand, load=None)
-            for record in self.records
+            for record in self._all
             for demand in [Demand.of_record(record)]
         ]
 
+    @property
+    def _all(self) -> list[Record]:
+        return [*self.records, *self.joining]
+
     def _foreign(self) -> list[pb.ModelConfig]:
+        """Ensembles of which no record is live, or none that can be read: they keep what they need."""
         own = {name for record in self.records for name in (record.category, record.category + ENCODED)}
         return [ensemble for ensemble in self.target.ensembles() if ensemble.name not in own]
 
     def _step_config(
         self, model: str, demands: Sequence[Demand], foreign: Sequence[pb.ModelConfig]
     ) -> pb.ModelConfig:
-        users = [user for record in self.records for user in _users(record, model)]
+        users = [user for record in self._all for user in _users(record, model)]
         # Of the categories that share it, the one with the largest batches and then the latest gives its instances.
         name, step, record = max(users, key=lambda user: (user[2].platform.max_batch_size, user[2].serial))
         config = step.parsed_config()
@@ -154,6 +162,8 @@ class Rendering:
         versions = {user[1].version for user in users}
         versions |= {version for version in spare if self._servable(name, step, record, version)}
         config.version_policy.specific.versions.extend(sorted(versions))
+        over = [ensemble.max_batch_size for ensemble in foreign if pinned_versions(ensemble, model)]
+        config.max_batch_size = max([config.max_batch_size, *over])  # or Triton would refuse these
         return config
 
     def _servable(self, name: str, step: StepRecord, record: Record, version: int) -> bool:

@@ -10,13 +10,16 @@ Triton, which loads what it is told to, and `deploy`, which passes over hidden f
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from export.errors import PublishError
 from export.releases.record import Record, parse_record
 
 FOLDER = ".releases"
+# No release has this id of weights; the calibration of the release that is probed lies under it for that time.
+PROBE_WEIGHTS_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,24 @@ class Live:
     before: int | None = None
     loaded: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where a number is none of a release."""
+        optional = [number for number in (self.before, self.loaded) if number is not None]
+        for number in (self.number, *optional):
+            if type(number) is not int or number < 1:  # True is an int too
+                raise ValueError(f"it holds {json.dumps(number)}, expected the number of a release")
+
     def to_json(self) -> str:
         """As a file's text."""
         return json.dumps(asdict(self)) + "\n"
+
+    def without_spare(self) -> Live:
+        """With no other release loaded beside, as after a server's start."""
+        return replace(self, loaded=None)
+
+    def agrees_with(self, logged: Live | None) -> bool:
+        """Whether the audit log says the same; a server's start, which lets the spare release go, writes no line."""
+        return logged is not None and self in (logged, logged.without_spare())
 
     def switched_to(self, number: int, *, same_files: bool) -> Live:
         """With another release live, which may be one of the same files with another calibration."""
@@ -94,23 +112,28 @@ class Store:
         """Which release of a category is live; None where none is."""
         path = self.live_path(category)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            found = Live(**values)
-            if not all(isinstance(value, int) for value in vars(found).values() if value is not None):
-                raise ValueError(f"it holds {values}")
+            return Live(**json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise PublishError(
-                f"{path} does not say which release is live ({type(error).__name__}: {error}); remove it, and promote "
-                f"one of {category!r} with `python -m deploy promote`."
+                f"{path} does not say which release is live ({type(error).__name__}: {error}); promote one of "
+                f"{category!r} with `python -m deploy promote`."
             ) from None
-        return found
+
+    def known_live(self) -> set[str]:
+        """The categories of which something is live, or was said to be: a file may be gone or damaged."""
+        folder = self.root / FOLDER / "live"
+        configured = {name for name in self.categories() if (self.root / name / "config.pbtxt").is_file()}
+        return configured | {path.stem for path in folder.glob("*.json")}
 
     def all_live(self) -> dict[str, Live]:
-        """Which release of each category is live."""
-        found = ((category, self.live(category)) for category in self.categories())
-        return {category: live for category, live in found if live is not None}
+        """Which release of each category is live, as far as that can be read."""
+        found = {}
+        for category in sorted(self.known_live()):
+            with suppress(PublishError):
+                found[category] = self.live(category)
+        return {category: live for category, live in found.items() if live is not None}
 
     def next_serial(self) -> int:
         """One more than that of any record; a record that cannot be read does not count."""

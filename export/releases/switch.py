@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -16,6 +17,7 @@ from export.releases.render import Demand, Rendering, ensemble_configs
 from export.releases.repository import Repository
 from export.releases.store import Live, Store
 from export.tensors import ENCODED
+from train.support.progress import console
 
 
 @dataclass(frozen=True)
@@ -27,31 +29,59 @@ class Served:
         pointers: which release of each category is live.
         records: the live record of each category.
         before: the records that were live before and stay loaded.
+        damaged: what is wrong with each category whose live release cannot be read or lacks files, a sentence. Its
+            ensembles stay as they are, and so does all that they need.
     """
 
     target: Repository
     pointers: Mapping[str, Live]
     records: Mapping[str, Record]
     before: Mapping[str, Record]
+    damaged: Mapping[str, str]
 
     @classmethod
     def now(cls, target: Repository) -> Served:
-        """What is live.
+        """What is live; a category that is damaged is passed over, see `damaged`."""
+        store, damaged = Store(target.root), dict[str, str]()
+        pointers, records, before = dict[str, Live](), dict[str, Record](), dict[str, Record]()
+        for category in sorted(store.known_live()):
+            try:
+                pointer = live_of(store, category)
+                if pointer is None:
+                    continue
+                pointers[category] = pointer
+                records[category] = _readable(target, category, pointer.number)
+            except PublishError as error:
+                damaged[category] = error.message
+                continue
+            if spare := _spare(store, category, pointer):
+                before[category] = spare
+        return cls(target, pointers, records, before, damaged)
+
+    def require_sound(self, category: str) -> None:
+        """What is live of a category can be read and is whole, or nothing is.
 
         Raises:
-            PublishError: a record or a pointer cannot be read.
+            PublishError: it is damaged.
         """
-        store = Store(target.root)
-        pointers = store.all_live()
-        records = {category: store.read(category, live.number) for category, live in pointers.items()}
-        # Whose folders somebody removed is served no longer.
-        whole = {category: record for category, record in records.items() if not gone(target, record)}
-        before = {
-            category: store.read(category, pointers[category].loaded or 0)
-            for category in whole
-            if pointers[category].loaded in store.numbers(category)
-        }
-        return cls(target, pointers, whole, before)
+        if category in self.damaged:
+            raise PublishError(self.damaged[category])
+
+    def tell_damaged(self, *, but: str) -> None:
+        """Say on stderr which other categories are damaged, a line each."""
+        for category, sentence in self.damaged.items():
+            if category != but:
+                console.print(
+                    f"Warning: {sentence} Nothing of {category!r} was changed.",
+                    style="yellow",
+                    markup=False,
+                    soft_wrap=True,
+                )
+
+    def without_spares(self) -> Served:
+        """The same with nothing loaded but what is live, as after a server's start."""
+        pointers = {category: pointer.without_spare() for category, pointer in self.pointers.items()}
+        return replace(self, pointers=pointers, before={})
 
     def switched_to(self, record: Record) -> Served:
         """The same with another release of its category live, or one that is published for the first time."""
@@ -71,13 +101,14 @@ class Served:
             same_files = live is not None and live.steps == record.steps
             pointer = pointer.switched_to(record.number, same_files=same_files)
         before = {name: kept for name, kept in self.before.items() if name != category}
-        if pointer.loaded in store.numbers(category):
-            before[category] = store.read(category, pointer.loaded or 0)
+        if spare := _spare(store, category, pointer):
+            before[category] = spare
         return replace(
             self,
             pointers={**self.pointers, category: pointer},
             records={**self.records, category: record},
             before=before,
+            damaged={name: fault for name, fault in self.damaged.items() if name != category},
         )
 
     def step_configs(
@@ -89,8 +120,16 @@ class Served:
             server: what loads TensorRT's engines, where that is known.
             joining: further releases whose steps are loaded.
         """
-        records = [*self.records.values(), *joining]
-        return Rendering(self.target, records, list(self.before.values()), server).step_configs()
+        records, spare = list(self.records.values()), list(self.before.values())
+        return Rendering(self.target, records, spare, server, joining).step_configs()
+
+    def unused_models(self, others: Iterable[Record]) -> list[str]:
+        """The models of other releases that no live one needs, no spare one, and no ensemble without a record."""
+        kept = _models([*self.records.values(), *self.before.values()])
+        own = {name for category in self.records for name in (category, category + ENCODED)}
+        foreign = (ensemble for ensemble in self.target.ensembles() if ensemble.name not in own)
+        kept |= {step.model_name for ensemble in foreign for step in ensemble.ensemble_scheduling.step}
+        return sorted(_models(others) - kept)
 
     def write(self, changes: Changes, configs: Mapping[str, pb.ModelConfig]) -> bool:
         """Write what is not there yet: the steps, then calibrations and pointers, the ensembles last.
@@ -115,6 +154,43 @@ class Served:
         return any(changed)
 
 
+def _models(records: Iterable[Record]) -> set[str]:
+    return {step.model for record in records for step in record.steps.values()}
+
+
+def live_of(store: Store, category: str) -> Live | None:
+    """Which release of a category is live; None where none ever was.
+
+    Raises:
+        PublishError: one was, and the file that says which is gone or damaged.
+    """
+    pointer = store.live(category)
+    if pointer is None and category in store.known_live():
+        raise PublishError(
+            f"{store.live_path(category)}, which says which release of {category!r} is live, is gone; promote one with "
+            "`python -m deploy promote`."
+        )
+    return pointer
+
+
+def _readable(target: Repository, category: str, number: int) -> Record:
+    """A live record that configurations can be rendered from, and whose versions are there."""
+    record = Store(target.root).read(category, number)
+    for step in record.steps.values():
+        step.parsed_config()
+    require_folders(target, record)
+    return record
+
+
+def _spare(store: Store, category: str, pointer: Live) -> Record | None:
+    """The release that stays loaded; None where there is none, or none that can be read: it is only to go back to."""
+    if pointer.loaded not in store.numbers(category):
+        return None
+    with suppress(PublishError):
+        return store.read(category, pointer.loaded or 0)
+    return None
+
+
 def demands_of_others(target: Repository, category: str) -> list[Demand]:
     """What all that is served, but a category, asks of the steps that are shared."""
     served = Served.now(target)
@@ -130,8 +206,8 @@ def gone(target: Repository, record: Record) -> list[str]:
     return [str(folder) for folder in folders if not folder.is_dir()]
 
 
-def require_whole(target: Repository, record: Record) -> None:
-    """Every file of a release is there, and what its record says.
+def require_folders(target: Repository, record: Record) -> None:
+    """The versions of a release are there.
 
     Raises:
         PublishError: one is not; the sentence names it.
@@ -141,6 +217,15 @@ def require_whole(target: Repository, record: Record) -> None:
             f"Release {record.number} of {record.category!r} needs {missing[0]}, which is gone; restore it, or publish "
             "that release again."
         )
+
+
+def require_whole(target: Repository, record: Record) -> None:
+    """Every file of a release is there, and what its record says.
+
+    Raises:
+        PublishError: one is not; the sentence names it.
+    """
+    require_folders(target, record)
     for step in record.steps.values():
         folder = target.folder(step.model, step.version)
         for name, file in step.files.items():

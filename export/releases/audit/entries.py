@@ -83,7 +83,7 @@ def note(changes: Changes, root: Path, what: str, record: Record, act: Act = NO_
         PublishError: the log cannot be read.
     """
     category, number = record.category, record.number
-    staged = {target: path for path, target in changes.moves}
+    staged = {target: path for path, target in changes.moves} | dict(changes.removed)  # these not there yet
     path = Store(root).record_path(category, number)
     if act.signer is not None and what in SIGNS:
         content = _content(path, staged) or b""
@@ -129,7 +129,7 @@ def _added(
         category=category,
         release=number,
         reason=act.reason,
-        live=None if live is None else Live(**json.loads(live)),
+        live=_live(live),
         record=None if record is None else hash_of(record),
         files={
             str(target.relative_to(root)): hash_of(path.read_bytes())
@@ -152,6 +152,14 @@ def _content(path: Path, staged: Mapping[Path, Path]) -> bytes | None:
     """Of a file that is staged, or else of one that is there; None where there is none."""
     path = staged.get(path, path)
     return path.read_bytes() if path.is_file() else None
+
+
+def _live(content: bytes | None) -> Live | None:
+    """What a file says is live; None where there is none, or none that can be read."""
+    try:
+        return None if content is None else Live(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _valid(signatures: Mapping[str, str], content: bytes) -> dict[str, str]:

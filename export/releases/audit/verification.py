@@ -178,7 +178,11 @@ def note_killed(changes: Changes, root: Path) -> None:
     """
     store, logged = Store(root), Logged.of(AuditLog.read(root).lines())
     for category, live in store.all_live().items():
-        if live != logged.pointer(category) or (category, live.number) not in logged.records:
+        if not live.agrees_with(logged.pointer(category)) or (category, live.number) not in logged.records:
             act = Act("the command that made it live was killed before it wrote its line")
-            note(changes, root, "repair", store.read(category, live.number), act)
+            try:
+                record = store.read(category, live.number)
+            except PublishError:  # it is named by whoever asks what is live
+                continue
+            note(changes, root, "repair", record, act)
             return  # one command changes one category

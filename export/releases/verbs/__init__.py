@@ -1,6 +1,7 @@
 """What is done to releases while they are served; `python -m deploy` has a command for each.
 
 - `promote`: another release becomes live, or the one before again. `retune`: the same weights with another calibration.
+- `switching`: how one of these goes in a running server, and back where it fails.
 - `server`: loads, asks and probes a running server over gRPC.
 - `table`: all releases, as a table or JSON. `audit`: who did what, likewise.
 - `check`: whether a repository is what its records say. `repair`: what a killed command left is put right.

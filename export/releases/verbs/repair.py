@@ -6,31 +6,47 @@ from pathlib import Path
 
 from export.errors import PublishError
 from export.releases.audit.verification import note_killed
-from export.releases.changes import STAGING, changing
-from export.releases.lock import publishing_alone
+from export.releases.changes import changing, leftovers
+from export.releases.lock import LOCK_FILE, publishing_alone
 from export.releases.repository import Repository
+from export.releases.store import Store
 from export.releases.switch import Served
 
 
-def repair(root: Path) -> str | None:
-    """Render a repository anew where a command that changes it was killed, and sweep what that left.
+def repair(root: Path) -> list[str]:
+    """Render a repository anew before a server reads it, so that it loads what is live and nothing else.
 
-    A killed command has changed some files and not others. Every command that changes a repository repairs this too;
-    here it is done for a server that starts first.
+    A command that was killed has changed some files and not others, and left its lock file or its staging. Every
+    command that changes a repository repairs this too. The release before, which stays loaded beside the live one
+    while the server runs that switched them, is not loaded by the next server: `rollback` loads it.
 
     Returns:
-        One line that says what was done, or that it could not be; None where nothing was left.
+        What was done that was not to be expected, or that it could not be, a line each.
     """
-    if not any(root.glob(f"{STAGING}*")):
-        return None
+    killed = bool(leftovers(root)) or (root / LOCK_FILE).exists()
+    spares = {name: live.loaded for name, live in Store(root).all_live().items() if live.loaded is not None}
+    if not killed and not spares:
+        return []
     try:
         with publishing_alone(root), changing(root) as changes:
-            served = Served.now(Repository(root))
+            served = Served.now(Repository(root)).without_spares()
+            served.tell_damaged(but="")
             changed = served.write(changes, served.step_configs())
-            note_killed(changes, root)
+            if killed:
+                note_killed(changes, root)
     except PublishError as error:
-        return f"A command that changed {root} was killed, and what it left could not be put right: {error.message}"
+        said = []
+        if killed:
+            said.append(
+                f"A command that changed {root} was killed, or is at work, and nothing was put right: {error.message}"
+            )
+        if spares:
+            beside = ", ".join(f"release {number} of {name}" for name, number in spares.items())
+            said.append(f"The server loads {beside} beside what is live, which takes memory: {error.message}")
+        return said
+    if not killed:
+        return []
     mended = (
         "what Triton reads is again as the live releases say" if changed else "its leftovers were removed"
     )
-    return f"A command that changed {root} was killed: {mended}."
+    return [f"A command that changed {root} was killed: {mended}."]

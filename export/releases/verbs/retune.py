@@ -86,7 +86,8 @@ def retune(
     Raises:
         PublishError: nothing is live, images are given and no server is, an image cannot be judged, the threshold is
             no finite number of at least 0 or the one that is live, the server judges with another release, or the
-            repository cannot be written. What was live stays live.
+            repository cannot be written: what was live stays live. Or the server does not take the release's name once
+            the threshold is live, which the sentence says.
     """
     live, rate = _live(root, category), how.false_reject_rate
     if rate is not None and not 0 < rate < 1:
@@ -105,17 +106,37 @@ def retune(
         with changing(root) as changes:
             changes.write(Store(root).record_path(category, record.number), record.to_json().encode())
             served = Served.now(Repository(root)).switched_to(record)
+            served.tell_damaged(but=category)
             served.write(changes, served.step_configs())
             clock = note(changes, root, "retune", record, Act(why, signer))
+    said = [*_said(live, record, scored, how), *([f"{clock[0].upper()}{clock[1:]}."] if clock else [])]
     if url is not None:
+        _name_release(url, record, root, said)
+    return said
+
+
+def _name_release(url: str, record: Record, root: Path, said: list[str]) -> None:
+    """Let the ensembles name the release; the fusion judges with its threshold since its calibration was written.
+
+    Raises:
+        PublishError: the server does not take it; the sentence says what is live, too.
+    """
+    try:
         with connected(url) as server:
-            server.load_category(category)  # whose ensembles' parameters name the release
-    return [*_said(live, record, scored, how), *([f"{clock[0].upper()}{clock[1:]}."] if clock else [])]
+            server.require_serves(record, root)
+    except PublishError as error:
+        raise PublishError(
+            f"{' '.join(said)} That is live, and a server of this repository judges with it from its next request on; "
+            f"but its ensembles do not name it yet: {error.message.rstrip('.')}. `python -m deploy promote "
+            f"{record.number} --category {record.category}` does the rest."
+        ) from None
 
 
 def _live(root: Path, category: str) -> Record:
     check_category_name(category)
-    records = Served.now(Repository(root)).records
+    served = Served.now(Repository(root))
+    served.require_sound(category)
+    records = served.records
     if category not in records:
         known = ", ".join(records) or "nothing"
         raise PublishError(

@@ -16,15 +16,13 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from export.errors import PublishError
 from export.releases.changes import changing
 from export.releases.record import Record
-from export.releases.store import Store
+from export.releases.store import PROBE_WEIGHTS_ID, Store
 from export.tensors import DISTANCES, ENCODED, TEACHER_OUTPUTS
 from model_repository.grpc_channel import open_channel, through_proxy
 from model_repository.image_decoder.image_decoding import decode_image
 
 LOAD_TIMEOUT_S = 120.0
 TIMEOUT_S = 60.0
-# No release has this id of weights; the calibration of the release that is probed lies under it for that time.
-PROBE_WEIGHTS_ID = 2**63 - 1
 # How far a probe's score may be from what ONNX Runtime said on the machine that published, as a share of the larger of
 # score and threshold: another processor or a GPU adds in another order, and int8 rounds otherwise.
 TOLERANCE: Mapping[str, float] = {"fp32": 0.01, "fp16": 0.03, "int8": 0.1}
@@ -54,6 +52,11 @@ class RunningServer:
         with self._errors(f"cannot load {model}"):
             self._client.load_model(model, client_timeout=LOAD_TIMEOUT_S)
 
+    def unload(self, model: str) -> None:
+        """Let a model go, once its requests are answered; the steps of an ensemble stay."""
+        with self._errors(f"cannot unload {model}"):
+            self._client.unload_model(model, client_timeout=LOAD_TIMEOUT_S)
+
     def load_category(self, category: str) -> None:
         """Load both ensembles of a category, and of their steps those that are missing or changed."""
         for ensemble in (category, category + ENCODED):
@@ -66,6 +69,14 @@ class RunningServer:
             PublishError: what it serves is not that release, though it has just read its configuration.
         """
         self.load_category(record.category)
+        self.require_named(record, root)
+
+    def require_named(self, record: Record, root: Path) -> None:
+        """Make sure that the ensembles that this server has loaded are those of a release.
+
+        Raises:
+            PublishError: they are not, though they were loaded since the release is live: of another repository.
+        """
         with self._errors("does not answer"):
             config = self._client.get_model_config(record.category, client_timeout=TIMEOUT_S).config
         served = config.parameters["release_id"].string_value
@@ -94,6 +105,24 @@ class RunningServer:
                 raise PublishError(
                     f"The server at {self.url} serves another repository than {root}: of {category!r} it has release "
                     f"id {served or 'none'}, which no record here has; name the right one with --url."
+                )
+
+    def require_holds(self, record: Record, root: Path) -> None:
+        """Make sure that a server finds the models of a release in the repository that it serves.
+
+        Raises:
+            PublishError: it does not: it serves another repository.
+        """
+        with self._errors("does not answer"):
+            there = {
+                model.name
+                for model in self._client.get_model_repository_index(client_timeout=TIMEOUT_S).models
+            }
+        for step in record.steps.values():
+            if step.model not in there:
+                raise PublishError(
+                    f"The server at {self.url} serves another repository than {root}: it finds no {step.model}; name "
+                    "the right one with --url."
                 )
 
     def loaded_versions(self) -> set[tuple[str, int]]:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from export.errors import PublishError
 from export.releases.record import Record
-from export.releases.store import Store
+from export.releases.store import Live, Store
+from export.releases.switch import live_of
 
 WIDE = 130  # characters of a line of a table: one that is folded cannot be read
 COLUMNS = (
@@ -28,22 +29,70 @@ COLUMNS = (
     "live",
 )
 
+# What an entry holds; see `releases_of`.
+KEYS = (
+    "category",
+    "number",
+    "release_id",
+    "weights_id",
+    "by",
+    "host",
+    "at",
+    "why",
+    "dataset",
+    "data_fingerprint",
+    "precision",
+    "platform",
+    "image_size",
+    "auroc",
+    "threshold",
+    "retuned_from",
+    "live",
+    "fault",
+)
+
 
 def releases_of(root: Path, category: str | None = None) -> list[dict[str, Any]]:
     """What is known of each release, by category and number; of one category where it is named.
 
+    Of a record that cannot be read, `fault` says why in a sentence, and what it would say is None; so it does with
+    every release of a category of which nobody knows which one is live.
+
     Raises:
-        PublishError: a record cannot be read, or there is no release.
+        PublishError: there is no release.
     """
     store = Store(root)
-    categories = store.categories() if category is None else [category]
-    found = [_entry(record, _mark(store, record)) for name in categories for record in store.records(name)]
+    categories = sorted({*store.categories(), *store.known_live()}) if category is None else [category]
+    found = [entry for name in categories for entry in _entries(store, name)]
     if not found:
         of = f" of {category!r}" if category else ""
         raise PublishError(
             f"{root} holds no release{of}; publish one with `make export CATEGORY={category or 'pill'}`."
         )
     return found
+
+
+def faults_of(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """What is wrong with releases, a sentence each."""
+    return list(dict.fromkeys(entry["fault"] for entry in entries if entry["fault"]))
+
+
+def _entries(store: Store, category: str) -> list[dict[str, Any]]:
+    live, unknown, numbers = None, None, store.numbers(category)
+    try:
+        live = live_of(store, category)
+    except PublishError as error:
+        unknown = error.message
+    entries = []
+    for number in sorted({*numbers, *([live.number] if live else [])}):
+        mark = "?" if unknown else _mark(live, number)
+        try:
+            entries.append(_entry(store.read(category, number), mark, unknown))
+        except PublishError as error:
+            nothing = dict.fromkeys(KEYS)
+            known = {"category": category, "number": number, "live": mark, "fault": error.message}
+            entries.append(nothing | known)
+    return entries
 
 
 def wide_console() -> Console:
@@ -60,30 +109,27 @@ def releases_table(entries: Iterable[dict[str, Any]]) -> Table:
         right = heading in ("number", "AUROC", "threshold")
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for entry in entries:
-        auroc = entry["auroc"]
+        auroc, threshold = entry["auroc"], entry["threshold"]
         table.add_row(
             entry["category"],
             str(entry["number"]),
-            str(entry["release_id"]),
-            entry["at"][:16].replace("T", " "),
+            "damaged" if entry["release_id"] is None else str(entry["release_id"]),
+            (entry["at"] or "")[:16].replace("T", " "),
             entry["dataset"],
             entry["precision"],
             entry["platform"],
             "" if auroc is None else f"{auroc:.4f}",
-            f"{entry['threshold']:.4g}",
+            "" if threshold is None else f"{threshold:.4g}",
             entry["live"],
         )
     return table
 
 
-def _mark(store: Store, record: Record) -> str:
-    live = store.live(record.category)
-    if live is None:
-        return ""
-    return {live.number: "live", live.before: "before"}.get(record.number, "")
+def _mark(live: Live | None, number: int) -> str:
+    return {live.number: "live", live.before: "before"}.get(number, "") if live else ""
 
 
-def _entry(record: Record, live: str) -> dict[str, Any]:
+def _entry(record: Record, live: str, fault: str | None) -> dict[str, Any]:
     provenance = record.manifest.provenance
     return {
         "category": record.category,
@@ -100,4 +146,5 @@ def _entry(record: Record, live: str) -> dict[str, Any]:
         "threshold": record.calibration.image_threshold,
         "retuned_from": record.retuned_from,
         "live": live,
+        "fault": fault,
     }

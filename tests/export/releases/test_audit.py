@@ -186,7 +186,16 @@ class RefusingServer:
 
     url = "line-3:8001"
 
+    def require_holds(self, record: Record, root: Path) -> None:
+        pass
+
+    def loaded_versions(self) -> set[tuple[str, int]]:
+        return set()
+
     def load(self, model: str) -> None:
+        pass
+
+    def unload(self, model: str) -> None:
         pass
 
     def is_ready(self, model: str, version: int) -> bool:
@@ -195,8 +204,8 @@ class RefusingServer:
     def probe(self, record: Record, root: Path) -> None:
         pass
 
-    def load_category(self, category: str) -> None:
-        raise PublishError(f"The server at {self.url} cannot load {category}")
+    def require_serves(self, record: Record, root: Path) -> None:
+        raise PublishError(f"The server at {self.url} cannot load {record.category}")
 
 
 def test_a_promotion_that_failed_after_the_switch_is_followed_by_the_return(

@@ -176,7 +176,7 @@ def test_a_category_of_before_keeps_the_versions_that_it_names(
         (lambda text: "[]", r"1\.json is no whole record \(TypeError"),
         (
             lambda text: text.replace(f'"schema_number": {SCHEMA}', '"schema_number": 99'),
-            r"schema 99, and this",
+            r"schema 99, and this version reads 1; the version .* \(on \S+, 20\d\d-\d\d-\d\d\) reads it; update this",
         ),
         (
             lambda text: text.replace(f'"schema_number": {SCHEMA}', '"schema_number": 0'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from export.__main__ import main as export
 from export.errors import PublishError
 from export.manifest import read_manifest
 from export.releases.publish import Circumstances, publish_category
+from export.releases.record import Record
 from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.releases.store import Live, Store
 from export.releases.verbs.promote import promote, rollback
@@ -119,7 +121,7 @@ def test_what_cannot_be_promoted_is_told(two: Path, nut: Path) -> None:
     with pytest.raises(PublishError, match=r"No release of 'pill' was live before"):
         rollback(two, CATEGORY)
     with pytest.raises(
-        PublishError, match=r"The server at 127.0.0.1:\d+ cannot load .*; release 1 of pill \("
+        PublishError, match=r"The server at 127.0.0.1:\d+ does not answer: .*; release 1 of pill \("
     ):
         promote(two, CATEGORY, 2, url=unused_url())
     with pytest.raises(PublishError, match=r"No release of 'nut' is live in .*, where pill is; promote one"):
@@ -210,6 +212,38 @@ def test_a_release_whose_file_is_gone_is_not_retuned(two: Path) -> None:
     with pytest.raises(PublishError, match=r"model\.onnx is not the file of release 1 of 'pill'"):
         retune(two, CATEGORY, Retuning(threshold=3), url=None)
     assert Store(two).live(CATEGORY) == Live(1)
+
+
+def test_a_threshold_that_is_live_though_the_server_fails_is_said_to_be_live(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def require_serves(self, record: Record, root: Path) -> None:
+            if record.number != 1:
+                raise PublishError("The server at line-3:8001 does not answer: gone.")
+
+    monkeypatch.setattr("export.releases.verbs.retune.connected", lambda url: nullcontext(Failing()))
+    sentence = (
+        r"^Live: release 3 of pill .*threshold 12\.5.* That is live, .* but its ensembles do not name it yet: "
+        r"The server at line-3:8001 does not answer: gone\. `python -m deploy promote 3 --category pill` does the rest"
+    )
+    with pytest.raises(PublishError, match=sentence):
+        retune(two, CATEGORY, Retuning(threshold=12.5), url="line-3:8001")
+    assert Store(two).live(CATEGORY) == Live(3, 1)
+
+
+def test_requests_may_fail_only_where_that_is_allowed(two: Path, pill: Path) -> None:
+    """A release on another platform takes the place of the live one in the server's models."""
+    publish_aside(pill, two, name="onnxruntime")
+    before = contents(two)
+    code, output = deploy("promote", 3, "--category", CATEGORY, "--repository", two, "--url", unused_url())
+    assert code == 1
+    assert f"{TEACHER} would run on onnxruntime, and runs on python" in output
+    assert "give --allow-interruption" in output
+    assert contents(two) == before
+    options = ("--category", CATEGORY, "--repository", two, "--url", unused_url(), "--allow-interruption")
+    assert "does not answer" in deploy("promote", 3, *options)[1]
+    assert "Live: release 3" in promote(two, CATEGORY, 3)  # no server, no requests
 
 
 def test_two_categories_do_not_share_one_calibration(pill: Path, repository: Path, tmp_path: Path) -> None:
