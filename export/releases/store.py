@@ -10,13 +10,14 @@ Triton, which loads what it is told to, and `deploy`, which passes over hidden f
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from export.errors import PublishError
 from export.releases.record import Record, parse_record
 
 FOLDER = ".releases"
+_TYPES = {"log_sha256": str}  # of what a pointer holds; all else are whole numbers
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,24 @@ class Live:
         number: of the live release.
         before: of the one that was live before.
         loaded: of the one before with other files, which stays loaded to go back to; a new threshold leaves it.
+        log_lines, log_sha256: how many lines the audit log had before the one about this switch, and the hash of the
+            last of them: a log that has them no longer was cut, or begun anew. None where an earlier version wrote it.
     """
 
     number: int
     before: int | None = None
     loaded: int | None = None
+    log_lines: int | None = field(default=None, compare=False)
+    log_sha256: str | None = field(default=None, compare=False)
 
     def to_json(self) -> str:
-        """As a file's text."""
-        return json.dumps(asdict(self)) + "\n"
+        """As a file's text; an earlier version's has nothing of the log, and stays as it is."""
+        values = {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or not name.startswith("log_")
+        }
+        return json.dumps(values) + "\n"
 
     def switched_to(self, number: int, *, same_files: bool) -> Live:
         """With another release live, which may be one of the same files with another calibration."""
@@ -96,7 +106,11 @@ class Store:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             found = Live(**values)
-            if not all(isinstance(value, int) for value in vars(found).values() if value is not None):
+            if not all(
+                isinstance(value, _TYPES.get(name, int))
+                for name, value in vars(found).items()
+                if value is not None
+            ):
                 raise ValueError(f"it holds {values}")
         except FileNotFoundError:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.errors import PublishError
@@ -176,7 +176,7 @@ def plan_pruning(root: Path, keep: int, *, url: str | None = None) -> Plan:
         live = store.live(category)
         if live is not None:
             store.read(category, live.number)  # or nobody knows what it needs
-        always = set(asdict(live).values()) if live else set()  # live, before, and whatever else it names
+        always = {live.number, live.before, live.loaded} if live else set()
         last = {record.number for record in all_of_it[-keep:]}
         kept += [record for record in all_of_it if record.number in always | last]
     needed = _versions_of(kept)
