@@ -16,11 +16,12 @@ from export.releases.changes import changing
 from export.releases.files import write_config
 from export.releases.lock import publishing_alone
 from export.releases.record import Record
+from export.releases.render import runs_a_graph
 from export.releases.repository import Repository
 from export.releases.store import Store
 from export.releases.switch import Served, require_whole
 from export.releases.verbs.server import RunningServer, connected
-from export.releases.versions import name_of
+from export.releases.versions import platform_of
 from train.support.category_names import check_category_name
 
 
@@ -88,7 +89,7 @@ def put_live(root: Path, record: Record, *, url: str | None, what: str = "promot
     require_untouched(root, record)
     require_whole(target, record)
     served = Served.now(target)
-    _require_shared(served, record)
+    require_shared(served, record)
     switch = Switch(target, served, served.switched_to(record), record, what, act)
     if url is None:
         with changing(root) as changes:
@@ -187,22 +188,31 @@ class Switch:
         return "nothing was live before" if live is None else f"{_named(live)} stays live"
 
 
-def _require_shared(served: Served, record: Record) -> None:
+def require_shared(served: Served, record: Record) -> None:
     """Steps that other categories are served over are served to them in the same way.
 
     Raises:
         PublishError: one is on another platform for another category, which the sentence names.
     """
-    asked = name_of(record.platform)
+    wanted = _platforms(record)
     for category, other in served.records.items():
-        there = name_of(other.platform)
-        shared = {step.model for step in other.steps.values() if "teacher" in step.model}
-        shared &= {step.model for step in record.steps.values()}
-        if category != record.category and shared and there != asked:
-            raise PublishError(
-                f"{category} is served over {shared.pop()} on platform {there}, and release {record.number} of "
-                f"{record.category!r} wants {asked}; a repository serves a model one way: publish into another one."
-            )
+        if category == record.category:
+            continue
+        for model, there in _platforms(other).items():
+            if (asked := wanted.get(model, there)) != there:
+                raise PublishError(
+                    f"{category} is served over {model} on platform {there}, and release {record.number} of "
+                    f"{record.category!r} wants {asked}; a repository serves a model one way: use another one."
+                )
+
+
+def _platforms(record: Record) -> dict[str, str]:
+    """What runs each graph of a release, by model."""
+    return {
+        step.model: platform_of(step.parsed_config())
+        for name, step in record.steps.items()
+        if runs_a_graph(record, name)
+    }
 
 
 def fit_beside(live: Record, other: Record) -> bool:
