@@ -157,7 +157,7 @@ retune: $(VENV)/.installed ## Another threshold for CATEGORY: THRESHOLD=X, or RA
 
 bundle: $(VENV)/.installed ## Pack release RELEASE=N of CATEGORY into OUTPUT=FILE (CATEGORY-N.bundle) for a machine without network
 	@$(if $(RELEASE),,echo "Error: give the release's number, RELEASE=N; make releases lists them." >&2; exit 2;) \
-	    $(PY) -m deploy bundle "$$RELEASE" $(NAMED) --output "$${OUTPUT:-$$CATEGORY-$$RELEASE.bundle}"
+	    $(PY) -m deploy bundle "$$RELEASE" $(NAMED) --output $(if $(OUTPUT),"$$OUTPUT","$$CATEGORY-$$RELEASE.bundle")
 
 import: $(VENV)/.installed ## Add the release in BUNDLE=FILE; PROMOTE=1 makes it live too, PUBLIC_KEY=FILE asks for its signature
 	@$(if $(BUNDLE),,echo "Error: give the file that make bundle wrote, BUNDLE=FILE." >&2; exit 2;) \

@@ -70,7 +70,9 @@ def test_a_run_that_is_there_is_taken_as_it_is_with_the_images_it_remembers(targ
     [
         (["releases"], "deploy releases"),
         (["bundle", "CATEGORY=pill", "RELEASE=3", "OUTPUT=pill.bundle"],
-         'deploy bundle "$RELEASE" --category "$CATEGORY" --output "${OUTPUT:-$CATEGORY-$RELEASE.bundle}"'),
+         'deploy bundle "$RELEASE" --category "$CATEGORY" --output "$OUTPUT"'),
+        (["bundle", "CATEGORY=pill", "RELEASE=3"],
+         'deploy bundle "$RELEASE" --category "$CATEGORY" --output "$CATEGORY-$RELEASE.bundle"'),
         (["import", "BUNDLE=pill.bundle"], 'deploy import "$BUNDLE"'),
         (["import", "BUNDLE=x", "PROMOTE=1", "URL=line-3:8001", "REASON=new", "PUBLIC_KEY=line.pub"],
          'deploy import "$BUNDLE" --promote --url "$URL" --reason "$REASON" --public-key "$PUBLIC_KEY"'),

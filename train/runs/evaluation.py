@@ -135,8 +135,7 @@ def _put_other_measures_aside(run: RunFolder, *, release_id: int) -> None:
         return
     kept = run.set_aside(OF_AN_EVALUATION)
     console.print(
-        f"metrics.json is of another release than {release_id}: of another checkpoint, or of this one as an earlier "
-        f"version judged; it is kept in {kept}.",
+        f"metrics.json was of another checkpoint, or of this one as an earlier version judged; it is kept in {kept}.",
         style="yellow",
         markup=False,
     )
