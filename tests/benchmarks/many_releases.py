@@ -1,8 +1,8 @@
 """What do 200 releases of 20 categories cost, beside one release of each? `make bench-all WHAT=releases`.
 
 A tiny category is trained, 64 px, and copied. Of a category's releases two have students of their own, and the others
-are thresholds of the first one, which is live. Commands are timed with Python's start, as seconds that pass and as
-seconds of a core; the server from its start to every model ready. Its memory is the proportional set size (PSS).
+are thresholds of the first one, which is live. Commands, with Python's start, and the server until every model is ready
+are timed in seconds that pass and in seconds of a core. Memory is the proportional set size (PSS).
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -57,6 +59,7 @@ class Measured:
         seconds: that passed, by command.
         core_seconds: of a core, by command.
         start_s: of the server.
+        start_core_s: of a core, of the server and all stubs until it is ready.
         memory_mib: of the server and all stubs once it is ready.
     """
 
@@ -64,6 +67,7 @@ class Measured:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in COMMANDS})
     core_seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in COMMANDS})
     start_s: list[float] = field(default_factory=list)
+    start_core_s: list[float] = field(default_factory=list)
     memory_mib: list[float] = field(default_factory=list)
 
 
@@ -98,7 +102,7 @@ def publish(build: Path, repository: Path, circumstances: Circumstances) -> None
 
 def make_repositories(build: Path, work: Path, *, categories: int, releases: int) -> tuple[Path, Path]:
     """A repository with one release of each category, and one with that and the others."""
-    one_each = copy_backends(work / "one each")
+    one_each = copy_backends(work / "one_each")
     names = [f"part_{number}" for number in range(1, categories + 1)]
     for name in names:
         publish(copy_as(build, work / "first" / name), one_each, PROBED)
@@ -124,6 +128,17 @@ def time_command(command: str, repository: Path, measured: Measured) -> None:
     measured.core_seconds[command].append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
 
 
+def core_seconds_of(pid: int) -> float:
+    """Seconds of a core that a server and its stubs have taken so far."""
+    server = psutil.Process(pid)
+    taken = 0.0
+    for process in (server, *server.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            taken += times.user + times.system
+    return taken
+
+
 def measure(repositories: Sequence[Path], *, turns: int, starts: int, log: Path) -> list[Measured]:
     """Time the commands and the server's start of each repository, in turns."""
     measured = []
@@ -138,6 +153,7 @@ def measure(repositories: Sequence[Path], *, turns: int, starts: int, log: Path)
         for repository, each in zip(repositories, measured, strict=True):
             with serving(repository, log=log) as server:
                 each.start_s.append(server.ready_s)
+                each.start_core_s.append(core_seconds_of(server.pid))
                 each.memory_mib.append(sum(memory_by_model(server.pid).values()))
     return measured
 
@@ -154,7 +170,7 @@ def bars_of(measured: Sequence[Measured]) -> list[Bar]:
         )
         for name in COMMANDS
     ]
-    for what in ("start_s", "memory_mib"):
+    for what in ("start_core_s", "memory_mib"):
         ratio = statistics.median(getattr(many, what)) / statistics.median(getattr(one_each, what))
         bars.append(
             Bar(
@@ -171,7 +187,7 @@ def table_of(measured: Sequence[Measured], categories: int) -> Table:
     """One line a repository, medians."""
     table = Table(title=f"{categories} categories over one teacher, tiny networks")
     for heading in ("releases", *(f"{name} {unit}" for name in COMMANDS for unit in ("s", "core s")), "start s",
-                    "memory MiB"):  # fmt: skip
+                    "start core s", "memory MiB"):  # fmt: skip
         table.add_column(heading, justify="right")
     for each in measured:
         times = [
@@ -181,6 +197,7 @@ def table_of(measured: Sequence[Measured], categories: int) -> Table:
             str(each.releases),
             *(f"{seconds:.2f}" for seconds in times),
             f"{statistics.median(each.start_s):.1f}",
+            f"{statistics.median(each.start_core_s):.1f}",
             f"{statistics.median(each.memory_mib):.0f}",
         )
     return table
