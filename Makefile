@@ -4,7 +4,7 @@
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
 # Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND BIT_DEPTH WEIGHTS_DIR FORCE URL IMAGES WHAT
-#          RELEASE THRESHOLD RATE ESCAPES REASON
+#          RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE PROMOTE KEEP YES PUBLIC_KEY
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
@@ -20,7 +20,7 @@ RUN  := runs/$(CATEGORY)
 # Recipes read what was asked for from their environment: a value with spaces or quotes reaches the command as it is,
 # and the command says what is wrong with it.
 export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN DEVICE \
-       RELEASE THRESHOLD RATE ESCAPES REASON
+       RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE KEEP PUBLIC_KEY
 
 # Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
 NAMED        := --category "$$CATEGORY"
@@ -40,7 +40,7 @@ BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/ben
 FORCED := $(if $(FORCE),--force)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data train evaluate export verify engine engine-check serve doctor predict report releases promote rollback retune bench bench-all gpu-check test lint clean
+.PHONY: help setup demo data train evaluate export verify engine engine-check serve doctor predict report releases promote rollback retune bundle import prune check audit bench bench-all gpu-check test lint clean
 
 ##@ Start here
 help: ## This list
@@ -136,7 +136,9 @@ report: $(VENV)/.installed ## The page and table about what the server said
 
 ##@ Releases
 # A server of this machine that serves the repository is found; another one is named with URL.
-FOLLOWING := $(NAMED) $(if $(filter command line,$(origin URL)),--url "$$URL") $(if $(REASON),--reason "$$REASON")
+REASONED  := $(if $(filter command line,$(origin URL)),--url "$$URL") $(if $(REASON),--reason "$$REASON")
+FOLLOWING := $(NAMED) $(REASONED)
+TRUSTED   := $(if $(PUBLIC_KEY),--public-key "$$PUBLIC_KEY")
 
 releases: $(VENV)/.installed ## All releases: which are live, since when, with what threshold; of CATEGORY alone where given
 	@$(PY) -m deploy releases $(if $(filter command line,$(origin CATEGORY)),$(NAMED))
@@ -153,6 +155,24 @@ retune: $(VENV)/.installed ## Another threshold for CATEGORY: THRESHOLD=X, or RA
 	    $(if $(RATE),--false-reject-rate "$$RATE") $(if $(IMAGES),--images "$$IMAGES") \
 	    $(if $(ESCAPES),--escapes "$$ESCAPES")
 
+bundle: $(VENV)/.installed ## Pack release RELEASE=N of CATEGORY into OUTPUT=FILE (CATEGORY-N.bundle) for a machine without network
+	@$(if $(RELEASE),,echo "Error: give the release's number, RELEASE=N; make releases lists them." >&2; exit 2;) \
+	    $(PY) -m deploy bundle "$$RELEASE" $(NAMED) --output $(if $(OUTPUT),"$$OUTPUT","$$CATEGORY-$$RELEASE.bundle")
+
+import: $(VENV)/.installed ## Add the release in BUNDLE=FILE; PROMOTE=1 makes it live too, PUBLIC_KEY=FILE asks for its signature
+	@$(if $(BUNDLE),,echo "Error: give the file that make bundle wrote, BUNDLE=FILE." >&2; exit 2;) \
+	    $(PY) -m deploy import "$$BUNDLE" $(if $(PROMOTE),--promote) $(REASONED) $(TRUSTED)
+
+prune: $(VENV)/.installed ## What would go but for the last KEEP=N releases of each category; YES=1 removes it
+	@$(if $(KEEP),,echo "Error: say how many releases of each category stay, KEEP=N." >&2; exit 2;) \
+	    $(PY) -m deploy prune --keep "$$KEEP" $(if $(YES),--yes) $(REASONED)
+
+check: $(VENV)/.installed ## Every file, record, signature and configuration of what is published; with PUBLIC_KEY=FILE all is signed
+	@$(PY) -m deploy check $(TRUSTED)
+
+audit: $(VENV)/.installed ## Who changed what is served, when and why; of CATEGORY alone where given
+	@$(PY) -m deploy audit $(if $(filter command line,$(origin CATEGORY)),$(NAMED))
+
 ##@ Measure
 bench: setup ## Latency and throughput of CATEGORY; starts a server unless URL is given
 ifeq ($(origin URL),command line)
@@ -162,10 +182,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up switching training metrics detector export
+BENCHMARKS := sizes categories peers fusion warm-up switching releases training metrics detector export
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|training|metrics|detector|export
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|training|metrics|detector|export
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -187,6 +207,9 @@ measure-warm-up: setup # the first request of a fresh server beside the hundredt
 
 measure-switching: setup # seconds from promote, rollback and retune to the first answer
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.switching --build "build/$$CATEGORY" --images "$$images"
+
+measure-releases: setup # 200 releases of 20 tiny categories: `releases`, `check`, the server's start-up and memory
+	@$(PY) -m tests.benchmarks.many_releases
 
 measure-training: $(VENV)/.installed # training beside a plain loop of the same network
 	@$(PY) -m tests.benchmarks.training $(if $(PRESET),--preset "$$PRESET") \

@@ -73,7 +73,7 @@ def read_limits(path: Path | None) -> Mapping[str, Limits]:
     return limits
 
 
-class Agreement(BaseModel, frozen=True, extra="forbid"):
+class Agreement(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A judge compared with PyTorch on a test set.
 
     A change is the judge's value minus PyTorch's. A value is None where the test set does not allow it to be computed,

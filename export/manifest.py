@@ -22,7 +22,7 @@ REQUIRED_FILES = ("teacher.onnx", "student.onnx", "calibration.json")
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
 
 
-class Parity(BaseModel, frozen=True, extra="forbid"):
+class Parity(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How far the graphs' distance maps are from the checkpoint's.
 
     Attributes:
@@ -36,7 +36,7 @@ class Parity(BaseModel, frozen=True, extra="forbid"):
     mean_difference: float
 
 
-class Manifest(BaseModel, frozen=True, extra="forbid"):
+class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What manifest.json holds; a copy lies in every published version folder.
 
     Attributes:

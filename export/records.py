@@ -54,7 +54,7 @@ class EngineOptions(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class EngineRecord(BaseModel, frozen=True, extra="forbid"):
+class EngineRecord(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A TensorRT engine and how it was built; as a rule it loads on the same TensorRT and the same kind of GPU alone.
 
     Attributes:

@@ -17,6 +17,7 @@ BENCHMARKS = (
     "fusion",
     "warm-up",
     "switching",
+    "releases",
     "training",
     "metrics",
     "detector",
@@ -64,6 +65,42 @@ def test_a_run_that_is_there_is_taken_as_it_is_with_the_images_it_remembers(targ
     assert "--data" in evaluate
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["releases"], "deploy releases"),
+        (["bundle", "CATEGORY=pill", "RELEASE=3", "OUTPUT=pill.bundle"],
+         'deploy bundle "$RELEASE" --category "$CATEGORY" --output "$OUTPUT"'),
+        (["bundle", "CATEGORY=pill", "RELEASE=3"],
+         'deploy bundle "$RELEASE" --category "$CATEGORY" --output "$CATEGORY-$RELEASE.bundle"'),
+        (["import", "BUNDLE=pill.bundle"], 'deploy import "$BUNDLE"'),
+        (["import", "BUNDLE=x", "PROMOTE=1", "URL=line-3:8001", "REASON=new", "PUBLIC_KEY=line.pub"],
+         'deploy import "$BUNDLE" --promote --url "$URL" --reason "$REASON" --public-key "$PUBLIC_KEY"'),
+        (["prune", "KEEP=5"], 'deploy prune --keep "$KEEP"'),
+        (["prune", "KEEP=5", "YES=1"], 'deploy prune --keep "$KEEP" --yes'),
+        (["check"], "deploy check"),
+        (["check", "PUBLIC_KEY=line.pub"], 'deploy check --public-key "$PUBLIC_KEY"'),
+        (["audit"], "deploy audit"),
+        (["audit", "CATEGORY=pill"], 'deploy audit --category "$CATEGORY"'),
+    ],
+)  # fmt: skip
+def test_what_is_asked_about_releases_goes_to_their_command(arguments: list[str], command: str) -> None:
+    assert commands(*arguments) == [command]
+
+
+@pytest.mark.parametrize(
+    ("target", "asked"),
+    [("promote", "RELEASE=N"), ("bundle", "RELEASE=N"), ("import", "BUNDLE=FILE"), ("prune", "KEEP=N")],
+)
+def test_what_a_command_about_releases_needs_is_asked_for(target: str, asked: str) -> None:
+    done = make("--assume-old=.venv/.installed", target, "CATEGORY=pill")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    error, _ = done.stderr.splitlines()  # and make's own line
+    assert error.startswith("Error: ")
+    assert asked in error
+
+
 @pytest.mark.parametrize("option", ["PRECISION=fp64", "PLATFORM=nix", "PLATFORM="])
 def test_what_cannot_be_exported_is_told_before_the_training(option: str) -> None:
     done = make("-o", ".venv/.installed", "export", "CATEGORY=no-such-part", option)
@@ -93,7 +130,8 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones(arguments: tuple[st
 def test_a_known_benchmark_is_run(benchmark: str) -> None:
     done = make("--dry-run", "bench-all", f"WHAT={benchmark}")
     assert done.returncode == 0, done.stderr
-    command = "export bench" if benchmark == "export" else f"tests.benchmarks.{benchmark.replace('-', '_')}"
+    elsewhere = {"export": "export bench", "releases": "tests.benchmarks.many_releases"}
+    command = elsewhere.get(benchmark, f"tests.benchmarks.{benchmark.replace('-', '_')}")
     assert f"-m {command}" in done.stdout
 
 

@@ -57,7 +57,7 @@ class StepRecord(BaseModel, frozen=True, extra="forbid"):
             ) from None
 
 
-class ProbeImage(BaseModel, frozen=True, extra="forbid"):
+class ProbeImage(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """An image that a release is asked about before it becomes live.
 
     Attributes:
@@ -67,6 +67,17 @@ class ProbeImage(BaseModel, frozen=True, extra="forbid"):
 
     png: str
     score: float
+
+    @field_validator("png")
+    @classmethod
+    def _of_base64(cls, png: str) -> str:
+        try:
+            content = base64.b64decode(png, validate=True)
+        except ValueError as error:
+            raise ValueError(f"it is no base64 ({error})") from None
+        if not content or base64.b64encode(content).decode() != png:
+            raise ValueError("it is no base64 of a file in its proper form")
+        return png
 
     @property
     def file(self) -> bytes:
@@ -83,7 +94,7 @@ class Published(BaseModel, frozen=True, extra="forbid"):
     why: str
 
 
-class Record(BaseModel, frozen=True, extra="forbid"):
+class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What a release is.
 
     Attributes:
@@ -99,7 +110,7 @@ class Record(BaseModel, frozen=True, extra="forbid"):
         pools: Triton's memory pools that a GPU needs for it.
         verified: whether the parity gate has judged with the files that are served.
         calibration: fusion and thresholds; its `weights_id` is the constant in the student's graph.
-        auroc: image AUROC of the evaluation of these weights and this calibration; None where none is known.
+        auroc: image AUROC, 0..1, of the evaluation of these weights and this calibration; None where none is known.
         probes: what it is asked before it becomes live.
         retuned_from: the number of the release whose calibration was changed; None for one that was published.
         published: who, when, why.
@@ -118,7 +129,7 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     pools: MemoryPools | None
     verified: bool
     calibration: Calibration
-    auroc: float | None = None
+    auroc: float | None = Field(None, ge=0, le=1)
     probes: list[ProbeImage] = []
     retuned_from: int | None = None
     published: Published
@@ -182,7 +193,7 @@ def read_record(content: bytes, named: str) -> Record:
     if schema != SCHEMA:
         older = isinstance(schema, int) and schema < SCHEMA
         raise PublishError(
-            f"{named} is a record of schema {schema}, and this version reads {SCHEMA}; the version of this project "
+            f"{named} is a record of schema {schema!r}, and this version reads {SCHEMA}; the version of this project "
             f"that published it{_origin(values)} reads it"
             + (", or publish the release again with this one." if older else "; update this one.")
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from export.errors import PublishError
@@ -30,11 +30,15 @@ class Live:
         number: of the live release.
         before: of the one that was live before.
         loaded: of the one before with other files, which stays loaded to go back to; a new threshold leaves it.
+        log_lines, log_sha256: how many lines the audit log had before the one about this switch, and the hash of the
+            last of them: a log that has them no longer was cut, or begun anew. None where an earlier version wrote it.
     """
 
     number: int
     before: int | None = None
     loaded: int | None = None
+    log_lines: int | None = field(default=None, compare=False)
+    log_sha256: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError where a number is none of a release."""
@@ -42,10 +46,20 @@ class Live:
         for number in (self.number, *optional):
             if type(number) is not int or number < 1:  # True is an int too
                 raise ValueError(f"it holds {json.dumps(number)}, expected the number of a release")
+        lines, digest = self.log_lines, self.log_sha256
+        if (lines is not None and type(lines) is not int) or (digest is not None and type(digest) is not str):
+            raise ValueError(
+                f"it holds {json.dumps([lines, digest])} of the audit log, expected a number and a hash"
+            )
 
     def to_json(self) -> str:
-        """As a file's text."""
-        return json.dumps(asdict(self)) + "\n"
+        """As a file's text; an earlier version's has nothing of the log, and stays as it is."""
+        values = {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or not name.startswith("log_")
+        }
+        return json.dumps(values) + "\n"
 
     def without_spare(self) -> Live:
         """With no other release loaded beside, as after a server's start."""

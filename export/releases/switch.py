@@ -88,12 +88,13 @@ class Served:
         category, store = record.category, Store(self.target.root)
         pointer, live = self.pointers.get(category), self.records.get(category)
         for name, other in self.records.items():
-            # The fusion finds a calibration by the weights alone: one of the two would be judged by the other's.
+            # The fusion finds a calibration by this id alone. Earlier versions gave the same weights one id under every
+            # name: one of the two would be judged by the other's thresholds.
             if name != category and other.weights_id == record.weights_id:
                 raise PublishError(
-                    f"Release {record.number} of {category!r} has the very weights of {name!r}, which is live in "
-                    f"{self.target.root}: one threshold would serve both; train {category!r} with another --seed, or "
-                    "serve it from a repository of its own."
+                    f"Release {record.number} of {category!r} was exported by an earlier version, which gave it the id "
+                    f"of the same weights of {name!r}, live in {self.target.root}: one threshold would serve both; "
+                    f"export {category!r} again with `make export CATEGORY={category}`."
                 )
         if pointer is None:
             pointer = Live(record.number)

@@ -49,11 +49,21 @@ def tensors_id_of(arrays: Mapping[str, NDArray[Any]]) -> int:
     return int.from_bytes(digest.digest()[:8], "big") >> 1 or 1
 
 
-def weights_id_of(arrays: Mapping[str, NDArray[Any]], config: FitConfig) -> int:
-    """An id of all that shapes a student's graph; thresholds, smoothing and stage weights do not count; never 0."""
-    shaping = {name: array for name, array in arrays.items() if not name.startswith("calibration.")}
+def weights_id_of(arrays: Mapping[str, NDArray[Any]], config: FitConfig, category: str) -> int:
+    """An id of a student's graph, of the category that it judges and of how the background is removed; never 0.
+
+    A server finds a calibration by it alone, so that of two that are served at once each needs an id of its own:
+    thresholds are of one category, and hold with the background or without it. Thresholds, smoothing and stage weights
+    themselves do not count.
+    """
+    shaping = {
+        name: array
+        for name, array in arrays.items()
+        if not name.startswith("calibration.") or name == FOREGROUND_TENSOR
+    }
     shaping["config.image_size"] = np.array(config.image_size, np.int64)
     shaping["config.distance_scale"] = np.array(config.distance_scale, np.float64)
+    shaping["provenance.category"] = np.frombuffer(category.encode(), np.uint8)
     return tensors_id_of(shaping)
 
 
@@ -92,7 +102,7 @@ def calibration_of(arrays: Mapping[str, NDArray[Any]], header: Header, path: Pat
             foreground=config.foreground,
             foreground_id=foreground_id,
             score_share=config.score_share,
-            weights_id=weights_id_of(arrays, config),
+            weights_id=weights_id_of(arrays, config, header.provenance.category),
         )
     except ValueError as error:
         raise CheckpointError(f"{path} cannot judge: {error}; train again.") from None

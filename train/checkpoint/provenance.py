@@ -69,7 +69,7 @@ class DataOrigin(BaseModel):
 class Provenance(BaseModel):
     """Where a checkpoint came from; written into its header and into every manifest."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     category: str
     dataset: str

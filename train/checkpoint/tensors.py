@@ -88,7 +88,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     with replacing(path) as temporary:
         # Written by Python, which reports a full disk as an OSError; safetensors' own writer does not.
         temporary.write_bytes(save(tensors, metadata=metadata))
-    weights_id = weights_id_of(_arrays(tensors), checkpoint.config)
+    weights_id = weights_id_of(_arrays(tensors), checkpoint.config, checkpoint.provenance.category)
     return with_release_id(replace(checkpoint.calibration, weights_id=weights_id)).release_id
 
 

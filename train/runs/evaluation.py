@@ -135,7 +135,9 @@ def _put_other_measures_aside(run: RunFolder, *, release_id: int) -> None:
         return
     kept = run.set_aside(OF_AN_EVALUATION)
     console.print(
-        f"metrics.json was of another checkpoint; it is kept in {kept}.", style="yellow", markup=False
+        f"metrics.json was of another checkpoint, or of this one as an earlier version judged; it is kept in {kept}.",
+        style="yellow",
+        markup=False,
     )
 
 

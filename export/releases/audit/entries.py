@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -91,6 +91,13 @@ def note(changes: Changes, root: Path, what: str, record: Record, act: Act = NO_
         kept = _valid(read_signatures(staged.get(beside, beside)), content)
         signatures = kept | {act.signer.key: act.signer.sign(RECORD, content)}
         changes.write(beside, signatures_to_bytes(signatures))
+    log = AuditLog.read(root)
+    pointer = Store(root).live_path(category)
+    if pointer in staged:
+        live = Live(**json.loads(staged[pointer].read_bytes()))
+        known = log.expected_head
+        live = replace(live, log_lines=known.lines, log_sha256=known.sha256)
+        changes.write(pointer, live.to_json().encode())
     added = _added(root, what, category, number, act, staged)
     changes.write(log_path(root), added.log)
     changes.write(head_path(root), added.head)

@@ -3,20 +3,24 @@
     .releases/audit.jsonl       the lines
     .releases/audit.head.json   how many there are, the last one's hash, and signatures of both
 
-A line that was changed or removed no longer fits the hash in the next one; the last line is held by the head file.
+A line that was changed or removed no longer fits the hash in the next one; the last line is held by the head file. Each
+file that says which release is live names the line before its own, so that a log whose end or whole is gone, with its
+head file or without, or that was begun anew, is found too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from export.errors import PublishError
-from export.releases.store import FOLDER, Live
+from export.releases.store import FOLDER, Live, Store
 
 FIRST = "0" * 64  # stands in the first line for the hash of the line before
 
@@ -92,12 +96,14 @@ class AuditLog:
         raw: the lines without their ends; what follows the last line's end is one too.
         whole: whether the last line has its end.
         head: the head file's content, empty where there is none.
+        anchors: of each file that says which release is live: itself, how many lines the log had, and the last's hash.
     """
 
     root: Path
     raw: tuple[bytes, ...]
     whole: bool
     head: bytes
+    anchors: tuple[tuple[Path, int, str], ...] = ()
 
     @classmethod
     def read(cls, root: Path) -> AuditLog:
@@ -109,7 +115,7 @@ class AuditLog:
         content, head = _bytes_of(log_path(root)), _bytes_of(head_path(root))
         lines = content.split(b"\n")
         whole = not lines[-1]
-        return cls(root, tuple(lines[:-1] if whole else lines), whole, head)
+        return cls(root, tuple(lines[:-1] if whole else lines), whole, head, tuple(_anchors_of(root)))
 
     @property
     def expected_head(self) -> Head:
@@ -128,10 +134,27 @@ class AuditLog:
         return [_parsed(raw) for raw in self.raw]
 
     def misfit(self) -> str | None:
-        """How the log differs from its head file, a sentence without a full stop; None where they fit.
+        """How the log differs from what other files know of it, a sentence without a full stop; None where they fit.
 
         A line beyond the head that fits the one before is no misfit: its writer was stopped between the two files.
         """
+        return self.misfit_of_head() or self.misfit_of_anchors()
+
+    def misfit_of_anchors(self) -> str | None:
+        """How the log differs from what the files that say which release is live know of it; see `misfit`."""
+        log = log_path(self.root)
+        for path, n_lines, sha256 in self.anchors:
+            if n_lines > len(self.raw):
+                state = f"has {len(self.raw)} lines" if self.raw else "is gone or empty"
+                return (
+                    f"{log} {state}, and {path} is of a time when it had {n_lines}: what it held was removed"
+                )
+            if sha256 != (hash_of(self.raw[n_lines - 1]) if n_lines else FIRST):
+                return f"line {n_lines} of {log} is another one than {path} names: the log was changed or begun anew"
+        return None
+
+    def misfit_of_head(self) -> str | None:
+        """How the log differs from its head file; see `misfit`."""
         stated, expected = self.stated_head(), self.expected_head
         if stated is None:
             if not self.raw and not self.head:
@@ -158,6 +181,16 @@ class AuditLog:
         before = hash_of(self.raw[-2]) if head.lines else FIRST
         last = _parsed(self.raw[-1])
         return before == head.sha256 and last is not None and last.previous == before
+
+
+def _anchors_of(root: Path) -> Iterator[tuple[Path, int, str]]:
+    """What each file that says which release is live knows of the log; see `AuditLog.anchors`."""
+    store = Store(root)
+    for path in sorted((root / FOLDER / "live").glob("*.json")):
+        with suppress(PublishError):  # one that cannot be read is told elsewhere
+            live = store.live(path.stem)
+            if live is not None and live.log_lines is not None and live.log_sha256 is not None:
+                yield path, live.log_lines, live.log_sha256
 
 
 def log_path(root: Path) -> Path:

@@ -34,13 +34,15 @@ class Added:
         record: the release as this repository has it.
         new: whether it was not here before.
         versions: the folders that were added, `pill_student/2`; the other steps were here already.
-    same_bytes: whether the record is the packed one byte for byte, so that its signature fits it here too.
+        same_bytes: whether the record is the packed one byte for byte, so that its signature fits it here too.
+        clock: that the clock was set back, a sentence without a full stop; None as a rule.
     """
 
     record: Record
     new: bool
     versions: tuple[str, ...]
     same_bytes: bool = True
+    clock: str | None = None
 
 
 def require_place(root: Path) -> None:
@@ -90,8 +92,8 @@ def add_release(root: Path, bundle: Bundle, act: Act = NO_ACT) -> Added:
         same_bytes = bool(same) or draft == bundle.record
         if not same:
             _add_record(store.record_path(record.category, record.number), bundle, record, changes)
-        note(changes, root, "import", record, act)
-    return Added(record, new=not same, versions=tuple(added), same_bytes=same_bytes)
+        clock = note(changes, root, "import", record, act)
+    return Added(record, new=not same, versions=tuple(added), same_bytes=same_bytes, clock=clock)
 
 
 def _add_record(path: Path, bundle: Bundle, record: Record, changes: Changes) -> None:

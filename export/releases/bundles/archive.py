@@ -28,6 +28,9 @@ UNREADABLE = (
     zipfile.BadZipFile,
     ValueError,
     KeyError,
+    TypeError,  # a bundle.json of another form
+    AttributeError,
+    RecursionError,  # nested too deeply
     NotImplementedError,
     RuntimeError,
     EOFError,
@@ -83,7 +86,9 @@ class Archive:
                 while chunk := member.read(CHUNK_BYTES):
                     yield chunk
         except (*UNREADABLE, OSError) as error:
-            raise PublishError(f"{self.path}: its {name} cannot be read ({error}); copy it again.") from None
+            raise PublishError(
+                f"{self.path}: its {name} cannot be read ({reason_of(error)}); copy it again."
+            ) from None
 
     def _require_same(self, name: str, found: str) -> None:
         if found != self.members[name].sha256:
@@ -135,10 +140,10 @@ def opened(path: Path) -> Iterator[Archive]:
             whole = _seal_is_whole(path, file)
             archive = _parse(path, file)
         except OSError as error:
-            raise PublishError(f"{path} cannot be read ({error.strerror}); copy it again.") from None
+            raise PublishError(f"{path} cannot be read ({error.strerror or error}); copy it again.") from None
         except UNREADABLE as error:
             raise PublishError(
-                f"{path} was changed since it was packed ({error}); copy it again, or pack it again."
+                f"{path} was changed since it was packed ({reason_of(error)}); copy it again, or pack it again."
             ) from None
         if not whole:
             archive.check_members()  # which names the one that was changed
@@ -154,6 +159,11 @@ def is_archive(path: Path) -> bool:
             return file.read(len(SEAL)) == SEAL
     except OSError:
         return False
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _record_of(content: Path | bytes) -> FileRecord:

@@ -136,7 +136,7 @@ def _require_schema(path: Path, index: Mapping[str, Any]) -> None:
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA
         raise PublishError(
-            f"{path} is a bundle of schema {schema}, and this version reads {SCHEMA}; "
+            f"{path} is a bundle of schema {schema!r}, and this version reads {SCHEMA}; "
             + ("use the version of this project that wrote it." if newer else "pack the release again.")
         )
 

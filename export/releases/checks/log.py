@@ -11,6 +11,8 @@ from export.releases.audit.log import FIRST, AuditLog, Line, hash_of, head_path,
 from export.releases.audit.signatures import HEAD, is_valid, short
 from export.releases.checks.findings import Findings
 
+BEGINNINGS = ("publish", "import", "repair")  # commands that need no release to be there
+
 
 def check_log(log: AuditLog, findings: Findings, known: Mapping[str, Path] | None = None) -> None:
     """Add what is wrong with a log.
@@ -22,13 +24,7 @@ def check_log(log: AuditLog, findings: Findings, known: Mapping[str, Path] | Non
     """
     lines = log.lines()
     findings.lines = len(lines)
-    findings.faults += _chain_faults(log, lines)
-    findings.faults += _head_faults(log, known)
-    findings.faults += [
-        f"line {line.line} of {log_path(log.root)} was added to a log that did not fit: {line.broken}"
-        for line in lines
-        if line and line.broken
-    ]
+    findings.faults += [*present_faults(log, known), *past_faults(log)]
     read = [line for line in lines if line]
     findings.notes += [
         f"line {after.line} of {log_path(log.root)} is of {after.at}, before line {before.line}, which is of "
@@ -36,6 +32,33 @@ def check_log(log: AuditLog, findings: Findings, known: Mapping[str, Path] | Non
         for before, after in pairwise(read)
         if earlier(after.at, before.at)
     ]
+
+
+def present_faults(log: AuditLog, known: Mapping[str, Path] | None = None) -> list[str]:
+    """Where a log's lines, its head and what else knows of it do not fit now; see `check_log`."""
+    faults = [*_chain_faults(log, log.lines()), *_head_faults(log, known)]
+    if log.anchors and not log.raw:
+        faults.append(f"{log_path(log.root)}, the audit log, is gone or empty; restore it")
+    elif not faults and (misfit := log.misfit_of_anchors()):
+        faults.append(f"{misfit}; restore it")
+    return faults
+
+
+def past_faults(log: AuditLog) -> list[str]:
+    """That something was lost before a line of a log was added, which no later line mends."""
+    lines, path = log.lines(), log_path(log.root)
+    faults = [
+        f"line {line.line} of {path} was added to a log that did not fit: {line.broken}"
+        for line in lines
+        if line and line.broken
+    ]
+    first = lines[0] if lines else None
+    if first and first.line == 1 and first.what not in BEGINNINGS and not faults:
+        faults.append(
+            f"line 1 of {path} is a {first.what} of release {first.release} of {first.category!r}, before which there "
+            "was another line: it was removed, or the command that was to write it was killed; restore it"
+        )
+    return faults
 
 
 def _chain_faults(log: AuditLog, lines: list[Line | None]) -> list[str]:
@@ -64,7 +87,7 @@ def _misfit(path: Path, number: int, line: Line, before: Line | None) -> str:
 
 def _head_faults(log: AuditLog, known: Mapping[str, Path] | None) -> list[str]:
     path, faults = head_path(log.root), []
-    if misfit := log.misfit():
+    if misfit := log.misfit_of_head():
         faults.append(f"{misfit}; restore it")
     stated = log.stated_head()
     if stated is None:

@@ -16,8 +16,8 @@ from export.releases.lock import publishing_alone
 from export.releases.record import Record
 from export.releases.repository import Repository
 from export.releases.store import Store
-from export.releases.switch import require_whole
-from export.releases.verbs.promote import find_record
+from export.releases.switch import Served, require_whole
+from export.releases.verbs.promote import find_record, require_shared
 
 DEFAULT = Path("model_repository")  # that of `--repository`
 
@@ -77,16 +77,17 @@ def import_bundle(
 
     Raises:
         PublishError: the bundle is none, was cut short or changed, is of another version of this project, or is not
-            signed by one of the keys; another category has the name of one of its models; or the repository cannot be
-            written. It is as it was.
+            signed by one of the keys; another category has the name of one of its models, or is served over its teacher
+            on another platform; or the repository cannot be written. It is as it was.
         DataError: the category is called like a model.
     """
     require_place(root)
     with checked(path, public_keys) as bundle:
         with publishing_alone(root):
+            require_shared(Served.now(Repository(root)), bundle.record)
             added = add_release(root, bundle, act)
         said = _said(root, path, bundle.record, added, signed=bundle.signed)
-    return added.record, said
+    return added.record, f"{said}; {added.clock}" if added.clock else said
 
 
 def live_command(root: Path, record: Record) -> str:

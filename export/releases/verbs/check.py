@@ -14,7 +14,7 @@ from export.releases.changes import STAGING
 from export.releases.checks.configs import config_faults
 from export.releases.checks.findings import Findings
 from export.releases.checks.live import calibration_faults, check_pointers
-from export.releases.checks.log import check_log
+from export.releases.checks.log import check_log, past_faults, present_faults
 from export.releases.checks.records import (
     check_files,
     check_logged_files,
@@ -65,8 +65,8 @@ def _check_once(root: Path, known: Mapping[str, Path] | None) -> Findings:
     releases = [(category, number) for category in store.categories() for number in store.numbers(category)]
     if not releases and not log.raw:
         raise PublishError(f"{root} holds no release; publish one, or name another folder with --repository.")
-    if releases and not log.raw:
-        findings.faults.append(f"{log_path(root)}, the audit log, is gone; restore it")
+    if releases and not log.raw and not log.anchors:  # else `check_log` tells it
+        findings.faults.append(f"{log_path(root)}, the audit log, is gone or empty; restore it")
     check_log(log, findings, known)
     records = read_records(store, releases, logged, findings, known=known)
     findings.faults += lost_records(store, logged)
@@ -92,6 +92,8 @@ def _check_once(root: Path, known: Mapping[str, Path] | None) -> Findings:
 def require_signed(root: Path, public_keys: Sequence[Path]) -> None:
     """What a server would load is what its records say, and the live ones are signed by one of these keys.
 
+    The audit log, which says what is live, holds together; see `_log_faults`.
+
     Args:
         root: the repository.
         public_keys: files of public keys.
@@ -101,8 +103,11 @@ def require_signed(root: Path, public_keys: Sequence[Path]) -> None:
     """
     known = {load_public_key(path): path for path in public_keys}
     store, target, findings = Store(root), Repository(root), Findings()
-    logged = Logged.of(AuditLog.read(root).lines())
-    pointers, findings.faults = check_pointers(store, logged)
+    log = AuditLog.read(root)
+    logged = Logged.of(log.lines())
+    findings.faults += _log_faults(log, known)
+    pointers, faults = check_pointers(store, logged)
+    findings.faults += faults
     live = [(category, pointer.number) for category, pointer in pointers.items()]
     before = [
         (category, pointer.loaded)
@@ -123,6 +128,17 @@ def require_signed(root: Path, public_keys: Sequence[Path]) -> None:
     if faults := findings.faults:
         further = f" (and {len(faults) - 1} more: `python -m deploy check` lists them)" if faults[1:] else ""
         raise PublishError(f"Nothing is served: {faults[0]}{further}.")
+
+
+def _log_faults(log: AuditLog, known: Mapping[str, Path]) -> list[str]:
+    """What is wrong with the log that says what is live.
+
+    Its end need not be signed: a machine at the line has no private key. Where one of these keys signed it after
+    something was lost, that is vouched for.
+    """
+    stated = log.stated_head()
+    vouched = stated is not None and known.keys() & stated.signatures.keys()
+    return [*present_faults(log), *([] if vouched else past_faults(log))]
 
 
 def _live(pointers: dict[str, Live], records: Sequence[Record]) -> dict[str, Record]:

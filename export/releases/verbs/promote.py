@@ -116,7 +116,7 @@ def put_live(
     served.tell_damaged(but=record.category)
     if record.category not in served.records:  # the folders of one that is live are known to be its own
         require_free(target, record.category, [step.model for step in record.steps.values()])
-    _require_shared(served, record)
+    require_shared(served, record)
     switch = Switch(target, served, served.switched_to(record), record, what, act)
     if url is None:
         with changing(root) as changes:
@@ -137,7 +137,7 @@ def put_live(
     return "; ".join([said, *remarks]) + "."
 
 
-def _require_shared(served: Served, record: Record) -> None:
+def require_shared(served: Served, record: Record) -> None:
     """Steps that other categories are served over are served to them in the same way.
 
     Raises:

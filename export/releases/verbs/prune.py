@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.errors import PublishError
@@ -90,18 +90,20 @@ class Plan:
         ]
         return said
 
-    def carry_out(self, act: Act) -> None:
-        """Remove release after release, of a repository whose lock is held."""
+    def carry_out(self, act: Act) -> list[str]:
+        """Remove release after release, of a repository whose lock is held; gives that the clock was set back."""
+        clocks = []
         for record in self.records:
             with changing(self.target.root) as changes:
                 self._write_configs(record, changes)
-                note(changes, self.target.root, "prune", record, act)
+                clocks.append(note(changes, self.target.root, "prune", record, act))
                 for path in self.paths_of(record):
                     changes.remove(path)
 
         with changing(self.target.root) as changes:
             served = Served.now(self.target)
             served.write(changes, served.step_configs())
+        return [f"{clock}." for clock in clocks if clock]
 
     def _write_configs(self, record: Record, changes: Changes) -> None:
         """Triton is no longer to load the versions that go with a release."""
@@ -151,13 +153,14 @@ def prune(
     with publishing_alone(root):
         plan = plan_pruning(root, keep, url=url)
         lines, n_bytes = plan.lines(), plan.n_bytes
-        plan.carry_out(act)
+        clocks = plan.carry_out(act)
         _remove_empty_folders(plan)
         for category, number in plan.lost:
             append(root, "prune", category, number, act.reason)
     return [
         *(f"Removed {line}" for line in lines),
         *plan.remarks,
+        *(f"{clock[0].upper()}{clock[1:]}" for clock in clocks[:1]),
         f"{_counted(plan)}, {_size(n_bytes)}: removed.",
     ]
 
@@ -176,7 +179,7 @@ def plan_pruning(root: Path, keep: int, *, url: str | None = None) -> Plan:
         live = store.live(category)
         if live is not None:
             store.read(category, live.number)  # or nobody knows what it needs
-        always = set(asdict(live).values()) if live else set()  # live, before, and whatever else it names
+        always = {live.number, live.before, live.loaded} if live else set()
         last = {record.number for record in all_of_it[-keep:]}
         kept += [record for record in all_of_it if record.number in always | last]
     needed = _versions_of(kept)

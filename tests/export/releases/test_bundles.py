@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 from export.errors import PublishError
+from export.releases.audit import entries
 from export.releases.audit.signatures import Signer, make_keys
-from export.releases.bundles.archive import write_archive
+from export.releases.bundles.archive import SEAL, SEAL_LENGTH, write_archive
 from export.releases.bundles.contents import about, members_of
 from export.releases.publish import Circumstances, publish_category
 from export.releases.repository import Repository
@@ -23,6 +26,7 @@ from export.releases.verbs.audit import lines_of
 from export.releases.verbs.bundle import bundle_release, import_bundle
 from export.releases.verbs.check import check
 from export.releases.verbs.promote import promote
+from export.releases.verbs.prune import prune
 from export.releases.verbs.retune import Retuning, retune
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
@@ -121,14 +125,14 @@ def test_versions_are_shared_by_their_bytes(
     assert import_bundle(first, packed)[1].startswith("Up to date")
 
 
-def publish_into(line: Path, build: Path, repository: Path) -> Path:
+def publish_into(line: Path, build: Path, repository: Path, **platform: Any) -> Path:
     for model in ("distance_fusion", "foreground", "image_decoder"):
         shutil.copytree(
             repository / model,
             line / model,
             ignore=lambda _, names: [n for n in names if (n.isdecimal() and n != "1") or n == "config.pbtxt"],
         )
-    publish(build, line)
+    publish(build, line, **platform)
     return line
 
 
@@ -162,6 +166,29 @@ def test_a_later_number_stays_what_it_is(packed: Path, line: Path, repository: P
     assert (record.number, record.retuned_from) == (2, 1)
     assert "where it was packed" not in said
     assert import_bundle(line, packed)[0].number == 3
+
+
+def test_a_clock_that_was_set_back_is_told(
+    packed: Path, line: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_bundle(line, packed)
+    retune(repository, CATEGORY, Retuning(threshold=9.5), url=None)
+    bundle_release(repository, CATEGORY, 2, tmp_path / "second.bundle")
+    now = entries.published_now
+
+    def set_clock(year: int) -> None:
+        at = f"{year}-01-01T00:00:00+00:00"
+        monkeypatch.setattr(entries, "published_now", lambda why: now(why).model_copy(update={"at": at}))
+
+    set_clock(2002)
+    _, said = import_bundle(line, tmp_path / "second.bundle")
+    assert re.search(r"; the clock of \S+ says 2002-.*, and line 1 of the audit log is of 2", said)
+    set_clock(2001)
+    said = prune(line, 1, apply=True)[-2]
+    assert re.search(
+        r"^The clock of \S+ says 2001-.*, and line 2 of the audit log is of 2002-.*; set the clock\.$", said
+    )
+    assert (len(check(line).notes), check(line).faults) == (2, [])
 
 
 def test_what_is_gone_is_restored(packed: Path, repository: Path) -> None:
@@ -246,6 +273,18 @@ def escaping(values: dict[str, Any]) -> None:
             r"record of schema 99, and this version",
         ),
         ({"record": lambda values: values.pop("steps")}, r"cannot be used as a record"),
+        (
+            {"record": lambda values: values.update(auroc=float("nan"))},
+            r"its record\.json cannot be used as a record \(1 faults; the first: auroc: Input should be a finite",
+        ),
+        (
+            {"record": lambda values: values.update(probes=[{"png": "?", "score": 1.0}])},
+            r"cannot be used as a record \(1 faults; the first: probes\.0\.png: Value error, it is no base64",
+        ),
+        (
+            {"record": lambda values: values.update(schema_number=0)},
+            r"its record\.json is a record of schema 0, and this version reads 1; publish the release again",
+        ),
         ({"record": lambda values: values.update(release_id=7), "index": {"release_id": 7}}, r"come to \d+"),
         ({"record": lambda values: values["calibration"].update(image_threshold=9.0)}, r"come to \d+;"),
         (
@@ -288,6 +327,24 @@ def test_a_bundle_that_is_no_release_is_refused(
     assert not (tmp_path / "escaped").exists()
 
 
+@pytest.mark.parametrize(
+    "index", [b"[]", b'{"members": []}', b'{"members": {"a": 1}}', b"7", b"\xff", b"[" * 9999]
+)
+def test_a_sealed_file_with_an_index_of_another_form_is_refused(
+    line: Path, tmp_path: Path, index: bytes
+) -> None:
+    path = tmp_path / "odd.bundle"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bundle.json", index)
+        archive.comment = SEAL + b"0" * 64
+    content = path.read_bytes()[:-SEAL_LENGTH]
+    path.write_bytes(content + SEAL + hashlib.sha256(content).hexdigest().encode())
+    with pytest.raises(PublishError, match=r"odd\.bundle was changed since it was packed \(") as refused:
+        import_bundle(line, path)
+    assert "\n" not in refused.value.message
+    assert list(line.iterdir()) == []
+
+
 @pytest.mark.parametrize("category", ["distance_fusion", "x_encoded"])
 def test_a_category_called_like_a_model_is_refused(
     pill: Path, repository: Path, line: Path, tmp_path: Path, category: str
@@ -325,6 +382,19 @@ def test_another_categorys_model_of_that_name_is_not_replaced(packed: Path, line
     (line / "pill" / "config.pbtxt").write_text('name: "pill"\nbackend: "python"\n')
     before = contents(line)
     with pytest.raises(PublishError, match=r"is that of a model, and publishing 'pill' would replace it"):
+        import_bundle(line, packed)
+    assert contents(line) == before
+
+
+def test_a_teacher_that_is_served_on_another_platform_to_another_category_is_refused(
+    packed: Path, nut: Path, line: Path, repository: Path
+) -> None:
+    publish_into(line, nut, repository, name="onnxruntime")
+    before = contents(line)
+    with pytest.raises(
+        PublishError,
+        match=rf"^nut is served over {TEACHER} on platform onnxruntime \(cpu\), and release 1 of 'pill' wants python",
+    ):
         import_bundle(line, packed)
     assert contents(line) == before
 

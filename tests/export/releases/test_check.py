@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from click.testing import CliRunner
 from deploy.__main__ import main
 from export.__main__ import main as export
 from export.errors import PublishError
-from export.releases.audit.log import head_path
+from export.releases.audit import Act
+from export.releases.audit.log import AuditLog, head_path, log_path
 from export.releases.audit.signatures import Signer, load_public_key, make_keys, signatures_path
 from export.releases.store import Store
 from export.releases.verbs.check import check, require_signed
@@ -22,7 +24,7 @@ from export.releases.verbs.retune import Retuning, retune
 from tests.conftest import CATEGORY
 from tests.export.releases.conftest import TEACHER, contents, publish
 from tests.no_torch import run_without_torch
-from tests.products import calibration_file
+from tests.products import calibration_file, copy_backends
 
 OWN = ("distance_fusion", "image_decoder", "foreground")  # the project's own code, which no release is
 
@@ -104,7 +106,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(signed: Path, key: Path) -
         ),
         (lambda root: (root / CATEGORY / "config.pbtxt").unlink(), "pill/config.pbtxt, which the live records need"),
         (lambda root: shutil.copytree(root / CATEGORY, root / "more"), "more/config.pbtxt is the configuration of"),
-        (lambda root: (root / ".releases" / "audit.jsonl").unlink(), "audit.jsonl, the audit log, is gone"),
+        (lambda root: (root / ".releases" / "audit.jsonl").unlink(), "audit.jsonl, the audit log, is gone or empty"),
         (lambda root: (root / ".releases" / "calibrations" / "7.json").touch(), "7.json is the calibration of no"),
     ],
 )  # fmt: skip
@@ -114,6 +116,104 @@ def test_what_is_gone_or_came_from_elsewhere_is_named(
     harm(signed)
     faults = check(signed).faults
     assert any(sentence in fault for fault in faults), faults
+
+
+def begun_anew(root: Path, other: Path) -> None:
+    """The log of another repository in place of this one's."""
+    for path in (log_path(root), head_path(root)):
+        path.write_bytes((other / path.relative_to(root)).read_bytes())
+
+
+def cut_with_its_head(root: Path, n_lines: int) -> None:
+    """The log without its last lines, and a head of what is left."""
+    raw = log_path(root).read_bytes().splitlines()[:n_lines]
+    log_path(root).write_bytes(b"".join(line + b"\n" for line in raw))
+    head_path(root).write_bytes(AuditLog.read(root).expected_head.to_bytes())
+
+
+LOST: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "removed": (lambda root, _: [log_path(root).unlink(), head_path(root).unlink()], "is gone or empty; restore it"),
+    "emptied": (lambda root, _: log_path(root).write_bytes(b""), "has 0 lines, and"),
+    "both emptied": (
+        lambda root, _: [log_path(root).write_bytes(b""), head_path(root).write_bytes(b"")],
+        "is gone or empty; restore it",
+    ),
+    "cut at its end": (lambda root, _: cut_with_its_head(root, 2), "has 2 lines, and {live} is of a time when it had"),
+    "cut to its first line": (lambda root, _: cut_with_its_head(root, 1), "is of a time when it had 3"),
+    "replaced": (begun_anew, "line 3 of {log} is another one than {live} names: the log was changed or begun anew"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_log_that_is_gone_shorter_or_another_one_is_found_and_no_server_starts(
+    signed: Path, key: Path, pill: Path, tmp_path: Path, name: str
+) -> None:
+    harm, sentence = LOST[name]
+    signer = Signer.load(key)
+    promote(signed, CATEGORY, 1, act=Act("", signer))
+    other = copy_backends(tmp_path / "other")
+    publish(pill, other)
+    for threshold in (2, 3, 4):
+        retune(other, CATEGORY, Retuning(threshold=threshold), url=None)
+    promote(signed, CATEGORY, 2, act=Act("", signer))
+    require_signed(signed, [public(key)])
+    harm(signed, other)
+    expected = sentence.format(log=log_path(signed), live=Store(signed).live_path(CATEGORY))
+    assert any(expected in fault for fault in check(signed).faults), check(signed).faults
+    with pytest.raises(PublishError, match=rf"^Nothing is served: .*{re.escape(expected)}"):
+        require_signed(signed, [public(key)])
+    if name == "replaced":  # whose first record is another one
+        with pytest.raises(
+            PublishError, match=r"1\.json is not the record that line 1 of the audit log names"
+        ):
+            promote(signed, CATEGORY, 1)
+        return
+    promote(signed, CATEGORY, 1)  # which writes on; what was lost is told for ever
+    assert any("was added to a log that did not fit: " in fault for fault in check(signed).faults)
+    with pytest.raises(PublishError, match=r"^Nothing is served: "):
+        require_signed(signed, [public(key)])
+
+
+def test_a_log_that_was_begun_anew_is_told_for_ever_and_a_signature_vouches_for_it(
+    signed: Path, key: Path, tmp_path: Path
+) -> None:
+    for path in (log_path(signed), head_path(signed)):
+        path.unlink()
+    signer = Signer.load(key)
+    promote(signed, CATEGORY, 1, act=Act("the disk was replaced", signer))
+    promote(signed, CATEGORY, 2, act=Act("", signer))
+    (fault,) = check(signed, [public(key)]).faults
+    assert "line 1 of " in fault
+    assert "is gone or empty, and " in fault
+    assert fault.endswith("is of a time when it had 1: what it held was removed")
+    require_signed(signed, [public(key)])
+    with pytest.raises(
+        PublishError, match=r"^Nothing is served: line 1 of .* was added to a log that did not fit"
+    ):
+        require_signed(signed, [make_keys(tmp_path / "other")])
+
+
+def test_a_log_whose_only_line_was_removed_does_not_begin_with_a_promotion(
+    pill: Path, repository: Path
+) -> None:
+    publish(pill, repository)
+    for path in (log_path(repository), head_path(repository)):
+        path.unlink()
+    (fault, *_) = check(repository).faults
+    assert fault == f"{log_path(repository)}, the audit log, is gone or empty; restore it"
+    promote(repository, CATEGORY, 1)
+    (fault,) = check(repository).faults
+    assert "line 1 of " in fault
+    assert "is a promote of release 1 of 'pill', before which there was another line" in fault
+
+
+def test_a_pointer_of_before_says_nothing_of_the_log(signed: Path) -> None:
+    path = Store(signed).live_path(CATEGORY)
+    pointer = json.loads(path.read_bytes())
+    assert pointer.pop("log_lines") == 1
+    del pointer["log_sha256"]
+    path.write_text(json.dumps(pointer) + "\n")
+    assert check(signed).faults == []
 
 
 def test_a_model_of_no_record_is_named(signed: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -188,6 +189,41 @@ def test_a_category_of_before_keeps_the_versions_that_it_names(
             r"is the record of release 1 of",
         ),
         (lambda text: text.replace('"image_threshold"', '"limit"'), r"cannot be used as a record \(1 faults"),
+        (
+            lambda text: re.sub(r'"image_threshold": [^,]+', '"image_threshold": NaN', text),
+            r"cannot be used as a record \(1 faults; the first: calibration: .*image_threshold nan",
+        ),
+        *(
+            (
+                lambda text, value=value: text.replace('"auroc": null', f'"auroc": {value}'),
+                r"the first: auroc: Input should be ",
+            )
+            for value in ("NaN", "-Infinity", '"nan"', "1e999", "1.5")
+        ),
+        *(
+            (
+                lambda text, name=name: re.sub(rf'"{name}": [\d.e-]+', f'"{name}": Infinity', text, count=1),
+                rf"the first: manifest\.[\w.]*{name}: Input should be a finite number",
+            )
+            for name in ("max_difference", "final_loss", "seconds_train")
+        ),
+        *(
+            (
+                lambda text, probe=probe: text.replace('"probes": []', f'"probes": [{probe}]'),
+                rf"the first: probes\.0\.{fault}",
+            )
+            for probe, fault in (
+                ('{"png": "aGk=", "score": NaN}', "score: Input should be a finite number"),
+                ('{"png": "aGk=", "score": "inf"}', "score: Input should be a finite number"),
+                ('{"png": "no base64!", "score": 1}', r"png: Value error, it is no base64 \("),
+                ('{"png": "aGk", "score": 1}', r"png: Value error, it is no base64 \("),
+                (
+                    '{"png": "aGl=", "score": 1}',
+                    "png: Value error, it is no base64 of a file in its proper form",
+                ),
+                ('{"png": "", "score": 1}', "png: Value error, it is no base64 of a file"),
+            )
+        ),
     ],
 )
 def test_a_record_that_cannot_be_used_is_told(

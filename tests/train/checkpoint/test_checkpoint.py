@@ -102,11 +102,41 @@ def test_release_id_is_63_bits_and_follows_every_tensor(tiny_checkpoint: Path) -
         other, other_weights = ids(tensors | {name: changed})
         release_ids.add(other)
         weights_ids.add(other_weights)
-        assert (other_weights == weights_id) == name.startswith("calibration.")
+        assert (other_weights == weights_id) == name.startswith(
+            "calibration."
+        )  # but for the foreground, see below
     assert len(release_ids) == len(tensors) + 1
     assert all(0 < value < 2**63 for value in release_ids | weights_ids)
     for name in ("image_threshold", "pixel_threshold", "stage_weights"):
         assert f"calibration.{name}" in tensors
+
+
+def test_the_weights_id_follows_the_category_and_how_the_background_is_removed(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """A server finds a calibration by it: what has thresholds of its own must not share it."""
+
+    def ids(name: str, category: str, foreground: str, foreground_id: int = 0) -> tuple[int, int]:
+        other = replace(
+            checkpoint,
+            config=checkpoint.config.model_copy(update={"foreground": foreground}),
+            provenance=checkpoint.provenance.model_copy(update={"category": category}),
+            calibration=replace(checkpoint.calibration, foreground=foreground, foreground_id=foreground_id),
+        )
+        returned = save_checkpoint(tmp_path / name, other)
+        again = load_checkpoint(tmp_path / name)
+        assert returned == again.release_id == read_release_id(tmp_path / name)
+        return again.release_id, again.weights_id
+
+    same = ids("same", CATEGORY, "none")
+    assert same == (checkpoint.release_id, checkpoint.weights_id)
+    others = [
+        ids("nut", "nut", "none"),
+        ids("threshold", CATEGORY, "threshold"),
+        ids("sam", CATEGORY, "sam", 1),
+        ids("another sam", CATEGORY, "sam", 2),
+    ]
+    assert len({same, *others}) == len({weights_id for _, weights_id in (same, *others)}) == 5
 
 
 def test_the_tensors_id_follows_names_types_and_shapes() -> None:
