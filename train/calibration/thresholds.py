@@ -208,19 +208,32 @@ def stage_weights(
     each stage by its usual maximum on good images, so that none drowns the others. `pasted_defects` multiplies that by
     the square of the stage's detectability index d': how many standard deviations the scores of images with a pasted
     patch lie above those of good images. A stage that does not tell them apart is noise in the sum. The power of 2 was
-    measured (docs/measurements/edge-preset.md). Stages whose d' is beyond DETECTABILITY_LIMIT count alike: a still
-    higher d' finds no more defects, and a finer stage locates them better.
+    measured (docs/measurements/edge-preset.md). A still higher d' than DETECTABILITY_LIMIT finds no more defects, and
+    finer stages locate them better: stages beyond it count alike, and all do where their sum is beyond it already.
     """
     if config.stage_weighting == "equal":
         return 1.0, 1.0, 1.0
     good = stage_scores(distances, config=config)
     weights = 1 / good.mean(axis=1).clip(1e-12)
     if config.stage_weighting == "pasted_defects" and pasted is not None and good.shape[1] >= MIN_GOOD_IMAGES:
+        alike = [fused_scores(maps, weights, config=config) for maps in (distances, pasted)]
         told_apart = detectability(good, stage_scores(pasted, config=config))
-        if told_apart.any():
+        if told_apart.any() and detectability(*alike) < DETECTABILITY_LIMIT:
             weights = weights * told_apart**DETECTABILITY_POWER
+    return _summing_to_3(weights)
+
+
+def _summing_to_3(weights: NDArray[np.floating[Any]]) -> tuple[float, float, float]:
     first, second, third = (3 * weights / weights.sum()).tolist()
     return first, second, third
+
+
+def fused_scores(
+    distances: list[FloatArray], weights: NDArray[np.floating[Any]], *, config: FitConfig
+) -> NDArray[np.float64]:
+    """[N]: each image's score, were its stages weighted so."""
+    maps = fuse_distances(distances, fusion_of(config, _summing_to_3(weights)))
+    return image_scores(maps, config.score_share).astype(np.float64)
 
 
 def detectability(good: NDArray[np.floating[Any]], pasted: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -105,12 +105,25 @@ def test_too_few_images_keep_the_rate_that_they_are_said_to_promise(
 
 def test_stages_that_are_all_sure_count_alike() -> None:
     config = CONFIG.model_copy(update={"stage_weighting": "pasted_defects"})
-    good = flat_distances(*[(1.0, 1.0, 1.0), (3.0, 3.0, 3.0)] * 4)  # mean 2, deviation just over 1
-    sure, surer = 2 + 1.1 * DETECTABILITY_LIMIT, 2 + 100 * DETECTABILITY_LIMIT
-    pasted = flat_distances((sure, surer, 2 + 0.5 * DETECTABILITY_LIMIT))
+    # Two stages with mean 2 and a deviation just over 1; one with mean 2 that is noise and outweighs their sum.
+    good = flat_distances(*[(1.0, 3.0, 0.0), (3.0, 1.0, 0.0), (1.0, 3.0, 0.0), (3.0, 1.0, 8.0)] * 4)
+    sure, surer = 2 + 1.1 * DETECTABILITY_LIMIT, 2 + 1.5 * DETECTABILITY_LIMIT
+    pasted = flat_distances((sure, surer, 2 + 2))
     first, second, third = stage_weights(good, pasted, config=config)
     assert first == pytest.approx(second)
-    assert third < 0.25 * first
+    assert 0 < third < 0.25 * first
+
+
+def test_all_stages_count_alike_where_their_sum_is_sure() -> None:
+    """The third one, which is less sure alone, locates what the others find."""
+    config = CONFIG.model_copy(update={"stage_weighting": "pasted_defects"})
+    good = flat_distances(*[(1.0, 1.0, 1.0), (3.0, 3.0, 3.0)] * 4)
+    sure, unsure = 2 + 1.5 * DETECTABILITY_LIMIT, 2 + 0.5 * DETECTABILITY_LIMIT
+    assert stage_weights(good, flat_distances((sure, sure, unsure)), config=config) == pytest.approx(
+        (1, 1, 1)
+    )
+    first, _, third = stage_weights(good, flat_distances((sure, unsure, 2.0)), config=config)
+    assert third < first
 
 
 def test_thresholds_by_hand() -> None:
