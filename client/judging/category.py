@@ -7,7 +7,7 @@ from typing import Any
 
 import tritonclient.grpc as grpcclient
 
-from client.judging.errors import ServerError
+from client.judging.errors import NotServed
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
@@ -44,7 +44,7 @@ def find_category(
     """Look a category up; with `load` the server loads it when it is in the repository and not in memory.
 
     Raises:
-        ServerError: the category is not served, or the model of that name is no category.
+        NotServed: the category is not served, or the model of that name is no category.
         InferenceServerException: the server does not answer.
     """
     if not client.is_model_ready(name, client_timeout=timeout_s):
@@ -52,7 +52,7 @@ def find_category(
         if not load or name + ENCODED not in {model.name for model in index}:
             ready = {model.name for model in index if model.state == "READY"}
             served = sorted(model for model in ready if model + ENCODED in ready)
-            raise ServerError(
+            raise NotServed(
                 f"Category {name!r} is not served at {url}; it serves {', '.join(served) or 'none'}; publish it with "
                 f"`make export CATEGORY={name}` and start the server again."
             )
@@ -74,20 +74,20 @@ def _read_config(config: Any, name: str, *, url: str) -> Category:
         "expected an ensemble published by `python -m export publish`, which takes image and gives a verdict"
     )
     if "image" not in shapes or not set(VERDICT_OUTPUTS) <= outputs:
-        raise ServerError(
+        raise NotServed(
             f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
             f"{expected}."
         )
     size = int(shapes["image"][0]) if shapes["image"] else 0
     if size < 1 or shapes["image"] != [size, size, CHANNELS] or config.max_batch_size < 1:
-        raise ServerError(
+        raise NotServed(
             f"Model {name!r} at {url} takes images {shapes['image']} in batches of up to {config.max_batch_size}; "
             f"{expected}."
         )
     parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
     release, bit_depth = parameters.get("release_id", "0"), parameters.get("bit_depth", "8")
     if not (release.isdecimal() and bit_depth.isdecimal()):
-        raise ServerError(
+        raise NotServed(
             f"Model {name!r} at {url} names release {release!r} and a bit depth of {bit_depth!r}; {expected}."
         )
     return Category(

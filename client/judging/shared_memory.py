@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from client.judging.errors import ServerError
+from client.judging.retries import retrying
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 
 # The server uses a region for a moment after it has answered.
@@ -125,7 +126,11 @@ class SharedRegions:
             InferenceServerException: the server does not answer.
         """
         try:
-            region = SharedRegion(self._client, batch=batch, image_size=image_size, timeout_s=timeout_s)
+            region = retrying(
+                lambda: SharedRegion(self._client, batch=batch, image_size=image_size, timeout_s=timeout_s),
+                url=self._url,
+                timeout_s=timeout_s,
+            )
         except InferenceServerException as error:
             if "DEADLINE_EXCEEDED" in str(error.status()) or "UNAVAILABLE" in str(error.status()):
                 raise

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 from PIL import Image
 from rich.progress import Progress
 
 from client.console import console
 from client.files import StorageError
 from client.judging.connection import IN_FLIGHT, JudgeClient
-from client.judging.errors import ImageFileError, ServerError
+from client.judging.errors import ClientError, ImageFileError, ServerError
 from client.judging.verdicts import Score, Verdict
 from client.pictures.folders import ImageFile
 from client.pictures.images import load_image
@@ -170,7 +169,7 @@ def predict_images(
                 progress.update(bar, completed=len(outcome.predictions) + len(outcome.broken))
         except KeyboardInterrupt:
             outcome.stopped = "Interrupted."
-        except click.ClickException as error:
+        except (ClientError, StorageError) as error:
             if len(queue.waiting) == len(images):
                 raise
             outcome.stopped = error.message

@@ -8,9 +8,9 @@ import pytest
 
 from model_repository.grpc_channel import (
     PROXY_VARIABLES,
+    connect,
     direct_environment,
     is_loopback,
-    open_channel,
     proxy_of,
     split_url,
 )
@@ -54,7 +54,7 @@ def test_host_and_port(url: str, expected: tuple[str, int]) -> None:
 )
 def test_another_form_is_named(url: str, reason: str) -> None:
     with pytest.raises(ValueError, match="expected host:port") as caught:
-        open_channel(url)
+        connect(url)
     assert str(caught.value) == (
         f"{url!r} {reason}; expected host:port of the server's gRPC endpoint, e.g. localhost:8001."
     )

@@ -46,7 +46,8 @@ def test_overload_until_the_deadline_is_told(many: bool) -> None:
         assert time.perf_counter() - started < 5
     told = caught.value.message
     times = int(told.split("refused the request ")[1].split(" times")[0])
-    assert 1 < times == script.tries
+    assert times > 1
+    assert script.tries - times in (0, 1)  # the last try may be too late for its refusal
     assert told == (
         f"The server at {judge.url} is overloaded and refused the request {times} times within 0.5 s "
         "(Exceeds maximum queue size); send fewer at a time."
