@@ -44,13 +44,9 @@ KEEPALIVE_TIMEOUT_MS = 5_000
 class TritonClient(grpcclient.InferenceServerClient):  # type: ignore[misc]
     """tritonclient's client, whose `client_timeout` ends the wait for an answer and never the call."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        """Connect when the first call is made.
-
-        Raises:
-            ValueError: a certificate or key cannot be used; the sentence says which.
-        """
-        super().__init__(endpoint.url, creds=_credentials(endpoint), channel_args=channel_options(endpoint))
+    def __init__(self, endpoint: Endpoint, credentials: grpc.ChannelCredentials | None) -> None:
+        """Connect when the first call is made."""
+        super().__init__(endpoint.url, creds=credentials, channel_args=channel_options(endpoint))
         keys = [(KEY_HEADER + name, value) for name, value in endpoint.keys.items()]
         self._channel: Any = PatientChannel(self._channel, metadata=keys)
         self._client_stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
@@ -67,7 +63,7 @@ def connect(server: Endpoint | str) -> TritonClient:
     """
     endpoint = Endpoint.of(server)
     split_url(endpoint.url)
-    return TritonClient(endpoint)
+    return TritonClient(endpoint, _credentials(endpoint))
 
 
 def channel_options(endpoint: Endpoint) -> list[tuple[str, int]]:

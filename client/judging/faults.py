@@ -48,7 +48,8 @@ NO_REQUEST_ID = "[request id: <id_unknown>] "
 # In gRPC's: it never got to a server; the connection ended; it is not who it should be; it speaks no TLS.
 NEVER_THERE = ("failed to connect", "resolving", "resolution", "Failed to create", "HTTP proxy")
 CLOSED = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY")
-UNPROVEN = ("CERTIFICATE_VERIFY_FAILED", "Peer name", "Hostname Verification")
+UNPROVEN = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification")
+EXPIRED, OTHER_HOST = "expired", "Hostname Verification"
 NO_TLS = "WRONG_VERSION_NUMBER"
 CERTIFICATE_ASKED = "CERTIFICATE_REQUIRED"
 PROBE_TIMEOUT_S = 2.0
@@ -155,8 +156,7 @@ def _why_unreachable(error: InferenceServerException, message: str, *, url: str)
         )
     if any(words in message for words in UNPROVEN):
         return (
-            f"What answers at {url} does not prove that it is {split_url(url)[0]}: its certificate is expired, of "
-            "another host or of another authority; give the authority that signed it with --tls-ca."
+            f"What answers at {url} does not prove that it is {split_url(url)[0]}: {_why_unproven(message)}."
         )
     if NO_TLS in message:
         return f"What answers at {url} speaks no TLS; leave out --tls-ca, or give the port that does."
@@ -167,6 +167,14 @@ def _why_unreachable(error: InferenceServerException, message: str, *, url: str)
     if any(words in message for words in NEVER_THERE):
         return _never_there(url, message)
     return f"The connection to {url} ended before the answer came; was the server stopped? Ask again."
+
+
+def _why_unproven(message: str) -> str:
+    if EXPIRED in message:
+        return "its certificate has expired; renew it, and set this machine's clock if that is wrong"
+    if OTHER_HOST in message:
+        return "its certificate is of another host; give the name or address that the certificate is for"
+    return "its certificate is of another authority; give the one that signed it with --tls-ca"
 
 
 def _never_there(url: str, message: str) -> str:
