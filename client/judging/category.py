@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import NotServed
+from client.judging.errors import NotAllowed, NotServed
+from client.judging.faults import fault_of
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
@@ -48,17 +50,38 @@ def find_category(
         InferenceServerException: the server does not answer.
     """
     if not client.is_model_ready(name, client_timeout=timeout_s):
-        index = client.get_model_repository_index(client_timeout=timeout_s).models
-        if not load or name + ENCODED not in {model.name for model in index}:
-            ready = {model.name for model in index if model.state == "READY"}
-            served = sorted(model for model in ready if model + ENCODED in ready)
+        index = _index(client, load=load, timeout_s=timeout_s)
+        if not load or name + ENCODED not in {model.name for model in index or ()}:
             raise NotServed(
-                f"Category {name!r} is not served at {url}; it serves {', '.join(served) or 'none'}; publish it with "
+                f"Category {name!r} is not served at {url}; {_served(index)}; publish it with "
                 f"`make export CATEGORY={name}` and start the server again."
             )
         load_category(client, name, timeout_s=timeout_s)
     answer: Any = client.get_model_config(name, client_timeout=timeout_s)
     return _read_config(answer.config, name, url=url)
+
+
+def _index(client: grpcclient.InferenceServerClient, *, load: bool, timeout_s: float) -> list[Any] | None:
+    """The models that the server knows; None where it says so only with a key, unless a category is to be loaded.
+
+    Raises:
+        InferenceServerException: the server does not answer, or asks for a key.
+    """
+    try:
+        return list(client.get_model_repository_index(client_timeout=timeout_s).models)
+    except InferenceServerException as error:
+        if load or fault_of(error).kind is not NotAllowed:
+            raise
+        return None
+
+
+def _served(index: list[Any] | None) -> str:
+    """For messages: the categories that a server serves."""
+    if index is None:
+        return "what it serves, it says only with a key (--key-file)"
+    ready = {model.name for model in index if model.state == "READY"}
+    served = sorted(model for model in ready if model + ENCODED in ready)
+    return f"it serves {', '.join(served) or 'none'}"
 
 
 def load_category(client: grpcclient.InferenceServerClient, name: str, *, timeout_s: float) -> None:

@@ -6,13 +6,11 @@ A proxy stands between client and server, and notes which HTTP/2 frames the clie
 from __future__ import annotations
 
 import gc
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,11 +22,9 @@ from model_repository import patient_calls
 from model_repository.grpc_channel import TritonClient, connect
 from tests.client.judging.scripted_server import SIZE, Script, scripted_server
 from tests.deploy.conftest import comes_true
+from tests.http2_wire import HEADERS, RST_STREAM, Wire, watched
 from tests.products import ROOT
 
-RST_STREAM = 3  # the frame that cancels a call
-HEADERS = 1
-PREFACE = 24  # bytes before the first frame
 DELAY_S = 0.5
 
 LEAVING = """
@@ -47,55 +43,6 @@ def leave():
         print(error)
 leave()
 """
-
-
-class Wire:
-    """What a client has sent."""
-
-    def __init__(self) -> None:
-        self.sent = bytearray()
-
-    def frames(self) -> list[int]:
-        """The type of each whole frame."""
-        types, at = [], PREFACE
-        while at + 9 <= len(self.sent):
-            types.append(self.sent[at + 3])
-            at += 9 + int.from_bytes(self.sent[at : at + 3], "big")
-        return types
-
-
-@contextmanager
-def watched(url: str) -> Iterator[tuple[str, Wire]]:
-    """A proxy before a server: its address, and what one client sends through it."""
-    host, port = url.split(":")
-    wire = Wire()
-
-    def pump(source: socket.socket, target: socket.socket, sent: bytearray) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sent += data
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
-
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        ThreadPoolExecutor(3) as pool,
-        ExitStack() as sockets,
-    ):
-
-        def accept() -> None:
-            with suppress(OSError):
-                client = sockets.enter_context(listener.accept()[0])
-                server = sockets.enter_context(socket.create_connection((host, int(port))))
-                pool.submit(pump, client, server, wire.sent)
-                pool.submit(pump, server, client, bytearray())
-
-        pool.submit(accept)
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}", wire
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
