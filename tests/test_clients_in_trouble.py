@@ -20,6 +20,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from client import DeadlineExceeded, JudgeClient, Overloaded, Score
+from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
 from client.judging.errors import (
     NotAllowed,
     NotServed,
@@ -33,7 +34,8 @@ from deploy import server as deploy_server
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer, running_server
 from model_repository.grpc_channel import TritonClient, connect
-from model_repository.grpc_endpoint import Endpoint
+from model_repository.grpc_endpoint import Endpoint, Tls
+from tests.certificates import Authority
 from tests.conftest import CATEGORY
 from tests.products import ROOT, TIMEOUT_S, copy_backends
 from tests.tiny_products import publish_tiny
@@ -235,6 +237,14 @@ def test_what_each_error_of_the_server_is_taken_for(
         for unknown in (client, wrong):
             kind, again, _ = fault(lambda unknown=unknown: unknown.load_model(CATEGORY))
             assert (kind, again) == (NotAllowed, False)
+        with pytest.raises(
+            NotServed, match=r"'nut' is not served at .*; what it serves, it says only with a"
+        ):
+            JudgeClient(server.grpc_url, category="nut", timeout_s=TIMEOUT_S)
+        with pytest.raises(
+            NotAllowed, match=r"only with a key \(.*triton-grpc-protocol-admin'\); give the key"
+        ):
+            JudgeClient(server.grpc_url, category="nut", timeout_s=TIMEOUT_S, load=True)
         admin.load_model(CATEGORY)
         assert flood(client) == {(Overloaded, True)}
         for bad in (image(2 * SIDE), image(batch=9), no_image()):
@@ -257,6 +267,31 @@ def test_what_each_error_of_the_server_is_taken_for(
             Unreachable,
             True,
         )
+
+
+def test_mutual_tls(serve: Callable[..., ExitStack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the real server, and perf_analyzer beside this client; tests/model_repository has every other case."""
+    authority, foreign = Authority(tmp_path), Authority(tmp_path, "foreign")
+    own, client, stranger = authority.sign("server"), authority.sign("client"), foreign.sign("stranger")
+    options = deploy_server.grpc_options
+    secure = [
+        "--grpc-use-ssl=true",
+        "--grpc-use-ssl-mutual=true",
+        f"--grpc-server-cert={own.certificate}",
+        f"--grpc-server-key={own.key}",
+        f"--grpc-root-cert={authority.path}",
+    ]
+    monkeypatch.setattr(deploy_server, "grpc_options", lambda batch: [*options(batch), *secure])
+    with serve() as server:
+        endpoint = Endpoint(server.grpc_url, Tls(authority.path, client.certificate, client.key))
+        with JudgeClient(endpoint, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
+            assert judge.score(PICTURE).release_id == judge.release_id
+        inputs = image_inputs(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+        load = PerfAnalyzer(None).measure(CATEGORY, endpoint, inputs=inputs, concurrency=1, requests=10)
+        assert len(load.latencies_ms) >= 10
+        for tls in (None, Tls(authority.path), Tls(authority.path, stranger.certificate, stranger.key)):
+            with pytest.raises(Unreachable, match="--tls-cert and --tls-key"):
+                JudgeClient(Endpoint(server.grpc_url, tls), category=CATEGORY, timeout_s=TIMEOUT_S)
 
 
 def flood(client: TritonClient) -> set[tuple[type[ServerError], bool]]:
