@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -14,6 +15,7 @@ from model_repository.grpc_channel import (
     proxy_of,
     split_url,
 )
+from tests.products import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +118,14 @@ def test_exceptions(excepted: str, direct: bool, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", excepted)
     assert (proxy_of("line-3.plant.example:8001") is None) == direct
+
+
+def test_nothing_else_opens_a_channel() -> None:
+    """A channel that is opened elsewhere cancels its calls at their deadline, of which the server dies."""
+    opened = [
+        str(path.relative_to(ROOT))
+        for folder in ("client", "deploy", "export", "model_repository", "tests/benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if re.search(r"InferenceServerClient\(|\b(in)?secure_channel\(", path.read_text())
+    ]
+    assert opened == []
