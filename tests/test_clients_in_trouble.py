@@ -112,8 +112,11 @@ def test_deadlines_that_pass_do_not_kill_the_server(server: TritonServer) -> Non
         assert judge.score(PICTURE).release_id == judge.release_id
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
-@pytest.mark.parametrize("shared_memory", [False, True], ids=["wire", "shared memory"])
+@pytest.mark.parametrize(
+    ("how", "shared_memory"),
+    [(signal.SIGKILL, False), (signal.SIGTERM, True)],
+    ids=["killed, wire", "stopped, shared memory"],
+)
 def test_clients_see_no_error_when_the_server_is_restarted(
     serve: Callable[..., ExitStack], how: signal.Signals, shared_memory: bool
 ) -> None:

@@ -14,8 +14,8 @@ import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from client.judging.answers import Answer, read_answer
-from client.judging.errors import RequestError
-from client.judging.faults import is_refused, is_region_unknown, is_unloaded, late_error
+from client.judging.errors import RequestError, Unreachable
+from client.judging.faults import fault_of, is_refused, is_region_unknown, is_unloaded, late_error
 from client.judging.requests import Request
 from client.judging.retries import Retries
 
@@ -178,6 +178,8 @@ class Sender:
         mending = _Mending(request, self._load, retries)
         while True:
             if error is not None and not mending.can_mend(error):
+                if request.region is not None and fault_of(error).kind is Unreachable:
+                    request.region.in_doubt = True
                 retries.wait(error)
             try:
                 mending.mend()

@@ -71,8 +71,8 @@ class Stream:
                     ) from None
                 raise
             self._asker.follow(answer)
-        if sent.request.region is not None:
-            self._spare.append(sent.request.region)
+        if self._asker.regions is not None and sent.request.region is not None:
+            self._asker.regions.give_back(sent.request.region, self._spare)
         return answer
 
     def close(self, unanswered: Iterable[Sent], *, wait: bool) -> None:
