@@ -27,6 +27,7 @@ _host_and_port = click.option(
     help="host:port of the server's gRPC endpoint.  [default: that of the server of this machine that serves the "
     "repository; where none does, its next start takes what is live]",
 )
+_reason = click.option("--reason", default="", help="Why; kept in the audit log, and in a new record.")
 
 
 def _url(command: Any) -> Any:
@@ -34,7 +35,6 @@ def _url(command: Any) -> Any:
     return _host_and_port(endpoint_options(command))
 
 
-_reason = click.option("--reason", default="", help="Why; kept in the audit log, and in a new record.")
 # `deploy.bundles` takes them too.
 category_option, repository_option, url_option, reason_option = _category, _repository, _url, _reason
 

@@ -31,6 +31,7 @@ from client.judging.errors import (
 )
 from client.judging.faults import fault_of
 from deploy import server as deploy_server
+from deploy import server_options
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer, running_server
 from model_repository.grpc_channel import TritonClient, connect
@@ -213,6 +214,13 @@ def fault(call: Callable[[], object]) -> tuple[type[ServerError], bool, str]:
     return found.kind, found.again, str(caught.value)
 
 
+def add_options(monkeypatch: pytest.MonkeyPatch, *added: str) -> None:
+    """Have the server started with more options than `deploy` has."""
+    options = server_options.grpc_options
+    for module in (deploy_server, server_options):
+        monkeypatch.setattr(module, "grpc_options", lambda batch: [*options(batch), *added], raising=False)
+
+
 def kill_stubs(server: TritonServer, model: str) -> None:
     """Kill the processes of a step."""
     stubs = [
@@ -229,9 +237,8 @@ def test_what_each_error_of_the_server_is_taken_for(
     serve: Callable[..., ExitStack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table in `client/judging/faults.py`, row by row."""
-    options = deploy_server.grpc_options
     restricted = "--grpc-restricted-protocol=model-repository,statistics:admin=s3cret"
-    monkeypatch.setattr(deploy_server, "grpc_options", lambda batch: [*options(batch), restricted])
+    add_options(monkeypatch, restricted)
     with ExitStack() as stack:
         server = stack.enter_context(serve())
         client = stack.enter_context(closing(connect(server.grpc_url)))
@@ -276,7 +283,6 @@ def test_mutual_tls(serve: Callable[..., ExitStack], tmp_path: Path, monkeypatch
     """With the real server, and perf_analyzer beside this client; tests/model_repository has every other case."""
     authority, foreign = Authority(tmp_path), Authority(tmp_path, "foreign")
     own, client, stranger = authority.sign("server"), authority.sign("client"), foreign.sign("stranger")
-    options = deploy_server.grpc_options
     secure = [
         "--grpc-use-ssl=true",
         "--grpc-use-ssl-mutual=true",
@@ -284,7 +290,7 @@ def test_mutual_tls(serve: Callable[..., ExitStack], tmp_path: Path, monkeypatch
         f"--grpc-server-key={own.key}",
         f"--grpc-root-cert={authority.path}",
     ]
-    monkeypatch.setattr(deploy_server, "grpc_options", lambda batch: [*options(batch), *secure])
+    add_options(monkeypatch, *secure)
     with serve() as server:
         endpoint = Endpoint(server.grpc_url, Tls(authority.path, client.certificate, client.key))
         with JudgeClient(endpoint, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
