@@ -6,6 +6,7 @@
                        CERTIFICATE_VERIFY_FAILED, ...       Unreachable       no     it is not who it should be
                        Server is stopping, not ready        Unreachable       yes    it is being stopped
                        gRPC's own                           Unreachable       yes    nobody is there, connection lost
+    CANCELLED                                               Unreachable       yes    it dropped the call as it stopped
     NOT_FOUND          no available versions                NotServed         yes    a model is loaded anew, or unloaded
                        anything else                        NotServed         no     there is no such model
     INVALID_ARGUMENT                                        RefusedImage      no     a file is damaged, a shape wrong
@@ -73,6 +74,8 @@ def fault_of(error: InferenceServerException) -> Fault:
     status, message = str(error.status()).removeprefix("StatusCode."), str(error.message())
     if status == "UNAVAILABLE":
         return _unavailable(message)
+    if status == "CANCELLED":  # by the server, for this client never does
+        return Fault(Unreachable, again=True)
     if status == "NOT_FOUND":
         return Fault(NotServed, again=BETWEEN_VERSIONS in message)
     if status == "INTERNAL":

@@ -39,6 +39,7 @@ SEEN = [
     ("UNAVAILABLE", "Socket closed", Unreachable, True),
     ("UNAVAILABLE", "recvmsg:Connection reset by peer", Unreachable, True),
     ("UNAVAILABLE", "Too many pings", Unreachable, True),
+    ("CANCELLED", "CANCELLED", Unreachable, True),
     ("NOT_FOUND", "Request for unknown model: 'pill' has no available versions", NotServed, True),
     ("NOT_FOUND", "Request for unknown model: 'nut' is not found", NotServed, False),
     ("INVALID_ARGUMENT", "in ensemble 'pill_encoded', image 1 of 1: is empty", RefusedImage, False),
