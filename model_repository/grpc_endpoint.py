@@ -135,7 +135,9 @@ def _tls(files: Mapping[str, Path]) -> Tls:
     return Tls(files[TLS_CA], certificate, key)
 
 
-def _check_pair(context: ssl.SSLContext, certificate_path: Path, key_path: Path, *, certificate: bytes) -> None:
+def _check_pair(
+    context: ssl.SSLContext, certificate_path: Path, key_path: Path, *, certificate: bytes
+) -> None:
     """Make sure that a private key is that of a certificate.
 
     Raises:
@@ -153,7 +155,9 @@ def _check_pair(context: ssl.SSLContext, certificate_path: Path, key_path: Path,
         context.load_cert_chain(certificate_path, key_path, password=ask_nobody)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"{key_path} is not the private key of {certificate_path}; give its own.") from None
+            raise ValueError(
+                f"{key_path} is not the private key of {certificate_path}; give its own."
+            ) from None
         raise ValueError(
             f"{certificate_path} and {key_path} are no certificate with its private key; expected both in PEM."
         ) from None
