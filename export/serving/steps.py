@@ -135,9 +135,8 @@ def step_config(
     """What every step has: tensors, and one bounded queue in which waiting requests are batched.
 
     Without a latency budget the queue bounds the number of requests and not their time: 64 are done within any sensible
-    deadline, and what a client gave up on is judged for nobody. A timeout in the policy makes the batcher stall more
-    often (docs/measurements/queues.md). Late requests are refused, and no client may change the time: Triton's
-    defaults.
+    deadline, and a client that gives up cancels its own. A timeout in the policy makes the batcher stall more often
+    (docs/measurements/queues.md). Late requests are refused, and no client may change the time: Triton's defaults.
 
     Args:
         name: the model's folder.
