@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from client.cli.bench import bench
+from client.cli.group import Commands
 from client.cli.predict import predict
 from client.cli.report import report
 from client.console import show_any_text
@@ -14,7 +15,7 @@ from client.console import show_any_text
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
 
-@click.group(context_settings=CONTEXT, commands=[predict, bench, report])
+@click.group(cls=Commands, context_settings=CONTEXT, commands=[predict, bench, report])
 def main() -> None:
     """Ask a Triton server for verdicts, and measure how fast they come."""
     show_any_text()

@@ -8,14 +8,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import click
-
 NAME_KEPT = 50  # characters of a file's name in that of its temporary file, which must stay below 255 bytes
 PROBE_BYTES = 4096  # a full disk still makes empty files
 
 
-class StorageError(click.ClickException):
-    """A file cannot be written: a full or read-only disk, a missing permission, a name that does not go."""
+class StorageError(Exception):
+    """A file cannot be written: a full or read-only disk, a missing permission, a name that does not go.
+
+    Attributes:
+        message: which, why, and what to do, in one sentence.
+        exit_code: of a command that ends with it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 @contextlib.contextmanager

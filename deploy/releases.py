@@ -13,6 +13,7 @@ import click
 
 from deploy.errors import CommandError, RepositoryError
 from deploy.trust.keys import load_signer, signing_key_option
+from model_repository.endpoint_options import endpoint_options
 from model_repository.running_servers import running
 
 PATH = click.Path(path_type=Path)
@@ -21,7 +22,7 @@ _repository = click.option(
     "--repository", default="model_repository", type=PATH, help="The repository that is served."
 )
 _category = click.option("--category", required=True, help="Product, e.g. pill, mono.")
-_url = click.option(
+_host_and_port = click.option(
     "--url",
     help="host:port of the server's gRPC endpoint.  [default: that of the server of this machine that serves the "
     "repository; where none does, its next start takes what is live]",
@@ -32,6 +33,13 @@ _allow_interruption = click.option(
     help="Also where requests may fail meanwhile: a release on another platform cannot be loaded beside the live one.",
 )
 _reason = click.option("--reason", default="", help="Why; kept in the audit log, and in a new record.")
+
+
+def _url(command: Any) -> Any:
+    """--url, and the certificates and keys of the connection."""
+    return _host_and_port(endpoint_options(command))
+
+
 # `deploy.bundles` takes them too.
 category_option, repository_option, url_option, reason_option = _category, _repository, _url, _reason
 

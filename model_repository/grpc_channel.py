@@ -1,4 +1,10 @@
-"""How a program of this project connects to a Triton server; the server itself passes over this file."""
+"""How a program of this project connects to a Triton server; the server itself passes over this file.
+
+    host:port or Endpoint (`grpc_endpoint`: certificates, keys)  ->  `connect`: options, credentials, proxy
+        ->  PatientChannel (`patient_calls`: deadlines)  ->  tritonclient's client
+
+Every channel option stands here.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +12,15 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import tritonclient.grpc as grpcclient
+from tritonclient.grpc import service_pb2_grpc
+
+from model_repository.grpc_endpoint import KEY_HEADER, Endpoint, read_pem
+from model_repository.patient_calls import PatientChannel
 
 URL_FORM = re.compile(r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s:/@]+):(?P<port>\d{1,5})")
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)
@@ -16,31 +28,65 @@ LARGEST_PORT = 65535
 # What gRPC reads, in its order, and what makes exceptions of them.
 PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 NO_PROXY_VARIABLES = ("no_grpc_proxy", "no_proxy")
-LARGEST_MESSAGE = 2**31 - 1  # bytes; gRPC's own limit is 4 MiB for what is received
-# A server that was started again is found again at once, not after gRPC's two minutes.
+# A server that was started again is found within 2 s. gRPC waits up to two minutes between tries, and gives each of
+# them 20 s, which one takes that a machine does not answer while it boots.
 FIRST_RECONNECT_MS = 100
 LAST_RECONNECT_MS = 200
+CONNECT_MS = 1500
+# A call is pinged no more often than Triton allows (`--grpc-http2-min-recv-ping-interval-without-data`, 300 s): it
+# answers the third ping too many with GOAWAY "too_many_pings", and ends every call of the connection. A dead network is
+# noticed much earlier: what was sent and is not acknowledged for KEEPALIVE_TIMEOUT_MS ends the connection, because
+# gRPC hands that to TCP.
+KEEPALIVE_MS = 310_000
+KEEPALIVE_TIMEOUT_MS = 5_000
 
 
-def open_channel(url: str) -> grpcclient.InferenceServerClient:
-    """A gRPC channel to `host:port`, to be closed by the caller; it connects when the first call is made.
+class TritonClient(grpcclient.InferenceServerClient):  # type: ignore[misc]
+    """tritonclient's client, whose `client_timeout` ends the wait for an answer and never the call."""
 
-    A server on this host is never asked through a proxy.
+    def __init__(self, endpoint: Endpoint, credentials: grpc.ChannelCredentials | None) -> None:
+        """Connect when the first call is made."""
+        super().__init__(endpoint.url, creds=credentials, channel_args=channel_options(endpoint))
+        keys = [(KEY_HEADER + name, value) for name, value in endpoint.keys.items()]
+        self._channel: Any = PatientChannel(self._channel, metadata=keys)
+        self._client_stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+
+def connect(server: Endpoint | str) -> TritonClient:
+    """A gRPC channel to a server, to be closed by the caller; it connects when the first call is made.
+
+    A server on this host is never asked through a proxy. Of `host:port`, certificates and keys are those that the
+    environment names, see `Endpoint.of`.
 
     Raises:
-        ValueError: the URL has another form; the sentence says which.
+        ValueError: the URL has another form, or a certificate or key cannot be used; the sentence says which.
     """
-    split_url(url)
-    return grpcclient.InferenceServerClient(
-        url,
-        channel_args=[
-            ("grpc.max_send_message_length", LARGEST_MESSAGE),
-            ("grpc.max_receive_message_length", LARGEST_MESSAGE),
-            ("grpc.initial_reconnect_backoff_ms", FIRST_RECONNECT_MS),
-            ("grpc.max_reconnect_backoff_ms", LAST_RECONNECT_MS),
-            ("grpc.enable_http_proxy", int(proxy_of(url) is not None)),
-        ],
-    )
+    endpoint = Endpoint.of(server)
+    split_url(endpoint.url)
+    return TritonClient(endpoint, _credentials(endpoint))
+
+
+def channel_options(endpoint: Endpoint) -> list[tuple[str, int]]:
+    """How gRPC connects, pings and gives up; retries are the caller's, who knows for how long."""
+    return [
+        ("grpc.max_send_message_length", endpoint.largest_message),
+        ("grpc.max_receive_message_length", endpoint.largest_message),
+        ("grpc.initial_reconnect_backoff_ms", FIRST_RECONNECT_MS),
+        ("grpc.max_reconnect_backoff_ms", LAST_RECONNECT_MS),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MS),  # a try's time, whatever its name says
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.enable_http_proxy", int(proxy_of(endpoint.url) is not None)),
+    ]
+
+
+def _credentials(endpoint: Endpoint) -> grpc.ChannelCredentials | None:
+    if endpoint.tls is None:
+        return None
+    pem = read_pem(endpoint.tls)
+    return grpc.ssl_channel_credentials(pem.authority, pem.key, pem.certificate)
 
 
 def split_url(url: str) -> tuple[str, int]:

@@ -81,7 +81,7 @@ class Bench:
             before = self._statistics[model].snapshot()
             load = self.analyzer.measure(
                 model,
-                self.judge.url,
+                self.judge.endpoint,
                 inputs=self._inputs[model],
                 concurrency=concurrency,
                 requests=requests,

@@ -21,6 +21,7 @@ from client.console import console
 from client.files import storage_errors
 from client.judging.errors import BenchmarkError
 from model_repository.grpc_channel import direct_environment
+from model_repository.grpc_endpoint import Endpoint
 
 CANDIDATES = (".triton/bin/perf-analyzer", "perf_analyzer")
 START_TIMEOUT_S = 60.0  # to start, connect and read the images
@@ -56,7 +57,7 @@ class PerfAnalyzer:
     def measure(
         self,
         model: str,
-        url: str,
+        server: Endpoint | str,
         *,
         inputs: Sequence[Mapping[str, Any]],
         concurrency: int,
@@ -71,13 +72,14 @@ class PerfAnalyzer:
             BenchmarkError: perf_analyzer failed.
             StorageError: the folder for temporary files is full.
         """
+        endpoint = Endpoint.of(server)
         with tempfile.TemporaryDirectory() as folder:
             input_path, export_path = Path(folder, "images.json"), Path(folder, "profile.json")
             with storage_errors(input_path):
                 input_path.write_text(json.dumps({"data": list(inputs)}), encoding="utf-8")
             options = {
                 "-m": model,
-                "-u": url,
+                "-u": endpoint.url,
                 "-i": "grpc",
                 "-b": batch,
                 "--input-data": input_path,
@@ -87,9 +89,9 @@ class PerfAnalyzer:
             }
             timeout_s = START_TIMEOUT_S + IMAGE_TIMEOUT_S * requests * batch
             self._run(
-                [str(part) for option in options.items() for part in option],
+                [str(part) for option in options.items() for part in option] + tls_options(endpoint),
                 timeout_s=timeout_s,
-                environment=direct_environment(url),
+                environment=direct_environment(endpoint.url),
             )
             return read_profile(export_path, batch=batch)
 
@@ -123,6 +125,19 @@ class PerfAnalyzer:
         if done.returncode != 0:
             raise BenchmarkError(failure(self.path, done.returncode, done.stderr + done.stdout))
         return done.stdout + done.stderr  # the version is printed to standard error
+
+
+def tls_options(endpoint: Endpoint) -> list[str]:
+    """perf_analyzer's options for the certificates of an endpoint; it sends no keys, which requests do not need."""
+    if endpoint.tls is None:
+        return []
+    files = {
+        "root-certifications": endpoint.tls.authority,
+        "certificate-chain": endpoint.tls.certificate,
+        "private-key": endpoint.tls.key,
+    }
+    named = [(f"--ssl-grpc-{name}-file", str(path)) for name, path in files.items() if path is not None]
+    return ["--ssl-grpc-use-ssl", *(part for option in named for part in option)]
 
 
 def failure(path: str, exit_code: int, text: str) -> str:

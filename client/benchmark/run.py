@@ -27,7 +27,7 @@ from client.benchmark.result import BenchResult, Header
 from client.console import console
 from client.judging.connection import JudgeClient
 from client.judging.faults import server_error
-from model_repository.grpc_channel import open_channel
+from model_repository.grpc_channel import connect
 
 ROUNDS = 5  # all of them in turns: the machine's speed may drift during the run
 POINTS = (1, 2, 4, 8, 16)  # of a sweep
@@ -75,7 +75,7 @@ def benchmark_category(
     analyzer = PerfAnalyzer(perf_analyzer)
     with (
         JudgeClient(url, category=category, timeout_s=timeout_s) as judge,
-        closing(open_channel(url)) as client,
+        closing(connect(judge.endpoint)) as client,
     ):
         images = load_pixels(images_dir, image_size=judge.image_size, bit_depth=judge.bit_depth)
         try:

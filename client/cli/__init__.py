@@ -1,4 +1,4 @@
-"""The client's commands, one module each, and the options that they share.
+"""The client's commands, one module each; `options` that they share, and the `group` that prints their errors.
 
 Every command imports what it runs when it is called, so that `--help` is quick and `predict` never loads the benchmark.
 """

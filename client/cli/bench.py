@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
+from model_repository.endpoint_options import endpoint_options
 
 
 @click.command()
 @click.option("--category", callback=utf8, help="Published product, e.g. pill, mono.")
 @URL
+@endpoint_options
 @TIMEOUT
 @click.option("--images", type=PATH, help="Folder of real images to send.")
 @click.option(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from client.cli.options import ANY_NUMBER, AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
+from model_repository.endpoint_options import endpoint_options
 
 if TYPE_CHECKING:
     from client.pictures.folders import LeftOut
@@ -28,6 +29,7 @@ NAMES_SHOWN = 3  # of files that are no images
 @click.argument("paths", nargs=-1, required=True, type=PATH)
 @click.option("--category", required=True, callback=utf8, help="Published product, e.g. pill, mono.")
 @URL
+@endpoint_options
 @TIMEOUT
 @click.option("--encoded", is_flag=True, help="Send the files as they are and let the server decode them.")
 @click.option("--score-only", is_flag=True, help="Ask for scores alone; no map leaves the server.")
@@ -132,9 +134,11 @@ def _close(answers: AnswerFile | None, outcome: Outcome) -> None:
     """Flush the answers; says where they are when the run ended early, and what was replaced."""
     if answers is None:
         return
+    from client.files import StorageError
+
     try:
         replaced = answers.close(complete=outcome.stopped is None and not outcome.unanswered)
-    except click.ClickException as error:
+    except StorageError as error:
         outcome.stopped = outcome.stopped or error.message
         return
     if outcome.stopped and outcome.predictions:

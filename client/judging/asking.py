@@ -15,16 +15,18 @@ from client.judging.errors import AnswerError, RequestError, ServerError
 from client.judging.faults import is_misfit, server_error
 from client.judging.inputs import Picture, Prepared, prepare
 from client.judging.requests import Question, Request, make_request
+from client.judging.retries import retrying
 from client.judging.sending import GRACE_S, OpenCalls, Sender
 from client.judging.shared_memory import SharedRegion, SharedRegions
-from model_repository.grpc_channel import open_channel
+from model_repository.grpc_channel import connect
+from model_repository.grpc_endpoint import Endpoint
 
 
 class Asker:
     """The connection behind a `JudgeClient`; threads may share it.
 
     Attributes:
-        url, category, timeout_s: see `JudgeClient`.
+        endpoint, url, category, timeout_s: see `JudgeClient`.
         found: the category, as it was looked up last.
         sender: sends its requests.
         calls: those that are being waited for.
@@ -34,24 +36,28 @@ class Asker:
     found: Category
     _followed: int  # the release that it was looked up for
 
-    def __init__(self, url: str, *, category: str, timeout_s: float, shared_memory: bool, load: bool) -> None:
+    def __init__(
+        self, server: Endpoint | str, *, category: str, timeout_s: float, shared_memory: bool, load: bool
+    ) -> None:
         """Connect and look the category up, see `JudgeClient`.
 
         Raises:
             RequestError, ServerError: see there.
         """
-        self.url, self.category, self._load = url, category, load
+        self.category, self._load = category, load
         self.timeout_s = check_timeout(timeout_s)
         try:
-            self._client = open_channel(url)
+            self.endpoint = Endpoint.of(server)
+            self._client = connect(self.endpoint)
         except ValueError as error:
             raise RequestError(str(error)) from None
+        self.url = url = self.endpoint.url
         self.calls = OpenCalls()
         self.sender = Sender(self._client, url=url, load=self._load_again if load else None, calls=self.calls)
         self.regions = SharedRegions(self._client, url=url) if shared_memory else None
         try:
             with self.named_errors():
-                self._look_up()
+                self._look_up()  # once: where nobody is, that is told at once
                 with self._region(self.found):
                     pass  # a server that does not see this host's memory is told now
         except BaseException:
@@ -59,7 +65,10 @@ class Asker:
             raise
 
     def close(self) -> None:
-        """Wait for the calls that have begun, let no other begin, and free what the connection holds."""
+        """Wait for the calls that have begun, let no other begin, and free what the connection holds.
+
+        What is late already is not waited for: the channel closes itself when its last call has ended.
+        """
         try:
             self.calls.close(timeout_s=self.timeout_s + GRACE_S)
             if self.regions is not None:
@@ -105,7 +114,7 @@ class Asker:
         if answer.release_id == self._followed:
             return
         before = self.found.bit_depth
-        self._look_up()
+        self._look_up_again()
         self._followed = answer.release_id
         if self.found.bit_depth != before:
             raise ServerError(
@@ -118,7 +127,7 @@ class Asker:
         misfit = isinstance(error, InferenceServerException) and is_misfit(error)
         if not misfit and not isinstance(error, AnswerError):
             return False
-        self._look_up()
+        self._look_up_again()
         return self.found.image_size != image_size or self.found.max_batch < count
 
     @contextlib.contextmanager
@@ -148,6 +157,9 @@ class Asker:
             self._client, self.category, url=self.url, timeout_s=self.timeout_s, load=self._load
         )
         self._followed = self.found.release_id
+
+    def _look_up_again(self) -> None:
+        retrying(self._look_up, url=self.url, timeout_s=self.timeout_s)
 
     def _load_again(self) -> None:
         load_category(self._client, self.category, timeout_s=self.timeout_s)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import ServerError
+from client.judging.errors import NotAllowed, NotServed
+from client.judging.faults import fault_of
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
@@ -44,21 +46,42 @@ def find_category(
     """Look a category up; with `load` the server loads it when it is in the repository and not in memory.
 
     Raises:
-        ServerError: the category is not served, or the model of that name is no category.
+        NotServed: the category is not served, or the model of that name is no category.
         InferenceServerException: the server does not answer.
     """
     if not client.is_model_ready(name, client_timeout=timeout_s):
-        index = client.get_model_repository_index(client_timeout=timeout_s).models
-        if not load or name + ENCODED not in {model.name for model in index}:
-            ready = {model.name for model in index if model.state == "READY"}
-            served = sorted(model for model in ready if model + ENCODED in ready)
-            raise ServerError(
-                f"Category {name!r} is not served at {url}; it serves {', '.join(served) or 'none'}; publish it with "
+        index = _index(client, load=load, timeout_s=timeout_s)
+        if not load or name + ENCODED not in {model.name for model in index or ()}:
+            raise NotServed(
+                f"Category {name!r} is not served at {url}; {_served(index)}; publish it with "
                 f"`make export CATEGORY={name}` and start the server again."
             )
         load_category(client, name, timeout_s=timeout_s)
     answer: Any = client.get_model_config(name, client_timeout=timeout_s)
     return _read_config(answer.config, name, url=url)
+
+
+def _index(client: grpcclient.InferenceServerClient, *, load: bool, timeout_s: float) -> list[Any] | None:
+    """The models that the server knows; None where it says so only with a key, unless a category is to be loaded.
+
+    Raises:
+        InferenceServerException: the server does not answer, or asks for a key.
+    """
+    try:
+        return list(client.get_model_repository_index(client_timeout=timeout_s).models)
+    except InferenceServerException as error:
+        if load or fault_of(error).kind is not NotAllowed:
+            raise
+        return None
+
+
+def _served(index: list[Any] | None) -> str:
+    """For messages: the categories that a server serves."""
+    if index is None:
+        return "what it serves, it says only with a key (--key-file)"
+    ready = {model.name for model in index if model.state == "READY"}
+    served = sorted(model for model in ready if model + ENCODED in ready)
+    return f"it serves {', '.join(served) or 'none'}"
 
 
 def load_category(client: grpcclient.InferenceServerClient, name: str, *, timeout_s: float) -> None:
@@ -74,20 +97,20 @@ def _read_config(config: Any, name: str, *, url: str) -> Category:
         "expected an ensemble published by `python -m export publish`, which takes image and gives a verdict"
     )
     if "image" not in shapes or not set(VERDICT_OUTPUTS) <= outputs:
-        raise ServerError(
+        raise NotServed(
             f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
             f"{expected}."
         )
     size = int(shapes["image"][0]) if shapes["image"] else 0
     if size < 1 or shapes["image"] != [size, size, CHANNELS] or config.max_batch_size < 1:
-        raise ServerError(
+        raise NotServed(
             f"Model {name!r} at {url} takes images {shapes['image']} in batches of up to {config.max_batch_size}; "
             f"{expected}."
         )
     parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
     release, bit_depth = parameters.get("release_id", "0"), parameters.get("bit_depth", "8")
     if not (release.isdecimal() and bit_depth.isdecimal()):
-        raise ServerError(
+        raise NotServed(
             f"Model {name!r} at {url} names release {release!r} and a bit depth of {bit_depth!r}; {expected}."
         )
     return Category(

@@ -14,6 +14,7 @@ from client.judging.requests import Question
 from client.judging.streams import ask_many
 from client.judging.verdicts import SCORE_OUTPUTS, Score, Verdict
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
+from model_repository.grpc_endpoint import Endpoint
 
 Result = TypeVar("Result", bound=Score)
 IN_FLIGHT = 4  # enough for every step of an ensemble to have work
@@ -26,32 +27,44 @@ class JudgeClient:
 
     Attributes:
         url: host:port of the server's gRPC endpoint.
+        endpoint: the same, with certificates and keys.
         category: the published product.
     """
 
     def __init__(
-        self, url: str, *, category: str, timeout_s: float, shared_memory: bool = False, load: bool = False
+        self,
+        url: Endpoint | str,
+        *,
+        category: str,
+        timeout_s: float,
+        shared_memory: bool = False,
+        load: bool = False,
     ) -> None:
         """Connect and look the category up.
 
         Args:
-            url: host:port of the server's gRPC endpoint.
+            url: host:port of the server's gRPC endpoint; certificates and keys are those that the environment names
+                (`Endpoint.of`), or those of an `Endpoint` in its place.
             category: a published product.
-            timeout_s: deadline of every call, seconds.
+            timeout_s: deadline of every call, seconds. Within it, a request is sent again where the server refuses it,
+                is being started again, or was lost before the answer; an image may be judged twice then, and has one
+                verdict. At the deadline the wait ends, and not the call, which the server would not outlive.
             shared_memory: hand images and maps over through system shared memory; the server must be on this host.
             load: let the server load the category when it is not in memory, now or later (`deploy serve
                 --max-categories`).
 
         Raises:
-            RequestError: `url` is not host:port, `category` no name, or `timeout_s` no number of seconds.
-            ServerError: no server at `url`, the category is not published, or the server is on another host and
-                cannot use shared memory.
+            RequestError: `url` is not host:port, `category` no name, `timeout_s` no number of seconds, or a
+                certificate or key cannot be used.
+            Unreachable, NotServed, NotAllowed: no server at `url`, the category is not published, or a key is missing.
+            ServerError: the server is on another host and cannot use shared memory.
         """
-        self.url = url
         self.category = check_category(category)
         self._asker = Asker(
             url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load
         )
+        self.endpoint = self._asker.endpoint
+        self.url = self.endpoint.url
 
     def __enter__(self) -> JudgeClient:
         return self
@@ -119,8 +132,10 @@ class JudgeClient:
         Raises:
             RequestError: a threshold that cannot be.
             ImageFileError: another kind of image, or a file or pixels that cannot be read.
-            ServerError: no answer within the deadline, an overloaded server until then, an answer that is no verdict,
-                or an error from the server; it may be unable to decode a file.
+            DeadlineExceeded, Overloaded, Unreachable: no answer within the deadline, or the server was overloaded or
+                not there until then.
+            RefusedImage: the server cannot decode the file.
+            ServerError: an answer that is no verdict, or another error from the server.
         """
         return self._asker.ask(image, _question(VERDICT_OUTPUTS, threshold)).verdicts()[0]
 

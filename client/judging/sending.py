@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import random
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,17 +14,13 @@ import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
 from client.judging.answers import Answer, read_answer
-from client.judging.errors import RequestError, ServerError
-from client.judging.faults import is_refused, is_region_unknown, is_unloaded, is_unreachable, overload_error
+from client.judging.errors import RequestError, Unreachable
+from client.judging.faults import fault_of, is_refused, is_region_unknown, is_unloaded, late_error
 from client.judging.requests import Request
+from client.judging.retries import Retries
 
-FIRST_WAIT_S = 0.005  # before a refused request is sent again; doubled with each refusal
-DOUBLINGS = 10
-LONGEST_WAIT_S = 0.5
-RECONNECT_WAIT_S = 0.05
-RECONNECT_S = 1.0  # in which a channel notices that a server is there again
 MOST_LOADS = 3  # of one request's category; others may want its place in memory too
-GRACE_S = 5.0  # gRPC ends a call at its deadline; that it has done so is known by then
+GRACE_S = 5.0  # in which who waits for an answer has learnt of its deadline
 
 
 class OpenCalls:
@@ -78,18 +74,22 @@ class Sent:
         request: what was sent.
         started_s: when, of `time.perf_counter`.
         until_s: its deadline, of the same clock.
+        give_up: to be called when nobody waits for the answer any more; the call goes on.
         arrival: the result and when it came; or the error.
     """
 
     request: Request
     started_s: float
     until_s: float
+    give_up: Callable[[], None]
     arrival: Future[tuple[grpcclient.InferResult, float]] = field(default_factory=Future)
 
     def wait(self) -> bool:
-        """Wait until it has ended, however it did; says whether it has."""
+        """Wait until it has ended, however it did, or its deadline has passed; says whether it has ended."""
         with contextlib.suppress(TimeoutError):
-            self.arrival.exception(timeout=max(0.0, self.until_s - time.perf_counter()) + GRACE_S)
+            self.arrival.exception(timeout=max(0.0, self.until_s - time.perf_counter()))
+        if not self.arrival.done():
+            self.give_up()
         return self.arrival.done()
 
     @property
@@ -102,8 +102,10 @@ class Sent:
 class Sender:
     """Sends requests over one channel; threads may share it.
 
-    A request that an overloaded server refuses is sent again until its deadline; so is one whose category has just been
-    unloaded, if the sender may load it, and one whose shared memory a server that was started again does not know.
+    A request is sent again until its deadline where the server refused it, is being started again, or was lost before
+    the answer (`faults`); so is one whose category has just been unloaded, if the sender may load it, and one whose
+    shared memory a server that was started again does not know. Its last try may be judged after the deadline: nobody
+    learns of that, and no other request gets its answer.
     """
 
     def __init__(
@@ -122,15 +124,15 @@ class Sender:
 
         Raises:
             InferenceServerException: the call failed.
-            ServerError: the server is overloaded until the deadline, or its answer is no verdict.
+            ServerError: no answer within the deadline, or it is no verdict.
         """
         return self._try_until(request, None, started_s=time.perf_counter(), timeout_s=timeout_s)
 
     def send_later(self, request: Request, *, timeout_s: float) -> Sent:
         """Send a request and do not wait; `receive` its answer."""
         started_s = time.perf_counter()
-        sent = Sent(request, started_s, started_s + timeout_s)
         call = self._calls.begin()
+        sent = Sent(request, started_s, started_s + timeout_s, give_up=lambda: self._calls.end(call))
 
         def settle(result: grpcclient.InferResult, error: InferenceServerException | None) -> None:
             # Nothing that can fail: who waits for the answer would wait for ever.
@@ -148,15 +150,13 @@ class Sender:
         return sent
 
     def receive(self, sent: Sent, *, timeout_s: float) -> Answer:
-        """The answer to a request that was sent before; one that was refused gets a deadline of its own from now on.
+        """The answer to a request that was sent before; one that failed gets a budget of its own from now on.
 
         Raises:
             InferenceServerException, ServerError: as `send`.
         """
         if not sent.wait():
-            raise ServerError(
-                f"No answer from {self._url} within {timeout_s:g} s, and no end of the call either."
-            )
+            raise late_error(url=self._url, timeout_s=timeout_s)
         error = sent.arrival.exception()
         if error is None:
             result, arrived_s = sent.arrival.result()
@@ -174,12 +174,16 @@ class Sender:
         timeout_s: float,
     ) -> Answer:
         """Send a request, whose last try ended with `error`, until it is answered or `timeout_s` are over."""
-        mending = _Mending(request, self._load, url=self._url, timeout_s=timeout_s)
+        retries = Retries(url=self._url, timeout_s=timeout_s)
+        mending = _Mending(request, self._load, retries)
         while True:
-            if error is not None:
-                mending.mend(error)
+            if error is not None and not mending.can_mend(error):
+                if request.region is not None and fault_of(error).kind is Unreachable:
+                    request.region.in_doubt = True
+                retries.wait(error)
             try:
-                result = self._client.infer(**request.arguments(timeout_s=mending.left_s))
+                mending.mend()
+                result = self._client.infer(**request.arguments(timeout_s=retries.left_s))
             except InferenceServerException as fault:
                 error = fault
             else:
@@ -188,46 +192,38 @@ class Sender:
 
 
 class _Mending:
-    """What is done between the tries of one request, and how much of its time is left."""
+    """What is done before the next try of one request, where waiting alone does not help."""
 
-    def __init__(
-        self, request: Request, load: Callable[[], None] | None, *, url: str, timeout_s: float
-    ) -> None:
-        self._request, self._load, self._url, self._timeout_s = request, load, url, timeout_s
-        self._until_s = time.perf_counter() + timeout_s
-        self._reconnect_until_s = time.perf_counter() + min(RECONNECT_S, timeout_s)
-        self._refusals = self._loads = 0
+    def __init__(self, request: Request, load: Callable[[], None] | None, retries: Retries) -> None:
+        self._request, self._load, self._retries = request, load, retries
+        self._loads = 0
         self._registered = False
+        self._next: Callable[[], None] = _nothing
 
-    @property
-    def left_s(self) -> float:
-        """Seconds until the deadline."""
-        return self._until_s - time.perf_counter()
-
-    def mend(self, error: InferenceServerException) -> None:
-        """Remove what the last try failed for, or raise it."""
-        if is_refused(error):
-            self._wait(error)
-        elif is_unloaded(error) and self._load is not None and self._loads < MOST_LOADS:
+    def can_mend(self, error: InferenceServerException) -> bool:
+        """Whether `mend` will remove what the last try failed for."""
+        if is_unloaded(error) and self._load is not None and self._loads < MOST_LOADS:
             self._loads += 1
-            began_s = time.perf_counter()
-            self._load()
-            self._until_s += time.perf_counter() - began_s  # loading has a deadline of its own
+            self._next = functools.partial(self._load_category, self._load)
         elif is_region_unknown(error) and self._request.region is not None and not self._registered:
-            self._request.region.register()
             self._registered = True
-        elif is_unreachable(error) and time.perf_counter() + RECONNECT_WAIT_S < self._reconnect_until_s:
-            time.sleep(RECONNECT_WAIT_S)
-        else:
-            raise error
+            self._next = self._request.region.register
+        return self._next is not _nothing
 
-    def _wait(self, error: InferenceServerException) -> None:
-        wait_s = min(FIRST_WAIT_S * 2 ** min(self._refusals, DOUBLINGS), LONGEST_WAIT_S, self._timeout_s / 10)
-        self._refusals += 1
-        # Clients that were refused together do not come back together.
-        wait_s *= random.uniform(0.5, 1)
-        if wait_s >= self.left_s:
-            raise overload_error(
-                str(error.message()), url=self._url, refusals=self._refusals, timeout_s=self._timeout_s
-            )
-        time.sleep(wait_s)
+    def mend(self) -> None:
+        """Do it, if there is something to do.
+
+        Raises:
+            InferenceServerException: it failed.
+        """
+        mend, self._next = self._next, _nothing
+        mend()
+
+    def _load_category(self, load: Callable[[], None]) -> None:
+        began_s = time.perf_counter()
+        load()
+        self._retries.extend(time.perf_counter() - began_s)  # loading has a deadline of its own
+
+
+def _nothing() -> None:
+    """Nothing is to be mended."""

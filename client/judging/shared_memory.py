@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from client.judging.errors import ServerError
+from client.judging.retries import retrying
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 
 # The server uses a region for a moment after it has answered.
@@ -46,6 +47,7 @@ class SharedRegion:
             InferenceServerException: the server cannot open it; it is on another host, or in a container of its own.
         """
         self._client, self._timeout_s = client, timeout_s
+        self.in_doubt = False  # a call was lost whose answer the server may still write into it
         pixels = batch * image_size**2
         self._offsets = {"image": 0, "anomaly_map": 3 * pixels, "pred_mask": 7 * pixels}
         self.size = BYTES_A_PIXEL * pixels
@@ -125,7 +127,11 @@ class SharedRegions:
             InferenceServerException: the server does not answer.
         """
         try:
-            region = SharedRegion(self._client, batch=batch, image_size=image_size, timeout_s=timeout_s)
+            region = retrying(
+                lambda: SharedRegion(self._client, batch=batch, image_size=image_size, timeout_s=timeout_s),
+                url=self._url,
+                timeout_s=timeout_s,
+            )
         except InferenceServerException as error:
             if "DEADLINE_EXCEEDED" in str(error.status()) or "UNAVAILABLE" in str(error.status()):
                 raise
@@ -166,6 +172,14 @@ class SharedRegions:
             finally:
                 region.free()
 
+    def give_back(self, region: SharedRegion, spare: list[SharedRegion]) -> None:
+        """Keep a region whose request was answered for the next one."""
+        if region.in_doubt:
+            self.abandon(region)
+            return
+        with self._lock:
+            spare.append(region)
+
     def abandon(self, region: SharedRegion) -> None:
         """Never use a region again, into which the server may still write: its request failed or was given up."""
         if self._is_mine(region):
@@ -186,8 +200,7 @@ class SharedRegions:
         except BaseException:
             self.abandon(region)
             raise
-        with self._lock:
-            self._spare.append(region)
+        self.give_back(region, self._spare)
 
     def close_all(self) -> None:
         """Unregister and free all regions, those of streams too."""

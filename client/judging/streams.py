@@ -71,14 +71,22 @@ class Stream:
                     ) from None
                 raise
             self._asker.follow(answer)
-        if sent.request.region is not None:
-            self._spare.append(sent.request.region)
+        if self._asker.regions is not None and sent.request.region is not None:
+            self._asker.regions.give_back(sent.request.region, self._spare)
         return answer
 
-    def close(self, unanswered: Iterable[Sent]) -> None:
-        """Wait for what is still on its way, and free the shared memory; the server may write into it until then."""
+    def close(self, unanswered: Iterable[Sent], *, wait: bool) -> None:
+        """Wait for what is still on its way, and free the shared memory; the server may write into it until then.
+
+        Without `wait`, what is on its way is left alone.
+        """
         for sent in unanswered:
-            if sent.wait() and sent.arrival.exception() is None and sent.request.region is not None:
+            if wait:
+                sent.wait()
+            else:
+                sent.give_up()
+            answered = sent.arrival.done() and sent.arrival.exception() is None
+            if answered and sent.request.region is not None:
                 self._spare.append(sent.request.region)
             else:
                 self._abandon(sent.request.region)
@@ -125,6 +133,7 @@ def _in_order(stream: Stream, images: Iterator[list[Prepared]], window: Window) 
     """One answer a batch; where something fails, the batches before it are answered first."""
     pending: deque[tuple[int, Sent]] = deque()
     fault: ClientError | None = None
+    wait = True
 
     def first() -> Answer:
         number, sent = pending[0]
@@ -153,5 +162,8 @@ def _in_order(stream: Stream, images: Iterator[list[Prepared]], window: Window) 
             yield first()
         if fault is not None:
             raise fault
+    except KeyboardInterrupt:  # who presses Ctrl-C does not wait for deadlines
+        wait = False
+        raise
     finally:
-        stream.close(sent for _, sent in pending)
+        stream.close((sent for _, sent in pending), wait=wait)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 from PIL import Image
 from rich.progress import Progress
 
 from client.console import console
 from client.files import StorageError
 from client.judging.connection import IN_FLIGHT, JudgeClient
-from client.judging.errors import ImageFileError, ServerError
+from client.judging.errors import ClientError, ImageFileError, RefusedImage, ServerError
 from client.judging.verdicts import Score, Verdict
 from client.pictures.folders import ImageFile
 from client.pictures.images import load_image
@@ -23,7 +22,7 @@ from client.pictures.overlays import PANEL
 from client.predictions.drawing import picture_paths, write_picture
 from client.predictions.prediction import Prediction
 
-FAILURES_IN_A_ROW = 3  # requests; by then it is not the image but the server
+FAILURES_IN_A_ROW = 3  # requests; by then it is the server
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,8 @@ def predict_images(
 ) -> Outcome:
     """Ask about image files.
 
-    A request that fails costs its own images the verdict, and the run goes on. FAILURES_IN_A_ROW stop it, and so do a
+    A request that fails costs its own images the verdict, and the run goes on. FAILURES_IN_A_ROW stop it, unless the
+    server refused the images themselves, and so do a
     disk that takes no more answers and KeyboardInterrupt; the answers before that are in the outcome.
 
     Args:
@@ -170,7 +170,7 @@ def predict_images(
                 progress.update(bar, completed=len(outcome.predictions) + len(outcome.broken))
         except KeyboardInterrupt:
             outcome.stopped = "Interrupted."
-        except click.ClickException as error:
+        except (ClientError, StorageError) as error:
             if len(queue.waiting) == len(images):
                 raise
             outcome.stopped = error.message
@@ -198,6 +198,11 @@ def _answered(queue: _Queue, outcome: Outcome) -> Iterator[tuple[_Asked, Score]]
             failures.append(([asked.image.path for asked in queue.asked], "no answer came."))
             outcome.unanswered += _sentences(failures)
             return
+        except RefusedImage as error:
+            refused = queue.drop_request()
+            if not refused:
+                raise
+            outcome.unanswered += _sentences([(refused, error.message)])
         except ServerError as error:
             failures.append((queue.drop_request(), error.message))
             if not failures[-1][0] or len(failures) == FAILURES_IN_A_ROW:

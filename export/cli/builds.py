@@ -21,6 +21,7 @@ from export.cli.options import (
     weights_dir_option,
 )
 from export.product import ProductPaths
+from model_repository.endpoint_options import endpoint_options
 from train.support.command_options import options_as
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _show_caveats(agreements: Iterable[Agreement]) -> None:
 @product_options
 @limits_option
 @click.option("--url", help="host:port of a server's gRPC endpoint: ask its ensembles too.")
+@endpoint_options
 def verify(product: ProductPaths, limits_file: Path | None, url: str | None) -> None:
     """Judge the whole test set with every build, engine and live ensemble beside PyTorch; exit 1 beyond a limit.
 

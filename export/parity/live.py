@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from export.errors import ExportError
 from export.parity.judges import Answers, Images
 from export.tensors import ENCODED
-from model_repository.grpc_channel import open_channel, through_proxy
+from model_repository.grpc_channel import connect, through_proxy
 from train.data.category import read_bytes
 from train.support.progress import progress_bar
 
@@ -35,7 +35,7 @@ class LiveJudge:
             ExportError: no server, no such ensemble, or another release.
         """
         try:
-            self._client = open_channel(url)
+            self._client = connect(url)
         except ValueError as error:
             raise ExportError(str(error)) from None
         self._category, self.url = category, url

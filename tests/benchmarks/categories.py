@@ -34,6 +34,7 @@ from client.benchmark.tables import milliseconds
 from deploy.server import TritonServer
 from export.manifest import read_manifest
 from export.serving.steps import teacher_name
+from model_repository import grpc_channel
 from tests.benchmarks.load import Pixels, Send, closed_loop
 from tests.benchmarks.releases import publish, serving, weight_bytes
 from tests.benchmarks.results import FOLDER, build_parser, run, write_results
@@ -112,7 +113,7 @@ def mixed_traffic(
 
     @contextlib.contextmanager
     def connect() -> Iterator[Send]:
-        with grpcclient.InferenceServerClient(url) as client:
+        with grpc_channel.connect(url) as client:
 
             def send(number: int) -> None:
                 image = images[number // len(categories) % len(images)][None]

@@ -17,6 +17,8 @@ import click
 
 from client.benchmark.bars import Bar
 from client.benchmark.machine import this_machine
+from client.files import StorageError
+from client.judging.errors import ClientError
 
 FOLDER = Path("runs/benchmarks")
 
@@ -64,5 +66,5 @@ def run(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()
-    except click.ClickException as error:
-        sys.exit(f"Error: {error.format_message()}")
+    except (click.ClickException, ClientError, StorageError) as error:
+        sys.exit(f"Error: {error.message}")

@@ -22,6 +22,7 @@ from client.benchmark.bars import Bar
 from client.benchmark.images import load_pixels
 from client.benchmark.statistics import ServerStatistics, StepTimes, between
 from export.manifest import read_manifest
+from model_repository.grpc_channel import connect
 from tests.benchmarks.load import Pixels
 from tests.benchmarks.releases import publish, serving
 from tests.benchmarks.results import FOLDER, build_parser, run, write_results
@@ -61,7 +62,7 @@ def measure_start(repository: Path, category: str, images: Pixels, log: Path) ->
     """Start a server, ask it `REQUESTS` times, one after the other, and stop it."""
     with (
         serving(repository, log=log) as server,
-        grpcclient.InferenceServerClient(server.grpc_url) as client,
+        connect(server.grpc_url) as client,
     ):
         server_statistics = ServerStatistics(client, category, timeout_s=TIMEOUT_S)
 

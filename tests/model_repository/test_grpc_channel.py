@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
 from model_repository.grpc_channel import (
     PROXY_VARIABLES,
+    connect,
     direct_environment,
     is_loopback,
-    open_channel,
     proxy_of,
     split_url,
 )
+from tests.products import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ def test_host_and_port(url: str, expected: tuple[str, int]) -> None:
 )
 def test_another_form_is_named(url: str, reason: str) -> None:
     with pytest.raises(ValueError, match="expected host:port") as caught:
-        open_channel(url)
+        connect(url)
     assert str(caught.value) == (
         f"{url!r} {reason}; expected host:port of the server's gRPC endpoint, e.g. localhost:8001."
     )
@@ -116,3 +118,14 @@ def test_exceptions(excepted: str, direct: bool, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", excepted)
     assert (proxy_of("line-3.plant.example:8001") is None) == direct
+
+
+def test_nothing_else_opens_a_channel() -> None:
+    """A channel that is opened elsewhere cancels its calls at their deadline, of which the server dies."""
+    opened = [
+        str(path.relative_to(ROOT))
+        for folder in ("client", "deploy", "export", "model_repository")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if re.search(r"InferenceServerClient\(|\b(in)?secure_channel\(", path.read_text())
+    ]
+    assert opened == []

@@ -18,7 +18,7 @@ from export.releases.changes import changing
 from export.releases.record import Record
 from export.releases.store import PROBE_WEIGHTS_ID, Store
 from export.tensors import DISTANCES, ENCODED, TEACHER_OUTPUTS
-from model_repository.grpc_channel import open_channel, through_proxy
+from model_repository.grpc_channel import connect, through_proxy
 from model_repository.image_decoder.image_decoding import decode_image
 
 LOAD_TIMEOUT_S = 120.0
@@ -38,7 +38,7 @@ class RunningServer:
     def __init__(self, url: str) -> None:
         """Connect to a gRPC endpoint, `host:port`."""
         try:
-            self._client = open_channel(url)
+            self._client = connect(url)
         except ValueError as error:
             raise PublishError(str(error)) from None
         self.url = url

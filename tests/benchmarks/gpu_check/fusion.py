@@ -142,7 +142,7 @@ def ask_for(url: str, size: int, mode: str, seconds: float, begin: float) -> flo
     """Images/s that one client gets answered, a few requests in flight at a time."""
     import tritonclient.grpc as grpcclient
 
-    from model_repository.grpc_channel import open_channel
+    from model_repository.grpc_channel import connect
 
     arrays = {f"distance_{n}": array for n, array in enumerate(batch_distances(size, BATCH), start=1)}
     arrays["release_id"] = np.full((BATCH, 1), RELEASE, np.int64)
@@ -158,7 +158,7 @@ def ask_for(url: str, size: int, mode: str, seconds: float, begin: float) -> flo
         "outputs": [grpcclient.InferRequestedOutput(name) for name in names],
         "parameters": {"score_only": mode == "scores"},
     }
-    client, answers = open_channel(url), queue.SimpleQueue[Any]()
+    client, answers = connect(url), queue.SimpleQueue[Any]()
 
     def send() -> None:
         client.async_infer(callback=lambda result, error: answers.put(error or result), **asked)

@@ -29,6 +29,7 @@ from client.judging.errors import BenchmarkError
 from deploy.installation import prepare
 from deploy.ports import Ports, claim_ports
 from deploy.processes import ending_with_parent
+from model_repository.grpc_channel import connect
 from tests.benchmarks.load import Pixels, closed_loop
 from tests.benchmarks.releases import MAX_BATCH_SIZE, publish, serving
 from tests.benchmarks.results import FOLDER
@@ -73,7 +74,7 @@ class OverGrpc(Contender):
         """See `Contender`."""
         tensor = grpcclient.InferInput("image", [1, *image.shape], "UINT8")
         tensor.set_data_from_numpy(image[None])
-        with grpcclient.InferenceServerClient(self.url) as client:
+        with connect(self.url) as client:
             answer = client.infer(self.model, [tensor], client_timeout=TIMEOUT_S)
         return np.array(answer.as_numpy("anomaly_map")[0])
 
@@ -219,7 +220,7 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], *, log: P
 
 
 def _serves(url: str, model: str) -> bool:
-    with contextlib.suppress(InferenceServerException), grpcclient.InferenceServerClient(url) as client:
+    with contextlib.suppress(InferenceServerException), connect(url) as client:
         return bool(client.is_model_ready(model, client_timeout=TIMEOUT_S))
     return False
 

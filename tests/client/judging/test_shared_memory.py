@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
@@ -54,6 +55,19 @@ def test_a_region_is_not_used_again_after_an_error() -> None:
         script.change = lambda outputs: None
         judge.score(grey(0))
         assert len(dict.fromkeys(script.used)) == 2
+
+
+def test_a_region_is_not_used_again_after_a_lost_connection() -> None:
+    """The request is sent again and answered; the server may still write what it makes of the first try."""
+    lost = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    script = Script(refuse=lambda number: lost if number in (1, 4) else None)
+    with scripted_judge(script, shared_memory=True) as judge:
+        for _ in range(2):
+            assert judge.score(grey(0)).score == 0
+        assert len(list(judge.score_many([grey(0)] * 3, in_flight=1))) == 3
+        first, again, second, third, third_again, *others = script.used
+        assert first == again != second
+        assert third == third_again != others[0]
 
 
 def test_memory_that_is_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
