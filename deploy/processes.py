@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 
 
 def ending_with_parent(command: Sequence[str]) -> list[str]:
@@ -15,3 +16,18 @@ def ending_with_parent(command: Sequence[str]) -> list[str]:
     # A preexec_fn could do the same, but forks: gRPC's threads, if there are any, take that badly.
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
+
+
+def start_in_own_session(
+    command: Sequence[str], environment: Mapping[str, str], *, output: int
+) -> subprocess.Popen[bytes]:
+    """Start a command that ends with the thread that started it; what it says goes to the descriptor `output`."""
+    return subprocess.Popen(
+        ending_with_parent(command),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        # Ctrl-C in the terminal is for us alone: we stop the server, and it stops its stubs.
+        start_new_session=True,
+    )

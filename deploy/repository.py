@@ -11,6 +11,7 @@ ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 REMEDY = "publish a category with `make export CATEGORY=<name>`."
 THREADS = r'key: "intra_op_thread_count"\s+value \{\s+string_value: "(\d+)"'
 POOL = r'key: "((?:cuda|pinned)_pool_bytes)"\s+value \{\s+string_value: "(\d+)"'
+STEP = r'^ *model_name: "(.+)"$'
 # Committed beside what is published; alone they judge no image.
 SHARED_MODELS = frozenset({"distance_fusion", "foreground", "image_decoder"})
 
@@ -42,8 +43,17 @@ def find_categories(repository: Path) -> dict[str, list[str]]:
         encoded = name + ENCODED
         if encoded in models:
             config = read_config(repository / encoded / "config.pbtxt")
-            categories[name] = [name, encoded, *re.findall(r'^ *model_name: "(.+)"$', config, re.MULTILINE)]
+            categories[name] = [name, encoded, *re.findall(STEP, config, re.MULTILINE)]
     return categories
+
+
+def ensemble_steps(repository: Path, model: str) -> list[str]:
+    """The steps of an ensemble; none for another model, or where its configuration cannot be read."""
+    try:
+        config = read_config(repository / model / "config.pbtxt")
+    except RepositoryError:
+        return []
+    return re.findall(STEP, config, re.MULTILINE)
 
 
 def read_config(path: Path) -> str:
@@ -61,11 +71,13 @@ def read_config(path: Path) -> str:
 
 
 def first_models(repository: Path, max_categories: int) -> list[str]:
-    """The models of the first categories, in natural order.
+    """The models of the first categories, in natural order; all models where the number is 0.
 
     Raises:
         RepositoryError: see `find_models`.
     """
+    if not max_categories:
+        return find_models(repository)
     wanted = list(find_categories(repository).values())[:max_categories]
     return sorted(set().union(*wanted), key=_natural_key)
 

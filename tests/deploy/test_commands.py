@@ -15,6 +15,7 @@ from deploy import commands
 from deploy import server as server_module
 from deploy.__main__ import main
 from deploy.installation import Installation
+from deploy.supervision.shared_memory import sweep
 from tests.deploy.conftest import comes_true, processes_of, shared_memory_of
 
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
@@ -120,17 +121,6 @@ def test_serve_stops_cleanly(repository: Path, stop: signal.Signals) -> None:
 
 
 @pytest.mark.triton
-def test_serve_tells_when_the_server_dies(repository: Path) -> None:
-    with deploy("serve", repository, *FREE_PORTS) as serving:
-        server = server_pid(serving)
-        os.kill(server, signal.SIGKILL)
-        _, said = serving.communicate()
-    assert serving.returncode == 1
-    assert f"Error: tritonserver ended by itself with exit code -9; see {repository / 'log'}." in said
-    assert comes_true(lambda: not processes_of(server))
-
-
-@pytest.mark.triton
 def test_a_second_ctrl_c_kills_the_server(tmp_path: Path, repository: Path) -> None:
     # The model holds up the server, which would end by itself in the end, with exit code 1.
     model, finishing = repository / "identity" / "1" / "model.py", tmp_path / "finishing"
@@ -152,6 +142,9 @@ def test_the_server_ends_when_serve_is_killed_outright(repository: Path) -> None
         server = server_pid(serving)
         serving.kill()
     assert comes_true(lambda: not processes_of(server), within_s=10)
+    left = shared_memory_of(repository / "log")
+    assert sum(region.stat().st_size for region in left) == 0
+    sweep()  # as the next start does
     assert shared_memory_of(repository / "log") == []
 
 
