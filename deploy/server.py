@@ -21,25 +21,9 @@ from deploy.model_control import REQUEST_TIMEOUT_S, ModelControl
 from deploy.model_state import ModelState, causes, model_states
 from deploy.ports import Ports, claim_ports, host_address
 from deploy.processes import start_in_own_session
-from deploy.repository import (
-    find_categories,
-    first_models,
-    largest_batch,
-    memory_pools,
-    pool_threads,
-)
+from deploy.repository import find_categories, first_models
 from deploy.server_log import last_words, load_times_s, open_log
-from deploy.server_options import (
-    IN_FLIGHT_TIMEOUT_S,
-    count_gpus,
-    grpc_options,
-    onnxruntime_options,
-    pool_options,
-    server_options,
-    stub_environment,
-    turns_path,
-    usable_cores,
-)
+from deploy.server_options import IN_FLIGHT_TIMEOUT_S, command_options, stub_environment, turns_path
 from deploy.supervision.draining import drain
 from deploy.supervision.log_pump import LogPump
 from deploy.supervision.shared_memory import Regions, require_shared_memory, sweep
@@ -150,6 +134,7 @@ class TritonServer:
         log: File with its output.
         origin: Where its binary comes from, for people.
         ready_s: Seconds from start to every model ready.
+        started_with: Models that it was told to load.
         turns: File that a backbone holds a lock on while it computes with every core.
         pump: What carries its output into the log.
     """
@@ -175,19 +160,21 @@ class TritonServer:
         self.log = log
         self.origin = installation.origin
         self.ready_s = 0.0
-        self._models = models
+        self.started_with = models
         self._metrics_address = (address, ports.metrics)
         self._again = again
         self._regions = Regions()
         self.turns = turns_path(self._regions.prefix)
         self._timeout_s = timeout_s
-        options = server_options(
-            repository, models, host=host, ports=ports, shm_prefix=self._regions.prefix, timeout_s=timeout_s
+        options = command_options(
+            repository,
+            models,
+            host=host,
+            ports=ports,
+            shm_prefix=self._regions.prefix,
+            threads=threads,
+            timeout_s=timeout_s,
         )
-        options += pool_options(memory_pools(repository), gpus=count_gpus())
-        options += grpc_options(largest_batch(repository))
-        cores = usable_cores()
-        options += onnxruntime_options(min(threads or pool_threads(repository) or cores, cores))
         environment = installation.environment | stub_environment(threads, shm_prefix=self._regions.prefix)
         self._start([*installation.command, *options], environment)
 
@@ -211,7 +198,7 @@ class TritonServer:
             index = ModelControl(self.http_url).index()
         except ServerError as error:
             raise ServerError(f"{error.message.rstrip('.')}; see {self.log}.") from None
-        return model_states(self._models, index, self.log_text())
+        return model_states(self.started_with, index, self.log_text())
 
     def wait_until_ready(self) -> None:
         """Wait until every model is ready.
@@ -240,7 +227,9 @@ class TritonServer:
                 )
             if time.monotonic() > self._started_s + self._timeout_s:
                 loaded = load_times_s(self.log_text())
-                waiting = ", ".join(name for name in self._models if name not in loaded) or "its endpoints"
+                waiting = (
+                    ", ".join(name for name in self.started_with if name not in loaded) or "its endpoints"
+                )
                 raise ServerError(
                     f"tritonserver was not ready within {self._timeout_s:g} s, waiting for {waiting}; "
                     f"see {self.log}, or give it longer with --timeout-s."
@@ -276,11 +265,15 @@ class TritonServer:
 
     def kill(self) -> None:
         """Kill what is left of the server and its stubs, and free the shared memory they leave behind."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self.kill_group()
         self._process.wait()
         self.pump.join()
         self._regions.free()
+
+    def kill_group(self) -> None:
+        """Kill the server and its stubs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def _start(self, command: list[str], environment: dict[str, str]) -> None:
         header = f"\n=== {datetime.now():%Y-%m-%d %H:%M:%S} {' '.join(command)}\n"

@@ -12,6 +12,7 @@ from deploy.errors import ServerError
 from deploy.model_control import ModelControl
 from deploy.model_state import causes, model_states
 from deploy.repository import ensemble_steps
+from deploy.server_log import one_line
 from deploy.supervision.health import Health
 from deploy.supervision.retries import TRIES
 from deploy.supervision.state import Index, State, not_answering, states_of
@@ -42,9 +43,10 @@ class Loading:
         self._tell = tell
         self._health = health
         self._first = True
+        self._tried = set(server.started_with)
 
     def look(self, index: Index) -> None:
-        """Count what did not load, tell what loads again, and try one model that is due.
+        """Count what did not load, tell what loads again, and try one model that was not yet or is due.
 
         Raises:
             ServerError: the server does not answer.
@@ -57,6 +59,11 @@ class Loading:
         left_out = set(retries.left_out())
         wanted = self._state.wanted - left_out - self._over(left_out)
         missing = not_answering(index, wanted)
+        untried = [name for name in missing if name not in self._tried]
+        if untried:  # one at a time: what is loaded answers meanwhile
+            self._tried.add(untried[0])
+            self._load(untried[0])
+            return
         states = model_states(missing, index, self._server.log_text()) if missing else []
         for cause in causes(states):
             if self._first or cause.name not in retries.failures:
@@ -67,13 +74,14 @@ class Loading:
 
     def failed(self, model: str, reason: str) -> None:
         """A model could not be loaded: it is tried again, and after the third time left out for a while."""
+        reason = one_line(reason)
         failure = self._state.retries.failed(model, reason, now_s=time.monotonic())
         wait_s = failure.next_s - time.monotonic()
         if not failure.left_out:
             self._health.fault(model, f"{model} did not load: {reason}")
             self._tell(
                 "model_failed",
-                f"Model {model} did not load (try {failure.tries} of {TRIES}): {reason.rstrip('.')}.",
+                f"Model {model} did not load (try {failure.tries} of {TRIES}): {reason}.",
                 model=model,
                 tries=failure.tries,
             )
@@ -82,7 +90,7 @@ class Loading:
         self._tell(
             "model_left_out",
             f"Model {model} is left out, and the others serve: it did not load {failure.tries} times: "
-            f"{reason.rstrip('.')}. It is tried again in {wait_s:.0f} s.",
+            f"{reason}. It is tried again in {wait_s:.0f} s.",
             model=model,
             tries=failure.tries,
         )

@@ -46,9 +46,12 @@ def first_start(start: Start, state: State, repository: Path, tell: Tell) -> Tri
 
 
 def next_server(start: Start, state: State, repository: Path, tell: Tell) -> TritonServer | None:
-    """Start the next server, and do not wait for it; None, and told, where it cannot be started."""
+    """Start the next server, and do not wait for it; None, and told, where it cannot be started.
+
+    Steps that no ensemble uses are loaded when it serves (`Loading`), so that it serves sooner.
+    """
     try:
-        return start(models_to_start(state, repository), again=True)
+        return start(used_models(models_to_start(state, repository), repository), again=True)
     except (UserError, OSError) as error:
         tell("start_failed", f"tritonserver cannot be started: {error}")
         return None
@@ -72,6 +75,13 @@ def models_to_start(state: State, repository: Path) -> list[str]:
     return [
         model for model in state.to_start() if not left_out.intersection(ensemble_steps(repository, model))
     ]
+
+
+def used_models(models: list[str], repository: Path) -> list[str]:
+    """The ensembles among the models, and their steps; all of them where there are no ensembles."""
+    steps_of = {model: ensemble_steps(repository, model) for model in models}
+    used = {name for ensemble, steps in steps_of.items() if steps for name in (ensemble, *steps)}
+    return [model for model in models if model in used or not used]
 
 
 def note_failed_start(server: TritonServer, error: ServerError, state: State, tell: Tell) -> list[str]:

@@ -33,10 +33,12 @@ class StubLook:
     Attributes:
         dead: those that have ended while their server did not end them.
         stopped: those that stand still, by SIGSTOP say.
+        unknown: process ids of dead ones that no look before has seen alive.
     """
 
     dead: list[Stub] = field(default_factory=list)
     stopped: list[Stub] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)
 
 
 class StubWatch:
@@ -61,12 +63,16 @@ class StubWatch:
         stopped: set[int] = set()
         for process, status in _children(self._server):
             if status in GONE:
-                dead.add(process.pid)
+                if process.pid in self._known or _is_stub_by_name(process):
+                    dead.add(process.pid)
             elif stub := self._stub(process):
                 self._known[process.pid] = stub
                 if status == psutil.STATUS_STOPPED:
                     stopped.add(process.pid)
-        found.dead = self._new(dead & self._dead_before)
+        fresh = sorted((dead & self._dead_before) - self._told)
+        self._told.update(fresh)
+        found.dead = [self._known[pid] for pid in fresh if pid in self._known]
+        found.unknown = [pid for pid in fresh if pid not in self._known]
         found.stopped = [self._known[pid] for pid in sorted(stopped & self._stopped_before)]
         self._dead_before, self._stopped_before = dead, stopped
         return found
@@ -80,11 +86,6 @@ class StubWatch:
     def ignore(self, pids: Iterable[int]) -> None:
         """These are known to end, or to have ended."""
         self._told.update(pids)
-
-    def _new(self, pids: set[int]) -> list[Stub]:
-        fresh = sorted(pid for pid in pids - self._told if pid in self._known)
-        self._told.update(fresh)
-        return [self._known[pid] for pid in fresh]
 
     def _stub(self, process: psutil.Process) -> Stub | None:
         known = self._known.get(process.pid)
@@ -103,6 +104,14 @@ def _children(server: int) -> list[tuple[psutil.Process, str]]:
         except psutil.Error:
             continue
     return states
+
+
+def _is_stub_by_name(process: psutil.Process) -> bool:
+    """What is left to know of a process that has ended; the system keeps 15 letters."""
+    try:
+        return process.name().startswith(PROGRAM[:15])
+    except psutil.Error:
+        return False
 
 
 def _read_stub(process: psutil.Process) -> Stub | None:

@@ -155,7 +155,9 @@ class Supervisor:
         """Begin with the server that runs now."""
         self._control = ModelControl(self.server.http_url, timeout_s=ANSWER_S)
         self._stubs = StubWatch(self.server.pid)
+        self._stubs.look()  # to know them, should one die at once
         self._stalls = Stalls()
+        threading.Thread(target=let_go, args=(self.server,), name="orphans", daemon=True).start()
         self._janitor = Janitor(self.server.http_url, self._limit, tell=self._tell) if self._limit else None
         self._loading = Loading(
             self.server, self._repository, self.state, tell=self._tell, health=self.health
@@ -207,6 +209,12 @@ class Supervisor:
             said = f"Process {stub.pid} of {stub.instance} stands still and is killed."
             self._tell("stub_stopped", said, pid=stub.pid)
             kill(stub.pid)
+        if look.unknown:
+            self._tell(
+                "stub_unknown", f"Process {look.unknown[0]} of a step has ended as it began; all start anew."
+            )
+            self.server.kill()
+            return
         for model in sorted({stub.model for stub in [*look.dead, *look.stopped]}):
             processes = [stub.pid for stub in [*look.dead, *look.stopped] if stub.model == model]
             self._reload(
@@ -235,6 +243,7 @@ class Supervisor:
             return
         finally:
             self._stubs.ignore(processes)
+        self._stubs.look()
         self.health.mended(model)
         seconds = time.monotonic() - began_s
         self._tell(
@@ -256,6 +265,15 @@ class Supervisor:
         elif self._log_fault and not fault:
             self._tell("log_written", f"{self.server.log} is written again.")
         self._log_fault = fault
+
+
+def let_go(server: TritonServer) -> None:
+    """Kill the orphans of a server as soon as it has ended.
+
+    They hold its connections open: who waits for its answer, clients and this loop, would wait on.
+    """
+    server.wait()
+    server.kill_group()
 
 
 def kill(pid: int) -> None:

@@ -89,6 +89,8 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_was_being_loaded_when_the_log_ends() -> None:
-    failed = 'E0229 00:00:03.000000 4827 model_lifecycle.cc:642] "failed to load \'bad\' version 1: Internal"\n'
+    failed = (
+        "E0229 00:00:03.000000 4827 model_lifecycle.cc:642] \"failed to load 'bad' version 1: Internal\"\n"
+    )
     begun = 'I0229 00:00:02.000000 4827 model_lifecycle.cc:472] "loading: bad:1"\n'
     assert being_loaded(LOG + begun + failed) == ["late"]
