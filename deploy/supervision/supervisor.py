@@ -42,6 +42,7 @@ class Supervisor:
 
     Attributes:
         server: the one that runs now.
+        control: its model control.
         state: what the next one would be started with.
         health: whether all of it serves.
         health_url: where this is answered over HTTP; None where it is not.
@@ -124,7 +125,7 @@ class Supervisor:
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + LOOK_S
-        index = self._control.index()
+        index = self.control.index()
         self._answered_s = now_s
         if self._start is not None:
             published = {config.parent.name for config in self._repository.glob("*/config.pbtxt")}
@@ -153,7 +154,7 @@ class Supervisor:
 
     def _watch_server(self) -> None:
         """Begin with the server that runs now."""
-        self._control = ModelControl(self.server.http_url, timeout_s=ANSWER_S)
+        self.control = ModelControl(self.server.http_url, timeout_s=ANSWER_S)
         self._stubs = StubWatch(self.server.pid)
         self._stubs.look()  # to know them, should one die at once
         self._stalls = Stalls()
@@ -223,7 +224,7 @@ class Supervisor:
 
     def _mend_stalls(self) -> None:
         for model in self._stalls.look(
-            read_work(self._control, self.server.metrics_url), now_s=time.monotonic()
+            read_work(self.control, self.server.metrics_url), now_s=time.monotonic()
         ):
             processes = [stub.pid for stub in self._stubs.of(model)]
             for pid in processes:
@@ -237,7 +238,7 @@ class Supervisor:
         )
         began_s = time.monotonic()
         try:
-            reload(self._control, self._repository, model)
+            reload(self.control, self._repository, model)
         except ServerError as error:
             self._loading.failed(model, error.message)
             return
