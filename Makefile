@@ -162,10 +162,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up switching training metrics detector export
+BENCHMARKS := sizes categories peers fusion warm-up switching faults endurance training metrics detector export
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|training|metrics|detector|export
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|faults|endurance|training|metrics|detector|export
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -187,6 +187,12 @@ measure-warm-up: setup # the first request of a fresh server beside the hundredt
 
 measure-switching: setup # seconds from promote, rollback and retune to the first answer
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.switching --build "build/$$CATEGORY" --images "$$images"
+
+measure-faults: setup # what deploy serve does about faults; docs/measurements/faults.md
+	@$(PY) -m tests.benchmarks.faults --build "build/$$CATEGORY"
+
+measure-endurance: setup # half an hour of mixed load: does the server grow, or slow?
+	@$(PY) -m tests.benchmarks.endurance --build "build/$$CATEGORY"
 
 measure-training: $(VENV)/.installed # training beside a plain loop of the same network
 	@$(PY) -m tests.benchmarks.training $(if $(PRESET),--preset "$$PRESET") \

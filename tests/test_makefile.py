@@ -17,6 +17,8 @@ BENCHMARKS = (
     "fusion",
     "warm-up",
     "switching",
+    "faults",
+    "endurance",
     "training",
     "metrics",
     "detector",

@@ -96,6 +96,12 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the server and the loop; nothing where they have been."""
+        if self._stopped.is_set():
+            return
         with self._starting:  # no server is started any more
             self._stopping.set()
         self.health.fault("stopping", "the server is being stopped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import queue
 import random
 import signal
 import threading
@@ -14,20 +15,14 @@ import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 
+from deploy.supervision.stalls import read_work
 from deploy.supervision.stubs import Stub, StubWatch
 from deploy.supervision.supervisor import Supervisor
 from model_repository.running_servers import running
+from tests.asking import DEADLINE_S, Clients, ask, one_image
 from tests.conftest import CATEGORY
 from tests.deploy.conftest import comes_true, processes_of
-from tests.deploy.supervision.conftest import (
-    DEADLINE_S,
-    Clients,
-    ask,
-    clients_of,
-    events_of,
-    one_image,
-    readiness,
-)
+from tests.deploy.supervision.conftest import clients_of, events_of, readiness
 
 pytestmark = pytest.mark.triton
 
@@ -52,7 +47,7 @@ def becomes_ready(supervisor: Supervisor, within_s: float) -> float:
 
 def serves(supervisor: Supervisor) -> None:
     with grpcclient.InferenceServerClient(supervisor.server.grpc_url) as client:
-        assert [ask(client).status for _ in range(5)] == ["answered"] * 5
+        assert [ask(client, CATEGORY).status for _ in range(5)] == ["answered"] * 5
 
 
 def errors_until(clients: Clients, began_s: float) -> None:
@@ -173,6 +168,41 @@ def test_a_model_that_stalls_is_reloaded(supervisor: Supervisor) -> None:
             errors_until(clients, began_s)
     clients.say(f"stalled: seen after {seen_s:.1f} s", began_s)
     serves(supervisor)
+
+
+def executions(supervisor: Supervisor, model: str) -> int:
+    """Batches that a model has run."""
+    return sum(
+        entry["execution_count"] for entry in supervisor.control.statistics() if entry["name"] == model
+    )
+
+
+def test_work_of_clients_that_gave_up_is_dropped(supervisor: Supervisor) -> None:
+    """Triton tells a step when it begins with a request: the student gets nothing of what the teacher had waiting."""
+    before = executions(supervisor, STUDENT)
+    ended: queue.Queue[object] = queue.Queue()
+    with (
+        supervisor.server.turns.open("a") as turns,
+        grpcclient.InferenceServerClient(supervisor.server.grpc_url) as client,
+    ):
+        fcntl.flock(turns, fcntl.LOCK_EX)
+        for _ in range(30):
+            client.async_infer(
+                CATEGORY, [one_image()], callback=lambda result, error: ended.put(error), client_timeout=0.3
+            )
+        for _ in range(30):
+            assert "Deadline" in str(ended.get(timeout=5))
+        fcntl.flock(turns, fcntl.LOCK_UN)
+
+    def waiting() -> int:
+        work = read_work(supervisor.control, supervisor.server.metrics_url)
+        return sum(model.waiting for model in work.values())
+
+    assert comes_true(lambda: waiting() == 0, within_s=5)
+    serves(supervisor)
+    student = executions(supervisor, STUDENT) - before - 5  # those of `serves`
+    print(f"\n30 requests whose deadline passed: the student ran {student} of them")
+    assert student == 0
 
 
 def test_a_stub_that_dies_as_it_begins_is_seen(supervisor: Supervisor) -> None:

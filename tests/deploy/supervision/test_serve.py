@@ -20,9 +20,10 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from tests.asking import Clients, ask, asking, one_image
 from tests.conftest import CATEGORY
 from tests.deploy.conftest import comes_true
-from tests.deploy.supervision.conftest import Clients, ask, events_of, one_image
+from tests.deploy.supervision.conftest import events_of
 from tests.products import ROOT, copy_backends
 from tests.tiny_products import publish_tiny
 
@@ -96,7 +97,7 @@ def test_a_crowd_ends_in_verdicts_or_refusals(serving: Serving) -> None:
 
 
 def timed(client: grpcclient.InferenceServerClient) -> float:
-    answer = ask(client)
+    answer = ask(client, CATEGORY)
     assert answer.status == "answered"
     return answer.ended_s - answer.sent_s
 
@@ -108,12 +109,12 @@ def test_a_log_that_cannot_be_written_stops_nothing(serving: Serving) -> None:
     resource.prlimit(serving.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     with grpcclient.InferenceServerClient(serving.url) as client:
         reload_student(client)  # about which the server writes
-        assert comes_true(lambda: ask(client).status == "answered", within_s=10)
+        assert comes_true(lambda: ask(client, CATEGORY).status == "answered", within_s=10)
         time.sleep(1.5)  # a look or two
         resource.prlimit(serving.process.pid, resource.RLIMIT_FSIZE, unlimited)
         reload_student(client)
         assert comes_true(lambda: "lines are missing here: File too large" in serving.log.read_text())
-        assert comes_true(lambda: ask(client).status == "answered", within_s=10)
+        assert comes_true(lambda: ask(client, CATEGORY).status == "answered", within_s=10)
     # The disk of the events was full too: what was said then is on the terminal.
     assert comes_true(lambda: events_of(serving.log)[-1]["event"] == "log_written")
 
@@ -124,18 +125,12 @@ def reload_student(client: grpcclient.InferenceServerClient) -> None:
 
 
 def test_sigterm_answers_what_was_accepted(serving: Serving) -> None:
-    clients = Clients()
-    asking = [threading.Thread(target=clients.keep_asking, args=(serving.url,)) for _ in range(8)]
-    for thread in asking:
-        thread.start()
-    assert comes_true(lambda: len(clients.answers) > 100, within_s=20)
-    began_s = time.monotonic()
-    serving.process.send_signal(signal.SIGTERM)
-    exit_code = serving.process.wait(timeout=30)
-    took_s = time.monotonic() - began_s
-    clients.stopping.set()
-    for thread in asking:
-        thread.join()
+    with asking(serving.url, Clients(CATEGORY), count=8) as clients:
+        assert comes_true(lambda: len(clients.answers) > 100, within_s=20)
+        began_s = time.monotonic()
+        serving.process.send_signal(signal.SIGTERM)
+        exit_code = serving.process.wait(timeout=30)
+        took_s = time.monotonic() - began_s
     clients.say(f"SIGTERM: exit code {exit_code} after {took_s:.1f} s", began_s)
     assert exit_code == 0
     in_flight = [answer for answer in clients.answers if answer.sent_s < began_s < answer.ended_s]
