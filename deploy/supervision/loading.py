@@ -107,15 +107,14 @@ class Loading:
         try:
             self._control.load(model)
         except ServerError as error:
-            if self._has_died():
-                self._state.retries.killed_the_server([model], error.message, now_s=time.monotonic())
-                self._health.mended(model)
-                self._tell(
-                    "model_left_out",
-                    f"Model {model} is left out: the server died while it loaded it. It is tried again when somebody "
-                    "loads it.",
-                    model=model,
-                )
+            if self._has_died():  # of this model, or for another reason: the third time tells
+                if self._state.retries.killed_the_server([model], error.message, now_s=time.monotonic()):
+                    self._tell(
+                        "model_left_out",
+                        f"Model {model} is left out: the server died each time that it loaded it. It is tried again "
+                        "when somebody loads it.",
+                        model=model,
+                    )
             else:
                 self.failed(model, error.message)
             return

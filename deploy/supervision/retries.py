@@ -60,7 +60,12 @@ class LoadRetries:
             failure = self.failed(model, reason, now_s=now_s)
             if failure.left_out:
                 failure.next_s = float("inf") if len(suspects) == 1 else now_s
-        return [model for model in suspects if self.failures[model].tries == TRIES]
+        alone = len(suspects) == 1
+        return [
+            model
+            for model in suspects
+            if self.failures[model].tries == TRIES or (alone and self.failures[model].left_out)
+        ]
 
     def loaded(self, models: Iterable[str]) -> list[str]:
         """Models that answer; returns those of which this is news."""
