@@ -134,14 +134,14 @@ def step_config(
 ) -> pb.ModelConfig:
     """What every step has: tensors, and one bounded queue in which waiting requests are batched.
 
-    Without a latency budget the queue bounds the number of requests and not their time: 64 are done within any sensible
+    The queue bounds the number of requests and not their time: 64 are done within any sensible
     deadline, and a client that gives up cancels its own. A timeout in the policy makes the batcher stall more often
     (docs/measurements/queues.md). Late requests are refused, and no client may change the time: Triton's defaults.
 
     Args:
         name: the model's folder.
         inputs, outputs: its tensors.
-        queue: how many requests wait and how long; None is 64 requests for any time.
+        queue: how many requests wait; None is 64.
         max_batch_size: images a batch, at most.
         fields: further fields of the configuration.
     """
@@ -158,9 +158,7 @@ def step_config(
 
 def set_queue(config: pb.ModelConfig, queue: QueuePolicy) -> None:
     """Bound the queue of a step, in place of the one that it had."""
-    policy = {"max_queue_size": queue.size, "default_timeout_microseconds": queue.timeout_us}
-    preferred = [min(queue.batch, config.max_batch_size)] if queue.batch else []
-    batching = pb.ModelDynamicBatching(default_queue_policy=policy, preferred_batch_size=preferred)
+    batching = pb.ModelDynamicBatching(default_queue_policy={"max_queue_size": queue.size})
     config.dynamic_batching.CopyFrom(batching)
 
 
