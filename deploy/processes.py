@@ -1,8 +1,11 @@
-"""Child processes that do not outlive us."""
+"""Child processes: started so that they do not outlive us, killed, and how they ended."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -31,3 +34,19 @@ def start_in_own_session(
         # Ctrl-C in the terminal is for us alone: we stop the server, and it stops its stubs.
         start_new_session=True,
     )
+
+
+def kill(pid: int) -> None:
+    """Kill a process that may have ended meanwhile."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def ending(exit_code: int | None) -> str:
+    """How a process ended, in words."""
+    if exit_code is None or exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"

@@ -19,6 +19,16 @@ ENDED = re.compile(r"(?:successfully loaded|failed to load) '(?P<model>.+?)'")
 LOADED = re.compile(r"successfully loaded '(?P<model>.+)'")
 
 
+def require_file(log: Path) -> None:
+    """Make sure that a log is a file, or none yet.
+
+    Raises:
+        ServerError: it is a folder or a device.
+    """
+    if log.exists() and not log.is_file():
+        raise ServerError(f"log {log} is no file; give one with --log.")
+
+
 def open_log(log: Path, header: str, *, again: bool = False) -> RotatingFile:
     """A log to append to, after its header; it is not overwritten, as another server may be writing to the same file.
 
@@ -36,8 +46,7 @@ def open_log(log: Path, header: str, *, again: bool = False) -> RotatingFile:
         output.write(first)
         return output
     try:
-        if log.exists() and not log.is_file():
-            raise ServerError(f"log {log} is no file; give one with --log.")
+        require_file(log)
         output.append(first)
     except OSError as error:
         output.close()

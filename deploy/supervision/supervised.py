@@ -10,6 +10,7 @@ from deploy.lazy_loading import CategoryLimit
 from deploy.ports import Ports, host_address
 from deploy.repository import find_categories, first_models
 from deploy.server import GRACE_S, Place, launcher
+from deploy.server_log import require_file
 from deploy.supervision.events import Events, events_path
 from deploy.supervision.health import Health, health_endpoint
 from deploy.supervision.starting import first_start
@@ -45,6 +46,7 @@ def supervised_server(
     Raises:
         InstallationError, RepositoryError, PortError, ServerError: the server cannot be started, or serves nothing.
     """
+    require_file(log)
     models = first_models(repository, max_categories)
     limit = CategoryLimit(find_categories(repository), max_categories) if max_categories else None
     place = Place(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port), log)

@@ -6,9 +6,6 @@ has been stopped. A turn looks and mends, one thing after the other. What the ne
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING
 from deploy.errors import ServerError
 from deploy.lazy_loading import CategoryLimit, Janitor
 from deploy.model_control import ModelControl
+from deploy.processes import ending, kill
 from deploy.supervision.events import Events
 from deploy.supervision.health import Health
 from deploy.supervision.loading import Loading
@@ -188,6 +186,7 @@ class Supervisor:
         self.server.kill()  # its orphans
         served_s: float | None = ended_s - self._ready_s
         while not self._stopping.wait(delay_s := self.state.restarts.next_delay_s(served_s=served_s)):
+            self.health.beat(self.state.retries.left_out())
             if self._start_once():
                 seconds = time.monotonic() - ended_s
                 self._watch_server()
@@ -281,19 +280,3 @@ def let_go(server: TritonServer) -> None:
     """
     server.wait()
     server.kill_group()
-
-
-def kill(pid: int) -> None:
-    """Kill a process that may have ended meanwhile."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def ending(exit_code: int | None) -> str:
-    """How a process ended, in words."""
-    if exit_code is None or exit_code >= 0:
-        return f"exit code {exit_code}"
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"

@@ -15,7 +15,7 @@ class QueuePolicy:
     not see the time that a backbone waits for its turn (docs/measurements/queues.md).
 
     Attributes:
-        size: requests that may wait; one more is refused at once. 0 is any number.
+        size: requests that may wait; one more is refused at once. 0 is any number, for any time.
     """
 
     size: int = DEFAULT_SIZE

@@ -16,7 +16,7 @@ from deploy import server as server_module
 from deploy.__main__ import main
 from deploy.installation import Installation
 from deploy.supervision.shared_memory import sweep
-from tests.deploy.conftest import comes_true, processes_of, shared_memory_of
+from tests.deploy.conftest import add_model, comes_true, processes_of, shared_memory_of
 
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
@@ -98,6 +98,15 @@ def test_a_log_that_cannot_be_written_is_told(
     result = CliRunner().invoke(main, ["run", "--repository", str(repository), "--log", log, "--", "true"])
     assert result.exit_code == 1
     assert f"Error: {sentence}" in result.output
+
+
+@pytest.mark.parametrize("log", [".", "/dev/full"])
+def test_serve_tells_of_a_log_that_is_no_file(repository: Path, log: str) -> None:
+    add_model(repository, "pill")
+    result = CliRunner().invoke(main, ["serve", "--repository", str(repository), "--log", log])
+    assert result.exit_code == 1
+    assert f"Error: log {log} is no file; give one with --log." in result.output
+    assert not Path("/dev/full.events.jsonl").exists()
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-5", "0"])

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper
+from tritonclient.grpc import model_config_pb2 as pb
 
 from export.builds.up_to_date import build_category
 from export.errors import PublishError, VerificationError
@@ -135,7 +136,7 @@ def test_sam_has_one_instance_without_a_bound(platform: str, sam_build: Path, re
     assert config is not None
     assert lone_instance(config) is None
     assert sum(group.count for group in config.instance_group) == 1
-    assert config.dynamic_batching.default_queue_policy.max_queue_size == 0
+    assert config.dynamic_batching.default_queue_policy == pb.ModelQueuePolicy()
 
 
 def test_export_needs_the_sam_of_the_calibration(sam_runs: Path, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from tests.deploy.supervision.conftest import clients_of, events_of, readiness
 pytestmark = pytest.mark.triton
 
 STUDENT = f"{CATEGORY}_student"
+TINY_TEACHER = "test_resnet_64"
+AT_WORK = 2 * 4  # that the teacher's two instances may have begun with, a batch each
 SERVES_AGAIN_S = 5.0
 CANCELLING_S = 8.0
 BUSY = 4.0  # times as long, where the tests share the machine
@@ -203,6 +205,38 @@ def test_work_of_clients_that_gave_up_is_dropped(supervisor: Supervisor) -> None
     student = executions(supervisor, STUDENT) - before - 5  # those of `serves`
     print(f"\n30 requests whose deadline passed: the student ran {student} of them")
     assert student == 0
+
+
+def test_what_waits_longer_than_it_says_is_refused_by_the_server(supervisor: Supervisor) -> None:
+    """So a queue is not full of requests that nobody waits for. Its clock goes in half seconds."""
+    before = executions(supervisor, f"teacher_{TINY_TEACHER}")
+    ended: queue.Queue[str] = queue.Queue()
+    began_s = time.monotonic()
+    with (
+        supervisor.server.turns.open("a") as turns,
+        grpcclient.InferenceServerClient(supervisor.server.grpc_url) as client,
+    ):
+        fcntl.flock(turns, fcntl.LOCK_EX)
+        for _ in range(30):
+            client.async_infer(
+                CATEGORY,
+                [one_image()],
+                callback=lambda result, error: ended.put(str(error)),
+                client_timeout=DEADLINE_S,
+                timeout=300_000,
+            )
+        refused = [ended.get(timeout=DEADLINE_S) for _ in range(30 - AT_WORK)]
+        took_s = time.monotonic() - began_s
+        fcntl.flock(turns, fcntl.LOCK_UN)
+        others = [ended.get(timeout=DEADLINE_S) for _ in range(AT_WORK)]
+    ran = executions(supervisor, f"teacher_{TINY_TEACHER}") - before
+    print(
+        f"\n30 requests that wait 0.3 s at most: {len(refused)} refused after {took_s:.1f} s; {ran} batches ran"
+    )
+    assert all("UNAVAILABLE" in error and "Request timeout expired" in error for error in refused)
+    assert ran <= AT_WORK
+    assert all(error == "None" or "UNAVAILABLE" in error for error in others)
+    serves(supervisor)
 
 
 def test_a_stub_that_dies_as_it_begins_is_seen(supervisor: Supervisor) -> None:

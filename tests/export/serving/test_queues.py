@@ -26,13 +26,17 @@ def repository(tmp_path: Path) -> Path:
     return copy_backends(tmp_path / "models")
 
 
-def test_requests_wait_for_any_time_and_no_client_changes_that(tiny_build: Path, repository: Path) -> None:
+def test_a_request_may_state_how_long_it_waits(tiny_build: Path, repository: Path) -> None:
     publish_tiny(tiny_build / CATEGORY, repository)
     for model in ("image_decoder_64", "teacher_test_resnet_64", "pill_student", "distance_fusion"):
         config = Repository(repository).read_config(model)
         assert config is not None
         assert config.dynamic_batching == pb.ModelDynamicBatching(
-            default_queue_policy=pb.ModelQueuePolicy(max_queue_size=64)
+            default_queue_policy=pb.ModelQueuePolicy(
+                max_queue_size=64,
+                default_timeout_microseconds=3_600_000_000,
+                allow_timeout_override=True,
+            )
         )
 
 
