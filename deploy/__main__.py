@@ -17,7 +17,8 @@ from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
 from deploy.releases import COMMANDS
 from deploy.repository import ENCODED, require_published, settle
-from deploy.server import running_server
+from deploy.server import GRACE_S, running_server
+from deploy.supervision.supervised import supervised_server
 from deploy.trust.commands import COMMANDS as TRUST
 from deploy.trust.keys import require_signature_option, require_signatures
 
@@ -105,12 +106,28 @@ def prepare(triton_env: Path) -> None:
 
 @main.command()
 @_server_options(http_port=8000, grpc_port=8001, metrics_port=8002)
+@click.option(
+    "--health-port",
+    type=PORT,
+    help="TCP port for /v2/health/ready that is 503 while a step's process is dead, which Triton's own does not see; 0 "
+    "for a free one.  [default: none]",
+)
+@click.option(
+    "--grace-s",
+    default=GRACE_S,
+    callback=parse_seconds,
+    help="Seconds for requests in flight when it is stopped.",
+)
 @require_signature_option
 def serve(require_signature: tuple[Path, ...], **options: Any) -> None:
-    """Serve every model until Ctrl-C or SIGTERM."""
+    """Serve every model until Ctrl-C or SIGTERM.
+
+    A server that dies is started again, on the same ports; a step whose process dies or hangs is reloaded. What is done
+    is said here and beside the log, in NAME.events.jsonl.
+    """
     _prepare_repository(options["repository"])
     require_signatures(options["repository"], require_signature)
-    serve_until_stopped(running_server(**options))
+    serve_until_stopped(supervised_server(**options))
 
 
 @main.command(context_settings={"allow_interspersed_args": False})

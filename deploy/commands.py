@@ -7,37 +7,35 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import click
 
-from deploy.errors import CommandError, ServerError
+from deploy.errors import CommandError
 from deploy.processes import ending_with_parent
 from deploy.server import TritonServer
+from deploy.supervision.supervisor import Supervisor
 
 COMMAND_STOP_TIMEOUT_S = 10
 say = functools.partial(click.echo, err=True)  # stdout is the command's
 
 
-def serve_until_stopped(starting: AbstractContextManager[TritonServer]) -> None:
-    """Start a server, show its models, and keep it until Ctrl-C or SIGTERM.
-
-    Raises:
-        ServerError: the server ended by itself.
-    """
+def serve_until_stopped(starting: AbstractContextManager[Supervisor]) -> None:
+    """Start a server, show its models, and keep it serving until Ctrl-C or SIGTERM."""
     _interrupt_on_signals()
     say("Starting tritonserver ...")
-    with starting as server:
+    with starting as supervisor:
         try:
-            _show(server)
+            _show(supervisor.server)
+            if supervisor.health_url:
+                say(f"Whether all of it serves: {supervisor.health_url}.")
             say("Ctrl-C stops it.")
-            exit_code = server.wait()
+            threading.Event().wait()
         except KeyboardInterrupt:
             say("Stopping tritonserver ...")
-        else:
-            raise ServerError(f"tritonserver ended by itself with exit code {exit_code}; see {server.log}.")
-    say(f"tritonserver has stopped (exit code {server.exit_code}).")
+    say(f"tritonserver has stopped (exit code {supervisor.server.exit_code}).")
 
 
 def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence[str]) -> int:

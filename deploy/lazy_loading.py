@@ -5,18 +5,14 @@ Clients load the category that they need by Triton's own model control. This mod
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-
-import click
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from deploy.errors import ServerError
 from deploy.model_control import ModelControl
 from deploy.repository import ENCODED, SHARED_MODELS
 
-POLL_S = 0.5
 MIN_LOADED_S = 2.0  # a client has this time to ask a category that it has loaded
 
 
@@ -110,40 +106,33 @@ def unload_category(control: ModelControl, category: str) -> list[str]:
     return leaving
 
 
+@dataclass(frozen=True)
+class CategoryLimit:
+    """How many categories stay in memory.
+
+    Attributes:
+        categories: those of the repository, and the models of each.
+        most: so many stay loaded, and one more between the loading of a new one and the unloading of an old one.
+    """
+
+    categories: Mapping[str, Sequence[str]]
+    most: int
+
+
 class Janitor:
-    """Watches a server in a thread of its own for the length of a `with` block; unloads categories beyond a number."""
+    """Unloads categories beyond a number; `deploy.supervision.supervisor` asks it to, again and again."""
 
-    def __init__(
-        self, http_url: str, categories: Mapping[str, Sequence[str]], *, max_categories: int
-    ) -> None:
-        """Watch the server at `http_url`, whose repository has these categories of these models.
+    def __init__(self, http_url: str, limit: CategoryLimit, *, tell: Callable[..., None]) -> None:
+        """Look after the server at `http_url`.
 
-        `max_categories` stay loaded, and one more between the loading of a new one and the unloading of an old one.
+        `tell` is told what is unloaded, as `deploy.supervision.events.Events.tell`.
         """
         self._control = ModelControl(http_url)
-        self._own = own_models(categories)
-        self._max_categories = max_categories
+        self._own = own_models(limit.categories)
+        self._max_categories = limit.most
+        self._tell = tell
         self._seen_s: dict[str, float] = {}
         self._used_s: dict[str, float] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="janitor", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()  # until nothing is being unloaded any more
-
-    def _watch(self) -> None:
-        while not self._stopping.wait(POLL_S):
-            try:
-                self.tidy(now_s=time.time())
-            except ServerError as error:
-                # Somebody else unloaded a category meanwhile, or the server is stopping: the next look will show.
-                if not self._stopping.is_set():
-                    click.echo(f"Lazy loading: {error.message}", err=True)
-                    self._stopping.wait(10 * POLL_S)
 
     def tidy(self, *, now_s: float) -> list[str]:
         """Look once, and unload categories beyond the number; returns these.
@@ -164,9 +153,11 @@ class Janitor:
         leaving = too_many(self._used_s, seen_s=self._seen_s, now_s=now_s, keep=self._max_categories)
         for category in leaving:
             models = unload_category(self._control, category)
-            click.echo(
+            self._tell(
+                "category_unloaded",
                 f"Unloaded {', '.join(models)}: {category} was last used {now_s - self._used_s[category]:.0f} s ago, "
                 f"and --max-categories is {self._max_categories}.",
-                err=True,
+                category=category,
+                models=models,
             )
         return leaving

@@ -30,9 +30,13 @@ class ModelControl:
     Every method raises ServerError: the server does not answer, has no such model, or could not load it.
     """
 
-    def __init__(self, http_url: str) -> None:
-        """Talk to `http_url`, `http://host:port`; where no scheme is given, http is meant."""
+    def __init__(self, http_url: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        """Talk to `http_url`, `http://host:port`; where no scheme is given, http is meant.
+
+        An answer is waited for `timeout_s`, and longer where a model is loaded.
+        """
         self.http_url = _checked(http_url)
+        self._timeout_s = timeout_s
 
     def index(self) -> list[dict[str, str]]:
         """Every version of every model that the server knows: `name` and, where tried, `version`, `state`, `reason`."""
@@ -59,14 +63,19 @@ class ModelControl:
     def last_asked_s(self) -> dict[str, float]:
         """When each loaded model last answered, seconds since 1970; 0 for never."""
         asked: dict[str, float] = {}
-        for entry in self._ask("/v2/models/stats")["model_stats"]:
+        for entry in self.statistics():
             asked[entry["name"]] = max(asked.get(entry["name"], 0), entry["last_inference"] / 1000)
         return asked
 
-    def _ask(self, path: str, body: bytes | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+    def statistics(self) -> list[dict[str, Any]]:
+        """What each version of each loaded model has done, as Triton's statistics extension says it."""
+        entries: list[dict[str, Any]] = self._ask("/v2/models/stats")["model_stats"]
+        return entries
+
+    def _ask(self, path: str, body: bytes | None = None, *, timeout_s: float | None = None) -> Any:
         request = urllib.request.Request(f"{self.http_url}{path}", data=body)
         try:
-            with _opener.open(request, timeout=timeout_s) as response:
+            with _opener.open(request, timeout=timeout_s or self._timeout_s) as response:
                 answer = response.read()
         except urllib.error.HTTPError as error:
             if (fault := _fault(error)) is None or error.code == http.HTTPStatus.METHOD_NOT_ALLOWED:

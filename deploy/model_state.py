@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deploy.server_log import load_times_s, one_line, reason_in_log
@@ -19,7 +19,7 @@ class ModelState:
     load_s: float | None  # warm-up included; None when the log does not have it
 
 
-def model_states(models: Sequence[str], index: Sequence[dict[str, str]], log: str) -> list[ModelState]:
+def model_states(models: Sequence[str], index: Sequence[Mapping[str, str]], log: str) -> list[ModelState]:
     """States of the models, in their order.
 
     Args:
@@ -37,7 +37,12 @@ def model_states(models: Sequence[str], index: Sequence[dict[str, str]], log: st
         if ready and not faults:
             states.append(ModelState(name, ready, "READY", "", load_s.get(name)))
             continue
-        fault = faults[0] if faults else {}
+        fault: Mapping[str, str] = faults[0] if faults else {}
         reason = one_line(fault.get("reason") or reason_in_log(log, name) or "the server does not say why")
         states.append(ModelState(name, ready, fault.get("state", "UNAVAILABLE"), reason, None))
     return states
+
+
+def causes(failed: Sequence[ModelState]) -> list[ModelState]:
+    """Of models that are not ready those that are at fault: an ensemble repeats the fault of the step it depends on."""
+    return [model for model in failed if " depends on " not in model.reason] or list(failed)

@@ -49,6 +49,15 @@ def find_categories(repository: Path) -> dict[str, list[str]]:
     return categories
 
 
+def ensemble_steps(repository: Path, model: str) -> list[str]:
+    """The steps of an ensemble; none for another model, or where its configuration cannot be read."""
+    try:
+        config = read_config(repository / model / "config.pbtxt")
+    except RepositoryError:
+        return []
+    return re.findall(STEP, config, re.MULTILINE)
+
+
 def read_config(path: Path) -> str:
     """The text of a config.pbtxt.
 
@@ -64,11 +73,13 @@ def read_config(path: Path) -> str:
 
 
 def first_models(repository: Path, max_categories: int) -> list[str]:
-    """The models of the first categories, in natural order.
+    """The models of the first categories, in natural order; where the number is 0, all of `served_models`.
 
     Raises:
         RepositoryError: see `find_models`.
     """
+    if not max_categories:
+        return served_models(repository)
     wanted = list(find_categories(repository).values())[:max_categories]
     return sorted(set().union(*wanted), key=_natural_key)
 

@@ -3,46 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from deploy.errors import ServerError
 from deploy.installation import Installation, find_installation
-from deploy.lazy_loading import Janitor
+from deploy.lazy_loading import CategoryLimit
 from deploy.model_control import REQUEST_TIMEOUT_S, ModelControl
-from deploy.model_state import ModelState, model_states
+from deploy.model_state import ModelState, causes, model_states
 from deploy.ports import Ports, claim_ports, host_address
-from deploy.processes import ending_with_parent
-from deploy.repository import (
-    find_categories,
-    first_models,
-    largest_batch,
-    memory_pools,
-    pool_threads,
-    served_models,
-)
+from deploy.processes import start_in_own_session
+from deploy.repository import find_categories, first_models
 from deploy.server_log import last_words, load_times_s, open_log
-from deploy.server_options import (
-    IN_FLIGHT_TIMEOUT_S,
-    count_gpus,
-    grpc_options,
-    onnxruntime_options,
-    pool_options,
-    server_options,
-    stub_environment,
-    turns_path,
-    usable_cores,
-)
+from deploy.server_options import IN_FLIGHT_TIMEOUT_S, command_options, stub_environment, turns_path
+from deploy.supervision.draining import drain
+from deploy.supervision.log_pump import LogPump
+from deploy.supervision.shared_memory import Regions, require_shared_memory, sweep
+from deploy.supervision.supervisor import Supervisor
 from model_repository.running_servers import announced
 
 STOP_TIMEOUT_S = IN_FLIGHT_TIMEOUT_S + 10
+GRACE_S = 10.0
 POLL_S = 0.05
 
 
@@ -60,9 +49,10 @@ def running_server(
     max_categories: int = 0,
     timeout_s: float = 120,
 ) -> Iterator[TritonServer]:
-    """A tritonserver with every model of a repository ready, for the length of a `with` block.
+    """A tritonserver with every model of a repository ready, for the length of a `with` block; it ends if it dies.
 
-    Use it from the main thread: the server ends with the thread that started it.
+    `deploy.supervision.supervised` has one that is started again. Use it from the main thread: the server ends with the
+    thread that started it.
 
     Args:
         repository: Folder of model folders.
@@ -80,19 +70,11 @@ def running_server(
         InstallationError, RepositoryError, PortError, ServerError: the server cannot be started.
         ServerError: it died, was not ready in time, or a model failed to load. Nothing is left running.
     """
-    models = first_models(repository, max_categories) if max_categories else served_models(repository)
-    installation = find_installation(triton_env)
-    host = host_address(host)
-    ports = claim_ports(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port))
-    server = TritonServer(
-        installation,
-        repository,
-        models,
-        log=log,
-        host=host,
-        ports=ports,
-        threads=threads,
-        timeout_s=timeout_s,
+    ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
+    models = first_models(repository, max_categories)
+    place = Place(host, ports, log)
+    server = launcher(repository, models, place, triton_env=triton_env, threads=threads, timeout_s=timeout_s)(
+        models
     )
     try:
         server.wait_until_ready()
@@ -102,11 +84,44 @@ def running_server(
     try:
         with announced(repository, server.grpc_url), contextlib.ExitStack() as stack:
             if max_categories:
-                categories = find_categories(repository)
-                stack.enter_context(Janitor(server.http_url, categories, max_categories=max_categories))
+                limit = CategoryLimit(find_categories(repository), max_categories)
+                stack.enter_context(Supervisor(server, repository, limit=limit))
             yield server
     finally:
         server.stop()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server listens, and where its output goes; as of `running_server`."""
+
+    host: str
+    ports: Ports
+    log: Path
+
+
+def launcher(
+    repository: Path, models: Sequence[str], place: Place, *, triton_env: Path, threads: int, timeout_s: float
+) -> Callable[..., TritonServer]:
+    """What starts a server, with such models, again and again on the same ports; arguments as of `running_server`.
+
+    Raises:
+        InstallationError, RepositoryError, PortError, ServerError: the server cannot be started here.
+    """
+    installation = find_installation(triton_env)
+    host = host_address(place.host)
+    sweep()
+    require_shared_memory(repository, models)
+    return functools.partial(
+        TritonServer,
+        installation,
+        repository,
+        log=place.log,
+        host=host,
+        ports=claim_ports(host, place.ports),
+        threads=threads,
+        timeout_s=timeout_s,
+    )
 
 
 class TritonServer:
@@ -119,7 +134,9 @@ class TritonServer:
         log: File with its output.
         origin: Where its binary comes from, for people.
         ready_s: Seconds from start to every model ready.
+        started_with: Models that it was told to load.
         turns: File that a backbone holds a lock on while it computes with every core.
+        pump: What carries its output into the log.
     """
 
     def __init__(
@@ -133,6 +150,7 @@ class TritonServer:
         ports: Ports,
         threads: int,
         timeout_s: float,
+        again: bool = False,
     ) -> None:
         # "Every address" is nothing that a client can connect to.
         address = "127.0.0.1" if host == "0.0.0.0" else host
@@ -142,19 +160,22 @@ class TritonServer:
         self.log = log
         self.origin = installation.origin
         self.ready_s = 0.0
-        self._models = models
+        self.started_with = models
         self._metrics_address = (address, ports.metrics)
-        self._shm_prefix = f"astmfr_{secrets.token_hex(4)}_"
-        self.turns = turns_path(self._shm_prefix)
+        self._again = again
+        self._regions = Regions()
+        self.turns = turns_path(self._regions.prefix)
         self._timeout_s = timeout_s
-        options = server_options(
-            repository, models, host=host, ports=ports, shm_prefix=self._shm_prefix, timeout_s=timeout_s
+        options = command_options(
+            repository,
+            models,
+            host=host,
+            ports=ports,
+            shm_prefix=self._regions.prefix,
+            threads=threads,
+            timeout_s=timeout_s,
         )
-        options += pool_options(memory_pools(repository), gpus=count_gpus())
-        options += grpc_options(largest_batch(repository))
-        cores = usable_cores()
-        options += onnxruntime_options(min(threads or pool_threads(repository) or cores, cores))
-        environment = installation.environment | stub_environment(threads, shm_prefix=self._shm_prefix)
+        environment = installation.environment | stub_environment(threads, shm_prefix=self._regions.prefix)
         self._start([*installation.command, *options], environment)
 
     @property
@@ -177,7 +198,7 @@ class TritonServer:
             index = ModelControl(self.http_url).index()
         except ServerError as error:
             raise ServerError(f"{error.message.rstrip('.')}; see {self.log}.") from None
-        return model_states(self._models, index, self._log_text())
+        return model_states(self.started_with, index, self.log_text())
 
     def wait_until_ready(self) -> None:
         """Wait until every model is ready.
@@ -185,69 +206,90 @@ class TritonServer:
         Raises:
             ServerError: the server died, was not ready in time, or a model failed to load.
         """
+        self.wait_until_open()
+        if failed := self.failed_models():
+            reasons = "; ".join(f"model {model.name} did not load: {model.reason}" for model in failed)
+            raise ServerError(f"{reasons}; see {self.log}.")
+
+    def wait_until_open(self, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the server has tried to load every model, or until `given_up` says so.
+
+        Raises:
+            ServerError: it died, or was not there in time.
+        """
         # The endpoints open once the server has tried to load every model, that of the metrics last.
-        while not self._listens():
+        while not self._listens() and not given_up():
             if self.exit_code is not None:
+                self.pump.join()
                 raise ServerError(
                     f"tritonserver ended with exit code {self.exit_code} before it was ready: "
-                    f"{last_words(self._log_text())}; see {self.log}."
+                    f"{last_words(self.log_text())}; see {self.log}."
                 )
             if time.monotonic() > self._started_s + self._timeout_s:
-                loaded = load_times_s(self._log_text())
-                waiting = ", ".join(name for name in self._models if name not in loaded) or "its endpoints"
+                loaded = load_times_s(self.log_text())
+                waiting = (
+                    ", ".join(name for name in self.started_with if name not in loaded) or "its endpoints"
+                )
                 raise ServerError(
                     f"tritonserver was not ready within {self._timeout_s:g} s, waiting for {waiting}; "
                     f"see {self.log}, or give it longer with --timeout-s."
                 )
             time.sleep(POLL_S)
-        if failed := [model for model in self.models() if model.state != "READY"]:
-            # An ensemble repeats the fault of the step that it depends on.
-            causes = [model for model in failed if " depends on " not in model.reason] or failed
-            reasons = "; ".join(f"model {model.name} did not load: {model.reason}" for model in causes)
-            raise ServerError(f"{reasons}; see {self.log}.")
         self.ready_s = time.monotonic() - self._started_s
+
+    def failed_models(self) -> list[ModelState]:
+        """The models that are not ready; where a step is the cause, not the ensembles over it.
+
+        Raises:
+            ServerError: the server does not answer.
+        """
+        return causes([model for model in self.models() if model.state != "READY"])
 
     def wait(self) -> int:
         """Wait until the server ends and give back its exit code."""
         return self._process.wait()
 
-    def stop(self) -> None:
-        """Stop the server once requests in flight are answered; kill it after 20 s or a second Ctrl-C."""
+    def stop(self, *, grace_s: float = GRACE_S) -> None:
+        """Stop the server once what it has accepted is answered; kill it after 20 s more or a second Ctrl-C.
+
+        Args:
+            grace_s: seconds for what is in flight.
+        """
         if self.exit_code is None:
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                if self.ready_s:
+                    drain(self.http_url, within_s=grace_s)
                 self._process.terminate()
                 self._process.wait(STOP_TIMEOUT_S)
         self.kill()
 
     def kill(self) -> None:
         """Kill what is left of the server and its stubs, and free the shared memory they leave behind."""
+        self.kill_group()
+        self._process.wait()
+        self.pump.join()
+        self._regions.free()
+
+    def kill_group(self) -> None:
+        """Kill the server and its stubs."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
-        for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):
-            region.unlink(missing_ok=True)
 
     def _start(self, command: list[str], environment: dict[str, str]) -> None:
-        with open_log(self.log, f"\n=== {datetime.now():%Y-%m-%d %H:%M:%S} {' '.join(command)}\n") as output:
-            self._log_start = output.tell()
-            self._started_s = time.monotonic()
-            self._process = subprocess.Popen(
-                ending_with_parent(command),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C in the terminal is for us alone: we stop the server, and it stops its stubs.
-                start_new_session=True,
-            )
+        header = f"\n=== {datetime.now():%Y-%m-%d %H:%M:%S} {' '.join(command)}\n"
+        self.pump = LogPump(open_log(self.log, header, again=self._again))
+        self._regions.lock()
+        self._started_s = time.monotonic()
+        try:
+            self._process = start_in_own_session(command, environment, output=self.pump.write_end)
+        finally:
+            self.pump.close_write_end()
 
     def _listens(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(self._metrics_address, REQUEST_TIMEOUT_S):
             return True
         return False
 
-    def _log_text(self) -> str:
-        try:
-            return self.log.read_bytes()[self._log_start :].decode(errors="replace")
-        except OSError:  # somebody has removed it
-            return ""
+    def log_text(self) -> str:
+        """What the server has written since its start: the first 4 MiB of it, and the last 256 KiB."""
+        return self.pump.text()

@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from io import FileIO
 from pathlib import Path
 
 from deploy.errors import ServerError
+from deploy.supervision.rotating_file import RotatingFile
+
+LOG_BYTES = 20 << 20
+LOG_FILES = 5
 
 # I1123 20:42:08.006364 5026 model_lifecycle.cc:472] "loading: identity:1"
 LINE = re.compile(r'^([IWEF])(?P<time>\d{4} [\d:.]+) \d+ [^\]]+\] "?(?P<message>.*?)"?$', re.MULTILINE)
 LOADING = re.compile(r"loading: (?P<model>.+):\d+")
+ENDED = re.compile(r"(?:successfully loaded|failed to load) '(?P<model>.+?)'")
 LOADED = re.compile(r"successfully loaded '(?P<model>.+)'")
 
 
-@contextmanager
-def open_log(log: Path, header: str) -> Iterator[FileIO]:
+def require_file(log: Path) -> None:
+    """Make sure that a log is a file, or none yet.
+
+    Raises:
+        ServerError: it is a folder or a device.
+    """
+    if log.exists() and not log.is_file():
+        raise ServerError(f"log {log} is no file; give one with --log.")
+
+
+def open_log(log: Path, header: str, *, again: bool = False) -> RotatingFile:
     """A log to append to, after its header; it is not overwritten, as another server may be writing to the same file.
+
+    Args:
+        log: the file; beside it lie up to LOG_FILES - 1 older ones, LOG_BYTES each.
+        header: its first line.
+        again: of a server that serves already, and goes on serving when the disk is full.
 
     Raises:
         ServerError: the file cannot be written.
     """
+    output = RotatingFile(log, max_bytes=LOG_BYTES, keep=LOG_FILES - 1)
+    first = header.encode(errors="replace")
+    if again:
+        output.write(first)
+        return output
     try:
-        if log.exists() and not log.is_file():
-            raise ServerError(f"log {log} is no file; give one with --log.")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        output = FileIO(log, "ab")
+        require_file(log)
+        output.append(first)
     except OSError as error:
+        output.close()
         raise _unwritable(log, error) from None
-    with output:
-        try:
-            output.write(header.encode(errors="replace"))
-        except OSError as error:
-            raise _unwritable(log, error) from None
-        yield output
+    return output
 
 
 def _unwritable(log: Path, error: OSError) -> ServerError:
@@ -55,6 +70,15 @@ def load_times_s(log: str) -> dict[str, float]:
         elif (loaded := LOADED.fullmatch(line["message"])) and loaded["model"] in begun:
             taken[loaded["model"]] = (_time(line["time"]) - begun[loaded["model"]]).total_seconds()
     return taken
+
+
+def being_loaded(log: str) -> list[str]:
+    """The models whose loading has begun and not ended, when the log ends."""
+    begun = {
+        loading["model"] for line in LINE.finditer(log) if (loading := LOADING.fullmatch(line["message"]))
+    }
+    ended = {ended["model"] for line in LINE.finditer(log) if (ended := ENDED.match(line["message"]))}
+    return sorted(begun - ended)
 
 
 def reason_in_log(log: str, model: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.ports import Ports
+from deploy.repository import largest_batch, memory_pools, pool_threads
 
 IN_FLIGHT_TIMEOUT_S = 10  # for requests that the server is still answering when it is stopped
 # Every Python model has a region in /dev/shm, where a container has 64 MiB for all of them unless told
@@ -19,6 +20,35 @@ MALLOC_ARENAS = "2"
 KEPT_ANSWERS = 8  # Triton's own default
 MOST_KEPT_ANSWERS = 128
 PILLOW_BLOCKS = "4"  # of 16 MiB at most, a decoder: a picture of 16 megapixels
+
+
+def command_options(
+    repository: Path,
+    models: Sequence[str],
+    *,
+    host: str,
+    ports: Ports,
+    shm_prefix: str,
+    threads: int,
+    timeout_s: float,
+) -> list[str]:
+    """All options of tritonserver for the models of a repository; arguments as of `server_options`.
+
+    The pool that all models on ONNX Runtime's own backend share has `threads`, never more than there are cores; 0 for
+    those that were published.
+
+    Raises:
+        RepositoryError: a configuration cannot be read.
+    """
+    cores = usable_cores()
+    return [
+        *server_options(
+            repository, models, host=host, ports=ports, shm_prefix=shm_prefix, timeout_s=timeout_s
+        ),
+        *pool_options(memory_pools(repository), gpus=count_gpus()),
+        *grpc_options(largest_batch(repository)),
+        *onnxruntime_options(min(threads or pool_threads(repository) or cores, cores)),
+    ]
 
 
 def server_options(

@@ -18,6 +18,8 @@ BENCHMARKS = (
     "warm-up",
     "switching",
     "releases",
+    "faults",
+    "endurance",
     "training",
     "metrics",
     "detector",

@@ -39,8 +39,6 @@ class ServingOptions:
     execution_provider: str
     threads: int
     instances: int
-    latency_budget_ms: float | None
-    service_ms: dict[str, float]
     images_per_s: float | None
 
     def __post_init__(self) -> None:
@@ -51,7 +49,6 @@ class ServingOptions:
         """What `publish_category` and `plan_table` take of these; `platform` are further fields of the `Platform`."""
         from export.manifest import find_build
         from export.serving.backbones import Platform
-        from export.serving.service_times import time_steps
 
         return {
             "build": find_build(self.build_dir, self.category, self.precision),
@@ -64,8 +61,6 @@ class ServingOptions:
                 max_batch_size=self.max_batch_size,
                 **platform,
             ),
-            "latency_budget_ms": self.latency_budget_ms,
-            "time_steps": partial(time_steps, stated_ms=self.service_ms),
             "images_per_s": self.images_per_s,
         }
 
@@ -126,20 +121,6 @@ serving_options = options_as(
         default=0,
         type=click.IntRange(0, MAX_INSTANCES),
         help="Instances of each backbone; 0 is chosen from this machine.",
-    ),
-    click.option(
-        "--latency-budget-ms",
-        type=MILLISECONDS,
-        help="What an image may take in the server, milliseconds: requests that would take longer are refused. "
-        " [default: 64 requests may wait at a step, for any time]",
-    ),
-    click.option(
-        "--service-ms",
-        multiple=True,
-        metavar="STEP=MS",
-        callback=parse_step_times,
-        help="What a step (decoder, foreground, teacher, student, fusion) takes for an image, milliseconds; on a GPU "
-        "of teacher and student.  [default: measured here]",
     ),
     click.option(
         "--images-per-s",
@@ -205,8 +186,6 @@ def publish(
     from export.serving.probes import make_probes
     from model_repository.running_servers import running  # the engine builder's container lacks it
 
-    if serving.service_ms and serving.latency_budget_ms is None:
-        raise click.UsageError("--service-ms goes with --latency-budget-ms.")
     click.echo(
         publish_category(
             **serving.arguments(engine_cache=engine_cache),
@@ -239,11 +218,21 @@ def _auroc(metrics_path: Path, serving: ServingOptions) -> float | None:
 
 @click.command()
 @serving_options
-def plan(serving: ServingOptions) -> None:
+@click.option(
+    "--service-ms",
+    multiple=True,
+    metavar="STEP=MS",
+    callback=parse_step_times,
+    help="What a step (decoder, foreground, teacher, student, fusion) takes for an image, milliseconds, as of teacher "
+    "and student on a GPU.  [default: measured here]",
+)
+def plan(serving: ServingOptions, service_ms: dict[str, float]) -> None:
     """Show what `publish` would write for each step: instances, threads, queue, and the bytes an image moves.
 
     Nothing is written. Each step is timed with one image on this machine; docs/guides/serve.md tells the rules.
     """
     from export.releases.plan import plan_table
+    from export.serving.service_times import time_steps
 
-    Console().print(plan_table(**serving.arguments()))
+    timed = partial(time_steps, stated_ms=service_ms)
+    Console().print(plan_table(**serving.arguments(), time_steps=timed))

@@ -9,7 +9,7 @@ live stands in a file of its own. What Triton reads is rendered from the live re
 All of it is staged in a hidden folder of the repository, flushed, and put in place by renames, the ensembles last.
 
 - `publish`: the conditions that a build must meet before anything is written, and the record.
-- `plan`: a release as it was stated, with its batches, load and budget; and the same as a table, without writing it.
+- `plan`: a release as it was stated, with its batches and load; and the same as a table, without writing it.
 - `release`: a build's steps: their configurations, and versions that hold their files.
 - `record`: what a release is, as JSON. `store`: where records, the live ones' names and calibrations lie.
 - `render`: every configuration, from the live records. `switch`: another release becomes live.

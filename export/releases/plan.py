@@ -1,4 +1,4 @@
-"""A release as it was stated: its batches, load, budget and times; and step by step as the table of `export plan`."""
+"""A release as it was stated: its batches and load; and step by step as the table of `export plan`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ from export.releases.switch import Served, demands_of_others
 from export.releases.versions import student_model
 from export.serving.backbones import Platform
 from export.serving.model_files import spec_of
-from export.serving.queues import LatencyBudget
 from export.serving.steps import verdict_specs
 from export.serving.throughput import chosen_batch, measure_load
 from export.tensors import ITEM_BYTES, image_bytes
 from model_repository.distance_fusion.map_fusion import Calibration
 from train.support.cores import usable_cores
 
-COLUMNS = ("instances", "threads", "queue", "queue, ms", "batch", "one image, ms", "bytes in", "bytes out")
+COLUMNS = ("instances", "threads", "queue", "batch", "one image, ms", "bytes in", "bytes out")
 
-# Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures those that are
-# not among the times it is given.
-TimeSteps = Callable[[Path, Manifest, Platform, Mapping[str, float]], Mapping[str, float]]
+# Milliseconds of each step of a build on a platform, by step; `export.serving.service_times` measures them.
+TimeSteps = Callable[[Path, Manifest, Platform], Mapping[str, float]]
 
 
 def plan_table(
@@ -40,7 +38,6 @@ def plan_table(
     *,
     repository: Path,
     platform: Platform,
-    latency_budget_ms: float | None,
     time_steps: TimeSteps,
     images_per_s: float | None = None,
 ) -> Table:
@@ -48,22 +45,15 @@ def plan_table(
 
     Raises:
         ExportError: there is no build, or its files were changed after export.
-        PublishError: the folder is no model repository, or an image takes longer than its budget.
+        PublishError: the folder is no model repository.
     """
     manifest = read_manifest(build)
     require_repository(repository)
     release = stated_release(build, manifest, repository, platform, TargetServer(), images_per_s)
-    service_ms = time_steps(build, manifest, release.platform, known_times(release))
-    if latency_budget_ms is not None:
-        release = with_budget(release, latency_budget_ms, service_ms)
+    service_ms = time_steps(build, manifest, release.platform)
     configs = release.step_configs()
-    waits_ms = [timeout_ms for config in configs.values() if (timeout_ms := _timeout_ms(config))]
-    sums = {
-        "queue, ms": f"{sum(waits_ms):.1f}" if waits_ms else "",
-        "one image, ms": f"{sum(service_ms.values()):.1f}" if len(service_ms) == len(configs) else "",
-    }
-    budget = "no latency budget" if latency_budget_ms is None else f"latency budget {latency_budget_ms:g} ms"
-    table = Table(title=f"{manifest.category}: {budget}, {usable_cores()} cores", show_footer=True)
+    sums = {"one image, ms": f"{sum(service_ms.values()):.1f}" if len(service_ms) == len(configs) else ""}
+    table = Table(title=f"{manifest.category}: {usable_cores()} cores", show_footer=True)
     table.caption = (
         "\n".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in serving_remarks(release)) or None
     )
@@ -85,11 +75,6 @@ def _tensor_bytes(configs: Iterable[pb.ModelConfig], image_size: int) -> dict[st
     }
 
 
-def _timeout_ms(config: pb.ModelConfig) -> float:
-    """How long a request may wait at a step; 0 is any time."""
-    return float(config.dynamic_batching.default_queue_policy.default_timeout_microseconds) / 1000
-
-
 def _threads(config: pb.ModelConfig) -> str:
     """Of a run on a CPU; on ONNX Runtime's own backend of the pool that all sessions of the server share."""
     stated = parameters_of(config).get("intra_op_thread_count")
@@ -101,7 +86,6 @@ def _threads(config: pb.ModelConfig) -> str:
 def _cells(config: pb.ModelConfig, service_ms: float | None, n_bytes: Mapping[str, int]) -> tuple[str, ...]:
     """A step's name and its cells below COLUMNS."""
     on_gpu = config.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
-    timeout_ms = _timeout_ms(config)
     inputs = [tensor.name for tensor in config.input if not tensor.optional or tensor.name in n_bytes]
     # The size of an image file is not known.
     bytes_in = sum(n_bytes[name] for name in inputs) if n_bytes.keys() >= set(inputs) else None
@@ -110,8 +94,7 @@ def _cells(config: pb.ModelConfig, service_ms: float | None, n_bytes: Mapping[st
         str(sum(group.count for group in config.instance_group)),
         "-" if on_gpu else _threads(config),
         str(config.dynamic_batching.default_queue_policy.max_queue_size or "any"),
-        f"{timeout_ms:.1f}" if timeout_ms else "any",
-        str(max(config.dynamic_batching.preferred_batch_size, default=config.max_batch_size)),
+        str(config.max_batch_size),
         "not here" if service_ms is None else f"{service_ms:.1f}",
         "a file" if bytes_in is None else f"{bytes_in:,}",
         f"{sum(n_bytes[tensor.name] for tensor in config.output):,}",
@@ -170,38 +153,6 @@ def beside_others(release: Release) -> Release:
     student = student_model(release.target, release.manifest)
     others = demands_of_others(release.target, release.manifest.category)
     return replace(release, student=student, others=others)
-
-
-def known_times(release: Release) -> dict[str, float]:
-    """Milliseconds by step as this release was published before, of the steps that are configured as they were then."""
-    record = same_weights(release)
-    if record is None or record.budget is None:
-        return {}
-    known = {}
-    for step, config in release.step_configs().items():
-        if step not in record.steps or config.name not in record.budget.service_ms:
-            continue
-        before = record.steps[step].parsed_config()
-        if (before.backend, parameters_of(before)) == (config.backend, parameters_of(config)):
-            known[step] = record.budget.service_ms[config.name]
-    return known
-
-
-def with_budget(release: Release, latency_budget_ms: float, service_ms: Mapping[str, float]) -> Release:
-    """The release with queues that keep a latency budget, where its steps take `service_ms` each.
-
-    Raises:
-        PublishError: the time of a step is missing, or the steps take the whole budget.
-    """
-    models = {step: config.name for step, config in release.step_configs().items()}
-    if missing := [step for step in models if step not in service_ms]:
-        raise PublishError(
-            f"How long {' and '.join(missing)} take on the server's GPU cannot be measured here; state each with "
-            "--service-ms STEP=MS, or give no --latency-budget-ms."
-        )
-    budget = LatencyBudget(latency_budget_ms, {models[step]: step_ms for step, step_ms in service_ms.items()})
-    budget.policies()  # raises where nothing is left to wait
-    return replace(release, budget=budget)
 
 
 def require_repository(repository: Path) -> None:

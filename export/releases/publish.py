@@ -15,12 +15,9 @@ from export.releases.audit.signatures import Signer
 from export.releases.changes import changing
 from export.releases.lock import publishing_alone
 from export.releases.plan import (
-    TimeSteps,
     beside_others,
-    known_times,
     require_repository,
     stated_release,
-    with_budget,
 )
 from export.releases.record import ProbeImage, Record, StepRecord, published_now
 from export.releases.release import Release
@@ -64,8 +61,6 @@ def publish_category(
     read_graph: Callable[[Path], ModelFile],
     server: TargetServer | None = None,
     unverified: bool = False,
-    latency_budget_ms: float | None = None,
-    time_steps: TimeSteps | None = None,
     images_per_s: float | None = None,
     circumstances: Circumstances = AT_ONCE,
 ) -> str:
@@ -80,8 +75,6 @@ def publish_category(
         read_graph: reads what an ONNX file takes and gives: `export.serving.onnx_files.read_onnx_file`.
         server: what loads TensorRT's engines, on the `tensorrt` platform.
         unverified: publish engines that the parity gate has not judged; the ensembles say so.
-        latency_budget_ms: the time that an image may take from its arrival to its verdict; None is any time.
-        time_steps: times the steps, for a latency budget.
         images_per_s: of this category that the fusion is to keep up with; None is what two instances do.
         circumstances: why, with what measures, and whether it becomes live.
 
@@ -93,8 +86,7 @@ def publish_category(
         DataError: the category's name is none that can be served.
         PublishError: the folder is no model repository or cannot be written, another publisher holds it, the parity
             gate refused the build, a category that is published there would lose a model, the server cannot load the
-            engines, a configuration does not fit its file, or an image takes longer than its budget. The repository is
-            as it was.
+            engines, or a configuration does not fit its file. The repository is as it was.
     """
     manifest = read_manifest(build)
     check_category_name(manifest.category)
@@ -105,14 +97,10 @@ def publish_category(
     if platform.name == "tensorrt":
         _require_engines(build, manifest, server, unverified=unverified)
     release = stated_release(build, manifest, repository, platform, server, images_per_s)
-    timed = time_steps if latency_budget_ms is not None else None
-    service_ms = timed(build, manifest, platform, known_times(release)) if timed else {}
     probes = _probe_images(build, manifest, circumstances)
     with publishing_alone(repository):
         release = beside_others(release)
         release.require_servable(read_graph)
-        if latency_budget_ms is not None:
-            release = with_budget(release, latency_budget_ms, service_ms)
         return _publish(release, circumstances, probes)
 
 
@@ -179,7 +167,6 @@ def _record(
         release_id=release_id,
         steps=steps,
         platform=release.platform,
-        budget=release.budget,
         load=release.load,
         pools=release.memory_pools() if release.platform.on_gpu else None,
         verified=release.engine("student") is None or manifest.engines_judged,

@@ -20,7 +20,6 @@ from export.manifest import Manifest
 from export.records import FileRecord
 from export.serving.backbones import Platform
 from export.serving.memory_pools import MemoryPools
-from export.serving.queues import LatencyBudget
 from export.serving.throughput import FusionLoad
 from model_repository.distance_fusion.map_fusion import Calibration
 
@@ -106,7 +105,8 @@ class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         release_id: weights, calibration and fusion code together, as verdicts name it.
         steps: `decoder`, `teacher`, `student`, `fusion` and, with background removal, `foreground`.
         platform: what runs the backbones.
-        budget, load: the latency budget and the images a second that were stated.
+        budget: what releases of before may hold, a latency budget; nothing heeds it any more.
+        load: the images a second that were stated.
         pools: Triton's memory pools that a GPU needs for it.
         verified: whether the parity gate has judged with the files that are served.
         calibration: fusion and thresholds; its `weights_id` is the constant in the student's graph.
@@ -124,7 +124,7 @@ class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     release_id: int
     steps: dict[str, StepRecord]
     platform: Platform
-    budget: LatencyBudget | None
+    budget: dict[str, Any] | None = None
     load: FusionLoad | None
     pools: MemoryPools | None
     verified: bool

@@ -21,7 +21,7 @@ from export.releases.changes import Changes
 from export.releases.files import AddedVersion, VersionFiles, add_code, add_version
 from export.releases.ownership import require_free
 from export.releases.record import StepRecord
-from export.releases.render import FUSION, Demand, fusion_instances_of, graph_platform, queue_of, sam_queue
+from export.releases.render import FUSION, SAM_QUEUE, Demand, fusion_instances_of, graph_platform, queue_of
 from export.releases.repository import Repository
 from export.releases.versions import ModelVersions
 from export.serving import steps
@@ -29,7 +29,7 @@ from export.serving.backbones import Platform, backbone_config
 from export.serving.backend_rules import broken_rules, lone_instance
 from export.serving.memory_pools import MemoryPools, size_pools
 from export.serving.model_files import ModelFile, mismatches
-from export.serving.queues import LatencyBudget, QueuePolicy
+from export.serving.queues import QueuePolicy
 from export.serving.throughput import FusionLoad, queue_size
 from export.tensors import (
     ENCODED,
@@ -54,7 +54,6 @@ class Release:
         target: the repository.
         platform: what runs the backbones.
         server: what loads TensorRT's engines.
-        budget: the time that an image may take; None lets requests wait for any time.
         load: the images that the fusion is to keep up with; None is what two instances do.
         others: what the live releases of other categories ask of the steps that are shared.
         student: the model that its student is a version of, see `export.releases.versions.student_model`; the usual one
@@ -66,7 +65,6 @@ class Release:
     target: Repository
     platform: Platform
     server: TargetServer
-    budget: LatencyBudget | None = None
     load: FusionLoad | None = None
     others: Sequence[Demand] = ()
     student: str = ""
@@ -116,10 +114,7 @@ class Release:
             distance_bytes=image_bytes([*distance_specs(self.size), RELEASE_ID]),
             max_batch_size=self.platform.max_batch_size,
             instances=self.platform.concurrency(shared=False).instances,
-            # A budget's longer queue empties by time, long before it is full.
-            queue_size=min(
-                self._queue(self.models["student"]).size, queue_size(self.platform.max_batch_size)
-            ),
+            queue_size=queue_size(self.platform.max_batch_size),
         )
 
     def require_servable(self, read_graph: Callable[[Path], ModelFile]) -> None:
@@ -197,7 +192,7 @@ class Release:
             platform=self._platform(graph),
             shared=graph == "teacher",
             memory_arena=not self._is_of_edge(graph),
-            queue=sam_queue(queue) if graph == "foreground" else queue,
+            queue=SAM_QUEUE if graph == "foreground" else queue,
             warm_up_sizes=[1] if graph == "foreground" else (),  # SAM takes gigabytes an image
         )
 
@@ -226,14 +221,14 @@ class Release:
         decoder = steps.decoder_name(self.size, self.manifest.provenance.bit_depth)
         models = frozenset([*self.models.values(), decoder, FUSION])
         batch = self.platform.max_batch_size
-        return Demand(self.manifest.category, models, batch, self.budget, self.load)
+        return Demand(self.manifest.category, models, batch, self.load)
 
     def _queue(self, model: str) -> QueuePolicy:
         return queue_of(model, [*self.others, self.demand])
 
     def _platform(self, graph: str) -> Platform:
         """What runs a graph; see `graph_platform`."""
-        return graph_platform(self.platform, graph, self._queue(self.models[graph]))
+        return graph_platform(self.platform, graph)
 
     @property
     def _features(self) -> list[TensorSpec]:

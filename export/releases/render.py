@@ -17,12 +17,13 @@ from export.releases.repository import Repository, parameters_of, pinned_version
 from export.releases.versions import ModelVersions
 from export.serving.backbones import Platform
 from export.serving.ensembles import category_ensembles, decoding_step, judging_steps
-from export.serving.queues import LatencyBudget, QueuePolicy, tightest
-from export.serving.steps import LEAST_INSTANCES, set_instances, set_queue
+from export.serving.queues import QueuePolicy
+from export.serving.steps import set_instances, set_queue
 from export.serving.throughput import FusionLoad, fusion_instances, queue_size
 from export.tensors import ENCODED
 
 FUSION = "distance_fusion"
+SAM_QUEUE = QueuePolicy(size=0)
 GRAPHS = ("teacher", "student")  # steps that run a graph of a build; the foreground does where it is SAM's
 
 
@@ -34,13 +35,12 @@ class Demand:
         category: the product.
         models: its steps.
         max_batch_size: images a batch, at most.
-        budget, load: what was stated at publishing.
+        load: the images a second that were stated at publishing.
     """
 
     category: str
     models: frozenset[str]
     max_batch_size: int
-    budget: LatencyBudget | None = None
     load: FusionLoad | None = None
 
     @classmethod
@@ -48,7 +48,7 @@ class Demand:
         """That of a release."""
         models = frozenset(step.model for step in record.steps.values())
         batch = record.platform.max_batch_size
-        return cls(record.category, models, batch, record.budget, record.load)
+        return cls(record.category, models, batch, record.load)
 
     @classmethod
     def of_ensemble(cls, ensemble: pb.ModelConfig) -> Demand:
@@ -58,18 +58,15 @@ class Demand:
             ensemble.name.removesuffix(ENCODED),
             frozenset(step.model_name for step in ensemble.ensemble_scheduling.step),
             ensemble.max_batch_size,
-            LatencyBudget.from_parameters(parameters),
             # Both ensembles of a category say the same.
             None if ensemble.name.endswith(ENCODED) else FusionLoad.from_parameters(parameters),
         )
 
 
 def queue_of(model: str, demands: Iterable[Demand]) -> QueuePolicy:
-    """The strictest queue of all categories that share a step, which holds whole batches of each of them."""
-    sharing = [demand for demand in demands if model in demand.models]
-    policy = tightest([demand.budget for demand in sharing if demand.budget is not None], model)
-    largest = max((demand.max_batch_size for demand in sharing), default=1)
-    return replace(policy, size=max(policy.size, queue_size(largest)))
+    """The queue of a step, which holds whole batches of each of the categories that share it."""
+    largest = max((demand.max_batch_size for demand in demands if model in demand.models), default=1)
+    return QueuePolicy(queue_size(largest))
 
 
 def fusion_instances_of(demands: Iterable[Demand]) -> int:
@@ -77,22 +74,16 @@ def fusion_instances_of(demands: Iterable[Demand]) -> int:
     return fusion_instances([demand.load for demand in demands if demand.load is not None])
 
 
-def graph_platform(platform: Platform, graph: str, queue: QueuePolicy) -> Platform:
-    """What runs a graph; SAM has no engine, so ONNX Runtime runs it in NVIDIA's container."""
+def graph_platform(platform: Platform, graph: str) -> Platform:
+    """What runs a graph; SAM has no engine, so ONNX Runtime runs it in NVIDIA's container.
+
+    SAM has one instance, since an image takes gigabytes, and so its queue has no bound (SAM_QUEUE): a bound needs a
+    second instance.
+    """
     if graph != "foreground":
         return platform
-    alone = replace(platform, instances=sam_instances(queue))
+    alone = replace(platform, instances=1)
     return replace(alone, name="onnxruntime", provider="cuda") if platform.name == "tensorrt" else alone
-
-
-def sam_instances(queue: QueuePolicy) -> int:
-    """One, since an image takes gigabytes; a latency budget needs a bound, and a bound a second instance."""
-    return LEAST_INSTANCES if queue.timeout_us else 1
-
-
-def sam_queue(queue: QueuePolicy) -> QueuePolicy:
-    """Without a bound where there is one instance; see `sam_instances`."""
-    return queue if queue.timeout_us else QueuePolicy(size=0)
 
 
 def runs_a_graph(record: Record, step: str) -> bool:
@@ -152,8 +143,8 @@ class Rendering:
         config = step.parsed_config()
         queue = queue_of(model, demands)
         if name == "foreground" and runs_a_graph(record, name):
-            set_instances(config, sam_instances(queue))
-            queue = sam_queue(queue)
+            set_instances(config, 1)
+            queue = SAM_QUEUE
         set_queue(config, queue)
         if model == FUSION:
             set_instances(config, fusion_instances_of(demands))
@@ -170,7 +161,7 @@ class Rendering:
         """Whether a version can be loaded beside that of a live release."""
         if not runs_a_graph(record, name):
             return self.target.has_file(step.model, version, "model.py")
-        platform = graph_platform(record.platform, name, QueuePolicy(size=0))
+        platform = graph_platform(record.platform, name)
         versions = ModelVersions(self.target, step.model, name, record.manifest, platform, self.server)
         return versions.unservable(version) is None
 
@@ -192,7 +183,6 @@ def ensemble_configs(record: Record) -> list[pb.ModelConfig]:
         student_sha256=student["model.plan" if "model.plan" in student else "model.onnx"].sha256,
         verified=record.verified,
         parameters={
-            **(record.budget.to_parameters() if record.budget else {}),
             **(record.load.to_parameters() if record.load else {}),
             **(record.pools.to_parameters() if record.pools else {}),
         },

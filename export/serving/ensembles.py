@@ -42,7 +42,7 @@ def category_ensembles(
         max_batch_size: images a batch, at most.
         student_sha256: of the student's file that is served: its graph or its engine.
         verified: whether the parity gate has judged the test set with that file.
-        parameters: further parameters: latency budget and memory pools.
+        parameters: further parameters: load and memory pools.
     """
     size, bit_depth = manifest.config.image_size, manifest.provenance.bit_depth
     origin = {

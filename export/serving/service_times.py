@@ -39,7 +39,6 @@ def time_steps(
     build: Path,
     manifest: Manifest,
     platform: Platform,
-    known_ms: Mapping[str, float],
     *,
     stated_ms: Mapping[str, float],
 ) -> dict[str, float]:
@@ -53,8 +52,7 @@ def time_steps(
         build: the build's folder.
         manifest: of the build.
         platform: what will run the backbones.
-        known_ms: what was measured of steps before; these steps are not timed.
-        stated_ms: times of steps, which count in place of those; these steps are not timed either.
+        stated_ms: times of steps; these steps are not timed.
 
     Raises:
         PublishError: a time is stated for a step that the category does not have.
@@ -66,11 +64,10 @@ def time_steps(
             f"{manifest.category} has no step {', '.join(unknown)}; expected --service-ms of {', '.join(steps)}."
         )
     graphs = {"teacher", "student", *({"foreground"} if manifest.config.foreground == "sam" else ())}
-    known = {**known_ms, **stated_ms}
     return {
-        step: round(known[step] if step in known else _median_ms(open_step()) + HOP_MS, 3)
+        step: round(stated_ms[step] if step in stated_ms else _median_ms(open_step()) + HOP_MS, 3)
         for step, open_step in steps.items()
-        if step in known or not (platform.on_gpu and step in graphs)
+        if step in stated_ms or not (platform.on_gpu and step in graphs)
     }
 
 

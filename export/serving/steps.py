@@ -27,6 +27,7 @@ STEP_BATCH_SIZE = 128  # images, at most: as many as `--max-batch-size` may be
 # With one instance and a bounded queue Triton's batcher now and then sleeps for half a second beside waiting requests.
 # A second instance keeps it awake.
 LEAST_INSTANCES = 2
+LONGEST_WAIT_US = 3600 * 10**6  # of a request that states no time of its own: nobody waits for so long
 SPARE_PRIORITY = 1000  # runs of the first instance for each run of a spare one, where neither is busy
 
 
@@ -134,14 +135,13 @@ def step_config(
 ) -> pb.ModelConfig:
     """What every step has: tensors, and one bounded queue in which waiting requests are batched.
 
-    Without a latency budget the queue bounds the number of requests and not their time: 64 are done within any sensible
-    deadline, and a client that gives up cancels its own. A timeout in the policy makes the batcher stall more often
-    (docs/measurements/queues.md). Late requests are refused, and no client may change the time: Triton's defaults.
+    The queue bounds the number of requests and not their time: 64 are done within any sensible deadline. A request that
+    states a time (Triton's `timeout`) is refused at each step where it has waited for so long.
 
     Args:
         name: the model's folder.
         inputs, outputs: its tensors.
-        queue: how many requests wait and how long; None is 64 requests for any time.
+        queue: how many requests wait; None is 64.
         max_batch_size: images a batch, at most.
         fields: further fields of the configuration.
     """
@@ -158,9 +158,11 @@ def step_config(
 
 def set_queue(config: pb.ModelConfig, queue: QueuePolicy) -> None:
     """Bound the queue of a step, in place of the one that it had."""
-    policy = {"max_queue_size": queue.size, "default_timeout_microseconds": queue.timeout_us}
-    preferred = [min(queue.batch, config.max_batch_size)] if queue.batch else []
-    batching = pb.ModelDynamicBatching(default_queue_policy=policy, preferred_batch_size=preferred)
+    policy: dict[str, Any] = {"max_queue_size": queue.size}
+    if queue.size:
+        # Triton heeds the time of a request only where it is shorter than one of the step's own.
+        policy |= {"default_timeout_microseconds": LONGEST_WAIT_US, "allow_timeout_override": True}
+    batching = pb.ModelDynamicBatching(default_queue_policy=policy)
     config.dynamic_batching.CopyFrom(batching)
 
 

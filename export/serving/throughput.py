@@ -36,7 +36,7 @@ def chosen_batch(image_size: int, *, on_gpu: bool, engine_batches: Iterable[int]
 
 
 def queue_size(largest_batch: int) -> int:
-    """Requests that may wait at a step without a latency budget: whole batches arrive from the step before."""
+    """Requests that may wait at a step: whole batches arrive from the step before."""
     return max(DEFAULT_SIZE, QUEUED_BATCHES * largest_batch)
 
 

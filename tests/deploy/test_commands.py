@@ -15,7 +15,8 @@ from deploy import commands
 from deploy import server as server_module
 from deploy.__main__ import main
 from deploy.installation import Installation
-from tests.deploy.conftest import comes_true, processes_of, shared_memory_of
+from deploy.supervision.shared_memory import sweep
+from tests.deploy.conftest import add_model, comes_true, processes_of, shared_memory_of
 
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
@@ -99,6 +100,15 @@ def test_a_log_that_cannot_be_written_is_told(
     assert f"Error: {sentence}" in result.output
 
 
+@pytest.mark.parametrize("log", [".", "/dev/full"])
+def test_serve_tells_of_a_log_that_is_no_file(repository: Path, log: str) -> None:
+    add_model(repository, "pill")
+    result = CliRunner().invoke(main, ["serve", "--repository", str(repository), "--log", log])
+    assert result.exit_code == 1
+    assert f"Error: log {log} is no file; give one with --log." in result.output
+    assert not Path("/dev/full.events.jsonl").exists()
+
+
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-5", "0"])
 def test_a_time_is_a_number_of_seconds(repository: Path, seconds: str) -> None:
     arguments = ["run", "--repository", str(repository), "--timeout-s", seconds, "--", "true"]
@@ -116,17 +126,6 @@ def test_serve_stops_cleanly(repository: Path, stop: signal.Signals) -> None:
         _, said = serving.communicate()
     assert serving.returncode == 0
     assert said.splitlines()[-2:] == ["Stopping tritonserver ...", "tritonserver has stopped (exit code 0)."]
-    assert comes_true(lambda: not processes_of(server))
-
-
-@pytest.mark.triton
-def test_serve_tells_when_the_server_dies(repository: Path) -> None:
-    with deploy("serve", repository, *FREE_PORTS) as serving:
-        server = server_pid(serving)
-        os.kill(server, signal.SIGKILL)
-        _, said = serving.communicate()
-    assert serving.returncode == 1
-    assert f"Error: tritonserver ended by itself with exit code -9; see {repository / 'log'}." in said
     assert comes_true(lambda: not processes_of(server))
 
 
@@ -152,6 +151,9 @@ def test_the_server_ends_when_serve_is_killed_outright(repository: Path) -> None
         server = server_pid(serving)
         serving.kill()
     assert comes_true(lambda: not processes_of(server), within_s=10)
+    left = shared_memory_of(repository / "log")
+    assert sum(region.stat().st_size for region in left) == 0
+    sweep()  # as the next start does
     assert shared_memory_of(repository / "log") == []
 
 

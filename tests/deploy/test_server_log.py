@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import errno
-from io import FileIO
 from pathlib import Path
 
 import pytest
 
-from deploy import server_log
 from deploy.errors import ServerError
 from deploy.model_state import ModelState, model_states
-from deploy.server_log import last_words, load_times_s, one_line, open_log, reason_in_log
+from deploy.server_log import being_loaded, last_words, load_times_s, one_line, open_log, reason_in_log
+from deploy.supervision import rotating_file
 
 LOG = """
 === 2026-02-28 23:59:59 tritonserver
@@ -79,15 +78,19 @@ def test_a_model_with_one_broken_version_is_not_ready() -> None:
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class FullFile(FileIO):
-        def write(self, data: object) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def full(file: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(server_log, "FileIO", FullFile)
-    with (
-        pytest.raises(
-            ServerError, match=r"log .* cannot be written \(No space left on device\); make room, or"
-        ),
-        open_log(tmp_path / "logs" / "log", "header"),
-    ):
-        pytest.fail("a log that cannot be written is given out")
+    monkeypatch.setattr(rotating_file.os, "write", full)
+    message = r"log .* cannot be written \(No space left on device\); make room, or"
+    with pytest.raises(ServerError, match=message):
+        open_log(tmp_path / "logs" / "log", "header")
+    open_log(tmp_path / "logs" / "log", "header", again=True).close()  # of a server that serves already
+
+
+def test_what_was_being_loaded_when_the_log_ends() -> None:
+    failed = (
+        "E0229 00:00:03.000000 4827 model_lifecycle.cc:642] \"failed to load 'bad' version 1: Internal\"\n"
+    )
+    begun = 'I0229 00:00:02.000000 4827 model_lifecycle.cc:472] "loading: bad:1"\n'
+    assert being_loaded(LOG + begun + failed) == ["late"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import server as server_module
+from deploy import server_options as options_module
 from deploy.installation import Installation
 from deploy.ports import Ports
 from deploy.repository import largest_batch, memory_pools, pool_threads
@@ -112,8 +112,8 @@ def test_the_pool_is_as_large_as_asked_published_or_the_machine(
 ) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(TritonServer, "_start", lambda self, command, environment: started.append(command))
-    monkeypatch.setattr(server_module, "usable_cores", lambda: cores)
-    monkeypatch.setattr(server_module, "pool_threads", lambda repository: published)
+    monkeypatch.setattr(options_module, "usable_cores", lambda: cores)
+    monkeypatch.setattr(options_module, "pool_threads", lambda repository: published)
     TritonServer(
         Installation(("tritonserver",), {}, ""),
         repository,
@@ -137,7 +137,7 @@ def test_a_server_starts_with_the_pools(
     """The embedded one has no use for them, and takes them."""
     config = repository / "identity" / "config.pbtxt"
     config.write_text(config.read_text() + ASKING.format(cuda=100 * MIB, pinned=300 * MIB))
-    monkeypatch.setattr(server_module, "count_gpus", lambda: 1)
+    monkeypatch.setattr(options_module, "count_gpus", lambda: 1)
     log = tmp_path / "log"
     with running_server(repository=repository, log=log) as server:
         assert [model.state for model in server.models()] == ["READY"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -119,13 +119,7 @@ def _named_here(target: Repository, packed: Record) -> Record:
     config, model = step.parsed_config(), student_model(target, manifest)
     config.name = model
     student = step.model_copy(update={"model": model, "config": str(text_format.MessageToString(config))})
-    budget = packed.budget
-    if budget is not None:
-        times_ms = budget.service_ms.items()
-        budget = replace(
-            budget, service_ms={model if name == step.model else name: ms for name, ms in times_ms}
-        )
-    return packed.model_copy(update={"steps": {**packed.steps, "student": student}, "budget": budget})
+    return packed.model_copy(update={"steps": {**packed.steps, "student": student}})
 
 
 def _add_step(

@@ -114,10 +114,10 @@ def test_first_release(tiny_build: Path, repository: Path) -> None:
     assert list(tiny_build.parent.glob(".publish-*")) == []
 
 
-def test_publishing_and_timing_the_steps_need_no_torch(tiny_build: Path, repository: Path) -> None:
+def test_publishing_needs_no_torch(tiny_build: Path, repository: Path) -> None:
     """Loading torch would take five times as long as the rest."""
     options = ("--category", CATEGORY, "--build-dir", tiny_build, "--repository", repository)
-    printed = run_without_torch("export", "publish", *options, "--latency-budget-ms", 60000)
+    printed = run_without_torch("export", "publish", *options)
     assert f"Published: {CATEGORY} and" in printed
 
 

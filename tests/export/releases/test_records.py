@@ -13,13 +13,13 @@ from deploy.repository import find_models, largest_batch
 from export.errors import PublishError
 from export.manifest import read_manifest
 from export.releases.publish import Circumstances, publish_category
-from export.releases.record import SCHEMA, parse_record
+from export.releases.record import SCHEMA, Record, parse_record
+from export.releases.render import ensemble_configs
 from export.releases.repository import Repository, pinned_versions
 from export.releases.store import Live, Store
 from export.releases.switch import require_whole
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
-from export.serving.queues import LatencyBudget
 from model_repository.distance_fusion.map_fusion import Calibration, release_id_of
 from tests.conftest import CATEGORY
 from tests.export.releases.conftest import TEACHER, contents, loaded, publish, unlogged, with_another_teacher
@@ -256,18 +256,14 @@ def test_a_live_calibration_is_that_of_the_live_record(pill: Path, repository: P
     assert Calibration.load(calibration_file(repository, record.weights_id)) == record.calibration
 
 
-def test_a_budget_is_part_of_the_record(pill: Path, repository: Path) -> None:
-    publish_category(
-        pill,
-        repository=repository,
-        platform=Platform(max_batch_size=4),
-        read_graph=read_onnx_file,
-        latency_budget_ms=50,
-        time_steps=lambda *_: {"decoder": 2.0, "teacher": 4.0, "student": 3.0, "fusion": 1.0},
-    )
-    budget = Store(repository).read(CATEGORY, 1).budget
-    assert isinstance(budget, LatencyBudget)
-    assert (budget.budget_ms, budget.service_ms["pill_student"]) == (50, 3.0)
+def test_a_record_of_before_may_hold_a_budget(pill: Path, repository: Path) -> None:
+    """It is read and nothing heeds it: queues have no times any more."""
+    publish(pill, repository)
+    record = Store(repository).read(CATEGORY, 1)
+    budget = {"budget_ms": 50, "service_ms": {"pill_student": 3.0}}
+    before = Record.model_validate({**json.loads(record.to_json()), "budget": budget})
+    assert before.budget == budget
+    assert ensemble_configs(before) == ensemble_configs(record)
 
 
 def test_a_server_that_loads_every_folder_finds_a_model_in_each(pill: Path, repository: Path) -> None:

@@ -51,7 +51,7 @@ def test_every_step_has_its_instances_a_bounded_queue_and_a_warm_up(config: pb.M
     assert {group.kind for group in config.instance_group} == {pb.ModelInstanceGroup.KIND_CPU}
     assert config.HasField("dynamic_batching")
     # A size alone: a queue policy with a time makes the server's batcher lose requests' wake-ups.
-    assert config.dynamic_batching.default_queue_policy == pb.ModelQueuePolicy(max_queue_size=64)
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == 64
     assert config.model_warmup
     for warm_up in config.model_warmup:
         assert warm_up.inputs.keys() == {tensor.name for tensor in config.input if not tensor.optional}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from export.releases.repository import Repository, parameters_of
 from export.serving import throughput
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
-from export.serving.service_times import time_steps
 from export.serving.throughput import (
     FusionLoad,
     chosen_batch,
@@ -146,34 +144,6 @@ def test_what_was_timed_stays_while_nothing_changes(pill: Path, tmp_path: Path) 
     assert parameters_of(ensemble)["images_per_s"] == "600"
 
 
-def test_steps_are_timed_once_for_a_release(pill: Path, tmp_path: Path) -> None:
-    repository = copy_backends(tmp_path / "models")
-
-    def publish_in(budget_ms: float, **stated_ms: float) -> str:
-        return publish_category(
-            pill,
-            repository=repository,
-            platform=Platform(max_batch_size=4),
-            read_graph=read_onnx_file,
-            latency_budget_ms=budget_ms,
-            time_steps=partial(time_steps, stated_ms=stated_ms),
-        )
-
-    def service_ms() -> dict[str, float]:
-        ensemble = Repository(repository).read_config(CATEGORY)
-        assert ensemble is not None
-        times: dict[str, float] = json.loads(parameters_of(ensemble)["service_ms"])
-        return times
-
-    assert publish_in(1000).startswith("Published")
-    first = service_ms()
-    assert publish_in(1000).startswith("Up to date")
-    assert publish_in(2000).startswith("Published")
-    assert service_ms() == first
-    assert publish_in(2000, teacher=7.5).startswith("Published")  # what is stated counts
-    assert service_ms() == {**first, "teacher_test_resnet_64": 7.5}
-
-
 def test_a_gpus_batches_and_queues_reach_every_step(pill: Path, tmp_path: Path) -> None:
     repository = copy_backends(tmp_path / "models")
     line = publish(pill, repository, Platform("onnxruntime", "cuda", max_batch_size=0))
@@ -204,7 +174,6 @@ def test_the_plan_shows_what_publish_would_write(pill: Path, tmp_path: Path) -> 
         pill,
         repository=copy_backends(tmp_path / "models"),
         platform=Platform("onnxruntime", "cuda", max_batch_size=0),
-        latency_budget_ms=None,
         time_steps=lambda *_: {},
         images_per_s=1e6,
     )

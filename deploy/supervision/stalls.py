@@ -1,0 +1,86 @@
+"""Models that have stopped working: requests wait for them, and for seconds none is done.
+
+An overloaded model is slow, and yet does one batch after the other; nothing is sent to find this out.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deploy.errors import ServerError
+from deploy.model_control import ModelControl
+
+ANSWER_S = 5.0
+WAITING = re.compile(
+    r'^nv_inference_pending_request_count\{model="(.+?)",version="\d+"\} (\d+)', re.MULTILINE
+)
+STALLED_S = 6.0
+SLOWER = 5  # times as long as its batches take on average
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as in `model_control`
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a model has done since it was loaded, and what waits.
+
+    Attributes:
+        waiting: requests that wait.
+        batches: that it ran, failed requests added.
+        batch_s: seconds that a batch takes on average.
+    """
+
+    waiting: int
+    batches: int
+    batch_s: float
+
+
+class Stalls:
+    """Compares what models have done from look to look."""
+
+    def __init__(self) -> None:
+        """Nothing was seen yet."""
+        self._since: dict[str, tuple[int, float]] = {}
+
+    def look(self, work: Mapping[str, Work], *, now_s: float) -> list[str]:
+        """The models at which requests have waited with nothing done for STALLED_S, or for five usual batches."""
+        stalled = []
+        for model, done in work.items():
+            batches, since_s = self._since.get(model, (-1, now_s))
+            if done.waiting == 0 or done.batches != batches:
+                self._since[model] = (done.batches, now_s)
+            elif now_s - since_s >= max(STALLED_S, SLOWER * done.batch_s):
+                stalled.append(model)
+                self._since[model] = (done.batches, now_s)
+        return stalled
+
+
+def read_work(control: ModelControl, metrics_url: str) -> dict[str, Work]:
+    """What each loaded model has done, and how much waits for it.
+
+    Raises:
+        ServerError: the server does not answer.
+    """
+    try:
+        with _opener.open(metrics_url, timeout=ANSWER_S) as response:
+            metrics = response.read().decode(errors="replace")
+    except OSError as error:
+        raise ServerError(f"the metrics at {metrics_url} do not answer ({error}).") from None
+    waiting: dict[str, int] = {}
+    for model, requests in WAITING.findall(metrics):
+        waiting[model] = waiting.get(model, 0) + int(requests)
+    batches: dict[str, int] = {}
+    spent_s: dict[str, float] = {}
+    for entry in control.statistics():
+        model, done = entry["name"], entry["inference_stats"]
+        batches[model] = batches.get(model, 0) + entry["execution_count"] + done["fail"]["count"]
+        spent_s[model] = spent_s.get(model, 0) + sum(
+            size["compute_infer"]["ns"] / 1e9 for size in entry["batch_stats"]
+        )
+    return {
+        model: Work(waiting.get(model, 0), done, spent_s[model] / max(1, done))
+        for model, done in batches.items()
+    }

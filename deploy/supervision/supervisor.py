@@ -1,0 +1,282 @@
+"""The one loop that looks after a server.
+
+It runs in a thread of its own. A server that it starts ends with that thread, which therefore lives until the server
+has been stopped. A turn looks and mends, one thing after the other. What the next server needs lies in `State`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.errors import ServerError
+from deploy.lazy_loading import CategoryLimit, Janitor
+from deploy.model_control import ModelControl
+from deploy.processes import ending, kill
+from deploy.supervision.events import Events
+from deploy.supervision.health import Health
+from deploy.supervision.loading import Loading
+from deploy.supervision.repairs import reload
+from deploy.supervision.stalls import Stalls, read_work
+from deploy.supervision.starting import next_server, wait_for
+from deploy.supervision.state import State
+from deploy.supervision.stubs import StubWatch
+
+if TYPE_CHECKING:
+    from deploy.server import TritonServer
+
+TURN_S = 0.1  # a server that has died is seen within this
+LOOK_S = 0.5  # and all else within two of these
+LATER_S = 1.0  # after a look that failed
+ANSWER_S = 5.0
+SILENT_S = 10.0  # a server that answers nothing for so long is killed
+
+
+class Supervisor:
+    """Looks after a server for the length of a `with` block, and stops it at the end.
+
+    Attributes:
+        server: the one that runs now.
+        control: its model control.
+        state: what the next one would be started with.
+        health: whether all of it serves.
+        health_url: where this is answered over HTTP; None where it is not.
+    """
+
+    health_url: str | None = None
+
+    def __init__(
+        self,
+        server: TritonServer,
+        repository: Path,
+        *,
+        start: Callable[..., TritonServer] | None = None,
+        state: State | None = None,
+        limit: CategoryLimit | None = None,
+        events: Events | None = None,
+        health: Health | None = None,
+        grace_s: float = 10,
+    ) -> None:
+        """Look after a server that is ready.
+
+        Args:
+            server: the first one.
+            repository: what it serves.
+            start: starts the next one, see `deploy.server.launcher`. None: nothing is mended and the server is not
+                stopped at the end; only categories are unloaded.
+            state: with what it was started.
+            limit: how many categories stay in memory; None is all.
+            events: where it tells what it does.
+            health: who else asks for it.
+            grace_s: seconds for what is in flight when the server is stopped.
+        """
+        self.server = server
+        self.state = state or State(set())
+        self.health = health or Health()
+        self._repository = repository
+        self._start = start
+        self._limit = limit
+        self._tell = (events or Events(None)).tell
+        self._grace_s = grace_s
+        self._stopping = threading.Event()
+        self._stopped = threading.Event()
+        self._starting = threading.Lock()
+        self._log_fault = ""
+        self._next_look_s = 0.0
+        self._watch_server()
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+
+    def __enter__(self) -> Supervisor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the server and the loop; nothing where they have been."""
+        if self._stopped.is_set():
+            return
+        with self._starting:  # no server is started any more
+            self._stopping.set()
+        self.health.fault("stopping", "the server is being stopped")
+        if self._start is not None:
+            self.server.stop(grace_s=self._grace_s)
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(TURN_S):
+            try:
+                self._turn()
+            except ServerError as error:
+                self._not_answered(error.message)
+            except (
+                Exception
+            ) as error:  # a fault of our own: whatever it is, the server has to be looked after
+                self._not_answered(f"{type(error).__name__}: {error}")
+        self._stopped.wait()
+
+    def _turn(self) -> None:
+        if self.server.exit_code is not None:
+            if self._start is not None:
+                self._restart()
+            return
+        now_s = time.monotonic()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + LOOK_S
+        index = self.control.index()
+        self._answered_s = now_s
+        if self._start is not None:
+            published = {config.parent.name for config in self._repository.glob("*/config.pbtxt")}
+            self.state.follow(index, published)
+            self._mend_stubs()
+            self._mend_stalls()
+            self._loading.look(index)
+            self._tell_log()
+        if self._janitor is not None:
+            self._janitor.tidy(now_s=time.time())
+        self.health.beat(self.state.retries.left_out())
+        self._told = False
+
+    def _not_answered(self, reason: str) -> None:
+        """Somebody else unloaded a model meanwhile, say, or the server is ending: the next looks will show."""
+        if self._stopping.is_set() or self.server.exit_code is not None:
+            return
+        if not self._told:
+            self._tell("not_answered", f"Supervisor: {reason}")
+        self._told = True
+        now_s = time.monotonic()
+        self._next_look_s = now_s + LATER_S
+        if self._start is not None and now_s - self._answered_s > SILENT_S:
+            self._tell("server_hangs", f"tritonserver has not answered for {SILENT_S:.0f} s and is killed.")
+            self.server.kill()
+
+    def _watch_server(self) -> None:
+        """Begin with the server that runs now."""
+        self.control = ModelControl(self.server.http_url, timeout_s=ANSWER_S)
+        self._stubs = StubWatch(self.server.pid)
+        self._stubs.look()  # to know them, should one die at once
+        self._stalls = Stalls()
+        threading.Thread(target=let_go, args=(self.server,), name="orphans", daemon=True).start()
+        self._janitor = Janitor(self.server.http_url, self._limit, tell=self._tell) if self._limit else None
+        self._loading = Loading(
+            self.server, self._repository, self.state, tell=self._tell, health=self.health
+        )
+        self._ready_s = self._answered_s = time.monotonic()
+        self._told = False
+        self.health.mended("server")
+
+    def _restart(self) -> None:
+        """Start a server in place of the one that has ended; again and again, until one is there or we are to stop."""
+        self.health.fault("server", "the server has ended and is being started again")
+        ended_s = time.monotonic()
+        self.state.deaths += 1
+        self._tell(
+            "server_died",
+            f"tritonserver ended by itself ({ending(self.server.exit_code)}) and is started again; see "
+            f"{self.server.log}.",
+            exit_code=self.server.exit_code,
+            deaths=self.state.deaths,
+        )
+        self.server.kill()  # its orphans
+        served_s: float | None = ended_s - self._ready_s
+        while not self._stopping.wait(delay_s := self.state.restarts.next_delay_s(served_s=served_s)):
+            self.health.beat(self.state.retries.left_out())
+            if self._start_once():
+                seconds = time.monotonic() - ended_s
+                self._watch_server()
+                self._tell(
+                    "server_ready",
+                    f"tritonserver (process {self.server.pid}) serves again after {seconds:.1f} s.",
+                    seconds=round(seconds, 3),
+                    waited_s=delay_s,
+                )
+                return
+            served_s = None
+
+    def _start_once(self) -> bool:
+        with self._starting:
+            if self._start is None or self._stopping.is_set():
+                return False
+            server = next_server(self._start, self.state, self._repository, self._tell)
+            if server is None:
+                return False
+            self.server = server
+        return wait_for(server, self.state, self._tell, given_up=self._stopping.is_set)
+
+    def _mend_stubs(self) -> None:
+        look = self._stubs.look()
+        for stub in look.stopped:
+            said = f"Process {stub.pid} of {stub.instance} stands still and is killed."
+            self._tell("stub_stopped", said, pid=stub.pid)
+            kill(stub.pid)
+        if look.unknown:
+            self._tell(
+                "stub_unknown", f"Process {look.unknown[0]} of a step has ended as it began; all start anew."
+            )
+            self.server.kill()
+            return
+        for model in sorted({stub.model for stub in [*look.dead, *look.stopped]}):
+            processes = [stub.pid for stub in [*look.dead, *look.stopped] if stub.model == model]
+            self._reload(
+                model, f"process {' and '.join(map(str, processes))} of {model} has ended", processes
+            )
+
+    def _mend_stalls(self) -> None:
+        for model in self._stalls.look(
+            read_work(self.control, self.server.metrics_url), now_s=time.monotonic()
+        ):
+            processes = [stub.pid for stub in self._stubs.of(model)]
+            for pid in processes:
+                kill(pid)
+            self._reload(model, f"requests wait for {model} and none has been done for seconds", processes)
+
+    def _reload(self, model: str, reason: str, processes: list[int]) -> None:
+        self.health.fault(model, reason)
+        self._tell(
+            "model_broken", f"{reason[0].upper()}{reason[1:]}; it is reloaded.", model=model, pids=processes
+        )
+        began_s = time.monotonic()
+        try:
+            reload(self.control, self._repository, model)
+        except ServerError as error:
+            self._loading.failed(model, error.message)
+            return
+        finally:
+            self._stubs.ignore(processes)
+        self._stubs.look()
+        self.health.mended(model)
+        seconds = time.monotonic() - began_s
+        self._tell(
+            "model_reloaded",
+            f"{model} was reloaded in {seconds:.1f} s.",
+            model=model,
+            seconds=round(seconds, 3),
+        )
+
+    def _tell_log(self) -> None:
+        dropped, fault = self.server.pump.dropped, self.server.pump.fault
+        if fault and not self._log_fault:
+            self._tell(
+                "log_dropped",
+                f"{self.server.log} cannot be written ({fault}): {dropped} lines are missing so far; the server serves "
+                "on.",
+                lines=dropped,
+            )
+        elif self._log_fault and not fault:
+            self._tell("log_written", f"{self.server.log} is written again.")
+        self._log_fault = fault
+
+
+def let_go(server: TritonServer) -> None:
+    """Kill the orphans of a server as soon as it has ended.
+
+    They hold its connections open: who waits for its answer, clients and this loop, would wait on.
+    """
+    server.wait()
+    server.kill_group()

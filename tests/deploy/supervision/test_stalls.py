@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from deploy.supervision.stalls import Stalls, Work
+
+
+def test_requests_that_wait_with_nothing_done_are_a_stall() -> None:
+    stalls = Stalls()
+    hung = {"pill": Work(waiting=3, batches=7, batch_s=0.01)}
+    assert [stalls.look(hung, now_s=now) for now in (0.0, 3.0, 5.9, 6.0, 6.5)] == [[], [], [], ["pill"], []]
+
+
+def test_an_overloaded_model_is_not_hung() -> None:
+    stalls = Stalls()
+    for second in range(60):  # a batch every 5 s, and ever more requests
+        work = {"pill": Work(waiting=10 * second, batches=second // 5, batch_s=4.0)}
+        assert stalls.look(work, now_s=float(second)) == []
+
+
+def test_a_slow_model_has_longer() -> None:
+    stalls = Stalls()
+    slow = {"sam": Work(waiting=1, batches=7, batch_s=4.0)}
+    assert [stalls.look(slow, now_s=now) for now in (0.0, 19.0, 20.0)] == [[], [], ["sam"]]
+
+
+def test_a_model_without_requests_is_idle() -> None:
+    stalls = Stalls()
+    idle = {"pill": Work(waiting=0, batches=7, batch_s=0.01)}
+    assert [stalls.look(idle, now_s=now) for now in (0.0, 100.0)] == [[], []]
+    assert stalls.look({"pill": Work(waiting=1, batches=7, batch_s=0.01)}, now_s=101) == []
