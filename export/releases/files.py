@@ -37,6 +37,7 @@ CODE = {
         "model.py": "1/model.py",
         "image_decoding.py": "image_decoding.py",
         "deep_pixels.py": "deep_pixels.py",
+        "picture_limits.py": "picture_limits.py",
     },
     "foreground": {"model.py": "1/model.py", "foreground_mask.py": "foreground_mask.py"},
 }

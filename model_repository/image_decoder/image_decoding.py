@@ -10,8 +10,10 @@ A file of 8 bits a channel says itself what is white. A deeper one does not: a c
 from __future__ import annotations
 
 import io
+import struct
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,15 +25,20 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 if __package__:
     from model_repository.image_decoder.deep_pixels import DeepPixels as DeepPixels
-    from model_repository.image_decoder.deep_pixels import ImageError as ImageError
     from model_repository.image_decoder.deep_pixels import naming_damage as naming_damage
-    from model_repository.image_decoder.deep_pixels import read_with_tifffile, require_size
-else:  # in the server, where both files lie side by side
-    from deep_pixels import (  # type: ignore[import-not-found, no-redef]
-        DeepPixels,
+    from model_repository.image_decoder.deep_pixels import read_with_tifffile
+    from model_repository.image_decoder.picture_limits import ImageError as ImageError
+    from model_repository.image_decoder.picture_limits import (
+        require_density,
+        require_few_scans,
+        require_size,
+    )
+else:  # in the server, where all files lie side by side
+    from deep_pixels import DeepPixels, naming_damage, read_with_tifffile  # type: ignore[import-not-found, no-redef]
+    from picture_limits import (  # type: ignore[import-not-found, no-redef]
         ImageError,
-        naming_damage,
-        read_with_tifffile,
+        require_density,
+        require_few_scans,
         require_size,
     )
 
@@ -42,6 +49,18 @@ WHOLE_16_BIT = ("RGB;16", "RGBA;16", "RGBX;16")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF: BitsPerSample, PhotometricInterpretation, PlanarConfiguration, SampleFormat.
 BITS, COLOURS, PLANES, NUMBERS = 258, 262, 284, 339
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+# Of an interlaced PNG: first column and row of each pass, and the steps to the next ones.
+PNG_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+ROWS = 256  # that are composed at a time
 _opening = threading.Lock()
 
 
@@ -96,14 +115,32 @@ def to_rgb(image: Image.Image | DeepPixels, *, bit_depth: int = 8) -> Image.Imag
         transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
         return ImageCms.applyTransform(image, transform) or image
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+        return _over_black(image)
     # Pillow would copy an image that is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def decode_pixels(encoded: bytes) -> Image.Image | DeepPixels:
+def decode_resized(
+    encoded: bytes, size: int, *, bit_depth: int = 8
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decode and resize, and keep the small one alone.
+
+    Returns:
+        What `resize_image` gives, and height and width of the image before.
+
+    Raises:
+        ImageError: see `decode_image`.
+    """
+    image = decode_image(encoded, bit_depth=bit_depth)
+    return resize_image(image, size), (image.height, image.width)
+
+
+def decode_pixels(encoded: bytes, *, any_density: bool = False) -> Image.Image | DeepPixels:
     """Decode an image file, upright, without a decision on its bit depth.
+
+    Args:
+        encoded: the file's bytes.
+        any_density: a file may have as many pixels a byte as it likes: a drawn mask of one's own does.
 
     Raises:
         ImageError: see `decode_image`.
@@ -112,10 +149,15 @@ def decode_pixels(encoded: bytes) -> Image.Image | DeepPixels:
         raise ImageError("is empty")
     try:
         with naming_damage(), open_image(io.BytesIO(encoded)) as image:
+            if not any_density:
+                require_density(*image.size, len(encoded))
             if _is_misread(image):
                 return read_with_tifffile(encoded)
+            if image.format in ("JPEG", "MPO"):
+                require_few_scans(encoded)
             rawmode, tags = _rawmode(image), _tiff_tags(image)
-            _load_upright(image)
+            _require_all_tiles(image)
+            _load_upright(image, encoded)
             if image.mode.startswith(("I", "F")):
                 values, inverted = np.asarray(image), tags.get(COLOURS) == 0
                 if image.mode == "I" and tags.get(BITS) == (32,) and 2 not in tags.get(NUMBERS, ()):
@@ -151,7 +193,7 @@ def open_image(source: io.BytesIO | Path) -> ImageFile.ImageFile:
 
     Raises:
         UnidentifiedImageError: no image, or one that Pillow does not know.
-        ImageError: more pixels than the limit, see `deep_pixels.max_megapixels`.
+        ImageError: more pixels than the limit, see `picture_limits`.
     """
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -181,9 +223,68 @@ def naming(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} {error}") from None
 
 
-def _load_upright(image: Image.Image) -> None:
+def _load_upright(image: Image.Image, encoded: bytes) -> None:
     image.load()
+    if image.format == "PNG":
+        _require_all_rows(image, encoded)
     ImageOps.exif_transpose(image, in_place=True)
+
+
+def _require_all_tiles(image: ImageFile.ImageFile) -> None:
+    """Refuse a file that does not say where some of its pixels lie, and that Pillow would give as black ones.
+
+    Raises:
+        ImageError: it does not.
+    """
+    (width, height), boxes = image.size, [tile.extents for tile in image.tile if tile.extents is not None]
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    if boxes and covered < width * height:
+        raise ImageError(f"is truncated or damaged (it holds {covered:,} of {width * height:,} pixels)")
+
+
+def _require_all_rows(image: Image.Image, encoded: bytes) -> None:
+    """Refuse a PNG whose pixels end early, the rest of which Pillow gives as black.
+
+    Only where one of the last two rows is black: there the file's rows are counted.
+
+    Raises:
+        ImageError: they do.
+    """
+    last = np.asarray(image.crop((0, max(0, image.height - 2), image.width, image.height)))
+    if last.reshape(len(last), -1).any(axis=1).all():
+        return
+    width, height, bits, colours, _, _, interlaced = struct.unpack(">IIBBBBB", encoded[16:29])
+    passes = PNG_PASSES if interlaced else ((0, 0, 1, 1),)
+    expected = 0
+    for left, top, right, down in passes:
+        columns, rows = -(-(width - left) // right), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            expected += rows * (1 + -(-columns * bits * PNG_CHANNELS[colours] // 8))
+    found = sum(map(len, _unpacked(encoded)))
+    if found < expected:
+        raise ImageError(f"is truncated or damaged (it holds {found:,} of {expected:,} bytes of pixels)")
+
+
+def _unpacked(png: bytes) -> Iterator[bytes]:
+    """The bytes of a PNG's filtered rows, some at a time."""
+    unpacker, position = zlib.decompressobj(), 8
+    while position + 8 <= len(png) and not unpacker.eof:
+        length, kind = struct.unpack(">I4s", png[position : position + 8])
+        packed = png[position + 8 : position + 8 + length] if kind == b"IDAT" else b""
+        while packed:
+            yield unpacker.decompress(packed, 1 << 20)
+            packed = unpacker.unconsumed_tail
+        position += length + 12
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """An image with alpha as RGB over black, some rows at a time: a whole one in three more copies takes its memory."""
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, ROWS):
+        box = (0, top, image.width, min(top + ROWS, image.height))
+        rgba = image.crop(box).convert("RGBA")
+        result.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB"), box)
+    return result
 
 
 def _tiff_tags(image: Image.Image) -> Any:
@@ -216,6 +317,8 @@ def _16_bit_channels(encoded: bytes, image: Image.Image, rawmode: str) -> DeepPi
             tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped)
             for tile in other.tile
         ]
-        _load_upright(other)
-        values = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(other)
+        _load_upright(other, encoded)
+        values = np.asarray(image).astype(np.uint16)
+        values <<= 8
+        values |= np.asarray(other)
     return DeepPixels(values[..., :3], values[..., 3:] if kind == "RGBA" else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
@@ -128,6 +129,27 @@ def test_decoder(
         image, size = response.tensors
         assert image.value.shape == (n_images, 64, 64, 3)
         assert size.value.tolist() == [[30, 40]] * n_images
+
+
+def test_the_decoder_drops_a_picture_before_it_decodes_the_next(
+    backend: Callable[[str, ModuleType], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures: list[weakref.ref[Image.Image]] = []
+    n_alive: list[int] = []
+    decode = image_decoding.decode_image
+
+    def counting(data: bytes, **options: Any) -> Image.Image:
+        n_alive.append(sum(picture() is not None for picture in pictures))
+        image = decode(data, **options)
+        pictures.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(image_decoding, "decode_image", counting)
+    decoder = backend("image_decoder", image_decoding)
+    decoder.image_size, decoder.bit_depth = 64, 8
+    files = np.array([png(), b"no image", png(), png()], object)[:, None]
+    decoder.execute([Request({"encoded_image": files[:1]}), Request({"encoded_image": files})])
+    assert n_alive == [0] * 5
 
 
 @pytest.mark.parametrize("fault", FAULTS)
