@@ -38,6 +38,7 @@ CODE = {
         "image_decoding.py": "image_decoding.py",
         "deep_pixels.py": "deep_pixels.py",
         "picture_limits.py": "picture_limits.py",
+        "whole_pictures.py": "whole_pictures.py",
     },
     "foreground": {"model.py": "1/model.py", "foreground_mask.py": "foreground_mask.py"},
 }

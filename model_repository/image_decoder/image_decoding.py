@@ -10,10 +10,8 @@ A file of 8 bits a channel says itself what is white. A deeper one does not: a c
 from __future__ import annotations
 
 import io
-import struct
 import sys
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +31,7 @@ if __package__:
         require_few_scans,
         require_size,
     )
+    from model_repository.image_decoder.whole_pictures import require_all_rows, require_all_tiles
 else:  # in the server, where all files lie side by side
     from deep_pixels import DeepPixels, naming_damage, read_with_tifffile  # type: ignore[import-not-found, no-redef]
     from picture_limits import (  # type: ignore[import-not-found, no-redef]
@@ -41,6 +40,7 @@ else:  # in the server, where all files lie side by side
         require_few_scans,
         require_size,
     )
+    from whole_pictures import require_all_rows, require_all_tiles  # type: ignore[import-not-found, no-redef]
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -49,17 +49,6 @@ WHOLE_16_BIT = ("RGB;16", "RGBA;16", "RGBX;16")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF: BitsPerSample, PhotometricInterpretation, PlanarConfiguration, SampleFormat.
 BITS, COLOURS, PLANES, NUMBERS = 258, 262, 284, 339
-PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-# Of an interlaced PNG: first column and row of each pass, and the steps to the next ones.
-PNG_PASSES = (
-    (0, 0, 8, 8),
-    (4, 0, 8, 8),
-    (0, 4, 4, 8),
-    (2, 0, 4, 4),
-    (0, 2, 2, 4),
-    (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)
 ROWS = 256  # that are composed at a time
 _opening = threading.Lock()
 
@@ -156,7 +145,7 @@ def decode_pixels(encoded: bytes, *, any_density: bool = False) -> Image.Image |
             if image.format in ("JPEG", "MPO"):
                 require_few_scans(encoded)
             rawmode, tags = _rawmode(image), _tiff_tags(image)
-            _require_all_tiles(image)
+            require_all_tiles(image)
             _load_upright(image, encoded)
             if image.mode.startswith(("I", "F")):
                 values, inverted = np.asarray(image), tags.get(COLOURS) == 0
@@ -226,55 +215,8 @@ def naming(path: Path) -> Iterator[None]:
 def _load_upright(image: Image.Image, encoded: bytes) -> None:
     image.load()
     if image.format == "PNG":
-        _require_all_rows(image, encoded)
+        require_all_rows(image, encoded)
     ImageOps.exif_transpose(image, in_place=True)
-
-
-def _require_all_tiles(image: ImageFile.ImageFile) -> None:
-    """Refuse a file that does not say where some of its pixels lie, and that Pillow would give as black ones.
-
-    Raises:
-        ImageError: it does not.
-    """
-    (width, height), boxes = image.size, [tile.extents for tile in image.tile if tile.extents is not None]
-    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
-    if boxes and covered < width * height:
-        raise ImageError(f"is truncated or damaged (it holds {covered:,} of {width * height:,} pixels)")
-
-
-def _require_all_rows(image: Image.Image, encoded: bytes) -> None:
-    """Refuse a PNG whose pixels end early, the rest of which Pillow gives as black.
-
-    Only where one of the last two rows is black: there the file's rows are counted.
-
-    Raises:
-        ImageError: they do.
-    """
-    last = np.asarray(image.crop((0, max(0, image.height - 2), image.width, image.height)))
-    if last.reshape(len(last), -1).any(axis=1).all():
-        return
-    width, height, bits, colours, _, _, interlaced = struct.unpack(">IIBBBBB", encoded[16:29])
-    passes = PNG_PASSES if interlaced else ((0, 0, 1, 1),)
-    expected = 0
-    for left, top, right, down in passes:
-        columns, rows = -(-(width - left) // right), -(-(height - top) // down)
-        if columns > 0 and rows > 0:
-            expected += rows * (1 + -(-columns * bits * PNG_CHANNELS[colours] // 8))
-    found = sum(map(len, _unpacked(encoded)))
-    if found < expected:
-        raise ImageError(f"is truncated or damaged (it holds {found:,} of {expected:,} bytes of pixels)")
-
-
-def _unpacked(png: bytes) -> Iterator[bytes]:
-    """The bytes of a PNG's filtered rows, some at a time."""
-    unpacker, position = zlib.decompressobj(), 8
-    while position + 8 <= len(png) and not unpacker.eof:
-        length, kind = struct.unpack(">I4s", png[position : position + 8])
-        packed = png[position + 8 : position + 8 + length] if kind == b"IDAT" else b""
-        while packed:
-            yield unpacker.decompress(packed, 1 << 20)
-            packed = unpacker.unconsumed_tail
-        position += length + 12
 
 
 def _over_black(image: Image.Image) -> Image.Image:
