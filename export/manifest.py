@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
-from export.records import EngineRecord, FileRecord
+from export.records import EngineRecord, FileRecord, SafeName
+from model_repository.category_names import is_safe_name, unsafe_name
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.support.files import write_text
@@ -54,7 +55,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     """
 
     format: str
-    category: str
+    category: SafeName
     release_id: int
     teacher_id: int
     precision: str
@@ -79,6 +80,9 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
+        for backbone in (self.config.teacher, self.config.student):
+            if not is_safe_name(backbone):  # a model is named after it
+                raise ValueError(unsafe_name(backbone))
         sam = ["foreground.onnx"] if self.config.foreground == "sam" else []
         expected = sorted([*REQUIRED_FILES, *sam])
         if sorted(self.files) != expected:

@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
 from export.manifest import Manifest, engine_path
-from export.records import EngineRecord, FileRecord
+from export.records import NO_BYTECODE, EngineRecord, FileRecord
 from export.releases.changes import Changes
 from export.releases.repository import CONFIG, Repository
 from export.releases.store import FOLDER
@@ -25,7 +25,6 @@ from export.serving.ensembles import ensemble_config
 from export.serving.steps import FULL_IMAGE_SIZE, foreground_config, image_decoder_config, to_text
 from export.tensors import DISTANCES, RELEASE_ID, TensorSpec
 
-NO_BYTECODE = "__pycache__"
 # The files of a version of each step that is code, by where they lie in the folder of the project's own.
 CODE = {
     "distance_fusion": {

@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
 from export.manifest import Manifest
-from export.records import FileRecord
+from export.records import FileRecord, SafeName
 from export.serving.backbones import Platform
 from export.serving.memory_pools import MemoryPools
 from export.serving.queues import LatencyBudget
@@ -37,9 +37,9 @@ class StepRecord(BaseModel, frozen=True, extra="forbid"):
         config: the model's configuration as this release alone would have it, without the versions to load; text form.
     """
 
-    model: str
+    model: SafeName
     version: int = Field(ge=1)
-    files: dict[str, FileRecord]
+    files: dict[SafeName, FileRecord]
     config: str
 
     def parsed_config(self) -> pb.ModelConfig:
@@ -109,9 +109,9 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     schema_number: int = SCHEMA
     serial: int = Field(ge=1)
     number: int = Field(ge=1)
-    category: str
+    category: SafeName
     release_id: int
-    steps: dict[str, StepRecord]
+    steps: dict[SafeName, StepRecord]
     platform: Platform
     budget: LatencyBudget | None
     load: FusionLoad | None
