@@ -11,7 +11,8 @@ from tests.products import ROOT
 FOLDERS = ("train", "export", "client", "deploy", "model_repository")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 FORBIDDEN = {
-    "pickle.load", "pickle.loads", "pickle.Unpickler", "cloudpickle.load", "cloudpickle.loads", "joblib.load", "dill.load",
+    "pickle.load", "pickle.loads", "pickle.Unpickler", "cloudpickle.load", "cloudpickle.loads", "joblib.load",
+    "dill.load",
     "shelve.open", "marshal.loads", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.jit.load",
     "torch.hub.load", "pandas.read_pickle", "eval", "exec", "compile",
 }  # fmt: skip
