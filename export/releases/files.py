@@ -37,6 +37,7 @@ CODE = {
         "model.py": "1/model.py",
         "image_decoding.py": "image_decoding.py",
         "deep_pixels.py": "deep_pixels.py",
+        "jpeg_scans.py": "jpeg_scans.py",
         "picture_limits.py": "picture_limits.py",
         "whole_pictures.py": "whole_pictures.py",
     },

@@ -25,24 +25,22 @@ if __package__:
     from model_repository.image_decoder.deep_pixels import DeepPixels as DeepPixels
     from model_repository.image_decoder.deep_pixels import naming_damage as naming_damage
     from model_repository.image_decoder.deep_pixels import read_with_tifffile
+    from model_repository.image_decoder.jpeg_scans import END, OTHER_BITS, read_scans
     from model_repository.image_decoder.picture_limits import ImageError as ImageError
-    from model_repository.image_decoder.picture_limits import (
-        require_density,
-        require_few_scans,
-        require_size,
-    )
+    from model_repository.image_decoder.picture_limits import require_density, require_size
     from model_repository.image_decoder.whole_pictures import require_all_rows, require_all_tiles
 else:  # in the server, where all files lie side by side
     from deep_pixels import DeepPixels, naming_damage, read_with_tifffile  # type: ignore[import-not-found, no-redef]
+    from jpeg_scans import END, OTHER_BITS, read_scans  # type: ignore[import-not-found, no-redef]
     from picture_limits import (  # type: ignore[import-not-found, no-redef]
         ImageError,
         require_density,
-        require_few_scans,
         require_size,
     )
     from whole_pictures import require_all_rows, require_all_tiles  # type: ignore[import-not-found, no-redef]
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+JPEGS = ("JPEG", "MPO")  # a file of several JPEGs is the second
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # In Pillow's words: of what it reads one byte of each channel.
 WHOLE_16_BIT = ("RGB;16", "RGBA;16", "RGBX;16")
@@ -142,8 +140,8 @@ def decode_pixels(encoded: bytes, *, any_density: bool = False) -> Image.Image |
                 require_density(*image.size, len(encoded))
             if _is_misread(image):
                 return read_with_tifffile(encoded)
-            if image.format in ("JPEG", "MPO"):
-                require_few_scans(encoded)
+            if image.format in JPEGS:
+                read_scans(encoded)
             rawmode, tags = _rawmode(image), _tiff_tags(image)
             require_all_tiles(image)
             _load_upright(image, encoded)
@@ -216,7 +214,32 @@ def _load_upright(image: Image.Image, encoded: bytes) -> None:
     image.load()
     if image.format == "PNG":
         require_all_rows(image, encoded)
+    if image.format in JPEGS:
+        _require_all_blocks(image, encoded)
     ImageOps.exif_transpose(image, in_place=True)
+
+
+def _require_all_blocks(image: Image.Image, jpeg: bytes) -> None:
+    """Refuse a JPEG whose blocks end early, the rest of which libjpeg gives in one colour.
+
+    Other bits are put behind the last ones: they change the picture if any are missing. Of a plain JPEG only where its
+    last 8 pixels are of one colour, and at an eighth of its size; of a progressive one, which no camera makes, always.
+
+    Raises:
+        ImageError: they do.
+    """
+    (width, height), scans = image.size, read_scans(jpeg)
+    last = np.asarray(image.crop((max(0, width - 8), height - 1, width, height)))
+    if not scans.progressive and (last != last[:, :1]).any():
+        return
+    mode, share = ("L", 1) if scans.progressive else (None, 8)
+    drafts = []
+    for bits in (b"", OTHER_BITS):
+        with open_image(io.BytesIO(jpeg[: scans.end] + bits + END)) as draft:
+            draft.draft(mode, (max(1, width // share), max(1, height // share)))
+            drafts.append(np.asarray(draft))
+    if not np.array_equal(drafts[0], drafts[1]):
+        raise ImageError("is truncated or damaged (its pixels end early)")
 
 
 def _over_black(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What is refused of an image file before its pixels are unpacked: too large, packed too densely, too many scans.
+"""What is refused of an image file before its pixels are unpacked: too large, or packed too densely.
 
 A few kilobytes can name any number of pixels, and the server would take the memory for them. The limits are those of
 factory cameras: they have up to 150 megapixels today, sides below 65,536 pixels, and files of megabytes. It imports
@@ -8,7 +8,6 @@ nothing but Python's own modules.
 from __future__ import annotations
 
 import os
-import re
 
 MAX_MEGAPIXELS = "ASTMFR_MAX_MEGAPIXELS"  # an environment variable, for training, client and server alike
 DEFAULT_MAX_MEGAPIXELS = 200.0
@@ -18,10 +17,6 @@ MAX_SIDE = 65_535  # pixels; the filter that shrinks a longer side to a few pixe
 FREE_MEGAPIXELS = 16.0
 # A frame without a grain of noise, the lens covered, has 1,032 in a PNG of 8 bits and 1,312 in a TIFF of LZW.
 MAX_PIXELS_PER_BYTE = 1_400
-MAX_SCANS = 40  # of a JPEG; a progressive one has about 10, and each goes over all pixels again
-# A marker of a JPEG: not the zero behind an FF of the pixels, nor a restart between them, nor padding.
-_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
-_END, _SCAN, _START = 0xD9, 0xDA, 0xD8
 
 
 class ImageError(ValueError):
@@ -67,24 +62,6 @@ def require_density(width: int, height: int, n_bytes: int) -> None:
             f"megapixels at most {MAX_PIXELS_PER_BYTE:,} pixels a byte are expected, which a black frame of a camera "
             "does not reach; save it with 8 bits a channel as PNG, JPEG or TIFF"
         )
-
-
-def require_few_scans(jpeg: bytes) -> None:
-    """Refuse a JPEG that has its pixels gone over again and again.
-
-    Raises:
-        ImageError: more than 40 scans.
-    """
-    n_scans, position = 0, 0
-    while match := _MARKER.search(jpeg, position):
-        marker, position = match.group(1)[0], match.end()
-        if marker == _END:
-            break
-        if marker != _START:
-            position += int.from_bytes(jpeg[position : position + 2], "big")
-        n_scans += marker == _SCAN
-        if n_scans > MAX_SCANS:
-            raise ImageError(f"is a JPEG of more than {MAX_SCANS} scans; save it anew")
 
 
 def max_megapixels() -> float:

@@ -13,13 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from tests.model_repository.bad_jpegs import (
+    closed_jpeg,
+    huge_jpeg_header,
+    jpeg_of_12_bits,
+    jpeg_of_a_thousand_scans,
+    jpeg_of_five_channels,
+    jpeg_of_grey_scans_alone,
+    lossless_jpeg,
+)
 from tests.model_repository.picture_bytes import (
     LONG,
     PNG_START,
-    changed_frame,
     chunk,
     encoded,
-    jpeg_frame,
     one_colour_png,
     photo,
     png,
@@ -92,10 +99,6 @@ def zeros(n_bytes: int) -> Callable[[], bytes]:
 
 def huge_png_header() -> bytes:
     return png_header(50_000, 50_000) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
-def huge_jpeg_header() -> bytes:
-    return changed_frame(encoded(photo(), "JPEG"), jpeg_frame(0xC0, 50_000, 50_000))
 
 
 def huge_bmp_header() -> bytes:
@@ -205,81 +208,77 @@ def png_with_a_flipped_bit() -> bytes:
     return bytes(data)
 
 
-def jpeg_of_five_channels() -> bytes:
-    return changed_frame(encoded(photo(), "JPEG"), jpeg_frame(0xC0, 48, 32, n_components=5))
-
-
-def lossless_jpeg() -> bytes:
-    return changed_frame(encoded(photo(), "JPEG"), jpeg_frame(0xC3, 48, 32))
-
-
-def jpeg_of_12_bits() -> bytes:
-    return changed_frame(encoded(photo(), "JPEG"), jpeg_frame(0xC1, 48, 32, bits=12))
-
-
-def jpeg_of_a_thousand_scans() -> bytes:
-    """Each scan goes over the whole picture again; a few bytes of file are seconds of work."""
-    whole = encoded(Image.new("RGB", (4_000, 4_000)), "JPEG", progressive=True)
-    last = whole.rindex(b"\xff\xda")
-    return whole[:last] + whole[last:-2] * 1_000 + whole[-2:]
-
-
 def float_tiff(value: float) -> Callable[[], bytes]:
     return lambda: encoded(Image.fromarray(np.full((4, 4), value, np.float32)), "TIFF")
 
 
-BAD_PICTURES = {
-    "no bytes": BadPicture(zeros(0), "is empty"),
-    "one byte": BadPicture(zeros(1), UNKNOWN),
-    "a megabyte of zeros": BadPicture(zeros(1 << 20), UNKNOWN),
-    "text": BadPicture(text, UNKNOWN),
-    "svg": BadPicture(svg, UNKNOWN),
-    "animated gif": BadPicture(animated_gif, UNKNOWN),
-    "jpeg 2000": BadPicture(jpeg_2000, UNKNOWN),
-    "heic": BadPicture(heic, UNKNOWN),
-    "pdf": BadPicture(pdf, UNKNOWN),
-    "png start before a jpeg": BadPicture(png_start_before_a_jpeg, UNKNOWN),
-    "png with another first byte": BadPicture(png_with_another_first_byte, UNKNOWN),
-    "50,000 x 50,000 png": BadPicture(huge_png_header, TOO_LARGE),
-    "50,000 x 50,000 jpeg": BadPicture(huge_jpeg_header, TOO_LARGE),
-    "50,000 x 50,000 bmp": BadPicture(huge_bmp_header, TOO_LARGE),
-    "50,000 x 50,000 tiff": BadPicture(huge_tiff_header, TOO_LARGE),
-    "50,000 x 50,000 webp": BadPicture(huge_webp_header, DAMAGED),
-    "50,000 x 50,000 tiff of tifffile's": BadPicture(tiff_of_two_sizes, TOO_LARGE),
-    "webp canvas of 4 billion pixels": BadPicture(webp_canvas_of_four_billion_pixels, DAMAGED),
-    "60,000,000 x 1": BadPicture(long_line, TOO_LARGE),
-    "169 megapixels in 20 KB": BadPicture(bilevel_bomb, BOMB),
-    "20 megapixels of webp in 30 bytes": BadPicture(webp_bomb, BOMB),
-    "tiff strips of which half are named": BadPicture(tiff_of_half_its_strips, "it holds 128 of 256 pixels"),
-    "float tiff whose strip unpacks to more": BadPicture(
-        float_tiff_strip_bomb, "unpacks to more than 2,048 bytes"
-    ),
-    "float tiff of half its strips": BadPicture(
-        float_tiff_of_half_its_strips, "it holds 8 of 16 strips or tiles"
-    ),
-    "float tiff of LZW": BadPicture(float_tiff_of_lzw, "whose compression is not read here"),
-    "black png that ends early": BadPicture(black_png_that_ends_early, "it holds 26 of 52 bytes of pixels"),
-    "tiff strips all alike": BadPicture(tiff_strips_all_alike, BOMB),
-    "tiff of 500 channels": BadPicture(tiff_of_many_channels, TOO_LARGE),
-    "tiff whose pages go in a circle": BadPicture(tiff_whose_pages_go_in_a_circle, DAMAGED),
-    "png iCCP bomb": BadPicture(png_chunk_bomb(b"iCCP", b"p\0\0"), DAMAGED),
-    "png zTXt bomb": BadPicture(png_chunk_bomb(b"zTXt", b"t\0\0"), DAMAGED),
-    "png iTXt bomb": BadPicture(png_chunk_bomb(b"iTXt", b"t\0\x01\0\0\0"), DAMAGED),
-    "png of no width": BadPicture(png_of_no_width, UNKNOWN),
-    "png without pixels": BadPicture(png_without_pixels, DAMAGED),
-    "png with a flipped bit": BadPicture(png_with_a_flipped_bit, DAMAGED),
-    "jpeg of 5 channels": BadPicture(jpeg_of_five_channels, UNKNOWN),
-    "lossless jpeg": BadPicture(lossless_jpeg, DAMAGED),
-    "jpeg of 12 bits": BadPicture(jpeg_of_12_bits, UNKNOWN),
-    "jpeg of 1,000 scans": BadPicture(jpeg_of_a_thousand_scans, "scans"),
-    "float tiff beyond white": BadPicture(float_tiff(0.5), "has float32 values up to 0.5"),
-    "tiff of NaN": BadPicture(float_tiff(np.nan), "has values that are not finite"),
-    "tiff of infinity": BadPicture(float_tiff(np.inf), "has values that are not finite"),
-    "tiff of negative numbers": BadPicture(float_tiff(-1.0), "has negative values"),
-} | {
-    f"{kind} cut to {share:.0%}": BadPicture(
-        lambda kind=kind, share=share: cut(kind, share), f"{DAMAGED}|{UNKNOWN}"
-    )
-    for kind in KINDS
-    for share in (0.1, 0.5, 0.95)
-}
+BAD_PICTURES = (
+    {
+        "no bytes": BadPicture(zeros(0), "is empty"),
+        "one byte": BadPicture(zeros(1), UNKNOWN),
+        "a megabyte of zeros": BadPicture(zeros(1 << 20), UNKNOWN),
+        "text": BadPicture(text, UNKNOWN),
+        "svg": BadPicture(svg, UNKNOWN),
+        "animated gif": BadPicture(animated_gif, UNKNOWN),
+        "jpeg 2000": BadPicture(jpeg_2000, UNKNOWN),
+        "heic": BadPicture(heic, UNKNOWN),
+        "pdf": BadPicture(pdf, UNKNOWN),
+        "png start before a jpeg": BadPicture(png_start_before_a_jpeg, UNKNOWN),
+        "png with another first byte": BadPicture(png_with_another_first_byte, UNKNOWN),
+        "50,000 x 50,000 png": BadPicture(huge_png_header, TOO_LARGE),
+        "50,000 x 50,000 jpeg": BadPicture(huge_jpeg_header, TOO_LARGE),
+        "50,000 x 50,000 bmp": BadPicture(huge_bmp_header, TOO_LARGE),
+        "50,000 x 50,000 tiff": BadPicture(huge_tiff_header, TOO_LARGE),
+        "50,000 x 50,000 webp": BadPicture(huge_webp_header, DAMAGED),
+        "50,000 x 50,000 tiff of tifffile's": BadPicture(tiff_of_two_sizes, TOO_LARGE),
+        "webp canvas of 4 billion pixels": BadPicture(webp_canvas_of_four_billion_pixels, DAMAGED),
+        "60,000,000 x 1": BadPicture(long_line, TOO_LARGE),
+        "169 megapixels in 20 KB": BadPicture(bilevel_bomb, BOMB),
+        "20 megapixels of webp in 30 bytes": BadPicture(webp_bomb, BOMB),
+        "tiff strips of which half are named": BadPicture(
+            tiff_of_half_its_strips, "it holds 128 of 256 pixels"
+        ),
+        "float tiff whose strip unpacks to more": BadPicture(
+            float_tiff_strip_bomb, "unpacks to more than 2,048 bytes"
+        ),
+        "float tiff of half its strips": BadPicture(
+            float_tiff_of_half_its_strips, "it holds 8 of 16 strips or tiles"
+        ),
+        "float tiff of LZW": BadPicture(float_tiff_of_lzw, "whose compression is not read here"),
+        "black png that ends early": BadPicture(
+            black_png_that_ends_early, "it holds 26 of 52 bytes of pixels"
+        ),
+        "tiff strips all alike": BadPicture(tiff_strips_all_alike, BOMB),
+        "tiff of 500 channels": BadPicture(tiff_of_many_channels, TOO_LARGE),
+        "tiff whose pages go in a circle": BadPicture(tiff_whose_pages_go_in_a_circle, DAMAGED),
+        "png iCCP bomb": BadPicture(png_chunk_bomb(b"iCCP", b"p\0\0"), DAMAGED),
+        "png zTXt bomb": BadPicture(png_chunk_bomb(b"zTXt", b"t\0\0"), DAMAGED),
+        "png iTXt bomb": BadPicture(png_chunk_bomb(b"iTXt", b"t\0\x01\0\0\0"), DAMAGED),
+        "png of no width": BadPicture(png_of_no_width, UNKNOWN),
+        "png without pixels": BadPicture(png_without_pixels, DAMAGED),
+        "png with a flipped bit": BadPicture(png_with_a_flipped_bit, DAMAGED),
+        "jpeg of 5 channels": BadPicture(jpeg_of_five_channels, UNKNOWN),
+        "lossless jpeg": BadPicture(lossless_jpeg, DAMAGED),
+        "jpeg of 12 bits": BadPicture(jpeg_of_12_bits, UNKNOWN),
+        "jpeg of 1,000 scans": BadPicture(jpeg_of_a_thousand_scans, "scans"),
+        "jpeg of grey scans alone": BadPicture(jpeg_of_grey_scans_alone, DAMAGED),
+        "float tiff beyond white": BadPicture(float_tiff(0.5), "has float32 values up to 0.5"),
+        "tiff of NaN": BadPicture(float_tiff(np.nan), "has values that are not finite"),
+        "tiff of infinity": BadPicture(float_tiff(np.inf), "has values that are not finite"),
+        "tiff of negative numbers": BadPicture(float_tiff(-1.0), "has negative values"),
+    }
+    | {
+        f"{'progressive ' if progressive else ''}jpeg closed after {share:.0%}": BadPicture(
+            closed_jpeg(share, progressive=progressive), DAMAGED
+        )
+        for progressive in (False, True)
+        for share in (0.5, 0.6, 0.7, 0.8, 0.9, 0.98)[: 5 if progressive else 6]
+    }
+    | {
+        f"{kind} cut to {share:.0%}": BadPicture(
+            lambda kind=kind, share=share: cut(kind, share), f"{DAMAGED}|{UNKNOWN}"
+        )
+        for kind in KINDS
+        for share in (0.1, 0.5, 0.95)
+    }
+)
