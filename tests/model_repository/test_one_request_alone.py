@@ -77,6 +77,13 @@ def test_decoder(
         assert size.value.tolist() == [[30, 40]] * n_images
 
 
+def test_a_decoder_without_memory_for_the_images(backend: Callable[[str, ModuleType], Any]) -> None:
+    decoder = backend("image_decoder", image_decoding)
+    decoder.image_size, decoder.bit_depth = 2**40, 8
+    (response,) = decoder.execute([Request({"encoded_image": np.array([[png()]], object)})])
+    assert str(response.error).startswith("no image can be decoded (")
+
+
 def test_the_decoder_drops_a_picture_before_it_decodes_the_next(
     backend: Callable[[str, ModuleType], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,14 @@ class TritonPythonModel:
         return [self.answer(request) for request in requests]
 
     def answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+        """The images of one request, or its error; raised, it would fail the whole batch."""
+        try:
+            return self.decode(request)
+        except Exception as error:  # no memory for the images, say
+            reason = f"no image can be decoded ({type(error).__name__}: {error})"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason))
+
+    def decode(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         """Decode the [B, 1] image files of one request; where some are broken, the error names each of them."""
         encoded = pb_utils.get_input_tensor_by_name(request, "encoded_image").as_numpy()
         images = np.empty((len(encoded), self.image_size, self.image_size, 3), np.uint8)
