@@ -61,5 +61,6 @@ def _round(
 def _keep(given: bytes | FusionRequest, kind: str) -> str:
     content = given if isinstance(given, bytes) else given.to_json()
     path = CORPUS / f"{hashlib.sha256(content).hexdigest()[:12]}.{kind}"
+    CORPUS.mkdir(exist_ok=True)
     path.write_bytes(content)
     return path.name
