@@ -30,8 +30,8 @@ def test_what_was_found_before_stays_mended(steps: Steps) -> None:
 
 def test_whatever_is_sent_is_judged_or_refused_cleanly(steps: Steps) -> None:
     assert fuzz(steps, seconds=12, seed=0) == []
-    assert steps.asked > 500
-    assert steps.judged > steps.asked / 20  # not all of them are refused at the door
+    assert steps.asked > 100
+    assert steps.judged > steps.asked / 50  # not all of them are refused at the door
 
 
 def test_a_process_that_dies_or_hangs_is_a_finding(steps: Steps) -> None:
