@@ -40,7 +40,7 @@ BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/ben
 FORCED := $(if $(FORCE),--force)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data train evaluate export verify engine engine-check serve doctor predict report releases promote rollback retune bundle import prune check audit bench bench-all gpu-check test lint clean
+.PHONY: help setup demo data train evaluate export verify engine engine-check serve doctor predict report releases promote rollback retune bundle import prune check audit bench bench-all gpu-check test fuzz lint clean
 
 ##@ Start here
 help: ## This list
@@ -244,6 +244,10 @@ $(VENV)/.bench-peers: $(VENV)/.installed
 # other's way.
 test: setup ## All tests, those against the real server included
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+
+MINUTES ?= 1
+fuzz: $(VENV)/.installed ## Wrong pictures and tensors for MINUTES (default 1): each is judged or refused in a sentence
+	@OMP_NUM_THREADS=1 $(PY) -m tests.fuzzing --minutes "$(MINUTES)"
 
 lint: $(VENV)/.installed ## ruff, mypy --strict, import contracts, hadolint
 	@$(VENV)/bin/ruff check .

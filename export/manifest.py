@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
-from export.records import EngineRecord, FileRecord
+from export.records import EngineRecord, FileRecord, SafeName
+from model_repository.category_names import is_safe_name, unsafe_name
+from model_repository.onnx_contents import OnnxError, require_plain
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.support.files import write_text
@@ -54,7 +56,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """
 
     format: str
-    category: str
+    category: SafeName
     release_id: int
     teacher_id: int
     precision: str
@@ -79,6 +81,9 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
+        for backbone in (self.config.teacher, self.config.student):
+            if not is_safe_name(backbone):  # a model is named after it
+                raise ValueError(unsafe_name(backbone))
         sam = ["foreground.onnx"] if self.config.foreground == "sam" else []
         expected = sorted([*REQUIRED_FILES, *sam])
         if sorted(self.files) != expected:
@@ -206,12 +211,18 @@ def read_manifest(folder: Path) -> Manifest:
     """Read a build's manifest and check the files of the build against it.
 
     Raises:
-        ExportError: there is no build, its manifest cannot be read, or a file was changed after export.
+        ExportError: there is no build, its manifest cannot be read, a file was changed after export, or a graph has
+            weights in other files or operators that are not ONNX's own.
     """
     manifest = parse_manifest(folder / "manifest.json")
     for name, record in manifest.files.items():
         if not record.describes(folder / name):
             raise ExportError(f"{folder / name} is not the file that was verified; export again.")
+        if name.endswith(".onnx"):
+            try:
+                require_plain(folder / name)
+            except OnnxError as error:
+                raise ExportError(f"{folder / name} {error}; export again.") from None
     return manifest
 
 

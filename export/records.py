@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from export.tensors import TensorSpec
+from model_repository.category_names import is_safe_name, unsafe_name
 from train.support.files import sha256_of
+
+NO_BYTECODE = "__pycache__"  # an empty file of every version folder; see `export.releases.files`
+
+
+def _safe(name: str) -> str:
+    if not is_safe_name(name) and name != NO_BYTECODE:
+        raise ValueError(unsafe_name(name))
+    return name
+
+
+# A name that a file brings, and that becomes a part of a path.
+SafeName = Annotated[str, AfterValidator(_safe)]
 
 
 class FileRecord(BaseModel, frozen=True, extra="forbid"):

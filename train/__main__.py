@@ -23,7 +23,6 @@ from train.cli.options import (
 )
 from train.cli.paper import ablate, complexity, reproduce
 from train.cli.studies import baselines, contamination, suspects
-from train.support.category_names import check_category_name
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -99,7 +98,6 @@ def evaluate(
     """Judge the test set with the server's own fusion; write metrics.json and report.html."""
     from train.runs import evaluate_category, require_checkpoint
 
-    check_category_name(category.name)
     run_dir = run.runs_dir / category.name
     require_checkpoint(run_dir)  # before images are looked for, or rendered, that nothing can judge
     outcome = evaluate_category(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from client.benchmark.machine import usable_cores
 from client.judging.errors import BenchmarkError
+from model_repository.onnx_contents import OnnxError, require_plain
 
 FEATURES = ("teacher_1", "teacher_2", "teacher_3")
 DISTANCES = ("distance_1", "distance_2", "distance_3")
@@ -67,6 +68,10 @@ class BareChain:
             path = build / name
             if not path.is_file():
                 raise BenchmarkError(f"{path} does not exist; make it with `python -m export onnx`.")
+            try:
+                require_plain(path)
+            except OnnxError as error:
+                raise BenchmarkError(f"{path} {error}; export again.") from None
             self._sessions.append(
                 onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             )

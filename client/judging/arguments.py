@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from client.judging.errors import RequestError
+from model_repository.category_names import category_fault, shown
 
 LONGEST_TIMEOUT_S = 1e6  # gRPC takes much longer ones for none at all
 LARGEST_THRESHOLD = float(np.finfo(np.float32).max)  # scores are 32-bit floats
@@ -26,6 +27,8 @@ def check_category(category: Any) -> str:
         raise RequestError(
             f"The category is {reprlib.repr(category)}; expected the name of a published product, pill say."
         )
+    if fault := category_fault(category):
+        raise RequestError(f"Category {shown(category)} {fault}; give the name of a published product.")
     return category
 
 

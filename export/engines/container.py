@@ -20,7 +20,7 @@ from export.errors import ExportError
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = Path(__file__).with_name("engine-builder.Dockerfile")
 MOUNTED_CODE = "/opt/astmfr"
-CODE_FOLDERS = ("export", "train")  # what `export engine` imports from, directly or not
+CODE_FOLDERS = ("export", "model_repository", "train")  # what `export engine` imports from, directly or not
 
 
 def run_in_container(arguments: Sequence[str], *, build_dir: Path, server_image: str) -> int:

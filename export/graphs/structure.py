@@ -15,6 +15,7 @@ from export.errors import VerificationError
 from export.graphs.chain import OnnxChain, open_session
 from export.graphs.write import OPSET
 from export.manifest import GraphFiles, Parity
+from model_repository.onnx_contents import OnnxError, require_plain
 from train.calibration.sam import SamForeground
 from train.checkpoint.tensors import Checkpoint
 from train.method.student import GenerationBlock
@@ -101,6 +102,10 @@ def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "maskin
             f"{path.name} has {path.stat().st_size / 1e9:.1f} GB; expected at most {MAX_GRAPH_BYTES / 1e9:.1f}; "
             "it is not opened."
         )
+    try:  # first: the checker itself would open the other files
+        require_plain(path)
+    except OnnxError as error:
+        raise VerificationError(f"{path.name} {error}.") from None
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -111,24 +116,30 @@ def check_structure(path: Path, *, forbidden: Sequence[str] = ("random", "maskin
 
 def _faults(model: onnx.ModelProto, forbidden: Sequence[str]) -> Iterator[str]:
     """What is wrong with a valid model, the rest of a sentence each."""
-    if domains := {entry.domain for entry in model.opset_import} - {"", "ai.onnx"}:
-        yield f"uses operator domains {sorted(domains)}; expected ONNX's own alone"
     opset = model.opset_import[0].version
     if opset != OPSET or model.ir_version > MAX_IR_VERSION:
         yield (
             f"has opset {opset} and IR version {model.ir_version}; expected opset {OPSET} and at most IR version "
             f"{MAX_IR_VERSION}, which Triton's ONNX Runtime reads"
         )
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        yield "keeps weights in other files; expected all of them inside"
-    for node in model.graph.node:
+    nodes = [*_nodes(model.graph), *(node for function in model.functions for node in function.node)]
+    for node in nodes:
         training = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
         if node.op_type == "BatchNormalization" and (training or len(node.output) > 1):
             yield f"holds BatchNorm in training mode ({node.name}): a verdict would depend on the rest of its batch"
-    operators = {node.op_type for node in model.graph.node}
+    operators = {node.op_type for node in nodes}
     for kind in forbidden:
         if present := operators & FORBIDDEN_OPERATORS[kind]:
             yield f"holds {kind} nodes {sorted(present)}; expected none at inference"
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of the graphs within If, Loop and Scan too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:

@@ -17,15 +17,15 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
 from export.manifest import Manifest, engine_path
-from export.records import EngineRecord, FileRecord
+from export.records import NO_BYTECODE, EngineRecord, FileRecord
 from export.releases.changes import Changes
 from export.releases.repository import CONFIG, Repository
 from export.releases.store import FOLDER
 from export.serving.ensembles import ensemble_config
 from export.serving.steps import FULL_IMAGE_SIZE, foreground_config, image_decoder_config, to_text
 from export.tensors import DISTANCES, RELEASE_ID, TensorSpec
+from model_repository import onnx_contents as contents_check
 
-NO_BYTECODE = "__pycache__"
 # The files of a version of each step that is code, by where they lie in the folder of the project's own.
 CODE = {
     "distance_fusion": {
@@ -37,9 +37,13 @@ CODE = {
         "model.py": "1/model.py",
         "image_decoding.py": "image_decoding.py",
         "deep_pixels.py": "deep_pixels.py",
+        "jpeg_scans.py": "jpeg_scans.py",
+        "picture_limits.py": "picture_limits.py",
+        "whole_pictures.py": "whole_pictures.py",
     },
     "foreground": {"model.py": "1/model.py", "foreground_mask.py": "foreground_mask.py"},
 }
+ONNX_CONTENTS = "onnx_contents.py"  # beside the backend, which looks at the graph with it before it opens it
 WARM_UP = "warmup/encoded_image"  # of the decoder; in the model's folder, where Triton wants it
 
 
@@ -70,6 +74,7 @@ class VersionFiles:
         (folder / "model.py").write_bytes(backend())
         if self.engine is not None:
             shutil.copyfile(engine_path(self.build, self.graph), folder / "model.plan")
+        (folder / ONNX_CONTENTS).write_bytes(onnx_contents())
         (folder / "manifest.json").write_bytes(self.manifest.to_json().encode())
         (folder / NO_BYTECODE).write_bytes(b"")
 
@@ -95,6 +100,8 @@ class VersionFiles:
             self.record.describes(folder / "model.onnx")
             and target.has_file(model, version, "model.py")
             and (folder / "model.py").read_bytes() == backend()
+            and target.has_file(model, version, ONNX_CONTENTS)
+            and (folder / ONNX_CONTENTS).read_bytes() == onnx_contents()
             and target.has_file(model, version, NO_BYTECODE)
             and (self.engine is None or self.engine.file.describes(folder / "model.plan"))
         )
@@ -218,3 +225,8 @@ def write_idle(target: Repository, configs: Mapping[str, pb.ModelConfig], change
 def backend() -> bytes:
     """The Python backend that runs a graph where the server has no ONNX Runtime of its own."""
     return resources.files("export.serving.backends").joinpath("onnxruntime_model.py").read_bytes()
+
+
+def onnx_contents() -> bytes:
+    """The module that the backend looks at a graph with."""
+    return Path(contents_check.__file__).read_bytes()

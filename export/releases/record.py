@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
 from export.manifest import Manifest
-from export.records import FileRecord
+from export.records import FileRecord, SafeName
 from export.serving.backbones import Platform
 from export.serving.memory_pools import MemoryPools
 from export.serving.throughput import FusionLoad
@@ -36,9 +36,9 @@ class StepRecord(BaseModel, frozen=True, extra="forbid"):
         config: the model's configuration as this release alone would have it, without the versions to load; text form.
     """
 
-    model: str
+    model: SafeName
     version: int = Field(ge=1)
-    files: dict[str, FileRecord]
+    files: dict[SafeName, FileRecord]
     config: str
 
     def parsed_config(self) -> pb.ModelConfig:
@@ -120,9 +120,9 @@ class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     schema_number: int = SCHEMA
     serial: int = Field(ge=1)
     number: int = Field(ge=1)
-    category: str
+    category: SafeName
     release_id: int
-    steps: dict[str, StepRecord]
+    steps: dict[SafeName, StepRecord]
     platform: Platform
     budget: dict[str, Any] | None = None
     load: FusionLoad | None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from export.errors import PublishError
 from export.releases.record import Record, parse_record
+from model_repository.category_names import is_safe_name, unsafe_name
 
 FOLDER = ".releases"
 # No release has this id of weights; the calibration of the release that is probed lies under it for that time.
@@ -88,11 +89,11 @@ class Store:
 
     def record_path(self, category: str, number: int) -> Path:
         """The file of a record."""
-        return self.root / FOLDER / "records" / category / f"{number}.json"
+        return self._records_of(category) / f"{number}.json"
 
     def live_path(self, category: str) -> Path:
         """The file that says which release is live."""
-        return self.root / FOLDER / "live" / f"{category}.json"
+        return self.root / FOLDER / "live" / f"{_safe(category)}.json"
 
     def calibration_path(self, weights_id: int) -> Path:
         """The file from which the fusion takes the calibration of a student's weights."""
@@ -101,11 +102,11 @@ class Store:
     def categories(self) -> list[str]:
         """Those that have records, in the order of their names."""
         folder = self.root / FOLDER / "records"
-        return sorted(path.name for path in folder.glob("*") if path.is_dir())
+        return sorted(path.name for path in folder.glob("*") if path.is_dir() and is_safe_name(path.name))
 
     def numbers(self, category: str) -> list[int]:
         """The numbers of a category's releases, ascending."""
-        folder = self.root / FOLDER / "records" / category
+        folder = self._records_of(category)
         return sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal())
 
     def read(self, category: str, number: int) -> Record:
@@ -149,6 +150,9 @@ class Store:
                 found[category] = self.live(category)
         return {category: live for category, live in found.items() if live is not None}
 
+    def _records_of(self, category: str) -> Path:
+        return self.root / FOLDER / "records" / _safe(category)
+
     def next_serial(self) -> int:
         """One more than that of any record; a record that cannot be read does not count."""
         serials = [0]
@@ -158,3 +162,9 @@ class Store:
             except (OSError, ValueError, KeyError, TypeError):
                 continue
         return max(serials) + 1
+
+
+def _safe(category: str) -> str:
+    if not is_safe_name(category):
+        raise PublishError(f"Category {unsafe_name(category)}; name one of those that were published.")
+    return category

@@ -1,4 +1,4 @@
-"""Pixels of more than 8 bits a channel, the TIFFs that Pillow cannot read, and how large an image may be.
+"""Pixels of more than 8 bits a channel, and the TIFFs that Pillow cannot read.
 
 White is 2**bit_depth - 1. A bit depth of 1 stands for floating-point pixels from 0 to 1.
 """
@@ -6,7 +6,8 @@ White is 2**bit_depth - 1. A bit depth of 1 stands for floating-point pixels fro
 from __future__ import annotations
 
 import io
-import os
+import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+if __package__:
+    from model_repository.image_decoder.picture_limits import ImageError as ImageError
+    from model_repository.image_decoder.picture_limits import require_density, require_size
+else:  # in the server, where both files lie side by side
+    from picture_limits import ImageError, require_density, require_size  # type: ignore[import-not-found, no-redef]
+
 BIT_DEPTHS = (1, 8, 10, 12, 14, 16, 20, 24, 32)  # that are found; any from 8 to 32 may be asked for
-MAX_MEGAPIXELS = "ASTMFR_MAX_MEGAPIXELS"  # an environment variable, for training, client and server alike
-DEFAULT_MAX_MEGAPIXELS = 200.0
+ZIPPED = (8, 32946)  # compressions of TIFF
+COMPRESSIONS = (1, 32773, *ZIPPED)  # none, PackBits, ZIP
+ROWS = 256  # that are converted at a time
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,10 +36,6 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation: what turns the stored pixels upright
-
-
-class ImageError(ValueError):
-    """Bytes that are no complete image of a known format, or pixels that the bit depth does not allow."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +102,27 @@ class DeepPixels:
                 f"{bit_depth} bits a channel; save it like the images that were trained on, or train with --bit-depth "
                 f"{found}"
             )
+        pixels = np.empty(self.values.shape, np.uint8)
+        opaque = 1.0 if self.alpha is None else self._opaque(white)
+        # Floating-point numbers of a whole image would take several times its memory.
+        for start in range(0, len(pixels), ROWS):
+            rows = slice(start, start + ROWS)
+            pixels[rows] = self._levels(rows, white, opaque)
+        image = Image.fromarray(pixels).convert("RGB")
+        return image.transpose(TURNS[self.orientation]) if self.orientation in TURNS else image
+
+    def _levels(self, rows: slice, white: int, opaque: float) -> NDArray[Any]:
+        """Some rows as levels from 0 to 255."""
         # 32-bit floats are exact enough for the 8-bit levels of 16 bits.
         kind = np.float32 if self.values.dtype.itemsize <= 2 else np.float64
-        levels: NDArray[Any] = self.values.astype(kind)
+        levels: NDArray[Any] = self.values[rows].astype(kind)
         levels *= 255 / white
         if self.inverted:
             levels = 255 - levels
         if self.alpha is not None:
-            levels = levels.reshape(*levels.shape[:2], -1) * (self.alpha / self._opaque(white))
-        pixels = np.rint(levels).astype(np.uint8)
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels).convert("RGB")
-        return image.transpose(TURNS[self.orientation]) if self.orientation in TURNS else image
+            share = self.alpha[rows] / opaque
+            levels = levels * (share[..., 0] if levels.ndim == 2 else share)
+        return np.asarray(np.rint(levels))
 
     def _opaque(self, white: int) -> float:
         """The alpha of an opaque pixel: 1 in floating-point numbers, white, or all bits of the file."""
@@ -128,8 +142,8 @@ def read_with_tifffile(encoded: bytes) -> Image.Image | DeepPixels:
     """The first page of a TIFF that Pillow cannot read.
 
     Raises:
-        ImageError: damaged, neither grey nor RGB, or of a compression that needs more than tifffile; or there is no
-            tifffile.
+        ImageError: damaged, too large, neither grey nor RGB, or of a compression that needs more than tifffile; or
+            there is no tifffile.
     """
     try:  # here, for clients start without it, and the server of a container may lack it
         import tifffile
@@ -140,24 +154,14 @@ def read_with_tifffile(encoded: bytes) -> Image.Image | DeepPixels:
         ) from None
     with naming_damage(), tifffile.TiffFile(io.BytesIO(encoded)) as file:
         page: Any = file.pages.first
-        require_size(page.imagewidth, page.imagelength)
         photometric, orientation = int(page.photometric), page.tags.valueof("Orientation", 1)
-        try:
-            values = page.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            raise ImageError(
-                f"is a TIFF whose compression is not read here ({error}); save it without"
-            ) from None
+        _require_readable(page, photometric)
+        require_density(page.imagewidth, page.imagelength, len(encoded))
+        _require_whole(page, encoded)
+        values = page.asarray()
         values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else values
     values = values[..., None] if values.ndim == 2 else values
-    n_channels, n_colours = values.shape[-1], 3 if photometric == 2 else 1
-    if photometric > 2 or values.ndim != 3 or n_channels not in (n_colours, n_colours + 1):
-        raise ImageError(
-            f"is a TIFF with {n_channels} channels of {values.dtype}, photometric {photometric}; expected grey or RGB, "
-            "with alpha or without; save it as that"
-        )
+    n_colours = 3 if photometric == 2 else 1
     colours, alpha = values[..., :n_colours], values[..., n_colours:]
     return DeepPixels(
         colours if n_colours == 3 else colours[..., 0],
@@ -167,33 +171,44 @@ def read_with_tifffile(encoded: bytes) -> Image.Image | DeepPixels:
     )
 
 
-def require_size(width: int, height: int) -> None:
-    """Refuse an image before its pixels are unpacked.
-
-    Raises:
-        ImageError: more pixels than `max_megapixels`.
-    """
-    if width * height > 1e6 * max_megapixels():
+def _require_readable(page: Any, photometric: int) -> None:
+    """Refuse by its tags what would be no image, or a too large one, once it is unpacked."""
+    n_channels, n_colours = page.samplesperpixel, 3 if photometric == 2 else 1
+    n_bytes = 0 if page.dtype is None else page.dtype.itemsize
+    require_size(page.imagewidth, page.imagelength, bytes_per_pixel=n_bytes * n_channels)
+    if photometric > 2 or page.imagedepth != 1 or n_channels not in (n_colours, n_colours + 1) or not n_bytes:
         raise ImageError(
-            f"is too large: {width} x {height} are {width * height / 1e6:,.1f} megapixels; expected at most "
-            f"{max_megapixels():,g}; make it smaller, or set {MAX_MEGAPIXELS} where it is decoded"
+            f"is a TIFF with {n_channels} channels of {page.dtype}, photometric {photometric}; expected grey or RGB, "
+            "with alpha or without; save it as that"
         )
 
 
-def max_megapixels() -> float:
-    """Millions of pixels that an image may have: `ASTMFR_MAX_MEGAPIXELS` of the environment, or 200.
+def _require_whole(page: Any, encoded: bytes) -> None:
+    """Refuse by its strips or tiles what tifffile would fill up, or unpack to far more than the image.
 
-    Raises:
-        ImageError: it is no number above 0.
+    Only compressions that need nothing but tifffile are read: where training has more and the server has not, the one
+    would take images that the other refuses.
     """
-    text = os.environ.get(MAX_MEGAPIXELS) or str(DEFAULT_MAX_MEGAPIXELS)
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = 0.0
-    if not limit > 0:
-        raise ImageError(f"is not opened, for {MAX_MEGAPIXELS} is {text!r}; expected a number above 0")
-    return limit
+    compression, predictor = int(page.compression), int(page.predictor)
+    if compression not in COMPRESSIONS or predictor not in (1, 2):
+        kind = getattr(page.compression, "name", compression)
+        raise ImageError(
+            f"is a TIFF of more than 8 bits whose compression is not read here ({kind}, predictor {predictor}); save "
+            "it without, or with ZIP"
+        )
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    expected = math.prod(page.chunked)
+    whole = [place for place in places if place[0] > 0 and 0 < place[1] <= len(encoded) - place[0]]
+    if len(whole) != expected:
+        raise ImageError(f"is truncated or damaged (it holds {len(whole):,} of {expected:,} strips or tiles)")
+    if compression in ZIPPED:
+        most = math.prod(page.chunks) * page.dtype.itemsize
+        for offset, length in whole:
+            unpacker = zlib.decompressobj()
+            if len(unpacker.decompress(encoded[offset : offset + length], most + 1)) > most:
+                raise ImageError(
+                    f"is truncated or damaged (a strip or tile unpacks to more than {most:,} bytes)"
+                )
 
 
 @contextmanager

@@ -23,25 +23,31 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 if __package__:
     from model_repository.image_decoder.deep_pixels import DeepPixels as DeepPixels
-    from model_repository.image_decoder.deep_pixels import ImageError as ImageError
     from model_repository.image_decoder.deep_pixels import naming_damage as naming_damage
-    from model_repository.image_decoder.deep_pixels import read_with_tifffile, require_size
-else:  # in the server, where both files lie side by side
-    from deep_pixels import (  # type: ignore[import-not-found, no-redef]
-        DeepPixels,
+    from model_repository.image_decoder.deep_pixels import read_with_tifffile
+    from model_repository.image_decoder.jpeg_scans import END, OTHER_BITS, read_scans
+    from model_repository.image_decoder.picture_limits import ImageError as ImageError
+    from model_repository.image_decoder.picture_limits import require_density, require_size
+    from model_repository.image_decoder.whole_pictures import require_all_rows, require_all_tiles
+else:  # in the server, where all files lie side by side
+    from deep_pixels import DeepPixels, naming_damage, read_with_tifffile  # type: ignore[import-not-found, no-redef]
+    from jpeg_scans import END, OTHER_BITS, read_scans  # type: ignore[import-not-found, no-redef]
+    from picture_limits import (  # type: ignore[import-not-found, no-redef]
         ImageError,
-        naming_damage,
-        read_with_tifffile,
+        require_density,
         require_size,
     )
+    from whole_pictures import require_all_rows, require_all_tiles  # type: ignore[import-not-found, no-redef]
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+JPEGS = ("JPEG", "MPO")  # a file of several JPEGs is the second
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # In Pillow's words: of what it reads one byte of each channel.
 WHOLE_16_BIT = ("RGB;16", "RGBA;16", "RGBX;16")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF: BitsPerSample, PhotometricInterpretation, PlanarConfiguration, SampleFormat.
 BITS, COLOURS, PLANES, NUMBERS = 258, 262, 284, 339
+ROWS = 256  # that are composed at a time
 _opening = threading.Lock()
 
 
@@ -96,14 +102,32 @@ def to_rgb(image: Image.Image | DeepPixels, *, bit_depth: int = 8) -> Image.Imag
         transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
         return ImageCms.applyTransform(image, transform) or image
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
+        return _over_black(image)
     # Pillow would copy an image that is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def decode_pixels(encoded: bytes) -> Image.Image | DeepPixels:
+def decode_resized(
+    encoded: bytes, size: int, *, bit_depth: int = 8
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decode and resize, and keep the small one alone.
+
+    Returns:
+        What `resize_image` gives, and height and width of the image before.
+
+    Raises:
+        ImageError: see `decode_image`.
+    """
+    image = decode_image(encoded, bit_depth=bit_depth)
+    return resize_image(image, size), (image.height, image.width)
+
+
+def decode_pixels(encoded: bytes, *, any_density: bool = False) -> Image.Image | DeepPixels:
     """Decode an image file, upright, without a decision on its bit depth.
+
+    Args:
+        encoded: the file's bytes.
+        any_density: a file may have as many pixels a byte as it likes: a drawn mask of one's own does.
 
     Raises:
         ImageError: see `decode_image`.
@@ -112,10 +136,15 @@ def decode_pixels(encoded: bytes) -> Image.Image | DeepPixels:
         raise ImageError("is empty")
     try:
         with naming_damage(), open_image(io.BytesIO(encoded)) as image:
+            if not any_density:
+                require_density(*image.size, len(encoded))
             if _is_misread(image):
                 return read_with_tifffile(encoded)
+            if image.format in JPEGS:
+                read_scans(encoded)
             rawmode, tags = _rawmode(image), _tiff_tags(image)
-            _load_upright(image)
+            require_all_tiles(image)
+            _load_upright(image, encoded)
             if image.mode.startswith(("I", "F")):
                 values, inverted = np.asarray(image), tags.get(COLOURS) == 0
                 if image.mode == "I" and tags.get(BITS) == (32,) and 2 not in tags.get(NUMBERS, ()):
@@ -151,7 +180,7 @@ def open_image(source: io.BytesIO | Path) -> ImageFile.ImageFile:
 
     Raises:
         UnidentifiedImageError: no image, or one that Pillow does not know.
-        ImageError: more pixels than the limit, see `deep_pixels.max_megapixels`.
+        ImageError: more pixels than the limit, see `picture_limits`.
     """
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -181,9 +210,46 @@ def naming(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} {error}") from None
 
 
-def _load_upright(image: Image.Image) -> None:
+def _load_upright(image: Image.Image, encoded: bytes) -> None:
     image.load()
+    if image.format == "PNG":
+        require_all_rows(image, encoded)
+    if image.format in JPEGS:
+        _require_all_blocks(image, encoded)
     ImageOps.exif_transpose(image, in_place=True)
+
+
+def _require_all_blocks(image: Image.Image, jpeg: bytes) -> None:
+    """Refuse a JPEG whose blocks end early, the rest of which libjpeg gives in one colour.
+
+    Other bits are put behind the last ones: they change the picture if any are missing. Of a plain JPEG only where its
+    last 8 pixels are of one colour, and at an eighth of its size; of a progressive one, which no camera makes, always.
+
+    Raises:
+        ImageError: they do.
+    """
+    (width, height), scans = image.size, read_scans(jpeg)
+    last = np.asarray(image.crop((max(0, width - 8), height - 1, width, height)))
+    if not scans.progressive and (last != last[:, :1]).any():
+        return
+    mode, share = ("L", 1) if scans.progressive else (None, 8)
+    drafts = []
+    for bits in (b"", OTHER_BITS):
+        with open_image(io.BytesIO(jpeg[: scans.end] + bits + END)) as draft:
+            draft.draft(mode, (max(1, width // share), max(1, height // share)))
+            drafts.append(np.asarray(draft))
+    if not np.array_equal(drafts[0], drafts[1]):
+        raise ImageError("is truncated or damaged (its pixels end early)")
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """An image with alpha as RGB over black, some rows at a time: a whole one in three more copies takes its memory."""
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, ROWS):
+        box = (0, top, image.width, min(top + ROWS, image.height))
+        rgba = image.crop(box).convert("RGBA")
+        result.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB"), box)
+    return result
 
 
 def _tiff_tags(image: Image.Image) -> Any:
@@ -216,6 +282,8 @@ def _16_bit_channels(encoded: bytes, image: Image.Image, rawmode: str) -> DeepPi
             tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped)
             for tile in other.tile
         ]
-        _load_upright(other)
-        values = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(other)
+        _load_upright(other, encoded)
+        values = np.asarray(image).astype(np.uint16)
+        values <<= 8
+        values |= np.asarray(other)
     return DeepPixels(values[..., :3], values[..., 3:] if kind == "RGBA" else None)

@@ -212,7 +212,10 @@ def test_deep_files_are_told_by_their_headers(tmp_path: Path) -> None:
 
 
 def test_large_scans_are_read_without_pillows_warning(tmp_path: Path) -> None:
-    Image.new("1", (11_000, 9_000)).save(tmp_path / "99MP.png")
+    scan = Image.new("1", (11_000, 9_000))
+    noise = np.random.default_rng(0).integers(0, 2, (100, 11_000), np.uint8)
+    scan.paste(Image.fromarray(noise * 255), (0, 0))  # all white, it would be a bomb
+    scan.save(tmp_path / "99MP.png")
     limit = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -5,12 +5,11 @@ Triton takes an exception of a Python backend for the error of every request tha
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,73 +19,21 @@ from PIL import Image
 from model_repository.distance_fusion import map_fusion
 from model_repository.foreground import foreground_mask
 from model_repository.image_decoder import image_decoding
+from tests.model_repository import server_stub
+from tests.model_repository.server_stub import Request, TritonError
 from tests.model_repository.test_not_finite import CALIBRATION, zeros
-from tests.products import ROOT
 
 FAULTS = [ZeroDivisionError("division by zero"), MemoryError(), RuntimeError("no such thing")]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    tensor_name: str
-    value: Any
-
-    def name(self) -> str:
-        return self.tensor_name
-
-    def as_numpy(self) -> Any:
-        return self.value
-
-
-@dataclass
-class Request:
-    given: dict[str, Any]
-    outputs: tuple[str, ...] = ()
-
-    def inputs(self) -> list[Tensor]:
-        return [Tensor(name, value) for name, value in self.given.items()]
-
-    def parameters(self) -> str:
-        return ""
-
-    def requested_output_names(self) -> tuple[str, ...]:
-        return self.outputs
-
-
-class TritonError(Exception):
-    INVALID_ARG = 3
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass
-class Response:
-    tensors: list[Tensor] = field(default_factory=list)
-    error: TritonError | None = None
 
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, ModuleType], Any]:
     """A committed backend, with what the server gives it in place of the server."""
-    server = SimpleNamespace(
-        Tensor=Tensor,
-        InferenceResponse=Response,
-        TritonError=TritonError,
-        get_input_tensor_by_name=lambda request, name: Tensor(name, request.given[name]),
-    )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server)  # type: ignore[arg-type]
 
     def load(model: str, beside: ModuleType) -> Any:
+        monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server_stub.PB_UTILS)
         monkeypatch.setitem(sys.modules, beside.__name__.rpartition(".")[2], beside)
-        path = ROOT / "model_repository" / model / "1" / "model.py"
-        spec = importlib.util.spec_from_file_location(f"backend_of_{model}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.TritonPythonModel()
+        return server_stub.load_step(model)
 
     return load
 
@@ -128,6 +75,34 @@ def test_decoder(
         image, size = response.tensors
         assert image.value.shape == (n_images, 64, 64, 3)
         assert size.value.tolist() == [[30, 40]] * n_images
+
+
+def test_a_decoder_without_memory_for_the_images(backend: Callable[[str, ModuleType], Any]) -> None:
+    decoder = backend("image_decoder", image_decoding)
+    decoder.image_size, decoder.bit_depth = 2**40, 8
+    (response,) = decoder.execute([Request({"encoded_image": np.array([[png()]], object)})])
+    assert str(response.error).startswith("no image can be decoded (")
+
+
+def test_the_decoder_drops_a_picture_before_it_decodes_the_next(
+    backend: Callable[[str, ModuleType], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures: list[weakref.ref[Image.Image]] = []
+    n_alive: list[int] = []
+    decode = image_decoding.decode_image
+
+    def counting(data: bytes, **options: Any) -> Image.Image:
+        n_alive.append(sum(picture() is not None for picture in pictures))
+        image = decode(data, **options)
+        pictures.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(image_decoding, "decode_image", counting)
+    decoder = backend("image_decoder", image_decoding)
+    decoder.image_size, decoder.bit_depth = 64, 8
+    files = np.array([png(), b"no image", png(), png()], object)[:, None]
+    decoder.execute([Request({"encoded_image": files[:1]}), Request({"encoded_image": files})])
+    assert n_alive == [0] * 5
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -152,7 +152,11 @@ def _from_pretrained(name: str, *, local_files_only: bool) -> Any:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     sam, loading = SamModel.from_pretrained(
-        name, local_files_only=local_files_only, dtype=torch.float32, output_loading_info=True
+        name,
+        local_files_only=local_files_only,
+        use_safetensors=True,  # never a pickle, which is a program
+        dtype=torch.float32,
+        output_loading_info=True,
     )
     missing = sorted(loading["missing_keys"])
     if missing:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from train.config import PRESETS, FitConfig, fit_config
+from train.support.category_names import check_category_name
 from train.support.command_options import Command, Option, options_as
 from train.support.devices import Runtime
 from train.support.tables import SYNTHETIC_NOTE
@@ -36,6 +37,10 @@ class CategoryOptions:
     name: str
     data: str | None
     data_dir: Path
+
+    def __post_init__(self) -> None:
+        """Raise DataError about a name that no category can have, before anything is looked for under it."""
+        check_category_name(self.name)
 
     def find(self, *, runs_dir: Path, quiet: bool = False) -> CategoryData:
         """The category's images, laid out first where the data set is one we can make.

@@ -150,7 +150,7 @@ def _read_mask(path: Path) -> Mask:
     """Read a mask upright, its values as they stand in the file: no conversion may make a small one vanish."""
     try:
         with naming(path):
-            image = decode_pixels(path.read_bytes())
+            image = decode_pixels(path.read_bytes(), any_density=True)
     except ImageError as error:
         raise DataError(f"Ground truth mask {error}; mend it, or remove it.") from None
     if isinstance(image, DeepPixels):

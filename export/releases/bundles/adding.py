@@ -22,6 +22,7 @@ from export.releases.render import FUSION, runs_a_graph
 from export.releases.repository import CONFIG, Repository
 from export.releases.store import FOLDER, Store
 from export.releases.versions import student_model, tensors_of
+from model_repository.onnx_contents import OnnxError, require_plain
 
 MANIFEST = "manifest.json"
 
@@ -140,8 +141,20 @@ def _add_step(
     folder = changes.folder(target.folder(step.model, version))
     for file in step.files:
         bundle.archive.extract(f"{name}/{file}", folder / file)
+        if file.endswith(".onnx"):
+            _require_plain(bundle, f"{name}/{file}", folder / file)
     added.append(f"{step.model}/{version}")
     return step.model_copy(update={"version": version})
+
+
+def _require_plain(bundle: Bundle, name: str, path: Path) -> None:
+    """Refuse a graph that would read other files, or has operators that are not ONNX's own."""
+    try:
+        require_plain(path)
+    except OnnxError as error:
+        raise PublishError(
+            f"{bundle.archive.path}: its {name} {error}; nothing was imported; pack a release that this project made."
+        ) from None
 
 
 def _holds(folder: Path, files: dict[str, FileRecord]) -> bool:

@@ -31,7 +31,6 @@ FORMAT = "astmfr-bundle"
 SCHEMA = 1
 RECORD = "record.json"
 SIGNATURE = ".sig"  # ends the name of the file beside a record that holds its signature
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -178,8 +177,6 @@ def _faults(archive: Archive, record: Record) -> Iterator[str]:
     elif models != models_of(manifest, models.get("student", "")):
         yield f"its steps are {models}; expected {models_of(manifest)}"
     for name, step in record.steps.items():
-        if named := [file for file in step.files if not FILE_NAME.fullmatch(file)]:
-            yield f"{named[0]!r} is no name of a file of a version"
         if not step.files.keys() >= {"model.py"}:
             yield f"its {name} has no model.py"
         yield from _config_faults(name, step.model, record)

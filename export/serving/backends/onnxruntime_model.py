@@ -20,12 +20,21 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+if __package__:
+    from model_repository.onnx_contents import require_plain
+else:  # in the server, where both files lie side by side
+    from onnx_contents import require_plain  # type: ignore[import-not-found, no-redef]
+
 
 class TritonPythonModel:
     """An ONNX graph whose tensors are named as in config.pbtxt."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the session."""
+        """Open the session.
+
+        Raises:
+            OnnxError: the graph has weights in other files, or operators that are not ONNX's own.
+        """
         config = json.loads(args["model_config"])
         self.inputs = [entry["name"] for entry in config["input"]]
         options = ort.SessionOptions()
@@ -38,6 +47,7 @@ class TritonPythonModel:
         # Weights beside the arena, which holds nothing then but what can be given back.
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        require_plain(path)
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.warming_up = True
         self.turns = open_turns(threads)

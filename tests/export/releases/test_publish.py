@@ -229,7 +229,13 @@ def test_platforms_on_a_cpu_serve_the_same_files(tiny_build: Path, repository: P
         assert read_config(repository, model).backend == "python"
         assert read_config(other, model).backend == "onnxruntime"
         published = contents(repository / model / "1")
-        assert set(published) == {"__pycache__", "manifest.json", "model.onnx", "model.py"}
+        assert set(published) == {
+            "__pycache__",
+            "manifest.json",
+            "model.onnx",
+            "model.py",
+            "onnx_contents.py",
+        }
         assert contents(other / model / "1") == published
 
 
