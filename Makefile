@@ -69,7 +69,7 @@ setup: $(VENV)/.installed .triton/.installed ## Both environments: .venv/ for th
 # Plain `make` inside `deploy run`: lines with the variable are run by `make -n` too, and would start a server.
 demo: setup ## All of it on real images: train, evaluate, export, serve, ask, benchmark, report
 	@$(MAKE) --no-print-directory export
-	@$(PY) -m deploy run -- make --no-print-directory ask-and-measure
+	@$(PY) -m deploy run --client-shm -- make --no-print-directory ask-and-measure
 	@$(MAKE) --no-print-directory report
 	@echo; echo "Next:"; \
 	echo "  make export CATEGORY=pill             the same for a product of MVTec AD, or a synthetic one"; \
@@ -178,7 +178,7 @@ bench: setup ## Latency and throughput of CATEGORY; starts a server unless URL i
 ifeq ($(origin URL),command line)
 	@$(FIND_IMAGES); $(PY) $(BENCH) --url "$$URL"
 else
-	@$(FIND_IMAGES); $(PY) -m deploy run -- $(PY) $(BENCH)
+	@$(FIND_IMAGES); $(PY) -m deploy run --client-shm -- $(PY) $(BENCH)
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.

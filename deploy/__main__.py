@@ -15,12 +15,16 @@ from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
+from deploy.protection.command_options import ProtectionOptions, protection_options
+from deploy.protection.protection import Protection
+from deploy.protection.secrets import admin_headers
 from deploy.releases import COMMANDS
 from deploy.repository import ENCODED, require_published, settle
 from deploy.server import GRACE_S, running_server
 from deploy.supervision.supervised import supervised_server
 from deploy.trust.commands import COMMANDS as TRUST
 from deploy.trust.keys import require_signature_option, require_signatures
+from model_repository.grpc_endpoint import KEY_FILE
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 PATH = click.Path(path_type=Path)
@@ -119,27 +123,39 @@ def prepare(triton_env: Path) -> None:
     help="Seconds for requests in flight when it is stopped.",
 )
 @require_signature_option
-def serve(require_signature: tuple[Path, ...], **options: Any) -> None:
+@protection_options
+def serve(require_signature: tuple[Path, ...], protecting: ProtectionOptions, **options: Any) -> None:
     """Serve every model until Ctrl-C or SIGTERM.
 
     A server that dies is started again, on the same ports; a step whose process dies or hangs is reloaded. What is done
     is said here and beside the log, in NAME.events.jsonl.
     """
+    protection = _protect(protecting, options["host"])
     _prepare_repository(options["repository"])
     require_signatures(options["repository"], require_signature)
-    serve_until_stopped(supervised_server(**options))
+    serve_until_stopped(supervised_server(**options, protection=protection))
 
 
 @main.command(context_settings={"allow_interspersed_args": False})
 @_server_options(http_port=0, grpc_port=0, metrics_port=0)
+@protection_options
 @click.argument("command", nargs=-1, required=True)
-def run(command: tuple[str, ...], **options: Any) -> None:
+def run(command: tuple[str, ...], protecting: ProtectionOptions, **options: Any) -> None:
     """Serve every model while COMMAND runs, and end with its exit code.
 
     COMMAND finds the server in ASTMFR_URL (gRPC, host:port), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL.
     """
+    protection = _protect(protecting, options["host"])
     _prepare_repository(options["repository"])
-    sys.exit(run_beside(running_server(**options), command))
+    sys.exit(run_beside(running_server(**options, protection=protection), command))
+
+
+def _protect(protecting: ProtectionOptions, host: str) -> Protection:
+    """Check the options, and say what people should know about them."""
+    protection, told = protecting.protection(host)
+    for sentence in told:
+        click.echo(f"Note: {sentence}.", err=True)
+    return protection
 
 
 def _prepare_repository(repository: Path) -> None:
@@ -150,14 +166,22 @@ def _prepare_repository(repository: Path) -> None:
 
 
 _http_url = click.option("--http-url", default=DEFAULT_URL, help="Where the server answers over HTTP.")
+_key_file = click.option(
+    "--key-file",
+    type=PATH,
+    envvar=KEY_FILE,
+    show_envvar=True,
+    help="File with the server's admin key.  [default: none]",
+)
 
 
 @main.command()
 @click.argument("category")
 @_http_url
-def load(category: str, http_url: str) -> None:
+@_key_file
+def load(category: str, http_url: str, key_file: Path | None) -> None:
     """Load CATEGORY into a running server, both of its ensembles and their steps."""
-    control = ModelControl(http_url)
+    control = ModelControl(http_url, headers=admin_headers(key_file))
     for model in category_ensembles(control, category):
         control.load(model)
     click.echo(f"Loaded: {category} and {category}{ENCODED}.")
@@ -166,9 +190,11 @@ def load(category: str, http_url: str) -> None:
 @main.command()
 @click.argument("category")
 @_http_url
-def unload(category: str, http_url: str) -> None:
+@_key_file
+def unload(category: str, http_url: str, key_file: Path | None) -> None:
     """Take CATEGORY out of a running server; steps that other categories use stay."""
-    click.echo(f"Unloaded: {', '.join(unload_category(ModelControl(http_url), category))}.")
+    control = ModelControl(http_url, headers=admin_headers(key_file))
+    click.echo(f"Unloaded: {', '.join(unload_category(control, category))}.")
 
 
 for command in (doctor, *COMMANDS, *TRUST, *BUNDLES):

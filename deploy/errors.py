@@ -5,6 +5,7 @@ UserError
 ├── RepositoryError     nothing to serve
 ├── PortError           a port that is in use or cannot be listened on
 ├── ServerError         a server that died, did not become ready, or could not load a model
+├── ProtectionError     a key or certificate that does not protect, or an open address without any
 └── CommandError        a command that cannot be run beside the server
 """
 
@@ -29,6 +30,10 @@ class PortError(UserError):
 
 class ServerError(UserError):
     """The server died, did not become ready in time, or could not load a model."""
+
+
+class ProtectionError(UserError):
+    """A key or a certificate cannot be used, or a server would listen to the network unprotected."""
 
 
 class CommandError(UserError):

@@ -122,12 +122,12 @@ class CategoryLimit:
 class Janitor:
     """Unloads categories beyond a number; `deploy.supervision.supervisor` asks it to, again and again."""
 
-    def __init__(self, http_url: str, limit: CategoryLimit, *, tell: Callable[..., None]) -> None:
-        """Look after the server at `http_url`.
+    def __init__(self, control: ModelControl, limit: CategoryLimit, *, tell: Callable[..., None]) -> None:
+        """Look after the server that `control` controls.
 
         `tell` is told what is unloaded, as `deploy.supervision.events.Events.tell`.
         """
-        self._control = ModelControl(http_url)
+        self._control = control
         self._own = own_models(limit.categories)
         self._max_categories = limit.most
         self._tell = tell

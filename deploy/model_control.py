@@ -6,6 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -30,11 +31,19 @@ class ModelControl:
     Every method raises ServerError: the server does not answer, has no such model, or could not load it.
     """
 
-    def __init__(self, http_url: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        http_url: str,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Talk to `http_url`, `http://host:port`; where no scheme is given, http is meant.
 
-        An answer is waited for `timeout_s`, and longer where a model is loaded.
+        An answer is waited for `timeout_s`, and longer where a model is loaded. `headers` go with each call, such as
+        the one that opens a server's controls.
         """
+        self._headers = dict(headers or {})
         self.http_url = _checked(http_url)
         self._timeout_s = timeout_s
 
@@ -73,11 +82,17 @@ class ModelControl:
         return entries
 
     def _ask(self, path: str, body: bytes | None = None, *, timeout_s: float | None = None) -> Any:
-        request = urllib.request.Request(f"{self.http_url}{path}", data=body)
+        request = urllib.request.Request(f"{self.http_url}{path}", data=body, headers=self._headers)
         try:
             with _opener.open(request, timeout=timeout_s or self._timeout_s) as response:
                 answer = response.read()
         except urllib.error.HTTPError as error:
+            if error.code == http.HTTPStatus.FORBIDDEN:
+                error.close()
+                raise ServerError(
+                    f"tritonserver at {self.http_url} does that for those alone who have its admin key; name the file "
+                    "that holds it with --key-file."
+                ) from None
             if (fault := _fault(error)) is None or error.code == http.HTTPStatus.METHOD_NOT_ALLOWED:
                 # The metrics' port takes no POST.
                 what = f"answers {error.code} {error.reason}, not as a tritonserver does"

@@ -21,10 +21,12 @@ from deploy.model_control import REQUEST_TIMEOUT_S, ModelControl
 from deploy.model_state import ModelState, causes, model_states
 from deploy.ports import Ports, claim_ports, host_address
 from deploy.processes import start_in_own_session
+from deploy.protection.protection import Protection
+from deploy.protection.secrets import redacted
 from deploy.repository import find_categories, first_models
 from deploy.server_log import last_words, load_times_s, open_log
 from deploy.server_options import IN_FLIGHT_TIMEOUT_S, command_options, stub_environment, turns_path
-from deploy.supervision.draining import drain
+from deploy.supervision.draining import ANSWER_S, drain
 from deploy.supervision.log_pump import LogPump
 from deploy.supervision.shared_memory import Regions, require_shared_memory, sweep
 from deploy.supervision.supervisor import Supervisor
@@ -33,6 +35,7 @@ from model_repository.running_servers import announced
 STOP_TIMEOUT_S = IN_FLIGHT_TIMEOUT_S + 10
 GRACE_S = 10.0
 POLL_S = 0.05
+LOCAL = Protection()
 
 
 @contextlib.contextmanager
@@ -48,6 +51,7 @@ def running_server(
     threads: int = 0,
     max_categories: int = 0,
     timeout_s: float = 120,
+    protection: Protection = LOCAL,
 ) -> Iterator[TritonServer]:
     """A tritonserver with every model of a repository ready, for the length of a `with` block; it ends if it dies.
 
@@ -65,6 +69,7 @@ def running_server(
         max_categories: Categories in memory at a time. The first ones are loaded; when a client loads another, the
             least recently used is unloaded. 0 loads all and unloads none.
         timeout_s: Time in which every model must be ready.
+        protection: Who may connect and ask what; the default is for programs of this machine.
 
     Raises:
         InstallationError, RepositoryError, PortError, ServerError: the server cannot be started.
@@ -72,7 +77,7 @@ def running_server(
     """
     ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
     models = first_models(repository, max_categories)
-    place = Place(host, ports, log)
+    place = Place(host, ports, log, protection)
     server = launcher(repository, models, place, triton_env=triton_env, threads=threads, timeout_s=timeout_s)(
         models
     )
@@ -93,11 +98,12 @@ def running_server(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server listens, and where its output goes; as of `running_server`."""
+    """Where a server listens and to whom, and where its output goes; as of `running_server`."""
 
     host: str
     ports: Ports
     log: Path
+    protection: Protection = LOCAL
 
 
 def launcher(
@@ -119,6 +125,7 @@ def launcher(
         log=place.log,
         host=host,
         ports=claim_ports(host, place.ports),
+        protection=place.protection,
         threads=threads,
         timeout_s=timeout_s,
     )
@@ -151,11 +158,12 @@ class TritonServer:
         threads: int,
         timeout_s: float,
         again: bool = False,
+        protection: Protection = LOCAL,
     ) -> None:
         # "Every address" is nothing that a client can connect to.
         address = "127.0.0.1" if host == "0.0.0.0" else host
         self.grpc_url = f"{address}:{ports.grpc}"
-        self.http_url = f"http://{address}:{ports.http}"
+        self.http_url = f"http://{protection.http_address or address}:{ports.http}"
         self.metrics_url = f"http://{address}:{ports.metrics}/metrics"
         self.log = log
         self.origin = installation.origin
@@ -170,11 +178,14 @@ class TritonServer:
             repository,
             models,
             host=host,
+            http_host=protection.http_address or host,
             ports=ports,
             shm_prefix=self._regions.prefix,
             threads=threads,
             timeout_s=timeout_s,
         )
+        options += protection.server_options()
+        self._control_headers = protection.http_headers
         environment = installation.environment | stub_environment(threads, shm_prefix=self._regions.prefix)
         self._start([*installation.command, *options], environment)
 
@@ -188,6 +199,10 @@ class TritonServer:
         """Exit code, negative for a signal; None while the server runs."""
         return self._process.poll()
 
+    def control(self, *, timeout_s: float = REQUEST_TIMEOUT_S) -> ModelControl:
+        """What loads and unloads its models; it has the key to that."""
+        return ModelControl(self.http_url, timeout_s=timeout_s, headers=self._control_headers)
+
     def models(self) -> list[ModelState]:
         """State of every model that was to be loaded, in natural order of their names.
 
@@ -195,7 +210,7 @@ class TritonServer:
             ServerError: the server does not answer.
         """
         try:
-            index = ModelControl(self.http_url).index()
+            index = self.control().index()
         except ServerError as error:
             raise ServerError(f"{error.message.rstrip('.')}; see {self.log}.") from None
         return model_states(self.started_with, index, self.log_text())
@@ -258,7 +273,7 @@ class TritonServer:
         if self.exit_code is None:
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 if self.ready_s:
-                    drain(self.http_url, within_s=grace_s)
+                    drain(self.control(timeout_s=ANSWER_S), within_s=grace_s)
                 self._process.terminate()
                 self._process.wait(STOP_TIMEOUT_S)
         self.kill()
@@ -276,7 +291,7 @@ class TritonServer:
             os.killpg(self.pid, signal.SIGKILL)
 
     def _start(self, command: list[str], environment: dict[str, str]) -> None:
-        header = f"\n=== {datetime.now():%Y-%m-%d %H:%M:%S} {' '.join(command)}\n"
+        header = f"\n=== {datetime.now():%Y-%m-%d %H:%M:%S} {redacted(' '.join(command))}\n"
         self.pump = LogPump(open_log(self.log, header, again=self._again))
         self._regions.lock()
         self._started_s = time.monotonic()

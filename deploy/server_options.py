@@ -27,6 +27,7 @@ def command_options(
     models: Sequence[str],
     *,
     host: str,
+    http_host: str,
     ports: Ports,
     shm_prefix: str,
     threads: int,
@@ -43,7 +44,13 @@ def command_options(
     cores = usable_cores()
     return [
         *server_options(
-            repository, models, host=host, ports=ports, shm_prefix=shm_prefix, timeout_s=timeout_s
+            repository,
+            models,
+            host=host,
+            http_host=http_host,
+            ports=ports,
+            shm_prefix=shm_prefix,
+            timeout_s=timeout_s,
         ),
         *pool_options(memory_pools(repository), gpus=count_gpus()),
         *grpc_options(largest_batch(repository)),
@@ -52,11 +59,19 @@ def command_options(
 
 
 def server_options(
-    repository: Path, models: Sequence[str], *, host: str, ports: Ports, shm_prefix: str, timeout_s: float
+    repository: Path,
+    models: Sequence[str],
+    *,
+    host: str,
+    http_host: str,
+    ports: Ports,
+    shm_prefix: str,
+    timeout_s: float,
 ) -> list[str]:
     """Options of tritonserver that load exactly `models` and listen on `host`, an IPv4 address, alone.
 
-    `shm_prefix` begins the names of this server's regions in /dev/shm; a Python model has `timeout_s` to start.
+    HTTP listens on `http_host`. `shm_prefix` begins the names of this server's regions in /dev/shm; a Python model has
+    `timeout_s` to start.
     """
     python_backend = {
         "shm-region-prefix-name": shm_prefix,
@@ -77,7 +92,7 @@ def server_options(
         f"--exit-timeout-secs={IN_FLIGHT_TIMEOUT_S}",
         # Triton heeds priorities only with this: a spare instance is asked only while the first one is busy.
         "--rate-limit=execution_count",
-        f"--http-address={host}",
+        f"--http-address={http_host}",
         f"--grpc-address={host}",
         f"--metrics-address={host}",
         f"--http-port={ports.http}",

@@ -69,7 +69,7 @@ class Endpoint:
         files = {name: Path(os.environ[name]) for name in (TLS_CA, TLS_CERT, TLS_KEY) if os.environ.get(name)}
         keys = {}
         if file := os.environ.get(KEY_FILE):
-            keys = read_keys(_read(Path(file), "the keys", secret=True).decode(errors="replace"), file)
+            keys = read_key_file(Path(file))
         keys |= read_keys(os.environ.get(KEYS, "").replace(",", "\n"), KEYS)
         return cls(server, tls=_tls(files) if files else None, keys=keys)
 
@@ -103,6 +103,15 @@ def read_pem(tls: Tls) -> Pem:
     key = _read(tls.key, "this client's private key", secret=True)
     _check_pair(context, tls.certificate, tls.key, certificate=certificate)
     return Pem(authority, certificate, key)
+
+
+def read_key_file(path: Path) -> dict[str, str]:
+    """The keys of a file, see `read_keys`.
+
+    Raises:
+        ValueError: it cannot be read, is open to everybody, or holds something else; the sentence says which.
+    """
+    return read_keys(_read(path, "the keys", secret=True).decode(errors="replace"), str(path))
 
 
 def read_keys(text: str, source: str) -> dict[str, str]:

@@ -37,8 +37,11 @@ class Authority:
         self.path = folder / f"{name}.pem"
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def sign(self, name: str, *, host: str = "127.0.0.1", days: int = 1) -> Signed:
-        """A certificate for a host, an address or a name; it is valid for `days`, or was until before as many."""
+    def sign(self, name: str, *, host: str = "127.0.0.1", days: int = 1, begins: int | None = None) -> Signed:
+        """A certificate for a host, an address or a name; it is valid for `days`, or was until before as many.
+
+        It `begins` in as many days; None leaves it to have begun.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         try:
@@ -46,7 +49,7 @@ class Authority:
         except ValueError:
             alternative = x509.DNSName(host)
         certificate = (
-            _builder(subject, key, self._name, days=days)
+            _builder(subject, key, self._name, days=days, begins=begins)
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -64,7 +67,12 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, issuer: x509.Name, *, days: int
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    *,
+    days: int,
+    begins: int | None = None,
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     ends = now + days * DAY
@@ -74,6 +82,6 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(min(now, ends) - DAY)
+        .not_valid_before(min(now, ends) - DAY if begins is None else now + begins * DAY)
         .not_valid_after(ends)
     )

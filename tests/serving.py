@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as grpcclient
 
+from deploy.protection.protection import Protection
 from deploy.server import TritonServer, running_server
 from tests.products import ROOT, TIMEOUT_S, Product, copy_backends, make_product, publish_uncalibrated
 
@@ -39,7 +40,10 @@ def server(
     """A server with the edge product and one whose calibration is missing."""
     publish_uncalibrated(edge)
     log = tmp_path_factory.mktemp("server") / "tritonserver.log"
-    with running_server(repository=repository, log=log, triton_env=ROOT / ".triton") as running:
+    protection = Protection(client_shm=True)
+    with running_server(
+        repository=repository, log=log, triton_env=ROOT / ".triton", protection=protection
+    ) as running:
         yield running
 
 

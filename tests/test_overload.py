@@ -15,6 +15,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from client import JudgeClient
+from deploy.protection.protection import Protection
 from deploy.server import TritonServer, running_server
 from export.manifest import read_manifest
 from tests.conftest import CATEGORY
@@ -34,7 +35,12 @@ def server(tiny_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     work = tmp_path_factory.mktemp("overload")
     repository = copy_backends(work / "models")
     publish_tiny(tiny_build / CATEGORY, repository)
-    with running_server(repository=repository, log=work / "log", triton_env=ROOT / ".triton") as running:
+    with running_server(
+        repository=repository,
+        log=work / "log",
+        triton_env=ROOT / ".triton",
+        protection=Protection(client_shm=True),
+    ) as running:
         yield running
 
 

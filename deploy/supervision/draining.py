@@ -11,14 +11,13 @@ ANSWER_S = 2.0
 POLL_S = 0.05
 
 
-def drain(http_url: str, *, within_s: float) -> bool:
+def drain(control: ModelControl, *, within_s: float) -> bool:
     """Unload the ensembles of a server and wait until their requests are answered; whether all were.
 
     A server that is told to end refuses the steps of what is in flight: an ensemble's request ends in an error then.
     New requests are refused: as UNAVAILABLE where they name the ensemble's version, else as NOT_FOUND with "has no
     available versions".
     """
-    control = ModelControl(http_url, timeout_s=ANSWER_S)
     deadline_s = time.monotonic() + within_s
     try:
         ensembles = {name for name in control.ready() if control.steps(name)}

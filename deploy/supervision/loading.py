@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import ServerError
-from deploy.model_control import ModelControl
 from deploy.model_state import causes, model_states
 from deploy.repository import ensemble_steps
 from deploy.server_log import one_line
@@ -37,7 +36,7 @@ class Loading:
     ) -> None:
         """Begin with a server that has just tried to load what `state` wants."""
         self._server = server
-        self._control = ModelControl(server.http_url)
+        self._control = server.control()
         self._repository = repository
         self._state = state
         self._tell = tell

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from deploy.lazy_loading import CategoryLimit
 from deploy.ports import Ports, host_address
+from deploy.protection.protection import Protection
 from deploy.repository import find_categories, first_models
-from deploy.server import GRACE_S, Place, launcher
+from deploy.server import GRACE_S, LOCAL, Place, launcher
 from deploy.server_log import require_file
 from deploy.supervision.events import Events, events_path
 from deploy.supervision.health import Health, health_endpoint
@@ -34,6 +35,7 @@ def supervised_server(
     max_categories: int = 0,
     timeout_s: float = 120,
     grace_s: float = GRACE_S,
+    protection: Protection = LOCAL,
 ) -> Iterator[Supervisor]:
     """A tritonserver that is started again when it dies, and whose steps are mended, for the length of a `with` block.
 
@@ -49,7 +51,7 @@ def supervised_server(
     require_file(log)
     models = first_models(repository, max_categories)
     limit = CategoryLimit(find_categories(repository), max_categories) if max_categories else None
-    place = Place(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port), log)
+    place = Place(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port), log, protection)
     start = launcher(repository, models, place, triton_env=triton_env, threads=threads, timeout_s=timeout_s)
     state, health = State(set(models)), Health()
     with (

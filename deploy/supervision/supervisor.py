@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from deploy.errors import ServerError
 from deploy.lazy_loading import CategoryLimit, Janitor
-from deploy.model_control import ModelControl
 from deploy.processes import ending, kill
 from deploy.supervision.events import Events
 from deploy.supervision.health import Health
@@ -158,12 +157,12 @@ class Supervisor:
 
     def _watch_server(self) -> None:
         """Begin with the server that runs now."""
-        self.control = ModelControl(self.server.http_url, timeout_s=ANSWER_S)
+        self.control = self.server.control(timeout_s=ANSWER_S)
         self._stubs = StubWatch(self.server.pid)
         self._stubs.look()  # to know them, should one die at once
         self._stalls = Stalls()
         threading.Thread(target=let_go, args=(self.server,), name="orphans", daemon=True).start()
-        self._janitor = Janitor(self.server.http_url, self._limit, tell=self._tell) if self._limit else None
+        self._janitor = Janitor(self.server.control(), self._limit, tell=self._tell) if self._limit else None
         self._loading = Loading(
             self.server, self._repository, self.state, tell=self._tell, health=self.health
         )
