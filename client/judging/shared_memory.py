@@ -18,7 +18,8 @@ import tritonclient.utils.shared_memory as shm
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import ServerError
+from client.judging.errors import NotAllowed, ServerError
+from client.judging.faults import fault_of
 from client.judging.retries import retrying
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 
@@ -133,6 +134,11 @@ class SharedRegions:
                 timeout_s=timeout_s,
             )
         except InferenceServerException as error:
+            if fault_of(error).kind is NotAllowed:
+                raise NotAllowed(
+                    f"The server at {self._url} takes no shared memory of clients; ask without it, or start the server "
+                    "with `deploy serve --client-shm`."
+                ) from None
             if "DEADLINE_EXCEEDED" in str(error.status()) or "UNAVAILABLE" in str(error.status()):
                 raise
             raise self.unseen(error) from None

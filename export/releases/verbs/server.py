@@ -228,6 +228,8 @@ class RunningServer:
             yield
         except InferenceServerException as error:
             reason = " ".join(str(error.message()).split()).rstrip(".")
+            if "protocol is restricted" in reason:
+                reason = "it does that for those alone who have its admin key, which --key-file names"
             raise PublishError(
                 f"The server at {self.url}{through_proxy(self.url)} {what}: {reason}"
             ) from None
