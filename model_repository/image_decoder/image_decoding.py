@@ -230,7 +230,7 @@ def _require_all_blocks(image: Image.Image, jpeg: bytes) -> None:
     """
     (width, height), scans = image.size, read_scans(jpeg)
     last = np.asarray(image.crop((max(0, width - 8), height - 1, width, height)))
-    if not scans.progressive and (last != last[:, :1]).any():
+    if not scans.by_huffman or (not scans.progressive and (last != last[:, :1]).any()):
         return
     mode, share = ("L", 1) if scans.progressive else (None, 8)
     drafts = []
