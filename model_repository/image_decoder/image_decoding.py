@@ -27,7 +27,7 @@ if __package__:
     from model_repository.image_decoder.deep_pixels import read_with_tifffile
     from model_repository.image_decoder.jpeg_scans import END, OTHER_BITS, read_scans
     from model_repository.image_decoder.picture_limits import ImageError as ImageError
-    from model_repository.image_decoder.picture_limits import require_density, require_size
+    from model_repository.image_decoder.picture_limits import require_density, require_file_size, require_size
     from model_repository.image_decoder.whole_pictures import require_all_rows, require_all_tiles
 else:  # in the server, where all files lie side by side
     from deep_pixels import DeepPixels, naming_damage, read_with_tifffile  # type: ignore[import-not-found, no-redef]
@@ -75,6 +75,7 @@ def read_image(path: Path, *, bit_depth: int = 8) -> Image.Image:
         ImageError: see `decode_image`; or the file cannot be read.
     """
     with naming(path):
+        require_file_size(path.stat().st_size)
         return decode_image(path.read_bytes(), bit_depth=bit_depth)
 
 
@@ -230,7 +231,7 @@ def _require_all_blocks(image: Image.Image, jpeg: bytes) -> None:
     """
     (width, height), scans = image.size, read_scans(jpeg)
     last = np.asarray(image.crop((max(0, width - 8), height - 1, width, height)))
-    if not scans.progressive and (last != last[:, :1]).any():
+    if not scans.by_huffman or (not scans.progressive and (last != last[:, :1]).any()):
         return
     mode, share = ("L", 1) if scans.progressive else (None, 8)
     drafts = []

@@ -32,10 +32,13 @@ class JpegScans:
     Attributes:
         end: where its end is marked, or the file ends.
         progressive: its pixels become finer with each scan.
+        by_huffman: it is coded as nearly all are. The rare arithmetic coding leaves out zeros at its end, so that bits
+            behind it do change a whole picture.
     """
 
     end: int
     progressive: bool
+    by_huffman: bool
 
 
 def read_scans(jpeg: bytes) -> JpegScans:
@@ -68,7 +71,7 @@ def read_scans(jpeg: bytes) -> JpegScans:
         position = len(jpeg)
     if any(missing.values()):
         raise ImageError(f"is truncated or damaged (its {n_scans} scans are not all of the picture's)")
-    return JpegScans(position, progressive)
+    return JpegScans(position, progressive, by_huffman=bool(missing))
 
 
 def _take(scan: bytes, missing: dict[int, set[int]]) -> None:

@@ -12,6 +12,7 @@ import os
 MAX_MEGAPIXELS = "ASTMFR_MAX_MEGAPIXELS"  # an environment variable, for training, client and server alike
 DEFAULT_MAX_MEGAPIXELS = 200.0
 BYTES_PER_PIXEL = 8  # as read, of the largest images: 16 bits of RGB and alpha
+OTHER_MB = 64  # of a file, that are no pixels
 MAX_SIDE = 65_535  # pixels; the filter that shrinks a longer side to a few pixels takes gigabytes
 # Up to here a file may be as small as it likes: 48 MB of pixels.
 FREE_MEGAPIXELS = 16.0
@@ -47,6 +48,19 @@ def require_size(width: int, height: int, *, bytes_per_pixel: int = 0) -> None:
         raise ImageError(
             f"is too large: {width} x {height} pixels of {bytes_per_pixel} bytes are "
             f"{megapixels * bytes_per_pixel:,.0f} MB; expected at most {limit * BYTES_PER_PIXEL:,.0f}; {remedy}"
+        )
+
+
+def require_file_size(n_bytes: int) -> None:
+    """Refuse a file that is larger than any image that is read, before it is in memory.
+
+    Raises:
+        ImageError: more than 8 bytes for each of the pixels that an image may have, and 64 MB for what else lies in it.
+    """
+    limit = max_megapixels() * BYTES_PER_PIXEL + OTHER_MB
+    if n_bytes > limit * 1e6:
+        raise ImageError(
+            f"is too large: {n_bytes / 1e6:,.0f} MB; expected an image file of at most {limit:,.0f}"
         )
 
 

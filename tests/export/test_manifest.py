@@ -91,3 +91,18 @@ def test_a_manifest_says_what_it_is_of(
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | change))
     with pytest.raises(ExportError, match=sentence):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "name"), [("teacher", "../../x"), ("student", "/etc/x"), ("teacher", "x\x1b[1m")]
+)
+def test_a_backbone_that_leads_elsewhere_is_refused(
+    tiny_build: Path, tmp_path: Path, field: str, name: str
+) -> None:
+    """The teacher's model is named after it, and a folder after the model."""
+    manifest = json.loads((tiny_build / CATEGORY / "manifest.json").read_text())
+    manifest["config"][field] = name
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match="is no safe name of a file or folder; expected letters") as refused:
+        read_manifest(tmp_path)
+    assert refused.value.message.isprintable()

@@ -14,7 +14,13 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from model_repository.image_decoder.image_decoding import ImageError, decode_image, decode_pixels, is_deep
+from model_repository.image_decoder.image_decoding import (
+    ImageError,
+    decode_image,
+    decode_pixels,
+    is_deep,
+    read_image,
+)
 from model_repository.image_decoder.picture_limits import require_density, require_size
 from tests.model_repository.bad_pictures import BAD_PICTURES, bilevel_bomb
 from tests.model_repository.odd_pictures import ODD_PICTURES
@@ -162,6 +168,16 @@ def test_no_part_of_a_file_is_taken_for_the_whole(kind: str) -> None:
         except ImageError:
             continue
         np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "disk.png"
+    with path.open("wb") as file:
+        file.truncate(3_000_000_000)  # takes no room on the disk
+    with pytest.raises(
+        ImageError, match=r"disk\.png is too large: 3,000 MB; expected an image file of at most 1,664$"
+    ):
+        read_image(path)
 
 
 def test_a_bomb_is_not_deep(tmp_path: Path) -> None:
