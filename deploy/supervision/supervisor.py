@@ -17,6 +17,7 @@ from deploy.lazy_loading import CategoryLimit, Janitor
 from deploy.model_control import ModelControl
 from deploy.processes import ending, kill
 from deploy.supervision.events import Events
+from deploy.supervision.grpc_probe import grpc_answers
 from deploy.supervision.health import Health
 from deploy.supervision.loading import Loading
 from deploy.supervision.repairs import reload
@@ -130,6 +131,8 @@ class Supervisor:
             return
         self._next_look_s = now_s + LOOK_S
         index = self.control.index()
+        if not grpc_answers(self.server.grpc_url, within_s=ANSWER_S):
+            raise ServerError(f"tritonserver at {self.server.grpc_url} does not answer over gRPC.")
         self._answered_s = now_s
         if self._start is not None:
             published = {config.parent.name for config in self._repository.glob("*/config.pbtxt")}
