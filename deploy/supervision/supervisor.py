@@ -16,6 +16,7 @@ from deploy.errors import ServerError
 from deploy.lazy_loading import CategoryLimit, Janitor
 from deploy.processes import ending, kill
 from deploy.supervision.events import Events
+from deploy.supervision.grpc_probe import grpc_answers
 from deploy.supervision.health import Health
 from deploy.supervision.loading import Loading
 from deploy.supervision.repairs import reload
@@ -129,6 +130,8 @@ class Supervisor:
             return
         self._next_look_s = now_s + LOOK_S
         index = self.control.index()
+        if not grpc_answers(self.server.grpc_url, within_s=ANSWER_S):
+            raise ServerError(f"tritonserver at {self.server.grpc_url} does not answer over gRPC.")
         self._answered_s = now_s
         if self._start is not None:
             published = {config.parent.name for config in self._repository.glob("*/config.pbtxt")}

@@ -130,7 +130,7 @@ def write_repository(repository: Path, instances: int, calibration: Calibration)
     )
     config = distance_fusion_config()
     if instances == 1:  # behind a bounded queue it would now and then wait for the batcher's half second
-        config.dynamic_batching.default_queue_policy.max_queue_size = 0
+        config.dynamic_batching.ClearField("default_queue_policy")
     del config.instance_group[:]
     config.instance_group.extend(pb.ModelInstanceGroup(**group) for group in instance_groups(instances))
     (target / "config.pbtxt").write_text(to_text(config), encoding="utf-8")

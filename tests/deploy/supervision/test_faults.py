@@ -30,7 +30,7 @@ STUDENT = f"{CATEGORY}_student"
 TINY_TEACHER = "test_resnet_64"
 AT_WORK = 2 * 4  # that the teacher's two instances may have begun with, a batch each
 SERVES_AGAIN_S = 5.0
-CANCELLING_S = 8.0
+CANCELLING_S = 5.0
 BUSY = 4.0  # times as long, where the tests share the machine
 
 

@@ -102,9 +102,9 @@ def test_a_bounded_queue_wants_two_instances() -> None:
     config = student(CPU)
     del config.instance_group[1]
     assert str(lone_instance(config)).startswith("pill_student has one instance behind a bounded queue")
-    policy = config.dynamic_batching.default_queue_policy
-    policy.max_queue_size = 0
+    config.dynamic_batching.ClearField("default_queue_policy")
     assert lone_instance(config) is None
+    policy = config.dynamic_batching.default_queue_policy
     policy.default_timeout_microseconds = 1000
     assert lone_instance(config) is not None
 
