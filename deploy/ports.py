@@ -6,10 +6,12 @@ import contextlib
 import errno
 import socket
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
 
 from deploy.errors import PortError
+from deploy.protection.protection import LOCAL, Protection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,16 @@ class Ports:
     http: int = 0
     grpc: int = 0
     metrics: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server listens and to whom, and where its output goes; as of `deploy.server.running_server`."""
+
+    host: str
+    ports: Ports
+    log: Path
+    protection: Protection = LOCAL
 
 
 def host_address(host: str) -> str:

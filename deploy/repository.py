@@ -33,6 +33,19 @@ def find_models(repository: Path) -> list[str]:
     return models
 
 
+def require_plain_path(repository: Path) -> None:
+    """The Python backend splits its stub's command at spaces: the stub dies, and the server waits until its timeout.
+
+    Raises:
+        RepositoryError: there is a space in the repository's path.
+    """
+    if re.search(r"\s", str(repository.absolute())):
+        raise RepositoryError(
+            f"{str(repository.absolute())!r} has a space in it, with which Triton cannot start a Python step; move the "
+            "repository, or name it by a link without one."
+        )
+
+
 def find_categories(repository: Path) -> dict[str, list[str]]:
     """The categories of a repository in natural order, and the models of each: two ensembles, then their steps.
 

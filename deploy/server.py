@@ -10,7 +10,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from deploy.installation import Installation, find_installation
 from deploy.lazy_loading import CategoryLimit
 from deploy.model_control import REQUEST_TIMEOUT_S, ModelControl
 from deploy.model_state import ModelState, causes, model_states
-from deploy.ports import Ports, claim_ports, host_address
+from deploy.ports import Place, Ports, claim_ports, host_address
 from deploy.processes import start_in_own_session
-from deploy.protection.protection import Protection
+from deploy.protection.protection import LOCAL, Protection
 from deploy.protection.secrets import redacted
-from deploy.repository import find_categories, first_models
+from deploy.repository import find_categories, first_models, require_plain_path
 from deploy.server_log import last_words, load_times_s, open_log
 from deploy.server_options import IN_FLIGHT_TIMEOUT_S, command_options, stub_environment, turns_path
 from deploy.supervision.draining import ANSWER_S, drain
@@ -35,7 +34,6 @@ from model_repository.running_servers import announced
 STOP_TIMEOUT_S = IN_FLIGHT_TIMEOUT_S + 10
 GRACE_S = 10.0
 POLL_S = 0.05
-LOCAL = Protection()
 
 
 @contextlib.contextmanager
@@ -96,16 +94,6 @@ def running_server(
         server.stop()
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a server listens and to whom, and where its output goes; as of `running_server`."""
-
-    host: str
-    ports: Ports
-    log: Path
-    protection: Protection = LOCAL
-
-
 def launcher(
     repository: Path, models: Sequence[str], place: Place, *, triton_env: Path, threads: int, timeout_s: float
 ) -> Callable[..., TritonServer]:
@@ -114,6 +102,7 @@ def launcher(
     Raises:
         InstallationError, RepositoryError, PortError, ServerError: the server cannot be started here.
     """
+    require_plain_path(repository)
     installation = find_installation(triton_env)
     host = host_address(place.host)
     sweep()

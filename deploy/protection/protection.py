@@ -96,3 +96,6 @@ class Protection:
     def grpc_headers(self) -> Mapping[str, str]:
         """What opens the controls over gRPC."""
         return {KEY_HEADER + NAME: self.admin_key}
+
+
+LOCAL = Protection()  # for programs of this machine

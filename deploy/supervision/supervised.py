@@ -7,10 +7,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from deploy.lazy_loading import CategoryLimit
-from deploy.ports import Ports, host_address
-from deploy.protection.protection import Protection
+from deploy.ports import Place, Ports, host_address
+from deploy.protection.protection import LOCAL, Protection
 from deploy.repository import find_categories, first_models
-from deploy.server import GRACE_S, LOCAL, Place, launcher
+from deploy.server import GRACE_S, launcher
 from deploy.server_log import require_file
 from deploy.supervision.events import Events, events_path
 from deploy.supervision.health import Health, health_endpoint

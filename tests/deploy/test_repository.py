@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import RepositoryError
-from deploy.repository import find_categories, find_models, memory_pools, pool_threads, require_published
+from deploy.repository import (
+    find_categories,
+    find_models,
+    memory_pools,
+    pool_threads,
+    require_plain_path,
+    require_published,
+)
 
 
 def repository_with(folder: Path, *names: str) -> Path:
@@ -65,3 +72,10 @@ def test_a_configuration_from_elsewhere_is_named(tmp_path: Path, read: Callable[
         RepositoryError, match=r"pill_encoded/config\.pbtxt cannot be read .*; publish the category"
     ):
         read(tmp_path)
+
+
+def test_a_path_with_a_space_is_refused(tmp_path: Path) -> None:
+    """A stub does not start there, and the server would wait for it until its timeout."""
+    with pytest.raises(RepositoryError, match=r"'.*/line 3/models' has a space in it"):
+        require_plain_path(tmp_path / "line 3" / "models")
+    require_plain_path(tmp_path)
