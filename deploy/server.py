@@ -173,10 +173,9 @@ class TritonServer:
             threads=threads,
             timeout_s=timeout_s,
         )
-        options += protection.server_options()
         self._control_headers = protection.http_headers
         environment = installation.environment | stub_environment(threads, shm_prefix=self._regions.prefix)
-        self._start([*installation.command, *options], environment)
+        self._start([*installation.command, *protection.server_options(), *options], environment)
 
     @property
     def pid(self) -> int:

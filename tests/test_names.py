@@ -11,6 +11,7 @@ from click import ClickException
 from click.testing import CliRunner
 from pydantic import BaseModel, ValidationError
 
+from client import ClientError
 from client.judging.arguments import check_category
 from deploy.__main__ import main as deploy
 from export.__main__ import main as export
@@ -84,7 +85,7 @@ FUNCTIONS: dict[str, Callable[[Path, str], Any]] = {
 
 @pytest.mark.parametrize("entrance", FUNCTIONS)
 def test_functions_refuse_it_in_a_sentence(entrance: str, no_name: str, tmp_path: Path) -> None:
-    with pytest.raises((ClickException, ValueError), match=CATEGORY_FAULT) as caught:
+    with pytest.raises((ClickException, ClientError, ValueError), match=CATEGORY_FAULT) as caught:
         FUNCTIONS[entrance](tmp_path, no_name)
     assert str(caught.value).isprintable()
     assert list(tmp_path.iterdir()) == []
@@ -93,7 +94,7 @@ def test_functions_refuse_it_in_a_sentence(entrance: str, no_name: str, tmp_path
 @pytest.mark.parametrize("entrance", ["client", "promote", "rollback", "bundle"])
 @pytest.mark.parametrize("model", MODELS)
 def test_functions_refuse_a_models_name(entrance: str, model: str, tmp_path: Path) -> None:
-    with pytest.raises((ClickException, ValueError), match="model"):
+    with pytest.raises((ClickException, ClientError, ValueError), match="model"):
         FUNCTIONS[entrance](tmp_path, model)
 
 
