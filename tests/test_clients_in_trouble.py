@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import statistics
@@ -34,10 +35,12 @@ from deploy import server as deploy_server
 from deploy import server_options
 from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer, running_server
+from deploy.supervision.stalls import read_work
 from model_repository.grpc_channel import TritonClient, connect
 from model_repository.grpc_endpoint import Endpoint, Tls
 from tests.certificates import Authority
 from tests.conftest import CATEGORY
+from tests.deploy.conftest import comes_true
 from tests.products import ROOT, TIMEOUT_S, copy_backends
 from tests.tiny_products import publish_tiny
 
@@ -48,6 +51,7 @@ PICTURE = Image.new("RGB", (SIDE, SIDE), "gray")
 CLIENTS = 4
 MANY = 200
 QUEUE = 16
+WAITING = 12
 RECONNECT_S = 2.0
 KEY = {"admin": "s3cret"}
 
@@ -109,6 +113,36 @@ def test_deadlines_that_pass_do_not_kill_the_server(server: TritonServer) -> Non
     print(f"{dict(ends)} with deadlines of 0.5 to 15 ms in 10 s")
     assert ends["DeadlineExceeded"] > 100
     assert (server.exit_code, server.pid) == (None, pid)
+    with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
+        assert judge.score(PICTURE).release_id == judge.release_id
+
+
+def test_the_server_drops_what_clients_gave_up_on(server: TritonServer) -> None:
+    """No backbone computes meanwhile, so that only what is refused leaves the queues."""
+    ends: Counter[str] = Counter()
+
+    def ask() -> None:
+        with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
+            judge.timeout_s = 0.5
+            connected.wait(TIMEOUT_S)
+            try:
+                judge.score(PICTURE)
+            except (DeadlineExceeded, Overloaded) as error:
+                ends[type(error).__name__] += 1
+
+    def waiting() -> int:
+        return sum(work.waiting for work in read_work(server.control(), server.metrics_url).values())
+
+    connected = threading.Barrier(WAITING + 1)
+    with server.turns.open("a") as turns:
+        fcntl.flock(turns, fcntl.LOCK_EX)
+        threads = in_threads(ask, WAITING)
+        connected.wait(TIMEOUT_S)
+        join(threads, timeout_s=60)
+        assert sum(ends.values()) == WAITING
+        emptied = comes_true(lambda: waiting() == 0, within_s=5)
+        fcntl.flock(turns, fcntl.LOCK_UN)
+    assert emptied
     with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
         assert judge.score(PICTURE).release_id == judge.release_id
 
