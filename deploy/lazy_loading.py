@@ -30,13 +30,20 @@ def own_models(categories: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
     }
 
 
-def last_used_s(own: Collection[str], asked_s: Mapping[str, float]) -> float:
+def last_used_s(
+    own: Collection[str], asked_s: Mapping[str, float], *, probed_s: tuple[float, float] | None = None
+) -> float:
     """When a category was last asked, by the models that are its own; seconds since 1970, 0 for never.
+
+    From the one moment of `probed_s` to the other the supervisor itself asked it, which is no use of it.
 
     Its ensembles alone do not say: Triton recreates an ensemble, and forgets when it was asked, whenever it reloads one
     of its steps, such as the fusion after a new release.
     """
-    return max((when for model, when in asked_s.items() if model in own), default=0)
+    first_s, last_s = probed_s or (1.0, 0.0)
+    return max(
+        (when for model, when in asked_s.items() if model in own and not first_s <= when <= last_s), default=0
+    )
 
 
 def too_many(
@@ -134,8 +141,12 @@ class Janitor:
         self._seen_s: dict[str, float] = {}
         self._used_s: dict[str, float] = {}
 
-    def tidy(self, *, now_s: float) -> list[str]:
+    def tidy(self, *, now_s: float, probed_s: Mapping[str, tuple[float, float]] | None = None) -> list[str]:
         """Look once, and unload categories beyond the number; returns these.
+
+        Args:
+            now_s: the time, seconds since 1970.
+            probed_s: from when to when the supervisor itself last asked a category.
 
         Raises:
             ServerError: the server does not answer.
@@ -148,7 +159,11 @@ class Janitor:
         asked_s = self._control.last_asked_s()
         self._seen_s = {name: self._seen_s.get(name, now_s) for name in loaded}
         self._used_s = {
-            name: max(last_used_s(self._own[name], asked_s), self._used_s.get(name, now_s)) for name in loaded
+            name: max(
+                last_used_s(self._own[name], asked_s, probed_s=(probed_s or {}).get(name)),
+                self._used_s.get(name, now_s),
+            )
+            for name in loaded
         }
         leaving = too_many(self._used_s, seen_s=self._seen_s, now_s=now_s, keep=self._max_categories)
         for category in leaving:

@@ -1,55 +1,78 @@
 """Does the gRPC endpoint answer? Cancelled calls may leave it dead in a server that lives and answers over HTTP.
 
-The call is `ServerLive`, which waits in no queue. It is written out here: a serving machine needs no gRPC library.
+HTTP/2 is written out here: a serving machine needs no gRPC library.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+import time
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS = 0, 1, 4  # types of frames
-END_HEADERS, END_STREAM = 4, 1
+DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6  # types of frames
+END_HEADERS, END_STREAM, ACK = 4, 1, 1  # flags of theirs
 FRAME_HEAD = 9
 STREAM = 1
-REQUEST = (
-    (":method", "POST"),
-    (":scheme", "http"),
-    (":path", "/inference.GRPCInferenceService/ServerLive"),
-    (":authority", "localhost"),
-    ("te", "trailers"),
-    ("content-type", "application/grpc"),
-)
+SERVICE = "/inference.GRPCInferenceService/"
 
 
 def grpc_answers(url: str, *, within_s: float) -> bool:
-    """Whether the endpoint at `host:port` answers a call; whatever is not gRPC in the clear, as TLS, counts as well."""
+    """Whether the endpoint at `host:port` answers `ServerLive`, which waits in no queue; as TLS, too."""
+    return call_is_answered(url, "ServerLive", b"", within_s=within_s) is not False
+
+
+def call_is_answered(url: str, method: str, message: bytes, *, within_s: float) -> bool | None:
+    """Whether a call is answered, with an error as well; None where the endpoint does not speak gRPC in the clear.
+
+    Args:
+        url: `host:port`.
+        method: of Triton's inference service.
+        message: the serialized request, 16 KiB at most.
+        within_s: seconds for all of it.
+    """
     host, _, port = url.rpartition(":")
+    deadline_s = time.monotonic() + within_s
     try:
         with socket.create_connection((host, int(port)), within_s) as connection:
-            connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + call())
+            connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + call(method, message))
             head = receive(connection, FRAME_HEAD)
             if head[3] != SETTINGS:
-                return True
-            while True:
-                receive(connection, int.from_bytes(head[:3], "big"))
+                return None
+            while not is_answer(head):
+                payload = receive(connection, int.from_bytes(head[:3], "big"))
+                if head[3] in (SETTINGS, PING) and not head[4] & ACK:
+                    connection.sendall(frame(head[3], ACK, 0, payload if head[3] == PING else b""))
+                connection.settimeout(max(0.001, deadline_s - time.monotonic()))
                 head = receive(connection, FRAME_HEAD)
-                if int.from_bytes(head[5:], "big") == STREAM:
-                    return True
+            return True
     except (TimeoutError, ConnectionRefusedError):
         return False
     except OSError:  # closed: somebody is there
-        return True
+        return None
 
 
-def call() -> bytes:
-    """The frames of a call with an empty message."""
+def is_answer(head: bytes) -> bool:
+    """Whether a frame is of the answer to the call, by its head; the server may enlarge the call's window before."""
+    return int.from_bytes(head[5:], "big") == STREAM and head[3] in (DATA, HEADERS, RST_STREAM)
+
+
+def call(method: str, message: bytes) -> bytes:
+    """The frames of a call."""
+    request = (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", SERVICE + method),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    )
     headers = b"".join(
         b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in REQUEST
+        for name, value in request
     )
-    return frame(HEADERS, END_HEADERS, STREAM, headers) + frame(DATA, END_STREAM, STREAM, bytes(5))
+    body = struct.pack(">BI", 0, len(message)) + message
+    return frame(HEADERS, END_HEADERS, STREAM, headers) + frame(DATA, END_STREAM, STREAM, body)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from deploy.errors import ServerError
 from deploy.model_control import ModelControl
@@ -30,12 +31,15 @@ class Work:
     Attributes:
         waiting: requests that wait.
         batches: that it ran, failed requests added.
-        batch_s: seconds that a batch takes on average.
+        batch_s: seconds that a batch takes on average, of the size that takes longest: single images, as of probes, do
+            not make large batches seem late.
+        answered: requests that it answered without an error.
     """
 
     waiting: int
     batches: int
     batch_s: float
+    answered: int = 0
 
 
 class Stalls:
@@ -72,15 +76,25 @@ def read_work(control: ModelControl, metrics_url: str) -> dict[str, Work]:
     waiting: dict[str, int] = {}
     for model, requests in WAITING.findall(metrics):
         waiting[model] = waiting.get(model, 0) + int(requests)
-    batches: dict[str, int] = {}
-    spent_s: dict[str, float] = {}
+    versions: dict[str, list[dict[str, Any]]] = {}
     for entry in control.statistics():
-        model, done = entry["name"], entry["inference_stats"]
-        batches[model] = batches.get(model, 0) + entry["execution_count"] + done["fail"]["count"]
-        spent_s[model] = spent_s.get(model, 0) + sum(
-            size["compute_infer"]["ns"] / 1e9 for size in entry["batch_stats"]
-        )
-    return {
-        model: Work(waiting.get(model, 0), done, spent_s[model] / max(1, done))
-        for model, done in batches.items()
-    }
+        versions.setdefault(entry["name"], []).append(entry)
+    return {model: work_of(entries, waiting.get(model, 0)) for model, entries in versions.items()}
+
+
+def work_of(versions: Sequence[Mapping[str, Any]], waiting: int) -> Work:
+    """What the versions of a model have done, as Triton's statistics say it."""
+    batch_s = [
+        size["compute_infer"]["ns"] / 1e9 / size["compute_infer"]["count"]
+        for version in versions
+        for size in version["batch_stats"]
+        if size["compute_infer"]["count"]
+    ]
+    return Work(
+        waiting,
+        batches=sum(
+            version["execution_count"] + version["inference_stats"]["fail"]["count"] for version in versions
+        ),
+        batch_s=max(batch_s, default=0.0),
+        answered=sum(version["inference_stats"]["success"]["count"] for version in versions),
+    )

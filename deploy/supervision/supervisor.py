@@ -6,9 +6,10 @@ has been stopped. A turn looks and mends, one thing after the other. What the ne
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,12 @@ from deploy.lazy_loading import CategoryLimit, Janitor
 from deploy.processes import ending, kill
 from deploy.supervision.events import Events
 from deploy.supervision.grpc_probe import grpc_answers
+from deploy.supervision.hangs import HANGS, Hangs
 from deploy.supervision.health import Health
+from deploy.supervision.inference_probe import inference_answers
 from deploy.supervision.loading import Loading
 from deploy.supervision.repairs import reload
-from deploy.supervision.stalls import Stalls, read_work
+from deploy.supervision.stalls import Stalls, Work, read_work
 from deploy.supervision.starting import next_server, wait_for
 from deploy.supervision.state import State
 from deploy.supervision.stubs import StubWatch
@@ -137,11 +140,18 @@ class Supervisor:
             published = {config.parent.name for config in self._repository.glob("*/config.pbtxt")}
             self.state.follow(index, published)
             self._mend_stubs()
-            self._mend_stalls()
+            work = read_work(self.control, self.server.metrics_url)
+            self._mend_stalls(work)
+            if self._hangs.look(
+                work, loading="LOADING" in {entry.get("state") for entry in index}, now_s=now_s
+            ):
+                self._tell("server_hangs", HANGS)
+                self.server.kill()
+                return
             self._loading.look(index)
             self._tell_log()
         if self._janitor is not None:
-            self._janitor.tidy(now_s=time.time())
+            self._janitor.tidy(now_s=time.time(), probed_s=self._hangs.probed_s)
         self.health.beat(self.state.retries.left_out())
         self._told = False
 
@@ -164,6 +174,8 @@ class Supervisor:
         self._stubs = StubWatch(self.server.pid)
         self._stubs.look()  # to know them, should one die at once
         self._stalls = Stalls()
+        ask = functools.partial(inference_answers, self.server.grpc_url, self.server.http_url)
+        self._hangs = Hangs(ask, self._repository)
         threading.Thread(target=let_go, args=(self.server,), name="orphans", daemon=True).start()
         self._janitor = Janitor(self.server.control(), self._limit, tell=self._tell) if self._limit else None
         self._loading = Loading(
@@ -229,10 +241,8 @@ class Supervisor:
                 model, f"process {' and '.join(map(str, processes))} of {model} has ended", processes
             )
 
-    def _mend_stalls(self) -> None:
-        for model in self._stalls.look(
-            read_work(self.control, self.server.metrics_url), now_s=time.monotonic()
-        ):
+    def _mend_stalls(self, work: Mapping[str, Work]) -> None:
+        for model in self._stalls.look(work, now_s=time.monotonic()):
             processes = [stub.pid for stub in self._stubs.of(model)]
             for pid in processes:
                 kill(pid)

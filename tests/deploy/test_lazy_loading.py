@@ -46,6 +46,13 @@ def test_either_ensemble_and_the_student_count_as_use() -> None:
     assert last_used_s(own["bolt"], asked_s) == 0
 
 
+def test_what_the_supervisor_asks_is_no_use() -> None:
+    asked_s = {"nut": 9.0, "nut_student": 12.0}
+    assert last_used_s(asked_s, asked_s, probed_s=(11.9, 12.1)) == 9
+    assert last_used_s(asked_s, asked_s, probed_s=(11.9, float("inf"))) == 9
+    assert last_used_s(asked_s, asked_s, probed_s=(12.1, 12.2)) == 12
+
+
 def test_a_category_that_is_alone_does_not_own_the_committed_backends() -> None:
     assert own_models({"nut": ["nut", "nut_student", "distance_fusion"]}) == {"nut": {"nut", "nut_student"}}
 

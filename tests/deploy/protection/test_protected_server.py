@@ -19,8 +19,11 @@ from deploy.__main__ import main
 from deploy.protection.certificates import Certificates
 from deploy.protection.protection import Protection
 from deploy.server import TritonServer, running_server
+from deploy.supervision.grpc_probe import call_is_answered, grpc_answers
+from deploy.supervision.inference_probe import inference_answers
 from tests.certificates import Authority, Signed
 from tests.deploy.conftest import add_model
+from tests.hanging import hanging
 from tests.products import ROOT
 
 pytestmark = pytest.mark.triton
@@ -166,6 +169,14 @@ def test_http_asks_for_the_key_and_stays_on_this_machine(
         request = urllib.request.Request(f"{server.http_url}{path}", headers=dict(protection.http_headers))
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             json.load(answer)
+
+
+def test_the_supervisor_asks_what_is_encrypted_over_http(server: TritonServer) -> None:
+    assert call_is_answered(server.grpc_url, "ServerLive", b"", within_s=TIMEOUT_S) is None
+    assert grpc_answers(server.grpc_url, within_s=TIMEOUT_S)
+    assert inference_answers(server.grpc_url, server.http_url, "identity", TIMEOUT_S)
+    with hanging(server):
+        assert not inference_answers(server.grpc_url, server.http_url, "identity", 0.5)
 
 
 def test_the_log_does_not_hold_the_key(server: TritonServer) -> None:

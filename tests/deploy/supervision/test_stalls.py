@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from deploy.supervision.stalls import Stalls, Work
+from deploy.supervision.stalls import Stalls, Work, work_of
 
 
 def test_requests_that_wait_with_nothing_done_are_a_stall() -> None:
@@ -27,3 +27,15 @@ def test_a_model_without_requests_is_idle() -> None:
     idle = {"pill": Work(waiting=0, batches=7, batch_s=0.01)}
     assert [stalls.look(idle, now_s=now) for now in (0.0, 100.0)] == [[], []]
     assert stalls.look({"pill": Work(waiting=1, batches=7, batch_s=0.01)}, now_s=101) == []
+
+
+def test_single_images_do_not_make_large_batches_late() -> None:
+    """An idle server is asked for single images, one after the other."""
+    sizes = [
+        {"batch_size": 1, "compute_infer": {"count": 1000, "ns": 4_000 * 10**9}},
+        {"batch_size": 8, "compute_infer": {"count": 2, "ns": 60 * 10**9}},
+    ]
+    stats = {"success": {"count": 1016}, "fail": {"count": 3}}
+    entry = {"execution_count": 1002, "inference_stats": stats, "batch_stats": sizes}
+    assert work_of([entry], 5) == Work(waiting=5, batches=1005, batch_s=30.0, answered=1016)
+    assert work_of([{**entry, "batch_stats": []}], 0).batch_s == 0

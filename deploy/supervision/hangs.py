@@ -1,0 +1,135 @@
+"""Servers that answer all but inferences: nothing waits in their queues, no process of theirs is dead.
+
+Cancelled calls do that to the embedded tritonserver. Where nobody's inference has ended for a while, one is sent. Two
+in a row without any answer, while nobody else got one either, are a hang. What is not seen: inferences of one category
+that hang while those of others end, and of one that is loaded without its ensemble for image files. One of two
+processes of a step that hangs while nothing waits for it is met by a probe only by chance.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.repository import ENCODED, ensemble_steps
+from deploy.supervision.stalls import Work
+
+QUIET_S = 5.0
+REST = 10  # times as long as the last probe took: an idle server computes for a tenth of the time at most
+ANSWER_S = 5.0
+SLOWER = 4  # times as long as a batch takes in all steps
+UNKNOWN_S = 60.0  # nobody knows how long a batch takes, or a model is being loaded
+TRIES = 2
+CLOCK_S = 0.1  # the server notes a request a moment after its answer
+HANGS = (
+    f"tritonserver answers, and inferences do not end: nobody's has ended, nor did {TRIES} of the supervisor's own; it "
+    "is killed."
+)
+
+
+@dataclass
+class Probe:
+    """An inference that was sent.
+
+    Attributes:
+        answered_before: inferences that had been answered when it was sent.
+        answered: whether it was; None as long as it may be.
+        took_s: seconds until then.
+    """
+
+    answered_before: int
+    answered: bool | None = None
+    took_s: float = 0.0
+
+
+class Hangs:
+    """Follows from look to look whether a server's inferences end.
+
+    A look takes no time: the probe waits in a thread of its own, and there is one at most. Only what is loaded is asked
+    for, and nothing is loaded by it.
+
+    Attributes:
+        probed_s: from when to when each category was last asked, seconds since 1970; for who looks at what is used.
+    """
+
+    def __init__(self, ask: Callable[[str, float], bool], repository: Path) -> None:
+        """Nothing was seen yet.
+
+        Args:
+            ask: sends an inference to a model and waits so many seconds at most; whether there was any answer.
+            repository: what is served.
+        """
+        self._ask = ask
+        self._repository = repository
+        self._answered = -1
+        self._since_s = 0.0
+        self._probe: Probe | None = None
+        self._unanswered = 0
+        self._turn = 0
+        self._took_s = 0.0
+        self.probed_s: dict[str, tuple[float, float]] = {}
+
+    def look(self, work: Mapping[str, Work], *, loading: bool, now_s: float) -> bool:
+        """Whether the server hangs in inferences alone.
+
+        Args:
+            work: what each loaded model has done.
+            loading: whether a model is being loaded, which may take all cores.
+            now_s: the time, on a clock that only goes on.
+        """
+        answered = sum(
+            done.answered
+            for model, done in work.items()
+            if model.endswith(ENCODED) or model + ENCODED in work
+        )
+        if answered != self._answered:
+            self._answered, self._since_s, self._unanswered = answered, now_s, 0
+        if self._probe is not None:
+            return self._judge(self._probe, now_s=now_s)
+        targets = sorted(model for model in work if model.endswith(ENCODED))
+        if not targets or now_s - self._since_s < max(QUIET_S, REST * self._took_s):
+            return False
+        target = targets[self._turn % len(targets)]
+        steps = [work[step] for step in ensemble_steps(self._repository, target) if step in work]
+        known = not loading and all(step.batches for step in steps)
+        self._send(target, patience_s(steps) if known else UNKNOWN_S)
+        return False
+
+    def _judge(self, probe: Probe, *, now_s: float) -> bool:
+        if probe.answered is None:
+            return False
+        self._probe = None
+        if probe.answered:
+            self._since_s, self._unanswered, self._took_s = now_s, 0, probe.took_s
+            self._turn += 1
+        elif probe.answered_before == self._answered:
+            self._unanswered += 1
+        return self._unanswered >= TRIES
+
+    def _send(self, target: str, within_s: float) -> None:
+        probe = self._probe = Probe(self._answered)
+        category, began_s = target.removesuffix(ENCODED), time.time() - CLOCK_S
+        self.probed_s[category] = began_s, math.inf
+
+        def ask() -> None:
+            answered, sent_s = True, time.monotonic()  # where the fault is our own
+            try:
+                answered = self._ask(target, within_s)
+            finally:
+                self.probed_s[category] = began_s, time.time() + CLOCK_S
+                probe.took_s = time.monotonic() - sent_s
+                probe.answered = answered
+
+        threading.Thread(target=ask, name="inference probe", daemon=True).start()
+
+
+def patience_s(steps: Iterable[Work]) -> float:
+    """Seconds that a probe is waited for: of each step, a batch may be before it.
+
+    More may wait before it in an overloaded server. Then others are answered meanwhile.
+    """
+    return ANSWER_S + SLOWER * sum(step.batch_s for step in steps)
