@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -143,9 +144,12 @@ def serve(require_signature: tuple[Path, ...], protecting: ProtectionOptions, **
 def run(command: tuple[str, ...], protecting: ProtectionOptions, **options: Any) -> None:
     """Serve every model while COMMAND runs, and end with its exit code.
 
-    COMMAND finds the server in ASTMFR_URL (gRPC, host:port), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL.
+    COMMAND finds the server in ASTMFR_URL (gRPC, host:port), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL, and the admin key
+    in ASTMFR_KEY_FILE. With TLS, name the authority for it in ASTMFR_TLS_CA.
     """
     protection = _protect(protecting, options["host"])
+    if protecting.key_file is not None:
+        os.environ[KEY_FILE] = str(protecting.key_file.absolute())
     _prepare_repository(options["repository"])
     sys.exit(run_beside(running_server(**options, protection=protection), command))
 

@@ -36,6 +36,7 @@ from client.judging.errors import (
     Unreachable,
 )
 from model_repository.grpc_channel import split_url, through_proxy
+from model_repository.tls_faults import FOR_GOOD, tls_fault
 
 # In Triton's messages.
 REFUSED = ("maximum queue size", "timeout expired")
@@ -46,13 +47,9 @@ STEP_DIED = ("Stub process", "is not healthy")
 UNLOADED = ("unknown model", "not ready")
 REGION_UNKNOWN = "Unable to find shared memory region"  # it was registered with another run of the server
 NO_REQUEST_ID = "[request id: <id_unknown>] "
-# In gRPC's: it never got to a server; the connection ended; it is not who it should be; it speaks no TLS.
+# In gRPC's: it never got to a server; the connection ended.
 NEVER_THERE = ("failed to connect", "resolving", "resolution", "Failed to create", "HTTP proxy")
 CLOSED = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY")
-UNPROVEN = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification")
-EXPIRED, OTHER_HOST = "expired", "Hostname Verification"
-NO_TLS = "WRONG_VERSION_NUMBER"
-CERTIFICATE_ASKED = "CERTIFICATE_REQUIRED"
 PROBE_TIMEOUT_S = 2.0
 
 
@@ -93,8 +90,7 @@ def _unavailable(message: str) -> Fault:
         return Fault(Overloaded, again=True)
     if RESTRICTED in message:
         return Fault(NotAllowed)
-    permanent = (*UNPROVEN, NO_TLS, CERTIFICATE_ASKED)
-    return Fault(Unreachable, again=not any(words in message for words in permanent))
+    return Fault(Unreachable, again=not any(words in message for words in FOR_GOOD))
 
 
 def server_error(error: InferenceServerException, *, url: str, timeout_s: float) -> ServerError:
@@ -157,27 +153,11 @@ def _why_unreachable(error: InferenceServerException, message: str, *, url: str)
         return (
             f"The server at {url} is being stopped or started and takes no requests ({message}); ask again."
         )
-    if any(words in message for words in UNPROVEN):
-        return (
-            f"What answers at {url} does not prove that it is {split_url(url)[0]}: {_why_unproven(message)}."
-        )
-    if NO_TLS in message:
-        return f"What answers at {url} speaks no TLS; leave out --tls-ca, or give the port that does."
-    if CERTIFICATE_ASKED in message:
-        return (
-            f"The server at {url} asks for this client's certificate; give it with --tls-cert and --tls-key."
-        )
+    if fault := tls_fault(message, url=url):
+        return fault
     if any(words in message for words in NEVER_THERE):
         return _never_there(url, message)
     return f"The connection to {url} ended before the answer came; was the server stopped? Ask again."
-
-
-def _why_unproven(message: str) -> str:
-    if EXPIRED in message:
-        return "its certificate has expired; renew it, and set this machine's clock if that is wrong"
-    if OTHER_HOST in message:
-        return "its certificate is of another host; give the name or address that the certificate is for"
-    return "its certificate is of another authority; give the one that signed it with --tls-ca"
 
 
 def _never_there(url: str, message: str) -> str:

@@ -30,12 +30,12 @@ def read_admin_key(path: Path | None = None) -> str | None:
     Raises:
         ProtectionError: the file cannot be read, is open to everybody, or holds no such key.
     """
-    if path is None and KEY_FILE in os.environ:
+    if path is None and os.environ.get(KEY_FILE):
         path = Path(os.environ[KEY_FILE])
     try:
         if path is not None:
             keys, where = read_key_file(path), str(path)
-        elif KEYS in os.environ:
+        elif os.environ.get(KEYS):
             keys, where = read_keys(os.environ[KEYS].replace(",", "\n"), KEYS), KEYS
         else:
             return None

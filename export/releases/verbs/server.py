@@ -20,6 +20,7 @@ from export.releases.store import PROBE_WEIGHTS_ID, Store
 from export.tensors import DISTANCES, ENCODED, TEACHER_OUTPUTS
 from model_repository.grpc_channel import connect, through_proxy
 from model_repository.image_decoder.image_decoding import decode_image
+from model_repository.tls_faults import tls_fault
 
 LOAD_TIMEOUT_S = 120.0
 TIMEOUT_S = 60.0
@@ -228,8 +229,15 @@ class RunningServer:
             yield
         except InferenceServerException as error:
             reason = " ".join(str(error.message()).split()).rstrip(".")
+            if fault := tls_fault(reason, url=self.url):
+                raise PublishError(fault) from None
             if "protocol is restricted" in reason:
-                reason = "it does that for those alone who have its admin key, which --key-file names"
+                raise PublishError(
+                    f"The server at {self.url} lets those alone do that who have its admin key; name the file that "
+                    "holds it with --key-file"
+                ) from None
+            if "Socket closed" in reason:
+                reason += "; if it speaks TLS, give --tls-ca, or --tls-cert and --tls-key too"
             raise PublishError(
                 f"The server at {self.url}{through_proxy(self.url)} {what}: {reason}"
             ) from None

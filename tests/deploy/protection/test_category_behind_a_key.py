@@ -81,7 +81,7 @@ def test_who_has_the_key_changes_the_threshold(
     command += ["--threshold", "7.5", *(str(word) for option in files for word in option)]
     refused = CliRunner().invoke(main, command)
     assert refused.exit_code == 1
-    assert "which --key-file names" in refused.output
+    assert "who have its admin key; name the file that holds it with --key-file" in refused.output
     key_file = tmp_path / "admin.key"
     key_file.touch(mode=0o600)
     key_file.write_text(f"{NAME}={KEY}\n")
