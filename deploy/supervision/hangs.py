@@ -19,7 +19,8 @@ from deploy.repository import ENCODED, ensemble_steps
 from deploy.supervision.stalls import Work
 
 QUIET_S = 5.0
-REST = 10  # times as long as the last probe took: an idle server computes for a tenth of the time at most
+REST = 10  # times as long as the last probe took: an idle server computes for a tenth of the time
+LONGEST_REST_S = 60.0
 ANSWER_S = 5.0
 SLOWER = 4  # times as long as a batch takes in all steps
 UNKNOWN_S = 60.0  # nobody knows how long a batch takes, or a model is being loaded
@@ -91,7 +92,8 @@ class Hangs:
         if self._probe is not None:
             return self._judge(self._probe, now_s=now_s)
         targets = sorted(model for model in work if model.endswith(ENCODED))
-        if not targets or now_s - self._since_s < max(QUIET_S, REST * self._took_s):
+        rest_s = max(QUIET_S, min(REST * self._took_s, LONGEST_REST_S))
+        if not targets or now_s - self._since_s < rest_s:
             return False
         target = targets[self._turn % len(targets)]
         steps = [work[step] for step in ensemble_steps(self._repository, target) if step in work]

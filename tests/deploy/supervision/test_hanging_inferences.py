@@ -43,6 +43,8 @@ def test_it_is_asked_when_nobody_asks_and_killed_when_it_does_not_answer(
         assert answered(supervisor) == 2  # verdicts, no errors
         assert inference_answers(server.grpc_url, server.http_url, "nothing_encoded", 20)
         assert comes_true(lambda: answered(supervisor) > 3, within_s=20)  # of its own
+        assert supervisor._janitor is not None
+        assert supervisor._janitor._used_s[CATEGORY] < supervisor._hangs.probed_s[CATEGORY][0]  # no use of it
         with server.turns.open("a") as turns:
             fcntl.flock(turns, fcntl.LOCK_EX)
             began_s = time.monotonic()

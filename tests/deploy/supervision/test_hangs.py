@@ -117,6 +117,12 @@ def test_a_server_rests_ten_times_as_long_as_a_probe_took(repository: Path) -> N
     assert len(server.asked) == 1
     look(watch, 49.0)
     assert comes_true(lambda: len(server.asked) == 2)
+    server.end(watch, answered=True)
+    assert watch._probe is not None
+    watch._probe.took_s = 30.0
+    for now_s in (50.0, 109.0, 110.0):
+        look(watch, now_s)
+    assert comes_true(lambda: len(server.asked) == 3)  # after a minute at the latest
 
 
 def test_a_slow_model_is_waited_for(repository: Path) -> None:
