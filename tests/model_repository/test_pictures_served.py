@@ -50,6 +50,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     for unused in ("image_decoder", "distance_fusion", "foreground"):
         shutil.rmtree(repository / unused)
     with running_server(repository=repository, log=work / "log", triton_env=ROOT / ".triton") as running:
+        for bit_depth in BIT_DEPTHS:  # no category uses them, so that they are not loaded
+            running.control().load(decoder_name(SIZE, bit_depth))
         yield running
 
 

@@ -230,7 +230,7 @@ def test_a_failing_measurement_is_told(server: TritonServer, edge: Product) -> N
     ("arguments", "message"),
     [
         (["--category", "pill"], "Category 'pill' is not served"),
-        (["--category", "distance_fusion"], "expected an ensemble published by"),
+        (["--category", "distance_fusion"], "is the name of a model that all categories share"),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["--perf-analyzer", "no-such-binary"], "perf_analyzer is not found"),
         (["--url", unused_url()], "No Triton server answers at"),

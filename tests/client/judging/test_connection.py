@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from client import JudgeClient, load_image
 from client.judging.errors import RequestError, ServerError
 from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import fusion_code_id, release_id_of
+from tests.deploy.conftest import add_model
 from tests.hanging import hanging
 from tests.products import (
     TIMEOUT_S,
@@ -166,17 +169,24 @@ def served_names(message: str) -> list[str]:
     return message.partition("; it serves ")[2].partition(";")[0].split(", ")
 
 
-@pytest.mark.parametrize(
-    ("model", "tensors"),
-    [
-        ("distance_fusion", "takes distance_1, distance_2, distance_3, foreground, release_id and gives "),
-        ("plate_encoded", "takes encoded_image and gives "),
-        ("teacher_tf_efficientnet_lite2_128", "takes image and gives teacher_1, teacher_2, teacher_3; "),
-    ],
-)
-def test_a_model_that_is_no_category(server: TritonServer, model: str, tensors: str) -> None:
-    message = refusal(connect(server.grpc_url, model))
-    assert message.startswith(f"Model {model!r} at {server.grpc_url} {tensors}")
+@pytest.mark.parametrize("model", ["distance_fusion", "plate_encoded", "teacher_tf_efficientnet_lite2_128"])
+def test_a_name_that_models_have_is_no_category(model: str) -> None:
+    with pytest.raises(
+        RequestError, match=rf"^Category '{model}' .*; give the name of a published product\.$"
+    ):
+        connect(unused_url(), model)()
+
+
+def test_a_model_that_is_no_category(server: TritonServer, repository: Path) -> None:
+    add_model(repository, "elsewhere")
+    with grpcclient.InferenceServerClient(server.grpc_url) as control:
+        control.load_model("elsewhere", client_timeout=TIMEOUT_S)
+        try:
+            message = refusal(connect(server.grpc_url, "elsewhere"))
+        finally:
+            control.unload_model("elsewhere", client_timeout=TIMEOUT_S)
+            shutil.rmtree(repository / "elsewhere")
+    assert message.startswith(f"Model 'elsewhere' at {server.grpc_url} takes image and gives ")
     assert "expected an ensemble published by `python -m export publish`" in message
 
 
