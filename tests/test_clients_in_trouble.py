@@ -34,6 +34,7 @@ from client.judging.faults import fault_of
 from deploy import server as deploy_server
 from deploy import server_options
 from deploy.ports import Ports, claim_ports
+from deploy.protection.protection import Protection
 from deploy.server import TritonServer, running_server
 from deploy.supervision.stalls import read_work
 from model_repository.grpc_channel import TritonClient, connect
@@ -70,7 +71,11 @@ def repository(tiny_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def serve(repository: Path, tmp_path: Path) -> Callable[..., TritonServer]:
     """Start the server: `stack.enter_context(serve(grpc_port=8001))`."""
     return lambda **ports: running_server(  # type: ignore[return-value]
-        repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton", **ports
+        repository=repository,
+        log=tmp_path / "log",
+        triton_env=ROOT / ".triton",
+        protection=Protection(client_shm=True),
+        **ports,
     )
 
 
