@@ -104,7 +104,8 @@ class Loading:
 
     def _load(self, model: str) -> None:
         try:
-            self._control.load(model)
+            with self._health.busy():
+                self._control.load(model)
         except ServerError as error:
             if self._has_died():  # of this model, or for another reason: the third time tells
                 if self._state.retries.killed_the_server([model], error.message, now_s=time.monotonic()):
@@ -118,7 +119,7 @@ class Loading:
                 self.failed(model, error.message)
             return
         for ensemble in sorted(self._over({model})):
-            with contextlib.suppress(ServerError):  # the next look tells
+            with contextlib.suppress(ServerError), self._health.busy():  # the next look tells
                 self._control.load(ensemble)
 
     def _has_died(self) -> bool:
