@@ -52,7 +52,7 @@ def next_server(start: Start, state: State, repository: Path, tell: Tell) -> Tri
     """
     try:
         return start(used_models(models_to_start(state, repository), repository), again=True)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, RuntimeError) as error:  # no thread can be started, say
         tell("start_failed", f"tritonserver cannot be started: {error}")
         return None
 

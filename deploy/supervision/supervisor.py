@@ -23,7 +23,9 @@ from deploy.supervision.hangs import HANGS, Hangs
 from deploy.supervision.health import Health
 from deploy.supervision.inference_probe import inference_answers
 from deploy.supervision.loading import Loading
+from deploy.supervision.log_pump import LogWatch
 from deploy.supervision.mending import Mending
+from deploy.supervision.presence import Presence
 from deploy.supervision.stalls import Stalls, read_work
 from deploy.supervision.starting import next_server, wait_for
 from deploy.supervision.state import Index, State
@@ -87,9 +89,12 @@ class Supervisor:
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._starting = threading.Lock()
-        self._log_fault = ""
+        self._log = LogWatch(self._tell)
         self._next_look_s = 0.0
+        self._presence = Presence(repository, self.state.wanted, tell=self._tell)
+        self._restarted: tuple[float, float] | None = None
         self._watch_server()
+        self.health.mended("server")
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def __enter__(self) -> Supervisor:
@@ -133,20 +138,39 @@ class Supervisor:
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + LOOK_S
-        index = self.control.index()
-        if not grpc_answers(self.server.grpc_url, within_s=ANSWER_S):
-            raise SilentError(f"tritonserver at {self.server.grpc_url} does not answer over gRPC.")
+        index = self._ask()
         self._answered_s = now_s
+        if self._presence.away:
+            self.health.beat(self.state.retries.left_out())
+            return
         try:
             self._mend(index, now_s=now_s)
         finally:
             self._answered_s = time.monotonic()  # what the turn took was not the server's silence
 
+    def _ask(self) -> Index:
+        """The server's index; an empty one where it has none because its repository is away.
+
+        Raises:
+            ServerError: the server answers with another error.
+            SilentError: it does not answer, over HTTP or gRPC.
+        """
+        away = self._start is not None and self._presence.is_away()
+        try:
+            index = self.control.index()
+        except ServerError as error:
+            if not away or isinstance(error, SilentError):
+                raise
+            index = []
+        if not grpc_answers(self.server.grpc_url, within_s=ANSWER_S):
+            raise SilentError(f"tritonserver at {self.server.grpc_url} does not answer over gRPC.")
+        return index
+
     def _mend(self, index: Index, *, now_s: float) -> None:
         """Mend what is found in a server that answers."""
         if self._start is not None:
-            published = {config.parent.name for config in self._repository.glob("*/config.pbtxt")}
-            self.state.follow(index, published)
+            self.state.follow(index, self._presence.published)
+            self._see_whether_it_serves(index)
             if not self._mending.mend_stubs():
                 self.server.kill()
                 return
@@ -158,7 +182,7 @@ class Supervisor:
                 self.server.kill()
                 return
             self._loading.look(index)
-            self._tell_log()
+            self._log.look(self.server)
         if self._janitor is not None:
             self._janitor.tidy(now_s=time.time(), probed_s=self._hangs.probed_s)
         self.health.beat(self.state.retries.left_out())
@@ -206,7 +230,6 @@ class Supervisor:
         )
         self._ready_s = self._answered_s = time.monotonic()
         self._told = False
-        self.health.mended("server")
 
     def _restart(self) -> None:
         """Start a server in place of the one that has ended; again and again, until one is there or we are to stop."""
@@ -224,17 +247,28 @@ class Supervisor:
         served_s: float | None = ended_s - self._ready_s
         while not self._stopping.wait(delay_s := self.state.restarts.next_delay_s(served_s=served_s)):
             self.health.beat(self.state.retries.left_out())
+            while self._presence.is_away() and not self._stopping.wait(LATER_S):
+                self.health.beat(self.state.retries.left_out())
             if self._start_once():
-                seconds = time.monotonic() - ended_s
                 self._watch_server()
-                self._tell(
-                    "server_ready",
-                    f"tritonserver (process {self.server.pid}) serves again after {seconds:.1f} s.",
-                    seconds=round(seconds, 3),
-                    waited_s=delay_s,
-                )
+                self.health.fault("server", "the server was started again, and nothing serves yet")
+                self._restarted, self._next_look_s = (ended_s, delay_s), 0.0
                 return
             served_s = None
+
+    def _see_whether_it_serves(self, index: Index) -> None:
+        """Tell that a server that was started again serves, as soon as something does that is wanted."""
+        if self._restarted is None or not self.state.serves(index):
+            return
+        (ended_s, waited_s), self._restarted = self._restarted, None
+        seconds = time.monotonic() - ended_s
+        self.health.mended("server")
+        self._tell(
+            "server_ready",
+            f"tritonserver (process {self.server.pid}) serves again after {seconds:.1f} s.",
+            seconds=round(seconds, 3),
+            waited_s=waited_s,
+        )
 
     def _start_once(self) -> bool:
         with self._starting:
@@ -245,19 +279,6 @@ class Supervisor:
                 return False
             self.server = server
         return wait_for(server, self.state, self._tell, given_up=self._stopping.is_set)
-
-    def _tell_log(self) -> None:
-        dropped, fault = self.server.pump.dropped, self.server.pump.fault
-        if fault and not self._log_fault:
-            self._tell(
-                "log_dropped",
-                f"{self.server.log} cannot be written ({fault}): {dropped} lines are missing so far; the server serves "
-                "on.",
-                lines=dropped,
-            )
-        elif self._log_fault and not fault:
-            self._tell("log_written", f"{self.server.log} is written again.")
-        self._log_fault = fault
 
 
 def let_go(server: TritonServer) -> None:

@@ -153,3 +153,35 @@ def test_the_loop_outlives_a_fault_in_what_it_does_about_faults(
         assert comes_true(lambda: scene.control.asked > 2, within_s=10)
         scene.control.error = None
         assert comes_true(lambda: scene.supervisor.health.ready()[0], within_s=10)
+
+
+def test_nothing_is_killed_or_started_while_the_repository_is_away(scene: Scene) -> None:
+    elsewhere = scene.repository.with_name("elsewhere")
+    with scene.supervisor as supervisor:
+        scene.repository.rename(elsewhere)
+        scene.control.error = ServerError("tritonserver answered: failed to open directory.")
+        asked = scene.control.asked
+        assert comes_true(lambda: scene.control.asked > asked + 30, within_s=10)
+        assert scene.server.killed == 0
+        assert supervisor.health.ready()[0]  # it judges
+        assert supervisor.state.wanted == {"pill"}
+        scene.server.kill()
+        assert not comes_true(lambda: bool(scene.started), within_s=0.3)
+        assert not supervisor.health.ready()[0]
+        scene.control.error = None
+        elsewhere.rename(scene.repository)
+        assert comes_true(lambda: supervisor.health.ready()[0], within_s=10)
+        assert scene.started == [["pill"]]
+    assert scene.told.events == ["repository_away", "server_died", "repository_back", "server_ready"]
+
+
+def test_a_server_of_which_nothing_serves_is_not_ready(scene: Scene) -> None:
+    with scene.supervisor as supervisor:
+        scene.control.models = [{"name": "pill", "version": "1", "state": "LOADING"}]
+        scene.server.kill()
+        assert comes_true(lambda: bool(scene.started), within_s=10)
+        assert not comes_true(lambda: supervisor.health.ready()[0], within_s=0.3)
+        assert "server_ready" not in scene.told.events
+        scene.control.models = [{"name": "pill", "version": "1", "state": "READY"}]
+        assert comes_true(lambda: supervisor.health.ready()[0], within_s=10)
+    assert scene.told.events == ["server_died", "server_ready"]
