@@ -92,6 +92,7 @@ class Supervisor:
         self._log = LogWatch(self._tell)
         self._next_look_s = 0.0
         self._presence = Presence(repository, self.state.wanted, tell=self._tell)
+        self._stalls = Stalls()
         self._restarted: tuple[float, float] | None = None
         self._watch_server()
         self.health.mended("server")
@@ -219,11 +220,12 @@ class Supervisor:
         self._loading = Loading(
             self.server, self._repository, self.state, tell=self._tell, health=self.health
         )
+        self._stalls.begin()
         self._mending = Mending(
             self.server,
             self._repository,
             self._loading,
-            Stalls(),
+            self._stalls,
             tell=self._tell,
             health=self.health,
             timeout_s=ANSWER_S,
