@@ -21,22 +21,32 @@ Tell = Callable[..., None]
 
 
 def first_start(start: Start, state: State, repository: Path, tell: Tell) -> TritonServer:
-    """The first server, of which at least one category is ready; a model that it dies of three times is left out.
+    """The first server, of which at least one category is ready; each start that failed is told.
+
+    A model that it dies of three times is left out. A start that takes too long is tried once more.
 
     Raises:
         ServerError: no server can be started, or it serves nothing.
     """
+    hung = 0
     while True:
         server = start(models_to_start(state, repository))
+        opened = False
         try:
             server.wait_until_open()
+            opened = True
             if not serves_something(server):
                 server.wait_until_ready()
         except ServerError as error:
             died = server.exit_code is not None
             server.kill()
-            suspects = note_failed_start(server, error, state, tell) if died else []
-            if not suspects or not models_to_start(state, repository):
+            hung += not died
+            suspects = being_loaded(server.log_text()) if died else []
+            if not suspects and (died or opened or hung > 1):
+                raise
+            tell("start_failed", error.message if died else f"{error.message} It is tried once more.")
+            note_failed_start(server, error, state, tell, suspects=suspects)
+            if not models_to_start(state, repository):
                 raise
         except BaseException:
             server.kill()
@@ -64,7 +74,7 @@ def wait_for(server: TritonServer, state: State, tell: Tell, *, given_up: Callab
     except ServerError as error:
         server.kill()
         tell("start_failed", error.message)
-        note_failed_start(server, error, state, tell)
+        note_failed_start(server, error, state, tell, suspects=being_loaded(server.log_text()))
         return False
     return not given_up()
 
@@ -84,16 +94,16 @@ def used_models(models: list[str], repository: Path) -> list[str]:
     return [model for model in models if model in used or not used]
 
 
-def note_failed_start(server: TritonServer, error: ServerError, state: State, tell: Tell) -> list[str]:
-    """Count a start against the models that were being loaded when it failed; returns these."""
-    suspects = being_loaded(server.log_text())
+def note_failed_start(
+    server: TritonServer, error: ServerError, state: State, tell: Tell, *, suspects: list[str]
+) -> None:
+    """Count a start against the models that were being loaded when it failed, the `suspects`."""
     for model in state.retries.killed_the_server(suspects, error.message, now_s=time.monotonic()):
         tell(
             "model_left_out",
             f"Model {model} is left out: {TRIES} starts ended while it was being loaded; see {server.log}.",
             model=model,
         )
-    return suspects
 
 
 def serves_something(server: TritonServer) -> bool:
