@@ -93,3 +93,12 @@ class Mending:
             model=model,
             seconds=round(seconds, 3),
         )
+
+
+def let_go(server: TritonServer) -> None:
+    """Kill the orphans of a server as soon as it has ended.
+
+    They hold its connections open: who waits for its answer, clients and this loop, would wait on.
+    """
+    server.wait()
+    server.kill_group()

@@ -24,7 +24,7 @@ from deploy.supervision.health import Health
 from deploy.supervision.inference_probe import inference_answers
 from deploy.supervision.loading import Loading
 from deploy.supervision.log_pump import LogWatch
-from deploy.supervision.mending import Mending
+from deploy.supervision.mending import Mending, let_go
 from deploy.supervision.presence import Presence
 from deploy.supervision.stalls import Stalls, read_work
 from deploy.supervision.starting import next_server, wait_for
@@ -173,14 +173,14 @@ class Supervisor:
             self.state.follow(index, self._presence.published)
             self._see_whether_it_serves(index)
             if not self._mending.mend_stubs():
-                self.server.kill()
+                self._kill()
                 return
             work = read_work(self.control, self.server.metrics_url)
             self._mending.mend_stalls(work)
             loading = "LOADING" in {entry.get("state") for entry in index}
             if self._hangs.look(work, loading=loading, now_s=now_s):
                 self._tell("server_hangs", HANGS)
-                self.server.kill()
+                self._kill()
                 return
             self._loading.look(index)
             self._log.look(self.server)
@@ -208,7 +208,11 @@ class Supervisor:
             self._tell("not_answered", f"Supervisor: {reason}")
         if self._start is not None and now_s - self._answered_s > SILENT_S:
             self._tell("server_hangs", f"tritonserver has not answered for {SILENT_S:.0f} s and is killed.")
-            self.server.kill()
+            self._kill()
+
+    def _kill(self) -> None:
+        self._killed = True
+        self.server.kill()
 
     def _watch_server(self) -> None:
         """Begin with the server that runs now."""
@@ -218,8 +222,14 @@ class Supervisor:
         threading.Thread(target=let_go, args=(self.server,), name="orphans", daemon=True).start()
         self._janitor = Janitor(self.server.control(), self._limit, tell=self._tell) if self._limit else None
         self._loading = Loading(
-            self.server, self._repository, self.state, tell=self._tell, health=self.health
+            self.server,
+            self._repository,
+            self.state,
+            tell=self._tell,
+            health=self.health,
+            stopping=self._stopping.is_set,
         )
+        self._killed = False
         self._stalls.begin()
         self._mending = Mending(
             self.server,
@@ -238,10 +248,10 @@ class Supervisor:
         self.health.fault("server", "the server has ended and is being started again")
         ended_s = time.monotonic()
         self.state.deaths += 1
+        how = "was killed" if self._killed else f"ended by itself ({ending(self.server.exit_code)})"
         self._tell(
             "server_died",
-            f"tritonserver ended by itself ({ending(self.server.exit_code)}) and is started again; see "
-            f"{self.server.log}.",
+            f"tritonserver {how} and is started again; see {self.server.log}.",
             exit_code=self.server.exit_code,
             deaths=self.state.deaths,
         )
@@ -281,12 +291,3 @@ class Supervisor:
                 return False
             self.server = server
         return wait_for(server, self.state, self._tell, given_up=self._stopping.is_set)
-
-
-def let_go(server: TritonServer) -> None:
-    """Kill the orphans of a server as soon as it has ended.
-
-    They hold its connections open: who waits for its answer, clients and this loop, would wait on.
-    """
-    server.wait()
-    server.kill_group()

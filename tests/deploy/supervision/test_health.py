@@ -98,6 +98,11 @@ def test_without_a_port_there_is_none() -> None:
         assert url is None
 
 
+def test_logs_whose_names_differ_at_the_end_share_no_events() -> None:
+    names = [events_path(Path("logs") / name) for name in ("line.1", "line.2")]
+    assert names == [Path("logs/line.1.events.jsonl"), Path("logs/line.2.events.jsonl")]
+
+
 def test_events_are_lines_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = events_path(tmp_path / "logs" / "tritonserver.log")
     assert path.name == "tritonserver.events.jsonl"

@@ -138,7 +138,8 @@ def test_a_server_is_not_killed_for_a_fault_of_our_own_or_an_answer(scene: Scene
 def test_a_server_that_gives_no_answer_is_killed(scene: Scene) -> None:
     scene.control.error = SilentError("does not answer (timed out).")
     with scene.supervisor:
-        assert comes_true(lambda: scene.server.killed > 0, within_s=10)
+        assert comes_true(lambda: bool(scene.started), within_s=10)
+    assert scene.told.messages[2] == "tritonserver was killed and is started again; see log."
 
 
 def test_the_loop_outlives_a_fault_in_what_it_does_about_faults(
@@ -185,3 +186,11 @@ def test_a_server_of_which_nothing_serves_is_not_ready(scene: Scene) -> None:
         scene.control.models = [{"name": "pill", "version": "1", "state": "READY"}]
         assert comes_true(lambda: supervisor.health.ready()[0], within_s=10)
     assert scene.told.events == ["server_died", "server_ready"]
+
+
+def test_what_does_not_load_because_the_server_is_stopped_is_no_news(scene: Scene) -> None:
+    with scene.supervisor as supervisor:
+        pass
+    supervisor._loading.failed("pill", "Connection refused")
+    assert scene.told.events == []
+    assert supervisor.state.retries.failures == {}
