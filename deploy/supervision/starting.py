@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import ServerError, UserError
-from deploy.repository import ENCODED, ensemble_steps
+from deploy.repository import ENCODED, ensemble_steps, settle
 from deploy.server_log import being_loaded
 from deploy.supervision.retries import TRIES
 from deploy.supervision.state import State
@@ -58,8 +58,14 @@ def first_start(start: Start, state: State, repository: Path, tell: Tell) -> Tri
 def next_server(start: Start, state: State, repository: Path, tell: Tell) -> TritonServer | None:
     """Start the next server, and do not wait for it; None, and told, where it cannot be started.
 
-    Steps that no ensemble uses are loaded when it serves (`Loading`), so that it serves sooner.
+    Steps that no ensemble uses are loaded when it serves (`Loading`), so that it serves sooner. What a killed command
+    left in the repository is put right before, as before the first server, where no other command is at work there.
     """
+    try:
+        for line in settle(repository, wait_s=0.0):
+            tell("repository_settled", line)
+    except Exception as error:  # whatever it is: what was served can be served again
+        tell("repository_unsettled", f"What a killed command may have left is not put right: {error}")
     try:
         return start(used_models(models_to_start(state, repository), repository), again=True)
     except (UserError, OSError, RuntimeError) as error:  # no thread can be started, say

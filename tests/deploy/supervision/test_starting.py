@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from deploy.errors import ServerError
 from deploy.model_state import ModelState
-from deploy.supervision.starting import first_start
+from deploy.repository import settle
+from deploy.supervision import starting
+from deploy.supervision.starting import first_start, next_server
 from deploy.supervision.state import State
+from export.releases.lock import publishing_alone
 
 LOADING = 'I1123 20:42:08.006364 5026 model_lifecycle.cc:472] "loading: pill:1"\n'
 
@@ -61,3 +65,39 @@ def test_a_first_start_that_hangs_is_tried_once_more(tmp_path: Path) -> None:
     assert told == ["start_failed: tritonserver: hangs. It is tried once more."]
     with pytest.raises(ServerError, match="hangs"):
         start_with(["hangs", "hangs", None], tmp_path)
+
+
+def restart(root: Path) -> list[str]:
+    """What is told while the next server is started."""
+    told: list[str] = []
+    tell = lambda event, message, **_: told.append(f"{event}: {message}")  # noqa: E731
+    assert next_server(lambda _, again: Server(None), State({"pill"}), root, tell) is not None  # type: ignore[arg-type,return-value]
+    return told
+
+
+def test_what_a_killed_command_left_is_put_right_before_each_server(tmp_path: Path) -> None:
+    (tmp_path / ".publisher").touch()
+    (told,) = restart(tmp_path)
+    assert told.startswith("repository_settled: A command that changed ")
+    assert not (tmp_path / ".publisher").exists()
+    assert restart(tmp_path) == []
+
+
+def test_a_server_does_not_wait_for_a_command_that_is_at_work(tmp_path: Path) -> None:
+    with publishing_alone(tmp_path):
+        began_s = time.monotonic()
+        (told,) = settle(tmp_path, wait_s=0.0)
+        assert time.monotonic() - began_s < 30
+        assert "or is at work, and nothing was put right" in told
+        assert (tmp_path / ".publisher").exists()
+
+
+def test_a_repository_that_cannot_be_put_right_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> list[str]:
+        raise ValueError("no JSON")
+
+    monkeypatch.setattr(starting, "settle", breaks)
+    (told,) = restart(tmp_path)
+    assert told == "repository_unsettled: What a killed command may have left is not put right: no JSON"
