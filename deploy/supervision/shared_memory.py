@@ -48,7 +48,8 @@ class Regions:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             unnamed.rename(named)
         except OSError:  # no room, or no such folder: the server will say so
-            unnamed.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unnamed.unlink()
 
     def free(self) -> None:
         """Remove them all, once the server has ended."""

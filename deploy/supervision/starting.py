@@ -20,20 +20,28 @@ Start = Callable[..., "TritonServer"]
 Tell = Callable[..., None]
 
 
-def first_start(start: Start, state: State, repository: Path, tell: Tell) -> TritonServer:
+def first_start(
+    start: Start, state: State, repository: Path, tell: Tell, *, beat: Callable[[], None] = lambda: None
+) -> TritonServer:
     """The first server, of which at least one category is ready; each start that failed is told.
 
-    A model that it dies of three times is left out. A start that takes too long is tried once more.
+    A model that it dies of three times is left out. A start that takes too long is tried once more. `beat` is called
+    all the time while a server is waited for.
 
     Raises:
         ServerError: no server can be started, or it serves nothing.
     """
+
+    def waiting() -> bool:
+        beat()
+        return False
+
     hung = 0
     while True:
         server = start(models_to_start(state, repository))
         opened = False
         try:
-            server.wait_until_open()
+            server.wait_until_open(waiting)
             opened = True
             if not serves_something(server):
                 server.wait_until_ready()

@@ -268,6 +268,10 @@ class Supervisor:
                 return
             served_s = None
 
+    def _given_up(self) -> bool:
+        self.health.beat(self.state.retries.left_out())  # a server that is waited for is no sign of our death
+        return self._stopping.is_set()
+
     def _see_whether_it_serves(self, index: Index) -> None:
         """Tell that a server that was started again serves, as soon as something does that is wanted."""
         if self._restarted is None or not self.state.serves(index):
@@ -290,4 +294,4 @@ class Supervisor:
             if server is None:
                 return False
             self.server = server
-        return wait_for(server, self.state, self._tell, given_up=self._stopping.is_set)
+        return wait_for(server, self.state, self._tell, given_up=self._given_up)

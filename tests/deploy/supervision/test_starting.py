@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ class Server:
         self.outcome = outcome
         self.exit_code = outcome if isinstance(outcome, int) else None
 
-    def wait_until_open(self) -> None:
+    def wait_until_open(self, given_up: Callable[[], bool]) -> None:
+        assert not given_up()
         if self.outcome is not None:
             raise ServerError(f"tritonserver: {self.outcome}.")
 
@@ -42,6 +44,7 @@ class Server:
 def start_with(outcomes: list[int | str | None], root: Path) -> tuple[Server, list[str], State]:
     servers = [Server(outcome) for outcome in outcomes]
     told: list[str] = []
+    beats: list[int] = []
     state = State({"pill", "nut"})
     waiting = iter(servers)
     server = first_start(
@@ -49,7 +52,9 @@ def start_with(outcomes: list[int | str | None], root: Path) -> tuple[Server, li
         state,
         root,
         lambda event, message, **_: told.append(f"{event}: {message}"),
+        beat=lambda: beats.append(1),
     )
+    assert beats  # the health port says meanwhile that we live
     return server, told, state  # type: ignore[return-value]
 
 
