@@ -5,6 +5,7 @@ UserError
 ├── RepositoryError     nothing to serve
 ├── PortError           a port that is in use or cannot be listened on
 ├── ServerError         a server that died, did not become ready, or could not load a model
+│   └── SilentError     a server that gives no answer at all
 ├── ProtectionError     a key or certificate that does not protect, or an open address without any
 └── CommandError        a command that cannot be run beside the server
 """
@@ -30,6 +31,10 @@ class PortError(UserError):
 
 class ServerError(UserError):
     """The server died, did not become ready in time, or could not load a model."""
+
+
+class SilentError(ServerError):
+    """The server gives no answer: nobody listens, nothing comes in time, or what comes is no HTTP."""
 
 
 class ProtectionError(UserError):

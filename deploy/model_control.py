@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from deploy.errors import ServerError
+from deploy.errors import ServerError, SilentError
 
 REQUEST_TIMEOUT_S = 10
 CONTROL_TIMEOUT_S = 120  # Triton answers when the model is loaded and warmed up
@@ -100,11 +100,15 @@ class ModelControl:
             raise ServerError(f"tritonserver at {self.http_url} answered: {fault}.") from None
         except OSError as error:
             reason = getattr(error, "reason", error)  # urllib wraps the system's own error
-            raise ServerError(f"tritonserver at {self.http_url} does not answer ({reason}).") from None
+            # Else it is a fault of our own: no descriptors are left, say.
+            silent = isinstance(reason, (ConnectionError, TimeoutError))
+            raise (SilentError if silent else ServerError)(
+                f"tritonserver at {self.http_url} does not answer ({reason})."
+            ) from None
         except http.client.HTTPException as error:
             grpc = isinstance(error, http.client.BadStatusLine) and error.args[0][3:4] == SETTINGS
             what = "answers as gRPC does" if grpc else "does not answer in HTTP"
-            raise ServerError(f"{self.http_url} {what}; {REMEDY}.") from None
+            raise SilentError(f"{self.http_url} {what}; {REMEDY}.") from None
         try:
             return json.loads(answer) if answer else {}
         except ValueError:

@@ -144,8 +144,12 @@ def pool_threads(repository: Path) -> int:
     return max(stated, default=0)
 
 
-def settle(repository: Path) -> list[str]:
+def settle(repository: Path, *, wait_s: float = 60.0) -> list[str]:
     """Put right what a killed command left in a repository, and have what is live loaded alone, before a server starts.
+
+    Args:
+        repository: what is to be served.
+        wait_s: how long a command that is at work there is waited for; then nothing is done.
 
     Returns:
         What was done that was not to be expected, a line each; none as a rule.
@@ -155,7 +159,7 @@ def settle(repository: Path) -> list[str]:
         return []
     from export.releases.verbs.repair import repair  # it takes a second
 
-    return repair(repository)
+    return repair(repository, wait_s=wait_s)
 
 
 def _has_spare(live: Path) -> bool:

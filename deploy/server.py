@@ -76,9 +76,8 @@ def running_server(
     ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
     models = first_models(repository, max_categories)
     place = Place(host, ports, log, protection)
-    server = launcher(repository, models, place, triton_env=triton_env, threads=threads, timeout_s=timeout_s)(
-        models
-    )
+    start = launcher(repository, models, place, triton_env=triton_env, threads=threads, timeout_s=timeout_s)
+    server = start(models)
     try:
         server.wait_until_ready()
     except BaseException:
@@ -285,6 +284,9 @@ class TritonServer:
         self._started_s = time.monotonic()
         try:
             self._process = start_in_own_session(command, environment, output=self.pump.write_end)
+        except BaseException:
+            self._regions.free()
+            raise
         finally:
             self.pump.close_write_end()
 

@@ -18,8 +18,11 @@ KEEP = 2
 
 
 def events_path(log: Path) -> Path:
-    """Where the events of a server lie, beside its log: `tritonserver.events.jsonl`."""
-    return log.with_suffix(".events.jsonl")
+    """Where the events of a server lie, beside its log: `line.events.jsonl` of `line.log`.
+
+    Of `line.1` it is `line.1.events.jsonl`, and no file that `line.2` has, too.
+    """
+    return log.with_name(f"{log.name.removesuffix('.log')}.events.jsonl")
 
 
 class Events:

@@ -7,16 +7,23 @@ paths are those of Triton, so that a probe is moved here by its port alone.
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
 
 from deploy.errors import PortError
 
 LIVE_S = 180.0  # a turn of the supervisor may load a large model
+READY_S = 30.0  # any other turn is shorter
+REQUEST_S = 5.0  # a probe says what it wants within this
+MOST_CONNECTIONS = 16  # at a time: more would take the descriptors that the supervisor itself needs
 
 
 class Health:
@@ -28,6 +35,7 @@ class Health:
         self._faults: dict[str, str] = {"server": "the server is being started"}
         self._left_out: dict[str, str] = {}
         self._beat_s = time.monotonic()
+        self._patience_s = READY_S
 
     def fault(self, what: str, reason: str) -> None:
         """Not ready, because of `what`, until that is `mended`."""
@@ -45,19 +53,61 @@ class Health:
             self._beat_s = time.monotonic()
             self._left_out = left_out
 
-    def ready(self) -> tuple[bool, dict[str, object]]:
-        """Whether all of it serves, and what a caller wants to know."""
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Within the block the supervisor may load a model, which may take long."""
         with self._lock:
-            return not self._faults, {
-                "ready": not self._faults,
-                "faults": dict(self._faults),
-                "left_out": dict(self._left_out),
-            }
+            self._beat_s, self._patience_s = time.monotonic(), LIVE_S
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._beat_s, self._patience_s = time.monotonic(), READY_S
+
+    def ready(self) -> tuple[bool, dict[str, object]]:
+        """Whether all of it serves and somebody sees to it, and what a caller wants to know."""
+        with self._lock:
+            faults, silent_s = dict(self._faults), time.monotonic() - self._beat_s
+            if silent_s > self._patience_s and "server" not in faults:  # a start takes as long as it takes
+                faults.setdefault("supervisor", f"the supervisor has done nothing for {silent_s:.0f} s")
+            return not faults, {"ready": not faults, "faults": faults, "left_out": dict(self._left_out)}
 
     def live(self) -> bool:
         """Whether the supervisor has had a turn lately."""
         with self._lock:
             return time.monotonic() - self._beat_s < LIVE_S
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Answers a bounded number of connections at a time: beyond it, a new one ends the oldest."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._open: list[socket.socket] = []
+        self._open_lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread of its own; end the oldest one where there are too many."""
+        with self._open_lock:
+            oldest = self._open.pop(0) if len(self._open) >= MOST_CONNECTIONS else None
+            self._open.append(request)
+            if oldest is not None:
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread sees the end, and closes it
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """A connection is at its end."""
+        with self._open_lock, suppress(ValueError):
+            self._open.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asks may go away at any time."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
@@ -72,15 +122,21 @@ def health_endpoint(health: Health, host: str, port: int | None) -> Iterator[str
         return
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_S
+
         def do_GET(self) -> None:
-            if self.path == "/v2/health/ready":
+            path = urlsplit(self.path).path
+            if path == "/v2/health/ready":
                 ready, body = health.ready()
                 self._answer(body, ok=ready)
-            elif self.path == "/v2/health/live":
+            elif path == "/v2/health/live":
                 live = health.live()
                 self._answer({"live": live}, ok=live)
             else:
                 self.send_error(HTTPStatus.NOT_FOUND)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def _answer(self, body: dict[str, object], *, ok: bool) -> None:
             text = json.dumps(body).encode()
@@ -88,13 +144,14 @@ def health_endpoint(health: Health, host: str, port: int | None) -> Iterator[str
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(text)
+            if self.command != "HEAD":
+                self.wfile.write(text)
 
         def log_message(self, *_: object) -> None:
             """A probe each second is no news."""
 
     try:
-        endpoint = ThreadingHTTPServer((host, port), Handler)
+        endpoint = Endpoint((host, port), Handler)
     except OSError as error:
         raise PortError(
             f"port {port} of {host} cannot be listened on ({error.strerror}); give another with --health-port."
@@ -103,6 +160,8 @@ def health_endpoint(health: Health, host: str, port: int | None) -> Iterator[str
         thread = threading.Thread(target=endpoint.serve_forever, name="health", daemon=True)
         thread.start()
         try:
-            yield f"http://{host}:{endpoint.server_address[1]}/v2/health/ready"
+            # "Every address" is nothing that a client can connect to.
+            reachable = "127.0.0.1" if host == "0.0.0.0" else host
+            yield f"http://{reachable}:{endpoint.server_address[1]}/v2/health/ready"
         finally:
             endpoint.shutdown()

@@ -33,14 +33,19 @@ class Loading:
         *,
         tell: Callable[..., None],
         health: Health,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Begin with a server that has just tried to load what `state` wants."""
+        """Begin with a server that has just tried to load what `state` wants.
+
+        As soon as `stopping` says that it is being stopped, it is no news that a model does not load.
+        """
         self._server = server
         self._control = server.control()
         self._repository = repository
         self._state = state
         self._tell = tell
         self._health = health
+        self._stopping = stopping
         self._first = True
         self._tried = set(server.started_with)
 
@@ -73,6 +78,8 @@ class Loading:
 
     def failed(self, model: str, reason: str) -> None:
         """A model could not be loaded: it is tried again, and after the third time left out for a while."""
+        if self._stopping():
+            return
         reason = one_line(reason)
         failure = self._state.retries.failed(model, reason, now_s=time.monotonic())
         wait_s = failure.next_s - time.monotonic()
@@ -104,8 +111,11 @@ class Loading:
 
     def _load(self, model: str) -> None:
         try:
-            self._control.load(model)
+            with self._health.busy():
+                self._control.load(model)
         except ServerError as error:
+            if self._stopping():
+                return
             if self._has_died():  # of this model, or for another reason: the third time tells
                 if self._state.retries.killed_the_server([model], error.message, now_s=time.monotonic()):
                     self._tell(
@@ -118,7 +128,7 @@ class Loading:
                 self.failed(model, error.message)
             return
         for ensemble in sorted(self._over({model})):
-            with contextlib.suppress(ServerError):  # the next look tells
+            with contextlib.suppress(ServerError), self._health.busy():  # the next look tells
                 self._control.load(ensemble)
 
     def _has_died(self) -> bool:

@@ -9,8 +9,13 @@ import contextlib
 import fcntl
 import os
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from deploy.supervision.rotating_file import RotatingFile
+
+if TYPE_CHECKING:
+    from deploy.server import TritonServer
 
 CHUNK_BYTES = 1 << 16
 PIPE_BYTES = 1 << 20  # the server waits while the pipe is full
@@ -77,3 +82,25 @@ class LogPump:
             return
         self._last += chunk
         del self._last[:-LAST_BYTES]
+
+
+class LogWatch:
+    """Tells when a log cannot be written, and when it is written again."""
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        """It is written."""
+        self._tell = tell
+        self._fault = ""
+
+    def look(self, server: TritonServer) -> None:
+        """Look once."""
+        dropped, fault = server.pump.dropped, server.pump.fault
+        if fault and not self._fault:
+            self._tell(
+                "log_dropped",
+                f"{server.log} cannot be written ({fault}): {dropped} lines are missing so far; the server serves on.",
+                lines=dropped,
+            )
+        elif self._fault and not fault:
+            self._tell("log_written", f"{server.log} is written again.")
+        self._fault = fault

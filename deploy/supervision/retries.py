@@ -22,11 +22,13 @@ class Failure:
         reason: what the server said.
         tries: how often it was tried in a row.
         next_s: when it is tried again; infinity: not before somebody loads it.
+        told: whether somebody was told that it does not load.
     """
 
     reason: str
     tries: int
     next_s: float
+    told: bool = True
 
     @property
     def left_out(self) -> bool:
@@ -41,12 +43,13 @@ class LoadRetries:
         """All load."""
         self.failures: dict[str, Failure] = {}
 
-    def failed(self, model: str, reason: str, *, now_s: float) -> Failure:
-        """A model could not be loaded once more."""
-        tries = self.failures[model].tries + 1 if model in self.failures else 1
+    def failed(self, model: str, reason: str, *, now_s: float, told: bool = True) -> Failure:
+        """A model could not be loaded once more; `told`: somebody is told so."""
+        before = self.failures.get(model, Failure("", 0, 0.0, told=False))
+        tries = before.tries + 1
         later_s = min(LONGEST_S, LATER_S * 2 ** min(max(0, tries - TRIES), 10))
         delay_s = SOON_S[tries - 1] if tries < TRIES else later_s
-        self.failures[model] = Failure(reason, tries, now_s + delay_s)
+        self.failures[model] = Failure(reason, tries, now_s + delay_s, told=told or before.told)
         return self.failures[model]
 
     def killed_the_server(self, models: Iterable[str], reason: str, *, now_s: float) -> list[str]:
@@ -57,22 +60,23 @@ class LoadRetries:
         """
         suspects = list(models)
         for model in suspects:
-            failure = self.failed(model, reason, now_s=now_s)
+            failure = self.failed(model, reason, now_s=now_s, told=False)
             if failure.left_out:
                 failure.next_s = float("inf") if len(suspects) == 1 else now_s
         alone = len(suspects) == 1
-        return [
+        left_out = [
             model
             for model in suspects
             if self.failures[model].tries == TRIES or (alone and self.failures[model].left_out)
         ]
+        for model in left_out:
+            self.failures[model].told = True
+        return left_out
 
     def loaded(self, models: Iterable[str]) -> list[str]:
-        """Models that answer; returns those of which this is news."""
-        back = [model for model in models if model in self.failures]
-        for model in back:
-            del self.failures[model]
-        return back
+        """Models that answer; returns those of which somebody was told that they do not load."""
+        back = {model: self.failures.pop(model) for model in models if model in self.failures}
+        return [model for model, failure in back.items() if failure.told]
 
     def due(self, *, now_s: float) -> str | None:
         """The model to be tried now: one at a time."""

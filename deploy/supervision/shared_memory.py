@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
@@ -47,11 +48,15 @@ class Regions:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             unnamed.rename(named)
         except OSError:  # no room, or no such folder: the server will say so
-            unnamed.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unnamed.unlink()
 
     def free(self) -> None:
         """Remove them all, once the server has ended."""
-        _remove(self._folder, self.prefix)
+        with contextlib.suppress(
+            OSError
+        ):  # no descriptors are left, say: the next start's sweep removes them
+            _remove(self._folder, self.prefix)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -143,7 +148,8 @@ def sweep(folder: Path = SHARED_MEMORY) -> int:
 
 def _remove(folder: Path, prefix: str) -> int:
     n_bytes = 0
-    for region in folder.glob(f"{prefix}*"):
+    # The lock last: what is left when this is interrupted is found again.
+    for region in sorted(folder.glob(f"{prefix}*"), key=lambda region: region.name == prefix + LOCK):
         try:
             n_bytes += region.stat().st_size
             region.unlink()

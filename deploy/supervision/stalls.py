@@ -20,6 +20,9 @@ WAITING = re.compile(
 )
 STALLED_S = 6.0
 SLOWER = 5  # times as long as its batches take on average
+UNKNOWN_S = 60.0  # no batch of it was ever done: nobody knows how long one takes
+LONGEST_S = 600.0  # however often it has stalled
+CALM_S = 3600.0  # stalls longer ago are forgotten
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as in `model_control`
 
@@ -43,23 +46,49 @@ class Work:
 
 
 class Stalls:
-    """Compares what models have done from look to look."""
+    """Compares what models have done from look to look.
+
+    How long a model's batches take, and how often it was found stalled, is kept when it is reloaded and when another
+    server is started: the statistics of both begin anew.
+    """
 
     def __init__(self) -> None:
         """Nothing was seen yet."""
         self._since: dict[str, tuple[int, float]] = {}
+        self._batch_s: dict[str, float] = {}
+        self._stalled: dict[str, tuple[int, float]] = {}
+
+    def begin(self) -> None:
+        """Another server runs, which has done nothing yet."""
+        self._since = {}
 
     def look(self, work: Mapping[str, Work], *, now_s: float) -> list[str]:
-        """The models at which requests have waited with nothing done for STALLED_S, or for five usual batches."""
+        """The models at which requests have waited with nothing done for as long as `patience_s` says."""
         stalled = []
         for model, done in work.items():
+            self._batch_s[model] = max(self._batch_s.get(model, 0.0), done.batch_s)
             batches, since_s = self._since.get(model, (-1, now_s))
             if done.waiting == 0 or done.batches != batches:
                 self._since[model] = (done.batches, now_s)
-            elif now_s - since_s >= max(STALLED_S, SLOWER * done.batch_s):
+            elif now_s - since_s >= self.patience_s(model, now_s=now_s):
                 stalled.append(model)
                 self._since[model] = (done.batches, now_s)
+                self._stalled[model] = (self._times_stalled(model, now_s=now_s) + 1, now_s)
         return stalled
+
+    def patience_s(self, model: str, *, now_s: float) -> float:
+        """Seconds in which a batch has to be done: STALLED_S, or five usual batches; longer before the first one.
+
+        Twice as long after each reload for a stall: a batch that is killed each time never says how long it takes.
+        """
+        batch_s = self._batch_s.get(model, 0.0)
+        usual_s = max(STALLED_S, SLOWER * batch_s) if batch_s else UNKNOWN_S
+        return max(usual_s, min(LONGEST_S, usual_s * 2.0 ** min(self._times_stalled(model, now_s=now_s), 10)))
+
+    def _times_stalled(self, model: str, *, now_s: float) -> int:
+        """How often, of late."""
+        times, last_s = self._stalled.get(model, (0, now_s))
+        return times if now_s - last_s < CALM_S else 0
 
 
 def read_work(control: ModelControl, metrics_url: str) -> dict[str, Work]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import ServerError, UserError
-from deploy.repository import ENCODED, ensemble_steps
+from deploy.repository import ENCODED, ensemble_steps, settle
 from deploy.server_log import being_loaded
 from deploy.supervision.retries import TRIES
 from deploy.supervision.state import State
@@ -20,23 +20,41 @@ Start = Callable[..., "TritonServer"]
 Tell = Callable[..., None]
 
 
-def first_start(start: Start, state: State, repository: Path, tell: Tell) -> TritonServer:
-    """The first server, of which at least one category is ready; a model that it dies of three times is left out.
+def first_start(
+    start: Start, state: State, repository: Path, tell: Tell, *, beat: Callable[[], None] = lambda: None
+) -> TritonServer:
+    """The first server, of which at least one category is ready; each start that failed is told.
+
+    A model that it dies of three times is left out. A start that takes too long is tried once more. `beat` is called
+    all the time while a server is waited for.
 
     Raises:
         ServerError: no server can be started, or it serves nothing.
     """
+
+    def waiting() -> bool:
+        beat()
+        return False
+
+    hung = 0
     while True:
         server = start(models_to_start(state, repository))
+        opened = False
         try:
-            server.wait_until_open()
+            server.wait_until_open(waiting)
+            opened = True
             if not serves_something(server):
                 server.wait_until_ready()
         except ServerError as error:
             died = server.exit_code is not None
             server.kill()
-            suspects = note_failed_start(server, error, state, tell) if died else []
-            if not suspects or not models_to_start(state, repository):
+            hung += not died
+            suspects = being_loaded(server.log_text()) if died else []
+            if not suspects and (died or opened or hung > 1):
+                raise
+            tell("start_failed", error.message if died else f"{error.message} It is tried once more.")
+            note_failed_start(server, error, state, tell, suspects=suspects)
+            if not models_to_start(state, repository):
                 raise
         except BaseException:
             server.kill()
@@ -48,11 +66,17 @@ def first_start(start: Start, state: State, repository: Path, tell: Tell) -> Tri
 def next_server(start: Start, state: State, repository: Path, tell: Tell) -> TritonServer | None:
     """Start the next server, and do not wait for it; None, and told, where it cannot be started.
 
-    Steps that no ensemble uses are loaded when it serves (`Loading`), so that it serves sooner.
+    Steps that no ensemble uses are loaded when it serves (`Loading`), so that it serves sooner. What a killed command
+    left in the repository is put right before, as before the first server, where no other command is at work there.
     """
     try:
+        for line in settle(repository, wait_s=0.0):
+            tell("repository_settled", line)
+    except Exception as error:  # whatever it is: what was served can be served again
+        tell("repository_unsettled", f"What a killed command may have left is not put right: {error}")
+    try:
         return start(used_models(models_to_start(state, repository), repository), again=True)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, RuntimeError) as error:  # no thread can be started, say
         tell("start_failed", f"tritonserver cannot be started: {error}")
         return None
 
@@ -64,7 +88,7 @@ def wait_for(server: TritonServer, state: State, tell: Tell, *, given_up: Callab
     except ServerError as error:
         server.kill()
         tell("start_failed", error.message)
-        note_failed_start(server, error, state, tell)
+        note_failed_start(server, error, state, tell, suspects=being_loaded(server.log_text()))
         return False
     return not given_up()
 
@@ -84,16 +108,16 @@ def used_models(models: list[str], repository: Path) -> list[str]:
     return [model for model in models if model in used or not used]
 
 
-def note_failed_start(server: TritonServer, error: ServerError, state: State, tell: Tell) -> list[str]:
-    """Count a start against the models that were being loaded when it failed; returns these."""
-    suspects = being_loaded(server.log_text())
+def note_failed_start(
+    server: TritonServer, error: ServerError, state: State, tell: Tell, *, suspects: list[str]
+) -> None:
+    """Count a start against the models that were being loaded when it failed, the `suspects`."""
     for model in state.retries.killed_the_server(suspects, error.message, now_s=time.monotonic()):
         tell(
             "model_left_out",
             f"Model {model} is left out: {TRIES} starts ended while it was being loaded; see {server.log}.",
             model=model,
         )
-    return suspects
 
 
 def serves_something(server: TritonServer) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from deploy.repository import ENCODED
 from deploy.supervision.retries import LoadRetries, Restarts
 
 Index = Sequence[Mapping[str, str]]
@@ -33,13 +34,25 @@ class State:
         return sorted(self.wanted - set(self.retries.left_out()))
 
     def follow(self, index: Index, published: Iterable[str]) -> None:
-        """Take over what was loaded and unloaded by others, as the server's index says, and what is there no more."""
+        """Take over what was loaded and unloaded by others, as the server's index says, and what is there no more.
+
+        A repository without any model is away, not empty: nothing is taken over.
+        """
+        published = set(published)
+        if not published:
+            return
         for name, states in states_of(index).items():
             if "READY" in states:
                 self.wanted.add(name)
             elif states and states <= {"unloaded"} and name not in self.retries.failures:
                 self.wanted.discard(name)
         self.wanted.intersection_update(published)
+
+    def serves(self, index: Index) -> bool:
+        """Whether one of the wanted categories answers; where there are none, whether a wanted model does."""
+        ready = {name for name, states in states_of(index).items() if "READY" in states}
+        categories = {name for name in self.wanted if name + ENCODED in self.wanted}
+        return not self.wanted or bool(ready & (categories or self.wanted))
 
 
 def states_of(index: Index) -> dict[str, set[str]]:

@@ -58,7 +58,7 @@ def supervised_server(
         closing(Events(events_path(log))) as events,
         health_endpoint(health, host_address(host), health_port) as health_url,
     ):
-        server = first_start(start, state, repository, events.tell)
+        server = first_start(start, state, repository, events.tell, beat=lambda: health.beat({}))
         supervisor = Supervisor(
             server,
             repository,

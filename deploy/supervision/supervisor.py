@@ -6,27 +6,29 @@ has been stopped. A turn looks and mends, one thing after the other. What the ne
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.errors import ServerError
+from deploy.errors import ServerError, SilentError
 from deploy.lazy_loading import CategoryLimit, Janitor
-from deploy.processes import ending, kill
+from deploy.processes import ending
 from deploy.supervision.events import Events
 from deploy.supervision.grpc_probe import grpc_answers
 from deploy.supervision.hangs import HANGS, Hangs
 from deploy.supervision.health import Health
 from deploy.supervision.inference_probe import inference_answers
 from deploy.supervision.loading import Loading
-from deploy.supervision.repairs import reload
-from deploy.supervision.stalls import Stalls, Work, read_work
+from deploy.supervision.log_pump import LogWatch
+from deploy.supervision.mending import Mending, let_go
+from deploy.supervision.presence import Presence
+from deploy.supervision.stalls import Stalls, read_work
 from deploy.supervision.starting import next_server, wait_for
-from deploy.supervision.state import State
-from deploy.supervision.stubs import StubWatch
+from deploy.supervision.state import Index, State
 
 if TYPE_CHECKING:
     from deploy.server import TritonServer
@@ -87,9 +89,13 @@ class Supervisor:
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._starting = threading.Lock()
-        self._log_fault = ""
+        self._log = LogWatch(self._tell)
         self._next_look_s = 0.0
+        self._presence = Presence(repository, self.state.wanted, tell=self._tell)
+        self._stalls = Stalls()
+        self._restarted: tuple[float, float] | None = None
         self._watch_server()
+        self.health.mended("server")
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def __enter__(self) -> Supervisor:
@@ -112,15 +118,16 @@ class Supervisor:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(TURN_S):
-            try:
-                self._turn()
-            except ServerError as error:
-                self._not_answered(error.message)
-            except (
-                Exception
-            ) as error:  # a fault of our own: whatever it is, the server has to be looked after
-                self._not_answered(f"{type(error).__name__}: {error}")
+        self.health.beat(self.state.retries.left_out())
+        try:
+            while not self._stopping.wait(TURN_S):
+                try:
+                    self._turn()
+                except Exception as error:  # a fault of our own, too: the server has to be looked after
+                    with contextlib.suppress(Exception):  # the next turn tells
+                        self._failed(error)
+        finally:
+            self.health.fault("supervisor", "the supervisor has ended")
         self._stopped.wait()
 
     def _turn(self) -> None:
@@ -132,68 +139,119 @@ class Supervisor:
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + LOOK_S
-        index = self.control.index()
-        if not grpc_answers(self.server.grpc_url, within_s=ANSWER_S):
-            raise ServerError(f"tritonserver at {self.server.grpc_url} does not answer over gRPC.")
+        index = self._ask()
         self._answered_s = now_s
+        if self._presence.away:
+            self.health.beat(self.state.retries.left_out())
+            return
+        try:
+            self._mend(index, now_s=now_s)
+        finally:
+            self._answered_s = time.monotonic()  # what the turn took was not the server's silence
+
+    def _ask(self) -> Index:
+        """The server's index; an empty one where it has none because its repository is away.
+
+        Raises:
+            ServerError: the server answers with another error.
+            SilentError: it does not answer, over HTTP or gRPC.
+        """
+        away = self._start is not None and self._presence.is_away()
+        try:
+            index = self.control.index()
+        except ServerError as error:
+            if not away or isinstance(error, SilentError):
+                raise
+            index = []
+        if not grpc_answers(self.server.grpc_url, within_s=ANSWER_S):
+            raise SilentError(f"tritonserver at {self.server.grpc_url} does not answer over gRPC.")
+        return index
+
+    def _mend(self, index: Index, *, now_s: float) -> None:
+        """Mend what is found in a server that answers."""
         if self._start is not None:
-            published = {config.parent.name for config in self._repository.glob("*/config.pbtxt")}
-            self.state.follow(index, published)
-            self._mend_stubs()
+            self.state.follow(index, self._presence.published)
+            self._see_whether_it_serves(index)
+            if not self._mending.mend_stubs():
+                self._kill()
+                return
             work = read_work(self.control, self.server.metrics_url)
-            self._mend_stalls(work)
-            if self._hangs.look(
-                work, loading="LOADING" in {entry.get("state") for entry in index}, now_s=now_s
-            ):
+            self._mending.mend_stalls(work)
+            loading = "LOADING" in {entry.get("state") for entry in index}
+            if self._hangs.look(work, loading=loading, now_s=now_s):
                 self._tell("server_hangs", HANGS)
-                self.server.kill()
+                self._kill()
                 return
             self._loading.look(index)
-            self._tell_log()
+            self._log.look(self.server)
         if self._janitor is not None:
             self._janitor.tidy(now_s=time.time(), probed_s=self._hangs.probed_s)
         self.health.beat(self.state.retries.left_out())
         self._told = False
 
-    def _not_answered(self, reason: str) -> None:
-        """Somebody else unloaded a model meanwhile, say, or the server is ending: the next looks will show."""
+    def _failed(self, error: Exception) -> None:
+        """A turn ended early. Only a server that gives no answer at all is killed; the next looks show all else.
+
+        Somebody else unloaded a model meanwhile, say, or the server is ending, or we have no descriptors left.
+        """
         if self._stopping.is_set() or self.server.exit_code is not None:
             return
-        if not self._told:
-            self._tell("not_answered", f"Supervisor: {reason}")
-        self._told = True
         now_s = time.monotonic()
         self._next_look_s = now_s + LATER_S
+        if not isinstance(error, SilentError):
+            self._answered_s = now_s
+        if isinstance(error, ServerError) and not isinstance(error, SilentError):
+            self.health.beat(self.state.retries.left_out())
+        if not self._told:
+            self._told = True
+            reason = error.message if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
+            self._tell("not_answered", f"Supervisor: {reason}")
         if self._start is not None and now_s - self._answered_s > SILENT_S:
             self._tell("server_hangs", f"tritonserver has not answered for {SILENT_S:.0f} s and is killed.")
-            self.server.kill()
+            self._kill()
+
+    def _kill(self) -> None:
+        self._killed = True
+        self.server.kill()
 
     def _watch_server(self) -> None:
         """Begin with the server that runs now."""
         self.control = self.server.control(timeout_s=ANSWER_S)
-        self._stubs = StubWatch(self.server.pid)
-        self._stubs.look()  # to know them, should one die at once
-        self._stalls = Stalls()
         ask = functools.partial(inference_answers, self.server.grpc_url, self.server.http_url)
         self._hangs = Hangs(ask, self._repository)
         threading.Thread(target=let_go, args=(self.server,), name="orphans", daemon=True).start()
         self._janitor = Janitor(self.server.control(), self._limit, tell=self._tell) if self._limit else None
         self._loading = Loading(
-            self.server, self._repository, self.state, tell=self._tell, health=self.health
+            self.server,
+            self._repository,
+            self.state,
+            tell=self._tell,
+            health=self.health,
+            stopping=self._stopping.is_set,
+        )
+        self._killed = False
+        self._stalls.begin()
+        self._mending = Mending(
+            self.server,
+            self._repository,
+            self._loading,
+            self._stalls,
+            tell=self._tell,
+            health=self.health,
+            timeout_s=ANSWER_S,
         )
         self._ready_s = self._answered_s = time.monotonic()
         self._told = False
-        self.health.mended("server")
 
     def _restart(self) -> None:
         """Start a server in place of the one that has ended; again and again, until one is there or we are to stop."""
         self.health.fault("server", "the server has ended and is being started again")
         ended_s = time.monotonic()
         self.state.deaths += 1
+        how = "was killed" if self._killed else f"ended by itself ({ending(self.server.exit_code)})"
         self._tell(
             "server_died",
-            f"tritonserver ended by itself ({ending(self.server.exit_code)}) and is started again; see "
-            f"{self.server.log}.",
+            f"tritonserver {how} and is started again; see {self.server.log}.",
             exit_code=self.server.exit_code,
             deaths=self.state.deaths,
         )
@@ -201,17 +259,32 @@ class Supervisor:
         served_s: float | None = ended_s - self._ready_s
         while not self._stopping.wait(delay_s := self.state.restarts.next_delay_s(served_s=served_s)):
             self.health.beat(self.state.retries.left_out())
+            while self._presence.is_away() and not self._stopping.wait(LATER_S):
+                self.health.beat(self.state.retries.left_out())
             if self._start_once():
-                seconds = time.monotonic() - ended_s
                 self._watch_server()
-                self._tell(
-                    "server_ready",
-                    f"tritonserver (process {self.server.pid}) serves again after {seconds:.1f} s.",
-                    seconds=round(seconds, 3),
-                    waited_s=delay_s,
-                )
+                self.health.fault("server", "the server was started again, and nothing serves yet")
+                self._restarted, self._next_look_s = (ended_s, delay_s), 0.0
                 return
             served_s = None
+
+    def _given_up(self) -> bool:
+        self.health.beat(self.state.retries.left_out())  # a server that is waited for is no sign of our death
+        return self._stopping.is_set()
+
+    def _see_whether_it_serves(self, index: Index) -> None:
+        """Tell that a server that was started again serves, as soon as something does that is wanted."""
+        if self._restarted is None or not self.state.serves(index):
+            return
+        (ended_s, waited_s), self._restarted = self._restarted, None
+        seconds = time.monotonic() - ended_s
+        self.health.mended("server")
+        self._tell(
+            "server_ready",
+            f"tritonserver (process {self.server.pid}) serves again after {seconds:.1f} s.",
+            seconds=round(seconds, 3),
+            waited_s=waited_s,
+        )
 
     def _start_once(self) -> bool:
         with self._starting:
@@ -221,74 +294,4 @@ class Supervisor:
             if server is None:
                 return False
             self.server = server
-        return wait_for(server, self.state, self._tell, given_up=self._stopping.is_set)
-
-    def _mend_stubs(self) -> None:
-        look = self._stubs.look()
-        for stub in look.stopped:
-            said = f"Process {stub.pid} of {stub.instance} stands still and is killed."
-            self._tell("stub_stopped", said, pid=stub.pid)
-            kill(stub.pid)
-        if look.unknown:
-            self._tell(
-                "stub_unknown", f"Process {look.unknown[0]} of a step has ended as it began; all start anew."
-            )
-            self.server.kill()
-            return
-        for model in sorted({stub.model for stub in [*look.dead, *look.stopped]}):
-            processes = [stub.pid for stub in [*look.dead, *look.stopped] if stub.model == model]
-            self._reload(
-                model, f"process {' and '.join(map(str, processes))} of {model} has ended", processes
-            )
-
-    def _mend_stalls(self, work: Mapping[str, Work]) -> None:
-        for model in self._stalls.look(work, now_s=time.monotonic()):
-            processes = [stub.pid for stub in self._stubs.of(model)]
-            for pid in processes:
-                kill(pid)
-            self._reload(model, f"requests wait for {model} and none has been done for seconds", processes)
-
-    def _reload(self, model: str, reason: str, processes: list[int]) -> None:
-        self.health.fault(model, reason)
-        self._tell(
-            "model_broken", f"{reason[0].upper()}{reason[1:]}; it is reloaded.", model=model, pids=processes
-        )
-        began_s = time.monotonic()
-        try:
-            reload(self.control, self._repository, model)
-        except ServerError as error:
-            self._loading.failed(model, error.message)
-            return
-        finally:
-            self._stubs.ignore(processes)
-        self._stubs.look()
-        self.health.mended(model)
-        seconds = time.monotonic() - began_s
-        self._tell(
-            "model_reloaded",
-            f"{model} was reloaded in {seconds:.1f} s.",
-            model=model,
-            seconds=round(seconds, 3),
-        )
-
-    def _tell_log(self) -> None:
-        dropped, fault = self.server.pump.dropped, self.server.pump.fault
-        if fault and not self._log_fault:
-            self._tell(
-                "log_dropped",
-                f"{self.server.log} cannot be written ({fault}): {dropped} lines are missing so far; the server serves "
-                "on.",
-                lines=dropped,
-            )
-        elif self._log_fault and not fault:
-            self._tell("log_written", f"{self.server.log} is written again.")
-        self._log_fault = fault
-
-
-def let_go(server: TritonServer) -> None:
-    """Kill the orphans of a server as soon as it has ended.
-
-    They hold its connections open: who waits for its answer, clients and this loop, would wait on.
-    """
-    server.wait()
-    server.kill_group()
+        return wait_for(server, self.state, self._tell, given_up=self._given_up)

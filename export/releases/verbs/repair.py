@@ -7,18 +7,22 @@ from pathlib import Path
 from export.errors import PublishError
 from export.releases.audit.verification import note_killed
 from export.releases.changes import changing, leftovers
-from export.releases.lock import LOCK_FILE, publishing_alone
+from export.releases.lock import LOCK_FILE, WAIT_S, publishing_alone
 from export.releases.repository import Repository
 from export.releases.store import Store
 from export.releases.switch import Served
 
 
-def repair(root: Path) -> list[str]:
+def repair(root: Path, *, wait_s: float = WAIT_S) -> list[str]:
     """Render a repository anew before a server reads it, so that it loads what is live and nothing else.
 
     A command that was killed has changed some files and not others, and left its lock file or its staging. Every
     command that changes a repository repairs this too. The release before, which stays loaded beside the live one
     while the server runs that switched them, is not loaded by the next server: `rollback` loads it.
+
+    Args:
+        root: the repository.
+        wait_s: how long another command that changes it is waited for.
 
     Returns:
         What was done that was not to be expected, or that it could not be, a line each.
@@ -28,7 +32,7 @@ def repair(root: Path) -> list[str]:
     if not killed and not spares:
         return []
     try:
-        with publishing_alone(root), changing(root) as changes:
+        with publishing_alone(root, wait_s=wait_s), changing(root) as changes:
             served = Served.now(Repository(root)).without_spares()
             served.tell_damaged(but="")
             changed = served.write(changes, served.step_configs())

@@ -39,3 +39,12 @@ def test_of_two_models_that_a_server_died_of_each_is_tried_alone() -> None:
     retries.killed_the_server(["pill"], "died", now_s=0)
     assert retries.failures["pill"].next_s == math.inf
     assert retries.due(now_s=1e9) is None
+
+
+def test_that_a_model_loads_after_all_is_news_only_where_a_failure_was_told() -> None:
+    retries = LoadRetries()
+    retries.killed_the_server(["nut", "pill"], "died", now_s=0)
+    retries.failed("pill", "no file", now_s=0)
+    retries.killed_the_server(["pill"], "died", now_s=0)  # what was told once stays told
+    assert retries.loaded(["nut", "pill"]) == ["pill"]
+    assert retries.failures == {}

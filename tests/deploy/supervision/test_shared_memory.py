@@ -107,3 +107,33 @@ def test_what_a_killed_owner_left_is_removed_and_no_more(tmp_path: Path) -> None
     assert left == {"another", "lock", "region"}
     mine.free()
     assert [path.name for path in tmp_path.iterdir()] == ["another"]
+
+
+def test_what_a_removal_that_was_interrupted_left_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions = Regions(tmp_path)
+    regions.lock()
+    for name in ("a", "zone"):  # the folder lists them in any order
+        (tmp_path / f"{regions.prefix}{name}").touch()
+    removed: list[str] = []
+    monkeypatch.setattr(Path, "unlink", lambda path: removed.append(path.name))
+    regions.free()
+    assert len(removed) == 3
+    assert removed[-1] == f"{regions.prefix}lock"
+
+
+def test_no_descriptors_are_no_error_of_a_server_that_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    regions = Regions(tmp_path)
+    regions.lock()
+    monkeypatch.setattr(Path, "glob", breaks)
+    regions.free()
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir())
+    sweep(tmp_path)
+    assert not list(tmp_path.iterdir())

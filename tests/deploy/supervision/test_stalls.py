@@ -22,6 +22,38 @@ def test_a_slow_model_has_longer() -> None:
     assert [stalls.look(slow, now_s=now) for now in (0.0, 19.0, 20.0)] == [[], [], ["sam"]]
 
 
+def killed_after_s(stalls: Stalls, work: Work, *, began_s: float = 0.0) -> float:
+    """Seconds until a model is found stalled that does nothing more."""
+    seconds = 0.0
+    while "sam" not in stalls.look({"sam": work}, now_s=began_s + seconds):
+        seconds += 1.0
+    return seconds
+
+
+def test_nobody_knows_how_long_the_first_batch_takes() -> None:
+    assert killed_after_s(Stalls(), Work(waiting=3, batches=0, batch_s=0.0)) == 60
+
+
+def test_what_batches_take_is_known_after_a_reload() -> None:
+    stalls = Stalls()
+    stalls.look({"sam": Work(waiting=0, batches=7, batch_s=9.0)}, now_s=0.0)
+    anew = Work(waiting=3, batches=0, batch_s=0.0)
+    assert killed_after_s(stalls, anew, began_s=10.0) == 45
+    stalls.begin()  # another server
+    assert killed_after_s(stalls, anew, began_s=100.0) == 90
+
+
+def test_a_model_that_is_reloaded_in_vain_has_twice_as_long() -> None:
+    """Single images are fast, and each large batch is killed before it is done."""
+    stalls = Stalls()
+    fast = Work(waiting=3, batches=7, batch_s=0.01)
+    times = []
+    for began_s in (0.0, 1000.0, 2000.0, 3000.0, 9000.0):
+        stalls.look({"sam": Work(waiting=0, batches=0, batch_s=0.0)}, now_s=began_s)
+        times.append(killed_after_s(stalls, fast, began_s=began_s))
+    assert times == [6, 12, 24, 48, 6]
+
+
 def test_a_model_without_requests_is_idle() -> None:
     stalls = Stalls()
     idle = {"pill": Work(waiting=0, batches=7, batch_s=0.01)}

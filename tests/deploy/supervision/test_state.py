@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from deploy.repository import ENCODED
 from deploy.supervision.state import State, not_answering
 
 INDEX = [
@@ -19,6 +20,21 @@ def test_it_follows_what_others_load_and_unload() -> None:
     state = State({"pill", "nut", "bolt", "screw", "gear", "pruned"})
     state.follow(INDEX, PUBLISHED)
     assert state.wanted == {"pill", "bolt", "screw", "gear", "new"}
+
+
+def test_a_repository_that_is_away_takes_nothing_from_what_is_wanted() -> None:
+    state = State({"pill", "nut"})
+    state.follow([], set())
+    assert state.wanted == {"pill", "nut"}
+
+
+def test_it_serves_when_a_wanted_category_does() -> None:
+    ready = [{"name": name, "version": "1", "state": "READY"} for name in ("fusion", "pill", "pill_encoded")]
+    state = State({"fusion", "pill", "pill" + ENCODED})
+    assert not state.serves(ready[:1])
+    assert state.serves(ready)
+    assert State({"fusion"}).serves(ready[:1])
+    assert State(set()).serves([])
 
 
 def test_what_failed_while_it_was_reloaded_is_still_wanted() -> None:
