@@ -93,7 +93,7 @@ def note(changes: Changes, root: Path, what: str, record: Record, act: Act = NO_
         changes.write(beside, signatures_to_bytes(signatures))
     log = AuditLog.read(root)
     pointer = Store(root).live_path(category)
-    if pointer in staged:
+    if pointer in staged and staged[pointer].is_file():  # else it goes: nothing is live then
         live = Live(**json.loads(staged[pointer].read_bytes()))
         known = log.expected_head
         live = replace(live, log_lines=known.lines, log_sha256=known.sha256)
