@@ -10,7 +10,6 @@ from pathlib import Path
 from deploy.errors import ProtectionError
 from deploy.protection.certificates import Certificates
 from deploy.protection.secrets import NAME, new_key, read_admin_key
-from model_repository.grpc_endpoint import KEY_HEADER
 
 LOOPBACK = "127.0.0.1"
 # What changes a server or shows what it does; judging needs none of it.
@@ -91,11 +90,6 @@ class Protection:
     def http_headers(self) -> Mapping[str, str]:
         """What opens the controls over HTTP."""
         return {NAME: self.admin_key}
-
-    @property
-    def grpc_headers(self) -> Mapping[str, str]:
-        """What opens the controls over gRPC."""
-        return {KEY_HEADER + NAME: self.admin_key}
 
 
 LOCAL = Protection()  # for programs of this machine

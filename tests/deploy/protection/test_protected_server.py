@@ -18,9 +18,11 @@ from tritonclient.utils import InferenceServerException
 from deploy.__main__ import main
 from deploy.protection.certificates import Certificates
 from deploy.protection.protection import Protection
+from deploy.protection.secrets import NAME
 from deploy.server import TritonServer, running_server
 from deploy.supervision.grpc_probe import call_is_answered, grpc_answers
 from deploy.supervision.inference_probe import inference_answers
+from model_repository.grpc_endpoint import KEY_HEADER
 from tests.certificates import Authority, Signed
 from tests.deploy.conftest import add_model
 from tests.hanging import hanging
@@ -143,10 +145,10 @@ def test_controls_ask_for_the_key(
     name: str, server: TritonServer, authority: Authority, line: Signed, protection: Protection
 ) -> None:
     with trusted(server, authority, line) as client:
-        for headers in (None, {next(iter(protection.grpc_headers)): "another-key-0123456"}):
+        for headers in (None, {KEY_HEADER + NAME: "another-key-0123456"}):
             with pytest.raises(InferenceServerException, match="protocol is restricted"):
                 CONTROLS[name](client, headers=headers)
-        CONTROLS[name](client, headers=protection.grpc_headers)
+        CONTROLS[name](client, headers={KEY_HEADER + NAME: protection.admin_key})
 
 
 def test_what_judging_needs_is_open(server: TritonServer, authority: Authority, line: Signed) -> None:
