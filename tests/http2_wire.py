@@ -27,6 +27,12 @@ class Wire:
         return types
 
 
+def end(connection: socket.socket) -> None:
+    """End both directions; closing alone does not wake a thread that waits for data."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
 def watched(url: str) -> Iterator[tuple[str, Wire]]:
     """A proxy before a server: its address, and what one client sends through it."""
@@ -38,8 +44,7 @@ def watched(url: str) -> Iterator[tuple[str, Wire]]:
             while data := source.recv(65536):
                 sent += data
                 target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
+        end(target)
 
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -47,10 +52,15 @@ def watched(url: str) -> Iterator[tuple[str, Wire]]:
         ExitStack() as sockets,
     ):
 
+        def kept(connection: socket.socket) -> socket.socket:
+            sockets.enter_context(connection)
+            sockets.callback(end, connection)
+            return connection
+
         def accept() -> None:
             with suppress(OSError):
-                client = sockets.enter_context(listener.accept()[0])
-                server = sockets.enter_context(socket.create_connection((host, int(port))))
+                client = kept(listener.accept()[0])
+                server = kept(socket.create_connection((host, int(port))))
                 pool.submit(pump, client, server, wire.sent)
                 pool.submit(pump, server, client, bytearray())
 

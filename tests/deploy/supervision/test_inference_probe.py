@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
@@ -104,15 +104,19 @@ def test_an_encrypted_endpoint_is_passed_by_over_http() -> None:
     with http_server() as http_url, socket.create_server(("127.0.0.1", 0)) as encrypted:
 
         def close() -> None:
-            for _ in range(2):
-                encrypted.accept()[0].close()
+            with suppress(OSError):
+                while True:
+                    encrypted.accept()[0].close()
 
         closing = threading.Thread(target=close)
         closing.start()
         url = f"127.0.0.1:{encrypted.getsockname()[1]}"
-        assert not inference_answers(url, http_url, "hung", 0.3)
-        assert inference_answers(url, http_url, "pill_encoded", 5)
-        closing.join()
+        try:
+            assert not inference_answers(url, http_url, "hung", 0.3)
+            assert inference_answers(url, http_url, "pill_encoded", 5)
+        finally:
+            encrypted.shutdown(socket.SHUT_RDWR)
+            closing.join()
 
 
 def test_nobody_is_no_answer() -> None:
