@@ -85,6 +85,23 @@ def make_product(
 ) -> Product:
     """All stages from synthetic images to a published release, and the reference verdicts."""
     work = repository.parent
+    train_and_build(
+        category, preset, overrides, work, n_train=n_train, n_test_good=n_test_good, weights_dir=weights_dir
+    )
+    return publish_product(category, work, repository, weights_dir=weights_dir)
+
+
+def train_and_build(
+    category: str,
+    preset: str,
+    overrides: Mapping[str, Any],
+    work: Path,
+    *,
+    n_train: int,
+    n_test_good: int,
+    weights_dir: Path | None = None,
+) -> None:
+    """Synthetic images, a run and a build, in the folders data, runs and build of `work`."""
     root = render_category(
         work / "data",
         category=category,
@@ -99,15 +116,17 @@ def make_product(
     data = read_category(root, dataset="synthetic", category=category)
     run_dir = work / "runs" / category
     runtime = Runtime("cpu", weights_dir, strict=True)
-    fit_category(
-        data,
-        preset=preset,
-        overrides=overrides,
-        run_dir=run_dir,
-        runtime=runtime,
-    )
+    fit_category(data, preset=preset, overrides=overrides, run_dir=run_dir, runtime=runtime)
     evaluate_category(data, run_dir=run_dir, runtime=runtime)
     build_category(ProductPaths(category, work / "runs", work / "build", weights_dir=weights_dir))
+
+
+def publish_product(
+    category: str, work: Path, repository: Path, *, weights_dir: Path | None = None
+) -> Product:
+    """Publish what `train_and_build` left in `work`; with the reference verdicts."""
+    data = read_category(work / "data" / category, dataset="synthetic", category=category)
+    run_dir = work / "runs" / category
     publish_category(
         work / "build" / category,
         repository=repository,
@@ -187,7 +206,8 @@ def copy_as(build: Path, folder: Path, *, weights_id: int | None = None) -> Path
 
 def publish_uncalibrated(product: Product) -> None:
     """Publish a product's graphs as other weights, and lose the calibration of these."""
-    build = copy_as(product.build, product.build.with_name(UNCALIBRATED), weights_id=UNCALIBRATED_WEIGHTS)
+    folder = product.repository.parent / "build" / UNCALIBRATED
+    build = copy_as(product.build, folder, weights_id=UNCALIBRATED_WEIGHTS)
     publish_category(
         build,
         repository=product.repository,

@@ -14,7 +14,17 @@ import tritonclient.grpc as grpcclient
 
 from deploy.protection.protection import Protection
 from deploy.server import TritonServer, running_server
-from tests.products import ROOT, TIMEOUT_S, Product, copy_backends, make_product, publish_uncalibrated
+from tests.once import made_once
+from tests.products import (
+    ROOT,
+    TIMEOUT_S,
+    Product,
+    copy_backends,
+    make_product,
+    publish_product,
+    publish_uncalibrated,
+    train_and_build,
+)
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +38,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def edge(repository: Path) -> Product:
+def edge(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Product:
     """The `edge` preset after a few steps, with its real weights."""
-    return make_product("plate", "edge", {"steps": 4, "batch_size": 4}, repository, n_train=10, n_test_good=4)
+
+    def make(work: Path) -> None:
+        train_and_build("plate", "edge", {"steps": 4, "batch_size": 4}, work, n_train=10, n_test_good=4)
+
+    return publish_product("plate", made_once(tmp_path_factory, "edge", make), repository)
 
 
 @pytest.fixture(scope="session")

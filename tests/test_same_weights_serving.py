@@ -48,16 +48,13 @@ def judge(server: TritonServer, category: str, image: np.ndarray) -> tuple[int, 
 
 
 def test_the_same_weights_serve_two_categories_and_two_foregrounds(
-    tiny_runs: Path, tiny_checkpoint: Path, tiny_data: CategoryData, tmp_path: Path
+    tiny_runs: Path, tiny_checkpoint: Path, tiny_build: Path, tiny_data: CategoryData, tmp_path: Path
 ) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     products = [
-        export(checkpoint, tiny_runs, tmp_path / name, category=category, foreground=foreground)
-        for name, category, foreground in (
-            ("pill", CATEGORY, "none"),
-            ("nut", "nut", "none"),
-            ("masked", CATEGORY, "threshold"),
-        )
+        ProductPaths(CATEGORY, tiny_runs, tiny_build),
+        export(checkpoint, tiny_runs, tmp_path / "nut", category="nut", foreground="none"),
+        export(checkpoint, tiny_runs, tmp_path / "masked", category=CATEGORY, foreground="threshold"),
     ]
     repository = copy_backends(tmp_path / "models")
     for number, product in enumerate(products):

@@ -14,6 +14,7 @@ from export.engines.tensorrt_builder import load_tensorrt_rtx
 from tests.conftest import CATEGORY, FitTiny
 from tests.export.ahead_of_time import ADA, build_ahead_of_time
 from tests.export.three_precisions import build
+from tests.once import made_once
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images
 
@@ -35,11 +36,13 @@ def rtx_in_place_of_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory, tiny_data: CategoryData, fit_tiny: FitTiny) -> Path:
     """A folder with runs/ and build/ in all three precisions; it has images enough for int8; not to be changed."""
-    work = tmp_path_factory.mktemp("product")
-    fit_tiny(tiny_data, work / "runs" / CATEGORY, holdout_ratio=0.01, batch_size=2)
-    for precision in ("fp16", "int8"):
-        build(work, precision)
-    return work
+
+    def make(work: Path) -> None:
+        fit_tiny(tiny_data, work / "runs" / CATEGORY, holdout_ratio=0.01, batch_size=2)
+        for precision in ("fp16", "int8"):
+            build(work, precision)
+
+    return made_once(tmp_path_factory, "product", make)
 
 
 @pytest.fixture(scope="session")
