@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,11 +13,15 @@ from deploy.processes import kill
 from deploy.supervision.health import Health
 from deploy.supervision.loading import Loading
 from deploy.supervision.repairs import reload
+from deploy.supervision.shared_memory import MUCH, large_regions, mapped, region_bytes
 from deploy.supervision.stalls import Stalls, Work
 from deploy.supervision.stubs import StubWatch
 
 if TYPE_CHECKING:
     from deploy.server import TritonServer
+
+
+GIVE_BACK_S = 60.0  # between two reloads of a step for its memory: whoever sends such requests sends more
 
 
 class Mending:
@@ -42,6 +47,7 @@ class Mending:
         self._health = health
         self._stubs = StubWatch(server.pid)
         self._stubs.look()  # to know them, should one die at once
+        self._gave_back_s: dict[str, float] = {}
 
     def mend_stubs(self) -> bool:
         """Reload the models of which a process has ended or stands still; False where the server has to start anew."""
@@ -57,7 +63,7 @@ class Mending:
             return False
         for model in sorted({stub.model for stub in [*look.dead, *look.stopped]}):
             processes = [stub.pid for stub in [*look.dead, *look.stopped] if stub.model == model]
-            self._reload(
+            self._reload_broken(
                 model, f"process {' and '.join(map(str, processes))} of {model} has ended", processes
             )
         return True
@@ -68,13 +74,40 @@ class Mending:
             processes = [stub.pid for stub in self._stubs.of(model)]
             for pid in processes:
                 kill(pid)
-            self._reload(model, f"requests wait for {model} and none has been done for seconds", processes)
+            self._reload_broken(
+                model, f"requests wait for {model} and none has been done for seconds", processes
+            )
 
-    def _reload(self, model: str, reason: str, processes: list[int]) -> None:
+    def give_back(self) -> None:
+        """Reload the steps that hold far more shared memory than full batches take; Triton never makes it less.
+
+        A single request of 300 MB would be held for good. The old processes answer until the new ones do.
+        """
+        regions = large_regions()
+        if not regions:
+            return
+        for model, stubs in self._stubs.by_model().items():
+            held = sum(mapped(stub.pid, regions) for stub in stubs)
+            now_s = time.monotonic()
+            if not held or now_s < self._gave_back_s.get(model, -GIVE_BACK_S) + GIVE_BACK_S:
+                continue
+            if held > region_bytes(self._repository, [model])[1] + MUCH:
+                self._gave_back_s[model] = now_s
+                said = f"{model} holds {held >> 20} MiB of shared memory since a request of that size"
+                if not os.access(self._repository / model, os.W_OK):  # it would be unloaded first
+                    self._tell("memory_held", f"{said}; the repository cannot be written.", model=model)
+                    continue
+                self._tell("memory_held", f"{said}; it is reloaded.", model=model)
+                self._reload(model, [stub.pid for stub in stubs])
+
+    def _reload_broken(self, model: str, reason: str, processes: list[int]) -> None:
         self._health.fault(model, reason)
         self._tell(
             "model_broken", f"{reason[0].upper()}{reason[1:]}; it is reloaded.", model=model, pids=processes
         )
+        self._reload(model, processes)
+
+    def _reload(self, model: str, processes: list[int]) -> None:
         began_s = time.monotonic()
         try:
             with self._health.busy():

@@ -22,6 +22,7 @@ BACKEND = re.compile(r'^backend: "python"$', re.MULTILINE)
 MAX_BATCH = re.compile(r"^max_batch_size: (\d+)$", re.MULTILINE)
 TENSOR = re.compile(r"^(?:input|output) \{(.*?)^\}", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"astmfr_[0-9a-f]{8}_")
+MUCH = 64 << 20  # bytes beyond full batches; a region that is smaller troubles nobody
 
 
 class Regions:
@@ -109,6 +110,26 @@ def require_shared_memory(repository: Path, models: Iterable[str], folder: Path 
             f"full batches; give the container --shm-size={_mib(size, 'm')}, or enlarge it with "
             f"`mount -o remount,size={_mib(size, 'm')} {folder}`."
         )
+
+
+def large_regions(folder: Path = SHARED_MEMORY) -> dict[str, int]:
+    """Bytes of every region of a server that is larger than MUCH, by its path."""
+    found = {}
+    for region in folder.glob("astmfr_*"):
+        with contextlib.suppress(OSError):  # just removed
+            if (size := region.stat().st_size) > MUCH:
+                found[str(region)] = size
+    return found
+
+
+def mapped(pid: int, regions: dict[str, int]) -> int:
+    """Bytes of the regions that a process has in its address space; 0 of one that is gone."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+    except OSError:
+        return 0
+    paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if "astmfr_" in line}
+    return sum(size for path, size in regions.items() if path in paths)
 
 
 def _tensor_bytes(fields: str) -> int:

@@ -77,6 +77,10 @@ class StubWatch:
         self._dead_before, self._stopped_before = dead, stopped
         return found
 
+    def by_model(self) -> dict[str, list[Stub]]:
+        """Those that were alive at the last look, by step."""
+        return {model: self.of(model) for model in {stub.model for stub in self._known.values()}}
+
     def of(self, model: str) -> list[Stub]:
         """The stubs of a step that were alive at the last look."""
         return [

@@ -177,6 +177,7 @@ class Supervisor:
                 return
             work = read_work(self.control, self.server.metrics_url)
             self._mending.mend_stalls(work)
+            self._mending.give_back()
             loading = "LOADING" in {entry.get("state") for entry in index}
             if self._hangs.look(work, loading=loading, now_s=now_s):
                 self._tell("server_hangs", HANGS)

@@ -7,15 +7,19 @@ import os
 import queue
 import random
 import signal
+import struct
 import threading
 import time
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 import tritonclient.grpc as grpcclient
+from tritonclient.grpc import service_pb2
 
 from deploy.supervision import hangs
+from deploy.supervision.shared_memory import large_regions, mapped
 from deploy.supervision.stalls import read_work
 from deploy.supervision.stubs import Stub, StubWatch
 from deploy.supervision.supervisor import Supervisor
@@ -105,6 +109,36 @@ def test_a_stopped_stub_is_killed_and_its_model_reloaded(supervisor: Supervisor)
         errors_until(clients, began_s)
     clients.say(f"stub stopped: killed after {seen_s:.1f} s", began_s)
     assert clients.outage_s(began_s) < 10
+
+
+def test_shared_memory_of_a_huge_request_is_given_back(supervisor: Supervisor) -> None:
+    """Triton's Python steps keep it: one request of 200 MB would stay in /dev/shm for good."""
+    decoder = "image_decoder_64"
+
+    def held() -> int:
+        return sum(mapped(stub.pid, large_regions()) for stub in stubs_of(supervisor, decoder))
+
+    request = service_pb2.ModelInferRequest(model_name=decoder)
+    request.inputs.add(name="encoded_image", datatype="BYTES", shape=[1, 1])
+    request.raw_input_contents.append(struct.pack("<I", 200_000_000) + bytes(200_000_000))
+    with clients_of(supervisor) as clients:
+        began_s = time.monotonic()
+        with (
+            grpcclient.InferenceServerClient(supervisor.server.grpc_url) as client,
+            pytest.raises(grpc.RpcError, match="is not an image of a known format"),
+        ):
+            client._client_stub.ModelInfer(request)
+        assert comes_true(
+            lambda: events_of(supervisor.server.log)[-1]["event"] == "model_reloaded", within_s=20
+        )
+        assert comes_true(lambda: held() == 0, within_s=5)
+        time.sleep(0.5)
+    clients.say(f"200 MB of zeros: given back after {time.monotonic() - began_s:.1f} s", began_s)
+    assert {answer.status for answer in clients.since(began_s)} == {"answered"}
+    assert [event["event"] for event in events_of(supervisor.server.log)][-2:] == [
+        "memory_held",
+        "model_reloaded",
+    ]
 
 
 def test_a_killed_server_serves_again_on_the_same_ports(supervisor: Supervisor, published: Path) -> None:
