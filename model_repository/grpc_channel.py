@@ -19,7 +19,7 @@ import grpc
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2_grpc
 
-from model_repository.grpc_endpoint import KEY_HEADER, Endpoint, read_pem
+from model_repository.grpc_endpoint import INSECURE, KEY_HEADER, TLS_CA, Endpoint, read_pem
 from model_repository.patient_calls import PatientChannel
 
 URL_FORM = re.compile(r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s:/@]+):(?P<port>\d{1,5})")
@@ -59,10 +59,16 @@ def connect(server: Endpoint | str) -> TritonClient:
     environment names, see `Endpoint.of`.
 
     Raises:
-        ValueError: the URL has another form, or a certificate or key cannot be used; the sentence says which.
+        ValueError: the URL has another form, a certificate or key cannot be used, or keys would cross a network
+            unencrypted; the sentence says which.
     """
     endpoint = Endpoint.of(server)
-    split_url(endpoint.url)
+    host, _ = split_url(endpoint.url)
+    if endpoint.keys and endpoint.tls is None and not is_loopback(host) and os.environ.get(INSECURE) != "1":
+        raise ValueError(
+            f"Everybody on the way to {host} could read the keys, as the connection is not encrypted; give the "
+            f"certificate of the server's authority ({TLS_CA}), or {INSECURE}=1 in a network that is trusted."
+        )
     return TritonClient(endpoint, _credentials(endpoint))
 
 

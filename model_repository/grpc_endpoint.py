@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 TLS_CA, TLS_CERT, TLS_KEY = "ASTMFR_TLS_CA", "ASTMFR_TLS_CERT", "ASTMFR_TLS_KEY"
 KEY_FILE, KEYS = "ASTMFR_KEY_FILE", "ASTMFR_KEYS"
+INSECURE = "ASTMFR_INSECURE"  # 1: keys are sent to other hosts unencrypted, too
 # Triton's name of a header: the rest of it is what `--grpc-restricted-protocol=...:<name>=<value>` gives.
 KEY_HEADER = "triton-grpc-protocol-"
 KEY_FORM = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*=\s*(?P<value>[!-~]+)")

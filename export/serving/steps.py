@@ -91,6 +91,9 @@ def image_decoder_config(
     warm_up = pb.ModelWarmup(name="one_png", batch_size=1, inputs={"encoded_image": file})
     outputs = [image_spec(image_size), ORIGINAL_SIZE]
     config = _python_config(decoder_name(image_size, bit_depth), [ENCODED_IMAGE], outputs, warm_up, queue)
+    # Requests are not put together: one whose lengths lie would take the others of its batch with it (Triton 2.51), and
+    # files are decoded one after the other anyhow.
+    config.dynamic_batching.preferred_batch_size.append(1)
     if bit_depth != 8:
         config.parameters["bit_depth"].string_value = str(bit_depth)
     return config
@@ -162,7 +165,9 @@ def set_queue(config: pb.ModelConfig, queue: QueuePolicy) -> None:
     if queue.size:
         # Triton heeds the time of a request only where it is shorter than one of the step's own.
         policy |= {"default_timeout_microseconds": LONGEST_WAIT_US, "allow_timeout_override": True}
-    batching = pb.ModelDynamicBatching(default_queue_policy=policy)
+    batching = pb.ModelDynamicBatching(
+        default_queue_policy=policy, preferred_batch_size=config.dynamic_batching.preferred_batch_size
+    )
     config.dynamic_batching.CopyFrom(batching)
 
 

@@ -15,6 +15,7 @@ from model_repository.grpc_channel import (
     proxy_of,
     split_url,
 )
+from model_repository.grpc_endpoint import Endpoint
 from tests.products import ROOT
 
 
@@ -35,6 +36,19 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_host_and_port(url: str, expected: tuple[str, int]) -> None:
     assert split_url(url) == expected
+
+
+def test_keys_go_to_another_host_only_where_nobody_can_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"admin": "secret"}
+    with pytest.raises(
+        ValueError, match=r"^Everybody on the way to line-3 could read the keys.*ASTMFR_TLS_CA"
+    ) as caught:
+        connect(Endpoint("line-3:8001", keys=keys))
+    assert "secret" not in str(caught.value)
+    connect(Endpoint("line-3:8001")).close()
+    connect(Endpoint("127.0.0.1:8001", keys=keys)).close()
+    monkeypatch.setenv("ASTMFR_INSECURE", "1")
+    connect(Endpoint("line-3:8001", keys=keys)).close()
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def test_a_request_may_state_how_long_it_waits(tiny_build: Path, repository: Pat
                 max_queue_size=64,
                 default_timeout_microseconds=3_600_000_000,
                 allow_timeout_override=True,
-            )
+            ),
+            preferred_batch_size=[1] if model == "image_decoder_64" else [],
         )
 
 
