@@ -13,12 +13,38 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from client.core.errors import RequestError
 from client.judging.sending import Pause, Sent
 from client.judging.steps import Steps
 
 Result = TypeVar("Result")
+MOST_THREADS = 32  # that read images and take steps; they wait for no answer
+
+
+class Threads:
+    """Threads of one client, for what would hold up an event loop."""
+
+    def __init__(self, name: str) -> None:
+        """None runs before the first is needed."""
+        self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=name)
+
+    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """What a function gives, called in one of the threads; who is cancelled does not stop it.
+
+        Raises:
+            RequestError: the client is closed.
+        """
+        try:
+            future = self._pool.submit(function, *arguments)
+        except RuntimeError:  # as the pool says it
+            raise RequestError("This AsyncJudgeClient is closed; connect anew.") from None
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Let the threads end when they have done what they do."""
+        self._pool.shutdown(wait=False)
 
 
 class Conversation(Generic[Result]):
@@ -62,22 +88,21 @@ class Conversation(Generic[Result]):
 
 
 async def drive(
-    steps: Steps[Result], pool: ThreadPoolExecutor, *, on_refusal: Callable[[], None] | None = None
+    steps: Steps[Result], threads: Threads, *, on_refusal: Callable[[], None] | None = None
 ) -> Result:
     """What steps come to.
 
     Args:
         steps: of one question.
-        pool: whose threads take them.
+        threads: that take them.
         on_refusal: called when an overloaded server has refused a try.
 
     Raises:
         ClientError: theirs.
     """
     conversation = Conversation(steps)
-    loop = asyncio.get_running_loop()
     try:
-        while (waiting := await loop.run_in_executor(pool, conversation.advance)) is not None:
+        while (waiting := await threads.run(conversation.advance)) is not None:
             if isinstance(waiting, Pause):
                 await asyncio.sleep(waiting.seconds)
                 continue
