@@ -193,8 +193,7 @@ class AsyncJudgeClient(ServedCategory):
 
     async def _ask(self, image: Picture, question: Question) -> Answer:
         await self.connect()
-        with self._asker.calls.one_more():
-            return await drive(self._asker.ask_one(image, question), self._threads)
+        return await drive(self._asker.ask_one(image, question), self._threads, self._asker.calls)
 
     def _many(
         self, images: Pictures, question: Question, in_flight: int, batch: int, on_error: str

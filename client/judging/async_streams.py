@@ -78,8 +78,9 @@ class AsyncStream:
             return [batch]
         number = self._window.next_number()
         steps = self._asker.ask_each(batch.images, self._question, self._lender)
-        with self._asker.calls.one_more():
-            each = await drive(steps, self._threads, on_refusal=lambda: self._window.narrow(number))
+        each = await drive(
+            steps, self._threads, self._asker.calls, on_refusal=lambda: self._window.narrow(number)
+        )
         return [
             Failure(index, result) if isinstance(result, ClientError) else result
             for index, result in enumerate(each, start=batch.first)

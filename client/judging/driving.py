@@ -8,7 +8,6 @@ that future alone. The steps are closed then, which abandons the request's share
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from client.core.errors import RequestError
-from client.judging.sending import Pause, Sent
+from client.judging.sending import OpenCalls, Pause, Sent
 from client.judging.steps import Steps
 
 Result = TypeVar("Result")
@@ -88,34 +87,44 @@ class Conversation(Generic[Result]):
 
 
 async def drive(
-    steps: Steps[Result], threads: Threads, *, on_refusal: Callable[[], None] | None = None
+    steps: Steps[Result],
+    threads: Threads,
+    calls: OpenCalls,
+    *,
+    on_refusal: Callable[[], None] | None = None,
 ) -> Result:
     """What steps come to.
 
     Args:
         steps: of one question.
         threads: that take them.
+        calls: that the question counts among, until it is answered or nobody waits for it.
         on_refusal: called when an overloaded server has refused a try.
 
     Raises:
         ClientError: theirs.
     """
-    conversation = Conversation(steps)
+    conversation, call = Conversation(steps), calls.begin()
+
+    def leave() -> None:
+        conversation.give_up()
+        calls.end(call)
+
     try:
         while (waiting := await threads.run(conversation.advance)) is not None:
             if isinstance(waiting, Pause):
                 await asyncio.sleep(waiting.seconds)
                 continue
-            await _until_ended(waiting)
+            await _until_ended(waiting, leave)
             if on_refusal is not None and waiting.refused:
                 on_refusal()
         return conversation.result
     finally:
-        conversation.give_up()
+        leave()
 
 
-async def _until_ended(sent: Sent) -> None:
-    """Wait until a call has ended, however it did, or its deadline has passed."""
+async def _until_ended(sent: Sent, leave: Callable[[], None]) -> None:
+    """Wait until a call has ended, however it did, or its deadline has passed; `leave` it where the loop has ended."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
@@ -124,8 +133,10 @@ async def _until_ended(sent: Sent) -> None:
             ended.set_result(None)
 
     def wake(_: object) -> None:  # in gRPC's thread
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so that nobody waits any more
+        try:
             loop.call_soon_threadsafe(set_ended)
+        except RuntimeError:  # the loop is closed, so that nobody waits any more
+            leave()
 
     sent.arrival.add_done_callback(wake)
     await asyncio.wait([ended], timeout=max(0.0, sent.until_s - time.perf_counter()))

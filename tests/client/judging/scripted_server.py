@@ -7,6 +7,7 @@ import contextlib
 import io
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Script:
         room: inferences that may be worked on at a time; one more is refused, as by a full queue.
         registered: regions of shared memory, by name, as Triton knows them.
         used: the regions that inferences named, in their order.
+        busy: how many inferences that are worked on name a region; it cannot be unregistered meanwhile.
     """
 
     size: int = SIZE
@@ -68,6 +70,7 @@ class Script:
     room: int = 1000
     registered: set[str] = field(default_factory=set)
     used: list[str] = field(default_factory=list)
+    busy: Counter[str] = field(default_factory=Counter)
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -96,6 +99,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return service_pb2.SystemSharedMemoryRegisterResponse()
 
     def SystemSharedMemoryUnregister(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if self.script.busy[request.name]:
+            context.abort(grpc.StatusCode.INTERNAL, f"cannot unregister region {request.name}: it is in use")
         self.script.registered.discard(request.name)
         return service_pb2.SystemSharedMemoryUnregisterResponse()
 
@@ -107,6 +112,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             refusal = FULL_QUEUE if full else self.script.refuse(self.script.tries)
             if name := request.inputs[0].parameters["shared_memory_region"].string_param:
                 self.script.used.append(name)
+                self.script.busy[name] += 1
         try:
             if refusal is not None:
                 context.abort(*refusal)
@@ -115,6 +121,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         finally:
             with self._lock:
                 self._working -= 1
+                self.script.busy[name] -= 1
 
     def answer(self, request: Any, context: grpc.ServicerContext) -> Any:
         (tensor,) = request.inputs
