@@ -19,12 +19,11 @@ from client.core.errors import (
     ClientError,
     ImageFileError,
     ImageTypeError,
-    RefusedImage,
     RequestError,
     ServerError,
     Unreachable,
 )
-from client.core.faults import fault_of, is_misfit
+from client.core.faults import fault_of, is_misfit, is_of_one_image
 from client.core.inputs import Picture, Prepared
 from client.core.requests import Question, Request, make_request
 from client.core.retries import Tries
@@ -134,15 +133,13 @@ class Asker:
         """
         try:
             answer = yield from self.ask(images, question, lender, renews=renews)
-        except (RefusedImage, ImageFileError) as error:
-            if len(images) == 1:
-                return [error]
+        except (ServerError, ImageFileError) as error:
+            if len(images) == 1 or not is_of_one_image(error):
+                return [error] * len(images)
             each: list[Score | ClientError] = []
             for image in images:
                 each += yield from self.ask_each([image], question, lender)
             return each
-        except ServerError as error:
-            return [error] * len(images)
         return [*answer.results()]
 
     def ask(
