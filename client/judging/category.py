@@ -1,43 +1,112 @@
-"""A category on a server: looked up by its ensemble's configuration, and loaded where that is asked for."""
+"""A category on a server: looked up by its ensemble's configuration, loaded where that is asked for, and followed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import NotAllowed, NotServed
-from client.judging.faults import fault_of
-from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
+from client.core.category import ENCODED, Category, read_category, served_categories
+from client.core.errors import NotAllowed, NotServed, RequestError, ServerError
+from client.core.faults import fault_of
+from client.judging.calls import retrying
 
-ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 LOAD_TIMEOUT_S = 60.0  # a large student's graph takes seconds to open
-CHANNELS = 3
 
 
-@dataclass(frozen=True)
-class Category:
-    """What a category's ensemble says of itself.
+class FollowedCategory:
+    """A category as it was looked up last; threads may share it.
 
     Attributes:
-        image_size: side of the square image that its networks see, pixels.
-        max_batch: images that one request may hold.
-        synthetic: it was trained on rendered images.
-        precision: of its graphs.
-        preset: that it was trained with.
-        bit_depth: white of images with more than 8 bits a channel is 2**bit_depth - 1.
-        release_id: which weights judge.
+        name, url: of the category, and of the server.
+        timeout_s: deadline of every call, seconds.
     """
 
-    image_size: int
-    max_batch: int
-    synthetic: bool
-    precision: str
-    preset: str
-    bit_depth: int
-    release_id: int
+    def __init__(
+        self, client: grpcclient.InferenceServerClient, name: str, *, url: str, timeout_s: float, load: bool
+    ) -> None:
+        """Nothing is looked up yet; with `load` the server may load it."""
+        self.name, self.url, self.timeout_s = name, url, timeout_s
+        self._client, self._load = client, load
+        self._found: Category | None = None
+        self._followed = 0  # the release that it was looked up for
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has been looked up."""
+        return self._found is not None
+
+    @property
+    def found(self) -> Category:
+        """What the server said of it.
+
+        Raises:
+            RequestError: it has not been looked up yet.
+        """
+        if self._found is None:
+            raise RequestError(
+                "This client has not connected yet; use it with `async with`, or await its connect()."
+            )
+        return self._found
+
+    def look_up(self) -> None:
+        """Ask the server about it, once.
+
+        Raises:
+            NotServed, InferenceServerException: see `find_category`.
+        """
+        self._found = find_category(
+            self._client, self.name, url=self.url, timeout_s=self.timeout_s, load=self._load
+        )
+        self._followed = self._found.release_id
+
+    def look_up_again(self) -> None:
+        """Ask the server about it until it answers or the deadline has passed.
+
+        Raises:
+            ServerError, InferenceServerException: see `calls.retrying`.
+        """
+        retrying(self.look_up, url=self.url, timeout_s=self.timeout_s)
+
+    def look_up_if_there(self) -> None:
+        """Ask the server about it where that answers; otherwise what was known of it stands."""
+        with contextlib.suppress(InferenceServerException, ServerError):
+            self.look_up()
+
+    def follow(self, release_id: int) -> None:
+        """Look it up again where another release has judged than before.
+
+        Raises:
+            ServerError, InferenceServerException: see `look_up_again`.
+        """
+        if release_id != self._followed:
+            self.look_up_again()
+            self._followed = release_id
+
+    def require_batch(self, batch: int) -> None:
+        """Make sure that it takes requests of so many images.
+
+        Raises:
+            ServerError: it does not, not even as it is published by now.
+        """
+        if batch > self.found.max_batch:
+            self.look_up_if_there()
+        if batch > self.found.max_batch:
+            raise ServerError(
+                f"Category {self.name!r} at {self.url} takes batches of up to {self.found.max_batch} images, and "
+                f"{batch} were asked for; give a smaller batch, or publish it with --max-batch-size {batch}."
+            )
+
+    @property
+    def load(self) -> Callable[[], None] | None:
+        """Loads it; None where that is not asked for."""
+        return self._load_again if self._load else None
+
+    def _load_again(self) -> None:
+        load_category(self._client, self.name, timeout_s=self.timeout_s)
 
 
 def find_category(
@@ -53,12 +122,12 @@ def find_category(
         index = _index(client, load=load, timeout_s=timeout_s)
         if not load or name + ENCODED not in {model.name for model in index or ()}:
             raise NotServed(
-                f"Category {name!r} is not served at {url}; {_served(index)}; publish it with "
+                f"Category {name!r} is not served at {url}; {served_categories(index)}; publish it with "
                 f"`make export CATEGORY={name}` and start the server again."
             )
         load_category(client, name, timeout_s=timeout_s)
     answer: Any = client.get_model_config(name, client_timeout=timeout_s)
-    return _read_config(answer.config, name, url=url)
+    return read_category(answer.config, name, url=url)
 
 
 def _index(client: grpcclient.InferenceServerClient, *, load: bool, timeout_s: float) -> list[Any] | None:
@@ -75,50 +144,7 @@ def _index(client: grpcclient.InferenceServerClient, *, load: bool, timeout_s: f
         return None
 
 
-def _served(index: list[Any] | None) -> str:
-    """For messages: the categories that a server serves."""
-    if index is None:
-        return "what it serves, it says only with a key (--key-file)"
-    ready = {model.name for model in index if model.state == "READY"}
-    served = sorted(model for model in ready if model + ENCODED in ready)
-    return f"it serves {', '.join(served) or 'none'}"
-
-
 def load_category(client: grpcclient.InferenceServerClient, name: str, *, timeout_s: float) -> None:
     """Load both ensembles and the steps that they name; what is in memory already stays as it is."""
     for model in (name, name + ENCODED):
         client.load_model(model, client_timeout=max(timeout_s, LOAD_TIMEOUT_S))
-
-
-def _read_config(config: Any, name: str, *, url: str) -> Category:
-    shapes = {tensor.name: list(tensor.dims) for tensor in config.input}
-    outputs = {tensor.name for tensor in config.output}
-    expected = (
-        "expected an ensemble published by `python -m export publish`, which takes image and gives a verdict"
-    )
-    if "image" not in shapes or not set(VERDICT_OUTPUTS) <= outputs:
-        raise NotServed(
-            f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
-            f"{expected}."
-        )
-    size = int(shapes["image"][0]) if shapes["image"] else 0
-    if size < 1 or shapes["image"] != [size, size, CHANNELS] or config.max_batch_size < 1:
-        raise NotServed(
-            f"Model {name!r} at {url} takes images {shapes['image']} in batches of up to {config.max_batch_size}; "
-            f"{expected}."
-        )
-    parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
-    release, bit_depth = parameters.get("release_id", "0"), parameters.get("bit_depth", "8")
-    if not (release.isdecimal() and bit_depth.isdecimal()):
-        raise NotServed(
-            f"Model {name!r} at {url} names release {release!r} and a bit depth of {bit_depth!r}; {expected}."
-        )
-    return Category(
-        image_size=size,
-        max_batch=int(config.max_batch_size),
-        synthetic=parameters.get("synthetic") == "true",
-        precision=parameters.get("precision", "fp32"),
-        preset=parameters.get("preset", ""),
-        bit_depth=int(bit_depth),
-        release_id=int(release),
-    )

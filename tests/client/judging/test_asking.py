@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import tritonclient.utils.shared_memory as shm
 from PIL import Image
 
 from client import JudgeClient
-from client.judging.errors import ServerError
-from client.judging.verdicts import SCORE_OUTPUTS, Score
+from client.core.errors import ServerError
+from client.core.verdicts import SCORE_OUTPUTS, Score
 from deploy.server import TritonServer
-from tests.products import MAX_BATCH_SIZE, TIMEOUT_S, Product
+from tests.documents import code_blocks, run_program
+from tests.products import MAX_BATCH_SIZE, ROOT, TIMEOUT_S, Product
 
 pytestmark = pytest.mark.triton
 pytest_plugins = ["tests.serving"]
@@ -54,7 +57,7 @@ def test_many_verdicts_come_in_the_order_of_the_images(
     judge: JudgeClient, pictures: list[Image.Image], edge: Product, in_flight: int, batch: int
 ) -> None:
     order = [*range(len(pictures)), *reversed(range(len(pictures)))]
-    verdicts = judge.predict_many((pictures[i] for i in order), in_flight=in_flight, batch=batch)
+    verdicts = judge.judge_many((pictures[i] for i in order), in_flight=in_flight, batch=batch)
     for verdict, index in zip(verdicts, order, strict=True):
         check_score(verdict, edge, index)
         np.testing.assert_allclose(verdict.anomaly_map, edge.expected.anomaly_map[index], rtol=0, atol=1e-3)
@@ -72,7 +75,7 @@ def test_scores_alone_are_the_same(judge: JudgeClient, pictures: list[Image.Imag
 
 def test_files_may_be_sent_by_the_dozen(judge: JudgeClient, edge: Product) -> None:
     files = [image.path.read_bytes() for image in edge.data.test]
-    for ask in (judge.predict_many, judge.score_many):
+    for ask in (judge.judge_many, judge.score_many):
         for index, verdict in enumerate(ask(files, in_flight=2, batch=2)):
             assert verdict.score == pytest.approx(float(edge.expected.pred_score[index, 0]), abs=1e-3)
 
@@ -87,14 +90,14 @@ def test_images_are_read_no_further_ahead_than_the_window(
             next(read)
             yield picture
 
-    for verdict in itertools.islice(judge.predict_many(endless(), in_flight=3, batch=2), 4):
+    for verdict in itertools.islice(judge.judge_many(endless(), in_flight=3, batch=2), 4):
         assert verdict.score >= 0
     assert next(read) <= 4 + 3 * 2 + 2
 
 
 def test_a_batch_that_the_category_does_not_take(judge: JudgeClient, pictures: list[Image.Image]) -> None:
     with pytest.raises(ServerError) as caught:
-        list(judge.predict_many(pictures, batch=MAX_BATCH_SIZE + 1))
+        list(judge.judge_many(pictures, batch=MAX_BATCH_SIZE + 1))
     assert caught.value.message == (
         f"Category 'plate' at {judge.url} takes batches of up to {MAX_BATCH_SIZE} images, and {MAX_BATCH_SIZE + 1} "
         f"were asked for; give a smaller batch, or publish it with --max-batch-size {MAX_BATCH_SIZE + 1}."
@@ -103,11 +106,11 @@ def test_a_batch_that_the_category_does_not_take(judge: JudgeClient, pictures: l
 
 def test_an_error_in_the_middle_ends_the_stream(judge: JudgeClient, edge: Product) -> None:
     good = edge.data.test[0].path.read_bytes()
-    answers = judge.predict_many([good, good, b"no image", good], in_flight=2)
+    answers = judge.judge_many([good, good, b"no image", good], in_flight=2)
     assert next(answers).score == next(answers).score
     with pytest.raises(ServerError, match="is not an image of a known format"):
         list(answers)
-    assert judge.predict(good).release_id > 0
+    assert judge.judge(good).release_id > 0
 
 
 def test_no_map_leaves_the_server_with_a_score(server: TritonServer, edge: Product) -> None:
@@ -127,7 +130,7 @@ def test_shared_memory_is_given_back(
 ) -> None:
     before, files = region_names(server), set(Path("/dev/shm").glob("astmfr_*"))
     with JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True) as judge:
-        verdicts = judge.predict_many(pictures * 2, in_flight=3)
+        verdicts = judge.judge_many(pictures * 2, in_flight=3)
         next(verdicts)
         assert len(region_names(server) - before) == 4  # one for single calls and one a request in flight
         verdicts.close()  # given up in the middle: what is on its way is waited for first
@@ -163,3 +166,19 @@ def test_memory_that_the_server_does_not_see(
         JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True)
     assert len(keys) == 1
     assert set(Path("/dev/shm").glob("astmfr_*")) <= files
+
+
+def test_the_guides_programs_say_the_same_in_both_shells(
+    server: TritonServer, edge: Product, tmp_path: Path
+) -> None:
+    """With a part that is judged, and a file that is none."""
+    for image in edge.data.test[-2:]:
+        shutil.copyfile(image.path, tmp_path / image.path.name.replace(".png", f"{image.defect}.png"))
+    (tmp_path / "zero.png").write_bytes(b"")
+    plain, with_a_loop = (
+        run_program(program, server, edge, folder=tmp_path)
+        for program in code_blocks(ROOT / "docs/guides/client.md", "python")
+    )
+    assert plain == with_a_loop
+    assert re.fullmatch(r"(True|False) \(160, 160\) \(160, 160\)", plain[0])
+    assert plain[-1] == "zero.png is empty."

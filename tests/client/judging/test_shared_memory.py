@@ -14,9 +14,10 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 
 from client import JudgeClient
-from client.judging.errors import ServerError
+from client.core.errors import ServerError
 from deploy.server import TritonServer
 from tests.client.judging.scripted_server import FULL_QUEUE, Script, grey, scripted_judge
+from tests.deploy.conftest import comes_true
 from tests.hanging import hanging
 from tests.products import TIMEOUT_S, Product
 
@@ -36,6 +37,9 @@ def test_a_region_is_not_used_again_after_a_deadline() -> None:
         with pytest.raises(ServerError, match=r"No answer from .* within 0\.1 s"):
             list(judge.score_many([grey(0)] * 2))
         late = set(script.used)
+        assert comes_true(
+            lambda: not any(script.busy.values()), within_s=20
+        )  # until then the server keeps them
         script.delay_s, judge.timeout_s = 0.0, TIMEOUT_S
         judge.score(grey(0))
         assert len(list(judge.score_many([grey(0)] * 9))) == 9
@@ -91,16 +95,16 @@ def test_after_late_answers_the_next_ones_are_right(server: TritonServer, edge: 
     """The real server goes on with requests that were given up, and writes their maps when it likes."""
     pictures = [Image.fromarray(pixels) for pixels in edge.pixels]
     with JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True) as judge:
-        judge.predict(pictures[0])
+        judge.judge(pictures[0])
         judge.timeout_s = 0.05
         with hanging(server):
             for picture in pictures[:3]:
                 with pytest.raises(ServerError, match="No answer from"):
-                    judge.predict(picture)
+                    judge.judge(picture)
             with pytest.raises(ServerError, match="No answer from"):
-                list(judge.predict_many(pictures))
+                list(judge.judge_many(pictures))
         judge.timeout_s = TIMEOUT_S
-        verdicts = [*map(judge.predict, pictures), *judge.predict_many(pictures)]
+        verdicts = [*map(judge.judge, pictures), *judge.judge_many(pictures)]
     for index, verdict in enumerate(verdicts):
         expected = edge.expected.anomaly_map[index % len(pictures)]
         np.testing.assert_allclose(verdict.anomaly_map, expected, rtol=0, atol=1e-3)
@@ -119,7 +123,7 @@ def test_threads_on_one_client_get_their_own_verdicts(
     def ask(judge: JudgeClient, index: int) -> None:
         picture = Image.fromarray(edge.pixels[index])
         for _ in range(20):
-            verdict = judge.predict(picture)
+            verdict = judge.judge(picture)
             if not np.allclose(verdict.anomaly_map, edge.expected.anomaly_map[index], rtol=0, atol=1e-3):
                 wrong.append(index)
 
