@@ -27,7 +27,9 @@ class Output(Console):
             self.on_broken_pipe()
         except OSError as error:
             self._discard()
-            raise click.ClickException(f"Standard output cannot be written ({error.strerror}).") from None
+            fault = click.ClickException(f"Standard output cannot be written ({error.strerror}).")
+            fault.exit_code = 2  # 1 says that anomalies were found
+            raise fault from None
 
     def on_broken_pipe(self) -> None:
         """`| head -1` has what it wanted."""
@@ -45,6 +47,11 @@ output = Output(highlight=False)
 
 FILE_WIDTH = 130
 MISSING = "not available"
+
+
+def say(text: str) -> None:
+    """A line to standard error, as it stands; where nobody reads on, nothing more is said."""
+    console.print(printable(text), soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def show_any_text() -> None:
