@@ -12,6 +12,12 @@ import click
 from rich.console import Console, RenderableType
 
 
+class OutputError(click.ClickException):
+    """What is printed cannot be written; 1 would say that anomalies were found."""
+
+    exit_code = 2
+
+
 class Output(Console):
     """A console that ends in peace when nobody reads on, and with one sentence when its disk is full."""
 
@@ -19,7 +25,7 @@ class Output(Console):
         """As rich prints.
 
         Raises:
-            ClickException: what is printed cannot be written.
+            OutputError: what is printed cannot be written.
         """
         try:
             super().print(*objects, **options)
@@ -27,9 +33,7 @@ class Output(Console):
             self.on_broken_pipe()
         except OSError as error:
             self._discard()
-            fault = click.ClickException(f"Standard output cannot be written ({error.strerror}).")
-            fault.exit_code = 2  # 1 says that anomalies were found
-            raise fault from None
+            raise OutputError(f"Standard output cannot be written ({error.strerror}).") from None
 
     def on_broken_pipe(self) -> None:
         """`| head -1` has what it wanted."""

@@ -190,8 +190,8 @@ def _write_report(
 ) -> list[str]:
     """Write the page about all that was answered; returns why it could not be written."""
     from client.console import say
+    from client.core.errors import ClientError
     from client.files import StorageError
-    from client.judging.errors import ClientError
     from client.report import Beside, write_report
 
     missed = [*outputs.missed, *((str(entry.path), entry.reason) for entry in left_out if entry.may_be_part)]

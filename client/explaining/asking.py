@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from client.core.errors import AnswerError, ServerError
+from client.core.verdicts import Verdict
 from client.explaining.explanation import Explanation, Maximum, Stage
 from client.explaining.shares import contributions, maximum_of, score_pixels
 from client.explaining.steps import ANOMALY_MAP, DISTANCES, IMAGE, Plan, Step, read_plan
 from client.explaining.usual import Usual, read_usual
+from client.judging.calls import named_error, retrying
 from client.judging.connection import JudgeClient
-from client.judging.errors import AnswerError, ServerError
-from client.judging.faults import server_error
-from client.judging.retries import retrying
-from client.judging.verdicts import Verdict
 from model_repository.grpc_channel import connect
 from model_repository.image_decoder.image_decoding import resize_image
 
@@ -173,7 +172,7 @@ class Steps:
         try:
             return retrying(call, url=self._url, timeout_s=self._timeout_s)
         except InferenceServerException as error:
-            raise server_error(error, url=self._url, timeout_s=self._timeout_s) from None
+            raise named_error(error, url=self._url, timeout_s=self._timeout_s) from None
 
 
 def _input(name: str, values: NDArray[Any]) -> grpcclient.InferInput:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client.core.verdicts import Verdict
 from client.explaining.usual import Usual
-from client.judging.verdicts import Verdict
 
 DIGITS = 6  # of figures in JSON that are means or distances
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from client.judging.errors import NotServed
+from client.core.errors import NotServed
 
 IMAGE, ANOMALY_MAP = (
     "image",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.judging.errors import ImageFileError
+from client.core.errors import ImageFileError
 from client.pictures.layout import GOOD_NAMES as GOOD_NAMES
 from client.pictures.layout import absolute, defect_of, is_folder, masks_around
 from client.pictures.patterns import ANY_DEPTH, fits, has_special, is_pattern, root_and_rest

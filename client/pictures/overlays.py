@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from client.judging.verdicts import Verdict
+from client.core.verdicts import Verdict
 
 PANEL = 320  # pixels, the side of each of the two panels
 CAPTION = 30  # pixels, the strip above them
@@ -40,7 +40,8 @@ def draw_overlay(image: Image.Image, verdict: Verdict, *, synthetic: bool = Fals
 
 def blend(image: Image.Image, verdict: Verdict) -> Image.Image:
     """An image, RGB and of any size, under its anomaly map, the threshold's contour drawn in cyan."""
-    anomaly = np.asarray(Image.fromarray(verdict.anomaly_map).resize(image.size, Image.Resampling.BILINEAR))
+    enlarged = Image.fromarray(verdict.anomaly_map).resize(image.size, Image.Resampling.BILINEAR)
+    anomaly = np.asarray(enlarged, np.float32)
     heat = colourise(anomaly / max(FULL_SCALE * verdict.threshold, SMALLEST_SCALE))
     blended = (1 - OPACITY) * np.asarray(image, np.float32) + OPACITY * heat
     blended[_contour(anomaly > verdict.threshold)] = CONTOUR_COLOUR

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from client.core.errors import ClientError, ImageFileError, RefusedImage, ServerError
+from client.core.verdicts import Score, Verdict
 from client.files import StorageError
 from client.judging.connection import JudgeClient
-from client.judging.errors import ClientError, ImageFileError, RefusedImage, ServerError
-from client.judging.verdicts import Score, Verdict
 from client.pictures.folders import ImageFile
 from client.pictures.images import load_image
 from client.pictures.overlays import PANEL, draw_overlay
@@ -58,10 +58,18 @@ class _Queue:
     def ask(self) -> Iterator[Score]:
         """Ask about all that wait; the next ones are read while the server judges."""
         asking = self._asking
-        images, options = self._readable(), {"in_flight": asking.in_flight, "batch": asking.batch}
+        in_flight, batch, threshold = asking.in_flight, asking.batch, asking.threshold
         if asking.score_only:
-            return self._judge.score_many(images, threshold=asking.threshold, **options)
-        return self._judge.judge_many(images, threshold=asking.threshold, min_area=asking.min_area, **options)
+            return self._judge.score_many(
+                self._readable(), in_flight=in_flight, batch=batch, threshold=threshold
+            )
+        return self._judge.judge_many(
+            self._readable(),
+            in_flight=in_flight,
+            batch=batch,
+            threshold=threshold,
+            min_area=asking.min_area,
+        )
 
     def unanswered(self) -> Iterator[ImageFile]:
         """The images without an answer, in their order."""
@@ -131,7 +139,7 @@ def predict_images(
         ClientError: nothing can be asked in this way, whatever the images.
     """
     stop = stop or threading.Event()
-    pictures = picture_paths(images, overlays_dir) if overlays_dir else {}
+    pictures = picture_paths(images, overlays_dir) if overlays_dir and not asking.score_only else {}
     outcome = Outcome(len(images))
     previews = bool(pictures) or show is not None
     queue = _Queue(judge, images, asking=asking, previews=previews, stop=stop, outcome=outcome)
@@ -229,7 +237,7 @@ def _write(path: Path | None, picture: Image.Image | None, outcome: Outcome) -> 
 
 
 def _prediction(judge: JudgeClient, asked: _Asked, verdict: Score, overlay: str | None) -> Prediction:
-    whole = isinstance(verdict, Verdict)
+    whole = verdict if isinstance(verdict, Verdict) else None
     return Prediction(
         image=str(asked.image.path),
         category=judge.category,
@@ -241,6 +249,6 @@ def _prediction(judge: JudgeClient, asked: _Asked, verdict: Score, overlay: str 
         latency_ms=round(verdict.latency_ms, 3),
         synthetic=judge.synthetic,
         overlay=overlay,
-        original_size=verdict.original_size if whole else asked.size,
-        defects=verdict.defects if whole else None,
+        original_size=whole.original_size if whole else asked.size,
+        defects=whole.defects if whole else None,
     )

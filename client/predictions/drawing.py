@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from client.core.errors import ClientError
 from client.files import replace_file, require_writable_folder
-from client.judging.errors import ClientError
 from client.pictures.folders import ImageFile
 
 MAX_NAME_BYTES = 255  # of a file, on nearly every file system

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from client.judging.errors import ClientError
+from client.core.errors import ClientError
 from client.predictions.growing_file import GrowingFile
 from client.predictions.prediction import Prediction
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.judging.connection import IN_FLIGHT
+from client.judging.served import IN_FLIGHT
 from client.predictions.prediction import Prediction
 
 

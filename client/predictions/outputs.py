@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.core.errors import RequestError
 from client.files import StorageError
-from client.judging.errors import RequestError
 from client.predictions.csv_file import CsvFile
 from client.predictions.growing_file import STANDARD_OUTPUT
 from client.predictions.jsonl import AnswerFile
@@ -79,5 +79,5 @@ class Outputs:
             except StorageError as error:
                 closed.faults.append(error.message)
             else:
-                closed.notes += [note] if note else []
+                closed.notes.extend([note] if note else [])
         return closed

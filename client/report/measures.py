@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.judging.errors import ClientError
+from client.core.errors import ClientError
 from client.predictions.prediction import Prediction
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from client.judging.errors import ImageFileError
+from client.core.errors import ImageFileError
 from client.pictures.images import load_image
 from client.pictures.overlays import CAPTION, PANEL
 from client.predictions.prediction import Prediction

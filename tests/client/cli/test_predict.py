@@ -304,7 +304,9 @@ def test_more_in_flight_than_the_server_queues_is_survived(predict: Predict, man
         path.unlink()
     jsonl = many.parent / "predictions.jsonl"
     table = many.parent / "predictions.csv"
-    done = predict(many, "--in-flight", 500, "--score-only", "--jsonl", jsonl, "--csv", table, "--threshold", 1e9)
+    done = predict(
+        many, "--in-flight", 500, "--score-only", "--jsonl", jsonl, "--csv", table, "--threshold", 1e9
+    )
     unanswered = table.read_text().count(",not judged,")
     assert f"{600 - unanswered} judged: " in done.stdout
     assert len(read_jsonl(jsonl)) == 600 - unanswered

@@ -7,9 +7,9 @@ import json
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
+from client.core.errors import NotServed
 from client.explaining.steps import read_plan
 from client.explaining.usual import Spread, read_usual
-from client.judging.errors import NotServed
 from export.serving.ensembles import ensemble_config, judging_steps
 
 PINNED = {"teacher": ("teacher_x", 3), "student": ("pill_student", 2), "fusion": ("distance_fusion", 5)}

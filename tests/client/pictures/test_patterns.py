@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.judging.errors import ImageFileError
+from client.core.errors import ImageFileError
 from client.pictures.folders import find_images
 from tests.client.samples import save_image
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.core.defects import Defect
+from client.core.errors import ClientError
+from client.core.verdicts import Score, Verdict
 from client.judging.connection import JudgeClient
-from client.judging.errors import ClientError
-from client.judging.verdicts import Score, Verdict
 from client.pictures.folders import find_images
 from client.pictures.overlays import draw_overlay
 from client.predictions.asking import Asking, predict_images
@@ -32,24 +33,32 @@ class BrightnessJudge:
     bit_depth: int = 8
     encoded: list[bytes] = field(default_factory=list)
 
-    def predict(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
+    def judge(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
         level = np.asarray(image).mean() / 255
         return make_verdict(
-            np.full((8, 8), level, np.float32), threshold=0.5 if threshold is None else threshold
+            np.full((8, 8), level, np.float32),
+            threshold=0.5 if threshold is None else threshold,
+            original_size=image.size,
         )
 
-    def predict_many(
-        self, images: Iterable[Image.Image | bytes], *, in_flight: int, batch: int, threshold: float | None
+    def judge_many(
+        self,
+        images: Iterable[Image.Image | bytes],
+        *,
+        in_flight: int,
+        batch: int,
+        threshold: float | None,
+        min_area: int = 0,
     ) -> Iterator[Verdict]:
         images = list(images)  # the worst case: all are read before the first answer comes
         for image in images:
             if isinstance(image, bytes):
                 self.encoded.append(image)
                 image = Image.new("RGB", (8, 8), "white")
-            yield self.predict(image, threshold=threshold)
+            yield self.judge(image, threshold=threshold)
 
     def score_many(self, images: Iterable[Image.Image | bytes], **options: Any) -> Iterator[Score]:
-        for verdict in self.predict_many(images, **options):
+        for verdict in self.judge_many(images, **options):
             fields = {field.name: getattr(verdict, field.name) for field in dataclasses.fields(Score)}
             yield Score(**fields)
 
@@ -96,6 +105,8 @@ def test_predictions_tell_what_was_asked_and_answered(images: Path) -> None:
             latency_ms=1.5,
             synthetic=False,
             overlay=None,
+            original_size=(20, 10),
+            defects=(Defect(0, 0, 20, 10, 200, score, score, 10.0, 5.0),) if score > 0.5 else (),
         )
         for defect, score in (("crack", 1.0), ("good", 0.0))
     ]
@@ -103,7 +114,7 @@ def test_predictions_tell_what_was_asked_and_answered(images: Path) -> None:
 
 def test_scores_alone_are_judged_as_well_and_draw_nothing(images: Path, tmp_path: Path) -> None:
     predictions, _ = predict([images], score_only=True, overlays_dir=tmp_path / "overlays")
-    assert predictions == predict([images])[0]
+    assert predictions == [dataclasses.replace(entry, defects=None) for entry in predict([images])[0]]
     assert not (tmp_path / "overlays").exists()
 
 
@@ -209,5 +220,5 @@ def test_a_judge_of_rendered_images_is_said_to_be_one(tmp_path: Path, synthetic:
     assert [entry.synthetic for entry in predictions] == [synthetic]
     assert ("SYNTHETIC DATA" in printed(predictions_table(predictions))) == synthetic
     written = np.asarray(Image.open(overlays / "a.png"))
-    plain = np.asarray(draw_overlay(Image.open(image), BrightnessJudge().predict(Image.open(image))))
+    plain = np.asarray(draw_overlay(Image.open(image), BrightnessJudge().judge(Image.open(image))))
     assert (written != plain).any() == synthetic  # the caption
