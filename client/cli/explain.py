@@ -48,8 +48,7 @@ def explain(
     from client.judging.connection import JudgeClient
     from client.pictures.images import load_image
 
-    if picture_path:
-        _require_place(picture_path, image)
+    _require_files(image, picture_path)
     with JudgeClient(url, category=category, timeout_s=timeout_s, load=load) as judge:
         original = load_image(image, bit_depth=judge.bit_depth)
         explanation = explain_image(judge, original, name=str(image), min_area=min_area)
@@ -63,10 +62,17 @@ def explain(
     output.print(place_sentence(explanation), soft_wrap=True, markup=False)
 
 
-def _require_place(path: Path, image: Path) -> None:
-    """Make sure, before the server is asked, that a picture can be written and does not replace the image."""
+def _require_files(image: Path, path: Path | None) -> None:
+    """Make sure, before the server is asked, that there is an image, and that the picture can be written elsewhere."""
+    from client.core.errors import ImageFileError
     from client.files import require_writable_file
 
+    try:
+        image.open("rb").close()
+    except OSError as error:
+        raise ImageFileError(f"{image} cannot be read ({error.strerror}); give an image file.") from None
+    if path is None:
+        return
     if os.path.realpath(path) == os.path.realpath(image):
         raise click.UsageError(f"--output {path} is the image itself; give another file.")
     require_writable_file(path)

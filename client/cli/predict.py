@@ -125,9 +125,9 @@ def predict(
             show=thumbnails.add if thumbnails else None,
             stop=stop,
         )
-    faults = _close(outputs, outcome)
+    faults = _close(outputs, outcome, found.left_out)
     if report and thumbnails:
-        faults += _write_report(report, outcome, outputs, thumbnails, found.left_out)
+        faults += _write_report(report, outcome, outputs, thumbnails)
     exit_code = _name_faults(outcome, found.left_out, faults, skipped=skip_broken)
     _show(outcome, outputs)
     raise SystemExit(exit_code)
@@ -172,33 +172,38 @@ def _thumbnails(report: Path | None, outputs: Outputs) -> Thumbnails | None:
     return Thumbnails()
 
 
-def _close(outputs: Outputs, outcome: Outcome) -> list[str]:
+def _close(outputs: Outputs, outcome: Outcome, left_out: list[LeftOut]) -> list[str]:
     """Flush the answers; says where they are when the run ended early, and what was replaced. Returns the faults."""
     from client.console import say
+    from client.files import StorageError
 
+    faults = []
+    try:
+        for entry in left_out:
+            if entry.may_be_part and not outcome.stopped:
+                outputs.miss(entry.path, f"it {entry.reason}.")
+    except StorageError as error:
+        faults.append(error.message)
     closed = outputs.close(complete=outcome.stopped is None and not outcome.unanswered)
     if outcome.stopped and outcome.predictions and outputs.paths:
         places = " and ".join(str(path) for path in outputs.paths)
         say(f"What was answered so far is in {places}.")
     for note in closed.notes:
         say(note)
-    return closed.faults
+    return faults + closed.faults
 
 
-def _write_report(
-    path: Path, outcome: Outcome, outputs: Outputs, thumbnails: Thumbnails, left_out: list[LeftOut]
-) -> list[str]:
+def _write_report(path: Path, outcome: Outcome, outputs: Outputs, thumbnails: Thumbnails) -> list[str]:
     """Write the page about all that was answered; returns why it could not be written."""
     from client.console import say
     from client.core.errors import ClientError
     from client.files import StorageError
     from client.report import Beside, write_report
 
-    missed = [*outputs.missed, *((str(entry.path), entry.reason) for entry in left_out if entry.may_be_part)]
     if not outcome.predictions:
         say(f"{path} was not written: no image was judged.")
         return []
-    beside = Beside(missed=missed, thumbnails=thumbnails.by_image())
+    beside = Beside(missed=outputs.missed, thumbnails=thumbnails.by_image())
     try:
         write_report(path, predictions=outcome.predictions, metrics=None, speed=None, beside=beside)
     except (ClientError, StorageError) as error:

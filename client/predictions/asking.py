@@ -76,6 +76,11 @@ class _Queue:
         yield from (asked.image for asked in self.asked)
         yield from self.waiting
 
+    def hand_on_missed(self, miss: Callable[[Path, str], None]) -> None:
+        """Say which images get no verdict, and why; each once."""
+        while self.missed:
+            miss(*self.missed.popleft())
+
     def drop_request(self) -> list[Path]:
         """Take out the images of the request that failed, which is the oldest; those after it wait again."""
         size = min(self._asking.batch, len(self.asked))
@@ -143,16 +148,11 @@ def predict_images(
     outcome = Outcome(len(images))
     previews = bool(pictures) or show is not None
     queue = _Queue(judge, images, asking=asking, previews=previews, stop=stop, outcome=outcome)
-
-    def hand_on_missed() -> None:
-        while queue.missed:
-            miss(*queue.missed.popleft())
-
     with progress_bar() as progress:
         bar = progress.add_task("Judging", total=len(images))
         try:
             for asked, verdict in _answered(queue, outcome):
-                hand_on_missed()
+                queue.hand_on_missed(miss)
                 drawn = _draw(asked, verdict, synthetic=judge.synthetic)
                 overlay = _write(pictures.get(asked.image.path), drawn, outcome)
                 prediction = _prediction(judge, asked, verdict, overlay)
@@ -160,21 +160,25 @@ def predict_images(
                     show(prediction, drawn)
                 keep(prediction)
                 outcome.predictions.append(prediction)
-                done = len(outcome.predictions) + outcome.n_broken + len(outcome.unanswered)
-                progress.update(bar, completed=done)
+                progress.update(bar, completed=outcome.n_done)
+            queue.hand_on_missed(miss)
         except KeyboardInterrupt:
             outcome.stopped = "Interrupted."
         except (ClientError, StorageError) as error:
             if len(queue.waiting) == len(images):
                 raise
             outcome.stopped = error.message
-    with suppress(StorageError):  # which has been told, or is that of another file
-        hand_on_missed()
-    if queue.waiting and stop.is_set():
+    with suppress(StorageError):  # of a run that has stopped, for whatever reason
+        queue.hand_on_missed(miss)
+    _say_how_far(queue, outcome, interrupted=stop.is_set())
+    return outcome
+
+
+def _say_how_far(queue: _Queue, outcome: Outcome, *, interrupted: bool) -> None:
+    if queue.waiting and interrupted:
         outcome.stopped = outcome.stopped or "Interrupted."
     if outcome.stopped and outcome.next_image is None:
         outcome.next_image = next((image.path for image in queue.unanswered()), None)
-    return outcome
 
 
 def _answered(queue: _Queue, outcome: Outcome) -> Iterator[tuple[_Asked, Score]]:

@@ -56,6 +56,11 @@ class Outcome:
     next_image: Path | None = None
 
     @property
+    def n_done(self) -> int:
+        """Images that were judged, or will not be."""
+        return len(self.predictions) + self.n_broken + len(self.unanswered)
+
+    @property
     def n_broken(self) -> int:
         """Images that could not be read."""
         return len(self.broken) + self.vanished.total()
