@@ -33,7 +33,9 @@ def draw_explanation(explanation: Explanation, image: Image.Image) -> Image.Imag
     _draw_band(draw, explanation)
     plain = image.resize(large, Image.Resampling.BILINEAR)
     maximum, (width, height) = explanation.maximum, explanation.verdict.original_size
-    title = f"image, {width} x {height} pixels; cross: the maximum, at {maximum.x}, {maximum.y}"
+    title = (
+        f"image, {width} x {height} pixels; frames: defects; cross: the maximum, at {maximum.x}, {maximum.y}"
+    )
     _write(draw, GAP, BAND + GAP // 2, title)
     _write(draw, LARGE + 2 * GAP, BAND + GAP // 2, "anomaly map over it; cyan: the threshold")
     overlay = blend(plain, explanation.verdict)

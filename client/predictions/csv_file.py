@@ -14,6 +14,7 @@ from client.predictions.prediction import Prediction
 NOT_JUDGED = "not judged"
 # Of the largest defect, pixels of the original.
 LARGEST = ("left", "top", "width", "height", "area", "peak", "mean", "centre_x", "centre_y")
+AREA = LARGEST.index("area")  # the columns up to it hold whole numbers
 COLUMNS = (
     "image", "category", "verdict", "score", "threshold", "release_id", "latency_ms", "defect", "synthetic", "overlay",
     "original_width", "original_height", "defects", *(f"largest_{name}" for name in LARGEST), "reason",
@@ -68,7 +69,8 @@ def row_of(prediction: Prediction) -> dict[str, Any]:
         row["defects"] = len(prediction.defects)
     if prediction.defects:
         largest = max(prediction.defects, key=lambda defect: defect.area)
-        row |= {f"largest_{name}": getattr(largest, name) for name in LARGEST}
+        row |= {f"largest_{name}": f"{getattr(largest, name):.6g}" for name in LARGEST[AREA + 1 :]}
+        row |= {f"largest_{name}": getattr(largest, name) for name in LARGEST[: AREA + 1]}
     return row
 
 

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from client.__main__ import main
 from client.predictions.jsonl import read_jsonl
-from tests.client.judging.scripted_server import Script, grey, scripted_server
+from tests.client.judging.scripted_server import Outputs, Script, grey, scripted_server
 from tests.products import ROOT, unused_url
 
 GOOD, BAD = 0, 200  # grey levels, which the scripted server takes for scores; its threshold is 100
@@ -168,3 +170,28 @@ def test_json_lines_go_through_a_pipe_whose_reader_leaves(url: str, lot: Path) -
     if cut.returncode:  # the reader left before the last line
         assert "Standard output cannot be written: nobody reads it any more." in cut.stderr
     assert n_rows == (50 if cut.returncode == 0 else n_rows) > 0
+
+
+@pytest.mark.parametrize(("option", "n_lines"), [("--csv", 1), ("--report", 3)])
+def test_a_full_disk_is_told_and_costs_no_other_file(url: str, lot: Path, option: str, n_lines: int) -> None:
+    jsonl = lot.parent / "a.jsonl"
+    done = predict(url, lot, option, "/dev/full", "--jsonl", jsonl)
+    assert done.exit_code == 2
+    assert "Error: /dev/full cannot be written (No space left on device)" in done.stderr
+    assert len(read_jsonl(jsonl)) == n_lines  # the run ends where an answer cannot be kept everywhere
+
+
+def test_a_server_that_restarts_and_another_release_cost_no_image(lot: Path) -> None:
+    stopping = (grpc.StatusCode.UNAVAILABLE, "Server is stopping, scheduler will not accept new requests")
+    script = Script(refuse=lambda number: stopping if number in (2, 3) else None)
+
+    def switch(outputs: Outputs) -> None:
+        if len(script.asked) > 1:
+            outputs["release_id"] = np.full_like(outputs["release_id"], 78)
+
+    script.change = switch
+    with scripted_server(script) as url:
+        done = predict(url, lot, "--in-flight", 1)
+    assert done.exit_code == 0, done.stderr
+    assert "3 judged: 0 anomalous, 3 good." in done.stdout
+    assert "The release changed during the run: " in done.stderr

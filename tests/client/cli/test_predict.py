@@ -256,7 +256,9 @@ def test_a_run_that_is_stopped_keeps_its_answers(
 ) -> None:
     jsonl = many.parent / "predictions.jsonl"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, many, "--jsonl", jsonl], **pipes) as process:
+    table, page = many.parent / "predictions.csv", many.parent / "served.html"
+    outputs = ["--jsonl", jsonl, "--csv", table, "--report", page]
+    with subprocess.Popen([*command, many, *outputs], **pipes) as process:
         while not (jsonl.exists() and jsonl.read_bytes().count(b"\n") > 2):
             assert process.poll() is None
             time.sleep(0.02)
@@ -270,7 +272,9 @@ def test_a_run_that_is_stopped_keeps_its_answers(
     assert [Path(entry.image).name for entry in entries] == [f"{i:04d}.png" for i in range(len(entries))]
     assert f"{len(entries)} judged: " in shown
     assert f"{2000 - len(entries)} of 2000 not judged." in shown
-    assert f"What was answered so far is in {jsonl}." in faults
+    assert f"What was answered so far is in {jsonl} and {table}." in faults
+    assert table.read_bytes().count(b"\n") == 1 + len(entries)
+    assert page.read_text().rstrip().endswith("</html>")
     assert "Error: Interrupted." in faults
     assert f"The first image without an answer is {many}/{len(entries):04d}.png." in faults
 

@@ -39,7 +39,7 @@ def test_a_row_tells_the_verdict_and_the_largest_defect(tmp_path: Path) -> None:
     assert (row["verdict"], row["score"], row["release_id"]) == ("anomalous", "2.5", str(RELEASE))
     assert (row["original_width"], row["original_height"], row["defects"]) == ("640", "480", "2")
     largest = [row[f"largest_{name}"] for name in ("left", "top", "width", "height", "area", "peak")]
-    assert largest == ["10", "20", "30", "40", "900", "5.0"]
+    assert largest == ["10", "20", "30", "40", "900", "5"]
     assert row["reason"] == ""
     table.close(complete=True)
 

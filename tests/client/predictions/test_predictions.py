@@ -20,7 +20,7 @@ from client.pictures.overlays import draw_overlay
 from client.predictions.asking import Asking, predict_images
 from client.predictions.jsonl import read_jsonl
 from client.predictions.prediction import Prediction
-from client.predictions.table import TABLE_ROWS, predictions_table
+from client.predictions.table import TABLE_ROWS, predictions_table, releases
 from tests.client.samples import RELEASE, make_prediction, make_verdict, printed, save_image, write_jsonl
 
 
@@ -206,6 +206,25 @@ def test_a_row_of_the_table() -> None:
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         "crack/007.png", "anomalous", "1.2346", "1.0000", str(RELEASE),
     ]  # fmt: skip
+
+
+def test_defects_and_releases_in_the_table() -> None:
+    small, large = (Defect(9, 8, 7, 6, area, 2.0, 1.0, 12.0, 11.0) for area in (20, 30))
+    entries = [
+        dataclasses.replace(make_prediction("a.png", score=3, anomalous=True), defects=(small, large)),
+        dataclasses.replace(make_prediction("b.png", score=2), defects=(small,)),
+        dataclasses.replace(make_prediction("c.png", score=1, release_id=5), defects=()),
+    ]
+    rows = [
+        line.strip("│").split("│")
+        for line in printed(predictions_table(entries)).splitlines()
+        if ".png" in line
+    ]
+    assert [row[-1].strip() for row in rows] == ["2, largest 7 x 6 at 9, 8", "7 x 6 at 9, 8", "none"]
+    expected = (
+        f"The release changed during the run: 2 images by release {RELEASE}, then 1 images by release 5."
+    )
+    assert (releases(entries), releases(entries[:2])) == (expected, None)
 
 
 @pytest.mark.parametrize("path", ["good/part[red].png", "lot[/a].png"])
