@@ -18,7 +18,6 @@ from client.judging.served import (
     Many,
     OnError,
     ServedCategory,
-    check_batch,
     check_many_options,
     score_question,
     verdict_question,
@@ -76,7 +75,7 @@ class AsyncJudgeClient(ServedCategory):
         Raises:
             ServerError: see `JudgeClient`.
         """
-        if not self._asker.is_open:
+        if not self._asker.category.is_known:
             await self._threads.run(self._asker.connect)
 
     async def close(self) -> None:
@@ -202,7 +201,7 @@ class AsyncJudgeClient(ServedCategory):
 
     async def _stream(self, images: Any, question: Question, many: Many) -> AsyncIterator[Any]:
         await self.connect()
-        check_batch(self._asker, many.batch)
+        await self._threads.run(self._asker.category.require_batch, many.batch)
         async with aclosing(
             AsyncStream(self._asker, self._threads, question, many).results(images)
         ) as results:
