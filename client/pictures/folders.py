@@ -215,8 +215,10 @@ class _Search:
 
     def _fitting_names(self, folder: Path, part: str) -> list[Path]:
         """What in a folder one part of a pattern fits."""
+        if os.path.lexists(folder / part):
+            return [folder / part]
         if not has_special(part):
-            return [folder / part] if os.path.lexists(folder / part) else []
+            return []
         names = [entry.name for entry in self._entries(folder)]
         return [folder / name for name in names if part == ANY_DEPTH or fits(name, part)]
 
