@@ -10,6 +10,9 @@ from pathlib import Path
 
 from client.core.errors import ImageFileError
 from client.pictures.layout import GOOD_NAMES as GOOD_NAMES
+from client.pictures.layout import MASKS as MASKS
+from client.pictures.layout import TEST as TEST
+from client.pictures.layout import TRAIN as TRAIN
 from client.pictures.layout import absolute, defect_of, is_folder, masks_around
 from client.pictures.patterns import ANY_DEPTH, fits, has_special, is_pattern, root_and_rest
 from client.pictures.rules import COPIES as COPIES
