@@ -70,6 +70,7 @@ class Asker:
         except ValueError as error:
             raise RequestError(str(error)) from None
         self.url = self.endpoint.url
+        self._peer = peer_of(self.url)  # gRPC, too, reads once through which proxy
         self.category = FollowedCategory(self._client, category, url=self.url, timeout_s=timeout_s, load=load)
         self.calls = OpenCalls()
         self._regions = SharedRegions(self._client, url=self.url) if shared_memory else None
@@ -201,11 +202,12 @@ class Asker:
         Its last try may be judged after the deadline: nobody learns of that, and no other request gets its answer.
         """
         started_s, timeout_s = time.perf_counter(), self.timeout_s
-        tries = Tries.begin(peer_of(self.url), timeout_s=timeout_s, now_s=started_s)
+        tries = Tries.begin(self._peer, timeout_s=timeout_s, now_s=started_s)
         mending = Mending(self.category.load, region)
         while True:
             try:
-                tries = tries.extended(mending.mend())
+                if mended_s := mending.mend():
+                    tries = tries.extended(mended_s)
                 while not self._client.has_room:
                     tries.left_s(time.perf_counter())
                     yield Pause(NO_ROOM_S)
