@@ -222,8 +222,8 @@ def _withdrawn(contents: Contents, given: set[str]) -> list[str]:
     if not others:
         return []
     return [
-        f"{len(others)} marked pictures that were exported before are not among the marks now, {others[0].file} among them; "
-        "they stay in the set: where a mark was taken back, remove its file, or export into a new folder."
+        f"{len(others)} marked pictures that were exported before are not among the marks now, {others[0].file} among "
+        "them; they stay in the set: where a mark was taken back, remove its file, or export into a new folder."
     ]
 
 
