@@ -148,7 +148,7 @@ def export_marks(pictures: Sequence[MarkedPicture], folder: Path, *, base: Path 
         n_escapes=contents.count_escapes(),
         n_masks=contents.count_masks(),
         n_added=len(contents.added),
-        n_base=staging.n_linked + staging.n_copied,
+        n_base=contents.n_base,
         left_out=tuple(left_out),
         remarks=(
             *contents.remarks,
