@@ -242,8 +242,8 @@ def _remarks(contents: Contents, found: BaseImages, staging: Staging, base: Path
     n_escapes = contents.count_escapes()
     if n_bare := n_escapes - contents.count_masks():
         remarks.append(
-            f"{n_bare} of {n_escapes} marked escapes have no mask; where the set has masks, measures of pixels take "
-            "all of such a picture for good."
+            f"{n_bare} of {n_escapes} marked escapes have no mask, so that pixel measures of the whole test set cannot "
+            "be computed; draw their masks to have them."
         )
     n_good = contents.count_files(TRAIN_GOOD)
     if n_good == contents.count(TRAIN_GOOD):

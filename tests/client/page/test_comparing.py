@@ -29,7 +29,6 @@ from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY
 from tests.export.releases.conftest import TEACHER, with_another_teacher
 from tests.products import ROOT, TIMEOUT_S, copy_backends
-from train.data.category import CategoryData
 
 CANDIDATE = 3
 
@@ -164,7 +163,7 @@ def state_of(repository: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.mark.triton
 def test_a_preview_leaves_the_server_and_its_repository_as_they_are(
-    repository: Path, server: TritonServer, tiny_data: CategoryData, monkeypatch: pytest.MonkeyPatch
+    repository: Path, server: TritonServer, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [image.path for image in tiny_data.test[:6]]
     marks = [MarkedPicture(path, CATEGORY, "escape", "", None, 0.0, 1.0, 1) for path in paths[:3]]
