@@ -231,7 +231,8 @@ def _first(urls: queue.Queue[str], said: list[str], timeout_s: float) -> str:
     try:
         return urls.get(timeout=timeout_s).strip()
     except queue.Empty:
-        last = f"; it said last: {said[-1].strip()}" if said else ""
+        words = " ".join("".join(said).split()).rstrip(" .")
+        last = f"; it said: {words}" if words else ""
         raise ClientError(
             f"`python -m deploy preview` was not ready within {timeout_s:g} seconds{last}."
         ) from None
