@@ -276,5 +276,7 @@ FORCE=1 because the run before was trained on other images; it is kept in runs/{
 that machine serves the repository, the new release is not live before somebody promotes it: look at it first on the
 page, which shows it beside the live one on the marked images, or with `python -m deploy preview {category} NUMBER`.
 
-Exporting into this folder again adds new marks, and leaves the others as they are.
+Exporting into this folder again adds new marks, and leaves the others as they are. Images that are not called mark-*
+are those of the data set before, and the same files where the disk allows that (hard links): do not edit them. DATA is
+where this folder lies; give another path where you moved it.
 """
