@@ -19,12 +19,22 @@ from deploy.server import TritonServer
 from deploy.supervision.supervisor import Supervisor
 
 COMMAND_STOP_TIMEOUT_S = 10
+DAY_S = 86400
 say = functools.partial(click.echo, err=True)  # stdout is the command's
+
+
+def parse_seconds(context: click.Context, option: click.Parameter, seconds: float) -> float:
+    """A number of seconds to wait for a server, a day at most."""
+    if not 1 <= seconds <= DAY_S:  # NaN is neither
+        raise click.BadParameter(
+            f"{seconds:g} is no time to wait for a server; expected 1 to {DAY_S} seconds."
+        )
+    return seconds
 
 
 def serve_until_stopped(starting: AbstractContextManager[Supervisor]) -> None:
     """Start a server, show its models, and keep it serving until Ctrl-C or SIGTERM."""
-    _interrupt_on_signals()
+    interrupt_on_signals()
     say("Starting tritonserver ...")
     with starting as supervisor:
         try:
@@ -52,7 +62,7 @@ def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence
     """
     if shutil.which(command[0]) is None:
         raise CommandError(f"command {command[0]} is not found on PATH; check its name.")
-    _interrupt_on_signals()
+    interrupt_on_signals()
     say("Starting tritonserver ...")
     with starting as server:
         _show(server)
@@ -68,7 +78,7 @@ def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence
     return exit_code
 
 
-def _interrupt_on_signals() -> None:
+def interrupt_on_signals() -> None:
     """Let SIGTERM stop us as Ctrl-C does, and Ctrl-C also where a shell started us in the background."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
