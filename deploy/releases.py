@@ -134,25 +134,28 @@ def rollback(
 )
 @_reason
 @signing_key_option
+@click.option("--json", "as_json", is_flag=True, help="What is live now, and what was, as JSON.")
 def retune(
     category: str,
     repository: Path,
     url: str | None,
     reason: str,
     signing_key: Path | None,
+    as_json: bool,
     **given: Any,
 ) -> None:
     """Give the live release of CATEGORY another threshold: a new release of the same weights, live at once.
 
     How many of the good and bad images that were given are judged defective is said, before and after.
     """
-    from export.releases.verbs.retune import Retuning, missing, retune
+    from export.releases.verbs.retune import Retuning, missing, retuned
 
     how = Retuning(**given)
     if faults := missing(how):
         raise click.UsageError(f"{faults[0]}.")
     url, signer = url or find_url(repository), load_signer(signing_key)
-    for line in retune(repository, category, how, url=url, why=reason, signer=signer):
+    done = retuned(repository, category, how, url=url, why=reason, signer=signer)
+    for line in [json.dumps(done.values(), indent=2)] if as_json else done.said:
         click.echo(line)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,25 @@ class Scored:
         return " and ".join(parts)
 
 
+@dataclass(frozen=True)
+class Retuned:
+    """What came of it.
+
+    Attributes:
+        live: the release that is live now.
+        before: the one that was.
+        said: what changed, a line each.
+    """
+
+    live: Record
+    before: Record
+    said: list[str]
+
+    def values(self) -> dict[str, Any]:
+        """The same for a program."""
+        return {"live": _values(self.live), "before": _values(self.before), "said": self.said}
+
+
 def retune(
     root: Path,
     category: str,
@@ -70,6 +90,19 @@ def retune(
     why: str = "",
     signer: Signer | None = None,
 ) -> list[str]:
+    """As `retuned`; returns what changed, a line each."""
+    return retuned(root, category, how, url=url, why=why, signer=signer).said
+
+
+def retuned(
+    root: Path,
+    category: str,
+    how: Retuning,
+    *,
+    url: str | None,
+    why: str = "",
+    signer: Signer | None = None,
+) -> Retuned:
     """Give the live release of a category another threshold; the fusion takes it with the next request.
 
     Args:
@@ -81,7 +114,7 @@ def retune(
         signer: of who signs the record and the audit log.
 
     Returns:
-        What changed, a line each.
+        What is live now, and what was.
 
     Raises:
         PublishError: nothing is live, images are given and no server is, an image cannot be judged, the threshold is
@@ -112,7 +145,12 @@ def retune(
     said = [*_said(live, record, scored, how), *([f"{clock[0].upper()}{clock[1:]}."] if clock else [])]
     if url is not None:
         _name_release(url, record, root, said)
-    return said
+    return Retuned(record, live, said)
+
+
+def _values(record: Record) -> dict[str, Any]:
+    threshold = record.calibration.image_threshold
+    return {"number": record.number, "release_id": record.release_id, "threshold": threshold}
 
 
 def _name_release(url: str, record: Record, root: Path, said: list[str]) -> None:
