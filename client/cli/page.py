@@ -67,12 +67,14 @@ MISSING = "The page needs {name}, which is not installed here; install the extra
     type=PATH,
     help="File with the lines viewer=<token> and editor=<token>: who may look, and who may change.",
 )
-@click.option("--tls-cert", "tls_cert", type=PATH, help="The page's certificate, PEM: it is encrypted with it.")
+@click.option(
+    "--tls-cert", "tls_cert", type=PATH, help="The page's certificate, PEM: it is encrypted with it."
+)
 @click.option("--tls-key", "tls_key", type=PATH, help="Its private key, PEM, readable by its owner alone.")
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Listen on another address than this machine's own without tokens or TLS; without tokens people may only look.",
+    help="Listen on another address than this machine's own without tokens or TLS; people may only look then.",
 )
 def page(categories: list[str], url: str, timeout_s: float, data: Path, listen: str, **others: Any) -> None:
     """Serve a page on which people see what arrives, look closer, set thresholds and mark wrong verdicts.
@@ -85,7 +87,15 @@ def page(categories: list[str], url: str, timeout_s: float, data: Path, listen: 
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise click.ClickException(MISSING.format(name=error.name)) from None
-    from client.page.options import Feeds, Options, Place, Protection, check_access, check_categories, folders_of
+    from client.page.options import (
+        Feeds,
+        Options,
+        Place,
+        Protection,
+        check_access,
+        check_categories,
+        folders_of,
+    )
     from client.page.serving import serve
 
     names = check_categories(categories)

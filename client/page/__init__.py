@@ -4,5 +4,6 @@
 `store` is the database, `inspecting` gets pictures judged, `access` says who may do what, and `routes` answers the
 browser. What people do with verdicts: `marks`, which become a `training_set` in MVTec AD's layout, `retuning` (another
 threshold) and `comparing` (a candidate release beside the live one, on the marked pictures); `deploy_commands` runs the
-commands of `deploy` for these, each in a process of its own. `static/` and `templates/` go to the browser as they are; nothing is built.
+commands of `deploy` for these, each in a process of its own. `static/` and `templates/` go to the browser as they are;
+nothing is built.
 """

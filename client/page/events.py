@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-MOST_WAITING = 500  # events that a slow page may be behind; then it connects again, and asks for what it missed
+MOST_WAITING = (
+    500  # events that a slow page may be behind; then it connects again, and asks for what it missed
+)
 BEAT_S = 15.0  # a line a page ignores, by which both sides see that the connection lives
 
 

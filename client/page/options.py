@@ -74,7 +74,7 @@ class Place:
             raise RequestError(f"--listen is {listen!r}; expected host:port, 127.0.0.1:8080 say.")
         host = form["host"].strip("[]")
         try:
-            (family, *_, address), *_ = socket.getaddrinfo(host, None)
+            (*_, address), *_ = socket.getaddrinfo(host, None)
         except (OSError, UnicodeError):
             raise RequestError(f"--listen names {host!r}, which has no address; give another host.") from None
         return cls(host, int(form["port"]), ipaddress.ip_address(address[0].partition("%")[0]).is_loopback)
@@ -171,5 +171,7 @@ def _check_tls(protection: Protection) -> tuple[Path, Path] | None:
         ) from None
     except OSError as error:
         missing = certificate if not os.access(certificate, os.R_OK) else key
-        raise RequestError(f"{missing} cannot be read ({error.strerror or error}); give a PEM file.") from None
+        raise RequestError(
+            f"{missing} cannot be read ({error.strerror or error}); give a PEM file."
+        ) from None
     return certificate, key

@@ -12,6 +12,7 @@ from client.page.access.guard import SAFE_METHODS
 from client.page.access.sessions import Access
 
 FOR_ALL = ("/login", "/static/", "/favicon.ico")  # where a token is given, and what that page looks like
+ONLY_LOOK = "You may look, and not change anything; log in with the editor's token for that."
 OWN = ("/api/logout", "/login")  # changes that concern nobody else
 
 
@@ -32,13 +33,13 @@ class RequireRole:
         refusal: Response | None = None
         if person is None and not path.startswith(FOR_ALL):
             refusal = _log_in_first(path)
-        elif person is not None and scope["method"] not in SAFE_METHODS and path not in OWN:
-            if not person.may_edit:
-                refusal = JSONResponse(
-                    {"error": "You may look, and not change anything; log in with the editor's token for that."},
-                    status_code=403,
-                )
+        elif person is not None and not person.may_edit and _changes(scope):
+            refusal = JSONResponse({"error": ONLY_LOOK}, status_code=403)
         await (refusal or self._app)(scope, receive, send)
+
+
+def _changes(scope: Scope) -> bool:
+    return scope["method"] not in SAFE_METHODS and scope["path"] not in OWN
 
 
 def _log_in_first(path: str) -> Response:

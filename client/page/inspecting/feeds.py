@@ -114,4 +114,3 @@ class Feed:
             height=size and size[1],
         )
         return new, preview
-

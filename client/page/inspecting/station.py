@@ -5,8 +5,9 @@ Nothing is lost where the page or the server ends: pictures wait in the database
 
 from __future__ import annotations
 
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,9 +66,7 @@ class Status:
 class Station:
     """Judges what waits of a category, in threads of its own."""
 
-    def __init__(
-        self, category: str, *, url: str, timeout_s: float, database: Database, hub: Hub
-    ) -> None:
+    def __init__(self, category: str, *, url: str, timeout_s: float, database: Database, hub: Hub) -> None:
         self.category, self.status = category, Status(category)
         self.previews = views.Previews()
         self._url, self._timeout_s, self._database, self._hub = url, timeout_s, database, hub
@@ -75,18 +74,22 @@ class Station:
         self._connecting, self._in_hand_guard = threading.Lock(), threading.Lock()
         self._in_hand: set[int] = set()
         self._came, self._stop = threading.Condition(), threading.Event()
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=f"station-{category}")
+        self._threads = [
+            threading.Thread(target=self._work, name=f"station-{category}-{number}", daemon=True)
+            for number in range(WORKERS)
+        ]
 
     def start(self) -> None:
         """Begin with what waits from before."""
-        for _ in range(WORKERS):
-            self._pool.submit(self._work)
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """End after the pictures in hand; the others wait for the next start."""
         self._stop.set()
         self.wake()
-        self._pool.shutdown()
+        for thread in self._threads:
+            thread.join()
         if self._judge is not None:
             self._judge.close()
 
@@ -161,16 +164,24 @@ class Station:
         while not self._stop.is_set():
             try:
                 inspection = self._take()
-                if inspection is None:
-                    continue
-                try:
-                    self._settle(inspection)
-                finally:
-                    with self._in_hand_guard:
-                        self._in_hand.discard(inspection.id)
-            except StorageError as error:  # the picture waits on
+                if inspection is not None:
+                    self._settle_safely(inspection)
+            except StorageError as error:  # what waits is in the database, and is judged when that is written again
                 self.tell(error.message)
                 self._stop.wait(LONGEST_PAUSE_S)
+
+    def _settle_safely(self, inspection: Inspection) -> None:
+        """Judge a picture; an error that nobody thought of costs that picture its verdict, and is told."""
+        try:
+            self._settle(inspection)
+        except StorageError:
+            raise
+        except Exception as error:  # the thread must live on for the other pictures
+            traceback.print_exc(file=sys.stderr)
+            self._fail(inspection, f"The page failed on it ({error!r}); its log says where.")
+        finally:
+            with self._in_hand_guard:
+                self._in_hand.discard(inspection.id)
 
     def _take(self) -> Inspection | None:
         """The oldest that waits and that the other thread does not have; None after a while without one."""
@@ -197,16 +208,16 @@ class Station:
                 self.tell(None)
                 return
             except (ImageFileError, RefusedImage) as error:
-                self._fail(inspection, error)
+                self._fail(inspection, error.message)
                 return
             except (ServerFault, AnswerError) as error:
                 tries += 1
                 self.tell(error.message)
                 if tries == TRIES:
-                    self._fail(inspection, error)
+                    self._fail(inspection, error.message)
                     return
             except RequestError as error:
-                self._fail(inspection, error)
+                self._fail(inspection, error.message)
                 return
             except ClientError as error:  # the server is away, overloaded, or does not have the category yet
                 self.tell(error.message)
@@ -216,9 +227,7 @@ class Station:
     def _describe(self, inspection: Inspection, image: Image.Image) -> None:
         """Keep size and thumbnail, so that the picture is seen while the server is not there."""
         self.previews.keep(inspection.id, views.preview(image))
-        inspections.describe(
-            self._database, inspection.id, size=image.size, thumbnail=views.thumbnail(image)
-        )
+        inspections.describe(self._database, inspection.id, size=image.size, thumbnail=views.thumbnail(image))
 
     def _keep(self, inspection: Inspection, verdict: Verdict, *, synthetic: bool) -> None:
         judged = Judged(
@@ -233,7 +242,7 @@ class Station:
         inspections.settle(self._database, inspection.id, judged, maps.pack(verdict))
         self.tell_changed(inspection.id)
 
-    def _fail(self, inspection: Inspection, error: ClientError) -> None:
-        reason = error.message.replace(f"{self._database.pictures}/{inspection.picture}", inspection.name)
+    def _fail(self, inspection: Inspection, reason: str) -> None:
+        reason = reason.replace(f"{self._database.pictures}/{inspection.picture}", inspection.name)
         inspections.fail(self._database, inspection.id, reason)
         self.tell_changed(inspection.id)

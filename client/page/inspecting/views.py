@@ -34,7 +34,11 @@ def content_type(path: Path) -> str | None:
         with open_image(path) as image:
             kind = SHOWN_AS_THEY_ARE.get(image.format or "")
             upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1 or image.format == "JPEG"
-            return kind if upright and image.mode in ("L", "RGB") and not image.info.get("transparency") else None
+            return (
+                kind
+                if upright and image.mode in ("L", "RGB") and not image.info.get("transparency")
+                else None
+            )
     except (ImageError, UnidentifiedImageError):
         return None
 

@@ -1,4 +1,4 @@
-"""Folders that the page watches itself: `python -m client watch` for each, in a process of its own, as long as the page.
+"""Folders that the page watches itself: `python -m client watch` for each, a process each, as long as the page.
 
 It is the same `watch` as elsewhere: each picture exactly once, over restarts of all sides. Where it ends, the page says
 why and starts it again.
@@ -65,7 +65,8 @@ class Watch:
             self._process.wait()
             if not self._stop.is_set():
                 self._state.notice(
-                    self._about, f"Nothing comes from {self._folder}: {said}; it is watched again in a moment."
+                    self._about,
+                    f"Nothing comes from {self._folder}: {said}; it is watched again in a moment.",
                 )
                 self._stop.wait(AGAIN_S)
 

@@ -106,7 +106,9 @@ async def read_body(request: Request, limit: int) -> bytes:
                 break
         else:
             return bytes(content)
-    raise HTTPException(413, f"That is more than {limit >> 20} MB, which is the most that the page takes at a time.")
+    raise HTTPException(
+        413, f"That is more than {limit >> 20} MB, which is the most that the page takes at a time."
+    )
 
 
 async def read_json(request: Request) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def judge_again(request: Request) -> Response:
     """Let a picture that was not judged wait again."""
     inspection = inspection_of(request)
     if inspection.outcome != "failed":
-        raise RequestError(f"{inspection.name} is {inspection.outcome}; only what was not judged is asked again.")
+        raise RequestError(
+            f"{inspection.name} is {inspection.outcome}; only what was not judged is asked again."
+        )
     station = station_of(request, inspection.category)
     inspections.retry(state_of(request).database, inspection.id)
     station.tell_changed(inspection.id)

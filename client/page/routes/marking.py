@@ -126,7 +126,9 @@ async def compare_candidate(request: Request) -> Response:
     content, state = await read_json(request), state_of(request)
     station, number = station_of(request, content.get("category")), content.get("number")
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise RequestError(f"The release is {str(number)[:40]!r}; expected its number, as `deploy releases` has it.")
+        raise RequestError(
+            f"The release is {str(number)[:40]!r}; expected its number, as `deploy releases` has it."
+        )
     if state.repository is None:
         raise RequestError(NO_REPOSITORY)
     return JSONResponse(await run_in_threadpool(_compare, state, station, number))
@@ -147,9 +149,7 @@ def _compare(state: State, station: Station, number: int) -> dict[str, Any]:
             compared = compare(pictures, station.judge(), candidate)
     finally:
         _comparing.release()
-    rows = [
-        _compared(inspection, each) for inspection, each in zip(inspections, compared, strict=True)
-    ]
+    rows = [_compared(inspection, each) for inspection, each in zip(inspections, compared, strict=True)]
     return {
         "rows": rows,
         "put_right": sum(each.put_right for each in compared),

@@ -17,7 +17,9 @@ from client.page.routes.answers import read_json, state_of, text_of
 FOLDER = Path(__file__).parents[1]
 TEMPLATES = Jinja2Templates(
     env=jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
 )
 

@@ -19,7 +19,8 @@ from client.page.store import counts, history, settings
 
 MOST_SCORES = 20_000
 NO_REPOSITORY = (
-    "A new threshold is written into the server's model repository; start the page with --repository where that lies."
+    "A new threshold is written into the server's model repository; start the page with --repository where "
+    "that lies."
 )
 
 
@@ -36,7 +37,9 @@ def scores(request: Request) -> Response:
             "scores": [image.score for image in found],
             "rejected": [image.outcome == "reject" for image in found],
             "wrong": [image.wrong for image in found],
-            "threshold": None if live is None else settings.threshold_of(state.database, station.category, live),
+            "threshold": None
+            if live is None
+            else settings.threshold_of(state.database, station.category, live),
             "release_id": None if live is None else str(live),
             "others": sum(number not in comparable for number in releases),
             "limit": MOST_SCORES,
@@ -83,4 +86,3 @@ def _apply(state: State, station: Station, threshold: float, *, reason: str, who
         station.tell(error.message)
     state.hub.publish("threshold", {"category": station.category, "threshold": done.threshold})
     return {"threshold": done.threshold, "release_id": str(done.release_id), "said": list(done.said)}
-

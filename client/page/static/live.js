@@ -1,11 +1,11 @@
 // What arrives: the latest picture under its map, the last ones, the shift; pictures are dropped anywhere.
-import { ask, byId, category, figure, get, make, mayEdit, number, percent, post, showDefects, showFacts, showGauge, showVerdict, thumbnail, time, toast, whole } from "./common.js";
+import { ask, byId, category, figure, get, make, mayEdit, number, percent, post, showDefects, showFacts, showGauge, showVerdict, thumbnail, toast, whole } from "./common.js";
 import { follow, showNotices, showStatus } from "./events.js";
 import { View, draw, heatOf, loadImage, loadMap, outlineOf } from "./picture.js";
 
 const KEPT = 36;
 const strip = byId("strip");
-const view = new View(byId("overlay"));
+const view = new View(byId("overlay")), original = new View(byId("original"));
 const latest = new Map(); // by id
 let shown = null, content = {}, wanted = null, busy = false;
 
@@ -27,7 +27,7 @@ async function show(inspection) {
       ]);
       describe(now);
       content = { image, heat: map && heatOf(map, now.threshold), outline: map && outlineOf(map), side: map?.side, defects: now.defects };
-      if (image) view.of(now.width, now.height);
+      if (image) for (const each of [view, original]) each.of(now.width, now.height);
       byId("stage-note").textContent = image ? "" : now.picture ? now.reason ?? "" : "The picture was gone when the page took its verdict over.";
       redraw();
     } catch (error) {
@@ -44,6 +44,7 @@ async function show(inspection) {
 function describe(inspection) {
   shown = inspection;
   showVerdict(inspection.outcome);
+  byId("verdict-score").textContent = inspection.score === null ? "" : `${figure(inspection.score, 3)} / ${figure(inspection.threshold, 3)}`;
   showGauge(inspection);
   showFacts(inspection);
   showDefects(inspection);
@@ -53,7 +54,10 @@ function describe(inspection) {
   strip.querySelector(`[data-id="${inspection.id}"]`)?.classList.add("chosen");
 }
 
-const redraw = () => draw(view, { ...content, opacity: byId("opacity").value / 100 });
+function redraw() {
+  draw(view, { ...content, opacity: byId("opacity").value / 100 });
+  draw(original, { image: content.image });
+}
 
 function put(inspection) {
   latest.set(inspection.id, inspection);

@@ -1,5 +1,5 @@
 // One picture from close by: zoom and pan, the map's value under the pointer, and the mark where its verdict is wrong.
-import { badge, byId, category, figure, get, make, markBadge, mayEdit, post, ask, showDefects, showFacts, showGauge, showSynthetic, showVerdict, time, toast } from "./common.js";
+import { ask, byId, category, figure, get, make, markBadge, mayEdit, post, showDefects, showFacts, showGauge, showSynthetic, showVerdict, toast } from "./common.js";
 import { Drawing } from "./drawing.js";
 import { follow } from "./events.js";
 import { View, draw, heatOf, loadImage, loadMap, outlineOf } from "./picture.js";

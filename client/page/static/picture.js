@@ -4,6 +4,7 @@ import { ask } from "./common.js";
 // As in the overlays of `predict`: dark violet, red, orange, pale yellow; brighter is more anomalous.
 const STOPS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 const FULL_SCALE = 1.5; // thresholds; where the colours end
+const CLEAR = 0.3, FULL = 0.9; // thresholds; below the first the picture shows through as it is, above the second the map is whole
 const PALETTE = new Uint8ClampedArray(256 * 3);
 for (let step = 0; step < 256; step++) {
   const place = (step / 255) * (STOPS.length - 1), low = Math.min(Math.floor(place), STOPS.length - 2);
@@ -35,13 +36,13 @@ export function loadImage(address) {
 
 export function heatOf(map, threshold) {
   const canvas = new OffscreenCanvas(map.side, map.side), context = canvas.getContext("2d");
-  const pixels = context.createImageData(map.side, map.side), scale = 255 / Math.max(FULL_SCALE * threshold, 1e-6);
+  const pixels = context.createImageData(map.side, map.side), limit = Math.max(threshold, 1e-6), scale = 255 / (FULL_SCALE * limit);
   for (let index = 0; index < map.values.length; index++) {
     const step = Math.max(0, Math.min(255, Math.round(map.values[index] * scale)));
     pixels.data[4 * index] = PALETTE[3 * step];
     pixels.data[4 * index + 1] = PALETTE[3 * step + 1];
     pixels.data[4 * index + 2] = PALETTE[3 * step + 2];
-    pixels.data[4 * index + 3] = 255;
+    pixels.data[4 * index + 3] = 255 * Math.max(0, Math.min(1, (map.values[index] / limit - CLEAR) / (FULL - CLEAR)));
   }
   context.putImageData(pixels, 0, 0);
   return canvas;

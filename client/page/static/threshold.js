@@ -42,7 +42,7 @@ function changed() {
 function update() {
   draw();
   if (seen.threshold === null) { byId("changes").replaceChildren(make("p", { class: "muted" }, "Nothing yet.")); return; }
-  if (!typed) { slider.value = Math.round((chosen / end) * STEPS); }
+  slider.value = Math.round((chosen / span()) * STEPS);
   slider.setAttribute("aria-valuetext", `${figure(chosen)}, live ${figure(seen.threshold)}`);
   if (byId("value") && document.activeElement !== byId("value")) byId("value").value = Number(chosen.toPrecision(6));
   const [toGood, toReject] = changed(), above = seen.scores.filter((score) => score > chosen).length;
@@ -108,7 +108,6 @@ function choose(value) {
   if (!Number.isFinite(value) || value < 0 || seen?.threshold === null) return;
   chosen = value;
   typed = true;
-  slider.value = Math.round((chosen / end) * STEPS);
   update();
 }
 
@@ -136,12 +135,14 @@ async function apply(event) {
   button.disabled = true;
 }
 
-slider.addEventListener("input", () => choose((slider.value / STEPS) * end));
+slider.addEventListener("input", () => choose((slider.value / STEPS) * span()));
 byId("log-scale").addEventListener("change", draw);
 byId("value")?.addEventListener("input", (event) => choose(Number.parseFloat(event.target.value.replace(",", "."))));
 byId("reason")?.addEventListener("input", ready);
 byId("apply-form")?.addEventListener("submit", apply);
-const drag = (event) => { const box = canvas.getBoundingClientRect(); choose(Math.max(0, ((event.clientX - box.left) / box.width) * (BINS + 1) / BINS * end)); };
+// The slider spans the whole width, the last bar included, in which all above it are.
+const span = () => (end * (BINS + 1)) / BINS;
+const drag = (event) => { const box = canvas.getBoundingClientRect(); choose(Math.max(0, ((event.clientX - box.left) / box.width) * span())); };
 canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); slider.focus(); drag(event); });
 canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) drag(event); });
 addEventListener("themechange", () => seen && draw());

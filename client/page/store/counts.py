@@ -51,9 +51,7 @@ def counts(database: Database, category: str, since: float) -> Counts:
     return Counts(**{row[0]: row[1] for row in found})
 
 
-def scores(
-    database: Database, category: str, release_ids: Sequence[int], *, limit: int
-) -> list[ScoredImage]:
+def scores(database: Database, category: str, release_ids: Sequence[int], *, limit: int) -> list[ScoredImage]:
     """The last scores by some releases, newest first."""
     places = ", ".join("?" for _ in release_ids)
     found = database.read().execute(

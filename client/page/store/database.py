@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -105,7 +104,7 @@ class Database:
             connection.execute("PRAGMA synchronous = FULL")  # what is shown as judged survives a power cut
             if version == 0:
                 connection.executescript(f"BEGIN;{TABLES}PRAGMA user_version = {VERSION};COMMIT;")
-        os.chmod(self._path, 0o600)
+        self._path.chmod(0o600)
         return connection
 
     def _connect(self) -> sqlite3.Connection:

@@ -169,7 +169,8 @@ def find(database: Database, inspection: int) -> Inspection | None:
 def waiting(database: Database, category: str, limit: int) -> list[Inspection]:
     """The oldest pictures that wait."""
     rows = database.read().execute(
-        f"{WITH_MARKS} WHERE i.outcome = 'waiting' AND i.category = ? ORDER BY i.id LIMIT ?", (category, limit)
+        f"{WITH_MARKS} WHERE i.outcome = 'waiting' AND i.category = ? ORDER BY i.id LIMIT ?",
+        (category, limit),
     )
     return [Inspection.of(row) for row in rows]
 
@@ -197,7 +198,9 @@ def last_change(database: Database) -> int:
 
 def thumbnail(database: Database, inspection: int) -> bytes | None:
     """The small JPEG."""
-    row = database.read().execute("SELECT jpeg FROM thumbnails WHERE inspection = ?", (inspection,)).fetchone()
+    row = (
+        database.read().execute("SELECT jpeg FROM thumbnails WHERE inspection = ?", (inspection,)).fetchone()
+    )
     return None if row is None else bytes(row["jpeg"])
 
 
