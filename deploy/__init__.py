@@ -5,5 +5,6 @@
 loads and unloads one model; `lazy_loading` unloads categories, and keeps no more of them in memory than fit.
 `supervision` keeps a server serving: it is started again when it dies, and its steps are mended.
 `commands` is what `serve` and `run` do, `releases` what lists, promotes and retunes releases, `bundles` what carries
-them to other machines and removes old ones. `trust` holds keys, and checks a repository.
+them to other machines and removes old ones, `preview` what serves one that is not live beside. `trust` holds keys, and
+checks a repository.
 """

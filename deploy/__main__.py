@@ -16,6 +16,7 @@ from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
+from deploy.preview.command import preview
 from deploy.protection.command_options import ProtectionOptions, protection_options
 from deploy.protection.protection import Protection
 from deploy.protection.secrets import admin_headers
@@ -201,7 +202,7 @@ def unload(category: str, http_url: str, key_file: Path | None) -> None:
     click.echo(f"Unloaded: {', '.join(unload_category(control, category))}.")
 
 
-for command in (doctor, *COMMANDS, *TRUST, *BUNDLES):
+for command in (doctor, preview, *COMMANDS, *TRUST, *BUNDLES):
     main.add_command(command)
 
 

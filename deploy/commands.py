@@ -24,7 +24,7 @@ say = functools.partial(click.echo, err=True)  # stdout is the command's
 
 def serve_until_stopped(starting: AbstractContextManager[Supervisor]) -> None:
     """Start a server, show its models, and keep it serving until Ctrl-C or SIGTERM."""
-    _interrupt_on_signals()
+    interrupt_on_signals()
     say("Starting tritonserver ...")
     with starting as supervisor:
         try:
@@ -52,7 +52,7 @@ def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence
     """
     if shutil.which(command[0]) is None:
         raise CommandError(f"command {command[0]} is not found on PATH; check its name.")
-    _interrupt_on_signals()
+    interrupt_on_signals()
     say("Starting tritonserver ...")
     with starting as server:
         _show(server)
@@ -68,7 +68,7 @@ def run_beside(starting: AbstractContextManager[TritonServer], command: Sequence
     return exit_code
 
 
-def _interrupt_on_signals() -> None:
+def interrupt_on_signals() -> None:
     """Let SIGTERM stop us as Ctrl-C does, and Ctrl-C also where a shell started us in the background."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -1,6 +1,6 @@
 """A release that is not live yet beside the live one, on the pictures whose verdicts were marked.
 
-    with preview("pill", 4, repository) as url, JudgeClient(url, category="pill", timeout_s=10) as candidate:
+    with preview("pill", 4, repository) as endpoint, JudgeClient(endpoint, category="pill", timeout_s=10) as candidate:
         compared = compare(pictures, live, candidate)
 
 `preview` runs `python -m deploy preview`, which serves the release beside the running server and changes neither that
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import ClientError, JudgeClient, NotServed, RequestError, Score, Unreachable
+from client import ClientError, Endpoint, JudgeClient, NotServed, RequestError, Score, Unreachable
 from client.page.deploy_commands import end, failure_of, start_python
 from client.page.marks import MarkedPicture
 from client.page.training_set.contents import is_held_out
@@ -126,8 +126,10 @@ def _compare(picture: MarkedPicture, live: JudgeClient, candidate: JudgeClient) 
 @contextmanager
 def preview(
     category: str, number: int, repository: Path, *, timeout_s: float = READY_TIMEOUT_S
-) -> Iterator[str]:
-    """Serve a release that is not live, for the length of a `with` block; gives host:port of its gRPC endpoint.
+) -> Iterator[Endpoint]:
+    """Serve a release that is not live, for the length of a `with` block; gives its gRPC endpoint for `JudgeClient`.
+
+    It listens on this machine alone, without certificates and keys, whatever those of the server that serves are.
 
     The server ends with the block, and with this process however that ends.
 
@@ -159,7 +161,7 @@ def preview(
                 exit_code = process.wait()
                 readers[1].join()
                 raise ClientError(failure_of("".join(said), "deploy preview", exit_code))
-            yield url
+            yield Endpoint(url)
         finally:
             end(process, END_TIMEOUT_S)
             for reader in readers:

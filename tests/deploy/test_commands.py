@@ -193,7 +193,7 @@ def test_a_signal_that_comes_while_the_command_is_being_started_ends_it(
         return start(*args, **options)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    commands._interrupt_on_signals()
+    commands.interrupt_on_signals()
     try:
         with monkeypatch.context() as patched:
             patched.setattr(subprocess, "Popen", interrupted_start)
