@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict | bench | report | page`."""
+"""Command line of the client: `python -m client predict | watch | page | bench | report`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from client.cli.group import Commands
 from client.cli.page import page
 from client.cli.predict import predict
 from client.cli.report import report
+from client.cli.watch import watch
 from client.console import show_any_text
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
 
-@click.group(cls=Commands, context_settings=CONTEXT, commands=[predict, bench, report, page])
+@click.group(
+    cls=Commands, context_settings=CONTEXT, commands=[predict, watch, page, bench, report]
+)
 def main() -> None:
     """Ask a Triton server for verdicts, and measure how fast they come."""
     show_any_text()

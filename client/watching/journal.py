@@ -1,0 +1,325 @@
+"""What `watch` knows over every end of its process: each picture with its verdict, once, and where it was moved.
+
+SQLite in WAL mode, so that others read while it writes. A verdict is on the disk before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from client.predictions.prediction import Prediction
+from client.watching.arrivals import Arrival
+from client.watching.database import JournalError, connect, transaction
+
+HIDDEN = ".astmfr-watch"  # the folder, in the watched one, that holds the journal and the lock
+SCHEMA_VERSION = "1"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS pictures (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, -- in the order in which they were recorded; never given twice
+    name BLOB NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode TEXT NOT NULL, digest BLOB NOT NULL,
+    recorded_at TEXT NOT NULL, -- UTC
+    prediction TEXT, -- a line of predictions.jsonl; NULL: it was not judged
+    fault TEXT, -- why it was not judged
+    target BLOB, -- the path that it is moved to; empty: it is removed; NULL: it stays
+    settled INTEGER NOT NULL -- whether that was done
+);
+CREATE UNIQUE INDEX IF NOT EXISTS once ON pictures (name, size, mtime_ns, digest);
+CREATE INDEX IF NOT EXISTS unsettled ON pictures (number) WHERE NOT settled;
+CREATE TABLE IF NOT EXISTS sinks (name TEXT PRIMARY KEY, delivered INTEGER NOT NULL);
+"""
+REMOVED = Path("/")  # as a target: it is removed
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A picture with its verdict.
+
+    Attributes:
+        number: rises with every picture that was recorded; the journal never gives one twice.
+        path: where the picture is now.
+        prediction: the verdict.
+        judged_at: when it was recorded, UTC.
+    """
+
+    number: int
+    path: Path
+    prediction: Prediction
+    judged_at: datetime
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is to be recorded of a picture.
+
+    Attributes:
+        arrival, digest: which picture.
+        prediction: its verdict; None where it was not judged.
+        fault: why it was not judged; None where it was.
+        target: where it is to be moved, or REMOVED; None where it stays.
+    """
+
+    arrival: Arrival
+    digest: bytes
+    prediction: Prediction | None
+    fault: str | None = None
+    target: Path | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """A picture that is recorded.
+
+    Attributes:
+        number: of its row.
+        arrival, digest: which picture.
+        target: where it was to go, see `Entry`.
+        settled: whether it was moved there.
+    """
+
+    number: int
+    arrival: Arrival
+    digest: bytes
+    target: Path | None
+    settled: bool
+
+
+def journal_path(folder: Path) -> Path:
+    """Where the journal of a watched folder lies unless another place is given."""
+    return folder / HIDDEN / "journal.sqlite"
+
+
+class Journal:
+    """The record of one watched folder; threads may share it.
+
+    Attributes:
+        path: the file.
+        id: of this journal, and of no other; begins the id of every message.
+        folder: the folder that is watched.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open a journal, or make one unless it is only read.
+
+        Raises:
+            JournalError: there is none to read, or the file is none.
+        """
+        self.path = path
+        self._lock = threading.Lock()
+        self._database = connect(path, read_only=read_only)
+        try:
+            if not read_only:
+                with transaction(self._database, path) as database:
+                    for statement in SCHEMA.split(";\n"):
+                        database.execute(statement)
+                    self._tell_about(database)
+            if not self._read("SELECT 1 FROM sqlite_schema WHERE name = 'about'"):
+                raise JournalError(
+                    f"{path} is no journal, or `watch` is just making it; try again.", may_pass=True
+                )
+            about = dict(self._read("SELECT name, value FROM about"))
+            self.id, version = _text(about.get("id")), _text(about.get("version"))
+            self.folder = _path(about.get("folder") or b"")
+            if version != SCHEMA_VERSION:
+                raise JournalError(
+                    f"{path} is a journal of form {version or 'unknown'}, and this program writes form "
+                    f"{SCHEMA_VERSION}; give another file with --journal."
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def belong_to(self, folder: Path, category: str) -> None:
+        """Let the journal be that of a folder and a category, for good; a folder that it lies in may have been moved.
+
+        Raises:
+            JournalError: it is another one's.
+        """
+        about = dict(self._read("SELECT name, value FROM about"))
+        place, before = folder.resolve(), _path(about.get("folder") or b"")
+        known = _text(about.get("category")) or category
+        if known != category:
+            raise JournalError(
+                f"{self.path} is the journal of category {known!r}, and {category!r} was given; give another file with "
+                "--journal, or the category as before."
+            )
+        if about.get("folder") and before != place and place not in self.path.resolve().parents:
+            raise JournalError(
+                f"{self.path} is the journal of {before}, and {place} was given; give another file with --journal."
+            )
+        with self._lock, transaction(self._database, self.path) as database:
+            values = {"category": category, "folder": os.fsencode(place)}
+            database.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", values.items())
+        self.folder = place
+
+    def find(self, arrival: Arrival) -> list[Known]:
+        """The pictures recorded of that name, size and time; more than one where only their content differs."""
+        rows = self._read(
+            "SELECT number, name, size, mtime_ns, inode, digest, target, settled FROM pictures "
+            "WHERE name = ? AND size = ? AND mtime_ns = ?",
+            os.fsencode(arrival.name),
+            arrival.size,
+            arrival.mtime_ns,
+        )
+        return [_known(row) for row in rows]
+
+    def has_name(self, name: Path) -> bool:
+        """Whether any picture of that name was recorded."""
+        return bool(self._read("SELECT 1 FROM pictures WHERE name = ? LIMIT 1", os.fsencode(name)))
+
+    def record(self, entries: Sequence[Entry]) -> list[int | None]:
+        """Write pictures down together, or none of them; on disk when this returns.
+
+        Returns:
+            The number of each; None of one that was recorded before, which stays as it was.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        now = datetime.now(UTC).isoformat()
+        numbers: list[int | None] = []
+        with self._lock, transaction(self._database, self.path) as database:
+            for entry in entries:
+                arrival = entry.arrival
+                cursor = database.execute(
+                    "INSERT OR IGNORE INTO pictures (name, size, mtime_ns, inode, digest, recorded_at, prediction, "
+                    "fault, target, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        os.fsencode(arrival.name),
+                        arrival.size,
+                        arrival.mtime_ns,
+                        str(arrival.inode),
+                        entry.digest,
+                        now,
+                        entry.prediction and entry.prediction.to_json(),
+                        entry.fault,
+                        _target_bytes(entry.target),
+                        entry.target is None,
+                    ),
+                )
+                numbers.append(cursor.lastrowid if cursor.rowcount else None)
+        return numbers
+
+    def unsettled(self, *, after: int = 0, limit: int = 100) -> list[Known]:
+        """Pictures that are recorded and not yet moved, in their order."""
+        rows = self._read(
+            "SELECT number, name, size, mtime_ns, inode, digest, target, settled FROM pictures "
+            "WHERE NOT settled AND number > ? ORDER BY number LIMIT ?",
+            after,
+            limit,
+        )
+        return [_known(row) for row in rows]
+
+    def aim(self, number: int, target: Path) -> None:
+        """Write down another place that a picture is to be moved to, before it is."""
+        self._write(
+            "UPDATE pictures SET target = ?, settled = 0 WHERE number = ?", _target_bytes(target), number
+        )
+
+    def settle(self, number: int, *, stays: bool = False) -> None:
+        """Write down that a picture was moved, or removed, or that it `stays` after all."""
+        also = ", target = NULL" if stays else ""
+        self._write(f"UPDATE pictures SET settled = 1{also} WHERE number = ?", number)
+
+    def judged_since(self, number: int, limit: int = 1000) -> list[Judged]:
+        """The verdicts recorded after that number, in rising numbers; 0 is before the first one.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        rows = self._read(
+            "SELECT number, name, target, settled, prediction, recorded_at FROM pictures "
+            "WHERE number > ? AND prediction IS NOT NULL ORDER BY number LIMIT ?",
+            number,
+            limit,
+        )
+        return [
+            Judged(
+                number=row[0],
+                path=self.place(_path(row[1]), _target(row[2]) if row[3] else None),
+                prediction=Prediction.from_json(row[4]),
+                judged_at=datetime.fromisoformat(row[5]),
+            )
+            for row in rows
+        ]
+
+    def place(self, name: Path, target: Path | None) -> Path:
+        """Where a picture is that was moved to `target`, unless it stayed or was removed."""
+        return self.folder / name if target is None or target == REMOVED else target
+
+    def _read(self, query: str, *values: Any) -> list[Any]:
+        with self._lock, transaction(self._database, self.path, writes=False) as database:
+            return database.execute(query, values).fetchall()
+
+    def _write(self, statement: str, *values: Any) -> None:
+        with self._lock, transaction(self._database, self.path) as database:
+            database.execute(statement, values)
+
+    def _tell_about(self, database: Any) -> None:
+        values = {"id": secrets.token_hex(8), "version": SCHEMA_VERSION}
+        database.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", values.items())
+
+
+def patiently(write: Callable[[], Any], *, wait: Callable[[JournalError], bool]) -> bool:
+    """Write until it succeeds; `wait` is told what failed, and says whether to try again.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        JournalError: waiting does not help.
+    """
+    while True:
+        try:
+            write()
+        except JournalError as error:
+            if not error.may_pass:
+                raise
+            if not wait(error):
+                return False
+        else:
+            return True
+
+
+def _known(row: Any) -> Known:
+    number, name, size, mtime_ns, inode, digest, target, settled = row
+    arrival = Arrival(_path(name), size, mtime_ns, int(inode))
+    return Known(number, arrival, digest, _target(target), bool(settled))
+
+
+def _target_bytes(target: Path | None) -> bytes | None:
+    if target is None:
+        return None
+    return b"" if target == REMOVED else os.fsencode(target)
+
+
+def _target(value: bytes | None) -> Path | None:
+    if value is None:
+        return None
+    return _path(value) if value else REMOVED
+
+
+def _path(value: bytes) -> Path:
+    return Path(os.fsdecode(value))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
