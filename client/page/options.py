@@ -77,7 +77,9 @@ class Place:
             (*_, address), *_ = socket.getaddrinfo(host, None)
         except (OSError, UnicodeError):
             raise RequestError(f"--listen names {host!r}, which has no address; give another host.") from None
-        return cls(host, int(form["port"]), ipaddress.ip_address(address[0].partition("%")[0]).is_loopback)
+        return cls(
+            host, int(form["port"]), ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from client.page.app import build_app
 from client.page.events import Hub
 from client.page.inspecting.feeds import Feed
 from client.page.inspecting.station import Station
-from client.page.inspecting.watches import start_watches
+from client.page.inspecting.watches import FolderWatch
 from client.page.options import Options
 from client.page.state import State
 from client.page.store.database import Database
@@ -57,11 +57,17 @@ def running_parts(options: Options) -> Iterator[State]:
         state = State(
             database, hub, stations, options.access, options.url, options.repository, dict(options.bases)
         )
-        watched = start_watches(options, state, parts)
         for station in stations.values():
             parts.callback(station.close)
             station.start()
-        for journal in (*options.feeds.journals, *watched):
+        watches = [
+            FolderWatch(category, folder, state, timeout_s=options.timeout_s)
+            for category, folder in options.feeds.watched
+        ]
+        for watch in watches:
+            parts.callback(watch.close)
+            watch.start()
+        for journal in (*options.feeds.journals, *(watch.journal for watch in watches)):
             feed = Feed(journal, state)
             parts.callback(feed.close)
             feed.start()

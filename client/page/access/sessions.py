@@ -62,7 +62,7 @@ class Access:
 
     def log_in(self, token: str, name: str) -> Person | None:
         """Who has this token, under a name that the person gives; None for nobody."""
-        role = self.tokens and self.tokens.role_of(token)
+        role = None if self.tokens is None else self.tokens.role_of(token)
         if role is None:
             return None
         return Person(role, printable(" ".join(name.split()))[:LONGEST_NAME] or role.value)

@@ -166,7 +166,9 @@ class Station:
                 inspection = self._take()
                 if inspection is not None:
                     self._settle_safely(inspection)
-            except StorageError as error:  # what waits is in the database, and is judged when that is written again
+            except (
+                StorageError
+            ) as error:  # what waits is in the database, and is judged when that is written again
                 self.tell(error.message)
                 self._stop.wait(LONGEST_PAUSE_S)
 

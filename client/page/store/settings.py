@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from client.core.errors import RequestError
 from client.page.store.database import Database
@@ -128,7 +129,7 @@ def _at(now: datetime, time_of_day: str) -> datetime:
     return now.replace(hour=hour, minute=minute, second=0, microsecond=0)
 
 
-def _read(database: Database, name: str, default: object) -> object:
+def _read(database: Database, name: str, default: Any) -> Any:
     row = database.read().execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
     return default if row is None else json.loads(row["value"])
 
