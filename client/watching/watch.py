@@ -11,7 +11,7 @@ from pathlib import Path
 
 from client.files import StorageError, require_writable_folder
 from client.judging.connection import JudgeClient
-from client.judging.errors import ImageFileError, RequestError
+from client.core.errors import ImageFileError, RequestError
 from client.watching.arrivals import Arrival, digest_of
 from client.watching.asking import Server, ask
 from client.watching.database import JournalError

@@ -34,7 +34,7 @@ from model_repository.image_decoder.image_decoding import ImageError, open_image
 WRONG_OF = {"good": "escape", "reject": "false reject"}
 ZIP_PART = 1 << 20  # bytes
 CANDIDATE_TIMEOUT_S = 60.0  # of a call; the server has just started
-NO_REPOSITORY = "A candidate is read from the server's model repository; start the page with --repository where that lies."
+NO_REPOSITORY = "A candidate is read from the server's model repository; start the page with --repository."
 _comparing = threading.Lock()  # a server is started for it
 
 
