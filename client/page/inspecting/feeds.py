@@ -47,7 +47,9 @@ class Feed:
             try:
                 with closing(Journal(self._path, read_only=True)) as journal:
                     self._state.notice(about, None)
-                    self._follow(journal)
+                    if journal.folder.is_absolute():
+                        self._follow(journal)
+                self._stop.wait(POLL_S)  # a journal that is being made does not know its folder yet
             except (ClientError, StorageError) as error:
                 self._state.notice(about, f"No verdicts come from {self._path}: {error.message}")
                 self._stop.wait(AFTER_FAULT_S)
