@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from deploy.bundles import COMMANDS as BUNDLES
-from deploy.commands import run_beside, serve_until_stopped
+from deploy.commands import parse_seconds, run_beside, serve_until_stopped
 from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
@@ -32,20 +32,10 @@ CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--
 PATH = click.Path(path_type=Path)
 PORT = click.IntRange(0, 65535)
 MAX_THREADS = 1024
-DAY_S = 86400
 
 triton_env_option = click.option(
     "--triton-env", default=".triton", type=PATH, help="Environment of the embedded server."
 )
-
-
-def parse_seconds(context: click.Context, option: click.Parameter, seconds: float) -> float:
-    """A number of seconds to wait for a server, a day at most."""
-    if not 1 <= seconds <= DAY_S:  # NaN is neither
-        raise click.BadParameter(
-            f"{seconds:g} is no time to wait for a server; expected 1 to {DAY_S} seconds."
-        )
-    return seconds
 
 
 def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Callable[..., Any]:

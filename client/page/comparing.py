@@ -17,11 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import ClientError, Endpoint, JudgeClient, NotServed, RequestError, Score, Unreachable
+from client.core.errors import ClientError, NotServed, RequestError, Unreachable
+from client.core.verdicts import Score
+from client.judging.connection import JudgeClient
 from client.page.deploy_commands import end, failure_of, start_python
 from client.page.marks import MarkedPicture
 from client.page.training_set.contents import is_held_out
 from client.page.training_set.reading import digest_of
+from model_repository.grpc_endpoint import Endpoint
 
 READY_TIMEOUT_S = 180.0
 END_TIMEOUT_S = 30.0  # the server that is previewed ends its requests

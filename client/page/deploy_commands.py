@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from client import ClientError
+from client.core.errors import ClientError
 
 END_TIMEOUT_S = 5.0
 INSTALL = "install it with `pip install 'astmfr[deploy]'`, or do it where the server runs"

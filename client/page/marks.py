@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from client import ClientError, RequestError
+from client.core.errors import ClientError, RequestError
 from client.page.training_set.base_images import RENDERED, TEST_GOOD, TRAIN_GOOD, BaseImages, find_base
 from client.page.training_set.contents import ESCAPES, HELD_OUT, INDEX, Contents, Entry, Wrong, place_of
 from client.page.training_set.reading import ReadPicture, read_mask, read_picture
@@ -150,7 +150,11 @@ def export_marks(pictures: Sequence[MarkedPicture], folder: Path, *, base: Path 
         n_added=len(contents.added),
         n_base=staging.n_linked + staging.n_copied,
         left_out=tuple(left_out),
-        remarks=(*contents.remarks, *_remarks(contents, found, staging, base)),
+        remarks=(
+            *contents.remarks,
+            *_withdrawn(contents, {read.digest for _, read in readable}),
+            *_remarks(contents, found, staging, base),
+        ),
     )
 
 
@@ -200,7 +204,7 @@ def _add(contents: Contents, picture: MarkedPicture, read: ReadPicture, left_out
     entry = Entry(
         file=str(place_of(picture.wrong, read.digest, read.name)),
         sha256=read.digest,
-        n_bytes=len(read.content),
+        n_bytes=read.n_bytes,
         wrong=picture.wrong,
         note=picture.note,
         picture=str(picture.path),
@@ -208,8 +212,19 @@ def _add(contents: Contents, picture: MarkedPicture, read: ReadPicture, left_out
         threshold=picture.threshold,
         release_id=picture.release_id,
     )
-    if sentence := contents.add(entry, read.content, mask):
+    if sentence := contents.add(entry, picture.path, mask):
         left_out.append(sentence)
+
+
+def _withdrawn(contents: Contents, given: set[str]) -> list[str]:
+    """That pictures of earlier exports are not among the marks any more."""
+    others = [entry for digest, entry in contents.entries.items() if digest not in given]
+    if not others:
+        return []
+    return [
+        f"{len(others)} marked pictures that were exported before are not among the marks now, {others[0].file} among "
+        "them; they stay in the set: where a mark was taken back, remove its file, or export into a new folder."
+    ]
 
 
 def _remarks(contents: Contents, found: BaseImages, staging: Staging, base: Path | None) -> list[str]:

@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import ClientError, RequestError
+from client.core.errors import ClientError, RequestError
 from client.page.deploy_commands import ask_deploy
 
 TIMEOUT_S = 120.0

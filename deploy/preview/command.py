@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deploy.commands import interrupt_on_signals, say
+from deploy.commands import interrupt_on_signals, parse_seconds, say
 from deploy.releases import PATH, repository_option
 
 PORT = click.IntRange(0, 65535)
@@ -25,7 +25,7 @@ PORT = click.IntRange(0, 65535)
 @click.option(
     "--timeout-s",
     default=120.0,
-    type=click.FloatRange(1, 86400),
+    callback=parse_seconds,
     help="Seconds in which every model must be ready.",
 )
 @click.option(
@@ -44,7 +44,6 @@ def preview(while_stdin: bool, log: Path, **asked: Any) -> None:
     interrupt_on_signals()
     wanted = Preview(log=log, **asked)
     named = f"release {wanted.number} of {wanted.category}"
-    say(f"Starting tritonserver with {named} ...")
     with previewing(wanted) as server:
         click.echo(server.grpc_url)
         say(

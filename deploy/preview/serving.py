@@ -64,6 +64,7 @@ def previewing(asked: Preview) -> Iterator[TritonServer]:
             )
         with suppress(OSError):
             os.nice(NICENESS)
+        say(f"Starting tritonserver with release {asked.number} of {asked.category} ...")
         with running_server(
             repository=scratch,
             log=asked.log,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from client import ClientError
+from client.core.errors import ClientError
 from client.pictures.folders import GOOD_NAMES, MASKS, TEST, TRAIN
 from model_repository.image_decoder.image_decoding import SUFFIXES
 
@@ -47,7 +47,10 @@ def find_base(base: Path, category: str) -> BaseImages:
         base = base / category
     if not base.is_dir():
         raise ClientError(f"{base}, the data set that marks are added to, is no folder; {EXPECTED}.")
-    names = _folder_names(base)
+    try:
+        names = _folder_names(base)
+    except OSError as error:
+        raise _unreadable(error) from None
     files: dict[PurePosixPath, Path] = {}
     n_left_out = 0
     for path in _images(base):
@@ -100,9 +103,7 @@ def _images(base: Path) -> Iterator[Path]:
     """The image files of a folder and those in it, links followed, each folder once."""
 
     def stop(error: OSError) -> None:
-        raise ClientError(
-            f"{error.filename} cannot be read ({error.strerror}); make it readable for this user."
-        )
+        raise _unreadable(error)
 
     visited: set[str] = set()
     for current, folders, files in os.walk(base, onerror=stop, followlinks=True):
@@ -117,6 +118,10 @@ def _images(base: Path) -> Iterator[Path]:
             path = place / name
             if path.suffix.lower() in SUFFIXES and not _is_clutter(name) and path.is_file():
                 yield path
+
+
+def _unreadable(error: OSError) -> ClientError:
+    return ClientError(f"{error.filename} cannot be read ({error.strerror}); make it readable for this user.")
 
 
 def _is_clutter(name: str) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from client import ClientError
+from client.core.errors import ClientError
 from client.files import storage_errors
 from client.page.training_set.base_images import TEST_GOOD, TRAIN_GOOD, is_good, list_files, mask_places
 from client.page.training_set.reading import digest_of
@@ -81,35 +82,33 @@ class Contents:
         self.entries = dict(entries)
         self.added: list[PurePosixPath] = []
         self.remarks: list[str] = []
-        self._there = {place: folder / place for place in list_files(folder)} if entries else {}
+        self._there = {place: folder / place for place in list_files(folder)} if folder.is_dir() else {}
         self._base: dict[PurePosixPath, Path] = {}
-        self._pictures: dict[PurePosixPath, bytes] = {}
+        self._pictures: dict[PurePosixPath, tuple[Path, str]] = {}  # each with its hash
         self._masks: dict[PurePosixPath, bytes] = {}
         self._overruled: list[PurePosixPath] = []
         self._by_size: dict[int, list[PurePosixPath]] = defaultdict(list)
+        self._digests: dict[PurePosixPath, str] = {}
 
     @classmethod
     def read(cls, folder: Path, category: str) -> Contents:
         """The set of an earlier export; an empty one where the folder is new or empty.
 
         Raises:
-            ClientError: the folder holds something else, or the marks of another category.
-            StorageError: it cannot be read.
+            ClientError: the folder holds something else, or the marks of another category, or cannot be read.
         """
-        with storage_errors(folder):
+        index = folder / INDEX
+        try:
             if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
                 return cls(folder, category, {})
-            index = folder / INDEX
             if not index.is_file():
                 raise ClientError(
                     f"{folder} holds no {INDEX}, so no marks were exported there; name a new or empty folder."
                 )
-            text = index.read_bytes()
-        try:
-            values = json.loads(text)
+            values = json.loads(index.read_bytes())
             entries = [Entry(**entry) for entry in values["marks"]]
             known = (values["format"], values["category"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise ClientError(
                 f"{index} cannot be read ({type(error).__name__}: {error}); restore it, or name a new folder."
             ) from None
@@ -117,27 +116,40 @@ class Contents:
             raise ClientError(
                 f"{folder} holds marks of {known[1]!r}, not of {category!r}; name another folder."
             )
-        return cls(folder, category, {entry.sha256: entry for entry in entries})
+        there = [entry for entry in entries if (folder / entry.place).is_file()]  # not removed by hand
+        return cls(folder, category, {entry.sha256: entry for entry in there})
 
     def add_base(self, files: Mapping[PurePosixPath, Path]) -> None:
-        """Lay images of a base set beside, where nothing lies yet; call it before `add`."""
-        self._base = {place: path for place, path in files.items() if place not in self._there}
-        for place, path in (*self._there.items(), *self._base.items()):
-            if place.parts[0] in ("train", "test"):
-                self._by_size[path.stat().st_size].append(place)
-        for entry in self.entries.values():
-            self._overrule(entry)
+        """Lay images of a base set beside, where nothing lies yet; call it before `add`.
 
-    def add(self, entry: Entry, content: bytes, mask: bytes | None) -> str | None:
-        """Add a marked picture, unless it is there; its mark counts from now on.
+        Raises:
+            ClientError: one cannot be read.
+        """
+        self._base = {place: path for place, path in files.items() if place not in self._there}
+        with _reading():
+            for place, path in (*self._there.items(), *self._base.items()):
+                if place.parts[0] in ("train", "test"):
+                    self._by_size[path.stat().st_size].append(place)
+            for entry in self.entries.values():
+                self._overrule(entry)
+
+    def add(self, entry: Entry, path: Path, mask: bytes | None) -> str | None:
+        """Add a marked picture, the file at `path`, unless it is there; its mark counts from now on.
 
         Returns:
             Why its mask was left out, a sentence; None where nothing was.
+
+        Raises:
+            ClientError: an image of the set cannot be read.
         """
+        with _reading():
+            return self._add(entry, path, mask)
+
+    def _add(self, entry: Entry, path: Path, mask: bytes | None) -> str | None:
         right = self._overrule(entry)
         if right is None:
             right = entry.place
-            self._pictures[right] = content
+            self._pictures[right] = (path, entry.sha256)
             self.added.append(right)
         self.entries[entry.sha256] = Entry(**{**asdict(entry), "file": str(right)})
         return None if mask is None else self._add_mask(right, entry, mask)
@@ -146,8 +158,10 @@ class Contents:
         """Stage what is to be added, a mask before its picture."""
         for place, path in self._base.items():
             staging.take(place, path)
-        for place, content in (*self._masks.items(), *self._pictures.items()):
+        for place, content in self._masks.items():
             staging.write(place, content)
+        for place, (path, digest) in self._pictures.items():
+            staging.copy(place, path, digest)
 
     def remove_overruled(self) -> None:
         """Remove what a mark overrules from the folder, once what takes its place is there.
@@ -204,7 +218,9 @@ class Contents:
                 self._overruled.append(gone)
 
     def _digest(self, place: PurePosixPath) -> str:
-        return digest_of(self._base.get(place) or self._there[place])
+        if place not in self._digests:
+            self._digests[place] = digest_of(self._base.get(place) or self._there[place])
+        return self._digests[place]
 
     def _add_mask(self, place: PurePosixPath, entry: Entry, mask: bytes) -> str | None:
         known = self._mask_of(place)
@@ -221,3 +237,13 @@ class Contents:
             return None
         known = {*self._there, *self._base, *self._masks} - set(self._overruled)
         return next((mask for mask in mask_places(place) if mask in known), None)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ClientError(
+            f"{error.filename} cannot be read ({error.strerror}); make it readable for this user, or export again."
+        ) from None

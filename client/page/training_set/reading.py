@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,14 @@ class ReadPicture:
     """The file of a marked picture.
 
     Attributes:
-        content: its bytes.
-        digest: their SHA-256, in hexadecimal.
+        digest: SHA-256 of its bytes, in hexadecimal.
+        n_bytes: how many they are.
         suffix: how its name ends in the set.
         size: width and height of the upright picture, pixels.
     """
 
-    content: bytes = field(repr=False)
     digest: str
+    n_bytes: int
     suffix: str
     size: tuple[int, int]
 
@@ -72,7 +72,7 @@ def read_picture(path: Path) -> ReadPicture:
         size = (height, width) if pixels.orientation in SIDEWAYS else (width, height)
     else:
         size = pixels.size
-    return ReadPicture(content, hashlib.sha256(content).hexdigest(), _suffix(path, content), size)
+    return ReadPicture(hashlib.sha256(content).hexdigest(), len(content), _suffix(path, content), size)
 
 
 def read_mask(drawn: bytes, size: tuple[int, int]) -> bytes | None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from client.core.errors import ClientError
 from client.files import NAME_KEPT, storage_errors
+from client.page.training_set.reading import digest_of
 
 
 @contextmanager
@@ -57,6 +59,22 @@ class Staging:
         """Stage a file."""
         with storage_errors(self._folder / place):
             self._path(place).write_bytes(content)
+
+    def copy(self, place: PurePosixPath, source: Path, digest: str) -> None:
+        """Stage a copy of a file whose SHA-256 is known, in hexadecimal.
+
+        Raises:
+            ClientError: it is gone, or another one by now.
+        """
+        try:
+            with source.open("rb") as original, storage_errors(self._folder / place):
+                path = self._path(place)
+                with path.open("wb") as copy:
+                    shutil.copyfileobj(original, copy)
+            if digest_of(path) != digest:
+                raise ClientError(f"{source} changed while it was exported; export again.")
+        except OSError as error:
+            raise ClientError(f"{source} cannot be read ({error.strerror}); export again.") from None
 
     def take(self, place: PurePosixPath, source: Path) -> None:
         """Stage a file of another folder: as a link to the same bytes where the disk allows that, else as a copy.

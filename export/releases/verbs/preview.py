@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import PublishError
+from export.releases.audit.entries import append
 from export.releases.audit.verification import require_untouched
 from export.releases.bundles.contents import RECORD, SIGNATURE, members_of
 from export.releases.changes import unwritable
 from export.releases.files import WARM_UP
+from export.releases.lock import publishing_alone
 from export.releases.record import Record
 from export.releases.repository import Repository
 from export.releases.store import Store
@@ -61,6 +63,8 @@ class Candidate:
                     n_bytes += _link(source, beside.get(name) or self._place(target, name))
         except OSError as error:
             raise unwritable(target, error) from None
+        with publishing_alone(target):
+            append(target, "import", self.record.category, self.record.number, f"a preview of {self.root}")
         promote(target, self.record.category, self.record.number)  # which compares each file with its hash
         return n_bytes
 

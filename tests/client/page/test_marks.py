@@ -17,11 +17,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from client import ClientError, RequestError
+from client.core.errors import ClientError, RequestError
 from client.files import StorageError
+from client.page import marks
 from client.page.marks import MarkedPicture, export_marks
 from client.page.training_set.contents import Wrong, is_held_out
-from client.page.training_set.reading import digest_of
+from client.page.training_set.reading import ReadPicture, digest_of
 from tests.products import ROOT
 
 WIDTH, HEIGHT = 40, 24
@@ -152,13 +153,13 @@ def test_training_takes_the_set_without_a_warning(tmp_path: Path, base: Path) ->
 
 
 def test_exporting_again_adds_new_marks_and_changes_nothing(tmp_path: Path, base: Path) -> None:
-    marks = rejects(tmp_path / "line", 4)
+    wrong = rejects(tmp_path / "line", 4)
     folder = tmp_path / "next"
-    export_marks(marks[:2], folder, base=base)
+    export_marks(wrong[:2], folder, base=base)
     before = files(folder)
-    assert export_marks(marks[:2], folder, base=base).n_added == 0
+    assert export_marks(wrong[:2], folder, base=base).n_added == 0
     assert files(folder) == before
-    again = export_marks(marks, folder)
+    again = export_marks(wrong, folder)
     assert (again.n_added, again.n_base) == (2, 0)
     after = files(folder)
     assert {name: after[name] for name in before if "/" in name} == {
@@ -183,6 +184,38 @@ def test_the_same_picture_lies_in_the_set_once_and_the_last_mark_counts(tmp_path
     assert (back.n_escapes, back.n_masks) == (0, 0)
 
 
+def test_a_mark_that_was_taken_back_is_told_and_may_be_removed_by_hand(tmp_path: Path) -> None:
+    kept, withdrawn = rejects(tmp_path / "line", 2)
+    export_marks([kept, withdrawn], tmp_path / "next")
+    exported = export_marks([kept], tmp_path / "next")
+    (place,) = (name for name in images(tmp_path / "next") if digest_of(withdrawn.path)[:16] in name)
+    assert (
+        f"1 marked pictures that were exported before are not among the marks now, {place} among them"
+        in " ".join(exported.remarks)
+    )
+    (tmp_path / "next" / place).unlink()
+    again = export_marks([kept], tmp_path / "next")
+    assert again.n_train_good + again.n_test_good == 1
+    assert "exported before" not in " ".join(again.remarks)
+
+
+def test_a_picture_that_changes_meanwhile_is_not_taken_for_the_marked_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mark,) = rejects(tmp_path / "line", 1)
+    read = marks.read_picture
+
+    def changing(path: Path) -> ReadPicture:
+        result = read(path)
+        picture(path, 999)
+        return result
+
+    monkeypatch.setattr(marks, "read_picture", changing)
+    with pytest.raises(ClientError, match="changed while it was exported; export again"):
+        export_marks([mark], tmp_path / "next")
+    assert not (tmp_path / "next").exists()
+
+
 def test_a_defect_that_was_trained_on_is_no_longer(tmp_path: Path, base: Path) -> None:
     """The base set held the escape as good, so that the release before learnt it."""
     before = files(base)
@@ -197,11 +230,11 @@ def test_a_defect_that_was_trained_on_is_no_longer(tmp_path: Path, base: Path) -
 
 def test_pictures_of_the_base_set_stay_where_they_are_right(tmp_path: Path, base: Path) -> None:
     """A test image that is trained on would make the next release look better than it is."""
-    marks = [
+    wrong = [
         marked(base / "test" / "good" / "6.png"),
         marked(base / "test" / "scratch" / "8.png", "escape", drawn()),
     ]
-    exported = export_marks(marks, tmp_path / "next", base=base)
+    exported = export_marks(wrong, tmp_path / "next", base=base)
     assert images(tmp_path / "next") == {name for name in files(base) if "/" in name}
     assert exported.n_added == 0
     assert "ground_truth/scratch/8_mask.png is its mask in the base set" in exported.left_out[0]
@@ -249,15 +282,15 @@ def test_a_picture_that_is_gone_or_broken_ends_that_one(tmp_path: Path) -> None:
     whole = rejects(tmp_path / "line", 1)
     broken = tmp_path / "line" / "broken.png"
     broken.write_bytes(whole[0].path.read_bytes()[:500])
-    marks = [marked(tmp_path / "gone.png"), marked(broken), *whole]
-    exported = export_marks(marks, tmp_path / "next")
+    wrong = [marked(tmp_path / "gone.png"), marked(broken), *whole]
+    exported = export_marks(wrong, tmp_path / "next")
     assert exported.n_added == 1
     assert len(exported.left_out) == 2
     assert (
         "gone.png cannot be read (No such file or directory); its mark was left out." in exported.left_out[0]
     )
     with pytest.raises(ClientError, match="None of the 1 marked pictures can be read"):
-        export_marks(marks[:1], tmp_path / "none")
+        export_marks(wrong[:1], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -276,8 +309,8 @@ def test_names_from_elsewhere_become_no_paths(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_what_was_there(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marks = rejects(tmp_path / "line", 6)
-    export_marks(marks[:2], tmp_path / "next", base=base)
+    wrong = rejects(tmp_path / "line", 6)
+    export_marks(wrong[:2], tmp_path / "next", base=base)
     before = files(tmp_path / "next")
     write = Path.write_bytes
 
@@ -289,16 +322,16 @@ def test_a_full_disk_leaves_what_was_there(
     monkeypatch.setattr(Path, "write_bytes", fill_up)
     for folder in (tmp_path / "next", tmp_path / "new"):
         with pytest.raises(StorageError, match="No space left on device"):
-            export_marks(marks, folder, base=base)
+            export_marks(wrong, folder, base=base)
     assert files(tmp_path / "next") == before
     assert not (tmp_path / "new").exists()
     monkeypatch.undo()
     (tmp_path / ".next.filling").mkdir()  # as a killed export leaves it
-    assert export_marks(marks, tmp_path / "next", base=base).n_added == 4
+    assert export_marks(wrong, tmp_path / "next", base=base).n_added == 4
 
 
 def test_two_exports_at_once_wait_for_each_other(tmp_path: Path, base: Path) -> None:
-    marks = rejects(tmp_path / "line", 8)
+    wrong = rejects(tmp_path / "line", 8)
     faults: list[Exception] = []
 
     def export(pictures: list[MarkedPicture]) -> None:
@@ -307,7 +340,7 @@ def test_two_exports_at_once_wait_for_each_other(tmp_path: Path, base: Path) -> 
         except Exception as error:
             faults.append(error)
 
-    threads = [threading.Thread(target=export, args=(marks[start : start + 5],)) for start in (0, 3)]
+    threads = [threading.Thread(target=export, args=(wrong[start : start + 5],)) for start in (0, 3)]
     for thread in threads:
         thread.start()
     for thread in threads:
