@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from client.console import MISSING, printable, shown
+from client.core.errors import ClientError
 from client.files import write_text
-from client.judging.errors import ClientError
 from client.predictions.prediction import Prediction
 
 PICTURES = 8  # of each kind

@@ -51,6 +51,20 @@ class TritonClient(grpcclient.InferenceServerClient):  # type: ignore[misc]
         self._channel: Any = PatientChannel(self._channel, metadata=keys)
         self._client_stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a call would begin at once, see `PatientChannel.has_room`."""
+        return bool(self._channel.has_room)
+
+    def infer_later(self, message: Any, *, timeout_s: float) -> Any:
+        """Send a `ModelInfer` message; gives gRPC's future, whose call no deadline ends.
+
+        Raises:
+            grpc.RpcError: it cannot begin within `timeout_s`.
+            ValueError: the channel is closed.
+        """
+        return self._client_stub.ModelInfer.future(message, timeout=timeout_s)
+
 
 def connect(server: Endpoint | str) -> TritonClient:
     """A gRPC channel to a server, to be closed by the caller; it connects when the first call is made.

@@ -61,6 +61,12 @@ class PatientChannel:
         """A method with streams, which no program here uses; its calls are gRPC's own."""
         return self._channel.stream_stream(*method, **options)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a call would begin at once: fewer than MOST_LATE are late, or the channel is closed."""
+        with self._changed:
+            return self._has_room()
+
     def close(self) -> None:
         """Close the channel when its last call has ended; no other begins."""
         with self._changed:

@@ -12,7 +12,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from client import JudgeClient, load_image
-from client.judging.errors import ServerError
+from client.core.errors import ServerError
 from deploy.server import TritonServer, running_server
 from export.builds.up_to_date import build_category
 from export.parity.gate import verify_category
@@ -89,8 +89,8 @@ def test_files_and_pixels_are_judged_as_in_training(
     with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
         assert judge.bit_depth == 12
         paths = [image.path for image in deep_data.test]
-        files = [judge.predict(path.read_bytes()).score for path in paths]
-        pixels = [judge.predict(load_image(path, bit_depth=judge.bit_depth)).score for path in paths]
+        files = [judge.judge(path.read_bytes()).score for path in paths]
+        pixels = [judge.judge(load_image(path, bit_depth=judge.bit_depth)).score for path in paths]
     np.testing.assert_allclose(files, expected, rtol=0, atol=1e-4)
     np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-4)
 
@@ -99,11 +99,11 @@ def test_8_bit_files_are_judged_beside_them(server: TritonServer, deep_data: Cat
     """The camera's frames saved with 8 bits differ by their rounding alone, as JPEG by its losses."""
     with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
         frame = load_image(deep_data.test[0].path, bit_depth=12)
-        deep = judge.predict(deep_data.test[0].path.read_bytes()).score
+        deep = judge.judge(deep_data.test[0].path.read_bytes()).score
         for kind, options in (("PNG", {}), ("JPEG", {"quality": 100})):
             buffer = io.BytesIO()
             frame.save(buffer, kind, **options)
-            assert judge.predict(buffer.getvalue()).score == pytest.approx(deep, rel=0.05)
+            assert judge.judge(buffer.getvalue()).score == pytest.approx(deep, rel=0.05)
 
 
 def test_the_gate_judges_the_files_alike(server: TritonServer, product: ProductPaths) -> None:
@@ -123,4 +123,4 @@ def test_a_brighter_file_is_refused_by_the_server(server: TritonServer) -> None:
             match=r"has uint16 values up to 9,000; expected at most 4,095, the white of 12 bits a channel",
         ),
     ):
-        judge.predict(buffer.getvalue())
+        judge.judge(buffer.getvalue())

@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from client import DeadlineExceeded, JudgeClient, Overloaded, Score
 from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
-from client.judging.errors import (
+from client.core.errors import (
     NotAllowed,
     NotServed,
     RefusedImage,
@@ -30,7 +30,7 @@ from client.judging.errors import (
     ServerFault,
     Unreachable,
 )
-from client.judging.faults import fault_of
+from client.core.faults import fault_of
 from deploy import server as deploy_server
 from deploy import server_options
 from deploy.ports import Ports, claim_ports
@@ -169,7 +169,7 @@ def test_clients_see_no_error_when_the_server_is_restarted(
         with JudgeClient(url, category=CATEGORY, timeout_s=TIMEOUT_S, shared_memory=shared_memory) as judge:
             while not stop.is_set():
                 try:
-                    judge.score(PICTURE) if not shared_memory else judge.predict(PICTURE)
+                    judge.score(PICTURE) if not shared_memory else judge.judge(PICTURE)
                     answered.append(time.monotonic())
                 except ServerError as error:
                     faults.append(f"{type(error).__name__}: {error.message}")

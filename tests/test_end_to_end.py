@@ -83,7 +83,7 @@ def test_reference_maps_differ_by_far_more_than_the_tolerance(product: Product) 
 def test_served_verdict_is_pytorchs(judge: JudgeClient, product: Product) -> None:
     expected, calibration = product.expected, product.checkpoint.calibration
     for index, image in enumerate(product.data.test):
-        verdict = judge.predict(load_image(image.path))
+        verdict = judge.judge(load_image(image.path))
         assert verdict.anomaly_map.dtype == np.float32
         np.testing.assert_allclose(
             verdict.anomaly_map, expected.anomaly_map[index], rtol=1e-4, atol=MAX_MAP_DIFFERENCE
@@ -102,7 +102,7 @@ def test_served_verdict_is_pytorchs(judge: JudgeClient, product: Product) -> Non
 
 
 def test_auroc_of_served_scores_is_that_of_metrics_json(judge: JudgeClient, product: Product) -> None:
-    scores = [judge.predict(load_image(image.path)).score for image in product.data.test]
+    scores = [judge.judge(load_image(image.path)).score for image in product.data.test]
     served = auroc(np.array(scores), np.array([image.anomalous for image in product.data.test]))
     assert served == pytest.approx(product.metrics["image_auroc"], abs=0.0005)
 
@@ -112,7 +112,7 @@ def test_an_encoded_image_is_judged_as_the_decoded_one(
     judge: JudgeClient, product: Product, form: str
 ) -> None:
     encoded = encode(photograph(product, -1, (200, 140)), form)
-    there, here = judge.predict(encoded), judge.predict(decode_image(encoded))
+    there, here = judge.judge(encoded), judge.judge(decode_image(encoded))
     np.testing.assert_allclose(there.anomaly_map, here.anomaly_map, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(there.mask, here.mask)
     assert (there.score, there.threshold) == pytest.approx((here.score, here.threshold), abs=1e-5)
@@ -164,16 +164,16 @@ def test_a_batch_of_three_equals_three_single_requests(
 
 def test_a_requests_threshold_replaces_the_releases(judge: JudgeClient, product: Product) -> None:
     image = load_image(product.data.test[0].path)
-    plain = judge.predict(image)
+    plain = judge.judge(image)
     for threshold, anomalous in ((plain.score - 0.01, True), (plain.score + 0.01, False)):
         for verdict in (
-            judge.predict(image, threshold=threshold),
-            judge.predict(product.data.test[0].path.read_bytes(), threshold=threshold),
+            judge.judge(image, threshold=threshold),
+            judge.judge(product.data.test[0].path.read_bytes(), threshold=threshold),
         ):
             assert verdict.threshold == np.float32(threshold)
             assert verdict.anomalous is anomalous
             assert verdict.score == pytest.approx(plain.score, abs=1e-5)
-    assert judge.predict(image).threshold == plain.threshold  # of that request alone
+    assert judge.judge(image).threshold == plain.threshold  # of that request alone
 
 
 @pytest.mark.parametrize("threshold", ["high", "nan", "inf", "1e400", "-1"])

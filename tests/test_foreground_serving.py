@@ -69,8 +69,8 @@ def test_served_maps_and_scores_are_pytorchs_and_numpys(server: TritonServer, pr
     assert product.checkpoint.calibration.foreground == product.name.removeprefix("capsule_")
     with product.connect(server) as judge:
         for index, image in enumerate(product.data.test):
-            verdict = judge.predict(load_image(image.path))
-            encoded = judge.predict(image.path.read_bytes())
+            verdict = judge.judge(load_image(image.path))
+            encoded = judge.judge(image.path.read_bytes())
             expected = product.expected.anomaly_map[index]
             hidden = expected == 0
             assert 0.05 < hidden.mean() < 0.95

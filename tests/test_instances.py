@@ -100,7 +100,7 @@ def test_a_spare_instance_stays_idle_while_requests_come_one_by_one(tiny_build: 
         for _ in range(REQUESTS):
             wait_until_idle(processes)
             before = {stub: wake_ups(stub) for both in stubs.values() for stub in both}
-            judge.predict(Image.new("RGB", (64, 64)))
+            judge.judge(Image.new("RGB", (64, 64)))
             wait_until_idle(processes)
             woken.update(stub for stub, count in before.items() if wake_ups(stub) > count)
         clock_ticks = time.monotonic() - started_s
@@ -122,9 +122,9 @@ def test_backbones_with_every_core_compute_in_turns(tiny_build: Path, tmp_path: 
         server.turns.open("a") as turns,
     ):
         image = Image.new("RGB", (64, 64))
-        assert judge.predict(image).release_id == judge.release_id
+        assert judge.judge(image).release_id == judge.release_id
         fcntl.flock(turns, fcntl.LOCK_EX)
-        answers = ThreadPoolExecutor(1).submit(judge.predict, image)
+        answers = ThreadPoolExecutor(1).submit(judge.judge, image)
         assert not wait([answers], timeout=0.5).done
         fcntl.flock(turns, fcntl.LOCK_UN)
         assert answers.result(TIMEOUT_S).release_id == judge.release_id

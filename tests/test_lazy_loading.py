@@ -192,11 +192,11 @@ def test_a_client_loads_what_it_needs(server: TritonServer) -> None:
         connect("gone", load=True)
     image = Image.new("RGB", (64, 64))
     with connect("screw", load=True) as judge, grpcclient.InferenceServerClient(server.grpc_url) as control:
-        assert judge.predict(image).release_id == RELEASES["screw"]
+        assert judge.judge(image).release_id == RELEASES["screw"]
         # It goes while the client is connected; as soon as it is needed again it is there.
         for model in ("screw", "screw_encoded"):
             control.unload_model(model, client_timeout=TIMEOUT_S)
-        assert judge.predict(image).release_id == RELEASES["screw"]
+        assert judge.judge(image).release_id == RELEASES["screw"]
         control.unload_model("screw", client_timeout=TIMEOUT_S)
-        verdicts = list(judge.predict_many([image] * 5, in_flight=3))
+        verdicts = list(judge.judge_many([image] * 5, in_flight=3))
         assert [verdict.release_id for verdict in verdicts] == [RELEASES["screw"]] * 5

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel, ValidationError
 
 from client import ClientError
-from client.judging.arguments import check_category
+from client.core.arguments import check_category
 from deploy.__main__ import main as deploy
 from export.__main__ import main as export
 from export.manifest import Manifest

@@ -15,7 +15,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from client import JudgeClient
-from client.judging.errors import ServerError
+from client.core.errors import ServerError
 from deploy.server import TritonServer, running_server
 from export.manifest import FileRecord, read_manifest
 from tests.conftest import CATEGORY
@@ -94,5 +94,5 @@ def test_a_client_gets_an_error_and_no_verdict(server: TritonServer) -> None:
         with pytest.raises(
             ServerError, match="image 1 of 1 cannot be judged: its distance maps are not finite"
         ):
-            judge.predict(Image.new("RGB", (50, 40)))
-        assert np.isfinite(judge.predict(Image.new("RGB", (50, 40), "gray")).score)
+            judge.judge(Image.new("RGB", (50, 40)))
+        assert np.isfinite(judge.judge(Image.new("RGB", (50, 40), "gray")).score)

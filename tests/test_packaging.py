@@ -17,13 +17,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.triton]
 pytest_plugins = ["tests.serving"]
 
 PACKAGES = ("train", "export", "client", "deploy", "model_repository")
-NOT_ON_THE_LINE = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "scipy", "sklearn", "matplotlib")
+NOT_ON_THE_LINE = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "sklearn", "matplotlib")
 
 PROGRAM = """
 import sys
 from client import JudgeClient, load_image
 with JudgeClient(sys.argv[1], category=sys.argv[2], timeout_s=float(sys.argv[3])) as judge:
-    verdict = judge.predict(load_image(sys.argv[4]))
+    verdict = judge.judge(load_image(sys.argv[4]))
     print(verdict.score, verdict.anomalous, verdict.release_id)
 """
 INSTALLED = """

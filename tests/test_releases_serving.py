@@ -387,7 +387,7 @@ def test_clients_follow_a_release_of_another_image_size(
     def ask() -> None:
         with JudgeClient(url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
             while not stop.is_set():
-                sizes.append(len(judge.predict(np.full((80, 80, 3), 128, np.uint8)).anomaly_map))
+                sizes.append(len(judge.judge(np.full((80, 80, 3), 128, np.uint8)).anomaly_map))
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         asking = [pool.submit(ask) for _ in range(CLIENTS)]

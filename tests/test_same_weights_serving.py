@@ -43,7 +43,7 @@ def export(checkpoint: Checkpoint, runs: Path, work: Path, *, category: str, for
 
 def judge(server: TritonServer, category: str, image: np.ndarray) -> tuple[int, float, float]:
     with JudgeClient(server.grpc_url, category=category, timeout_s=TIMEOUT_S) as client:
-        verdict = client.predict(image)
+        verdict = client.judge(image)
     return verdict.release_id, verdict.threshold, verdict.score
 
 

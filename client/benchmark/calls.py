@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from client.benchmark.measured import percentile
-from client.judging.connection import IN_FLIGHT, JudgeClient
-from client.judging.verdicts import Score
+from client.core.verdicts import Score
+from client.judging.connection import JudgeClient
+from client.judging.served import IN_FLIGHT
 
 ROUNDS = 3
 BATCH = 4
@@ -83,13 +84,13 @@ def measure_calls(
 def _ways(judge: JudgeClient) -> dict[str, Ask]:
     batch = min(BATCH, judge.max_batch)
     return {
-        "plain call": lambda images: map(judge.predict, images),
+        "plain call": lambda images: map(judge.judge, images),
         "a new client each time": lambda images: _reconnecting(judge, images),
         "score only": lambda images: map(judge.score, images),
-        f"{IN_FLIGHT} in flight": lambda images: judge.predict_many(images, in_flight=IN_FLIGHT),
+        f"{IN_FLIGHT} in flight": lambda images: judge.judge_many(images, in_flight=IN_FLIGHT),
         f"{IN_FLIGHT} in flight, score only": lambda images: judge.score_many(images, in_flight=IN_FLIGHT),
-        f"batches of {batch}": lambda images: judge.predict_many(images, in_flight=1, batch=batch),
-        f"{IN_FLIGHT} batches of {batch} in flight": lambda images: judge.predict_many(
+        f"batches of {batch}": lambda images: judge.judge_many(images, in_flight=1, batch=batch),
+        f"{IN_FLIGHT} batches of {batch} in flight": lambda images: judge.judge_many(
             images, in_flight=IN_FLIGHT, batch=batch
         ),
     }
@@ -100,7 +101,7 @@ def _reconnecting(judge: JudgeClient, images: Sequence[Image.Image]) -> Iterator
     for image in images:
         started = time.perf_counter()
         with _connect(judge) as new:
-            verdict = new.predict(image)
+            verdict = new.judge(image)
         yield replace(verdict, latency_ms=1000 * (time.perf_counter() - started))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.benchmark.machine import usable_cores
-from client.judging.errors import BenchmarkError
+from client.core.errors import BenchmarkError
 from model_repository.onnx_contents import OnnxError, require_plain
 
 FEATURES = ("teacher_1", "teacher_2", "teacher_3")

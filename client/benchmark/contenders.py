@@ -15,7 +15,7 @@ from client.benchmark.images import as_jpeg
 from client.benchmark.measured import Load, Measured, summarise
 from client.benchmark.perf_analyzer import PerfAnalyzer, encoded_inputs, image_inputs
 from client.benchmark.statistics import ServerStatistics, between
-from client.judging.category import ENCODED
+from client.core.category import ENCODED
 from client.judging.connection import JudgeClient
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.judging.errors import ImageFileError
+from client.core.errors import ImageFileError
 from client.pictures.folders import find_images
 from client.pictures.images import load_image
 from model_repository.image_decoder.image_decoding import resize_image

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.benchmark.statistics import StepTimes, pooled
-from client.judging.errors import BenchmarkError
+from client.core.errors import BenchmarkError
 
 BEYOND = 5  # a percentile is given only where at least so many requests were slower
 

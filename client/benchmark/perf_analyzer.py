@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from client.benchmark.measured import Load
 from client.console import console
+from client.core.errors import BenchmarkError
 from client.files import storage_errors
-from client.judging.errors import BenchmarkError
 from model_repository.grpc_channel import direct_environment
 from model_repository.grpc_endpoint import Endpoint
 

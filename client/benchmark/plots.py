@@ -10,8 +10,8 @@ import numpy as np
 
 from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult
+from client.core.errors import BenchmarkError
 from client.files import replace_file
-from client.judging.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from client.benchmark.calls import CallMeasured
 from client.benchmark.chain import ChainSettings
 from client.benchmark.machine import Machine
 from client.benchmark.measured import Measured
+from client.core.errors import ClientError
 from client.files import write_text
-from client.judging.errors import ClientError
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from client.benchmark.measured import BEYOND, Measured
 from client.benchmark.perf_analyzer import PerfAnalyzer
 from client.benchmark.result import BenchResult, Header
 from client.console import console
+from client.judging.calls import named_error
 from client.judging.connection import JudgeClient
-from client.judging.faults import server_error
 from model_repository.grpc_channel import connect
 
 ROUNDS = 5  # all of them in turns: the machine's speed may drift during the run
@@ -81,7 +81,7 @@ def benchmark_category(
         try:
             header = describe(judge, client, analyzer, n_images=len(images))
         except InferenceServerException as error:
-            raise server_error(error, url=url, timeout_s=timeout_s) from None
+            raise named_error(error, url=url, timeout_s=timeout_s) from None
         # Where `export` keeps the graphs of a precision.
         chain = open_chain(build if judge.precision == "fp32" else build / judge.precision, images)
         return measure_all(Bench(judge, client, analyzer, images=images, chain=chain), header, options)

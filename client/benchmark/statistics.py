@@ -11,7 +11,7 @@ import numpy as np
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import BenchmarkError
+from client.core.errors import BenchmarkError
 
 PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 Snapshot = Mapping[str, "Counters"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from client.core.errors import ClientError
 from client.files import StorageError
-from client.judging.errors import ClientError
 
 
 class Commands(click.Group):

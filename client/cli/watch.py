@@ -139,7 +139,7 @@ def _frames(source: str | None, options: dict[str, Any]) -> Frames | None:
 
 def _secrets(path: Path | None) -> dict[str, str] | None:
     """The secrets of a file; they are never on the command line, which everybody sees."""
-    from client.judging.errors import RequestError
+    from client.core.errors import RequestError
     from model_repository.grpc_endpoint import read_key_file
 
     if path is None:

@@ -1,8 +1,9 @@
-"""Images to the server and its verdicts back.
+"""Images to the server and its verdicts back: two thin shells over `core`, and the input and output that both do.
 
-`connection` is what a program uses; behind it `asking` asks about one image, and `streams` about many at a time.
-`inputs` takes images in any form, `arguments` checks the other things that a caller gives. `requests` is what is sent,
-`sending` sends it, and again as `retries` allows; `answers` checks what comes back, and `shared_memory` is the way
-around the wire. `category` looks a category up and loads it. `verdicts` are the results; `errors` what can go wrong,
-and `faults` what a failed call means.
+`connection` is what a program uses, and `async_connection` one with an event loop; `served` is what both say of their
+category. Behind them `asking` asks, in `steps`: images are read (`reading`), handed over in `shared_memory` where that
+is wanted, sent (`sending`), and sent again as far as `core.retries` allows (`mending` before that, where waiting alone
+does not help). `streams` and `async_streams` do so with many images at a time, and `driving` takes the steps where an
+event loop waits. `category` looks a category up and loads it; `calls` makes such calls again, and names what a failed
+one means.
 """

@@ -1,48 +1,67 @@
-"""Questions about one category over one channel: shared memory lent out, errors named, the category followed."""
+"""Questions about one category over one channel, in `steps`: retries, errors, shared memory and new releases."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import random
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
-from client.judging.answers import Answer
-from client.judging.arguments import check_timeout
-from client.judging.category import Category, find_category, load_category
-from client.judging.errors import AnswerError, RequestError, ServerError
-from client.judging.faults import is_misfit, server_error
-from client.judging.inputs import Picture, Prepared, prepare
-from client.judging.requests import Question, Request, make_request
-from client.judging.retries import retrying
-from client.judging.sending import GRACE_S, OpenCalls, Sender
-from client.judging.shared_memory import SharedRegion, SharedRegions
+from client.core.answers import Answer, read_answer
+from client.core.arguments import check_timeout
+from client.core.category import Category
+from client.core.errors import (
+    AnswerError,
+    ClientError,
+    ImageFileError,
+    RefusedImage,
+    RequestError,
+    ServerError,
+    Unreachable,
+)
+from client.core.faults import fault_of, is_misfit
+from client.core.inputs import Picture, Prepared
+from client.core.requests import Question, Request, make_request
+from client.core.retries import Tries
+from client.core.verdicts import Score
+from client.judging.calls import named_errors, peer_of, retrying
+from client.judging.category import find_category, load_category
+from client.judging.mending import Mending
+from client.judging.reading import prepare_any
+from client.judging.sending import OpenCalls, Pause, send
+from client.judging.shared_memory import Lender, SharedRegion, SharedRegions
+from client.judging.steps import Steps
+from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 from model_repository.grpc_channel import connect
 from model_repository.grpc_endpoint import Endpoint
 
+GRACE_S = 5.0  # in which who waits for an answer has learnt of its deadline
+MOST_RELEASES = 4  # that a category may have while one request is asked
+NO_ROOM_S = 0.02  # between looks at whether a server that answers nothing has answered something
+
 
 class Asker:
-    """The connection behind a `JudgeClient`; threads may share it.
+    """The connection behind a client; threads may share it.
 
     Attributes:
         endpoint, url, category, timeout_s: see `JudgeClient`.
-        found: the category, as it was looked up last.
-        sender: sends its requests.
         calls: those that are being waited for.
-        regions: shared memory, or None where the wire is used.
+        lender: of shared memory for single images.
     """
 
-    found: Category
+    _found: Category | None = None
     _followed: int  # the release that it was looked up for
 
     def __init__(
         self, server: Endpoint | str, *, category: str, timeout_s: float, shared_memory: bool, load: bool
     ) -> None:
-        """Connect and look the category up, see `JudgeClient`.
+        """Check what was given, see `JudgeClient`; nothing is sent before `connect`.
 
         Raises:
-            RequestError, ServerError: see there.
+            RequestError: see there.
         """
         self.category, self._load = category, load
         self.timeout_s = check_timeout(timeout_s)
@@ -51,18 +70,21 @@ class Asker:
             self._client = connect(self.endpoint)
         except ValueError as error:
             raise RequestError(str(error)) from None
-        self.url = url = self.endpoint.url
+        self.url = self.endpoint.url
         self.calls = OpenCalls()
-        self.sender = Sender(self._client, url=url, load=self._load_again if load else None, calls=self.calls)
-        self.regions = SharedRegions(self._client, url=url) if shared_memory else None
-        try:
-            with self.named_errors():
-                self._look_up()  # once: where nobody is, that is told at once
-                with self._region(self.found):
-                    pass  # a server that does not see this host's memory is told now
-        except BaseException:
-            self.close()
-            raise
+        self._regions = SharedRegions(self._client, url=self.url) if shared_memory else None
+        self.lender = self.lender_of(batch=1)
+
+    def connect(self) -> None:
+        """Look the category up; again does no harm.
+
+        Raises:
+            ServerError: see `JudgeClient`.
+        """
+        with self.calls.one_more(), self._named_errors():
+            self._look_up()  # once: where nobody is, that is told at once
+            # A server that does not see this host's memory is told now.
+            self.lender.give_back(self._take_region(self.lender, self.found))
 
     def close(self) -> None:
         """Wait for the calls that have begun, let no other begin, and free what the connection holds.
@@ -71,95 +93,187 @@ class Asker:
         """
         try:
             self.calls.close(timeout_s=self.timeout_s + GRACE_S)
-            if self.regions is not None:
-                self.regions.close_all()
+            if self._regions is not None:
+                self._regions.close_all()
         finally:
             self._client.close()
 
-    def ask(self, image: Picture, question: Question) -> Answer:
-        """The answer about one image; asked again where the category turns out to take other images by now.
+    @property
+    def is_open(self) -> bool:
+        """Whether the category has been looked up."""
+        return self._found is not None
+
+    @property
+    def found(self) -> Category:
+        """The category, as it was looked up last.
 
         Raises:
-            ClientError: see `JudgeClient.predict`.
+            RequestError: it has not been yet.
         """
-        prepared = [self.prepare(image)]
-        with self.calls.one_more(), self.named_errors():
-            found = self.found
-            try:
-                answer = self._ask_once(prepared, question, found)
-            except (InferenceServerException, AnswerError) as error:
-                if not self.is_published_anew(error, image_size=found.image_size):
-                    raise
-                answer = self._ask_once(prepared, question, self.found)
-            self.follow(answer)
+        if self._found is None:
+            raise RequestError(
+                "This client has not connected yet; use it with `async with`, or await its connect()."
+            )
+        return self._found
+
+    def lender_of(self, *, batch: int) -> Lender:
+        """Shared memory for requests of up to `batch` images."""
+        return Lender(self._regions, batch=batch)
+
+    def prepare_own(self, image: Any, index: int) -> Prepared:
+        """The image of this index, counted from 0, as the category takes it, whose pixels nobody else holds."""
+        name = f"Image {index} (counted from 0)"
+        return prepare_any(image, bit_depth=self.found.bit_depth, name=name, own=True)
+
+    def ask_one(self, image: Picture, question: Question) -> Steps[Answer]:
+        """The answer about one image in any form.
+
+        Raises:
+            ClientError: see `JudgeClient.judge`.
+        """
+        prepared = prepare_any(image, bit_depth=self.found.bit_depth)
+        return (yield from self.ask([prepared], question, self.lender))
+
+    def ask_each(
+        self, images: Sequence[Prepared], question: Question, lender: Lender, *, renews: bool = False
+    ) -> Steps[list[Score | ClientError]]:
+        """What becomes of each of some images that go together: a fault in one of them ends that one alone.
+
+        Args:
+            images, question, lender, renews: as `ask` takes them.
+        """
+        try:
+            answer = yield from self.ask(images, question, lender, renews=renews)
+        except (RefusedImage, ImageFileError) as error:
+            if len(images) == 1:
+                return [error]
+            each: list[Score | ClientError] = []
+            for image in images:
+                each += yield from self.ask_each([image], question, lender)
+            return each
+        except ServerError as error:
+            return [error] * len(images)
+        return [*answer.results()]
+
+    def ask(
+        self, images: Sequence[Prepared], question: Question, lender: Lender, *, renews: bool = False
+    ) -> Steps[Answer]:
+        """The answer about images; asked again where the category turns out to take others by now.
+
+        Args:
+            images: at least one; all files, or all pictures.
+            question: what is asked.
+            lender: of shared memory.
+            renews: the budget of time begins anew when the first try has failed: who asked was not looking until then.
+
+        Raises:
+            ClientError: see `JudgeClient.judge`.
+        """
+        with self._named_errors():
+            for _ in range(MOST_RELEASES):
+                found = self.found
+                fitting = [image.at(found.bit_depth) for image in images]
+                try:
+                    answer = yield from self._ask_once(fitting, question, lender, found, renews=renews)
+                except (InferenceServerException, AnswerError) as error:
+                    if not self._is_published_anew(error, found):
+                        raise
+                    continue
+                self._follow(answer)
+                if all(image.fits(self.found.bit_depth) for image in fitting):
+                    return answer
+        raise ServerError(
+            f"Category {self.category!r} at {self.url} was published anew {MOST_RELEASES} times while it was asked; "
+            "ask again."
+        )
+
+    def _ask_once(
+        self, images: Sequence[Prepared], question: Question, lender: Lender, found: Category, *, renews: bool
+    ) -> Steps[Answer]:
+        """The answer about images of the size and bit depth that `found` names."""
+        region = self._take_region(lender, found)
+        try:
+            place = None if region is None else region.place
+            request = make_request(
+                images, question, category=self.category, image_size=found.image_size, place=place
+            )
+            if region is not None and request.pixels is not None:
+                region.put(request.pixels)
+            answer = yield from self._send(request, region, renews=renews)
+        except BaseException:  # the wait was given up, say: the server may still write into it
+            lender.abandon(region)
+            raise
+        lender.give_back(region)
         return answer
 
-    def prepare(self, image: Any, name: str = "The image") -> Prepared:
-        """An image as the category takes it, see `inputs.prepare`."""
-        return prepare(image, bit_depth=self.found.bit_depth, name=name)
+    def _send(self, request: Request, region: SharedRegion | None, *, renews: bool) -> Steps[Answer]:
+        """Send a request until it is answered or its time is over.
 
-    def request(
-        self, images: Sequence[Prepared], question: Question, region: SharedRegion | None, *, image_size: int
-    ) -> Request:
-        """A request about images that are all files or all pictures, for networks that see `image_size` pixels."""
-        return make_request(images, question, category=self.category, image_size=image_size, region=region)
-
-    def follow(self, answer: Answer) -> None:
-        """Look the category up again where another release has judged than before.
-
-        Raises:
-            ServerError: the new release reads deep images by another bit depth, so that it judged other pixels than
-                were meant.
+        Its last try may be judged after the deadline: nobody learns of that, and no other request gets its answer.
         """
-        if answer.release_id == self._followed:
-            return
-        before = self.found.bit_depth
-        self._look_up_again()
-        self._followed = answer.release_id
-        if self.found.bit_depth != before:
-            raise ServerError(
-                f"Category {self.category!r} at {self.url} was published anew: white is {self.found.bit_depth} bits by "
-                f"now, and the images were read with {before}; ask again."
-            )
+        started_s, timeout_s = time.perf_counter(), self.timeout_s
+        tries = Tries.begin(peer_of(self.url), timeout_s=timeout_s, now_s=started_s)
+        mending = Mending(self._load_again if self._load else None, region)
+        while True:
+            try:
+                tries = tries.extended(mending.mend())
+                while not self._client.has_room:
+                    tries.left_s(time.perf_counter())
+                    yield Pause(NO_ROOM_S)
+                left_s = tries.left_s(time.perf_counter())
+                sent = send(self._client, request.message(timeout_s=left_s), timeout_s=left_s)
+                yield sent
+                response, arrived_s = sent.result()
+            except InferenceServerException as error:
+                now_s = time.perf_counter()
+                if renews:
+                    tries, renews = Tries.begin(tries.peer, timeout_s=timeout_s, now_s=now_s), False
+                if mending.can_mend(error):
+                    continue
+                if region is not None and fault_of(error).kind is Unreachable:
+                    region.in_doubt = True
+                tries, wait_s = tries.after(error, now_s=now_s, chance=random.random())
+                yield Pause(wait_s)
+            else:
+                latency_ms = 1000 * (arrived_s - started_s)
+                maps = _maps_of(request, region)
+                return read_answer(request, response, latency_ms=latency_ms, maps=maps)
 
-    def is_published_anew(self, error: Exception, *, image_size: int, count: int = 1) -> bool:
-        """Whether a request about `count` images failed because the category takes others by now, as `found` says."""
+    def _take_region(self, lender: Lender, found: Category) -> SharedRegion | None:
+        return lender.take(image_size=found.image_size, timeout_s=self.timeout_s)
+
+    def _follow(self, answer: Answer) -> None:
+        """Look the category up again where another release has judged than before."""
+        if answer.release_id != self._followed:
+            self._look_up_again()
+            self._followed = answer.release_id
+
+    def _is_published_anew(self, error: Exception, found: Category) -> bool:
+        """Whether a request failed because the category takes images of another size by now."""
         misfit = isinstance(error, InferenceServerException) and is_misfit(error)
         if not misfit and not isinstance(error, AnswerError):
             return False
         self._look_up_again()
-        return self.found.image_size != image_size or self.found.max_batch < count
+        return self.found.image_size != found.image_size
 
-    @contextlib.contextmanager
-    def named_errors(self) -> Iterator[None]:
-        """Turn the errors of calls into what they mean."""
-        try:
-            yield
-        except InferenceServerException as error:
-            raise server_error(error, url=self.url, timeout_s=self.timeout_s) from None
-
-    def _ask_once(self, images: Sequence[Prepared], question: Question, found: Category) -> Answer:
-        with self._region(found) as region:
-            request = self.request(images, question, region, image_size=found.image_size)
-            return self.sender.send(request, timeout_s=self.timeout_s)
-
-    @contextlib.contextmanager
-    def _region(self, found: Category) -> Iterator[SharedRegion | None]:
-        """Shared memory for one image; None where the wire is used."""
-        if self.regions is None:
-            yield None
-            return
-        with self.regions.lend(batch=1, image_size=found.image_size, timeout_s=self.timeout_s) as region:
-            yield region
+    def _named_errors(self) -> contextlib.AbstractContextManager[None]:
+        return named_errors(url=self.url, timeout_s=self.timeout_s)
 
     def _look_up(self) -> None:
-        self.found = find_category(
+        self._found = find_category(
             self._client, self.category, url=self.url, timeout_s=self.timeout_s, load=self._load
         )
-        self._followed = self.found.release_id
+        self._followed = self._found.release_id
 
     def _look_up_again(self) -> None:
         retrying(self._look_up, url=self.url, timeout_s=self.timeout_s)
 
     def _load_again(self) -> None:
         load_category(self._client, self.category, timeout_s=self.timeout_s)
+
+
+def _maps_of(request: Request, region: SharedRegion | None) -> dict[str, Any]:
+    """The maps that were asked for, out of shared memory."""
+    if region is None or not request.question.for_maps:
+        return {}
+    return {name: region.take(name, request.map_shape) for name in MAP_OUTPUTS}

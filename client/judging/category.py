@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import NotAllowed, NotServed
-from client.judging.faults import fault_of
-from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
+from client.core.category import ENCODED, Category, read_category, served_categories
+from client.core.errors import NotAllowed, NotServed
+from client.core.faults import fault_of
 
-ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 LOAD_TIMEOUT_S = 60.0  # a large student's graph takes seconds to open
-CHANNELS = 3
-
-
-@dataclass(frozen=True)
-class Category:
-    """What a category's ensemble says of itself.
-
-    Attributes:
-        image_size: side of the square image that its networks see, pixels.
-        max_batch: images that one request may hold.
-        synthetic: it was trained on rendered images.
-        precision: of its graphs.
-        preset: that it was trained with.
-        bit_depth: white of images with more than 8 bits a channel is 2**bit_depth - 1.
-        release_id: which weights judge.
-    """
-
-    image_size: int
-    max_batch: int
-    synthetic: bool
-    precision: str
-    preset: str
-    bit_depth: int
-    release_id: int
 
 
 def find_category(
@@ -53,12 +27,12 @@ def find_category(
         index = _index(client, load=load, timeout_s=timeout_s)
         if not load or name + ENCODED not in {model.name for model in index or ()}:
             raise NotServed(
-                f"Category {name!r} is not served at {url}; {_served(index)}; publish it with "
+                f"Category {name!r} is not served at {url}; {served_categories(index)}; publish it with "
                 f"`make export CATEGORY={name}` and start the server again."
             )
         load_category(client, name, timeout_s=timeout_s)
     answer: Any = client.get_model_config(name, client_timeout=timeout_s)
-    return _read_config(answer.config, name, url=url)
+    return read_category(answer.config, name, url=url)
 
 
 def _index(client: grpcclient.InferenceServerClient, *, load: bool, timeout_s: float) -> list[Any] | None:
@@ -75,50 +49,7 @@ def _index(client: grpcclient.InferenceServerClient, *, load: bool, timeout_s: f
         return None
 
 
-def _served(index: list[Any] | None) -> str:
-    """For messages: the categories that a server serves."""
-    if index is None:
-        return "what it serves, it says only with a key (--key-file)"
-    ready = {model.name for model in index if model.state == "READY"}
-    served = sorted(model for model in ready if model + ENCODED in ready)
-    return f"it serves {', '.join(served) or 'none'}"
-
-
 def load_category(client: grpcclient.InferenceServerClient, name: str, *, timeout_s: float) -> None:
     """Load both ensembles and the steps that they name; what is in memory already stays as it is."""
     for model in (name, name + ENCODED):
         client.load_model(model, client_timeout=max(timeout_s, LOAD_TIMEOUT_S))
-
-
-def _read_config(config: Any, name: str, *, url: str) -> Category:
-    shapes = {tensor.name: list(tensor.dims) for tensor in config.input}
-    outputs = {tensor.name for tensor in config.output}
-    expected = (
-        "expected an ensemble published by `python -m export publish`, which takes image and gives a verdict"
-    )
-    if "image" not in shapes or not set(VERDICT_OUTPUTS) <= outputs:
-        raise NotServed(
-            f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
-            f"{expected}."
-        )
-    size = int(shapes["image"][0]) if shapes["image"] else 0
-    if size < 1 or shapes["image"] != [size, size, CHANNELS] or config.max_batch_size < 1:
-        raise NotServed(
-            f"Model {name!r} at {url} takes images {shapes['image']} in batches of up to {config.max_batch_size}; "
-            f"{expected}."
-        )
-    parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
-    release, bit_depth = parameters.get("release_id", "0"), parameters.get("bit_depth", "8")
-    if not (release.isdecimal() and bit_depth.isdecimal()):
-        raise NotServed(
-            f"Model {name!r} at {url} names release {release!r} and a bit depth of {bit_depth!r}; {expected}."
-        )
-    return Category(
-        image_size=size,
-        max_batch=int(config.max_batch_size),
-        synthetic=parameters.get("synthetic") == "true",
-        precision=parameters.get("precision", "fp32"),
-        preset=parameters.get("preset", ""),
-        bit_depth=int(bit_depth),
-        release_id=int(release),
-    )

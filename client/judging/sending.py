@@ -1,26 +1,21 @@
-"""Requests to the server and its answers: sent again where that helps, within their deadline, and never lost."""
+"""Calls on their way, and which of them a connection waits for."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
-import tritonclient.grpc as grpcclient
+import grpc
 from tritonclient.utils import InferenceServerException
 
-from client.judging.answers import Answer, read_answer
-from client.judging.errors import RequestError, Unreachable
-from client.judging.faults import fault_of, is_refused, is_region_unknown, is_unloaded, late_error
-from client.judging.requests import Request
-from client.judging.retries import Retries
-
-MOST_LOADS = 3  # of one request's category; others may want its place in memory too
-GRACE_S = 5.0  # in which who waits for an answer has learnt of its deadline
+from client.core.errors import RequestError
+from client.core.faults import is_refused
+from model_repository.grpc_channel import TritonClient
 
 
 class OpenCalls:
@@ -71,25 +66,23 @@ class Sent:
     """A request on its way.
 
     Attributes:
-        request: what was sent.
-        started_s: when, of `time.perf_counter`.
+        started_s: when it was sent, of `time.perf_counter`.
         until_s: its deadline, of the same clock.
-        give_up: to be called when nobody waits for the answer any more; the call goes on.
-        arrival: the result and when it came; or the error.
+        arrival: the message that came and when; or the error. Whoever waits for it never cancels it.
     """
 
-    request: Request
     started_s: float
     until_s: float
-    give_up: Callable[[], None]
-    arrival: Future[tuple[grpcclient.InferResult, float]] = field(default_factory=Future)
+    arrival: Future[tuple[Any, float]] = field(default_factory=Future)
 
-    def wait(self) -> bool:
-        """Wait until it has ended, however it did, or its deadline has passed; says whether it has ended."""
+    def wait(self) -> None:
+        """Wait until it has ended, however it did, or its deadline has passed."""
         with contextlib.suppress(TimeoutError):
             self.arrival.exception(timeout=max(0.0, self.until_s - time.perf_counter()))
-        if not self.arrival.done():
-            self.give_up()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has, however it did."""
         return self.arrival.done()
 
     @property
@@ -98,132 +91,57 @@ class Sent:
         error = self.arrival.exception() if self.arrival.done() else None
         return isinstance(error, InferenceServerException) and is_refused(error)
 
+    def result(self) -> tuple[Any, float]:
+        """The message that came, and when.
 
-class Sender:
-    """Sends requests over one channel; threads may share it.
+        Raises:
+            InferenceServerException: the call failed, or has not ended yet: then its deadline has passed.
+        """
+        if not self.arrival.done():
+            raise InferenceServerException("Deadline Exceeded", status=str(grpc.StatusCode.DEADLINE_EXCEEDED))
+        return self.arrival.result()
 
-    A request is sent again until its deadline where the server refused it, is being started again, or was lost before
-    the answer (`faults`); so is one whose category has just been unloaded, if the sender may load it, and one whose
-    shared memory a server that was started again does not know. Its last try may be judged after the deadline: nobody
-    learns of that, and no other request gets its answer.
+
+@dataclass(frozen=True)
+class Pause:
+    """A wait before the next try.
+
+    Attributes:
+        seconds: of it.
     """
 
-    def __init__(
-        self,
-        client: grpcclient.InferenceServerClient,
-        *,
-        url: str,
-        load: Callable[[], None] | None,
-        calls: OpenCalls,
-    ) -> None:
-        """Send through a channel to `url`; `load` loads the category, and None forbids that; `calls` counts calls."""
-        self._client, self._url, self._load, self._calls = client, url, load, calls
+    seconds: float
 
-    def send(self, request: Request, *, timeout_s: float) -> Answer:
-        """Send a request and wait for its answer.
+    def wait(self) -> None:
+        """Wait so long."""
+        time.sleep(self.seconds)
 
-        Raises:
-            InferenceServerException: the call failed.
-            ServerError: no answer within the deadline, or it is no verdict.
-        """
-        return self._try_until(request, None, started_s=time.perf_counter(), timeout_s=timeout_s)
 
-    def send_later(self, request: Request, *, timeout_s: float) -> Sent:
-        """Send a request and do not wait; `receive` its answer."""
-        started_s = time.perf_counter()
-        call = self._calls.begin()
-        sent = Sent(request, started_s, started_s + timeout_s, give_up=lambda: self._calls.end(call))
+def send(client: TritonClient, message: Any, *, timeout_s: float) -> Sent:
+    """Send a `ModelInfer` message, and do not wait for what comes back.
 
-        def settle(result: grpcclient.InferResult, error: InferenceServerException | None) -> None:
-            # Nothing that can fail: who waits for the answer would wait for ever.
-            if error is not None:
-                sent.arrival.set_exception(error)
-            else:
-                sent.arrival.set_result((result, time.perf_counter()))
-            self._calls.end(call)
+    Raises:
+        InferenceServerException: it cannot be sent within the deadline.
+    """
+    started_s = time.perf_counter()
+    sent = Sent(started_s, started_s + timeout_s)
 
+    def settle(call: Any) -> None:
+        # In gRPC's own thread. Nothing that can fail unseen: who waits for the answer would wait for ever.
         try:
-            self._client.async_infer(callback=settle, **request.arguments(timeout_s=timeout_s))
-        except BaseException:
-            self._calls.end(call)
-            raise
-        return sent
+            sent.arrival.set_result((call.result(), time.perf_counter()))
+        except grpc.RpcError as error:
+            sent.arrival.set_exception(_as_tritons(error))
+        except BaseException as error:
+            sent.arrival.set_exception(error)
 
-    def receive(self, sent: Sent, *, timeout_s: float) -> Answer:
-        """The answer to a request that was sent before; one that failed gets a budget of its own from now on.
-
-        Raises:
-            InferenceServerException, ServerError: as `send`.
-        """
-        if not sent.wait():
-            raise late_error(url=self._url, timeout_s=timeout_s)
-        error = sent.arrival.exception()
-        if error is None:
-            result, arrived_s = sent.arrival.result()
-            return read_answer(sent.request, result, latency_ms=1000 * (arrived_s - sent.started_s))
-        if not isinstance(error, InferenceServerException):
-            raise error
-        return self._try_until(sent.request, error, started_s=sent.started_s, timeout_s=timeout_s)
-
-    def _try_until(
-        self,
-        request: Request,
-        error: InferenceServerException | None,
-        *,
-        started_s: float,
-        timeout_s: float,
-    ) -> Answer:
-        """Send a request, whose last try ended with `error`, until it is answered or `timeout_s` are over."""
-        retries = Retries(url=self._url, timeout_s=timeout_s)
-        mending = _Mending(request, self._load, retries)
-        while True:
-            if error is not None and not mending.can_mend(error):
-                if request.region is not None and fault_of(error).kind is Unreachable:
-                    request.region.in_doubt = True
-                retries.wait(error)
-            try:
-                mending.mend()
-                result = self._client.infer(**request.arguments(timeout_s=retries.left_s))
-            except InferenceServerException as fault:
-                error = fault
-            else:
-                latency_ms = 1000 * (time.perf_counter() - started_s)
-                return read_answer(request, result, latency_ms=latency_ms)
+    try:
+        client.infer_later(message, timeout_s=timeout_s).add_done_callback(settle)
+    except grpc.RpcError as error:
+        raise _as_tritons(error) from None
+    return sent
 
 
-class _Mending:
-    """What is done before the next try of one request, where waiting alone does not help."""
-
-    def __init__(self, request: Request, load: Callable[[], None] | None, retries: Retries) -> None:
-        self._request, self._load, self._retries = request, load, retries
-        self._loads = 0
-        self._registered = False
-        self._next: Callable[[], None] = _nothing
-
-    def can_mend(self, error: InferenceServerException) -> bool:
-        """Whether `mend` will remove what the last try failed for."""
-        if is_unloaded(error) and self._load is not None and self._loads < MOST_LOADS:
-            self._loads += 1
-            self._next = functools.partial(self._load_category, self._load)
-        elif is_region_unknown(error) and self._request.region is not None and not self._registered:
-            self._registered = True
-            self._next = self._request.region.register
-        return self._next is not _nothing
-
-    def mend(self) -> None:
-        """Do it, if there is something to do.
-
-        Raises:
-            InferenceServerException: it failed.
-        """
-        mend, self._next = self._next, _nothing
-        mend()
-
-    def _load_category(self, load: Callable[[], None]) -> None:
-        began_s = time.perf_counter()
-        load()
-        self._retries.extend(time.perf_counter() - began_s)  # loading has a deadline of its own
-
-
-def _nothing() -> None:
-    """Nothing is to be mended."""
+def _as_tritons(error: grpc.RpcError) -> InferenceServerException:
+    """gRPC's error as tritonclient gives it."""
+    return InferenceServerException(error.details(), str(error.code()), error.debug_error_string())

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,15 @@ import tritonclient.utils.shared_memory as shm
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import NotAllowed, ServerError
-from client.judging.faults import fault_of
-from client.judging.retries import retrying
-from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
+from client.core.errors import NotAllowed, ServerError
+from client.core.faults import fault_of
+from client.core.requests import MAP_TYPES, Place
+from client.judging.calls import retrying
 
 # The server uses a region for a moment after it has answered.
 IN_USE = "in use"
 RELEASE_ATTEMPTS = 50
 RELEASE_WAIT_S = 0.02
-MAP_TYPES = {"anomaly_map": np.float32, "pred_mask": np.bool_}
-BYTES_A_PIXEL = 8  # three of the image, four of its map, one of its mask
 FOLDER = Path("/dev/shm")
 
 
@@ -49,11 +45,8 @@ class SharedRegion:
         """
         self._client, self._timeout_s = client, timeout_s
         self.in_doubt = False  # a call was lost whose answer the server may still write into it
-        pixels = batch * image_size**2
-        self._offsets = {"image": 0, "anomaly_map": 3 * pixels, "pred_mask": 7 * pixels}
-        self.size = BYTES_A_PIXEL * pixels
-        self._name = f"astmfr_{secrets.token_hex(8)}"
-        self._handle = _create(self._name, self.size)
+        self.place = Place(f"astmfr_{secrets.token_hex(8)}", batch, image_size)
+        self._handle = _create(self.place.name, self.place.size)
         try:
             self.register()
         except BaseException:
@@ -67,27 +60,16 @@ class SharedRegion:
             InferenceServerException: the server cannot open it.
         """
         self._client.register_system_shared_memory(
-            self._name, f"/{self._name}", self.size, client_timeout=self._timeout_s
+            self.place.name, f"/{self.place.name}", self.place.size, client_timeout=self._timeout_s
         )
 
-    def put(self, pixels: NDArray[np.uint8]) -> grpcclient.InferInput:
-        """Copy images [B, S, S, 3] into the region; returns the input tensor that refers to them."""
-        shm.set_shared_memory_region(self._handle, [pixels], offset=self._offsets["image"])
-        tensor = grpcclient.InferInput("image", list(pixels.shape), "UINT8")
-        tensor.set_shared_memory(self._name, pixels.nbytes, self._offsets["image"])
-        return tensor
-
-    def request(self, name: str, shape: tuple[int, ...]) -> grpcclient.InferRequestedOutput:
-        """Have a map of this shape written into the region; any other output comes over the wire."""
-        output = grpcclient.InferRequestedOutput(name)
-        if name in MAP_OUTPUTS:
-            size = math.prod(shape) * np.dtype(MAP_TYPES[name]).itemsize
-            output.set_shared_memory(self._name, size, self._offsets[name])
-        return output
+    def put(self, pixels: NDArray[np.uint8]) -> None:
+        """Copy images [B, S, S, 3] into the region."""
+        shm.set_shared_memory_region(self._handle, [pixels], offset=self.place.offset("image"))
 
     def take(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """A copy of the map that the server wrote."""
-        view = shm.get_contents_as_numpy(self._handle, MAP_TYPES[name], list(shape), self._offsets[name])
+        view = shm.get_contents_as_numpy(self._handle, MAP_TYPES[name], list(shape), self.place.offset(name))
         return np.array(view)
 
     def unregister(self, *, attempts: int = RELEASE_ATTEMPTS) -> bool:
@@ -96,7 +78,7 @@ class SharedRegion:
             if attempt:
                 time.sleep(RELEASE_WAIT_S)
             try:
-                self._client.unregister_system_shared_memory(self._name, client_timeout=self._timeout_s)
+                self._client.unregister_system_shared_memory(self.place.name, client_timeout=self._timeout_s)
                 return True
             except InferenceServerException as error:
                 if IN_USE not in str(error.message()):
@@ -111,13 +93,17 @@ class SharedRegion:
 
 
 class SharedRegions:
-    """The regions of one connection, each with one request at a time; threads may share it."""
+    """The regions of one connection, each with one request at a time; threads may share it.
+
+    A region belongs to its request from the start until that has ended. Where nobody knows whether it has, after a
+    deadline, an error or a wait that was given up, the region is abandoned: no request gets it again, and the server
+    lets go of it when it is done with it.
+    """
 
     def __init__(self, client: grpcclient.InferenceServerClient, *, url: str) -> None:
         self._client, self._url = client, url
         self._lock = threading.Lock()
         self._open: set[SharedRegion] = set()
-        self._spare: list[SharedRegion] = []
         self._abandoned: list[SharedRegion] = []
 
     def new(self, *, batch: int, image_size: int, timeout_s: float) -> SharedRegion:
@@ -144,7 +130,7 @@ class SharedRegions:
             raise self.unseen(error) from None
         with self._lock:
             self._open.add(region)
-        self._forget_abandoned()
+        self.forget_abandoned()
         return region
 
     def unseen(self, error: InferenceServerException) -> ServerError:
@@ -154,22 +140,6 @@ class SharedRegions:
             "run the client where the server's /dev/shm is."
         )
 
-    def take(
-        self, spare: list[SharedRegion], *, batch: int, image_size: int, timeout_s: float
-    ) -> SharedRegion:
-        """The last of `spare`, or a new region where there is none of that size.
-
-        Raises:
-            ServerError, InferenceServerException: as `new`.
-        """
-        with self._lock:
-            region = spare.pop() if spare else None
-        if region is not None and region.size == BYTES_A_PIXEL * batch * image_size**2:
-            return region
-        if region is not None:
-            self.close(region)
-        return self.new(batch=batch, image_size=image_size, timeout_s=timeout_s)
-
     def close(self, region: SharedRegion) -> None:
         """Unregister a region whose request was answered, and free it."""
         if self._is_mine(region):
@@ -178,14 +148,6 @@ class SharedRegions:
             finally:
                 region.free()
 
-    def give_back(self, region: SharedRegion, spare: list[SharedRegion]) -> None:
-        """Keep a region whose request was answered for the next one."""
-        if region.in_doubt:
-            self.abandon(region)
-            return
-        with self._lock:
-            spare.append(region)
-
     def abandon(self, region: SharedRegion) -> None:
         """Never use a region again, into which the server may still write: its request failed or was given up."""
         if self._is_mine(region):
@@ -193,29 +155,13 @@ class SharedRegions:
             with self._lock:
                 self._abandoned.append(region)
 
-    @contextlib.contextmanager
-    def lend(self, *, batch: int, image_size: int, timeout_s: float) -> Iterator[SharedRegion]:
-        """A region for one request; it is kept for the next one where the answer came.
-
-        Raises:
-            ServerError, InferenceServerException: as `new`.
-        """
-        region = self.take(self._spare, batch=batch, image_size=image_size, timeout_s=timeout_s)
-        try:
-            yield region
-        except BaseException:
-            self.abandon(region)
-            raise
-        self.give_back(region, self._spare)
-
     def close_all(self) -> None:
         """Unregister and free all regions, those of streams too."""
         with self._lock:
             regions = list(self._open)
-            self._spare.clear()
         for region in regions:
             self.close(region)
-        self._forget_abandoned(attempts=RELEASE_ATTEMPTS)
+        self.forget_abandoned(attempts=RELEASE_ATTEMPTS)
 
     def _is_mine(self, region: SharedRegion) -> bool:
         """Whether a region is open; it is not from then on."""
@@ -224,13 +170,67 @@ class SharedRegions:
             self._open.discard(region)
         return known
 
-    def _forget_abandoned(self, *, attempts: int = 1) -> None:
+    def forget_abandoned(self, *, attempts: int = 1) -> None:
         """Unregister abandoned regions that the server is done with."""
         with self._lock:
             abandoned, self._abandoned = self._abandoned, []
         in_use = [region for region in abandoned if not region.unregister(attempts=attempts)]
         with self._lock:
             self._abandoned += in_use
+
+
+class Lender:
+    """Regions for requests of one size of batch, each kept for the next request once its own has been answered.
+
+    Without shared memory it lends None.
+    """
+
+    def __init__(self, regions: SharedRegions | None, *, batch: int) -> None:
+        """Lend regions with room for `batch` images."""
+        self._regions, self._batch = regions, batch
+        self._lock = threading.Lock()
+        self._spare: list[SharedRegion] = []
+
+    def take(self, *, image_size: int, timeout_s: float) -> SharedRegion | None:
+        """A region that nobody uses, for images of `image_size` pixels.
+
+        Raises:
+            ServerError, InferenceServerException: as `SharedRegions.new`.
+        """
+        if self._regions is None:
+            return None
+        with self._lock:
+            region = self._spare.pop() if self._spare else None
+        if region is not None and region.place.image_size == image_size:
+            return region
+        if region is not None:
+            self._regions.close(region)
+        return self._regions.new(batch=self._batch, image_size=image_size, timeout_s=timeout_s)
+
+    def give_back(self, region: SharedRegion | None) -> None:
+        """Keep a region whose request was answered for the next one."""
+        if region is None or self._regions is None:
+            return
+        if region.in_doubt:
+            self._regions.abandon(region)
+            return
+        with self._lock:
+            self._spare.append(region)
+
+    def abandon(self, region: SharedRegion | None) -> None:
+        """Let no request have a region again, into which the server may still write."""
+        if region is not None and self._regions is not None:
+            self._regions.abandon(region)
+
+    def close(self) -> None:
+        """Free the regions that were given back, and those abandoned that the server is done with."""
+        if self._regions is None:
+            return
+        with self._lock:
+            regions, self._spare = self._spare, []
+        for region in regions:
+            self._regions.close(region)
+        self._regions.forget_abandoned()
 
 
 def _create(name: str, size: int) -> Any:

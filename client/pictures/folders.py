@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.judging.errors import ImageFileError
+from client.core.errors import ImageFileError
 from model_repository.image_decoder.image_decoding import SUFFIXES
 
 # What lies beside images and is none: notes, labels, tables, programs, answers of the run before.

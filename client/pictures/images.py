@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from client.judging.errors import ImageFileError
+from client.core.errors import ImageFileError
 from model_repository.image_decoder.image_decoding import ImageError, read_image
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from client.judging.verdicts import Verdict
+from client.core.verdicts import Verdict
 
 PANEL = 320  # pixels, the side of each of the two panels
 CAPTION = 30  # pixels, the strip above them

@@ -12,10 +12,11 @@ from PIL import Image
 from rich.progress import Progress
 
 from client.console import console
+from client.core.errors import ClientError, ImageFileError, RefusedImage, ServerError
+from client.core.verdicts import Score, Verdict
 from client.files import StorageError
-from client.judging.connection import IN_FLIGHT, JudgeClient
-from client.judging.errors import ClientError, ImageFileError, RefusedImage, ServerError
-from client.judging.verdicts import Score, Verdict
+from client.judging.connection import JudgeClient
+from client.judging.served import IN_FLIGHT
 from client.pictures.folders import ImageFile
 from client.pictures.images import load_image
 from client.pictures.overlays import PANEL
@@ -95,7 +96,7 @@ class _Queue:
     def ask(self) -> Iterator[Score]:
         """Ask about all that wait; the next ones are read while the server judges."""
         asking = self._asking
-        ask = self._judge.score_many if asking.score_only else self._judge.predict_many
+        ask = self._judge.score_many if asking.score_only else self._judge.judge_many
         return ask(
             self._readable(), in_flight=asking.in_flight, batch=asking.batch, threshold=asking.threshold
         )

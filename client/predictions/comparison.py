@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.judging.errors import ClientError
+from client.core.errors import ClientError
 from client.predictions.prediction import Prediction
 
 # What is read of metrics.json, and of which types.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from client.core.errors import ClientError
+from client.core.verdicts import Verdict
 from client.files import replace_file, require_writable_folder
-from client.judging.errors import ClientError
-from client.judging.verdicts import Verdict
 from client.pictures.folders import ImageFile
 from client.pictures.overlays import draw_overlay
 

@@ -7,8 +7,8 @@ import io
 import os
 from pathlib import Path
 
+from client.core.errors import ClientError
 from client.files import StorageError, is_stream, require_writable_file, storage_errors
-from client.judging.errors import ClientError
 from client.predictions.prediction import Prediction
 
 PREVIOUS = ".previous"  # ends the name of the file with the answers of the run before

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from client.core.errors import ClientError, ImageFileError, RefusedImage, RequestError, ServerError
+from client.core.verdicts import Verdict
 from client.judging.connection import JudgeClient
-from client.judging.errors import ClientError, ImageFileError, RefusedImage, RequestError, ServerError
-from client.judging.verdicts import Verdict
 from client.predictions.prediction import Prediction
 from client.watching.arrivals import Arrival, digest_of
 from model_repository.image_decoder.image_decoding import ImageError, decode_image, naming
@@ -99,7 +99,7 @@ def ask(server: Server, folder: Path, arrival: Arrival) -> Outcome:
         with naming(path):
             image = decode_image(content, bit_depth=judge.bit_depth)
         del content
-        verdict = judge.predict(image)
+        verdict = judge.judge(image)
     except (ImageError, ImageFileError) as error:
         return Outcome(arrival, End.BROKEN, digest, message=f"{str(error).rstrip('.')}.")
     except RefusedImage as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from client.judging.errors import AnswerError, DeadlineExceeded, ServerFault
+from client.core.errors import AnswerError, DeadlineExceeded, ServerFault
 from client.watching.arrivals import Arrival
 from client.watching.asking import End, Outcome
 from client.watching.database import JournalError

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.core.errors import ImageFileError, RequestError
 from client.files import StorageError, require_writable_folder
 from client.judging.connection import JudgeClient
-from client.judging.errors import ImageFileError, RequestError
 from client.watching.arrivals import Arrival, digest_of
 from client.watching.asking import Server, ask
 from client.watching.database import JournalError

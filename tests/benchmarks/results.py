@@ -17,8 +17,8 @@ import click
 
 from client.benchmark.bars import Bar
 from client.benchmark.machine import this_machine
+from client.core.errors import ClientError
 from client.files import StorageError
-from client.judging.errors import ClientError
 
 FOLDER = Path("runs/benchmarks")
 

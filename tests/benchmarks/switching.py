@@ -53,7 +53,7 @@ def asking(url: str, category: str, image: np.ndarray) -> Iterator[Answers]:
         with JudgeClient(url, category=category, timeout_s=TIMEOUT_S) as judge:
             while not stop.is_set():
                 try:
-                    verdict = judge.predict(image)
+                    verdict = judge.judge(image)
                 except Exception as error:  # counted, whatever it is
                     answers.failures.append(str(error))
                     continue

@@ -17,14 +17,16 @@ from client.benchmark.machine import Machine
 from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult, Header
 from client.benchmark.statistics import StepTimes
-from client.judging.verdicts import Verdict
+from client.core.verdicts import Verdict
 from client.predictions.jsonl import AnswerFile
 from client.predictions.prediction import Prediction
 
 RELEASE = 8_765_432_109_876_543_210
 
 
-def make_verdict(anomaly_map: NDArray[np.float32], *, threshold: float = 1.0) -> Verdict:
+def make_verdict(
+    anomaly_map: NDArray[np.float32], *, threshold: float = 1.0, original_size: tuple[int, int] | None = None
+) -> Verdict:
     score = float(anomaly_map.max())
     return Verdict(
         score=score,
@@ -34,6 +36,7 @@ def make_verdict(anomaly_map: NDArray[np.float32], *, threshold: float = 1.0) ->
         anomaly_map=anomaly_map.astype(np.float32),
         mask=anomaly_map > threshold,
         latency_ms=1.5,
+        original_size=original_size or (anomaly_map.shape[1], anomaly_map.shape[0]),
     )
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from client.benchmark.tables import speed_of
-from client.judging.errors import ClientError
+from client.core.errors import ClientError
 from client.predictions.comparison import read_metrics
 from client.predictions.prediction import Prediction
 from client.report import PICTURES, auroc, measure, summary_table, write_report

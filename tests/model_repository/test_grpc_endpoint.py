@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from client import JudgeClient
 from client.__main__ import main
-from client.judging.errors import RequestError, Unreachable
+from client.core.errors import RequestError, Unreachable
 from deploy.releases import promote
 from export.cli.builds import verify
 from model_repository.grpc_channel import channel_options, connect

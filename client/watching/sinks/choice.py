@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.judging.errors import RequestError
+from client.core.errors import RequestError
 
 if TYPE_CHECKING:
     from client.watching.sinks.message import Sink

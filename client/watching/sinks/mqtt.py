@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from client.judging.errors import RequestError
+from client.core.errors import RequestError
 from client.watching.sinks.message import Message, SinkDown
 
 TIMEOUT_S = 10.0  # to connect, and for the broker's word on a batch

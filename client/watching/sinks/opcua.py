@@ -21,7 +21,7 @@ from asyncua.sync import Client
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from client.console import printable
-from client.judging.errors import RequestError
+from client.core.errors import RequestError
 from client.watching.sinks.message import Message, SinkDown
 
 TIMEOUT_S = 5.0  # of a request

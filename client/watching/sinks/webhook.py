@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from client.judging.errors import RequestError
+from client.core.errors import RequestError
 from client.watching.sinks.message import Message, SinkDown
 
 TIMEOUT_S = 15.0  # as the Standard Webhooks recommend

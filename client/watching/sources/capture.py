@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from client.judging.errors import RequestError
+from client.core.errors import RequestError
 
 # OpenCV and FFmpeg write of every hiccup of a stream to standard error.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")

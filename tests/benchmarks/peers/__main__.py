@@ -22,7 +22,7 @@ from client.benchmark.images import load_pixels
 from client.benchmark.measured import Load, summarise
 from client.benchmark.perf_analyzer import PerfAnalyzer
 from client.benchmark.tables import milliseconds
-from client.judging.errors import BenchmarkError
+from client.core.errors import BenchmarkError
 from tests.benchmarks.load import Pixels
 from tests.benchmarks.peers.contenders import (
     Contender,

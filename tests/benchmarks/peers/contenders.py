@@ -25,7 +25,7 @@ from tritonclient.utils import InferenceServerException
 
 from client.benchmark.measured import Load
 from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
-from client.judging.errors import BenchmarkError
+from client.core.errors import BenchmarkError
 from deploy.installation import prepare
 from deploy.ports import Ports, claim_ports
 from deploy.processes import ending_with_parent

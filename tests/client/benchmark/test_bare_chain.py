@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from client.benchmark.chain import DISTANCES, FEATURES, BareChain, ChainSettings, Spinning, find_settings
-from client.judging.errors import BenchmarkError
+from client.core.errors import BenchmarkError
 
 IMAGES = np.arange(3, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 2, 2, 3), np.uint8)
 

@@ -19,7 +19,7 @@ from client.benchmark.images import load_pixels
 from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
 from client.benchmark.result import BenchResult, read_result
 from client.benchmark.run import ROUNDS
-from client.judging.errors import BenchmarkError, ImageFileError
+from client.core.errors import BenchmarkError, ImageFileError
 from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from tests.client.samples import save_image

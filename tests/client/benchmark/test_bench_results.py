@@ -16,7 +16,7 @@ from client.benchmark.plots import draw_batch, draw_latency_throughput, draw_req
 from client.benchmark.result import read_result, write_result
 from client.benchmark.statistics import Counters, StepTimes, between, pooled
 from client.benchmark.tables import comparison_table, result_tables, to_csv, to_markdown
-from client.judging.errors import BenchmarkError, ClientError
+from client.core.errors import BenchmarkError, ClientError
 from tests.client.samples import HEADER, make_bench, make_measured, printed
 
 

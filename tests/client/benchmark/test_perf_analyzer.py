@@ -11,7 +11,7 @@ import pytest
 from tritonclient.utils import deserialize_bytes_tensor
 
 from client.benchmark.perf_analyzer import PerfAnalyzer, encoded_inputs, image_inputs, read_profile
-from client.judging.errors import BenchmarkError
+from client.core.errors import BenchmarkError
 from tests.products import ROOT
 
 IMAGES = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)

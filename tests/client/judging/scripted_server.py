@@ -27,7 +27,12 @@ RELEASE = 77
 THRESHOLD = 100.0
 TIMEOUT_S = 20.0
 FULL_QUEUE = (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
-TYPES = {np.dtype(np.float32): "FP32", np.dtype(np.bool_): "BOOL", np.dtype(np.int64): "INT64"}
+TYPES = {
+    np.dtype(np.float32): "FP32",
+    np.dtype(np.bool_): "BOOL",
+    np.dtype(np.int64): "INT64",
+    np.dtype(np.int32): "INT32",
+}
 Outputs = dict[str, NDArray[Any]]
 Refusal = tuple[grpc.StatusCode, str]
 
@@ -113,11 +118,11 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         name = tensor.parameters["shared_memory_region"].string_param
         if name and name not in self.script.registered:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{name}'")
-        images = self.images(request)
+        images, sizes = self.images(request)
         if images.shape[1:3] != (self.script.size, self.script.size):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'image'")
         self.script.asked.append((request.model_name, len(images)))
-        outputs = self.judge(images, request)
+        outputs = self.judge(images, request) | sizes
         self.script.change(outputs)
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         for requested in request.outputs:
@@ -127,19 +132,21 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
                 response.raw_output_contents.append(value.tobytes())
         return response
 
-    def images(self, request: Any) -> NDArray[np.uint8]:
+    def images(self, request: Any) -> tuple[NDArray[np.uint8], Outputs]:
+        """The images of a request; with their sizes, of files."""
         (tensor,) = request.inputs
         if tensor.name == "image":
             if not request.raw_input_contents:  # in shared memory, which nobody looks into here
-                return np.zeros(tuple(tensor.shape), np.uint8)
-            return np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(tuple(tensor.shape))
-        raw, images = request.raw_input_contents[0], []
+                return np.zeros(tuple(tensor.shape), np.uint8), {}
+            return np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(tuple(tensor.shape)), {}
+        raw, images, sizes = request.raw_input_contents[0], [], []
         while raw:
             length = int.from_bytes(raw[:4], "little")
             picture = Image.open(io.BytesIO(raw[4 : 4 + length])).convert("RGB")
             images.append(np.asarray(picture.resize((self.script.size, self.script.size))))
+            sizes.append((picture.height, picture.width))
             raw = raw[4 + length :]
-        return np.stack(images)
+        return np.stack(images), {"original_size": np.array(sizes, np.int32)}
 
     def judge(self, images: NDArray[np.uint8], request: Any) -> Outputs:
         means = images.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)[:, None]

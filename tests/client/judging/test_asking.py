@@ -13,8 +13,8 @@ import tritonclient.utils.shared_memory as shm
 from PIL import Image
 
 from client import JudgeClient
-from client.judging.errors import ServerError
-from client.judging.verdicts import SCORE_OUTPUTS, Score
+from client.core.errors import ServerError
+from client.core.verdicts import SCORE_OUTPUTS, Score
 from deploy.server import TritonServer
 from tests.products import MAX_BATCH_SIZE, TIMEOUT_S, Product
 
@@ -54,7 +54,7 @@ def test_many_verdicts_come_in_the_order_of_the_images(
     judge: JudgeClient, pictures: list[Image.Image], edge: Product, in_flight: int, batch: int
 ) -> None:
     order = [*range(len(pictures)), *reversed(range(len(pictures)))]
-    verdicts = judge.predict_many((pictures[i] for i in order), in_flight=in_flight, batch=batch)
+    verdicts = judge.judge_many((pictures[i] for i in order), in_flight=in_flight, batch=batch)
     for verdict, index in zip(verdicts, order, strict=True):
         check_score(verdict, edge, index)
         np.testing.assert_allclose(verdict.anomaly_map, edge.expected.anomaly_map[index], rtol=0, atol=1e-3)
@@ -72,7 +72,7 @@ def test_scores_alone_are_the_same(judge: JudgeClient, pictures: list[Image.Imag
 
 def test_files_may_be_sent_by_the_dozen(judge: JudgeClient, edge: Product) -> None:
     files = [image.path.read_bytes() for image in edge.data.test]
-    for ask in (judge.predict_many, judge.score_many):
+    for ask in (judge.judge_many, judge.score_many):
         for index, verdict in enumerate(ask(files, in_flight=2, batch=2)):
             assert verdict.score == pytest.approx(float(edge.expected.pred_score[index, 0]), abs=1e-3)
 
@@ -87,14 +87,14 @@ def test_images_are_read_no_further_ahead_than_the_window(
             next(read)
             yield picture
 
-    for verdict in itertools.islice(judge.predict_many(endless(), in_flight=3, batch=2), 4):
+    for verdict in itertools.islice(judge.judge_many(endless(), in_flight=3, batch=2), 4):
         assert verdict.score >= 0
     assert next(read) <= 4 + 3 * 2 + 2
 
 
 def test_a_batch_that_the_category_does_not_take(judge: JudgeClient, pictures: list[Image.Image]) -> None:
     with pytest.raises(ServerError) as caught:
-        list(judge.predict_many(pictures, batch=MAX_BATCH_SIZE + 1))
+        list(judge.judge_many(pictures, batch=MAX_BATCH_SIZE + 1))
     assert caught.value.message == (
         f"Category 'plate' at {judge.url} takes batches of up to {MAX_BATCH_SIZE} images, and {MAX_BATCH_SIZE + 1} "
         f"were asked for; give a smaller batch, or publish it with --max-batch-size {MAX_BATCH_SIZE + 1}."
@@ -103,11 +103,11 @@ def test_a_batch_that_the_category_does_not_take(judge: JudgeClient, pictures: l
 
 def test_an_error_in_the_middle_ends_the_stream(judge: JudgeClient, edge: Product) -> None:
     good = edge.data.test[0].path.read_bytes()
-    answers = judge.predict_many([good, good, b"no image", good], in_flight=2)
+    answers = judge.judge_many([good, good, b"no image", good], in_flight=2)
     assert next(answers).score == next(answers).score
     with pytest.raises(ServerError, match="is not an image of a known format"):
         list(answers)
-    assert judge.predict(good).release_id > 0
+    assert judge.judge(good).release_id > 0
 
 
 def test_no_map_leaves_the_server_with_a_score(server: TritonServer, edge: Product) -> None:
@@ -127,7 +127,7 @@ def test_shared_memory_is_given_back(
 ) -> None:
     before, files = region_names(server), set(Path("/dev/shm").glob("astmfr_*"))
     with JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True) as judge:
-        verdicts = judge.predict_many(pictures * 2, in_flight=3)
+        verdicts = judge.judge_many(pictures * 2, in_flight=3)
         next(verdicts)
         assert len(region_names(server) - before) == 4  # one for single calls and one a request in flight
         verdicts.close()  # given up in the middle: what is on its way is waited for first

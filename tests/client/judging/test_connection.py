@@ -17,7 +17,7 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 
 from client import JudgeClient, load_image
-from client.judging.errors import RequestError, ServerError
+from client.core.errors import RequestError, ServerError
 from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import fusion_code_id, release_id_of
 from tests.deploy.conftest import add_model
@@ -76,7 +76,7 @@ def test_a_proxy_is_passed_by_for_this_host_and_named_for_others(
     monkeypatch.setenv(variable, f"http://user:secret@{proxy}")
     for url in (server.grpc_url, server.grpc_url.replace("127.0.0.1", "localhost")):
         with connect(url, edge.name)() as judge:
-            assert judge.predict(PICTURE).release_id == edge.checkpoint.release_id
+            assert judge.judge(PICTURE).release_id == edge.checkpoint.release_id
     message = refusal(connect("line-3.invalid:8001", edge.name, timeout_s=20))
     assert message == (
         f"No Triton server answers at line-3.invalid:8001 through the proxy {proxy} ({variable}); start one with "
@@ -128,7 +128,7 @@ def test_a_port_that_closes_every_connection() -> None:
 
 def test_a_threshold_that_cannot_be(judge: JudgeClient) -> None:
     for threshold in (float("nan"), float("inf"), 1e400, -1.0):
-        for ask in (judge.predict, judge.score):
+        for ask in (judge.judge, judge.score):
             with pytest.raises(RequestError, match=r"^The threshold is .*; expected a finite number"):
                 ask(PICTURE, threshold=threshold)
 
@@ -195,12 +195,12 @@ def test_the_deadline_holds_for_connecting_and_asking(server: TritonServer, judg
     with hanging(server):
         messages = [
             refusal(connect(server.grpc_url, judge.category, timeout_s=0.2)),
-            refusal(lambda: judge.predict(PICTURE)),
-            refusal(lambda: judge.predict(jpeg())),
+            refusal(lambda: judge.judge(PICTURE)),
+            refusal(lambda: judge.judge(jpeg())),
         ]
     assert messages == [f"No answer from {server.grpc_url} within 0.2 s; is it overloaded?"] * 3
     judge.timeout_s = TIMEOUT_S
-    assert judge.predict(PICTURE).release_id > 0
+    assert judge.judge(PICTURE).release_id > 0
 
 
 def jpeg() -> bytes:
@@ -219,27 +219,27 @@ def jpeg() -> bytes:
     ids=["empty", "garbage", "truncated"],
 )
 def test_what_the_server_cannot_decode(judge: JudgeClient, encoded: bytes, reason: str) -> None:
-    message = refusal(lambda: judge.predict(encoded))
+    message = refusal(lambda: judge.judge(encoded))
     assert message.startswith(f"The server at {judge.url} answered: ")
     assert f"encoded_image {reason}" in message
-    assert judge.predict(jpeg()).release_id > 0  # the next request is none the worse for it
+    assert judge.judge(jpeg()).release_id > 0  # the next request is none the worse for it
 
 
 def test_a_release_without_its_calibration(server: TritonServer, edge: Product) -> None:
     with JudgeClient(server.grpc_url, category=UNCALIBRATED, timeout_s=TIMEOUT_S) as judge:
-        message = refusal(lambda: judge.predict(PICTURE))
+        message = refusal(lambda: judge.judge(PICTURE))
         assert f"release {UNCALIBRATED_WEIGHTS} has no calibration at " in message
         assert message.endswith(f"{UNCALIBRATED_WEIGHTS}.json; publish the release again.")
 
         calibration = replace(edge.checkpoint.calibration, weights_id=UNCALIBRATED_WEIGHTS)
         calibration_file(edge.repository, UNCALIBRATED_WEIGHTS).write_text(calibration.to_json())
         # as the sentence promised
-        assert judge.predict(PICTURE).release_id == release_id_of(calibration, fusion_code_id())
+        assert judge.judge(PICTURE).release_id == release_id_of(calibration, fusion_code_id())
 
 
 def test_images_of_any_size_are_resized_as_in_training(judge: JudgeClient, edge: Product) -> None:
     path = edge.data.test[0].path
-    verdict = judge.predict(load_image(path))
+    verdict = judge.judge(load_image(path))
     size = edge.checkpoint.config.image_size
     assert verdict.anomaly_map.shape == verdict.mask.shape == (size, size)
     assert verdict.mask.dtype == np.bool_

@@ -14,7 +14,7 @@ import tritonclient.grpc as grpcclient
 from PIL import Image
 
 from client import JudgeClient
-from client.judging.errors import ServerError
+from client.core.errors import ServerError
 from deploy.server import TritonServer
 from tests.client.judging.scripted_server import FULL_QUEUE, Script, grey, scripted_judge
 from tests.hanging import hanging
@@ -91,16 +91,16 @@ def test_after_late_answers_the_next_ones_are_right(server: TritonServer, edge: 
     """The real server goes on with requests that were given up, and writes their maps when it likes."""
     pictures = [Image.fromarray(pixels) for pixels in edge.pixels]
     with JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True) as judge:
-        judge.predict(pictures[0])
+        judge.judge(pictures[0])
         judge.timeout_s = 0.05
         with hanging(server):
             for picture in pictures[:3]:
                 with pytest.raises(ServerError, match="No answer from"):
-                    judge.predict(picture)
+                    judge.judge(picture)
             with pytest.raises(ServerError, match="No answer from"):
-                list(judge.predict_many(pictures))
+                list(judge.judge_many(pictures))
         judge.timeout_s = TIMEOUT_S
-        verdicts = [*map(judge.predict, pictures), *judge.predict_many(pictures)]
+        verdicts = [*map(judge.judge, pictures), *judge.judge_many(pictures)]
     for index, verdict in enumerate(verdicts):
         expected = edge.expected.anomaly_map[index % len(pictures)]
         np.testing.assert_allclose(verdict.anomaly_map, expected, rtol=0, atol=1e-3)
@@ -119,7 +119,7 @@ def test_threads_on_one_client_get_their_own_verdicts(
     def ask(judge: JudgeClient, index: int) -> None:
         picture = Image.fromarray(edge.pixels[index])
         for _ in range(20):
-            verdict = judge.predict(picture)
+            verdict = judge.judge(picture)
             if not np.allclose(verdict.anomaly_map, edge.expected.anomaly_map[index], rtol=0, atol=1e-3):
                 wrong.append(index)
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from client import ClientError
-from client.judging.errors import ImageFileError, RequestError
-from client.judging.streams import Window
+from client.core.errors import ImageFileError, RequestError
+from client.core.windows import Window
 from tests.client.judging.scripted_server import MAX_BATCH, Script, grey, png, scripted_judge
 
 
@@ -33,7 +33,7 @@ def test_images_of_every_kind_in_one_stream(tmp_path: Path, batch: int) -> None:
         scores = [score.score for score in judge.score_many(images, batch=batch)]
         assert scores == [10, 20, 30, 40, 50, 60, 70]
         assert sum(count for _, count in script.asked) == len(images)
-        scores = [verdict.score for verdict in judge.predict_many(images, batch=batch)]
+        scores = [verdict.score for verdict in judge.judge_many(images, batch=batch)]
         assert scores == [10, 20, 30, 40, 50, 60, 70]
 
 
@@ -50,7 +50,7 @@ def test_images_of_every_kind_in_one_stream(tmp_path: Path, batch: int) -> None:
 )
 def test_numbers_that_cannot_be_are_refused_at_once(options: dict[str, int], message: str) -> None:
     with scripted_judge(Script()) as judge:
-        for ask in (judge.predict_many, judge.score_many):
+        for ask in (judge.judge_many, judge.score_many):
             with pytest.raises(RequestError) as caught:
                 ask([grey(10)], **options)  # before anything is asked for
             assert caught.value.message == message
@@ -102,7 +102,7 @@ def test_a_flood_is_answered_in_order_although_the_server_refuses(shared_memory:
     with scripted_judge(script, shared_memory=shared_memory) as judge:
         assert [score.score for score in judge.score_many(map(grey, values), in_flight=500)] == values
         assert script.tries > len(values)  # some were refused
-        assert [verdict.score for verdict in judge.predict_many(map(grey, values), in_flight=20)] == values
+        assert [verdict.score for verdict in judge.judge_many(map(grey, values), in_flight=20)] == values
 
 
 def test_the_window_is_halved_once_for_all_that_were_refused_together() -> None:
@@ -121,7 +121,7 @@ def test_the_window_is_halved_once_for_all_that_were_refused_together() -> None:
 def test_a_stream_that_is_given_up_leaves_nothing_on_its_way() -> None:
     script = Script(delay_s=0.1)
     with scripted_judge(script, shared_memory=True) as judge:
-        answers = judge.predict_many([Image.new("L", (5, 5))] * 9, in_flight=3)
+        answers = judge.judge_many([Image.new("L", (5, 5))] * 9, in_flight=3)
         next(answers)
         answers.close()  # type: ignore[attr-defined]
         assert script.tries == len(script.asked)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client.judging.errors import ImageFileError
+from client.core.errors import ImageFileError
 from client.pictures.folders import FoundImages, find_images
 from tests.client.samples import save_image
 

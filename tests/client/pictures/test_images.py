@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from client.judging.errors import ImageFileError
+from client.core.errors import ImageFileError
 from client.pictures.images import load_image
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from client.core.errors import ClientError
 from client.files import StorageError
-from client.judging.errors import ClientError
 from client.predictions.jsonl import AnswerFile, read_jsonl
 from tests.client.samples import make_prediction, write_jsonl
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client.judging.errors import ClientError
+from client.core.errors import ClientError
 from client.predictions.comparison import JudgeId, judge_of, read_metrics, require_one_judge
 from client.predictions.prediction import Prediction
 from tests.client.samples import RELEASE, make_metrics, make_prediction

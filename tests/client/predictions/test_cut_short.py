@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import client.predictions.drawing
+from client.core.errors import ServerError
+from client.core.verdicts import Verdict
 from client.files import StorageError
 from client.judging.connection import JudgeClient
-from client.judging.errors import ServerError
-from client.judging.verdicts import Verdict
 from client.pictures.folders import find_images
 from client.predictions.asking import FAILURES_IN_A_ROW, Asking, Outcome, predict_images
 from client.predictions.prediction import Prediction
@@ -44,7 +44,7 @@ class FailingJudge(BrightnessJudge):
         super().__init__()
         self.failing = failing
 
-    def predict_many(
+    def judge_many(
         self, images: Iterable[Image.Image | bytes], *, in_flight: int, batch: int, threshold: float | None
     ) -> Iterator[Verdict]:
         self.asked += 1
@@ -60,7 +60,7 @@ class FailingJudge(BrightnessJudge):
                 if error := self.failing.get(picture.getpixel((0, 0))[0]):
                     raise error
             for picture in request:
-                yield self.predict(picture, threshold=threshold)
+                yield self.judge(picture, threshold=threshold)
 
 
 def run(folder: Path, failing: dict[int, BaseException], *, batch: int = 1, **options: Any) -> Outcome:
@@ -111,8 +111,8 @@ def test_an_image_that_gets_no_verdict_is_named(folder: Path) -> None:
     """Whatever the connection does: an image without a verdict is not passed over."""
 
     class SilentJudge(BrightnessJudge):
-        def predict_many(self, images: Any, **options: Any) -> Iterator[Verdict]:
-            yield from list(super().predict_many(images, **options))[:-2]
+        def judge_many(self, images: Any, **options: Any) -> Iterator[Verdict]:
+            yield from list(super().judge_many(images, **options))[:-2]
 
     outcome = predict_images(
         cast(JudgeClient, SilentJudge()), find_images([folder]).images, asking=Asking(), overlays_dir=None
@@ -123,7 +123,7 @@ def test_an_image_that_gets_no_verdict_is_named(folder: Path) -> None:
 
 def test_a_fault_of_no_image_ends_the_run_at_once(folder: Path) -> None:
     class NoJudge(BrightnessJudge):
-        def predict_many(self, images: Any, **_: Any) -> Iterator[Verdict]:
+        def judge_many(self, images: Any, **_: Any) -> Iterator[Verdict]:
             raise ServerError("Batches of up to 4.")
             yield
 
@@ -201,11 +201,11 @@ def test_the_picture_of_an_image_that_has_vanished_is_drawn(folder: Path, tmp_pa
     images = find_images([folder]).images
 
     class TidyJudge(BrightnessJudge):
-        def predict_many(self, images: Any, **options: Any) -> Iterator[Verdict]:
+        def judge_many(self, images: Any, **options: Any) -> Iterator[Verdict]:
             pictures = list(images)
             for file in folder.iterdir():
                 file.unlink()
-            yield from super().predict_many(pictures, **options)
+            yield from super().judge_many(pictures, **options)
 
     outcome = predict_images(
         cast(JudgeClient, TidyJudge()), images, asking=Asking(), overlays_dir=tmp_path / "overlays"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from client.core.errors import ClientError
 from client.files import StorageError
-from client.judging.errors import ClientError
 from client.pictures.folders import find_images
 from client.predictions.drawing import picture_paths, require_folder_for_pictures
 from tests.client.samples import save_image

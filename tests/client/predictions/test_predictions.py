@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.core.errors import ClientError
+from client.core.verdicts import Score, Verdict
 from client.judging.connection import JudgeClient
-from client.judging.errors import ClientError
-from client.judging.verdicts import Score, Verdict
 from client.pictures.folders import find_images
 from client.pictures.overlays import draw_overlay
 from client.predictions.asking import Asking, predict_images
@@ -32,13 +32,13 @@ class BrightnessJudge:
     bit_depth: int = 8
     encoded: list[bytes] = field(default_factory=list)
 
-    def predict(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
+    def judge(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
         level = np.asarray(image).mean() / 255
         return make_verdict(
             np.full((8, 8), level, np.float32), threshold=0.5 if threshold is None else threshold
         )
 
-    def predict_many(
+    def judge_many(
         self, images: Iterable[Image.Image | bytes], *, in_flight: int, batch: int, threshold: float | None
     ) -> Iterator[Verdict]:
         images = list(images)  # the worst case: all are read before the first answer comes
@@ -46,10 +46,10 @@ class BrightnessJudge:
             if isinstance(image, bytes):
                 self.encoded.append(image)
                 image = Image.new("RGB", (8, 8), "white")
-            yield self.predict(image, threshold=threshold)
+            yield self.judge(image, threshold=threshold)
 
     def score_many(self, images: Iterable[Image.Image | bytes], **options: Any) -> Iterator[Score]:
-        for verdict in self.predict_many(images, **options):
+        for verdict in self.judge_many(images, **options):
             fields = {field.name: getattr(verdict, field.name) for field in dataclasses.fields(Score)}
             yield Score(**fields)
 
@@ -209,5 +209,5 @@ def test_a_judge_of_rendered_images_is_said_to_be_one(tmp_path: Path, synthetic:
     assert [entry.synthetic for entry in predictions] == [synthetic]
     assert ("SYNTHETIC DATA" in printed(predictions_table(predictions))) == synthetic
     written = np.asarray(Image.open(overlays / "a.png"))
-    plain = np.asarray(draw_overlay(Image.open(image), BrightnessJudge().predict(Image.open(image))))
+    plain = np.asarray(draw_overlay(Image.open(image), BrightnessJudge().judge(Image.open(image))))
     assert (written != plain).any() == synthetic  # the caption

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from client import JudgeClient
-from client.judging.errors import NotAllowed
+from client.core.errors import NotAllowed
 from deploy.__main__ import main
 from deploy.protection.certificates import Certificates
 from deploy.protection.protection import Protection

@@ -68,7 +68,7 @@ def test_the_server_serves_each_size_as_it_is_published(
             with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
                 size = read_manifest(build).config.image_size
                 assert judge.image_size == size
-                verdict = judge.predict(np.full((size, size, 3), 128, np.uint8))
+                verdict = judge.judge(np.full((size, size, 3), 128, np.uint8))
             assert verdict.release_id == read_manifest(build).release_id
             assert verdict.anomaly_map.shape == (size, size)
     publish(smaller, repository)
@@ -76,5 +76,5 @@ def test_the_server_serves_each_size_as_it_is_published(
         running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as server,
         JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge,
     ):
-        verdict = judge.predict(np.full((SIZE, SIZE, 3), 128, np.uint8))
+        verdict = judge.judge(np.full((SIZE, SIZE, 3), 128, np.uint8))
         assert verdict.release_id == read_manifest(smaller).release_id

@@ -46,13 +46,13 @@ def test_a_line_pc_serves_what_came_as_files(pill: Path, repository: Path, tmp_p
     with running_server(repository=line, log=tmp_path / "log", triton_env=ROOT / ".triton") as server:
         first = Store(line).read(CATEGORY, 1)
         with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
-            assert judge.predict(image).release_id == first.release_id
+            assert judge.judge(image).release_id == first.release_id
         options = ("--repository", line, "--url", server.grpc_url)
         code, said = deploy("import", tmp_path / "2.bundle", *options, "--promote")
         assert code == 0, said
         assert f"Live at {server.grpc_url}: release 2 of pill" in said
         with JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
-            assert judge.predict(image).release_id == Store(line).read(CATEGORY, 2).release_id
+            assert judge.judge(image).release_id == Store(line).read(CATEGORY, 2).release_id
         assert Store(line).live(CATEGORY) == Live(2, 1, 1)
         assert check(line).faults == []
         # So that the first one may go, but for the server.

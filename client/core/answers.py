@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 
-from client.judging.errors import AnswerError
-from client.judging.requests import Request
-from client.judging.verdicts import SCORE_OUTPUTS, Score, Verdict
+from client.core.errors import AnswerError
+from client.core.requests import ORIGINAL_SIZE, Request
+from client.core.verdicts import SCORE_OUTPUTS, Score, Verdict
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 
-TYPES = {
-    "anomaly_map": "FP32",
-    "pred_score": "FP32",
-    "pred_label": "BOOL",
-    "pred_mask": "BOOL",
-    "threshold": "FP32",
-    "release_id": "INT64",
+TYPES: dict[str, tuple[str, type[np.generic]]] = {
+    "anomaly_map": ("FP32", np.float32),
+    "pred_score": ("FP32", np.float32),
+    "pred_label": ("BOOL", np.bool_),
+    "pred_mask": ("BOOL", np.bool_),
+    "threshold": ("FP32", np.float32),
+    "release_id": ("INT64", np.int64),
+    ORIGINAL_SIZE: ("INT32", np.int32),
 }
+Maps = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: an array [B, ...] an output, and milliseconds from sending to having it."""
+    """What came back.
 
+    Attributes:
+        request: that it answers.
+        values: an array [B, ...] an output.
+        latency_ms: from sending to having it, milliseconds.
+    """
+
+    request: Request
     values: dict[str, NDArray[Any]]
     latency_ms: float
 
@@ -35,6 +44,10 @@ class Answer:
     def release_id(self) -> int:
         """The release that judged."""
         return int(self.values["release_id"][0, 0])
+
+    def results(self) -> list[Score]:
+        """What was asked for of every image: its `Verdict`, or its `Score` alone."""
+        return [*self.verdicts()] if self.request.question.for_maps else self.scores()
 
     def scores(self) -> list[Score]:
         """The verdict of every image without its maps."""
@@ -54,19 +67,37 @@ class Answer:
         """The verdict of every image."""
         maps, masks = (self.values[name] for name in MAP_OUTPUTS)
         return [
-            Verdict(**vars(score), anomaly_map=anomaly_map, mask=mask)
-            for score, anomaly_map, mask in zip(self.scores(), maps, masks, strict=True)
+            Verdict(
+                **vars(score),
+                anomaly_map=anomaly_map,
+                mask=mask,
+                original_size=size,
+                min_area=self.request.question.min_area,
+            )
+            for score, anomaly_map, mask, size in zip(self.scores(), maps, masks, self._sizes(), strict=True)
         ]
 
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
+        """Width and height of each image as it came."""
+        if self.request.sizes:
+            return self.request.sizes
+        return tuple((width, height) for height, width in self.values[ORIGINAL_SIZE].tolist())
 
-def read_answer(request: Request, result: grpcclient.InferResult, *, latency_ms: float) -> Answer:
+
+def read_answer(request: Request, response: Any, *, latency_ms: float, maps: Maps | None = None) -> Answer:
     """The outputs that a request asked for.
+
+    Args:
+        request: what was sent.
+        response: the message of gRPC's `ModelInfer` that came back.
+        latency_ms: from sending to having it.
+        maps: what was handed over in shared memory, by its output's name.
 
     Raises:
         AnswerError: one is missing, of another type or shape, or not finite, or they contradict each other or the
             request. None of the request's images is judged then.
     """
-    values = {name: _read_output(request, result, name) for name in request.question.outputs}
+    values = {name: _read_output(request, response, name, maps or {}) for name in request.outputs}
     for name in ("pred_score", "threshold", "anomaly_map"):
         if name in values and not np.isfinite(values[name]).all():
             index = int(np.argmin(np.isfinite(values[name]).reshape(len(values[name]), -1).all(axis=1)))
@@ -75,11 +106,15 @@ def read_answer(request: Request, result: grpcclient.InferResult, *, latency_ms:
     asked = request.question.threshold
     if asked is not None and (threshold != np.float32(asked)).any():
         raise _fault(request, f"it judged with the threshold {threshold[0, 0]}, and {asked} was asked for")
+    if ORIGINAL_SIZE in values and (values[ORIGINAL_SIZE] < 1).any():
+        raise _fault(
+            request, f"original_size is {values[ORIGINAL_SIZE].tolist()}, expected sides of at least 1"
+        )
     if (values["pred_label"] != (score > threshold)).any():
         raise _fault(request, "pred_label is not what pred_score and threshold come to")
     if "anomaly_map" in values and not _score_is_of_map(score[:, 0], values["anomaly_map"]):
         raise _fault(request, "pred_score does not lie between the mean and the maximum of anomaly_map")
-    return Answer(values, latency_ms)
+    return Answer(request, values, latency_ms)
 
 
 def _score_is_of_map(score: NDArray[Any], anomaly_map: NDArray[Any]) -> bool:
@@ -89,23 +124,29 @@ def _score_is_of_map(score: NDArray[Any], anomaly_map: NDArray[Any]) -> bool:
     return bool(((mean - slack <= score) & (score <= maximum + slack)).all())
 
 
-def _read_output(request: Request, result: grpcclient.InferResult, name: str) -> NDArray[Any]:
-    outputs = list(result.get_response().outputs)
+def _read_output(request: Request, response: Any, name: str, maps: Maps) -> NDArray[Any]:
+    outputs = list(response.outputs)
     index = next((index for index, output in enumerate(outputs) if output.name == name), None)
     if index is None:
         raise _fault(request, f"{name} is missing")
     found = (outputs[index].datatype, list(outputs[index].shape))
-    shape = request.map_shape if name in MAP_OUTPUTS else (request.map_shape[0], 1)
-    expected = (TYPES[name], list(shape))
+    datatype, kind = TYPES[name]
+    shape = (
+        request.map_shape
+        if name in MAP_OUTPUTS
+        else (request.map_shape[0], 2 if name == ORIGINAL_SIZE else 1)
+    )
+    expected = (datatype, list(shape))
     if found != expected:
         raise _fault(request, f"{name} is {found[0]} {found[1]}, expected {expected[0]} {expected[1]}")
-    on_the_wire = len(result.get_response().raw_output_contents[index])
-    if request.region is not None and name in MAP_OUTPUTS and not on_the_wire:
-        return request.region.take(name, shape)
+    contents = response.raw_output_contents
+    raw = contents[index] if index < len(contents) else b""
+    if name in maps and not raw:
+        return maps[name]
     try:
-        return np.asarray(result.as_numpy(name))
+        return np.frombuffer(raw, kind).reshape(shape)
     except ValueError:  # a stub that was built against another numpy gives tensors of 0 bytes
-        raise _fault(request, f"{name} {found[1]} holds {on_the_wire} bytes") from None
+        raise _fault(request, f"{name} {found[1]} holds {len(raw)} bytes") from None
 
 
 def _fault(request: Request, what: str) -> AnswerError:

@@ -12,6 +12,7 @@ ClientError
 │   ├── ServerFault         the server failed: a step of it died, or it has no calibration
 │   └── AnswerError         an answer that is no verdict
 ├── ImageFileError          a path that is no image, or a value that is none
+│   └── ImageTypeError      a value of a type that is no image; it is a TypeError too
 └── BenchmarkError          a benchmark that cannot run here
 
 Which of them a failed call is, gRPC's status code says; where Triton has one code for several things, its words
@@ -81,6 +82,10 @@ class AnswerError(ServerError):
 
 class ImageFileError(ClientError):
     """A path that is missing or no readable image, or a value that is no image."""
+
+
+class ImageTypeError(ImageFileError, TypeError):
+    """A value of a type, or an array of a type or shape, that is no image."""
 
 
 class BenchmarkError(ClientError):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from client import JudgeClient
-from client.judging.arguments import check_category, check_count, check_threshold, check_timeout
-from client.judging.errors import RequestError
+from client.core.arguments import check_category, check_count, check_threshold, check_timeout
+from client.core.errors import RequestError
 
 
 @pytest.mark.parametrize("value", [1e-6, 5, 2.5, np.float32(2.5), np.int64(3), 1e6])

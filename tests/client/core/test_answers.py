@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from client.judging.errors import AnswerError
+from client.core.errors import AnswerError
 from tests.client.judging.scripted_server import Outputs, Script, grey, scripted_judge
 
 
@@ -62,13 +62,13 @@ FAULTS = {
 def test_what_is_no_verdict_is_an_error(change: Callable[[Outputs], None], reason: str) -> None:
     script = Script()
     with scripted_judge(script) as judge:
-        assert [verdict.anomalous for verdict in judge.predict_many([grey(10), grey(20)], batch=2)] == [
+        assert [verdict.anomalous for verdict in judge.judge_many([grey(10), grey(20)], batch=2)] == [
             False,
             False,
         ]
         script.change = change
         with pytest.raises(AnswerError) as caught:
-            list(judge.predict_many([grey(10), grey(20)], batch=2))
+            list(judge.judge_many([grey(10), grey(20)], batch=2))
     assert caught.value.message == (
         f"What 'pill' answered is no verdict: {reason}; none of the 2 images is judged. The server's log may say why."
     )
@@ -104,4 +104,4 @@ def test_a_tensor_without_its_bytes_is_an_error(monkeypatch: pytest.MonkeyPatch)
         scripted_judge(Script(change=replace("pred_label", lambda value: value.view(Empty)))) as judge,
         pytest.raises(AnswerError, match=r"pred_label \[1, 1\] holds 0 bytes"),
     ):
-        judge.predict(grey(10))
+        judge.judge(grey(10))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from client.judging.errors import ImageFileError
-from client.judging.inputs import prepare
+from client.core.errors import ImageFileError, ImageTypeError
+from client.judging.reading import prepare_any
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 GREY = RGB[..., 0]
@@ -17,7 +17,7 @@ FULL = np.full((6, 9, 1), 255, np.uint8)
 
 
 def pixels(image: object, *, bit_depth: int = 8) -> np.ndarray:
-    prepared = prepare(image, bit_depth=bit_depth)
+    prepared = prepare_any(image, bit_depth=bit_depth).sent
     assert isinstance(prepared, Image.Image)
     assert prepared.mode == "RGB"
     return np.asarray(prepared)
@@ -53,8 +53,15 @@ def test_deeper_images_are_read_with_the_categorys_bit_depth(form: np.ndarray) -
         np.testing.assert_array_equal(pixels(Image.fromarray(deep), bit_depth=12), expected)
     np.testing.assert_array_equal(pixels(form.astype(np.uint16) * 257, bit_depth=16), expected)
     np.testing.assert_allclose(pixels((form / 255).astype(np.float32), bit_depth=1), expected, atol=1)
-    with pytest.raises(ImageFileError, match=r"^The image has uint16 values up to .*; expected at most 255"):
-        prepare(deep)
+    with pytest.raises(
+        ImageTypeError, match=r"of uint16; expected uint8 \[H, W\], .* trained on 8 bits a channel"
+    ):
+        prepare_any(deep)
+    if form.ndim == 2:
+        with pytest.raises(
+            ImageFileError, match=r"^The image has uint16 values up to .*; expected at most 255"
+        ):
+            prepare_any(Image.fromarray(deep))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I;16"])
@@ -68,7 +75,7 @@ def test_a_path_is_read_here(tmp_path: Path) -> None:
     for given in (path, str(path)):
         np.testing.assert_array_equal(pixels(given), RGB)
     for sent in (path.read_bytes(), bytearray(path.read_bytes()), memoryview(path.read_bytes())):
-        assert prepare(sent) == path.read_bytes()
+        assert prepare_any(sent).sent == path.read_bytes()
 
 
 def test_an_open_image_is_turned_upright_as_its_file_is(tmp_path: Path) -> None:
@@ -91,7 +98,7 @@ def test_an_open_image_that_is_truncated(tmp_path: Path) -> None:
         Image.open(path) as image,
         pytest.raises(ImageFileError, match=r"^The image (cannot be read|is truncated or damaged) \(.*\)\.$"),
     ):
-        prepare(image)
+        prepare_any(image)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,7 @@ def test_an_open_image_that_is_truncated(tmp_path: Path) -> None:
     [
         (
             RGB > 3,
-            "is an array [6, 9, 3] of bool; expected [H, W] or RGB [H, W, 3] of unsigned integers or ",
+            "is an array [6, 9, 3] of bool; expected uint8 [H, W], RGB [H, W, 3] or RGBA [H, W, 4], as the category",
         ),
         (RGB.transpose(2, 0, 1), "is an array [3, 6, 9] of uint8; expected"),
         (RGB[None], "is an array [1, 6, 9, 3] of uint8; expected"),
@@ -110,13 +117,13 @@ def test_an_open_image_that_is_truncated(tmp_path: Path) -> None:
         (Image.new("RGB", (0, 3)), "has no pixels (0 x 3)"),
         (
             None,
-            "is of type NoneType; expected a Pillow image, an image file's bytes or path, or a numpy array",
+            "is of type NoneType; expected an image file's path or bytes, a Pillow image, or a numpy array: ",
         ),
         ([RGB], "is of type list; expected"),
     ],
 )
 def test_what_is_no_image_is_named(image: object, reason: str) -> None:
     with pytest.raises(ImageFileError) as caught:
-        prepare(image)
+        prepare_any(image)
     assert caught.value.message.startswith(f"The image {reason}")
     assert caught.value.message.endswith(".")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from client.judging.errors import RequestError
+from client.core.errors import RequestError
 from model_repository.category_names import category_fault, shown
 
 LONGEST_TIMEOUT_S = 1e6  # gRPC takes much longer ones for none at all
@@ -80,6 +80,34 @@ def check_count(count: Any, *, what: str) -> int:
     if value < 1 or isinstance(count, bool):
         raise RequestError(f"{what} is {reprlib.repr(count)}; expected a whole number of at least 1.")
     return value
+
+
+def check_min_area(min_area: Any) -> int:
+    """How many pixels of the image a defect has at least.
+
+    Raises:
+        RequestError: it is no whole number, or below 0.
+    """
+    try:
+        value = operator.index(min_area)
+    except TypeError:
+        value = -1
+    if value < 0 or isinstance(min_area, bool):
+        raise RequestError(
+            f"The smallest area is {reprlib.repr(min_area)}; expected a whole number of pixels, at least 0."
+        )
+    return value
+
+
+def check_on_error(on_error: Any) -> bool:
+    """What becomes of an image that has no result; says whether that is returned in its place.
+
+    Raises:
+        RequestError: it is neither of the two.
+    """
+    if on_error not in ("raise", "return"):
+        raise RequestError(f"on_error is {reprlib.repr(on_error)}; expected 'raise' or 'return'.")
+    return bool(on_error == "return")
 
 
 def _number(value: Any) -> float | None:

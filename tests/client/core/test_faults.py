@@ -9,8 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 from client import ClientError
 from client.cli.group import Commands
-from client.files import StorageError
-from client.judging.errors import (
+from client.core.errors import (
     AnswerError,
     BenchmarkError,
     DeadlineExceeded,
@@ -24,7 +23,9 @@ from client.judging.errors import (
     ServerFault,
     Unreachable,
 )
-from client.judging.faults import fault_of, server_error
+from client.core.faults import fault_of
+from client.files import StorageError
+from client.judging.calls import named_error
 from tests.products import unused_url
 
 VERIFY = "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED"
@@ -56,7 +57,7 @@ SEEN = [
 def test_each_code_and_message(status: str, message: str, kind: type[ServerError], again: bool) -> None:
     error = InferenceServerException(message, status=f"StatusCode.{status}")
     assert (fault_of(error).kind, fault_of(error).again) == (kind, again)
-    told = server_error(error, url=unused_url(), timeout_s=3)
+    told = named_error(error, url=unused_url(), timeout_s=3)
     assert type(told) is kind
     assert "\n" not in told.message
     assert told.message.endswith((".", "?"))

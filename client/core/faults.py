@@ -20,12 +20,11 @@ Asked again is only where nothing was judged, or where nobody knows: to judge an
 
 from __future__ import annotations
 
-import http.client
 from dataclasses import dataclass
 
 from tritonclient.utils import InferenceServerException
 
-from client.judging.errors import (
+from client.core.errors import (
     DeadlineExceeded,
     NotAllowed,
     NotServed,
@@ -35,7 +34,7 @@ from client.judging.errors import (
     ServerFault,
     Unreachable,
 )
-from model_repository.grpc_channel import split_url, through_proxy
+from model_repository.grpc_channel import split_url
 from model_repository.tls_faults import FOR_GOOD, tls_fault
 
 # In Triton's messages.
@@ -50,7 +49,22 @@ NO_REQUEST_ID = "[request id: <id_unknown>] "
 # In gRPC's: it never got to a server; the connection ended.
 NEVER_THERE = ("failed to connect", "resolving", "resolution", "Failed to create", "HTTP proxy")
 CLOSED = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY")
-PROBE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who is asked, for messages.
+
+    Attributes:
+        url: host:port of the server's gRPC endpoint.
+        through: the proxy on the way, see `grpc_channel.through_proxy`; empty where there is none.
+    """
+
+    url: str
+    through: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.url}{self.through}"
 
 
 @dataclass(frozen=True)
@@ -93,21 +107,36 @@ def _unavailable(message: str) -> Fault:
     return Fault(Unreachable, again=not any(words in message for words in FOR_GOOD))
 
 
-def server_error(error: InferenceServerException, *, url: str, timeout_s: float) -> ServerError:
-    """What a failed call with a deadline of `timeout_s` seconds means, and what to do about it."""
+def server_error(
+    error: InferenceServerException, peer: Peer, *, timeout_s: float, speaks_http: bool = False
+) -> ServerError:
+    """What a failed call with a deadline of `timeout_s` seconds means, and what to do about it.
+
+    Args:
+        error: of the call.
+        peer: who was asked.
+        timeout_s: the call's deadline.
+        speaks_http: what closes the connections there speaks HTTP, see `closes_connections`.
+    """
     kind = fault_of(error).kind
     message = str(error.message()).removeprefix(NO_REQUEST_ID).rstrip(". ")
     if kind is DeadlineExceeded:
-        return late_error(url=url, timeout_s=timeout_s)
+        return late_error(peer, timeout_s=timeout_s)
     if kind is Overloaded:
-        return overload_error(message, url=url, refusals=1, timeout_s=timeout_s)
+        return overload_error(message, peer, refusals=1, timeout_s=timeout_s)
     if kind is NotAllowed:
         return NotAllowed(
-            f"The server at {url} takes this call only with a key ({message}); give the key with --key-file."
+            f"The server at {peer.url} takes this call only with a key ({message}); give the key with --key-file."
         )
     if kind is Unreachable:
-        return Unreachable(_why_unreachable(error, message, url=url))
-    return kind(f"The server at {url} answered: {message}.")
+        return Unreachable(_why_unreachable(error, message, peer, speaks_http=speaks_http))
+    return kind(f"The server at {peer.url} answered: {message}.")
+
+
+def closes_connections(error: InferenceServerException) -> bool:
+    """Whether somebody is there who ends every connection, so that it is worth finding out what it speaks."""
+    message = str(error.message())
+    return any(words in message for words in NEVER_THERE) and any(words in message for words in CLOSED)
 
 
 def is_refused(error: InferenceServerException) -> bool:
@@ -130,64 +159,48 @@ def is_misfit(error: InferenceServerException) -> bool:
     return fault_of(error).kind is RefusedImage
 
 
-def late_error(*, url: str, timeout_s: float) -> DeadlineExceeded:
+def late_error(peer: Peer, *, timeout_s: float) -> DeadlineExceeded:
     """That no answer came within a deadline."""
-    return DeadlineExceeded(
-        f"No answer from {url}{through_proxy(url)} within {timeout_s:g} s; is it overloaded?"
-    )
+    return DeadlineExceeded(f"No answer from {peer} within {timeout_s:g} s; is it overloaded?")
 
 
-def overload_error(message: str, *, url: str, refusals: int, timeout_s: float) -> Overloaded:
+def overload_error(message: str, peer: Peer, *, refusals: int, timeout_s: float) -> Overloaded:
     """That a server has refused a request until its deadline."""
     count = "" if refusals == 1 else f" {refusals} times within {timeout_s:g} s"
     reason = message.rstrip(". ")
     return Overloaded(
-        f"The server at {url} is overloaded and refused the request{count} ({reason}); send fewer at a time."
+        f"The server at {peer.url} is overloaded and refused the request{count} ({reason}); send fewer at a time."
     )
 
 
-def _why_unreachable(error: InferenceServerException, message: str, *, url: str) -> str:
+def _why_unreachable(error: InferenceServerException, message: str, peer: Peer, *, speaks_http: bool) -> str:
     if "UNIMPLEMENTED" in str(error.status()):
-        return f"What answers at {url}{through_proxy(url)} is no Triton server ({message})."
+        return f"What answers at {peer} is no Triton server ({message})."
     if any(words in message for words in STOPPING):
-        return (
-            f"The server at {url} is being stopped or started and takes no requests ({message}); ask again."
-        )
-    if fault := tls_fault(message, url=url):
+        return f"The server at {peer.url} is being stopped or started and takes no requests ({message}); ask again."
+    if fault := tls_fault(message, url=peer.url):
         return fault
     if any(words in message for words in NEVER_THERE):
-        return _never_there(url, message)
-    return f"The connection to {url} ended before the answer came; was the server stopped? Ask again."
+        return _never_there(peer, message, speaks_http=speaks_http)
+    return f"The connection to {peer.url} ended before the answer came; was the server stopped? Ask again."
 
 
-def _never_there(url: str, message: str) -> str:
+def _never_there(peer: Peer, message: str, *, speaks_http: bool) -> str:
     """Why gRPC did not get to a server."""
-    if through := through_proxy(url):
-        host = split_url(url)[0]
+    if peer.through:
+        host = split_url(peer.url)[0]
         return (
-            f"No Triton server answers at {url}{through}; start one with `make serve`, or add {host} "
+            f"No Triton server answers at {peer}; start one with `make serve`, or add {host} "
             "to no_proxy if it is reached directly."
         )
     if any(words in message for words in CLOSED):
-        if _speaks_http(url):
+        if speaks_http:
             return (
-                f"{url} speaks HTTP and not gRPC; give Triton's gRPC port, which is 8001 unless the server was started "
-                "with another one."
+                f"{peer.url} speaks HTTP and not gRPC; give Triton's gRPC port, which is 8001 unless the server was "
+                "started with another one."
             )
         return (
-            f"{url} closes every connection, so that no gRPC is spoken there; give Triton's gRPC port. If that speaks "
-            "TLS, it may ask for --tls-ca, or --tls-cert and --tls-key too."
+            f"{peer.url} closes every connection, so that no gRPC is spoken there; give Triton's gRPC port. If that "
+            "speaks TLS, it may ask for --tls-ca, or --tls-cert and --tls-key too."
         )
-    return f"No Triton server answers at {url}; start one with `make serve`."
-
-
-def _speaks_http(url: str) -> bool:
-    connection = http.client.HTTPConnection(*split_url(url), timeout=PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", "/v2/health/live")
-        connection.getresponse()
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-    return True
+    return f"No Triton server answers at {peer.url}; start one with `make serve`."

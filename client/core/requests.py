@@ -1,0 +1,167 @@
+"""What goes to the server for some images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tritonclient.grpc import service_pb2
+
+from client.core.category import ENCODED
+from client.core.inputs import Prepared
+from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
+from model_repository.image_decoder.image_decoding import resize_image
+
+ORIGINAL_SIZE = "original_size"  # that the server says of files: it decodes them
+MAP_TYPES = {"anomaly_map": np.float32, "pred_mask": np.bool_}
+BYTES_A_PIXEL = 8  # three of the image, four of its map, one of its mask
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about images.
+
+    Attributes:
+        outputs: what to ask for, `VERDICT_OUTPUTS` or `SCORE_OUTPUTS`.
+        threshold: image threshold in place of the release's own.
+        min_area: of the defects that the verdicts list.
+    """
+
+    outputs: Sequence[str]
+    threshold: float | None
+    min_area: int = 0
+
+    @property
+    def for_maps(self) -> bool:
+        """Whether it asks for whole verdicts, and not for scores alone."""
+        return "anomaly_map" in self.outputs
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a region of shared memory has room for the tensors of one request.
+
+    Attributes:
+        name: that the server knows it by.
+        batch: images that it has room for.
+        image_size: their side, pixels.
+    """
+
+    name: str
+    batch: int
+    image_size: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return BYTES_A_PIXEL * self.batch * self.image_size**2
+
+    def offset(self, name: str) -> int:
+        """Where a tensor begins, bytes."""
+        return {"image": 0, "anomaly_map": 3, "pred_mask": 7}[name] * self.batch * self.image_size**2
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request for the verdicts of some images.
+
+    Attributes:
+        model: the ensemble.
+        content: image files, or pixels [B, S, S, 3] uint8.
+        sizes: width and height of each image as it came; empty for files, which the server decodes.
+        map_shape: of the anomaly maps and of the masks, [B, S, S].
+        question: what to ask for.
+        place: where images and maps are handed over, or None for the wire; files always take the wire.
+    """
+
+    model: str
+    content: Sequence[bytes] | NDArray[np.uint8]
+    sizes: tuple[tuple[int, int], ...]
+    map_shape: tuple[int, int, int]
+    question: Question
+    place: Place | None
+
+    @property
+    def pixels(self) -> NDArray[np.uint8] | None:
+        """Images [B, S, S, 3]; None for files."""
+        return self.content if isinstance(self.content, np.ndarray) else None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What is asked for: also the original sizes, where the server alone knows them."""
+        asks_size = self.question.for_maps and not self.sizes
+        return (*self.question.outputs, ORIGINAL_SIZE) if asks_size else tuple(self.question.outputs)
+
+    def message(self, *, timeout_s: float) -> Any:
+        """The message of gRPC's `ModelInfer` with a deadline of so many seconds."""
+        message = service_pb2.ModelInferRequest(model_name=self.model)
+        self._add_images(message)
+        for name in self.outputs:
+            output = message.outputs.add(name=name)
+            if self.place is not None and name in MAP_OUTPUTS:
+                size = math.prod(self.map_shape) * np.dtype(MAP_TYPES[name]).itemsize
+                _refer(output, self.place, name, size)
+        parameters = message.parameters
+        # The server refuses what still waits then: no backbone works for who has given up.
+        parameters["timeout"].int64_param = max(1, round(1e6 * timeout_s))
+        if not self.question.for_maps:
+            # Fewer outputs do not suffice: an ensemble asks its last step for all of them, whatever it is asked for.
+            parameters["score_only"].bool_param = True
+        if self.question.threshold is not None:
+            parameters["threshold"].string_param = str(self.question.threshold)
+        return message
+
+    def _add_images(self, message: Any) -> None:
+        if not isinstance(self.content, np.ndarray):
+            message.inputs.add(name="encoded_image", datatype="BYTES", shape=[len(self.content), 1])
+            message.raw_input_contents.append(b"".join(map(_with_length, self.content)))
+            return
+        tensor = message.inputs.add(name="image", datatype="UINT8", shape=self.content.shape)
+        if self.place is not None:
+            _refer(tensor, self.place, "image", self.content.nbytes)
+        else:
+            message.raw_input_contents.append(self.content.tobytes())
+
+
+def _with_length(file: bytes) -> bytes:
+    """A file as Triton takes one of several: its length before it."""
+    return len(file).to_bytes(4, "little") + file
+
+
+def _refer(tensor: Any, place: Place, name: str, size: int) -> None:
+    """Say where in shared memory a tensor's bytes are."""
+    tensor.parameters["shared_memory_region"].string_param = place.name
+    tensor.parameters["shared_memory_byte_size"].int64_param = size
+    tensor.parameters["shared_memory_offset"].int64_param = place.offset(name)
+
+
+def make_request(
+    images: Sequence[Prepared],
+    question: Question,
+    *,
+    category: str,
+    image_size: int,
+    place: Place | None,
+) -> Request:
+    """A request about images that are all files or all pictures, see `batching`.
+
+    Args:
+        images: at least one.
+        question: what is asked.
+        category: the published product.
+        image_size: side of the images that its networks see, pixels.
+        place: shared memory, or None for the wire.
+    """
+    files = [image.sent for image in images if isinstance(image.sent, bytes)]
+    pictures = [image.sent for image in images if isinstance(image.sent, Image.Image)]
+    map_shape = len(images), image_size, image_size
+    if files:
+        return Request(category + ENCODED, files, (), map_shape, question, place)
+    pixels = np.stack([resize_image(picture, image_size) for picture in pictures])
+    sizes = tuple(picture.size for picture in pictures)
+    return Request(category, pixels, sizes, map_shape, question, place)

@@ -1,0 +1,106 @@
+"""Steps of a question driven from an event loop: a thread takes each of them, and the loop does the waiting.
+
+No call is ever cancelled, whatever becomes of the task that waits for it: tritonserver 2.51 dies of that. A task waits
+for a future of its own, which the call's end sets; cancelling the task, its loop's end and a timeout around it reach
+that future alone. The steps are closed then, which abandons the request's shared memory, and the call goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from client.judging.sending import Pause, Sent
+from client.judging.steps import Steps
+
+Result = TypeVar("Result")
+
+
+class Conversation(Generic[Result]):
+    """Steps that one thread after the other takes, and that may be given up at any time.
+
+    Attributes:
+        result: what they came to, once `advance` has given None.
+    """
+
+    result: Result
+
+    def __init__(self, steps: Steps[Result]) -> None:
+        self._steps = steps
+        self._running = threading.Lock()
+        self._given_up = False
+
+    def advance(self) -> Sent | Pause | None:
+        """Take a step; gives what is to be waited for before the next, and None where that was the last."""
+        waiting: Sent | Pause | None = None
+        try:
+            with self._running:
+                if not self._given_up:
+                    waiting = next(self._steps)
+        except StopIteration as end:
+            self.result = end.value
+        finally:
+            self._close_if_given_up()
+        return waiting
+
+    def give_up(self) -> None:
+        """Take no further step, and free what the steps hold; a step that is being taken ends before that."""
+        self._given_up = True
+        self._close_if_given_up()
+
+    def _close_if_given_up(self) -> None:
+        if self._given_up and self._running.acquire(blocking=False):
+            try:
+                self._steps.close()
+            finally:
+                self._running.release()
+
+
+async def drive(
+    steps: Steps[Result], pool: ThreadPoolExecutor, *, on_refusal: Callable[[], None] | None = None
+) -> Result:
+    """What steps come to.
+
+    Args:
+        steps: of one question.
+        pool: whose threads take them.
+        on_refusal: called when an overloaded server has refused a try.
+
+    Raises:
+        ClientError: theirs.
+    """
+    conversation = Conversation(steps)
+    loop = asyncio.get_running_loop()
+    try:
+        while (waiting := await loop.run_in_executor(pool, conversation.advance)) is not None:
+            if isinstance(waiting, Pause):
+                await asyncio.sleep(waiting.seconds)
+                continue
+            await _until_ended(waiting)
+            if on_refusal is not None and waiting.refused:
+                on_refusal()
+        return conversation.result
+    finally:
+        conversation.give_up()
+
+
+async def _until_ended(sent: Sent) -> None:
+    """Wait until a call has ended, however it did, or its deadline has passed."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def set_ended() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def wake(_: object) -> None:  # in gRPC's thread
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so that nobody waits any more
+            loop.call_soon_threadsafe(set_ended)
+
+    sent.arrival.add_done_callback(wake)
+    await asyncio.wait([ended], timeout=max(0.0, sent.until_s - time.perf_counter()))
