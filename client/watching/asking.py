@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from client.judging.connection import JudgeClient
 from client.core.errors import ClientError, ImageFileError, RefusedImage, RequestError, ServerError
 from client.core.verdicts import Verdict
+from client.judging.connection import JudgeClient
 from client.predictions.prediction import Prediction
 from client.watching.arrivals import Arrival, digest_of
 from model_repository.image_decoder.image_decoding import ImageError, decode_image, naming

@@ -195,28 +195,8 @@ class Journal:
             JournalError: it cannot be written.
         """
         now = datetime.now(UTC).isoformat()
-        numbers: list[int | None] = []
         with self._lock, transaction(self._database, self.path) as database:
-            for entry in entries:
-                arrival = entry.arrival
-                cursor = database.execute(
-                    "INSERT OR IGNORE INTO pictures (name, size, mtime_ns, inode, digest, recorded_at, prediction, "
-                    "fault, target, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        os.fsencode(arrival.name),
-                        arrival.size,
-                        arrival.mtime_ns,
-                        str(arrival.inode),
-                        entry.digest,
-                        now,
-                        entry.prediction and entry.prediction.to_json(),
-                        entry.fault,
-                        _target_bytes(entry.target),
-                        entry.target is None,
-                    ),
-                )
-                numbers.append(cursor.lastrowid if cursor.rowcount else None)
-        return numbers
+            return [_record(database, entry, now) for entry in entries]
 
     def unsettled(self, *, after: int = 0, limit: int = 100) -> list[Known]:
         """Pictures that are recorded and not yet moved, in their order."""
@@ -297,6 +277,30 @@ def patiently(write: Callable[[], Any], *, wait: Callable[[JournalError], bool])
                 return False
         else:
             return True
+
+
+def _record(database: Any, entry: Entry, now: str) -> int | None:
+    """Write a picture down, and give its number; None where it was already: no number is left out for it."""
+    arrival = entry.arrival
+    which = (os.fsencode(arrival.name), arrival.size, arrival.mtime_ns, entry.digest)
+    if database.execute(
+        "SELECT 1 FROM pictures WHERE name = ? AND size = ? AND mtime_ns = ? AND digest = ?", which
+    ).fetchone():
+        return None
+    cursor = database.execute(
+        "INSERT INTO pictures (name, size, mtime_ns, digest, inode, recorded_at, prediction, fault, target, settled) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *which,
+            str(arrival.inode),
+            now,
+            entry.prediction and entry.prediction.to_json(),
+            entry.fault,
+            _target_bytes(entry.target),
+            entry.target is None,
+        ),
+    )
+    return int(cursor.lastrowid)
 
 
 def _known(row: Any) -> Known:

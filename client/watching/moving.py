@@ -65,7 +65,8 @@ class Mover:
                 try:
                     self._move(known)
                 except (OSError, JournalError) as error:
-                    self._tell(known, error)
+                    if not failed:
+                        self._tell(known, error)
                     failed += 1
                 self._forget(known.arrival)
         if not failed:

@@ -26,6 +26,7 @@ BROKEN_S = 5.0  # since a file was written last, after which it will not become 
 BROKEN_RETRY_S, UNREADABLE_RETRY_S, MOVING_RETRY_S = 0.5, 10.0, 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 5.0  # for a server that is away
 SUSPECT = (ServerFault, AnswerError, DeadlineExceeded)  # it may be the picture
+SUSPECT_RETRY_S = 1.0  # doubles each time
 MOST_FAILURES = 3  # of one picture, while others are judged
 JOURNAL_WAIT_S = 1.0
 
@@ -231,7 +232,7 @@ class Pipeline:
         failures.count += 1
         if failures.count >= MOST_FAILURES and self.tally.judged > failures.judged_before:
             return self._unjudged(outcome)
-        self._later(outcome.arrival, 2.0**failures.count)
+        self._later(outcome.arrival, SUSPECT_RETRY_S * 2**failures.count)
         return None
 
     def _tell_back(self) -> None:

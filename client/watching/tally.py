@@ -17,6 +17,7 @@ class Tally:
         unjudged: those that are in the journal as not judged.
         unread: files that could not be read, and are tried again by the next run.
         undelivered: messages that wait for their sinks.
+        lost: frames of a source that could not be decoded or kept.
         fault: why the run ended before it was done; None where it did not.
     """
 
@@ -25,6 +26,7 @@ class Tally:
     unjudged: int = 0
     unread: int = 0
     undelivered: int = 0
+    lost: int = 0
     fault: str | None = None
     _marks: list[tuple[float, int]] = field(default_factory=lambda: [(time.monotonic(), 0)])
 
@@ -36,7 +38,7 @@ class Tally:
     @property
     def exit_code(self) -> int:
         """Of a run that judges what is there and ends."""
-        if self.fault or self.unjudged or self.unread or self.undelivered:
+        if self.fault or self.unjudged or self.unread or self.undelivered or self.lost:
             return ERRORS
         return ANOMALIES if self.bad else GOOD
 
@@ -61,6 +63,8 @@ class Tally:
             parts.append(f"{self.unjudged:,} cannot be judged")
         if self.unread:
             parts.append(f"{self.unread:,} cannot be read")
+        if self.lost:
+            parts.append(f"{self.lost:,} frames are lost")
         if self.undelivered:
             parts.append(f"{self.undelivered:,} messages wait for their sinks")
         return "; ".join(parts)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from client.core.errors import ImageFileError, RequestError
 from client.files import StorageError, require_writable_folder
 from client.judging.connection import JudgeClient
-from client.core.errors import ImageFileError, RequestError
 from client.watching.arrivals import Arrival, digest_of
 from client.watching.asking import Server, ask
 from client.watching.database import JournalError
@@ -117,6 +117,7 @@ def watch(
         events.tell(f"Watching {asked.folder} for category {asked.category}; the journal is {path}.")
         with _frames(asked, journal, events) as grabber:
             _run(asked, pipeline, deliveries, grabber=grabber, stop=stop, events=events)
+            pipeline.tally.lost = 0 if grabber is None else grabber.lost
         _end(asked, pipeline, deliveries, events)
     return pipeline.tally
 
@@ -140,6 +141,7 @@ def _run(
             if any(delivery.closed_by_reader for delivery in deliveries):
                 stop.set()
             if finite and source_ended and not busy and pipeline.has_looked:
+                pipeline.tally.fault = None if grabber is None else grabber.fault
                 return
             if time.monotonic() >= status_at_s:
                 status_at_s += asked.status_s

@@ -29,6 +29,7 @@ class Delivery:
         self.sink, self._outbox, self._events = sink, outbox, events
         self._wake, self._ending = threading.Event(), threading.Event()
         self._down_since_s: float | None = None
+        self._left: int | None = None  # messages that wait, once it is closed
         self.closed_by_reader = False
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
         self._thread.start()
@@ -48,6 +49,8 @@ class Delivery:
 
     def close(self, *, within_s: float) -> int:
         """Deliver what can be delivered in that time, and end; says how many messages still wait, for the next run."""
+        if self._left is not None:
+            return self._left
         until_s = time.monotonic() + within_s
         while time.monotonic() < until_s and not self.is_down and self._thread.is_alive() and self.count():
             self.wake()
@@ -55,11 +58,11 @@ class Delivery:
         self._ending.set()
         self._wake.set()
         self._thread.join(max(0.0, until_s - time.monotonic()) + 1)
-        waiting = self.count()
+        self._left = self.count()
         if not self._thread.is_alive():
             self.sink.close()
             self._outbox.close()
-        return waiting
+        return self._left
 
     def _run(self) -> None:
         wait_s = FIRST_WAIT_S

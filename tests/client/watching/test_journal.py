@@ -77,7 +77,7 @@ def test_it_keeps_its_folder_and_category_and_moves_with_the_folder(tmp_path: Pa
     (tmp_path / "one").rename(tmp_path / "two")
     with Journal(tmp_path / "two" / "in" / "j") as journal:
         journal.belong_to(tmp_path / "two", "pill")
-        with pytest.raises(JournalError, match="is the journal of .*two, and .*elsewhere was given"):
+        with pytest.raises(JournalError, match=r"is the journal of .*two, and .*elsewhere was given"):
             journal.belong_to(tmp_path / "elsewhere", "pill")
 
 

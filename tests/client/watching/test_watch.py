@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from client.core.errors import ImageFileError, RequestError
 from client.files import StorageError
-from client.judging.errors import ImageFileError, RequestError
 from client.watching.moving import Destinations
 from client.watching.watch import Watch
 from tests.client.judging.scripted_server import Script, png, scripted_server
