@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 from client.core.errors import ClientError
@@ -84,7 +83,7 @@ class Feed:
             release_id=prediction.release_id,
             latency_ms=prediction.latency_ms,
             synthetic=prediction.synthetic,
-            defects=asdict(prediction).get("defects"),
+            defects=None if prediction.defects is None else list(prediction.defects),
         )
         added = inspections.add(self._state.database, new, verdict)
         if added is not None:
