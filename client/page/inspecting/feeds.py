@@ -83,7 +83,9 @@ class Feed:
             release_id=prediction.release_id,
             latency_ms=prediction.latency_ms,
             synthetic=prediction.synthetic,
-            defects=None if prediction.defects is None else list(prediction.defects),
+            defects=None
+            if prediction.defects is None
+            else [defect.to_dict() for defect in prediction.defects],
         )
         added = inspections.add(self._state.database, new, verdict)
         if added is not None:
