@@ -23,6 +23,7 @@ BENCHMARKS = (
     "training",
     "metrics",
     "detector",
+    "page",
     "export",
 )
 

@@ -128,6 +128,7 @@ def _listen(options: Options) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # who comes before all is ready waits, and is not refused
         return listening
     except OSError as error:
         raise RequestError(

@@ -34,7 +34,7 @@ class Database:
         self.folder, self.pictures = folder, folder / "pictures"
         with storage_errors(folder):
             self.pictures.mkdir(parents=True, exist_ok=True)
-            self._lock_file = (folder / "page.lock").open("a")
+            self._lock_file = (folder / "page.lock").open("ab")
         self._path = folder / "page.sqlite"
         self._writing = threading.RLock()
         self._local = threading.local()
