@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from client.cli.options import PATH, TIMEOUT, URL, utf8
+from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
 from model_repository.endpoint_options import OPTIONS
 
 # Of the connection to the server. Its own certificate, where the server asks for one, the environment names:
@@ -63,6 +63,11 @@ MISSING = "The page needs {name}, which is not installed here; install the extra
     help="Images that the category was trained on; exported marks are added to them.",
 )
 @click.option(
+    "--keep",
+    type=AT_LEAST_ONE,
+    help="Remove pictures and maps before the last so many; rows and marked ones stay.  [default: all]",
+)
+@click.option(
     "--tokens",
     type=PATH,
     help="File with the lines viewer=<token> and editor=<token>: who may look, and who may change.",
@@ -113,6 +118,7 @@ def page(categories: list[str], url: str, timeout_s: float, data: Path, listen: 
             access=access,
             tls=tls,
             repository=others["repository"],
+            keep=others["keep"],
             bases=folders_of("--base", others["bases"], names),
         ),
         lambda address: click.echo(f"The page is at {address}; Ctrl-C ends it."),

@@ -45,6 +45,7 @@ ROUTES = [
     Route(f"{ONE}/mark", marking.mark, methods=["POST"]),
     Route(f"{ONE}/mark", marking.unmark, methods=["DELETE"]),
     Route("/api/history", history.search),
+    Route("/api/history/count", history.count),
     Route("/api/releases", history.releases),
     Route("/export/history.csv", history.export_csv),
     Route("/export/history.json", history.export_json),

@@ -90,6 +90,7 @@ class Options:
         repository: the model repository that the server serves, for new thresholds and candidates; None where it is
             elsewhere.
         bases: the folder of images that a category was trained on, which exported marks are added to.
+        keep: how many pictures stay; None keeps all.
     """
 
     categories: Sequence[str]
@@ -102,6 +103,7 @@ class Options:
     tls: tuple[Path, Path] | None
     repository: Path | None
     bases: Sequence[tuple[str, Path]] = ()
+    keep: int | None = None
 
 
 def check_access(place: Place, protection: Protection) -> tuple[Access, tuple[Path, Path] | None]:

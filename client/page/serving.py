@@ -14,6 +14,7 @@ import uvicorn
 from client.core.errors import RequestError
 from client.page.app import build_app
 from client.page.events import Hub
+from client.page.inspecting.cleaning import Cleaner
 from client.page.inspecting.feeds import Feed
 from client.page.inspecting.station import Station
 from client.page.inspecting.watches import FolderWatch
@@ -84,6 +85,10 @@ def running_parts(options: Options) -> Iterator[State]:
             feed = Feed(journal, state)
             parts.callback(feed.close)
             feed.start()
+        if options.keep is not None:
+            cleaner = Cleaner(options.keep, state)
+            parts.callback(cleaner.close)
+            cleaner.start()
         yield state
 
 

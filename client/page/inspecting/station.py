@@ -152,7 +152,7 @@ class Station:
             ImageFileError: it is gone.
         """
         if inspection.picture is None:
-            raise ImageFileError(f"The picture {inspection.name} was gone when the page read the journal.")
+            raise ImageFileError(f"The picture {inspection.name} is not kept here (any more).")
         return self._database.pictures / inspection.picture
 
     def tell_changed(self, inspection: int) -> None:

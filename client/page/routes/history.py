@@ -24,7 +24,7 @@ from client.page.store import history
 from client.page.store.history import Filters
 from client.page.store.inspections import Inspection
 
-PAGE = 60  # rows at a time
+PAGE = 50  # rows at a time
 CHOICES = {
     "outcome": ("good", "reject", "failed", "waiting"),
     "marked": ("any", "escape", "false reject"),
@@ -37,7 +37,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run what begin
 
 
 def search(request: Request) -> Response:
-    """One page of rows, newest first, and on the first how many there are."""
+    """One page of rows, newest first."""
     database, filters = state_of(request).database, filters_of(request)
     before, after = whole_number_of(request, "before"), whole_number_of(request, "after")
     rows = history.rows(database, filters, limit=PAGE + 1, before=before, after=after)
@@ -49,9 +49,12 @@ def search(request: Request) -> Response:
         "older": more if after is None else True,
         "newer": before is not None if after is None else more,
     }
-    if before is None and after is None:
-        content["count"] = history.count(database, filters)
     return JSONResponse(content)
+
+
+def count(request: Request) -> Response:
+    """How many rows there are."""
+    return JSONResponse({"count": history.count(state_of(request).database, filters_of(request))})
 
 
 def releases(request: Request) -> Response:

@@ -27,7 +27,7 @@ NO_REPOSITORY = (
 def scores(request: Request) -> Response:
     """The last scores by releases of the same weights, newest first, and the threshold that is live."""
     station, state = station_of(request, request.query_params.get("category")), state_of(request)
-    releases = [number for number, _ in history.releases(state.database, station.category)]
+    releases = history.release_ids(state.database, station.category)
     live = station.status.release_id or (releases[0] if releases else None)
     comparable = [] if live is None else settings.same_weights(state.database, station.category, live)
     found = counts.scores(state.database, station.category, comparable, limit=MOST_SCORES)
@@ -35,8 +35,8 @@ def scores(request: Request) -> Response:
         {
             "ids": [image.id for image in found],
             "scores": [image.score for image in found],
-            "rejected": [image.outcome == "reject" for image in found],
-            "wrong": [image.wrong for image in found],
+            "rejected": [int(image.outcome == "reject") for image in found],
+            "wrong": {index: image.wrong for index, image in enumerate(found) if image.wrong},
             "threshold": None
             if live is None
             else settings.threshold_of(state.database, station.category, live),

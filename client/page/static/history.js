@@ -44,13 +44,18 @@ async function show(place = {}) {
     if (!page.length) body.append(make("tr", {}, make("td", { colspan: 11 }, "Nothing is like that.")));
     byId("older").disabled = !found.older || !page.length;
     byId("newer").disabled = !found.newer || !page.length;
-    if (found.count !== undefined) byId("count").textContent = `${whole(found.count)} picture${found.count === 1 ? "" : "s"}, newest first.`;
+    if (!place.before && !place.after) count(kept).catch((error) => toast(error.message));
     showSynthetic(page.some((inspection) => inspection.synthetic));
   } catch (error) {
     toast(error.message);
   }
   document.body.dataset.ready = "yes";
   performance.mark("history");
+}
+
+async function count(kept) {
+  const found = await get(`/api/history/count?${kept}`);
+  byId("count").textContent = `${whole(found.count)} picture${found.count === 1 ? "" : "s"}, newest first.`;
 }
 
 function row(inspection, kept) {
@@ -69,6 +74,8 @@ byId("older").addEventListener("click", () => show({ before: page.at(-1).id }));
 byId("newer").addEventListener("click", () => show({ after: page[0].id }));
 
 restore();
-await releases().catch((error) => toast(error.message));
+// The release in the address needs the list first; the list else needs not to be waited for.
+const listed = releases().catch((error) => toast(error.message));
+if (new URLSearchParams(location.search).has("release")) await listed;
 await show();
 follow(null, {});

@@ -28,7 +28,7 @@ async function show(inspection) {
       describe(now);
       content = { image, heat: map && heatOf(map, now.threshold), outline: map && outlineOf(map), side: map?.side, defects: now.defects };
       if (image) for (const each of [view, original]) each.of(now.width, now.height);
-      byId("stage-note").textContent = image ? "" : now.picture ? now.reason ?? "" : "The picture was gone when the page took its verdict over.";
+      byId("stage-note").textContent = image ? "" : now.picture ? now.reason ?? "" : "The picture is not kept here (any more).";
       redraw();
     } catch (error) {
       describe(now);

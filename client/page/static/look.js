@@ -34,7 +34,7 @@ async function load() {
   describe(found.inspection);
   if (inspection.picture) {
     image = await loadImage(`/api/inspections/${id}/picture`).catch((error) => { byId("map-note").textContent = error.message; return null; });
-  } else byId("map-note").textContent = "The picture was gone when the page took its verdict over.";
+  } else byId("map-note").textContent = "The picture is not kept here (any more).";
   if (image) {
     overlay.of(image.naturalWidth, image.naturalHeight);
     drawing.of(image.naturalWidth, image.naturalHeight);

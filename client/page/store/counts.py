@@ -55,9 +55,10 @@ def scores(database: Database, category: str, release_ids: Sequence[int], *, lim
     """The last scores by some releases, newest first."""
     places = ", ".join("?" for _ in release_ids)
     found = database.read().execute(
-        "SELECT i.id, i.score, i.outcome, m.wrong FROM inspections i LEFT JOIN marks m ON m.inspection = i.id "
-        f"WHERE i.category = ? AND i.release_id IN ({places}) AND i.outcome IN ('good', 'reject') "
-        "ORDER BY i.id DESC LIMIT ?",
+        "SELECT id, score, outcome FROM inspections "
+        f"WHERE category = ? AND release_id IN ({places}) AND outcome IN ('good', 'reject') "
+        "ORDER BY id DESC LIMIT ?",
         (category, *release_ids, limit),
     )
-    return [ScoredImage(row["id"], row["score"], row["outcome"], row["wrong"]) for row in found]
+    wrong = dict(map(tuple, database.read().execute("SELECT inspection, wrong FROM marks")))
+    return [ScoredImage(row["id"], row["score"], row["outcome"], wrong.get(row["id"])) for row in found]

@@ -11,6 +11,7 @@ from client.page.store.inspections import WITH_MARKS, Inspection
 
 CHUNK = 1000  # rows of an export that are read at a time
 MARKED = ("escape", "false reject")
+IS_MARKED = "i.id IN (SELECT inspection FROM marks"
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Filters:
             ("i.largest_defect >= ?", self.defect_from),
             ("i.largest_defect <= ?", self.defect_to),
             ("instr(lower(i.name), lower(?)) > 0", self.name or None),
-            ("m.wrong = ?", self.marked if self.marked in MARKED else None),
+            (f"{IS_MARKED} WHERE wrong = ?)", self.marked if self.marked in MARKED else None),
         ]
         given = [(condition, value) for condition, value in every if value is not None]
         conditions = [condition for condition, _ in given]
         if self.marked == "any":
-            conditions.append("m.wrong IS NOT NULL")
+            conditions.append(f"{IS_MARKED})")
         return " AND ".join(conditions) or "TRUE", [value for _, value in given]
 
 
@@ -78,8 +79,7 @@ def rows(
 def count(database: Database, filters: Filters) -> int:
     """How many rows there are."""
     condition, values = filters.conditions()
-    marks = "LEFT JOIN marks m ON m.inspection = i.id" if "m.wrong" in condition else ""
-    query = f"SELECT COUNT(*) FROM inspections i {marks} WHERE {condition}"
+    query = f"SELECT COUNT(*) FROM inspections i WHERE {condition}"
     return int(database.read().execute(query, values).fetchone()[0])
 
 
@@ -107,3 +107,17 @@ def releases(database: Database, category: str | None) -> list[tuple[int, int]]:
         values,
     )
     return [(int(row[0]), int(row[1])) for row in found]
+
+
+def release_ids(database: Database, category: str) -> list[int]:
+    """Releases that judged, the latest first; quickly, as none of their pictures is counted."""
+    found = database.read().execute(
+        "WITH RECURSIVE ids (id) AS ("
+        " SELECT MIN(release_id) FROM inspections WHERE category = :category UNION ALL"
+        " SELECT (SELECT MIN(release_id) FROM inspections WHERE category = :category AND release_id > ids.id)"
+        " FROM ids WHERE ids.id IS NOT NULL) "
+        "SELECT id, (SELECT MAX(i.id) FROM inspections i WHERE category = :category AND release_id = ids.id) AS last "
+        "FROM ids WHERE id IS NOT NULL ORDER BY last DESC",
+        {"category": category},
+    )
+    return [int(row["id"]) for row in found]

@@ -33,6 +33,7 @@ def mask_of(database: Database, inspection: int) -> bytes | None:
 def all_marked(database: Database, category: str) -> list[Inspection]:
     """Every marked picture of a category, the latest first."""
     rows = database.read().execute(
-        f"{WITH_MARKS} WHERE i.category = ? AND m.wrong IS NOT NULL ORDER BY i.id DESC", (category,)
+        f"{WITH_MARKS} WHERE i.category = ? AND i.id IN (SELECT inspection FROM marks) ORDER BY i.id DESC",
+        (category,),
     )
     return [Inspection.of(row) for row in rows]

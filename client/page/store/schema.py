@@ -25,7 +25,9 @@ CREATE UNIQUE INDEX inspections_source ON inspections (source, number) WHERE num
 CREATE UNIQUE INDEX inspections_changed ON inspections (changed);
 CREATE INDEX inspections_shift ON inspections (category, arrived_at, outcome);
 CREATE INDEX inspections_outcome ON inspections (outcome, category, id);
-CREATE INDEX inspections_release ON inspections (release_id, id);
+CREATE INDEX inspections_pictures ON inspections (id) WHERE picture IS NOT NULL;
+CREATE INDEX inspections_release ON inspections (category, release_id, id);
+CREATE INDEX inspections_defect ON inspections (category, largest_defect, id);
 CREATE INDEX inspections_scores ON inspections (category, id, outcome, score, release_id);
 CREATE TABLE thumbnails (inspection INTEGER PRIMARY KEY REFERENCES inspections, jpeg BLOB NOT NULL);
 CREATE TABLE maps (

@@ -213,5 +213,7 @@ def test_scores_are_compared_over_thresholds_of_the_same_weights(database: Datab
         )
     assert settings.same_weights(database, "pill", 3) == [1, 2, 3]
     assert settings.same_weights(database, "pill", 9) == [9]
+    assert history.release_ids(database, "pill") == [9, 3, 2, 1]
+    assert history.release_ids(database, "cable") == []
     assert settings.threshold_of(database, "pill", 3) == 1.0  # of the picture that it judged
     assert [image.score for image in counts.scores(database, "pill", [1, 2, 3], limit=2)] == [3.0, 2.0]
