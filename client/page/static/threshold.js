@@ -82,15 +82,22 @@ function draw() {
   });
   context.fillStyle = colour("--soft");
   context.fillRect(0, bottom, width, ratio);
-  for (let tick = 0; tick <= 5; tick++) {
-    context.textAlign = tick === 0 ? "left" : "center";
-    context.fillText(figure((tick / 5) * end * 0.95, 3), (tick / 5) * 0.95 * BINS * step, height - 6 * ratio);
+  const between = roundStep(end / 6);
+  for (let value = 0; value < end * 0.97; value += between) {
+    context.textAlign = value === 0 ? "left" : "center";
+    context.fillText(String(Number(value.toPrecision(6))), (value / end) * BINS * step, height - 6 * ratio);
   }
   context.textAlign = "left";
   context.fillText(`${whole(most)} pictures${log ? ", logarithmic" : ""}`, 4 * ratio, 13 * ratio);
   if (seen.threshold === null) return;
   line(context, (seen.threshold / end) * BINS * step, colour("--ink"), [], bottom, ratio);
   line(context, (chosen / end) * BINS * step, colour("--accent"), [8 * ratio, 5 * ratio], bottom, ratio);
+}
+
+// 1, 2 or 5 times a power of ten, at least as much as asked for.
+function roundStep(least) {
+  const power = 10 ** Math.floor(Math.log10(least));
+  return power * ([1, 2, 5].find((times) => times * power >= least) ?? 10);
 }
 
 function line(context, x, colour, dash, bottom, ratio) {
