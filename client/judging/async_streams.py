@@ -98,7 +98,7 @@ class AsyncStream:
                         yield batch
                     yield Failure(index, error)
                 else:
-                    size = min(self._many.batch, self._asker.found.max_batch)
+                    size = min(self._many.batch, self._asker.category.found.max_batch)
                     for batch in batcher.add(index, prepared, size=size):
                         yield batch
                 index += 1
