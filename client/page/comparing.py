@@ -20,13 +20,14 @@ from pathlib import Path
 from client.core.errors import ClientError, NotServed, RequestError, Unreachable
 from client.core.verdicts import Score
 from client.judging.connection import JudgeClient
-from client.page.deploy_commands import end, failure_of, start_python
+from client.page.deploy_commands import end, failure_of, list_releases, start_python
 from client.page.marks import MarkedPicture
 from client.page.training_set.contents import is_held_out
 from client.page.training_set.reading import digest_of
 from model_repository.grpc_endpoint import Endpoint
 
 READY_TIMEOUT_S = 180.0
+LIST_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 30.0  # the server that is previewed ends its requests
 
 
@@ -72,6 +73,56 @@ class Compared:
     def made_wrong(self) -> bool:
         """Whether the candidate judges wrongly what the live release judges rightly."""
         return self.candidate_right is False and self.live_right is True
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A release that is not live.
+
+    Attributes:
+        number: by which it is previewed and promoted.
+        release_id: the one its verdicts carry.
+        published_at: when, as ISO 8601 with the time zone.
+        threshold: above which it rejects.
+        auroc: of its test set; None where there was none.
+        reason: why it was made, which may be empty.
+        was_live: whether it is the one that was live before.
+    """
+
+    number: int
+    release_id: int
+    published_at: str
+    threshold: float
+    auroc: float | None
+    reason: str
+    was_live: bool
+
+
+def candidates(category: str, repository: Path, *, timeout_s: float = LIST_TIMEOUT_S) -> list[Candidate]:
+    """The releases of a category that are not live, the latest first; those that are damaged are left out.
+
+    Raises:
+        ClientError: there is no release or no repository, `deploy` is not installed, or it did not answer in time.
+    """
+    try:
+        found = list_releases(category, repository, timeout_s=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise ClientError(
+            f"`python -m deploy releases` gave no answer within {timeout_s:g} seconds; try again."
+        ) from None
+    return [
+        Candidate(
+            number=entry["number"],
+            release_id=entry["release_id"],
+            published_at=entry["at"],
+            threshold=entry["threshold"],
+            auroc=entry["auroc"],
+            reason=entry["why"],
+            was_live=entry["live"] == "before",
+        )
+        for entry in reversed(found)
+        if entry["live"] != "live"
+    ]
 
 
 def compare(pictures: Sequence[MarkedPicture], live: JudgeClient, candidate: JudgeClient) -> list[Compared]:
@@ -180,7 +231,8 @@ def _first(urls: queue.Queue[str], said: list[str], timeout_s: float) -> str:
     try:
         return urls.get(timeout=timeout_s).strip()
     except queue.Empty:
-        last = f"; it said last: {said[-1].strip()}" if said else ""
+        words = " ".join("".join(said).split()).rstrip(" .")
+        last = f"; it said: {words}" if words else ""
         raise ClientError(
             f"`python -m deploy preview` was not ready within {timeout_s:g} seconds{last}."
         ) from None

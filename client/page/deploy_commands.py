@@ -22,6 +22,8 @@ INSTALL = "install it with `pip install 'astmfr[deploy]'`, or do it where the se
 def ask_deploy(verb: str, category: str, repository: Path, *options: str, timeout_s: float) -> Any:
     """What a command of `deploy` about a category says with `--json`.
 
+    What it says counts though it fails afterwards: `releases` ends with an exit code where one record is damaged.
+
     Raises:
         ClientError: it failed; the sentence is its own.
         subprocess.TimeoutExpired: it took longer, and was ended.
@@ -34,14 +36,29 @@ def ask_deploy(verb: str, category: str, repository: Path, *options: str, timeou
         except BaseException:
             end(process)
             raise
-    if process.returncode != 0:
-        raise ClientError(failure_of(errors, f"deploy {verb}", process.returncode))
     try:
         return json.loads(answer)
     except ValueError:
+        if process.returncode != 0:
+            raise ClientError(failure_of(errors, f"deploy {verb}", process.returncode)) from None
         raise ClientError(
             f"`python -m deploy {verb}` said no JSON; install client and deploy of one version."
         ) from None
+
+
+def list_releases(category: str, repository: Path, *, timeout_s: float) -> list[dict[str, Any]]:
+    """The releases of a category whose records can be read, as `deploy releases --json` has them, by number.
+
+    Raises:
+        ClientError: there is no release, no repository, or `deploy` is not installed.
+        subprocess.TimeoutExpired: it took longer, and was ended.
+    """
+    answer = ask_deploy("releases", category, repository, timeout_s=timeout_s)
+    if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+        raise ClientError(
+            "`python -m deploy releases` listed no releases; install client and deploy of one version."
+        )
+    return [entry for entry in answer if entry.get("release_id") is not None]
 
 
 def start_python(arguments: Sequence[str], *, stdin: int) -> subprocess.Popen[str]:

@@ -148,7 +148,7 @@ def export_marks(pictures: Sequence[MarkedPicture], folder: Path, *, base: Path 
         n_escapes=contents.count_escapes(),
         n_masks=contents.count_masks(),
         n_added=len(contents.added),
-        n_base=staging.n_linked + staging.n_copied,
+        n_base=contents.n_base,
         left_out=tuple(left_out),
         remarks=(
             *contents.remarks,
@@ -242,8 +242,8 @@ def _remarks(contents: Contents, found: BaseImages, staging: Staging, base: Path
     n_escapes = contents.count_escapes()
     if n_bare := n_escapes - contents.count_masks():
         remarks.append(
-            f"{n_bare} of {n_escapes} marked escapes have no mask; where the set has masks, measures of pixels take "
-            "all of such a picture for good."
+            f"{n_bare} of {n_escapes} marked escapes have no mask, so that pixel measures of the whole test set cannot "
+            "be computed; draw their masks to have them."
         )
     n_good = contents.count_files(TRAIN_GOOD)
     if n_good == contents.count(TRAIN_GOOD):
@@ -276,5 +276,7 @@ FORCE=1 because the run before was trained on other images; it is kept in runs/{
 that machine serves the repository, the new release is not live before somebody promotes it: look at it first on the
 page, which shows it beside the live one on the marked images, or with `python -m deploy preview {category} NUMBER`.
 
-Exporting into this folder again adds new marks, and leaves the others as they are.
+Exporting into this folder again adds new marks, and leaves the others as they are. Images that are not called mark-*
+are those of the data set before, and the same files where the disk allows that (hard links): do not edit them. DATA is
+where this folder lies; give another path where you moved it.
 """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.core.errors import ClientError, RequestError
-from client.page.deploy_commands import ask_deploy
+from client.page.deploy_commands import ask_deploy, list_releases
 
 TIMEOUT_S = 120.0
 LOOK_TIMEOUT_S = 30.0  # to find out what is live, after a retuning of which nothing was heard
@@ -123,7 +123,7 @@ def _unheard(category: str, repository: Path, timeout_s: float) -> str:
     sentence = f"`python -m deploy retune` gave no answer within {timeout_s:g} seconds and was stopped"
     look = "`python -m deploy releases` says what is live"
     try:
-        found = ask_deploy("releases", category, repository, timeout_s=LOOK_TIMEOUT_S)
+        found = list_releases(category, repository, timeout_s=LOOK_TIMEOUT_S)
         live = next(entry for entry in found if entry["live"] == "live")
         return (
             f"{sentence}; live is release {live['number']} of {category}, threshold {live['threshold']:.6g}."

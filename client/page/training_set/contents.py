@@ -173,6 +173,11 @@ class Contents:
             with storage_errors(self._folder / place):
                 (self._folder / place).unlink(missing_ok=True)
 
+    @property
+    def n_base(self) -> int:
+        """How many images and masks of the base set are laid beside."""
+        return len(self._base)
+
     def count(self, folder: PurePosixPath) -> int:
         """How many marked pictures lie in a folder of the set."""
         return sum(entry.place.is_relative_to(folder) for entry in self.entries.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -36,14 +37,14 @@ class Staging:
     """Files on their way into a folder; use it as a context manager, inside `filling_alone`.
 
     Attributes:
-        n_linked, n_copied: files of another folder that share their bytes on the disk with it, and those that do not.
+        n_copied: files of another folder that could not be linked to.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._staged = folder.with_name(f".{folder.name[:NAME_KEPT]}.filling")
         self._places: list[PurePosixPath] = []
-        self.n_linked = self.n_copied = 0
+        self.n_copied = 0
 
     def __enter__(self) -> Staging:
         with storage_errors(self._folder):
@@ -85,7 +86,6 @@ class Staging:
             path, real = self._path(place), os.path.realpath(source)
             try:
                 os.link(real, path)
-                self.n_linked += 1
             except OSError:
                 shutil.copyfile(real, path)
                 self.n_copied += 1
@@ -123,5 +123,8 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some network disks flush no folders
+            raise
     finally:
         os.close(descriptor)

@@ -257,8 +257,9 @@ def test_the_base_is_read_as_training_reads_it(tmp_path: Path, shape: str) -> No
 
 def test_rendered_images_stay_called_so(tmp_path: Path, base: Path) -> None:
     (base / "synthetic.json").write_text("{}", encoding="utf-8")
-    export_marks(rejects(tmp_path / "line", 1), tmp_path / "next", base=base)
+    exported = export_marks(rejects(tmp_path / "line", 1), tmp_path / "next", base=base)
     assert (tmp_path / "next" / "synthetic.json").is_file()
+    assert exported.n_base == 10
 
 
 def test_copies_are_made_where_links_cannot_be_and_that_is_told(
