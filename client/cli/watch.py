@@ -112,8 +112,8 @@ def watch(
 
 
 def _destinations(options: dict[str, Any]) -> Destinations:
-    from client.watching.journal import REMOVED
     from client.watching.moving import Destinations
+    from client.watching.rows import REMOVED
 
     good, bad, unjudged, remove_good = (options.pop(name) for name in DESTINATIONS)
     if good and remove_good:

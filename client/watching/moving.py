@@ -17,7 +17,8 @@ from pathlib import Path
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError
 from client.watching.events import Events
-from client.watching.journal import REMOVED, Journal, Known
+from client.watching.journal import Journal
+from client.watching.rows import REMOVED, Known
 
 MOST_NAMES = 10_000  # of one picture, until a free one is found
 STEM_KEPT = 200  # bytes of a name that gets a number

@@ -16,8 +16,9 @@ from client.watching.arrivals import Arrival
 from client.watching.asking import End, Outcome
 from client.watching.database import JournalError
 from client.watching.events import Events
-from client.watching.journal import Entry, Journal, patiently
+from client.watching.journal import Journal, patiently
 from client.watching.moving import Destinations, Mover
+from client.watching.rows import Entry
 from client.watching.sources.folder import DropFolder
 from client.watching.tally import Tally
 

@@ -17,10 +17,11 @@ from client.watching.asking import Server, ask
 from client.watching.database import JournalError
 from client.watching.events import Events
 from client.watching.filesystems import network_of
-from client.watching.journal import REMOVED, Journal, Known, journal_path
+from client.watching.journal import Journal, journal_path
 from client.watching.locking import locked_file, locked_folder
 from client.watching.moving import Destinations, Mover
 from client.watching.pipeline import Pipeline
+from client.watching.rows import REMOVED, Known
 from client.watching.sinks.choice import Sinks, make_sinks, missing_extra
 from client.watching.sinks.delivery import Delivery
 from client.watching.sinks.outbox import Outbox

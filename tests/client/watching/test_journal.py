@@ -11,7 +11,8 @@ import pytest
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError, connect
 from client.watching.filesystems import network_of
-from client.watching.journal import REMOVED, Entry, Journal
+from client.watching.journal import Journal
+from client.watching.rows import REMOVED, Entry
 from tests.client.samples import make_prediction
 
 

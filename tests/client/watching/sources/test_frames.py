@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from client.core.errors import RequestError
-from client.watching.journal import REMOVED
 from client.watching.moving import Destinations
+from client.watching.rows import REMOVED
 from client.watching.sources.capture import Source
 from client.watching.sources.frames import Frames
 from tests.client.judging.scripted_server import Script, scripted_server
