@@ -47,17 +47,34 @@ SINKS = ("jsonl", "webhook", "mqtt", "mqtt_ca", "opcua", "opcua_node")
 @click.option("--every", default=1, type=AT_LEAST_ONE, help="Of a source, take each so many-th frame.")
 @click.option("--fps", type=SECONDS, help="Of a source, take at most so many frames a second.")
 @click.option("--jsonl", type=PATH, help="Append a line for each verdict to this file; - prints them.")
-@click.option("--webhook", metavar="URL", help="Post each verdict there; signed, if there is a secret.")
-@click.option("--mqtt", metavar="URL", help="Publish each verdict: mqtt[s]://[USER@]HOST[:PORT][/TOPIC].")
+@click.option(
+    "--webhook", metavar="URL", callback=utf8, help="Post each verdict there; signed, if there is a secret."
+)
+@click.option(
+    "--mqtt", metavar="URL", callback=utf8, help="Publish each verdict: mqtt[s]://[USER@]HOST[:PORT][/TOPIC]."
+)
 @click.option("--mqtt-ca", type=PATH, help="Authorities that may have signed the broker's certificate; PEM.")
-@click.option("--opcua", metavar="URL", help="Write each verdict into variables: opc.tcp://[USER@]HOST:PORT.")
-@click.option("--opcua-node", default="ns=2;s=Inspection.{}", help="Id of those variables; {} is the name.")
+@click.option(
+    "--opcua",
+    metavar="URL",
+    callback=utf8,
+    help="Write each verdict into variables: opc.tcp://[USER@]HOST:PORT.",
+)
+@click.option(
+    "--opcua-node",
+    default="ns=2;s=Inspection.{}",
+    callback=utf8,
+    help="Id of those variables; {} is the name.",
+)
 @click.option(
     "--secrets",
     type=PATH,
     envvar=SECRETS,
     show_envvar=True,
     help="File with lines webhook=whsec_..., mqtt=PASSWORD, opcua=PASSWORD, closed to others.",
+)
+@click.option(
+    "--keep-days", type=SECONDS, help="Forget pictures of before that are no longer in DIR.  [default: none]"
 )
 @click.option(
     "--settle-s", default=0.5, type=SECONDS, help="A file is read when it has not changed for so long."

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from client.console import printable
 from client.predictions.prediction import Prediction
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError, connect, transaction
@@ -21,6 +22,7 @@ from client.watching.rows import Judged as Judged
 
 HIDDEN = ".astmfr-watch"  # the folder, in the watched one, that holds the journal and the lock
 SCHEMA_VERSION = "1"
+LARGEST = 2**63 - 1  # number that SQLite has
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS pictures (
@@ -166,6 +168,26 @@ class Journal:
         also = ", target = NULL" if stays else ""
         self._write(f"UPDATE pictures SET settled = 1{also} WHERE number = ?", number)
 
+    def settled_before(
+        self, moment: datetime, *, sinks: Sequence[str], after: int, limit: int
+    ) -> list[tuple[int, Path]]:
+        """Number and name of pictures recorded before a moment that are moved, and were delivered to all `sinks`."""
+        marks = ", ".join("?" * len(sinks))
+        rows = self._read(
+            "SELECT number, name FROM pictures WHERE number > ? AND settled AND recorded_at < ? AND number <= "
+            f"(SELECT coalesce(min(delivered), {LARGEST}) FROM sinks WHERE name IN ({marks})) ORDER BY number LIMIT ?",
+            after,
+            moment.isoformat(),
+            *sinks,
+            limit,
+        )
+        return [(row[0], path_of(row[1])) for row in rows]
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Remove pictures; their numbers are not given again."""
+        with self._lock, transaction(self._database, self.path) as database:
+            database.executemany("DELETE FROM pictures WHERE number = ?", [(number,) for number in numbers])
+
     def judged_since(self, number: int, limit: int = 1000) -> list[Judged]:
         """The verdicts recorded after that number, in rising numbers; 0 is before the first one.
 
@@ -242,7 +264,7 @@ def _record(database: Any, entry: Entry, now: str) -> int | None:
             str(arrival.inode),
             now,
             entry.prediction and entry.prediction.to_json(),
-            entry.fault,
+            entry.fault and printable(entry.fault),
             target_bytes(entry.target),
             entry.target is None,
         ),

@@ -45,7 +45,7 @@ class Destinations:
     def target(self, name: Path, *, anomalous: bool | None) -> Path | None:
         """The path for a picture; `anomalous` is None where it was not judged."""
         place = self.unjudged if anomalous is None else self.bad if anomalous else self.good
-        return place if place is None or place == REMOVED else place / name
+        return place if place is None or place == REMOVED else (place / name).absolute()
 
 
 class Mover:

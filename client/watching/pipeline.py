@@ -162,7 +162,9 @@ class Pipeline:
 
     def _receive(self) -> None:
         """Record what was answered, in the order in which it was asked."""
-        entries = [entry for outcome in self._answered() if (entry := self._entry(outcome))]
+        outcomes = list(self._answered())
+        self._send()  # the server works while the journal is written
+        entries = [entry for outcome in outcomes if (entry := self._entry(outcome))]
         if entries:
             self._record(entries)
         if self._returned and not self._pending:

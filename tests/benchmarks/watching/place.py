@@ -87,9 +87,8 @@ class Place:
         until_s, so_far = time.monotonic() + PATIENCE_S, 0
         while (so_far := self.judged(so_far)) < number:
             if time.monotonic() > until_s:
-                raise TimeoutError(
-                    f"{so_far} of {number} pictures are judged; {self.log.read_text()[-2000:]}"
-                )
+                said = self.log.read_text(encoding="utf-8")[-2000:]
+                raise TimeoutError(f"{so_far} of {number} pictures are judged; {said}")
             time.sleep(0.1)
 
     def compare(self, phase: Phase) -> None:
