@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import re
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.utils import np_to_triton_dtype
 
-from client import JudgeClient
+from client import AsyncJudgeClient, JudgeClient
+from deploy.protection.protection import Protection
 from deploy.repository import settle
 from deploy.server import TritonServer, running_server
 from export.builds.up_to_date import build_category
@@ -127,7 +129,10 @@ def repository(builds: list[Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(repository: Path, tmp_path: Path) -> Iterator[TritonServer]:
-    with running_server(repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton") as running:
+    protection = Protection(client_shm=True)
+    with running_server(
+        repository=repository, log=tmp_path / "log", triton_env=ROOT / ".triton", protection=protection
+    ) as running:
         yield running
 
 
@@ -375,6 +380,46 @@ def test_after_a_start_only_what_is_live_is_in_memory(
     assert check(repository).faults == []
 
 
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A way to ask all the time: single images and streams of them, scores alone in between.
+
+    Attributes:
+        asynchronous: the shell.
+        shared_memory: images and maps are handed over in it.
+        image: pixels or a file.
+    """
+
+    asynchronous: bool
+    shared_memory: bool
+    image: NDArray[np.uint8] | bytes
+
+    def keep_asking(self, url: str, sizes: list[int], stop: threading.Event) -> None:
+        """Note the side of each map, until it is to stop."""
+        options: dict[str, Any] = {
+            "category": CATEGORY, "timeout_s": TIMEOUT_S, "shared_memory": self.shared_memory
+        }  # fmt: skip
+        if self.asynchronous:
+            asyncio.run(self._keep_asking(AsyncJudgeClient(url, **options), sizes, stop))
+            return
+        with JudgeClient(url, **options) as judge:
+            while not stop.is_set():
+                sizes.append(len(judge.judge(self.image).anomaly_map))
+                judge.score(self.image)
+                verdicts = judge.judge_many([self.image] * 6, batch=2)
+                sizes += [len(verdict.anomaly_map) for verdict in verdicts]
+                assert len(list(judge.score_many([self.image] * 6, batch=2))) == 6
+
+    async def _keep_asking(self, judge: AsyncJudgeClient, sizes: list[int], stop: threading.Event) -> None:
+        async with judge:
+            while not stop.is_set():
+                verdict, _ = await asyncio.gather(judge.judge(self.image), judge.score(self.image))
+                sizes.append(len(verdict.anomaly_map))
+                async for verdict in judge.judge_many([self.image] * 6, batch=2):
+                    sizes.append(len(verdict.anomaly_map))
+                assert len([score async for score in judge.score_many([self.image] * 6, batch=2)]) == 6
+
+
 @pytest.mark.slow
 def test_clients_follow_a_release_of_another_image_size(
     server: TritonServer, repository: Path, tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path
@@ -382,24 +427,27 @@ def test_clients_follow_a_release_of_another_image_size(
     fit_tiny(tiny_data, tmp_path / "runs" / CATEGORY, image_size=32, smoothing_sigma=2.0, pool_size=3)
     build_category(ProductPaths(CATEGORY, tmp_path / "runs", tmp_path / "build"))
     publish(tmp_path / "build" / CATEGORY, repository, live=False)
-    sizes, stop, url = list[int](), threading.Event(), server.grpc_url
-
-    def ask() -> None:
-        with JudgeClient(url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge:
-            while not stop.is_set():
-                sizes.append(len(judge.judge(np.full((80, 80, 3), 128, np.uint8)).anomaly_map))
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        asking = [pool.submit(ask) for _ in range(CLIENTS)]
+    stop, url = threading.Event(), server.grpc_url
+    picture, file = np.full((80, 80, 3), 128, np.uint8), io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    sizes: dict[Way, list[int]] = {
+        Way(*way): [] for way in itertools.product((False, True), (False, True), (picture, file.getvalue()))
+    }
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        asking = [pool.submit(way.keep_asking, url, seen, stop) for way, seen in sizes.items()]
         try:
+            until(lambda: all(sizes.values()))
             promote(repository, CATEGORY, 4, url=url)
             rollback(repository, CATEGORY, url=url)
             promote(repository, CATEGORY, 4, url=url)
+            time.sleep(1)
         finally:
             stop.set()
         for client in asking:
             client.result(TIMEOUT_S)
-    assert set(sizes) == {64, 32}
+    for way, seen in sizes.items():
+        assert set(seen) == {64, 32}, way
+        assert seen[-1] == 32, way
     own = {model for model, _ in in_memory(server) if model.endswith("_32")}
     assert own == {"image_decoder_32", "teacher_test_resnet_32", f"{CATEGORY}_student_32"}
     promote(repository, CATEGORY, 2, url=url)

@@ -12,7 +12,8 @@ ClientError
 │   ├── ServerFault         the server failed: a step of it died, or it has no calibration
 │   └── AnswerError         an answer that is no verdict
 ├── ImageFileError          a path that is no image, or a value that is none
-│   └── ImageTypeError      a value of a type that is no image; it is a TypeError too
+│   ├── ImageTypeError      a value of a type that is no image; it is a TypeError too
+│   └── BitDepthError       pixels that are brighter than the category's bit depth allows
 └── BenchmarkError          a benchmark that cannot run here
 
 Which of them a failed call is, gRPC's status code says; where Triton has one code for several things, its words
@@ -86,6 +87,10 @@ class ImageFileError(ClientError):
 
 class ImageTypeError(ImageFileError, TypeError):
     """A value of a type, or an array of a type or shape, that is no image."""
+
+
+class BitDepthError(ImageFileError):
+    """Pixels of more than 8 bits a channel that do not fit the category's bit depth; another release may take them."""
 
 
 class BenchmarkError(ClientError):

@@ -45,6 +45,7 @@ BETWEEN_VERSIONS = "no available versions"
 STEP_DIED = ("Stub process", "is not healthy")
 UNLOADED = ("unknown model", "not ready")
 REGION_UNKNOWN = "Unable to find shared memory region"  # it was registered with another run of the server
+REGION_TOO_SMALL = "bytes to hold the results"  # in shared memory: a new release's maps are larger
 NO_REQUEST_ID = "[request id: <id_unknown>] "
 # In gRPC's: it never got to a server; the connection ended.
 NEVER_THERE = ("failed to connect", "resolving", "resolution", "Failed to create", "HTTP proxy")
@@ -156,7 +157,7 @@ def is_region_unknown(error: InferenceServerException) -> bool:
 
 def is_misfit(error: InferenceServerException) -> bool:
     """Whether the images do not fit the model, which may have been published anew."""
-    return fault_of(error).kind is RefusedImage
+    return fault_of(error).kind is RefusedImage or REGION_TOO_SMALL in str(error.message())
 
 
 def late_error(peer: Peer, *, timeout_s: float) -> DeadlineExceeded:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from client.core.errors import ImageFileError, ImageTypeError, RequestError
+from client.core.errors import BitDepthError, ImageFileError, ImageTypeError, RequestError
 from model_repository.image_decoder import image_decoding
 from model_repository.image_decoder.image_decoding import DeepPixels, ImageError
 
@@ -84,15 +84,18 @@ def prepare_pixels(pixels: Image.Image | DeepPixels, *, bit_depth: int, name: st
     """Upright pixels as they are sent.
 
     Raises:
-        ImageFileError: brighter than the bit depth allows; `name` begins the sentence.
+        BitDepthError: brighter than the bit depth allows; `name` begins the sentence.
+        ImageFileError: they cannot be converted.
     """
 
     def reread(another_depth: int) -> Prepared:
         return prepare_pixels(pixels, bit_depth=another_depth, name=name)
 
     is_deep = isinstance(pixels, DeepPixels) or pixels.mode.startswith(("I", "F"))
-    with naming(name):
+    try:
         rgb = image_decoding.to_rgb(pixels, bit_depth=bit_depth)
+    except ImageError as error:
+        raise (BitDepthError if is_deep else ImageFileError)(f"{name} {error}.") from None
     return Prepared(rgb, bit_depth, reread if is_deep else None)
 
 

@@ -15,8 +15,10 @@ from client.core.arguments import check_timeout
 from client.core.category import Category
 from client.core.errors import (
     AnswerError,
+    BitDepthError,
     ClientError,
     ImageFileError,
+    ImageTypeError,
     RefusedImage,
     RequestError,
     ServerError,
@@ -27,8 +29,8 @@ from client.core.inputs import Picture, Prepared
 from client.core.requests import Question, Request, make_request
 from client.core.retries import Tries
 from client.core.verdicts import Score
-from client.judging.calls import named_errors, peer_of, retrying
-from client.judging.category import find_category, load_category
+from client.judging.calls import named_errors, peer_of
+from client.judging.category import FollowedCategory
 from client.judging.mending import Mending
 from client.judging.reading import prepare_any
 from client.judging.sending import OpenCalls, Pause, send
@@ -47,13 +49,11 @@ class Asker:
     """The connection behind a client; threads may share it.
 
     Attributes:
-        endpoint, url, category, timeout_s: see `JudgeClient`.
+        endpoint, url: see `JudgeClient`.
+        category: the published product, as it was looked up last.
         calls: those that are being waited for.
         lender: of shared memory for single images.
     """
-
-    _found: Category | None = None
-    _followed: int  # the release that it was looked up for
 
     def __init__(
         self, server: Endpoint | str, *, category: str, timeout_s: float, shared_memory: bool, load: bool
@@ -63,14 +63,15 @@ class Asker:
         Raises:
             RequestError: see there.
         """
-        self.category, self._load = category, load
-        self.timeout_s = check_timeout(timeout_s)
+        timeout_s = check_timeout(timeout_s)
         try:
             self.endpoint = Endpoint.of(server)
             self._client = connect(self.endpoint)
         except ValueError as error:
             raise RequestError(str(error)) from None
         self.url = self.endpoint.url
+        self._peer = peer_of(self.url)  # gRPC, too, reads once through which proxy
+        self.category = FollowedCategory(self._client, category, url=self.url, timeout_s=timeout_s, load=load)
         self.calls = OpenCalls()
         self._regions = SharedRegions(self._client, url=self.url) if shared_memory else None
         self.lender = self.lender_of(batch=1)
@@ -82,9 +83,9 @@ class Asker:
             ServerError: see `JudgeClient`.
         """
         with self.calls.one_more(), self._named_errors():
-            self._look_up()  # once: where nobody is, that is told at once
+            self.category.look_up()  # once: where nobody is, that is told at once
             # A server that does not see this host's memory is told now.
-            self.lender.give_back(self._take_region(self.lender, self.found))
+            self.lender.give_back(self._take_region(self.lender, self.category.found))
 
     def close(self) -> None:
         """Wait for the calls that have begun, let no other begin, and free what the connection holds.
@@ -99,22 +100,13 @@ class Asker:
             self._client.close()
 
     @property
-    def is_open(self) -> bool:
-        """Whether the category has been looked up."""
-        return self._found is not None
+    def timeout_s(self) -> float:
+        """Deadline of every call, seconds."""
+        return self.category.timeout_s
 
-    @property
-    def found(self) -> Category:
-        """The category, as it was looked up last.
-
-        Raises:
-            RequestError: it has not been yet.
-        """
-        if self._found is None:
-            raise RequestError(
-                "This client has not connected yet; use it with `async with`, or await its connect()."
-            )
-        return self._found
+    @timeout_s.setter
+    def timeout_s(self, timeout_s: float) -> None:
+        self.category.timeout_s = timeout_s
 
     def lender_of(self, *, batch: int) -> Lender:
         """Shared memory for requests of up to `batch` images."""
@@ -122,8 +114,7 @@ class Asker:
 
     def prepare_own(self, image: Any, index: int) -> Prepared:
         """The image of this index, counted from 0, as the category takes it, whose pixels nobody else holds."""
-        name = f"Image {index} (counted from 0)"
-        return prepare_any(image, bit_depth=self.found.bit_depth, name=name, own=True)
+        return self._prepare(image, f"Image {index} (counted from 0)", own=True)
 
     def ask_one(self, image: Picture, question: Question) -> Steps[Answer]:
         """The answer about one image in any form.
@@ -131,8 +122,7 @@ class Asker:
         Raises:
             ClientError: see `JudgeClient.judge`.
         """
-        prepared = prepare_any(image, bit_depth=self.found.bit_depth)
-        return (yield from self.ask([prepared], question, self.lender))
+        return (yield from self.ask([self._prepare(image)], question, self.lender))
 
     def ask_each(
         self, images: Sequence[Prepared], question: Question, lender: Lender, *, renews: bool = False
@@ -171,7 +161,7 @@ class Asker:
         """
         with self._named_errors():
             for _ in range(MOST_RELEASES):
-                found = self.found
+                found = self.category.found
                 fitting = [image.at(found.bit_depth) for image in images]
                 try:
                     answer = yield from self._ask_once(fitting, question, lender, found, renews=renews)
@@ -179,11 +169,11 @@ class Asker:
                     if not self._is_published_anew(error, found):
                         raise
                     continue
-                self._follow(answer)
-                if all(image.fits(self.found.bit_depth) for image in fitting):
+                self.category.follow(answer.release_id)
+                if all(image.fits(self.category.found.bit_depth) for image in fitting):
                     return answer
         raise ServerError(
-            f"Category {self.category!r} at {self.url} was published anew {MOST_RELEASES} times while it was asked; "
+            f"Category {self.category.name!r} at {self.url} was published anew {MOST_RELEASES} times meanwhile; "
             "ask again."
         )
 
@@ -195,7 +185,7 @@ class Asker:
         try:
             place = None if region is None else region.place
             request = make_request(
-                images, question, category=self.category, image_size=found.image_size, place=place
+                images, question, category=self.category.name, image_size=found.image_size, place=place
             )
             if region is not None and request.pixels is not None:
                 region.put(request.pixels)
@@ -212,11 +202,12 @@ class Asker:
         Its last try may be judged after the deadline: nobody learns of that, and no other request gets its answer.
         """
         started_s, timeout_s = time.perf_counter(), self.timeout_s
-        tries = Tries.begin(peer_of(self.url), timeout_s=timeout_s, now_s=started_s)
-        mending = Mending(self._load_again if self._load else None, region)
+        tries = Tries.begin(self._peer, timeout_s=timeout_s, now_s=started_s)
+        mending = Mending(self.category.load, region)
         while True:
             try:
-                tries = tries.extended(mending.mend())
+                if mended_s := mending.mend():
+                    tries = tries.extended(mended_s)
                 while not self._client.has_room:
                     tries.left_s(time.perf_counter())
                     yield Pause(NO_ROOM_S)
@@ -239,37 +230,30 @@ class Asker:
                 maps = _maps_of(request, region)
                 return read_answer(request, response, latency_ms=latency_ms, maps=maps)
 
+    def _prepare(self, image: Any, name: str = "The image", *, own: bool = False) -> Prepared:
+        """An image as the category takes it; one that it would not take may fit what is published by now."""
+        bit_depth = self.category.found.bit_depth
+        try:
+            return prepare_any(image, bit_depth=bit_depth, name=name, own=own)
+        except (BitDepthError, ImageTypeError):
+            self.category.look_up_if_there()
+            if self.category.found.bit_depth == bit_depth:
+                raise
+        return prepare_any(image, bit_depth=self.category.found.bit_depth, name=name, own=own)
+
     def _take_region(self, lender: Lender, found: Category) -> SharedRegion | None:
         return lender.take(image_size=found.image_size, timeout_s=self.timeout_s)
-
-    def _follow(self, answer: Answer) -> None:
-        """Look the category up again where another release has judged than before."""
-        if answer.release_id != self._followed:
-            self._look_up_again()
-            self._followed = answer.release_id
 
     def _is_published_anew(self, error: Exception, found: Category) -> bool:
         """Whether a request failed because the category takes images of another size by now."""
         misfit = isinstance(error, InferenceServerException) and is_misfit(error)
         if not misfit and not isinstance(error, AnswerError):
             return False
-        self._look_up_again()
-        return self.found.image_size != found.image_size
+        self.category.look_up_again()
+        return self.category.found.image_size != found.image_size
 
     def _named_errors(self) -> contextlib.AbstractContextManager[None]:
         return named_errors(url=self.url, timeout_s=self.timeout_s)
-
-    def _look_up(self) -> None:
-        self._found = find_category(
-            self._client, self.category, url=self.url, timeout_s=self.timeout_s, load=self._load
-        )
-        self._followed = self._found.release_id
-
-    def _look_up_again(self) -> None:
-        retrying(self._look_up, url=self.url, timeout_s=self.timeout_s)
-
-    def _load_again(self) -> None:
-        load_category(self._client, self.category, timeout_s=self.timeout_s)
 
 
 def _maps_of(request: Request, region: SharedRegion | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Literal, overload
 
@@ -13,13 +12,12 @@ from client.core.inputs import Picture, check_many
 from client.core.requests import Question
 from client.core.verdicts import Failure, Score, Verdict
 from client.judging.async_streams import AsyncStream
-from client.judging.driving import drive
+from client.judging.driving import Threads, drive
 from client.judging.served import (
     IN_FLIGHT,
     Many,
     OnError,
     ServedCategory,
-    check_batch,
     check_many_options,
     score_question,
     verdict_question,
@@ -27,7 +25,6 @@ from client.judging.served import (
 from model_repository.grpc_endpoint import Endpoint
 
 Pictures = Iterable[Picture] | AsyncIterable[Picture]
-MOST_THREADS = 32  # that read images and take steps; they wait for no answer
 
 
 class AsyncJudgeClient(ServedCategory):
@@ -59,7 +56,7 @@ class AsyncJudgeClient(ServedCategory):
             RequestError: see `JudgeClient`.
         """
         super().__init__(url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load)
-        self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=f"judge-{category}")
+        self._threads = Threads(f"judge-{category}")
 
     async def __aenter__(self) -> AsyncJudgeClient:
         try:
@@ -78,8 +75,8 @@ class AsyncJudgeClient(ServedCategory):
         Raises:
             ServerError: see `JudgeClient`.
         """
-        if not self._asker.is_open:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._asker.connect)
+        if not self._asker.category.is_known:
+            await self._threads.run(self._asker.connect)
 
     async def close(self) -> None:
         """Wait for the calls of other tasks, free the shared memory, if any, and close the connection.
@@ -92,7 +89,7 @@ class AsyncJudgeClient(ServedCategory):
         try:
             self._asker.close()
         finally:
-            self._pool.shutdown(wait=False)
+            self._threads.close()
 
     async def judge(self, image: Picture, *, threshold: float | None = None, min_area: int = 0) -> Verdict:
         """Ask for the verdict of one image.
@@ -195,8 +192,7 @@ class AsyncJudgeClient(ServedCategory):
 
     async def _ask(self, image: Picture, question: Question) -> Answer:
         await self.connect()
-        with self._asker.calls.one_more():
-            return await drive(self._asker.ask_one(image, question), self._pool)
+        return await drive(self._asker.ask_one(image, question), self._threads, self._asker.calls)
 
     def _many(
         self, images: Pictures, question: Question, in_flight: int, batch: int, on_error: str
@@ -205,7 +201,9 @@ class AsyncJudgeClient(ServedCategory):
 
     async def _stream(self, images: Any, question: Question, many: Many) -> AsyncIterator[Any]:
         await self.connect()
-        check_batch(self._asker, many.batch)
-        async with aclosing(AsyncStream(self._asker, self._pool, question, many).results(images)) as results:
+        await self._threads.run(self._asker.category.require_batch, many.batch)
+        async with aclosing(
+            AsyncStream(self._asker, self._threads, question, many).results(images)
+        ) as results:
             async for result in results:
                 yield result

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from client.core.batching import Batch, Batcher
-from client.core.errors import ClientError, ImageFileError
+from client.core.errors import ClientError, ImageFileError, RequestError
 from client.core.requests import Question
 from client.core.verdicts import Failure, Score
 from client.core.windows import Window
 from client.judging.asking import Asker
-from client.judging.driving import drive
+from client.judging.driving import Threads, drive
 from client.judging.served import Many
 from client.judging.shared_memory import Lender
 
@@ -25,9 +24,9 @@ Results = list[Score | Failure]
 class AsyncStream:
     """The requests of one `judge_many` or `score_many`."""
 
-    def __init__(self, asker: Asker, pool: ThreadPoolExecutor, question: Question, many: Many) -> None:
-        """Ask through `asker`, whose steps the threads of `pool` take."""
-        self._asker, self._pool, self._question, self._many = asker, pool, question, many
+    def __init__(self, asker: Asker, threads: Threads, question: Question, many: Many) -> None:
+        """Ask through `asker`, whose steps `threads` take."""
+        self._asker, self._threads, self._question, self._many = asker, threads, question, many
         self._window = Window(many.in_flight)
         self._lender: Lender = asker.lender_of(batch=many.batch)
 
@@ -79,8 +78,9 @@ class AsyncStream:
             return [batch]
         number = self._window.next_number()
         steps = self._asker.ask_each(batch.images, self._question, self._lender)
-        with self._asker.calls.one_more():
-            each = await drive(steps, self._pool, on_refusal=lambda: self._window.narrow(number))
+        each = await drive(
+            steps, self._threads, self._asker.calls, on_refusal=lambda: self._window.narrow(number)
+        )
         return [
             Failure(index, result) if isinstance(result, ClientError) else result
             for index, result in enumerate(each, start=batch.first)
@@ -89,17 +89,16 @@ class AsyncStream:
     async def _batches(self, images: Any) -> AsyncGenerator[Batch | Failure]:
         """Images in their order, some together, and a failure for each that cannot be read."""
         batcher, index = Batcher(), 0
-        loop = asyncio.get_running_loop()
         try:
             async for image in _each(images):
                 try:
-                    prepared = await loop.run_in_executor(self._pool, self._asker.prepare_own, image, index)
+                    prepared = await self._threads.run(self._asker.prepare_own, image, index)
                 except ImageFileError as error:
                     for batch in batcher.rest():
                         yield batch
                     yield Failure(index, error)
                 else:
-                    size = min(self._many.batch, self._asker.found.max_batch)
+                    size = min(self._many.batch, self._asker.category.found.max_batch)
                     for batch in batcher.add(index, prepared, size=size):
                         yield batch
                 index += 1
@@ -115,7 +114,8 @@ class AsyncStream:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._lender.close)
+        with suppress(RequestError):  # the client is closed, and its shared memory with it
+            await self._threads.run(self._lender.close)
 
 
 async def _each(images: Any) -> AsyncIterator[Any]:

@@ -8,17 +8,42 @@ that future alone. The steps are closed then, which abandons the request's share
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from client.judging.sending import Pause, Sent
+from client.core.errors import RequestError
+from client.judging.sending import OpenCalls, Pause, Sent
 from client.judging.steps import Steps
 
 Result = TypeVar("Result")
+MOST_THREADS = 32  # that read images and take steps; they wait for no answer
+
+
+class Threads:
+    """Threads of one client, for what would hold up an event loop."""
+
+    def __init__(self, name: str) -> None:
+        """None runs before the first is needed."""
+        self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=name)
+
+    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """What a function gives, called in one of the threads; who is cancelled does not stop it.
+
+        Raises:
+            RequestError: the client is closed.
+        """
+        try:
+            future = self._pool.submit(function, *arguments)
+        except RuntimeError:  # as the pool says it
+            raise RequestError("This AsyncJudgeClient is closed; connect anew.") from None
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Let the threads end when they have done what they do."""
+        self._pool.shutdown(wait=False)
 
 
 class Conversation(Generic[Result]):
@@ -62,35 +87,44 @@ class Conversation(Generic[Result]):
 
 
 async def drive(
-    steps: Steps[Result], pool: ThreadPoolExecutor, *, on_refusal: Callable[[], None] | None = None
+    steps: Steps[Result],
+    threads: Threads,
+    calls: OpenCalls,
+    *,
+    on_refusal: Callable[[], None] | None = None,
 ) -> Result:
     """What steps come to.
 
     Args:
         steps: of one question.
-        pool: whose threads take them.
+        threads: that take them.
+        calls: that the question counts among, until it is answered or nobody waits for it.
         on_refusal: called when an overloaded server has refused a try.
 
     Raises:
         ClientError: theirs.
     """
-    conversation = Conversation(steps)
-    loop = asyncio.get_running_loop()
+    conversation, call = Conversation(steps), calls.begin()
+
+    def leave() -> None:
+        conversation.give_up()
+        calls.end(call)
+
     try:
-        while (waiting := await loop.run_in_executor(pool, conversation.advance)) is not None:
+        while (waiting := await threads.run(conversation.advance)) is not None:
             if isinstance(waiting, Pause):
                 await asyncio.sleep(waiting.seconds)
                 continue
-            await _until_ended(waiting)
+            await _until_ended(waiting, leave)
             if on_refusal is not None and waiting.refused:
                 on_refusal()
         return conversation.result
     finally:
-        conversation.give_up()
+        leave()
 
 
-async def _until_ended(sent: Sent) -> None:
-    """Wait until a call has ended, however it did, or its deadline has passed."""
+async def _until_ended(sent: Sent, leave: Callable[[], None]) -> None:
+    """Wait until a call has ended, however it did, or its deadline has passed; `leave` it where the loop has ended."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
@@ -99,8 +133,10 @@ async def _until_ended(sent: Sent) -> None:
             ended.set_result(None)
 
     def wake(_: object) -> None:  # in gRPC's thread
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so that nobody waits any more
+        try:
             loop.call_soon_threadsafe(set_ended)
+        except RuntimeError:  # the loop is closed, so that nobody waits any more
+            leave()
 
     sent.arrival.add_done_callback(wake)
     await asyncio.wait([ended], timeout=max(0.0, sent.until_s - time.perf_counter()))

@@ -13,7 +13,6 @@ from client.core.arguments import (
     check_threshold,
     check_timeout,
 )
-from client.core.errors import ServerError
 from client.core.requests import Question
 from client.core.verdicts import SCORE_OUTPUTS
 from client.judging.asking import Asker
@@ -76,37 +75,37 @@ class ServedCategory:
     @property
     def image_size(self) -> int:
         """Side of the square image that the category's networks see, pixels."""
-        return self._asker.found.image_size
+        return self._asker.category.found.image_size
 
     @property
     def max_batch(self) -> int:
         """Images that one request may hold."""
-        return self._asker.found.max_batch
+        return self._asker.category.found.max_batch
 
     @property
     def synthetic(self) -> bool:
         """Whether the category was trained on rendered images; whatever is shown of it must say so."""
-        return self._asker.found.synthetic
+        return self._asker.category.found.synthetic
 
     @property
     def precision(self) -> str:
         """Of the graphs that are served, `fp32`, `fp16` or `int8`."""
-        return self._asker.found.precision
+        return self._asker.category.found.precision
 
     @property
     def preset(self) -> str:
         """That the category was trained with, `edge` or `paper`."""
-        return self._asker.found.preset
+        return self._asker.category.found.preset
 
     @property
     def bit_depth(self) -> int:
         """White of images with more than 8 bits a channel is 2**bit_depth - 1, as in training."""
-        return self._asker.found.bit_depth
+        return self._asker.category.found.bit_depth
 
     @property
     def release_id(self) -> int:
         """Which weights judge; the verdicts carry their own."""
-        return self._asker.found.release_id
+        return self._asker.category.found.release_id
 
 
 def verdict_question(threshold: Any, min_area: Any) -> Question:
@@ -138,16 +137,3 @@ def check_many_options(in_flight: Any, batch: Any, on_error: Any) -> Many:
         check_count(batch, what="The batch"),
         check_on_error(on_error),
     )
-
-
-def check_batch(asker: Asker, batch: int) -> None:
-    """Make sure that the category takes requests of so many images.
-
-    Raises:
-        ServerError: it does not.
-    """
-    if batch > asker.found.max_batch:
-        raise ServerError(
-            f"Category {asker.category!r} at {asker.url} takes batches of up to {asker.found.max_batch} images, and "
-            f"{batch} were asked for; give a smaller batch, or publish it with --max-batch-size {batch}."
-        )

@@ -15,7 +15,7 @@ from client.core.verdicts import Failure, Score
 from client.core.windows import Window
 from client.judging.asking import Asker
 from client.judging.sending import Sent
-from client.judging.served import Many, check_batch
+from client.judging.served import Many
 from client.judging.shared_memory import Lender
 from client.judging.steps import run
 
@@ -26,7 +26,7 @@ def ask_many(asker: Asker, images: Any, question: Question, many: Many) -> Gener
     Raises:
         ClientError: see `JudgeClient.judge_many`.
     """
-    check_batch(asker, many.batch)
+    asker.category.require_batch(many.batch)
     results = _in_order(asker, _batches(asker, check_many(images), many.batch), question, many)
     return results if many.returns_failures else _until_failure(results)
 
@@ -54,7 +54,7 @@ def _batches(asker: Asker, images: Iterator[Any], size: int) -> Iterator[Batch |
                 yield from batcher.rest()
                 yield Failure(index, error)
             else:
-                yield from batcher.add(index, prepared, size=min(size, asker.found.max_batch))
+                yield from batcher.add(index, prepared, size=min(size, asker.category.found.max_batch))
     except Exception:
         yield from batcher.rest()
         raise

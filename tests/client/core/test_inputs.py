@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
 
 from client.core.errors import ImageFileError, ImageTypeError
@@ -14,6 +16,11 @@ from client.judging.reading import prepare_any
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 GREY = RGB[..., 0]
 FULL = np.full((6, 9, 1), 255, np.uint8)
+
+
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"a.b"
 
 
 def pixels(image: object, *, bit_depth: int = 8) -> np.ndarray:
@@ -127,3 +134,98 @@ def test_what_is_no_image_is_named(image: object, reason: str) -> None:
         prepare_any(image)
     assert caught.value.message.startswith(f"The image {reason}")
     assert caught.value.message.endswith(".")
+
+
+FLOATS = (RGB / 255).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (
+            FLOATS,
+            "is an array [6, 9, 3] of float32; expected uint8 [H, W], RGB [H, W, 3] or RGBA [H, W, 4], as",
+        ),
+        (RGB.astype(np.float64), "is an array [6, 9, 3] of float64; expected uint8"),
+        (RGB.astype(np.int64), "is an array [6, 9, 3] of int64; expected uint8"),
+        (
+            GREY.astype(np.uint16),
+            "is an array [6, 9] of uint16; expected uint8",
+        ),  # dark, so that it would pass
+        (RGB[0, 0], "is an array [3] of uint8; expected uint8"),
+        (np.array(3, np.uint8), "is an array [] of uint8; expected uint8"),
+        (RGB[..., :2], "is an array [6, 9, 2] of uint8; expected uint8"),
+        (np.array([[None]]), "is an array [1, 1] of object; expected uint8"),
+        (RGB[0, 0, 0], "is of type uint8; expected an image file's path or bytes"),
+        (
+            torch.zeros(3, 6, 9),
+            "is of type torch.Tensor, which may be turned into an array with .numpy(); expected",
+        ),
+        (io.BytesIO(b"x"), "is of type BytesIO, an open file, whose bytes its .read() gives; expected"),
+        (
+            str(b"\x89PNG"),
+            "is a text that is no path (str of 10 characters); expected an image file's path, or",
+        ),
+        ("\x89PNG\0\0", "is a text that is no path (str of 6 characters); expected an image file's path, or"),
+        (BytesPath(), "is a text that is no path (BytesPath of 3 characters); expected an image file's path"),
+        (
+            memoryview(RGB),
+            "is a memoryview of 3 dimensions, and bytes are taken for an image file; give pixels as",
+        ),
+        (3, "is of type int; expected an image file's path or bytes, a Pillow image, or a numpy array"),
+    ],
+)
+def test_what_does_not_fit_is_a_type_error_that_says_what_does(image: object, reason: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        prepare_any(image)
+    assert isinstance(caught.value, ImageTypeError)  # an error of the client like any other, too
+    assert str(caught.value).startswith(f"The image {reason}")
+    assert str(caught.value).endswith(".")
+
+
+def test_deeper_arrays_fit_a_category_of_deeper_images_alone() -> None:
+    deep = GREY.astype(np.uint16) * 16
+    assert pixels(deep, bit_depth=12).shape == RGB.shape
+    assert pixels(FLOATS, bit_depth=1).shape == RGB.shape
+    with pytest.raises(
+        TypeError, match=r"of bool; expected uint8 .* of numbers from 0 to 4,095, as the category"
+    ):
+        prepare_any(deep > 3, bit_depth=12)
+    with pytest.raises(
+        TypeError, match=r"of floating-point numbers from 0 to 1, as the category was trained on"
+    ):
+        prepare_any(deep > 3, bit_depth=1)
+
+
+def test_a_deep_image_can_be_read_again_with_another_bit_depth(tmp_path: Path) -> None:
+    """As when a category is published anew: what an 8-bit image is does not depend on it."""
+    deep = np.rint(GREY / 255 * 4095).astype(np.uint16)
+    path = tmp_path / "deep.png"
+    Image.fromarray(deep).save(path)
+    for image in (deep, path, Image.fromarray(deep)):
+        prepared = prepare_any(image, bit_depth=12)
+        assert prepared.at(12) is prepared
+        assert not prepared.fits(16)
+        np.testing.assert_array_equal(
+            np.asarray(prepared.at(16).sent), np.asarray(prepare_any(image, bit_depth=16).sent)
+        )
+        with pytest.raises(ImageFileError, match="expected at most 255"):
+            prepared.at(8)
+    for image in (RGB, Image.fromarray(RGB)):
+        prepared = prepare_any(image, bit_depth=12)
+        assert prepared.fits(16)
+        assert prepared.at(16) is prepared
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_image_of_a_stream_is_a_copy_that_nobody_draws_on(deep: bool) -> None:
+    array = GREY.astype(np.uint16) if deep else RGB.copy()
+    for image in (array, Image.fromarray(array)):
+        prepared = prepare_any(image, bit_depth=12, own=True)
+        before = np.asarray(prepared.at(13).sent)
+        if isinstance(image, np.ndarray):
+            image[:] = 0
+        else:
+            image.paste(0 if deep else (0, 0, 0), (0, 0, *image.size))
+        np.testing.assert_array_equal(np.asarray(prepared.at(13).sent), before)
+        array = GREY.astype(np.uint16) if deep else RGB.copy()

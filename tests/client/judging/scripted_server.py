@@ -7,6 +7,7 @@ import contextlib
 import io
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Script:
     Attributes:
         size: side of the images that the category takes.
         release_id: which judges.
-        synthetic: as its configuration says.
+        synthetic, max_batch, bit_depth: as its configuration says.
         refuse: called with the number of an inference, from 1 on; gives its error, or None to answer it.
         change: takes the outputs of an inference and changes them.
         delay_s: before an inference is answered.
@@ -53,11 +54,14 @@ class Script:
         room: inferences that may be worked on at a time; one more is refused, as by a full queue.
         registered: regions of shared memory, by name, as Triton knows them.
         used: the regions that inferences named, in their order.
+        busy: how many inferences that are worked on name a region; it cannot be unregistered meanwhile.
     """
 
     size: int = SIZE
     release_id: int = RELEASE
     synthetic: bool = False
+    max_batch: int = MAX_BATCH
+    bit_depth: int = 8
     refuse: Callable[[int], Refusal | None] = lambda number: None
     change: Callable[[Outputs], object] = lambda outputs: None
     delay_s: float = 0.0
@@ -66,6 +70,7 @@ class Script:
     room: int = 1000
     registered: set[str] = field(default_factory=set)
     used: list[str] = field(default_factory=list)
+    busy: Counter[str] = field(default_factory=Counter)
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -80,11 +85,12 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return service_pb2.ModelReadyResponse(ready=True)
 
     def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
-        config = model_config_pb2.ModelConfig(name=request.name, max_batch_size=MAX_BATCH)
+        config = model_config_pb2.ModelConfig(name=request.name, max_batch_size=self.script.max_batch)
         config.input.add(name="image", dims=[self.script.size, self.script.size, 3])
         for name in VERDICT_OUTPUTS:
             config.output.add(name=name)
         config.parameters["release_id"].string_value = str(self.script.release_id)
+        config.parameters["bit_depth"].string_value = str(self.script.bit_depth)
         config.parameters["synthetic"].string_value = str(self.script.synthetic).lower()
         return service_pb2.ModelConfigResponse(config=config)
 
@@ -93,6 +99,8 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return service_pb2.SystemSharedMemoryRegisterResponse()
 
     def SystemSharedMemoryUnregister(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if self.script.busy[request.name]:
+            context.abort(grpc.StatusCode.INTERNAL, f"cannot unregister region {request.name}: it is in use")
         self.script.registered.discard(request.name)
         return service_pb2.SystemSharedMemoryUnregisterResponse()
 
@@ -104,6 +112,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             refusal = FULL_QUEUE if full else self.script.refuse(self.script.tries)
             if name := request.inputs[0].parameters["shared_memory_region"].string_param:
                 self.script.used.append(name)
+                self.script.busy[name] += 1
         try:
             if refusal is not None:
                 context.abort(*refusal)
@@ -112,15 +121,21 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         finally:
             with self._lock:
                 self._working -= 1
+                self.script.busy[name] -= 1
 
     def answer(self, request: Any, context: grpc.ServicerContext) -> Any:
         (tensor,) = request.inputs
         name = tensor.parameters["shared_memory_region"].string_param
         if name and name not in self.script.registered:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{name}'")
-        images, sizes = self.images(request)
+        try:
+            images, sizes = self.images(request)
+        except OSError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"encoded_image is not an image ({error})")
         if images.shape[1:3] != (self.script.size, self.script.size):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'image'")
+        if len(images) > self.script.max_batch:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "inference request batch-size is too large")
         self.script.asked.append((request.model_name, len(images)))
         outputs = self.judge(images, request) | sizes
         self.script.change(outputs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from client import JudgeClient
 from client.core.errors import ServerError
 from client.core.verdicts import SCORE_OUTPUTS, Score
 from deploy.server import TritonServer
-from tests.products import MAX_BATCH_SIZE, TIMEOUT_S, Product
+from tests.documents import code_blocks, run_program
+from tests.products import MAX_BATCH_SIZE, ROOT, TIMEOUT_S, Product
 
 pytestmark = pytest.mark.triton
 pytest_plugins = ["tests.serving"]
@@ -163,3 +166,19 @@ def test_memory_that_the_server_does_not_see(
         JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True)
     assert len(keys) == 1
     assert set(Path("/dev/shm").glob("astmfr_*")) <= files
+
+
+def test_the_guides_programs_say_the_same_in_both_shells(
+    server: TritonServer, edge: Product, tmp_path: Path
+) -> None:
+    """With a part that is judged, and a file that is none."""
+    for image in edge.data.test[-2:]:
+        shutil.copyfile(image.path, tmp_path / image.path.name.replace(".png", f"{image.defect}.png"))
+    (tmp_path / "zero.png").write_bytes(b"")
+    plain, with_a_loop = (
+        run_program(program, server, edge, folder=tmp_path)
+        for program in code_blocks(ROOT / "docs/guides/client.md", "python")
+    )
+    assert plain == with_a_loop
+    assert re.fullmatch(r"(True|False) \(160, 160\) \(160, 160\)", plain[0])
+    assert plain[-1] == "zero.png is empty."

@@ -17,6 +17,7 @@ from client import JudgeClient
 from client.core.errors import ServerError
 from deploy.server import TritonServer
 from tests.client.judging.scripted_server import FULL_QUEUE, Script, grey, scripted_judge
+from tests.deploy.conftest import comes_true
 from tests.hanging import hanging
 from tests.products import TIMEOUT_S, Product
 
@@ -36,6 +37,9 @@ def test_a_region_is_not_used_again_after_a_deadline() -> None:
         with pytest.raises(ServerError, match=r"No answer from .* within 0\.1 s"):
             list(judge.score_many([grey(0)] * 2))
         late = set(script.used)
+        assert comes_true(
+            lambda: not any(script.busy.values()), within_s=20
+        )  # until then the server keeps them
         script.delay_s, judge.timeout_s = 0.0, TIMEOUT_S
         judge.score(grey(0))
         assert len(list(judge.score_many([grey(0)] * 9))) == 9
