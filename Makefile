@@ -34,6 +34,8 @@ PRECISELY    := $(NAMED) --precision "$$PRECISION"
 # In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
 FIND_IMAGES   = images=$$IMAGES; \
     [ -n "$$images" ] || images=$$($(PY) -m train data $(DATA_OPTIONS) --print-test-dir) || exit 1
+# Behind `client predict`, which exits with 1 where it found anomalies: that is a result here, and 2 is an error.
+OR_ANOMALIES := || [ $$? -eq 1 ]
 BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/bench"
 
 # A finished run is replaced only where this is asked for.
@@ -79,7 +81,7 @@ demo: setup ## All of it on real images: train, evaluate, export, serve, ask, be
 .PHONY: ask-and-measure
 ask-and-measure: # inside `deploy run`, which gives the server's address
 	@$(FIND_IMAGES); $(PY) -m client predict "$$images" $(NAMED) --skip-broken \
-	    --jsonl "$$RUN/predictions.jsonl" --overlays "$$RUN/overlays"
+	    --jsonl "$$RUN/predictions.jsonl" --overlays "$$RUN/overlays" $(OR_ANOMALIES)
 	@$(FIND_IMAGES); $(PY) $(BENCH) --sweep-requests 0
 
 ##@ Your product
@@ -127,7 +129,7 @@ doctor: ## What this machine has and lacks for serving, and what to do about it
 
 predict: $(VENV)/.installed ## Ask a running server about IMAGES (default: the test set)
 	@$(FIND_IMAGES); $(PY) -m client predict "$$images" $(NAMED) --url "$$URL" \
-	    --jsonl "$$RUN/predictions.jsonl" --overlays "$$RUN/overlays"
+	    --jsonl "$$RUN/predictions.jsonl" --overlays "$$RUN/overlays" $(OR_ANOMALIES)
 
 report: $(VENV)/.installed ## The page and table about what the server said
 	@$(PY) -m client report --predictions "$$RUN/predictions.jsonl" --output "$$RUN/served.html" \

@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict | watch | bench | report`."""
+"""Command line of the client: `python -m client predict | watch | explain | report | bench`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from client.cli.bench import bench
+from client.cli.explain import explain
 from client.cli.group import Commands
 from client.cli.predict import predict
 from client.cli.report import report
@@ -16,7 +17,7 @@ from client.console import show_any_text
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
 
-@click.group(cls=Commands, context_settings=CONTEXT, commands=[predict, watch, bench, report])
+@click.group(cls=Commands, context_settings=CONTEXT, commands=[predict, watch, explain, report, bench])
 def main() -> None:
     """Ask a Triton server for verdicts, and measure how fast they come."""
     show_any_text()

@@ -12,6 +12,12 @@ import click
 from rich.console import Console, RenderableType
 
 
+class OutputError(click.ClickException):
+    """What is printed cannot be written; 1 would say that anomalies were found."""
+
+    exit_code = 2
+
+
 class Output(Console):
     """A console that ends in peace when nobody reads on, and with one sentence when its disk is full."""
 
@@ -19,7 +25,7 @@ class Output(Console):
         """As rich prints.
 
         Raises:
-            ClickException: what is printed cannot be written.
+            OutputError: what is printed cannot be written.
         """
         try:
             super().print(*objects, **options)
@@ -27,7 +33,7 @@ class Output(Console):
             self.on_broken_pipe()
         except OSError as error:
             self._discard()
-            raise click.ClickException(f"Standard output cannot be written ({error.strerror}).") from None
+            raise OutputError(f"Standard output cannot be written ({error.strerror}).") from None
 
     def on_broken_pipe(self) -> None:
         """`| head -1` has what it wanted."""
@@ -45,6 +51,11 @@ output = Output(highlight=False)
 
 FILE_WIDTH = 130
 MISSING = "not available"
+
+
+def say(text: str) -> None:
+    """A line to standard error, as it stands; where nobody reads on, nothing more is said."""
+    console.print(printable(text), soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def show_any_text() -> None:

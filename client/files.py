@@ -20,7 +20,7 @@ class StorageError(Exception):
         exit_code: of a command that ends with it.
     """
 
-    exit_code = 1
+    exit_code = 2  # 1 is what `predict` exits with where it found anomalies
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from client import load_image
+from client.explaining.asking import explain
 from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import image_scores
 from model_repository.foreground.foreground_mask import foreground_mask
@@ -63,6 +64,15 @@ def ask(server: TritonServer, model: str, **tensors: NDArray[Any]) -> NDArray[np
     with grpcclient.InferenceServerClient(server.grpc_url) as client:
         answer = client.infer(model, inputs, client_timeout=TIMEOUT_S)
     return np.asarray(answer.as_numpy("anomaly_map"))
+
+
+def test_shares_of_the_stages_sum_to_the_score(server: TritonServer, product: Product) -> None:
+    """What the mask hides it hides from each stage alone too."""
+    image = load_image(product.data.test[0].path)
+    with product.connect(server) as judge:
+        explanation = explain(judge, image, name="a.png")
+        score = judge.score(image).score
+    assert sum(stage.contribution for stage in explanation.stages) == pytest.approx(score, rel=1e-4)
 
 
 def test_served_maps_and_scores_are_pytorchs_and_numpys(server: TritonServer, product: Product) -> None:

@@ -22,16 +22,18 @@ def report(
 ) -> None:
     """Write a page about what the server said, and print the figures.
 
-    All of them must be of one category and release.
+    It is one file: a table to be sorted and filtered, with defects and pictures of the most anomalous images. All of
+    them must be of one category and release.
     """
     from client.console import output
     from client.predictions.comparison import JudgeId, judge_of, read_metrics, require_one_judge
     from client.predictions.jsonl import read_jsonl
-    from client.report import summary_table, write_report
+    from client.report import Beside, require_place_for_page, summary_table, thumbnails_of, write_report
 
     for path in (predictions_path, metrics_path, bench_path):
         if path is not None and os.path.realpath(path) == os.path.realpath(report_path):
             raise click.UsageError(f"--output {report_path} is what is read; give another file.")
+    require_place_for_page(report_path)
     predictions = read_jsonl(predictions_path)
     others = {}
     metrics = None
@@ -47,5 +49,6 @@ def report(
         others[bench_path] = JudgeId(result.header.category, result.header.release_id)
         speed = speed_of(result)
     require_one_judge(predictions, others=others)
-    write_report(report_path, predictions=predictions, metrics=metrics, speed=speed)
+    beside = Beside(thumbnails=thumbnails_of(predictions))
+    write_report(report_path, predictions=predictions, metrics=metrics, speed=speed, beside=beside)
     output.print(summary_table(predictions, metrics=metrics, speed=speed, report=report_path))

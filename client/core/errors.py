@@ -17,7 +17,8 @@ ClientError
 └── BenchmarkError          a benchmark that cannot run here
 
 Which of them a failed call is, gRPC's status code says; where Triton has one code for several things, its words
-(`faults`). The command line prints the sentence and exits with `exit_code` (`client.cli.group`).
+(`faults`). The command line prints the sentence and exits with `exit_code` (`client.cli.group`): 2, because 1 is what
+`predict` exits with where it found anomalies.
 """
 
 # ruff: noqa: N818 (those of a server are named by what happened)
@@ -32,7 +33,7 @@ class ClientError(Exception):
         exit_code: of a command that ends with it.
     """
 
-    exit_code = 1
+    exit_code = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -41,8 +42,6 @@ class ClientError(Exception):
 
 class RequestError(ClientError):
     """A timeout, threshold, number, address or certificate that cannot be; nothing was sent."""
-
-    exit_code = 2
 
 
 class ServerError(ClientError):

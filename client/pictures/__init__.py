@@ -1,5 +1,5 @@
 """Image files before a request, and pictures of a verdict after it.
 
-`folders` finds the files and names what it leaves out; `images` reads them; `overlays` draws the anomaly map over the
-image.
+`folders` finds the files among paths and `patterns`, and names what it leaves out by its `rules`; `layout` knows MVTec
+AD's folders. `images` reads files; `overlays` draws the anomaly map over the image.
 """

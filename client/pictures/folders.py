@@ -9,23 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.core.errors import ImageFileError
+from client.pictures.layout import GOOD_NAMES as GOOD_NAMES
+from client.pictures.layout import absolute, defect_of, is_folder, masks_around
+from client.pictures.patterns import ANY_DEPTH, fits, has_special, is_pattern, root_and_rest
+from client.pictures.rules import COPIES as COPIES
+from client.pictures.rules import NO_IMAGE as NO_IMAGE
+from client.pictures.rules import NO_PARTS as NO_PARTS
+from client.pictures.rules import Reason, is_no_part, why_no_image, why_not_searched
 from model_repository.image_decoder.image_decoding import SUFFIXES
 
-# What lies beside images and is none: notes, labels, tables, programs, answers of the run before.
-NO_PARTS = (
-    ".bat", ".cfg", ".csv", ".db", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".lnk",
-    ".log", ".md", ".md5", ".pdf", ".previous", ".py", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".url", ".xls",
-    ".xlsx", ".xml", ".yaml", ".yml",
-)  # fmt: skip
-NO_PART_NAMES = ("copying", "license", "makefile", "readme")
-MAC_COPY = "._"  # begins the name of what a Mac writes beside every file on a foreign disk
-# Hold copies and previews of images, made by Jupyter, a Mac's archiver, a file manager and a NAS.
-COPIES = (".ipynb_checkpoints", "__macosx", ".thumbnails", ".trash", ".trashes", ".trash-1000", "@eadir")
-NO_IMAGE = "is no image"
-# Folders of MVTec AD's layout, in any case, as training takes them.
-GOOD_NAMES = ("good", "ok", "normal")
-TEST, TRAIN = "test", "train"
-MASKS = "groundtruth"  # the letters of ground_truth
 SHOWN_REASONS = 3  # where all was left out
 
 
@@ -72,15 +64,21 @@ class FoundImages:
 
 
 def find_images(paths: Sequence[Path]) -> FoundImages:
-    """All images among files and folders, sorted within a folder.
+    """All images among files, folders and patterns of their names, sorted within a folder.
 
-    Folders are searched in depth and links followed. A folder or file that is met again is judged once.
+    Folders are searched in depth and links followed. A folder or file that is met again is judged once. A pattern
+    (`lot/*.png`, `lot/**/left*.tif`) is one where nothing of that very name exists; what it fits is taken as it would
+    be from a folder. So is a file that is given by name, except that any ending will do that is not one of text.
 
     Raises:
-        ImageFileError: a path that does not exist, a folder without images, or one of ground truth masks.
+        ImageFileError: a path that does not exist, a pattern that fits no image, a folder without images, one of ground
+            truth masks, or no image among all that was given.
     """
     search = _Search()
     for path in paths:
+        if is_pattern(path):
+            search.add_pattern(path)
+            continue
         try:
             mode = path.stat().st_mode
         except OSError as error:
@@ -89,7 +87,11 @@ def find_images(paths: Sequence[Path]) -> FoundImages:
         if stat.S_ISDIR(mode):
             search.add_folder(path)
         else:
-            search.add_file(path, Path(path.name))
+            search.add_given_file(path)
+    if not search.images:
+        raise ImageFileError(
+            f"Nothing that was given is an image{search.but()}; give images, or folders of them."
+        )
     return FoundImages(_uniquely_named(search.images), search.left_out)
 
 
@@ -99,30 +101,72 @@ class _Search:
     def __init__(self) -> None:
         self.images: list[ImageFile] = []
         self.left_out: list[LeftOut] = []
+        self._known: set[LeftOut] = set()
         self._repeats = 0
         self._defects: dict[Path, str | None] = {}  # of a folder's images
         self._files: set[Path] = set()
         self._folders: dict[Path, Path] = {}  # by where their links lead
 
-    def add_file(self, path: Path, name: Path) -> None:
-        absolute = _absolute(path)
-        if absolute in self._files:
-            self._leave_out_repeat(path, "was given twice and is judged once")
-            return
-        self._files.add(absolute)
-        if path.parent not in self._defects:
-            self._defects[path.parent] = _defect_of(path.parent)
-        self.images.append(ImageFile(path=path, name=name, defect=self._defects[path.parent]))
+    def add_given_file(self, path: Path) -> None:
+        """Add a file that was given by name; a shell that expands `lot/*` gives notes too."""
+        if is_no_part(path):
+            self._leave_out(path, NO_IMAGE)
+        else:
+            self._add_file(path, Path(path.name))
 
     def add_folder(self, root: Path) -> None:
-        n_met, n_left_out = len(self.images) + self._repeats, len(self.left_out)
-        for file in sorted(self._image_files(root)):
-            self.add_file(file, file.relative_to(root))
-        if len(self.images) + self._repeats == n_met:
-            reasons = [str(left_out) for left_out in self.left_out[n_left_out:]]
-            more = f" and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
-            but = f"; left out: ({'; '.join(reasons[:SHOWN_REASONS])}{more})" if reasons else ""
-            raise ImageFileError(f"Folder {root} holds no images ({', '.join(SUFFIXES)}){but}.")
+        """Add the images in a folder and below it."""
+        n_met, n_left_out = self._n_met, len(self.left_out)
+        self._add_folder(root, root)
+        if self._n_met == n_met:
+            raise ImageFileError(
+                f"Folder {root} holds no images ({', '.join(SUFFIXES)}){self.but(n_left_out)}."
+            )
+
+    def add_pattern(self, pattern: Path) -> None:
+        """Add the images that a pattern fits, and those in the folders that it fits."""
+        root, parts = root_and_rest(pattern)
+        _refuse_masks(root)
+        n_met, n_left_out = self._n_met, len(self.left_out)
+        searched: set[Path] = set()
+        for place in self._fitting(root, parts, set()):
+            if not searched.isdisjoint(place.parents):
+                continue  # `**/*` fits a folder, and all that is in it
+            if is_folder(place):
+                searched.add(place)
+                self._add_folder(place, root)
+            elif self._is_image(place):
+                self._add_file(place, place.relative_to(root))
+        if self._n_met == n_met:
+            raise ImageFileError(
+                f"Pattern {pattern} fits no image ({', '.join(SUFFIXES)}){self.but(n_left_out)}; give images, folders "
+                "of them, or another pattern."
+            )
+
+    def but(self, n_before: int = 0) -> str:
+        """The end of a sentence: what was left out since there were `n_before`."""
+        reasons = [str(left_out) for left_out in self.left_out[n_before:]]
+        more = f" and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
+        return f"; left out: ({'; '.join(reasons[:SHOWN_REASONS])}{more})" if reasons else ""
+
+    @property
+    def _n_met(self) -> int:
+        return len(self.images) + self._repeats
+
+    def _add_file(self, path: Path, name: Path) -> None:
+        place = absolute(path)
+        if place in self._files:
+            self._leave_out_repeat(path, "was given twice and is judged once")
+            return
+        self._files.add(place)
+        if path.parent not in self._defects:
+            self._defects[path.parent] = defect_of(path.parent)
+        self.images.append(ImageFile(path=path, name=name, defect=self._defects[path.parent]))
+
+    def _add_folder(self, folder: Path, root: Path) -> None:
+        """Add the images in a folder and below it, named relative to `root`."""
+        for file in sorted(self._image_files(folder)):
+            self._add_file(file, file.relative_to(root))
 
     def _image_files(self, root: Path) -> Iterator[Path]:
         waiting = [root]
@@ -130,109 +174,86 @@ class _Search:
             folder = waiting.pop()
             try:
                 met = self._folders.setdefault(folder.resolve(), folder)
-                if met is not folder:
-                    self._leave_out_repeat(folder, f"is the same folder as {met}, which is judged once")
-                    continue
-                with os.scandir(folder) as scanned:
-                    entries = sorted(scanned, key=lambda entry: (entry.is_symlink(), entry.name))
             except OSError as error:
                 self._leave_out(folder, f"cannot be read ({error.strerror})", may_be_part=True)
                 continue
+            if met is not folder:
+                self._leave_out_repeat(folder, f"is the same folder as {met}, which is judged once")
+                continue
             folders = []
-            for entry in entries:
+            for entry in self._entries(folder):
                 path = folder / entry.name
-                if _is_folder(entry):
+                if is_folder(entry):
                     if self._is_searched(path):
                         folders.append(path)
-                elif self._is_image(path, entry):
+                elif self._is_image(path):
                     yield path
             waiting += reversed(folders)  # the first is searched first, folders before links to them
 
-    def _is_searched(self, folder: Path) -> bool:
-        name = folder.name.lower()
-        if name in COPIES:
-            self._leave_out(folder, "holds copies of images")
-        elif name.startswith("."):
-            self._leave_out(folder, "is hidden", may_be_part=_holds_images(folder))
-        elif _holds_masks(folder) or (folder.is_symlink() and _masks_around(folder.resolve())):
-            self._leave_out(folder, "holds ground truth masks, not parts")
-        else:
-            return True
-        return False
+    def _fitting(
+        self, folder: Path, parts: Sequence[str], circle: set[tuple[Path, Sequence[str]]]
+    ) -> Iterator[Path]:
+        """What the parts of a pattern fit in a folder; `circle` is what was searched before, links followed."""
+        part, rest = parts[0], parts[1:]
+        if (step := (folder.resolve(), parts)) in circle:
+            return
+        circle.add(step)
+        deep = part == ANY_DEPTH
+        if deep and not rest:
+            yield folder
+            return
+        if deep:
+            yield from self._fitting(folder, rest, circle)
+        for path in self._fitting_names(folder, part):
+            inside = is_folder(path)
+            if inside and not self._is_searched(path):
+                continue
+            if not rest:
+                yield path
+            elif inside:
+                yield from self._fitting(path, parts if deep else rest, circle)
 
-    def _is_image(self, path: Path, entry: os.DirEntry[str]) -> bool:
-        suffix, name = path.suffix.lower(), path.name.lower()
-        if name.startswith("."):
-            may_be_part = suffix in SUFFIXES and not name.startswith(MAC_COPY)
-            self._leave_out(path, "is hidden", may_be_part=may_be_part)
-        elif suffix in NO_PARTS or name in NO_PART_NAMES:
-            self._leave_out(path, NO_IMAGE)
-        elif fault := _fault_of(entry):
-            self._leave_out(path, fault, may_be_part=True)
-        elif suffix not in SUFFIXES:
-            expected = f"has the ending {suffix!r}" if suffix else "has no ending"
-            self._leave_out(path, f"{expected}; expected one of {', '.join(SUFFIXES)}", may_be_part=True)
-        else:
-            return True
-        return False
+    def _fitting_names(self, folder: Path, part: str) -> list[Path]:
+        """What in a folder one part of a pattern fits."""
+        if not has_special(part):
+            return [folder / part] if os.path.lexists(folder / part) else []
+        names = [entry.name for entry in self._entries(folder)]
+        return [folder / name for name in names if part == ANY_DEPTH or fits(name, part)]
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What lies in a folder, by name, links last; a folder that cannot be read is named."""
+        try:
+            with os.scandir(folder) as scanned:
+                return sorted(scanned, key=lambda entry: (entry.is_symlink(), entry.name))
+        except OSError as error:
+            self._leave_out(folder, f"cannot be read ({error.strerror})", may_be_part=True)
+            return []
+
+    def _is_searched(self, folder: Path) -> bool:
+        return self._takes(folder, why_not_searched(folder))
+
+    def _is_image(self, path: Path) -> bool:
+        return self._takes(path, why_no_image(path))
+
+    def _takes(self, path: Path, reason: Reason | None) -> bool:
+        """Whether there is no reason to leave something out; it is left out where there is one."""
+        if reason is not None:
+            self._leave_out(path, reason.text, may_be_part=reason.may_be_part)
+        return reason is None
 
     def _leave_out_repeat(self, path: Path, reason: str) -> None:
         self._repeats += 1
         self._leave_out(path, reason)
 
     def _leave_out(self, path: Path, reason: str, *, may_be_part: bool = False) -> None:
-        self.left_out.append(LeftOut(path, reason, may_be_part))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False  # `_fault_of` names it
-
-
-def _fault_of(entry: os.DirEntry[str]) -> str | None:
-    """Why a directory entry is no file that can be read, if it is none."""
-    try:
-        mode = entry.stat().st_mode
-    except FileNotFoundError:
-        return "is a link to nothing" if entry.is_symlink() else "has vanished"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if not stat.S_ISREG(mode):
-        return "is no regular file"
-    return None if os.access(entry.path, os.R_OK) else "cannot be read (Permission denied)"
-
-
-def _holds_images(folder: Path) -> bool:
-    """Whether there are image files in a folder or below it, or it cannot be told."""
-    faults: list[OSError] = []
-    names = (name for _, _, files in os.walk(folder, onerror=faults.append) for name in files)
-    return any(Path(name).suffix.lower() in SUFFIXES for name in names) or bool(faults)
-
-
-def _holds_masks(folder: Path) -> bool:
-    """Whether a folder is that of the masks in MVTec AD's layout."""
-    letters = "".join(filter(str.isalpha, folder.name.lower()))
-    return letters == MASKS and _has_folder(folder.parent, (TEST, TRAIN))
-
-
-def _has_folder(parent: Path, names: Sequence[str]) -> bool:
-    """Whether a folder holds one with such a name, in any case."""
-    try:
-        with os.scandir(parent) as entries:
-            return any(entry.name.lower() in names and _is_folder(entry) for entry in entries)
-    except OSError:
-        return False
-
-
-def _masks_around(place: Path) -> Path | None:
-    """The folder of masks that a path leads to or into, if there is one."""
-    return next((folder for folder in (place, *place.parents) if _holds_masks(folder)), None)
+        left_out = LeftOut(path, reason, may_be_part)
+        if left_out not in self._known:  # a pattern may come to a folder twice
+            self._known.add(left_out)
+            self.left_out.append(left_out)
 
 
 def _refuse_masks(path: Path) -> None:
-    if folder := _masks_around(_absolute(path)) or _masks_around(path.resolve()):
+    if folder := masks_around(absolute(path)) or masks_around(path.resolve()):
         raise ImageFileError(
             f"{path} lies in {folder}, which holds ground truth masks and no parts; give images, for example "
             f"{folder.parent / 'test'}."
@@ -246,32 +267,10 @@ def _no_such_path(path: Path, error: OSError) -> str:
     return f"{path} cannot be read ({reason}); give image files or folders of them."
 
 
-def _defect_of(folder: Path) -> str | None:
-    """What the images in a folder really are, by its path or, failing that, by where its links lead.
-
-    The folder in `test` tells; those in it do too where there is `test/good` or `train`, so that `test` is a test set.
-    """
-    for place in (_absolute(folder), folder.resolve()):
-        for kind in (place, *place.parents):
-            test = kind.parent
-            if test.name.lower() == TEST and (kind == place or _is_test_set(test)):
-                return "good" if kind.name.lower() in GOOD_NAMES else kind.name
-    return None
-
-
-def _is_test_set(test: Path) -> bool:
-    return _has_folder(test, GOOD_NAMES) or _has_folder(test.parent, (TRAIN,))
-
-
-def _absolute(path: Path) -> Path:
-    """The path from the root, links left as they are."""
-    return Path(os.path.normpath(path.absolute()))
-
-
 def _uniquely_named(images: list[ImageFile]) -> list[ImageFile]:
     if len({image.name for image in images}) == len(images):
         return images
-    places = [_absolute(image.path) for image in images]
+    places = [absolute(image.path) for image in images]
     shared = os.path.commonpath([place.parent for place in places])
     return [
         replace(image, name=place.relative_to(shared)) for image, place in zip(images, places, strict=True)

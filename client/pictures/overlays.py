@@ -30,21 +30,36 @@ def draw_overlay(image: Image.Image, verdict: Verdict, *, synthetic: bool = Fals
         RGB, [CAPTION + PANEL, 2 * PANEL].
     """
     plain = image.resize((PANEL, PANEL), Image.Resampling.BILINEAR)
-    anomaly = _enlarge(verdict.anomaly_map)
-    heat = colourise(anomaly / max(FULL_SCALE * verdict.threshold, SMALLEST_SCALE))
-    blended = (1 - OPACITY) * np.asarray(plain, np.float32) + OPACITY * heat
-    blended[_contour(anomaly > verdict.threshold)] = CONTOUR_COLOUR
-    colour = ANOMALOUS_COLOUR if verdict.anomalous else GOOD_COLOUR
-    picture = Image.new("RGB", (2 * PANEL, CAPTION + PANEL), colour)
+    picture = Image.new("RGB", (2 * PANEL, CAPTION + PANEL), colour_of(verdict))
     picture.paste(plain, (0, CAPTION))
-    picture.paste(Image.fromarray(blended.astype(np.uint8)), (PANEL, CAPTION))
-    caption = (
+    picture.paste(blend(plain, verdict), (PANEL, CAPTION))
+    text = caption(verdict, synthetic=synthetic)
+    ImageDraw.Draw(picture).text((8, 7), text, fill="white", font=ImageFont.load_default(size=14))
+    return picture
+
+
+def blend(image: Image.Image, verdict: Verdict) -> Image.Image:
+    """An image, RGB and of any size, under its anomaly map, the threshold's contour drawn in cyan."""
+    enlarged = Image.fromarray(verdict.anomaly_map).resize(image.size, Image.Resampling.BILINEAR)
+    anomaly = np.asarray(enlarged, np.float32)
+    heat = colourise(anomaly / max(FULL_SCALE * verdict.threshold, SMALLEST_SCALE))
+    blended = (1 - OPACITY) * np.asarray(image, np.float32) + OPACITY * heat
+    blended[_contour(anomaly > verdict.threshold)] = CONTOUR_COLOUR
+    return Image.fromarray(blended.astype(np.uint8))
+
+
+def caption(verdict: Verdict, *, synthetic: bool) -> str:
+    """The verdict in a line."""
+    return (
         f"{'ANOMALOUS' if verdict.anomalous else 'good'}   score {verdict.score:.3f}   "
         f"threshold {verdict.threshold:.3f}   release {verdict.release_id}"
         f"{'   SYNTHETIC DATA' if synthetic else ''}"
     )
-    ImageDraw.Draw(picture).text((8, 7), caption, fill="white", font=ImageFont.load_default(size=14))
-    return picture
+
+
+def colour_of(verdict: Verdict) -> tuple[int, int, int]:
+    """What a verdict is drawn on."""
+    return ANOMALOUS_COLOUR if verdict.anomalous else GOOD_COLOUR
 
 
 def colourise(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -52,10 +67,6 @@ def colourise(values: NDArray[np.float32]) -> NDArray[np.float32]:
     stops = np.linspace(0, 1, len(COLOUR_STOPS))
     channels = [np.interp(values, stops, channel) for channel in COLOUR_STOPS.T]
     return np.stack(channels, axis=-1).astype(np.float32)
-
-
-def _enlarge(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(Image.fromarray(anomaly_map).resize((PANEL, PANEL), Image.Resampling.BILINEAR))
 
 
 def _contour(region: NDArray[np.bool_]) -> NDArray[np.bool_]:

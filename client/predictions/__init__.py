@@ -1,5 +1,6 @@
 """Verdicts of many image files, and what becomes of them.
 
-`asking` asks about the files and says how far it came; `prediction` is one answer; `jsonl` stores answers as they come
-and reads them back, `drawing` their pictures; `table` shows them; `comparison` says what may stand beside them.
+`asking` asks about the files and fills an `outcome`; `prediction` is one answer. `outputs` are the files that a run
+fills, each a `growing_file`: `jsonl`, which is read back, and `csv_file`; `drawing` writes pictures. `table` and
+`progress` show what came; `comparison` says what may stand beside it.
 """

@@ -5,74 +5,36 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from PIL import Image
-from rich.progress import Progress
 
-from client.console import console
 from client.core.errors import ClientError, ImageFileError, RefusedImage, ServerError
 from client.core.verdicts import Score, Verdict
 from client.files import StorageError
 from client.judging.connection import JudgeClient
-from client.judging.served import IN_FLIGHT
 from client.pictures.folders import ImageFile
 from client.pictures.images import load_image
-from client.pictures.overlays import PANEL
+from client.pictures.overlays import PANEL, draw_overlay
 from client.predictions.drawing import picture_paths, write_picture
+from client.predictions.outcome import Asking as Asking
+from client.predictions.outcome import Outcome as Outcome
 from client.predictions.prediction import Prediction
+from client.predictions.progress import progress_bar
 
+Draw = Callable[[], Image.Image]  # RGB
 FAILURES_IN_A_ROW = 3  # requests; by then it is the server
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How images are asked about.
-
-    Attributes:
-        encoded: send the files as they are, for the server to decode.
-        score_only: ask for no maps; there are no overlays then.
-        in_flight: requests that may be on their way at a time.
-        batch: images a request.
-        threshold: image threshold in place of the release's own.
-    """
-
-    encoded: bool = False
-    score_only: bool = False
-    in_flight: int = IN_FLIGHT
-    batch: int = 1
-    threshold: float | None = None
-
-
-@dataclass
-class Outcome:
-    """How far a run came; filled while it goes on.
-
-    Attributes:
-        n_images: that were to be judged.
-        predictions: the answers, in the order of the images.
-        broken: one sentence for each image that cannot be read.
-        unanswered: one sentence for each image whose request failed while others were answered.
-        no_pictures: why pictures are missing; None where none are.
-        stopped: why the run ended before its last image; None where it did not.
-        next_image: the first one without an answer, where the run stopped and it is known.
-    """
-
-    n_images: int
-    predictions: list[Prediction] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-    unanswered: list[str] = field(default_factory=list)
-    no_pictures: str | None = None
-    stopped: str | None = None
-    next_image: Path | None = None
-
-
-@dataclass(frozen=True)
 class _Asked:
-    """An image on its way, and a small copy to draw on: the file may be gone when the answer comes."""
+    """An image on its way: its size, and a small copy to draw on, for the file may be gone when the answer comes."""
 
     image: ImageFile
+    size: tuple[int, int]
     preview: Image.Image | None
 
 
@@ -87,24 +49,39 @@ class _Queue:
         asking: Asking,
         previews: bool,
         stop: threading.Event,
+        outcome: Outcome,
     ) -> None:
         self._judge, self._asking, self._previews, self._stop = judge, asking, previews, stop
+        self._outcome = outcome
         self.waiting = deque(images)
         self.asked: deque[_Asked] = deque()
-        self.broken: list[str] = []
+        self.missed: deque[tuple[Path, str]] = deque()  # and why; to be handed on
 
     def ask(self) -> Iterator[Score]:
         """Ask about all that wait; the next ones are read while the server judges."""
         asking = self._asking
-        ask = self._judge.score_many if asking.score_only else self._judge.judge_many
-        return ask(
-            self._readable(), in_flight=asking.in_flight, batch=asking.batch, threshold=asking.threshold
+        in_flight, batch, threshold = asking.in_flight, asking.batch, asking.threshold
+        if asking.score_only:
+            return self._judge.score_many(
+                self._readable(), in_flight=in_flight, batch=batch, threshold=threshold
+            )
+        return self._judge.judge_many(
+            self._readable(),
+            in_flight=in_flight,
+            batch=batch,
+            threshold=threshold,
+            min_area=asking.min_area,
         )
 
     def unanswered(self) -> Iterator[ImageFile]:
         """The images without an answer, in their order."""
         yield from (asked.image for asked in self.asked)
         yield from self.waiting
+
+    def hand_on_missed(self, miss: Callable[[Path, str], None]) -> None:
+        """Say which images get no verdict, and why; each once."""
+        while self.missed:
+            miss(*self.missed.popleft())
 
     def drop_request(self) -> list[Path]:
         """Take out the images of the request that failed, which is the oldest; those after it wait again."""
@@ -122,12 +99,20 @@ class _Queue:
                 picture = load_image(image.path, bit_depth=self._judge.bit_depth)
                 encoded = image.path.read_bytes() if self._asking.encoded else None
             except ImageFileError as error:
-                self.broken.append(error.message)
+                self._break(image.path, error.message)
             except OSError as error:  # it has vanished between the two
-                self.broken.append(f"{image.path} cannot be read ({error.strerror}).")
+                self._break(image.path, f"{image.path} cannot be read ({error.strerror}).")
             else:
-                self.asked.append(_Asked(image, _small(picture) if self._previews else None))
+                self.asked.append(_Asked(image, picture.size, _small(picture) if self._previews else None))
                 yield picture if encoded is None else encoded
+
+    def _break(self, path: Path, sentence: str) -> None:
+        """An image cannot be read; of a folder that has vanished one sentence tells, and not one an image."""
+        if path.parent.is_dir():
+            self._outcome.broken.append(sentence)
+        else:
+            self._outcome.vanished[path.parent] += 1
+        self.missed.append((path, sentence))
 
 
 def predict_images(
@@ -137,13 +122,15 @@ def predict_images(
     asking: Asking,
     overlays_dir: Path | None,
     keep: Callable[[Prediction], None] = lambda _: None,
+    miss: Callable[[Path, str], None] = lambda _image, _reason: None,
+    show: Callable[[Prediction, Draw], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Ask about image files.
 
     A request that fails costs its own images the verdict, and the run goes on. FAILURES_IN_A_ROW stop it, unless the
-    server refused the images themselves, and so do a
-    disk that takes no more answers and KeyboardInterrupt; the answers before that are in the outcome.
+    server refused the images themselves, and so do a disk that takes no more answers and KeyboardInterrupt; the answers
+    before that are in the outcome.
 
     Args:
         judge: the category.
@@ -151,35 +138,49 @@ def predict_images(
         asking: how to ask.
         overlays_dir: where pictures of the verdicts are written, unless it is None.
         keep: is given every answer as it comes, in the order of the images.
+        miss: is given every image that gets no verdict, and why, once the answers before it have come.
+        show: is given every answer, and what draws its picture, or of `score_only` the small image; before `keep`.
         stop: once it is set, no further image is asked about; the answers on their way are awaited.
 
     Raises:
         ClientError: nothing can be asked in this way, whatever the images.
     """
     stop = stop or threading.Event()
-    pictures = picture_paths(images, overlays_dir) if overlays_dir else {}
-    queue = _Queue(judge, images, asking=asking, previews=bool(pictures), stop=stop)
-    outcome = Outcome(len(images), broken=queue.broken)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("Asking", total=len(images))
+    pictures = picture_paths(images, overlays_dir) if overlays_dir and not asking.score_only else {}
+    outcome = Outcome(len(images))
+    previews = bool(pictures) or show is not None
+    queue = _Queue(judge, images, asking=asking, previews=previews, stop=stop, outcome=outcome)
+    with progress_bar() as progress:
+        bar = progress.add_task("Judging", total=len(images))
         try:
             for asked, verdict in _answered(queue, outcome):
-                picture = _draw(asked, verdict, pictures, outcome, synthetic=judge.synthetic)
-                prediction = _prediction(judge, asked.image, verdict, picture)
+                queue.hand_on_missed(miss)
+                draw = cache(partial(_draw, asked, verdict, synthetic=judge.synthetic))
+                overlay = _write(pictures.get(asked.image.path), draw, outcome)
+                prediction = _prediction(judge, asked, verdict, overlay)
+                if show is not None:
+                    show(prediction, draw)
                 keep(prediction)
                 outcome.predictions.append(prediction)
-                progress.update(bar, completed=len(outcome.predictions) + len(outcome.broken))
+                progress.update(bar, completed=outcome.n_done)
+            queue.hand_on_missed(miss)
         except KeyboardInterrupt:
             outcome.stopped = "Interrupted."
         except (ClientError, StorageError) as error:
             if len(queue.waiting) == len(images):
                 raise
             outcome.stopped = error.message
-    if queue.waiting and stop.is_set():
+    with suppress(StorageError):  # of a run that has stopped, for whatever reason
+        queue.hand_on_missed(miss)
+    _say_how_far(queue, outcome, interrupted=stop.is_set())
+    return outcome
+
+
+def _say_how_far(queue: _Queue, outcome: Outcome, *, interrupted: bool) -> None:
+    if queue.waiting and interrupted:
         outcome.stopped = outcome.stopped or "Interrupted."
     if outcome.stopped and outcome.next_image is None:
         outcome.next_image = next((image.path for image in queue.unanswered()), None)
-    return outcome
 
 
 def _answered(queue: _Queue, outcome: Outcome) -> Iterator[tuple[_Asked, Score]]:
@@ -192,18 +193,18 @@ def _answered(queue: _Queue, outcome: Outcome) -> Iterator[tuple[_Asked, Score]]
     while True:
         try:
             for verdict in queue.ask():
-                outcome.unanswered += _sentences(failures)
+                _leave_unanswered(failures, queue, outcome)
                 failures.clear()
                 yield queue.asked[0], verdict
                 queue.asked.popleft()
             failures.append(([asked.image.path for asked in queue.asked], "no answer came."))
-            outcome.unanswered += _sentences(failures)
+            _leave_unanswered(failures, queue, outcome)
             return
         except RefusedImage as error:
             refused = queue.drop_request()
             if not refused:
                 raise
-            outcome.unanswered += _sentences([(refused, error.message)])
+            _leave_unanswered([(refused, error.message)], queue, outcome)
         except ServerError as error:
             failures.append((queue.drop_request(), error.message))
             if not failures[-1][0] or len(failures) == FAILURES_IN_A_ROW:
@@ -211,39 +212,51 @@ def _answered(queue: _Queue, outcome: Outcome) -> Iterator[tuple[_Asked, Score]]
                 raise ServerError(failures[0][1]) from None  # the first says best what happened
 
 
-def _sentences(failures: list[tuple[list[Path], str]]) -> list[str]:
-    return [f"{path} was not judged: {message}" for paths, message in failures for path in paths]
+def _leave_unanswered(failures: list[tuple[list[Path], str]], queue: _Queue, outcome: Outcome) -> None:
+    """Name images whose requests failed while others were answered."""
+    unanswered = [(path, message) for paths, message in failures for path in paths]
+    outcome.unanswered += [f"{path} was not judged: {message}" for path, message in unanswered]
+    queue.missed += unanswered
 
 
 def _small(picture: Image.Image) -> Image.Image:
     return picture.resize((PANEL, PANEL), Image.Resampling.BILINEAR)  # as `draw_overlay` would
 
 
-def _draw(
-    asked: _Asked, verdict: Score, pictures: dict[Path, Path], outcome: Outcome, *, synthetic: bool
-) -> str | None:
-    """Write the picture of a verdict, unless none are wanted. The first that fails is the last: answers go on."""
-    if asked.preview is None or not isinstance(verdict, Verdict) or outcome.no_pictures:
+def _draw(asked: _Asked, verdict: Score, *, synthetic: bool) -> Image.Image:
+    """The picture of a verdict, or of a score the small image, which was kept where pictures are wanted."""
+    if asked.preview is None:
+        raise ValueError(f"no preview of {asked.image.path} was kept")
+    if not isinstance(verdict, Verdict):
+        return asked.preview
+    return draw_overlay(asked.preview, verdict, synthetic=synthetic)
+
+
+def _write(path: Path | None, draw: Draw, outcome: Outcome) -> str | None:
+    """Write a picture, unless none are wanted. The first that fails is the last: answers go on."""
+    if path is None or outcome.no_pictures:
         return None
-    path = pictures[asked.image.path]
     try:
-        write_picture(path, image=asked.preview, verdict=verdict, synthetic=synthetic)
+        write_picture(path, draw())
     except StorageError as error:
         outcome.no_pictures = error.message
         return None
     return str(path)
 
 
-def _prediction(judge: JudgeClient, image: ImageFile, verdict: Score, picture: str | None) -> Prediction:
+def _prediction(judge: JudgeClient, asked: _Asked, verdict: Score, overlay: str | None) -> Prediction:
+    whole = verdict if isinstance(verdict, Verdict) else None
     return Prediction(
-        image=str(image.path),
+        image=str(asked.image.path),
         category=judge.category,
-        defect=image.defect,
+        defect=asked.image.defect,
         score=verdict.score,
         threshold=verdict.threshold,
         anomalous=verdict.anomalous,
         release_id=verdict.release_id,
         latency_ms=round(verdict.latency_ms, 3),
         synthetic=judge.synthetic,
-        overlay=picture,
+        overlay=overlay,
+        original_size=whole.original_size if whole else asked.size,
+        defects=whole.defects if whole else None,
     )

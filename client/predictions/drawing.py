@@ -10,10 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from client.core.errors import ClientError
-from client.core.verdicts import Verdict
 from client.files import replace_file, require_writable_folder
 from client.pictures.folders import ImageFile
-from client.pictures.overlays import draw_overlay
 
 MAX_NAME_BYTES = 255  # of a file, on nearly every file system
 STEM_KEPT = 40  # characters of a longer name
@@ -58,11 +56,10 @@ def picture_paths(images: Sequence[ImageFile], folder: Path) -> dict[Path, Path]
     return paths
 
 
-def write_picture(path: Path, *, image: Image.Image, verdict: Verdict, synthetic: bool) -> None:
-    """Draw a verdict over its image, into a file that is written whole or not at all.
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture into a PNG that is written whole or not at all.
 
     Raises:
         StorageError: it cannot be written.
     """
-    picture = draw_overlay(image, verdict, synthetic=synthetic)
     replace_file(path, lambda temporary: picture.save(temporary, format="PNG"))

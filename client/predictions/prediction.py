@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
+
+from client.core.defects import Defect
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,9 @@ class Prediction:
         latency_ms: of the call, milliseconds.
         synthetic: the judge was trained on rendered images.
         overlay: the picture that was drawn, if any.
+        original_size: width and height of the image, pixels, upright; None in lines of before.
+        defects: regions of the mask, the one with the highest peak first, in pixels of the image; None with scores
+            alone and in lines of before. An anomalous image may have none, and a good one some.
     """
 
     image: str
@@ -30,6 +36,8 @@ class Prediction:
     latency_ms: float
     synthetic: bool
     overlay: str | None
+    original_size: tuple[int, int] | None = None
+    defects: tuple[Defect, ...] | None = None
 
     def to_json(self) -> str:
         """The line; ASCII, so that a file name of any encoding is read back as it was.
@@ -46,7 +54,13 @@ class Prediction:
         Raises:
             ValueError, TypeError: it is of another form, or a figure is not finite.
         """
-        prediction = cls(**json.loads(line))
+        values = json.loads(line)
+        if not isinstance(values, dict):
+            raise TypeError("no JSON object")
+        for name, read in (("original_size", _size), ("defects", _defects)):
+            if values.get(name) is not None:
+                values[name] = read(values[name])
+        prediction = cls(**values)
         for name in ("image", "category"):
             _require(prediction, name, str)
         for name in ("defect", "overlay"):
@@ -59,6 +73,23 @@ class Prediction:
             if not math.isfinite(getattr(prediction, name)):
                 raise ValueError(f"{name} is {getattr(prediction, name)}, expected a finite number")
         return prediction
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2 or not all(type(side) is int for side in value):
+        raise ValueError(f"original_size is {value!r}, expected two whole numbers")
+    return value[0], value[1]
+
+
+def _defects(value: Any) -> tuple[Defect, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"defects is {value!r}, expected a list")
+    defects = tuple(Defect(**each) for each in value)
+    for defect in defects:
+        for name, number in vars(defect).items():
+            if type(number) not in (int, float) or not math.isfinite(number):
+                raise ValueError(f"{name} of a defect is {number!r}, expected a finite number")
+    return defects
 
 
 def _require(prediction: Prediction, name: str, *types: type) -> None:

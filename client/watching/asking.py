@@ -130,6 +130,8 @@ def prediction_of(judge: JudgeClient, path: Path, verdict: Verdict) -> Predictio
         latency_ms=round(verdict.latency_ms, 3),
         synthetic=judge.synthetic,
         overlay=None,
+        original_size=verdict.original_size,
+        defects=verdict.defects,
     )
 
 

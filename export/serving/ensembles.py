@@ -45,6 +45,7 @@ def category_ensembles(
         parameters: further parameters: load and memory pools.
     """
     size, bit_depth = manifest.config.image_size, manifest.provenance.bit_depth
+    usual = manifest.provenance.usual_scores
     origin = {
         "release_id": str(manifest.release_id),
         "checkpoint_sha256": manifest.checkpoint_sha256,
@@ -55,6 +56,7 @@ def category_ensembles(
         "preset": manifest.config.preset,
         "precision": manifest.precision,
         **({} if bit_depth == 8 else {"bit_depth": str(bit_depth)}),
+        **({} if usual is None else {"usual_scores": usual.model_dump_json()}),
         **({} if verified else {"unverified": "true"}),
         **parameters,
     }

@@ -3,5 +3,5 @@
 `residuals` fits what is usual at each place, for the distance mahalanobis. `thresholds` fits thresholds, by the
 quantiles of `conformal`, and weights. `pasting` makes the stand-ins for defects that weigh the stages and by which
 `sharpening` chooses. `foreground` finds the part in a picture (`sam`: with Segment Anything); `recalibration` fits the
-thresholds again for another foreground.
+thresholds again for another foreground; `usual` says what good images give.
 """

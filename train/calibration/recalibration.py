@@ -51,6 +51,6 @@ def recalibrate(
         category=checkpoint.provenance.category,
         finder=finder,
         device=device,
-    )
+    ).calibration
     own = replace(calibration, release_id=checkpoint.release_id, weights_id=checkpoint.weights_id)
     return replace(checkpoint, config=config, calibration=own)

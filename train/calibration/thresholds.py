@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from model_repository.distance_fusion.map_fusion import (
 from train.calibration.conformal import conformal_quantile, conformal_rank
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.pasting import COPIES, paste_patches
+from train.calibration.usual import usual_scores
+from train.checkpoint.provenance import UsualScores
 from train.config import FitConfig
 from train.method.backbones import Backbone
 from train.method.student import Student, compute_distances
@@ -34,6 +36,13 @@ FOLDS = 5
 MIN_GOOD_IMAGES = 8  # with fewer, the spread of their maxima is too uncertain to weigh by
 
 
+class Calibrated(NamedTuple):
+    """A calibration, and what the images that it was fitted on give."""
+
+    calibration: Calibration
+    usual: UsualScores
+
+
 def calibrate(
     teacher: Backbone,
     student: Student,
@@ -43,7 +52,7 @@ def calibrate(
     category: str,
     finder: ForegroundFinder,
     device: torch.device,
-) -> Calibration:
+) -> Calibrated:
     """Fit the calibration of trained networks on good images [N, S, S, 3] uint8 held out from training.
 
     Both networks are on the device; for the rest see `fit_calibration`.
@@ -61,8 +70,9 @@ def calibrate(
     foreground = find_foreground(images, finder, device=device)
     # Where the background stays, the part is looked for all the same: for the pixel threshold alone.
     parts = find_foreground(images, WITHOUT_NETWORK, device=device) if foreground is None else foreground
-    return fit_calibration(
-        distances_of(images, "Calibration"),
+    distances = distances_of(images, "Calibration")
+    calibration = fit_calibration(
+        distances,
         config=config,
         category=category,
         pasted=pasted,
@@ -70,6 +80,7 @@ def calibrate(
         foreground_id=finder.id,
         parts=parts,
     )
+    return Calibrated(calibration, usual_scores(distances, calibration, foreground))
 
 
 def fit_calibration(

@@ -66,6 +66,34 @@ class DataOrigin(BaseModel):
         return given if given.is_dir() else None
 
 
+class Spread(BaseModel):
+    """How values of good images lie: the least, the 5 % point, the median, the 95 % point and the highest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    least: float
+    low: float
+    median: float
+    high: float
+    most: float
+
+
+class UsualScores(BaseModel):
+    """What held-out good images give, so that a single image can be set beside them.
+
+    Attributes:
+        n_images: how many there were.
+        score: of their scores.
+        stages: of what each stage contributes to them; an image's three contributions sum to its score.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    n_images: int
+    score: Spread
+    stages: tuple[Spread, Spread, Spread]
+
+
 class Provenance(BaseModel):
     """Where a checkpoint came from; written into its header and into every manifest."""
 
@@ -86,6 +114,7 @@ class Provenance(BaseModel):
     steps: int | None = None  # older checkpoints do not say
     seconds_train: float
     final_loss: float
+    usual_scores: UsualScores | None = None  # older checkpoints do not say
     versions: dict[str, str]
     created: str
 

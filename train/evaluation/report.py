@@ -61,7 +61,9 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses
         sizes=SIZES,
         config=checkpoint.config.model_dump(),
         provenance=checkpoint.provenance.model_dump(),
-        origin=checkpoint.provenance.model_dump(exclude={"versions", "category", "synthetic"}),
+        origin=checkpoint.provenance.model_dump(
+            exclude={"versions", "category", "synthetic", "usual_scores"}
+        ),
         calibration={
             key: calibration[key] for key in ("stage_weights", "image_threshold", "pixel_threshold")
         },

@@ -17,7 +17,7 @@ from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
 from train.calibration.sharpening import choose_sharpening
 from train.calibration.thresholds import calibrate
-from train.checkpoint.provenance import Provenance
+from train.checkpoint.provenance import Provenance, UsualScores
 from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
@@ -105,7 +105,7 @@ def fit(
             started=started,
         )
     fit_residuals(student, _known(good.train), held_out=_known(good.held_out), device=device)
-    calibration = calibrate(
+    calibration, usual = calibrate(
         teacher,
         student,
         good.held_out.images,
@@ -115,7 +115,7 @@ def fit(
         device=device,
     )
     ended.count_seconds()
-    provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources)
+    provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources, usual=usual)
     save_checkpoint(checkpoint_path, Checkpoint(config, provenance, calibration, teacher, student))
     resume.remove()
 
@@ -215,7 +215,12 @@ def _known(good: GoodImages) -> KnownImages:
 
 
 def _provenance(
-    data: CategoryData, good: GoodSplit, ended: TrainingState, *, weights: dict[str, str]
+    data: CategoryData,
+    good: GoodSplit,
+    ended: TrainingState,
+    *,
+    weights: dict[str, str],
+    usual: UsualScores,
 ) -> Provenance:
     return Provenance(
         category=data.category,
@@ -233,6 +238,7 @@ def _provenance(
         steps=ended.step,
         seconds_train=round(ended.seconds, 1),
         final_loss=round(float(np.mean(ended.recent_losses)), 6),
+        usual_scores=usual,
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )

@@ -41,7 +41,7 @@ def test_ctrl_c_cancels_nothing(tmp_path: Path, presses: int, delay_s: float) ->
                 told = client.communicate(timeout=30)[1]
             finally:
                 client.kill()
-        assert client.returncode == 1
+        assert client.returncode == 2
         assert "Error: Interrupted." in told
         if presses == 2:
             assert time.monotonic() - pressed_s < delay_s

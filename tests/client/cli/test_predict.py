@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shlex
 import shutil
@@ -48,9 +49,9 @@ def images(edge: Product, tmp_path: Path) -> Path:
 @pytest.mark.triton
 def test_a_folder_is_judged_and_shown(predict: Predict, edge: Product, images: Path) -> None:
     done = predict(images)
-    assert done.exit_code == 0, done.output
     expected = edge.expected
     anomalous = int(expected.pred_label.sum())
+    assert done.exit_code == int(anomalous > 0), done.output
     n_images = len(edge.data.test)
     assert f"{n_images} judged: {anomalous} anomalous, {n_images - anomalous} good." in done.stdout
     by_score = sorted(zip(expected.pred_score[:, 0], edge.data.test, strict=True), key=lambda pair: -pair[0])
@@ -68,9 +69,12 @@ def test_a_folder_is_judged_and_shown(predict: Predict, edge: Product, images: P
 @pytest.mark.parametrize("encoded", [False, True])
 def test_jsonl_holds_every_verdict(predict: Predict, edge: Product, images: Path, encoded: bool) -> None:
     jsonl = images.parent / "out" / "predictions.jsonl"
-    done = predict(images, "--jsonl", jsonl, *(["--encoded"] if encoded else []))
-    assert done.exit_code == 0, done.output
+    table = images.parent / "predictions.csv"
+    done = predict(images, "--jsonl", jsonl, "--csv", table, *(["--encoded"] if encoded else []))
     entries = read_jsonl(jsonl)
+    assert done.exit_code == int(any(entry.anomalous for entry in entries)), done.output
+    with table.open(newline="", encoding="utf-8") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == [entry.image for entry in entries]
     assert [entry.image for entry in entries] == [
         str(images / image.defect / image.path.name) for image in edge.data.test
     ]
@@ -82,6 +86,9 @@ def test_jsonl_holds_every_verdict(predict: Predict, edge: Product, images: Path
         assert entry.release_id == edge.checkpoint.release_id
         assert entry.overlay is None
         assert entry.latency_ms > 0
+        assert entry.original_size == (160, 160)
+        assert entry.defects is not None
+        assert bool(entry.defects) == bool(edge.expected.pred_mask[index].any())
     scores, defective = zip(*((entry.score, entry.defect != "good") for entry in entries), strict=True)
     served = auroc(np.array(scores), np.array(defective))
     assert served == pytest.approx(edge.metrics["image_auroc"], abs=0.0005)
@@ -90,7 +97,9 @@ def test_jsonl_holds_every_verdict(predict: Predict, edge: Product, images: Path
 @pytest.mark.triton
 def test_overlays_are_pictures(predict: Predict, images: Path) -> None:
     overlays, jsonl = images.parent / "overlays", images.parent / "predictions.jsonl"
-    assert predict(images, "--overlays", overlays, "--jsonl", jsonl).exit_code == 0
+    page = images.parent / "served.html"
+    assert predict(images, "--overlays", overlays, "--jsonl", jsonl, "--report", page).exit_code in (0, 1)
+    assert page.read_text().count("data:image/jpeg") >= len(read_jsonl(jsonl))
     for entry in read_jsonl(jsonl):
         assert entry.overlay == str(overlays / Path(entry.image).relative_to(images))
         with Image.open(entry.overlay) as picture:
@@ -108,9 +117,10 @@ def test_a_broken_image_is_named_and_the_good_ones_are_judged(predict: Predict, 
     second.write_bytes(b"no image")
     jsonl = images.parent / "predictions.jsonl"
     n_images = len(list((images / "good").iterdir()))
-    for options, exit_code, word in (((), 1, "Error"), (("--skip-broken",), 0, "Skipped")):
+    for options, word in (((), "Error"), (("--skip-broken",), "Skipped")):
         done = predict(images / "good", "--jsonl", jsonl, *options)
-        assert done.exit_code == exit_code
+        rejected = any(entry.anomalous for entry in read_jsonl(jsonl))
+        assert done.exit_code == (int(rejected) if options else 2)
         sentences = [line for line in done.stderr.splitlines() if line.startswith(f"{word}: ")]
         assert [sentence.split(" is ")[0] for sentence in sentences] == [
             f"{word}: {first}",
@@ -127,7 +137,7 @@ def test_files_and_a_threshold_of_ones_own(predict: Predict, images: Path) -> No
     files = sorted((images / "good").iterdir())[:2]
     jsonl = images.parent / "predictions.jsonl"
     assert (
-        predict(*files, "--threshold", 0, "--overlays", images.parent / "o", "--jsonl", jsonl).exit_code == 0
+        predict(*files, "--threshold", 0, "--overlays", images.parent / "o", "--jsonl", jsonl).exit_code == 1
     )
     entries = read_jsonl(jsonl)
     assert [(entry.image, entry.threshold, entry.anomalous) for entry in entries] == [
@@ -148,7 +158,7 @@ def test_the_module_runs_and_finds_the_server_in_the_environment(
         check=False,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == int(" 0 anomalous" not in done.stdout), done.stderr
     assert f"{len(list((images / 'good').iterdir()))} judged: " in done.stdout
 
 
@@ -163,7 +173,7 @@ def test_the_module_runs_and_finds_the_server_in_the_environment(
 def test_paths_without_images_are_refused(predict: Predict, tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     done = predict(tmp_path / path, "--jsonl", tmp_path / "predictions.jsonl")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert message in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["empty"]
 
@@ -173,7 +183,7 @@ def test_an_unknown_category_ends_with_the_known_ones(
     server: TritonServer, edge: Product, images: Path
 ) -> None:
     done = CliRunner().invoke(main, ["predict", str(images), "--category", "pill", "--url", server.grpc_url])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     known = served_categories(server)
     assert edge.name in known
     assert done.stderr == (
@@ -197,13 +207,13 @@ def test_what_is_left_out_is_named_and_the_exit_code_says_so(predict: Predict, i
     (lot / "linked").symlink_to(images / "good", target_is_directory=True)
     n_images = len(list((images / "good").iterdir()))
     (lot / "notes.txt").touch()
-    done = predict(lot)
+    done = predict(lot, "--threshold", 1e9)
     assert (done.exit_code, f"{n_images} judged: " in done.stdout) == (0, True)
     assert done.stderr == f"Left out: {lot}/notes.txt is no image.\n"
     (lot / "gone.png").symlink_to(images / "nowhere.png")
     (lot / "part.gif").touch()
     for options, exit_code, word in (((), 2, "Error"), (("--skip-broken",), 0, "Skipped")):
-        done = predict(lot, *options)
+        done = predict(lot, "--threshold", 1e9, *options)
         assert (done.exit_code, f"{n_images} judged: " in done.stdout) == (exit_code, True)
         assert f"{word}: {lot}/gone.png is a link to nothing; it was not judged.\n" in done.stderr
         assert f"{word}: {lot}/part.gif has the ending '.gif'" in done.stderr
@@ -213,12 +223,12 @@ def test_what_is_left_out_is_named_and_the_exit_code_says_so(predict: Predict, i
 @pytest.mark.triton
 def test_masks_of_the_data_set_are_not_judged(predict: Predict, edge: Product) -> None:
     root, folder = edge.data.root, edge.data.root / "ground_truth"
-    done = predict(root)
+    done = predict(root, "--threshold", 1e9)
     assert done.exit_code == 0, done.output
     assert f"{len(edge.data.test) + len(edge.data.train_good)} judged: " in done.stdout
     assert f"{folder} holds ground truth masks, not parts" in done.stderr
     done = predict(folder)
-    assert (done.exit_code, "which holds ground truth masks and no parts" in done.stderr) == (1, True)
+    assert (done.exit_code, "which holds ground truth masks and no parts" in done.stderr) == (2, True)
 
 
 @pytest.fixture
@@ -246,7 +256,9 @@ def test_a_run_that_is_stopped_keeps_its_answers(
 ) -> None:
     jsonl = many.parent / "predictions.jsonl"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, many, "--jsonl", jsonl], **pipes) as process:
+    table, page = many.parent / "predictions.csv", many.parent / "served.html"
+    outputs = ["--jsonl", jsonl, "--csv", table, "--report", page]
+    with subprocess.Popen([*command, many, *outputs], **pipes) as process:
         while not (jsonl.exists() and jsonl.read_bytes().count(b"\n") > 2):
             assert process.poll() is None
             time.sleep(0.02)
@@ -256,11 +268,13 @@ def test_a_run_that_is_stopped_keeps_its_answers(
         finally:
             process.kill()
     entries = read_jsonl(jsonl)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert [Path(entry.image).name for entry in entries] == [f"{i:04d}.png" for i in range(len(entries))]
     assert f"{len(entries)} judged: " in shown
     assert f"{2000 - len(entries)} of 2000 not judged." in shown
-    assert f"What was answered so far is in {jsonl}." in faults
+    assert f"What was answered so far is in {jsonl} and {table}." in faults
+    assert table.read_bytes().count(b"\n") == 1 + len(entries)
+    assert page.read_text().rstrip().endswith("</html>")
     assert "Error: Interrupted." in faults
     assert f"The first image without an answer is {many}/{len(entries):04d}.png." in faults
 
@@ -275,7 +289,8 @@ def test_a_reader_that_leaves_and_an_old_terminal_cost_no_answer(command: list[s
         shutil.copy(image, folder / os.fsdecode(name))
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     arguments = [*command, folder, "--jsonl", jsonl, "--overlays", images.parent / "overlays"]
-    for output, exit_code in (("| head -1", 0), ("> /dev/full", 1)):
+    arguments += ["--threshold", "1e9"]
+    for output, exit_code in (("| head -1", 0), ("2>&1 | head -1", 0), ("> /dev/full", 2)):
         line = f"set -o pipefail; {shlex.join(map(str, arguments))} {output}"
         done = subprocess.run(
             ["bash", "-c", line], env=environment, cwd=ROOT, capture_output=True, timeout=120, check=False
@@ -292,11 +307,14 @@ def test_more_in_flight_than_the_server_queues_is_survived(predict: Predict, man
     for path in sorted(many.iterdir())[600:]:
         path.unlink()
     jsonl = many.parent / "predictions.jsonl"
-    done = predict(many, "--in-flight", 500, "--score-only", "--jsonl", jsonl)
-    unanswered = done.stderr.count("was not judged: ")
+    table = many.parent / "predictions.csv"
+    done = predict(
+        many, "--in-flight", 500, "--score-only", "--jsonl", jsonl, "--csv", table, "--threshold", 1e9
+    )
+    unanswered = table.read_text().count(",not judged,")
     assert f"{600 - unanswered} judged: " in done.stdout
     assert len(read_jsonl(jsonl)) == 600 - unanswered
-    assert done.exit_code == int(unanswered > 0)
+    assert done.exit_code == (2 if unanswered else 0)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +336,7 @@ def test_targets_are_checked_before_the_server_is_asked(
     Path("file").write_text("notes")
     arguments = ["predict", "lot", "--category", "plate", "--url", unused_url(), *options]
     done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert f"{sentence}" in done.stderr
     assert "server" not in done.stderr
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "file", "lot"]
@@ -351,6 +369,6 @@ def test_a_missing_server_ends_with_one_sentence(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     url = unused_url()
     done = CliRunner().invoke(main, ["predict", str(tmp_path), "--category", "plate", "--url", url])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr == f"Error: No Triton server answers at {url}; start one with `make serve`.\n"
     assert done.stdout == ""

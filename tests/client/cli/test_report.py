@@ -42,7 +42,7 @@ def test_report_of_no_predictions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl").touch()
     arguments = ["--predictions", tmp_path / "predictions.jsonl", "--output", tmp_path / "served.html"]
     done = CliRunner().invoke(main, ["report", *map(str, arguments)])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.startswith("Error: There are no predictions to report on")
     assert not (tmp_path / "served.html").exists()
 
@@ -64,7 +64,7 @@ def test_figures_of_another_category_or_release_are_refused(
         write_result(make_bench(header=replace(HEADER, category=category, release_id=release_id)), other)
     arguments = ["--predictions", predictions, option, other, "--output", page]
     done = CliRunner().invoke(main, ["report", *map(str, arguments)])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert f"{other} is of {category!r}, release {release_id}; the predictions are of 'pill'" in done.stderr
     assert not page.exists()
 
@@ -86,5 +86,5 @@ def test_a_page_that_cannot_be_written_ends_with_one_sentence(
     Path("file").touch()
     write_jsonl([make_prediction()], Path("predictions.jsonl"))
     done = CliRunner().invoke(main, ["report", "--predictions", "predictions.jsonl", "--output", place])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr.startswith(f"Error: {place} cannot be written (")

@@ -76,7 +76,7 @@ def test_the_tree_knows_nothing_of_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "exit_code"), [(Overloaded("Full."), 1), (RequestError("No."), 2), (StorageError("Disk."), 1)]
+    ("error", "exit_code"), [(Overloaded("Full."), 2), (RequestError("No."), 2), (StorageError("Disk."), 2)]
 )
 def test_a_command_prints_its_error_and_exits_with_its_code(error: Exception, exit_code: int) -> None:
     @click.command()

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from client.core.defects import Defect
 from client.core.errors import ClientError
 from client.files import StorageError
 from client.predictions.jsonl import AnswerFile, read_jsonl
@@ -173,3 +175,58 @@ def test_a_line_without_a_verdict_is_refused(tmp_path: Path, change: dict[str, o
 def test_a_figure_that_is_not_finite_is_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         make_prediction(score=float("nan")).to_json()
+
+
+DEFECT = Defect(1, 2, 3, 4, 5, peak=2.5, mean=1.5, centre_x=2.5, centre_y=4.0)
+
+
+def test_size_and_defects_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    entries = [
+        replace(FIRST, original_size=(640, 480), defects=(DEFECT, DEFECT)),
+        replace(SECOND, original_size=(1, 1), defects=()),
+        THIRD,
+    ]
+    write_jsonl(entries, path)
+    assert read_jsonl(path) == entries
+    first, _, third = map(json.loads, path.read_text().splitlines())
+    assert first["original_size"] == [640, 480]
+    assert first["defects"][1] == DEFECT.to_dict()
+    assert (third["original_size"], third["defects"]) == (None, None)
+
+
+def test_lines_of_before_are_read(tmp_path: Path) -> None:
+    """Of a version that wrote neither size nor defects."""
+    path = tmp_path / "predictions.jsonl"
+    values = json.loads(FIRST.to_json())
+    del values["original_size"], values["defects"]
+    path.write_text(json.dumps(values) + "\n")
+    assert read_jsonl(path) == [FIRST]
+    AnswerFile(path)  # may be replaced
+
+
+def test_a_file_that_begins_with_an_image_full_of_defects_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    write_jsonl([replace(FIRST, original_size=(640, 480), defects=(DEFECT,) * 2000)], path)
+    write_jsonl([SECOND], path)
+    assert read_jsonl(path) == [SECOND]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"original_size": [640]}, r"original_size is \[640\], expected two whole numbers"),
+        ({"original_size": "640x480"}, "original_size is '640x480', expected two"),
+        ({"defects": {}}, "defects is {}, expected a list"),
+        ({"defects": [{"left": 1}]}, "missing 8 required"),
+        ({"defects": [DEFECT.to_dict() | {"peak": float("nan")}]}, "peak of a defect is nan"),
+        ({"defects": [DEFECT.to_dict() | {"area": "large"}]}, "area of a defect is 'large'"),
+    ],
+)
+def test_a_line_with_impossible_defects_is_refused(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(json.dumps(json.loads(FIRST.to_json()) | change) + "\n")
+    with pytest.raises(ClientError, match=reason):
+        read_jsonl(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -45,7 +46,13 @@ class FailingJudge(BrightnessJudge):
         self.failing = failing
 
     def judge_many(
-        self, images: Iterable[Image.Image | bytes], *, in_flight: int, batch: int, threshold: float | None
+        self,
+        images: Iterable[Image.Image | bytes],
+        *,
+        in_flight: int,
+        batch: int,
+        threshold: float | None,
+        min_area: int = 0,
     ) -> Iterator[Verdict]:
         self.asked += 1
         pending: list[list[Any]] = []
@@ -212,3 +219,40 @@ def test_the_picture_of_an_image_that_has_vanished_is_drawn(folder: Path, tmp_pa
     )
     assert len(outcome.predictions) == N_IMAGES
     assert len(list((tmp_path / "overlays").iterdir())) == N_IMAGES
+
+
+def test_a_folder_that_vanishes_is_told_once(folder: Path) -> None:
+    missed: list[tuple[Path, str]] = []
+
+    def remove_all(_: Prediction) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    outcome = run(folder, {}, keep=remove_all, miss=lambda image, reason: missed.append((image, reason)))
+    assert judged(outcome) == [0, 1, 2]  # which had been read
+    assert (outcome.broken, outcome.n_broken) == ([], 5)
+    assert outcome.vanished == {folder: 5}
+    assert [image.name for image, _ in missed] == [f"{index}.png" for index in (3, 4, 5, 6, 7)]
+
+
+def test_every_image_without_a_verdict_is_handed_on_with_its_reason(folder: Path) -> None:
+    (folder / "2.png").write_bytes(b"none")
+    told: list[str] = []
+    outcome = run(
+        folder,
+        failures(5),
+        keep=lambda prediction: told.append(Path(prediction.image).name),
+        miss=lambda image, reason: told.append(f"{image.name}: {reason.split()[-1]}"),
+    )
+    assert sorted(entry[:5] for entry in told) == [f"{index}.png" for index in range(N_IMAGES)]
+    assert "5.png: 5." in told
+    assert outcome.unanswered == [f"{folder}/5.png was not judged: fault 5."]
+
+
+def test_a_table_that_takes_no_more_ends_the_run(folder: Path) -> None:
+    (folder / "2.png").write_bytes(b"none")
+
+    def miss(_image: Path, _reason: str) -> None:
+        raise StorageError("full")
+
+    outcome = run(folder, {}, miss=miss)
+    assert outcome.stopped == "full"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.core.defects import Defect
 from client.core.errors import ClientError
 from client.core.verdicts import Score, Verdict
 from client.judging.connection import JudgeClient
@@ -19,7 +20,7 @@ from client.pictures.overlays import draw_overlay
 from client.predictions.asking import Asking, predict_images
 from client.predictions.jsonl import read_jsonl
 from client.predictions.prediction import Prediction
-from client.predictions.table import TABLE_ROWS, predictions_table
+from client.predictions.table import TABLE_ROWS, predictions_table, releases
 from tests.client.samples import RELEASE, make_prediction, make_verdict, printed, save_image, write_jsonl
 
 
@@ -35,11 +36,19 @@ class BrightnessJudge:
     def judge(self, image: Image.Image, *, threshold: float | None = None) -> Verdict:
         level = np.asarray(image).mean() / 255
         return make_verdict(
-            np.full((8, 8), level, np.float32), threshold=0.5 if threshold is None else threshold
+            np.full((8, 8), level, np.float32),
+            threshold=0.5 if threshold is None else threshold,
+            original_size=image.size,
         )
 
     def judge_many(
-        self, images: Iterable[Image.Image | bytes], *, in_flight: int, batch: int, threshold: float | None
+        self,
+        images: Iterable[Image.Image | bytes],
+        *,
+        in_flight: int,
+        batch: int,
+        threshold: float | None,
+        min_area: int = 0,
     ) -> Iterator[Verdict]:
         images = list(images)  # the worst case: all are read before the first answer comes
         for image in images:
@@ -96,6 +105,8 @@ def test_predictions_tell_what_was_asked_and_answered(images: Path) -> None:
             latency_ms=1.5,
             synthetic=False,
             overlay=None,
+            original_size=(20, 10),
+            defects=(Defect(0, 0, 20, 10, 200, score, score, 10.0, 5.0),) if score > 0.5 else (),
         )
         for defect, score in (("crack", 1.0), ("good", 0.0))
     ]
@@ -103,7 +114,7 @@ def test_predictions_tell_what_was_asked_and_answered(images: Path) -> None:
 
 def test_scores_alone_are_judged_as_well_and_draw_nothing(images: Path, tmp_path: Path) -> None:
     predictions, _ = predict([images], score_only=True, overlays_dir=tmp_path / "overlays")
-    assert predictions == predict([images])[0]
+    assert predictions == [dataclasses.replace(entry, defects=None) for entry in predict([images])[0]]
     assert not (tmp_path / "overlays").exists()
 
 
@@ -195,6 +206,25 @@ def test_a_row_of_the_table() -> None:
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         "crack/007.png", "anomalous", "1.2346", "1.0000", str(RELEASE),
     ]  # fmt: skip
+
+
+def test_defects_and_releases_in_the_table() -> None:
+    small, large = (Defect(9, 8, 7, 6, area, 2.0, 1.0, 12.0, 11.0) for area in (20, 30))
+    entries = [
+        dataclasses.replace(make_prediction("a.png", score=3, anomalous=True), defects=(small, large)),
+        dataclasses.replace(make_prediction("b.png", score=2), defects=(small,)),
+        dataclasses.replace(make_prediction("c.png", score=1, release_id=5), defects=()),
+    ]
+    rows = [
+        line.strip("│").split("│")
+        for line in printed(predictions_table(entries)).splitlines()
+        if ".png" in line
+    ]
+    assert [row[-1].strip() for row in rows] == ["2, largest 7 x 6 at 9, 8", "7 x 6 at 9, 8", "none"]
+    expected = (
+        f"The release changed during the run: 2 images by release {RELEASE}, then 1 images by release 5."
+    )
+    assert (releases(entries), releases(entries[:2])) == (expected, None)
 
 
 @pytest.mark.parametrize("path", ["good/part[red].png", "lot[/a].png"])

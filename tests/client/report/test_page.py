@@ -116,7 +116,7 @@ def test_page_holds_the_figures_and_refers_to_nothing_outside(page: Path) -> Non
     text = page.read_text()
     for figure in ("0.9375", "0.5833", "50.0 %", "33.3 %", "12.00", "1.20 times", str(RELEASE)):
         assert figure in text
-    assert not re.search(r"https?:|//|<script|<link|@import|url\(", text)
+    assert not re.search(r"https?:|//|<script [^>]*src|<link|@import|url\(", text)
     sources = re.findall(r'(?:src|href)="(.*?)"', text)
     assert sorted(sources) == sorted(f"../overlays/{Path(entry.image).name}" for entry in JUDGED)
 
@@ -153,7 +153,8 @@ def test_file_names_are_escaped_in_text_and_links(page: Path) -> None:
     write_report(page, predictions=[entry], metrics=None, speed=None)
     text = page.read_text()
     assert "<figcaption>lot/&lt;b&gt; #1 50%.png</figcaption>" in text
-    assert 'src="../overlays/%3Cb%3E%20%231%2050%25.png"' in text  # a browser cuts a link at #
+    assert 'href="../overlays/%3Cb%3E%20%231%2050%25.png"' in text  # a browser cuts a link at #
+    assert text.count("<b>") == len(re.findall(r"<div class=\"tile\">", text))  # those of the tiles
 
 
 def test_summary_table_tells_figures_and_places() -> None:
@@ -258,7 +259,7 @@ def test_file_names_of_any_bytes_are_shown_and_linked(page: Path) -> None:
     write_report(page, predictions=[entry], metrics=None, speed=None)
     text = page.read_text(encoding="utf-8")
     assert r"<figcaption>lot/f\udcfcr.png</figcaption>" in text
-    assert 'src="../overlays/f%FCr.png"' in text
+    assert 'href="../overlays/f%FCr.png"' in text
 
 
 def test_metrics_are_read_back(tmp_path: Path) -> None:
