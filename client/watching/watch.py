@@ -19,7 +19,7 @@ from client.watching.events import Events
 from client.watching.filesystems import network_of
 from client.watching.forgetting import Forgetting
 from client.watching.journal import Journal, journal_path
-from client.watching.locking import locked_file, locked_folder
+from client.watching.locking import FolderLock, locked_file, locked_folder
 from client.watching.moving import Destinations, Mover
 from client.watching.pipeline import Pipeline
 from client.watching.rows import REMOVED, Known
@@ -96,19 +96,11 @@ def watch(
         journal.belong_to(asked.folder, asked.category)
         sinks = make_sinks(asked.sinks, category=asked.category, journal_id=journal.id)
         deliveries = [Delivery(sink, Outbox(journal, asked.category, sink.name), events) for sink in sinks]
-        for delivery in deliveries:
-            closing.callback(delivery.close, within_s=0)
         server = Server(connect)
         closing.push(server.leave)
-        recorded = Recorded(asked.folder, journal, events)
-        folder = DropFolder(
-            asked.folder,
-            settle_s=asked.settle_s,
-            is_known=recorded.is_known,
-            now_ns=None if network_of(asked.folder) else lock.now_ns,
-            leave_out=asked.destinations.folders,
-            events=events,
-        )
+        for delivery in deliveries:
+            closing.callback(delivery.close, within_s=0)
+        folder = _drop_folder(asked, journal, lock, events)
         pipeline = Pipeline(
             folder,
             journal,
@@ -130,6 +122,17 @@ def watch(
             pipeline.tally.lost = 0 if grabber is None else grabber.lost
         _end(asked, pipeline, deliveries, events)
     return pipeline.tally
+
+
+def _drop_folder(asked: Watch, journal: Journal, lock: FolderLock, events: Events) -> DropFolder:
+    return DropFolder(
+        asked.folder,
+        settle_s=asked.settle_s,
+        is_known=Recorded(asked.folder, journal, events).is_known,
+        now_ns=None if network_of(asked.folder) else lock.now_ns,
+        leave_out=asked.destinations.folders,
+        events=events,
+    )
 
 
 def _run(
@@ -162,6 +165,8 @@ def _run(
     except BaseException:
         pipeline.abandon()
         raise
+    finally:
+        pipeline.tally.lost = 0 if grabber is None else grabber.lost
 
 
 def _end(asked: Watch, pipeline: Pipeline, deliveries: Sequence[Delivery], events: Events) -> None:
