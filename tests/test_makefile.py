@@ -19,6 +19,7 @@ BENCHMARKS = (
     "switching",
     "releases",
     "faults",
+    "watching",
     "endurance",
     "training",
     "metrics",

@@ -223,10 +223,11 @@ def _name_faults(outcome: Outcome, left_out: list[LeftOut], faults: list[str], *
         f"{folder} is not there any more, and {count} of its images were not judged."
         for folder, count in outcome.vanished.items()
     ]
-    not_judged = [*gone, *outcome.broken, *(f"{entry}; it was not judged." for entry in maybe_parts)]
+    _say_some(gone, "Error")
+    not_judged = [*outcome.broken, *(f"{entry}; it was not judged." for entry in maybe_parts)]
     _say_some(not_judged, word)
-    if outcome.n_broken:
-        say(f"{outcome.n_broken} of {outcome.n_images} images are broken.")
+    if outcome.broken:
+        say(f"{len(outcome.broken)} of {outcome.n_images} images are broken.")
     if maybe_parts:
         say(f"{len(maybe_parts)} files or folders that may be parts were left out.")
     _say_some(outcome.unanswered, "Error")
@@ -237,7 +238,7 @@ def _name_faults(outcome: Outcome, left_out: list[LeftOut], faults: list[str], *
         say(f"The first image without an answer is {outcome.next_image}.")
     if switched := releases(outcome.predictions):
         say(switched)
-    if not outcome.predictions or outcome.stopped or outcome.unanswered or no_pictures or faults:
+    if not outcome.predictions or outcome.stopped or outcome.unanswered or gone or no_pictures or faults:
         return ERRORS
     if not_judged and not skipped:
         return ERRORS

@@ -29,6 +29,7 @@ SINKS = ("jsonl", "webhook", "mqtt", "mqtt_ca", "opcua", "opcua_node")
 @URL
 @endpoint_options
 @TIMEOUT
+@click.option("--load", is_flag=True, help="Let the server load the category when it is not in memory.")
 @click.option("--once", is_flag=True, help="Judge what is there, and end: 0 all good, 1 anomalies, 2 errors.")
 @click.option(
     "--journal", type=PATH, help="What was judged; on a disk of this machine.  [default: in DIR, hidden]"
@@ -47,17 +48,34 @@ SINKS = ("jsonl", "webhook", "mqtt", "mqtt_ca", "opcua", "opcua_node")
 @click.option("--every", default=1, type=AT_LEAST_ONE, help="Of a source, take each so many-th frame.")
 @click.option("--fps", type=SECONDS, help="Of a source, take at most so many frames a second.")
 @click.option("--jsonl", type=PATH, help="Append a line for each verdict to this file; - prints them.")
-@click.option("--webhook", metavar="URL", help="Post each verdict there; signed, if there is a secret.")
-@click.option("--mqtt", metavar="URL", help="Publish each verdict: mqtt[s]://[USER@]HOST[:PORT][/TOPIC].")
+@click.option(
+    "--webhook", metavar="URL", callback=utf8, help="Post each verdict there; signed, if there is a secret."
+)
+@click.option(
+    "--mqtt", metavar="URL", callback=utf8, help="Publish each verdict: mqtt[s]://[USER@]HOST[:PORT][/TOPIC]."
+)
 @click.option("--mqtt-ca", type=PATH, help="Authorities that may have signed the broker's certificate; PEM.")
-@click.option("--opcua", metavar="URL", help="Write each verdict into variables: opc.tcp://[USER@]HOST:PORT.")
-@click.option("--opcua-node", default="ns=2;s=Inspection.{}", help="Id of those variables; {} is the name.")
+@click.option(
+    "--opcua",
+    metavar="URL",
+    callback=utf8,
+    help="Write each verdict into variables: opc.tcp://[USER@]HOST:PORT.",
+)
+@click.option(
+    "--opcua-node",
+    default="ns=2;s=Inspection.{}",
+    callback=utf8,
+    help="Id of those variables; {} is the name.",
+)
 @click.option(
     "--secrets",
     type=PATH,
     envvar=SECRETS,
     show_envvar=True,
-    help="File with lines webhook=whsec_..., mqtt=PASSWORD, opcua=PASSWORD, closed to others.",
+    help="File with lines webhook=whsec_..., mqtt=PASSWORD, opcua=..., source=..., closed to others.",
+)
+@click.option(
+    "--keep-days", type=SECONDS, help="Forget pictures of before that are no longer in DIR.  [default: none]"
 )
 @click.option(
     "--settle-s", default=0.5, type=SECONDS, help="A file is read when it has not changed for so long."
@@ -72,6 +90,7 @@ def watch(
     category: str,
     url: str,
     timeout_s: float,
+    load: bool,
     source: str | None,
     secrets: Path | None,
     **options: Any,
@@ -87,20 +106,21 @@ def watch(
     from client.watching.watch import Watch
     from client.watching.watch import watch as watch_folder
 
+    values = _secrets(secrets)
     destinations, sink_options = _destinations(options), {name: options.pop(name) for name in SINKS}
     asked = Watch(
         folder,
         category,
         destinations=destinations,
-        frames=_frames(source, options),
-        sinks=Sinks(**sink_options, secrets=_secrets(secrets)),
+        frames=_frames(source, options, password=values.get("source")),
+        sinks=Sinks(**sink_options, secrets=values),
         patience_s=timeout_s,
         **options,
     )
     with stopped_by_signals() as stop:
         try:
             tally = watch_folder(
-                asked, lambda: JudgeClient(url, category=category, timeout_s=timeout_s), stop=stop
+                asked, lambda: JudgeClient(url, category=category, timeout_s=timeout_s, load=load), stop=stop
             )
         except KeyboardInterrupt:
             os._exit(
@@ -112,8 +132,8 @@ def watch(
 
 
 def _destinations(options: dict[str, Any]) -> Destinations:
-    from client.watching.journal import REMOVED
     from client.watching.moving import Destinations
+    from client.watching.rows import REMOVED
 
     good, bad, unjudged, remove_good = (options.pop(name) for name in DESTINATIONS)
     if good and remove_good:
@@ -123,7 +143,7 @@ def _destinations(options: dict[str, Any]) -> Destinations:
     return Destinations(REMOVED if remove_good else good, bad, unjudged)
 
 
-def _frames(source: str | None, options: dict[str, Any]) -> Frames | None:
+def _frames(source: str | None, options: dict[str, Any], *, password: str | None) -> Frames | None:
     every, fps = (options.pop(name) for name in FRAMES)
     if source is None:
         if fps is not None or every != 1:
@@ -134,16 +154,16 @@ def _frames(source: str | None, options: dict[str, Any]) -> Frames | None:
     from client.watching.sources.capture import Source
     from client.watching.sources.frames import Frames
 
-    return Frames(Source.of(source), every=every, fps=fps)
+    return Frames(Source.of(source, password=password), every=every, fps=fps)
 
 
-def _secrets(path: Path | None) -> dict[str, str] | None:
+def _secrets(path: Path | None) -> dict[str, str]:
     """The secrets of a file; they are never on the command line, which everybody sees."""
     from client.core.errors import RequestError
     from model_repository.grpc_endpoint import read_key_file
 
     if path is None:
-        return None
+        return {}
     try:
         return read_key_file(path)
     except ValueError as error:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from PIL import Image
@@ -24,6 +25,7 @@ from client.predictions.outcome import Outcome as Outcome
 from client.predictions.prediction import Prediction
 from client.predictions.progress import progress_bar
 
+Draw = Callable[[], Image.Image]  # RGB
 FAILURES_IN_A_ROW = 3  # requests; by then it is the server
 
 
@@ -121,7 +123,7 @@ def predict_images(
     overlays_dir: Path | None,
     keep: Callable[[Prediction], None] = lambda _: None,
     miss: Callable[[Path, str], None] = lambda _image, _reason: None,
-    show: Callable[[Prediction, Image.Image], None] | None = None,
+    show: Callable[[Prediction, Draw], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Ask about image files.
@@ -137,7 +139,7 @@ def predict_images(
         overlays_dir: where pictures of the verdicts are written, unless it is None.
         keep: is given every answer as it comes, in the order of the images.
         miss: is given every image that gets no verdict, and why, once the answers before it have come.
-        show: is given every answer with its picture, RGB, or of `score_only` the small image alone; before `keep`.
+        show: is given every answer, and what draws its picture, or of `score_only` the small image; before `keep`.
         stop: once it is set, no further image is asked about; the answers on their way are awaited.
 
     Raises:
@@ -153,11 +155,11 @@ def predict_images(
         try:
             for asked, verdict in _answered(queue, outcome):
                 queue.hand_on_missed(miss)
-                drawn = _draw(asked, verdict, synthetic=judge.synthetic)
-                overlay = _write(pictures.get(asked.image.path), drawn, outcome)
+                draw = cache(partial(_draw, asked, verdict, synthetic=judge.synthetic))
+                overlay = _write(pictures.get(asked.image.path), draw, outcome)
                 prediction = _prediction(judge, asked, verdict, overlay)
-                if show is not None and drawn is not None:
-                    show(prediction, drawn)
+                if show is not None:
+                    show(prediction, draw)
                 keep(prediction)
                 outcome.predictions.append(prediction)
                 progress.update(bar, completed=outcome.n_done)
@@ -221,19 +223,21 @@ def _small(picture: Image.Image) -> Image.Image:
     return picture.resize((PANEL, PANEL), Image.Resampling.BILINEAR)  # as `draw_overlay` would
 
 
-def _draw(asked: _Asked, verdict: Score, *, synthetic: bool) -> Image.Image | None:
-    """The picture of a verdict, or of a score the small image; None where none are wanted."""
-    if asked.preview is None or not isinstance(verdict, Verdict):
+def _draw(asked: _Asked, verdict: Score, *, synthetic: bool) -> Image.Image:
+    """The picture of a verdict, or of a score the small image, which was kept where pictures are wanted."""
+    if asked.preview is None:
+        raise ValueError(f"no preview of {asked.image.path} was kept")
+    if not isinstance(verdict, Verdict):
         return asked.preview
     return draw_overlay(asked.preview, verdict, synthetic=synthetic)
 
 
-def _write(path: Path | None, picture: Image.Image | None, outcome: Outcome) -> str | None:
+def _write(path: Path | None, draw: Draw, outcome: Outcome) -> str | None:
     """Write a picture, unless none are wanted. The first that fails is the last: answers go on."""
-    if path is None or picture is None or outcome.no_pictures:
+    if path is None or outcome.no_pictures:
         return None
     try:
-        write_picture(path, picture)
+        write_picture(path, draw())
     except StorageError as error:
         outcome.no_pictures = error.message
         return None

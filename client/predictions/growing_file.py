@@ -14,7 +14,7 @@ from client.files import StorageError, is_stream, require_writable_file, storage
 
 STANDARD_OUTPUT = Path("-")
 PREVIOUS = ".previous"  # ends the name of the file with the answers of the run before
-FIRST_LINE_BYTES = 100_000  # enough for a prediction; another kind of file may be one long line
+FIRST_LINE_BYTES = 10_000_000  # enough for thousands of defects; another kind of file may be one long line
 
 
 class GrowingFile:

@@ -46,12 +46,12 @@ class Outputs:
     @property
     def paths(self) -> list[Path]:
         """Of the files that are filled."""
-        return [file.path for file in (self._jsonl, self._csv) if file]
+        return [file.path for file in (self._jsonl, self._csv) if file and file.path != STANDARD_OUTPUT]
 
     @property
     def to_standard_output(self) -> bool:
         """Whether answers go there, and nothing else should."""
-        return STANDARD_OUTPUT in self.paths
+        return any(file and file.path == STANDARD_OUTPUT for file in (self._jsonl, self._csv))
 
     def keep(self, prediction: Prediction) -> None:
         """Write an answer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import heapq
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -30,12 +30,12 @@ class Thumbnails:
         self._kept: list[tuple[float, int, str, str]] = []  # a heap, the least anomalous first
         self._count = 0
 
-    def add(self, prediction: Prediction, picture: Image.Image) -> None:
-        """Keep the picture of an answer, unless enough images are more anomalous; any size, RGB."""
+    def add(self, prediction: Prediction, draw: Callable[[], Image.Image]) -> None:
+        """Draw and keep the picture of an answer, any size, RGB, unless enough images are more anomalous."""
         if len(self._kept) == self._most and prediction.score <= self._kept[0][0]:
             return
         self._count += 1
-        entry = (prediction.score, -self._count, prediction.image, data_uri(_small(picture)))
+        entry = (prediction.score, -self._count, prediction.image, data_uri(_small(draw())))
         if len(self._kept) == self._most:
             heapq.heapreplace(self._kept, entry)
         else:
@@ -53,9 +53,8 @@ def thumbnails_of(predictions: Sequence[Prediction], *, most: int = MOST) -> dic
     """
     thumbnails = Thumbnails(most)
     for entry in sorted(predictions, key=lambda entry: -entry.score)[:most]:
-        picture = read_overlay(entry) or _framed(entry)
-        if picture is not None:
-            thumbnails.add(entry, picture)
+        if picture := read_overlay(entry) or _framed(entry):
+            thumbnails.add(entry, picture.copy)
     return thumbnails.by_image()
 
 

@@ -69,11 +69,10 @@ class Server:
             self._judge = self._judge or self._connect()
             return self._judge
 
-    def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            if self._judge is not None:
-                self._judge.close()
+    def leave(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the connection at the end of a `with` block; who presses Ctrl-C twice does not wait for answers."""
+        if self._judge is not None and kind is not KeyboardInterrupt:
+            self._judge.close()
 
 
 def ask(server: Server, folder: Path, arrival: Arrival) -> Outcome:
@@ -110,8 +109,11 @@ def ask(server: Server, folder: Path, arrival: Arrival) -> Outcome:
         )
     except RequestError:
         raise
-    except ClientError as error:
-        return Outcome(arrival, End.REFUSED, digest, message=f"{path} was not judged: {error.message}")
+    except (
+        Exception
+    ) as error:  # a file that no decoder foresaw, or too large for the memory: the others go on
+        why = error.message if isinstance(error, ClientError) else f"{type(error).__name__}: {error}"
+        return Outcome(arrival, End.REFUSED, digest, message=f"{path} was not judged: {why}")
     return Outcome(arrival, End.JUDGED, digest, prediction=prediction_of(judge, path, verdict))
 
 
@@ -128,6 +130,8 @@ def prediction_of(judge: JudgeClient, path: Path, verdict: Verdict) -> Predictio
         latency_ms=round(verdict.latency_ms, 3),
         synthetic=judge.synthetic,
         overlay=None,
+        original_size=verdict.original_size,
+        defects=verdict.defects,
     )
 
 

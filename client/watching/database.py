@@ -107,7 +107,7 @@ def journal_errors(path: Path) -> Iterator[None]:
                 "what lies in the folder is then judged again."
             ) from None
         raise JournalError(
-            f"The journal {path} cannot be used ({error}); make room there or see to its disk.",
+            f"The journal {path} cannot be used ({error}); make room there, or choose another place with --journal.",
             may_pass=name.startswith(PASSING),
         ) from None
     except OSError as error:

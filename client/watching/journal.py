@@ -9,17 +9,20 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from client.console import printable
 from client.predictions.prediction import Prediction
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError, connect, transaction
+from client.watching.rows import REMOVED, Entry, Known, known_of, path_of, target_bytes, target_of, text_of
+from client.watching.rows import Judged as Judged
 
 HIDDEN = ".astmfr-watch"  # the folder, in the watched one, that holds the journal and the lock
 SCHEMA_VERSION = "1"
+LARGEST = 2**63 - 1  # number that SQLite has
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS pictures (
@@ -35,60 +38,6 @@ CREATE UNIQUE INDEX IF NOT EXISTS once ON pictures (name, size, mtime_ns, digest
 CREATE INDEX IF NOT EXISTS unsettled ON pictures (number) WHERE NOT settled;
 CREATE TABLE IF NOT EXISTS sinks (name TEXT PRIMARY KEY, delivered INTEGER NOT NULL);
 """
-REMOVED = Path("/")  # as a target: it is removed
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A picture with its verdict.
-
-    Attributes:
-        number: rises with every picture that was recorded; the journal never gives one twice.
-        path: where the picture is now.
-        prediction: the verdict.
-        judged_at: when it was recorded, UTC.
-    """
-
-    number: int
-    path: Path
-    prediction: Prediction
-    judged_at: datetime
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is to be recorded of a picture.
-
-    Attributes:
-        arrival, digest: which picture.
-        prediction: its verdict; None where it was not judged.
-        fault: why it was not judged; None where it was.
-        target: where it is to be moved, or REMOVED; None where it stays.
-    """
-
-    arrival: Arrival
-    digest: bytes
-    prediction: Prediction | None
-    fault: str | None = None
-    target: Path | None = None
-
-
-@dataclass(frozen=True)
-class Known:
-    """A picture that is recorded.
-
-    Attributes:
-        number: of its row.
-        arrival, digest: which picture.
-        target: where it was to go, see `Entry`.
-        settled: whether it was moved there.
-    """
-
-    number: int
-    arrival: Arrival
-    digest: bytes
-    target: Path | None
-    settled: bool
 
 
 def journal_path(folder: Path) -> Path:
@@ -125,8 +74,8 @@ class Journal:
                     f"{path} is no journal, or `watch` is just making it; try again.", may_pass=True
                 )
             about = dict(self._read("SELECT name, value FROM about"))
-            self.id, version = _text(about.get("id")), _text(about.get("version"))
-            self.folder = _path(about.get("folder") or b"")
+            self.id, version = text_of(about.get("id")), text_of(about.get("version"))
+            self.folder = path_of(about.get("folder") or b"")
             if version != SCHEMA_VERSION:
                 raise JournalError(
                     f"{path} is a journal of form {version or 'unknown'}, and this program writes form "
@@ -154,8 +103,8 @@ class Journal:
             JournalError: it is another one's.
         """
         about = dict(self._read("SELECT name, value FROM about"))
-        place, before = folder.resolve(), _path(about.get("folder") or b"")
-        known = _text(about.get("category")) or category
+        place, before = folder.resolve(), path_of(about.get("folder") or b"")
+        known = text_of(about.get("category")) or category
         if known != category:
             raise JournalError(
                 f"{self.path} is the journal of category {known!r}, and {category!r} was given; give another file with "
@@ -179,7 +128,7 @@ class Journal:
             arrival.size,
             arrival.mtime_ns,
         )
-        return [_known(row) for row in rows]
+        return [known_of(row) for row in rows]
 
     def has_name(self, name: Path) -> bool:
         """Whether any picture of that name was recorded."""
@@ -206,18 +155,38 @@ class Journal:
             after,
             limit,
         )
-        return [_known(row) for row in rows]
+        return [known_of(row) for row in rows]
 
     def aim(self, number: int, target: Path) -> None:
         """Write down another place that a picture is to be moved to, before it is."""
         self._write(
-            "UPDATE pictures SET target = ?, settled = 0 WHERE number = ?", _target_bytes(target), number
+            "UPDATE pictures SET target = ?, settled = 0 WHERE number = ?", target_bytes(target), number
         )
 
     def settle(self, number: int, *, stays: bool = False) -> None:
         """Write down that a picture was moved, or removed, or that it `stays` after all."""
         also = ", target = NULL" if stays else ""
         self._write(f"UPDATE pictures SET settled = 1{also} WHERE number = ?", number)
+
+    def settled_before(
+        self, moment: datetime, *, sinks: Sequence[str], after: int, limit: int
+    ) -> list[tuple[int, Path]]:
+        """Number and name of pictures recorded before a moment that are moved, and were delivered to all `sinks`."""
+        marks = ", ".join("?" * len(sinks))
+        rows = self._read(
+            "SELECT number, name FROM pictures WHERE number > ? AND settled AND recorded_at < ? AND number <= "
+            f"(SELECT coalesce(min(delivered), {LARGEST}) FROM sinks WHERE name IN ({marks})) ORDER BY number LIMIT ?",
+            after,
+            moment.isoformat(),
+            *sinks,
+            limit,
+        )
+        return [(row[0], path_of(row[1])) for row in rows]
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Remove pictures; their numbers are not given again."""
+        with self._lock, transaction(self._database, self.path) as database:
+            database.executemany("DELETE FROM pictures WHERE number = ?", [(number,) for number in numbers])
 
     def judged_since(self, number: int, limit: int = 1000) -> list[Judged]:
         """The verdicts recorded after that number, in rising numbers; 0 is before the first one.
@@ -234,7 +203,7 @@ class Journal:
         return [
             Judged(
                 number=row[0],
-                path=self.place(_path(row[1]), _target(row[2]) if row[3] else None),
+                path=self.place(path_of(row[1]), target_of(row[2]) if row[3] else None),
                 prediction=Prediction.from_json(row[4]),
                 judged_at=datetime.fromisoformat(row[5]),
             )
@@ -295,35 +264,9 @@ def _record(database: Any, entry: Entry, now: str) -> int | None:
             str(arrival.inode),
             now,
             entry.prediction and entry.prediction.to_json(),
-            entry.fault,
-            _target_bytes(entry.target),
+            entry.fault and printable(entry.fault),
+            target_bytes(entry.target),
             entry.target is None,
         ),
     )
     return int(cursor.lastrowid)
-
-
-def _known(row: Any) -> Known:
-    number, name, size, mtime_ns, inode, digest, target, settled = row
-    arrival = Arrival(_path(name), size, mtime_ns, int(inode))
-    return Known(number, arrival, digest, _target(target), bool(settled))
-
-
-def _target_bytes(target: Path | None) -> bytes | None:
-    if target is None:
-        return None
-    return b"" if target == REMOVED else os.fsencode(target)
-
-
-def _target(value: bytes | None) -> Path | None:
-    if value is None:
-        return None
-    return _path(value) if value else REMOVED
-
-
-def _path(value: bytes) -> Path:
-    return Path(os.fsdecode(value))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)

@@ -17,7 +17,8 @@ from pathlib import Path
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError
 from client.watching.events import Events
-from client.watching.journal import REMOVED, Journal, Known
+from client.watching.journal import Journal
+from client.watching.rows import REMOVED, Known
 
 MOST_NAMES = 10_000  # of one picture, until a free one is found
 STEM_KEPT = 200  # bytes of a name that gets a number
@@ -44,7 +45,7 @@ class Destinations:
     def target(self, name: Path, *, anomalous: bool | None) -> Path | None:
         """The path for a picture; `anomalous` is None where it was not judged."""
         place = self.unjudged if anomalous is None else self.bad if anomalous else self.good
-        return place if place is None or place == REMOVED else place / name
+        return place if place is None or place == REMOVED else (place / name).absolute()
 
 
 class Mover:

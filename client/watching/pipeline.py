@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from client.core.errors import AnswerError, DeadlineExceeded, ServerFault
+from client.core.errors import AnswerError, DeadlineExceeded, ServerError, ServerFault
 from client.watching.arrivals import Arrival
 from client.watching.asking import End, Outcome
 from client.watching.database import JournalError
 from client.watching.events import Events
-from client.watching.journal import Entry, Journal, patiently
+from client.watching.journal import Journal, patiently
 from client.watching.moving import Destinations, Mover
+from client.watching.rows import Entry
 from client.watching.sources.folder import DropFolder
 from client.watching.tally import Tally
 
@@ -26,17 +27,17 @@ BROKEN_S = 5.0  # since a file was written last, after which it will not become 
 BROKEN_RETRY_S, UNREADABLE_RETRY_S, MOVING_RETRY_S = 0.5, 10.0, 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 5.0  # for a server that is away
 SUSPECT = (ServerFault, AnswerError, DeadlineExceeded)  # it may be the picture
-SUSPECT_RETRY_S = 1.0  # doubles each time
-MOST_FAILURES = 3  # of one picture, while others are judged
+SUSPECT_RETRY_S = 2.0
+MOST_FAILURES = 3  # of one picture, until others are let past it
 JOURNAL_WAIT_S = 1.0
 
 
 @dataclass
 class _Failures:
-    """Of one picture: how many, and how many verdicts there were at the first."""
+    """Of one picture: how many, and how many verdicts there were when the others were let past it."""
 
-    count: int
-    judged_before: int
+    count: int = 0
+    judged_before: int | None = None
 
 
 class Pipeline:
@@ -91,6 +92,7 @@ class Pipeline:
         self._failures: dict[Arrival, _Failures] = {}
         self._broken_since_s: dict[Arrival, float] = {}
         self._away_since_s: float | None = None
+        self._away_kind: type[ServerError] | None = None
         self._wait_s, self._ask_at_s, self._look_at_s, self._move_at_s = FIRST_WAIT_S, 0.0, 0.0, 0.0
         self._release: int | None = None
 
@@ -161,7 +163,9 @@ class Pipeline:
 
     def _receive(self) -> None:
         """Record what was answered, in the order in which it was asked."""
-        entries = [entry for outcome in self._answered() if (entry := self._entry(outcome))]
+        outcomes = list(self._answered())
+        self._send()  # the server works while the journal is written
+        entries = [entry for outcome in outcomes if (entry := self._entry(outcome))]
         if entries:
             self._record(entries)
         if self._returned and not self._pending:
@@ -219,27 +223,31 @@ class Pipeline:
         now_s = time.monotonic()
         if self._away_since_s is None:
             self._away_since_s = now_s
-        if outcome.error is not None:
+        if (
+            outcome.error is not None and type(outcome.error) is not self._away_kind
+        ):  # in other words is no news
+            self._away_kind = type(outcome.error)
             self._events.begin("server", f"{outcome.error.message} Pictures wait.")
         self._ask_at_s = now_s + self._wait_s
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
         if self._patience_s is not None and now_s - self._away_since_s > self._patience_s:
             self.tally.fault = outcome.message
-        if not isinstance(outcome.error, SUSPECT):
-            self._returned.append(outcome.arrival)
+        failures = self._failures.setdefault(outcome.arrival, _Failures())
+        failures.count += isinstance(outcome.error, SUSPECT)
+        if failures.count < MOST_FAILURES:
+            self._returned.append(outcome.arrival)  # to be asked about again first, in the order as before
             return None
-        failures = self._failures.setdefault(outcome.arrival, _Failures(0, self.tally.judged))
-        failures.count += 1
-        if failures.count >= MOST_FAILURES and self.tally.judged > failures.judged_before:
+        if failures.judged_before is not None and self.tally.judged > failures.judged_before:
             return self._unjudged(outcome)
-        self._later(outcome.arrival, SUSPECT_RETRY_S * 2**failures.count)
+        failures.judged_before = self.tally.judged
+        self._later(outcome.arrival, SUSPECT_RETRY_S)
         return None
 
     def _tell_back(self) -> None:
         if self._away_since_s is not None:
             away_s = time.monotonic() - self._away_since_s
             self._events.end("server", f"The server judges again, after {away_s:.0f} s.")
-        self._away_since_s, self._wait_s, self._ask_at_s = None, FIRST_WAIT_S, 0.0
+        self._away_since_s, self._away_kind, self._wait_s, self._ask_at_s = None, None, FIRST_WAIT_S, 0.0
 
     def _later(self, arrival: Arrival, seconds: float) -> None:
         heapq.heappush(self._delayed, (time.monotonic() + seconds, next(self._serial), arrival))

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.core.errors import ImageFileError, RequestError
@@ -17,10 +17,12 @@ from client.watching.asking import Server, ask
 from client.watching.database import JournalError
 from client.watching.events import Events
 from client.watching.filesystems import network_of
-from client.watching.journal import REMOVED, Journal, Known, journal_path
-from client.watching.locking import locked_file, locked_folder
+from client.watching.forgetting import Forgetting
+from client.watching.journal import Journal, journal_path
+from client.watching.locking import FolderLock, locked_file, locked_folder
 from client.watching.moving import Destinations, Mover
 from client.watching.pipeline import Pipeline
+from client.watching.rows import REMOVED, Known
 from client.watching.sinks.choice import Sinks, make_sinks, missing_extra
 from client.watching.sinks.delivery import Delivery
 from client.watching.sinks.outbox import Outbox
@@ -47,6 +49,7 @@ class Watch:
         status_s: seconds between two lines on how it goes.
         in_flight: pictures that are asked about at a time.
         once: judge what is there, and end.
+        keep_days: pictures that were judged longer ago are forgotten, unless their files still lie in the folder.
         patience_s: with `once`, seconds for which a server that is away is waited for.
     """
 
@@ -61,6 +64,7 @@ class Watch:
     status_s: float = 60.0
     in_flight: int = 4
     once: bool = False
+    keep_days: float | None = None
     patience_s: float = 10.0
 
 
@@ -81,6 +85,7 @@ def watch(
     """
     events = events or Events()
     _require_folder(asked)
+    asked = replace(asked, folder=asked.folder.absolute())
     path = asked.journal or journal_path(asked.folder)
     with (
         locked_folder(asked.folder) as lock,
@@ -92,16 +97,10 @@ def watch(
         sinks = make_sinks(asked.sinks, category=asked.category, journal_id=journal.id)
         deliveries = [Delivery(sink, Outbox(journal, asked.category, sink.name), events) for sink in sinks]
         server = Server(connect)
-        closing.callback(server.close)
-        recorded = Recorded(asked.folder, journal, events)
-        folder = DropFolder(
-            asked.folder,
-            settle_s=asked.settle_s,
-            is_known=recorded.is_known,
-            now_ns=None if network_of(asked.folder) else lock.now_ns,
-            leave_out=asked.destinations.folders,
-            events=events,
-        )
+        closing.push(server.leave)
+        for delivery in deliveries:
+            closing.callback(delivery.close, within_s=0)
+        folder = _drop_folder(asked, journal, lock, events)
         pipeline = Pipeline(
             folder,
             journal,
@@ -116,10 +115,24 @@ def watch(
         )
         events.tell(f"Watching {asked.folder} for category {asked.category}; the journal is {path}.")
         with _frames(asked, journal, events) as grabber:
-            _run(asked, pipeline, deliveries, grabber=grabber, stop=stop, events=events)
+            forgetting = Forgetting(journal, asked.folder, asked.keep_days, [sink.name for sink in sinks])
+            _run(
+                asked, pipeline, deliveries, grabber=grabber, forgetting=forgetting, stop=stop, events=events
+            )
             pipeline.tally.lost = 0 if grabber is None else grabber.lost
         _end(asked, pipeline, deliveries, events)
     return pipeline.tally
+
+
+def _drop_folder(asked: Watch, journal: Journal, lock: FolderLock, events: Events) -> DropFolder:
+    return DropFolder(
+        asked.folder,
+        settle_s=asked.settle_s,
+        is_known=Recorded(asked.folder, journal, events).is_known,
+        now_ns=None if network_of(asked.folder) else lock.now_ns,
+        leave_out=asked.destinations.folders,
+        events=events,
+    )
 
 
 def _run(
@@ -128,6 +141,7 @@ def _run(
     deliveries: Sequence[Delivery],
     *,
     grabber: FrameGrabber | None,
+    forgetting: Forgetting,
     stop: threading.Event,
     events: Events,
 ) -> None:
@@ -138,6 +152,7 @@ def _run(
         while not stop.is_set() and pipeline.tally.fault is None:
             source_ended = grabber is None or grabber.ended.is_set()
             busy = pipeline.step(asked.poll_s)
+            forgetting.look()
             if any(delivery.closed_by_reader for delivery in deliveries):
                 stop.set()
             if finite and source_ended and not busy and pipeline.has_looked:
@@ -150,6 +165,8 @@ def _run(
     except BaseException:
         pipeline.abandon()
         raise
+    finally:
+        pipeline.tally.lost = 0 if grabber is None else grabber.lost
 
 
 def _end(asked: Watch, pipeline: Pipeline, deliveries: Sequence[Delivery], events: Events) -> None:

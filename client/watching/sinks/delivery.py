@@ -80,6 +80,11 @@ class Delivery:
             except SinkClosed:
                 self.closed_by_reader = True
                 return
+            except (
+                Exception
+            ) as error:  # a thread that ends in silence would deliver nothing, and nobody would know
+                self._tell_down(f"{self.sink.name} failed ({type(error).__name__}: {error}).")
+                self._ending.wait(LONGEST_WAIT_S)
 
     def _deliver(self) -> bool:
         """Deliver the next messages; says whether there were any."""

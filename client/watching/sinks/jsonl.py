@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from client.console import printable
 from client.files import StorageError, is_stream, require_writable_file, storage_errors
 from client.predictions.prediction import Prediction
 from client.watching.sinks.message import Message, SinkClosed, SinkDown
@@ -30,7 +31,7 @@ class JsonlFile:
             StorageError: they cannot, or it holds something else.
         """
         require_writable_file(path)
-        self.path, self.name = path, f"JSON lines in {path.absolute()}"
+        self.path, self.name = path, f"JSON lines in {printable(str(path.absolute()))}"
         self._checked = False
         if not is_stream(path):
             _refuse_other_content(path)

@@ -11,7 +11,7 @@ import concurrent.futures
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -134,10 +134,17 @@ class OpcUa:
         for name in (*OPTIONAL, *REQUIRED, TAKEN):
             node = client.get_node(self._ids.replace("{}", name))
             try:
-                self._nodes[name] = node, node.read_data_type_as_variant_type()
+                kind = node.read_data_type_as_variant_type()
             except UaStatusCodeError:
                 if name in REQUIRED:
                     raise UaError(f"it has no variable {self._ids.replace('{}', name)}") from None
+                continue
+            if kind not in FITTING[name]:
+                expected = " or ".join(each.name for each in FITTING[name])
+                raise UaError(
+                    f"the type of {self._ids.replace('{}', name)} is {kind.name}, expected {expected}"
+                )
+            self._nodes[name] = node, kind
         return client
 
     def _drop(self) -> None:
@@ -185,18 +192,26 @@ WIDTHS = {
     ua.VariantType.Int32: 31,
     ua.VariantType.Int64: 63,
 }
+FLOATS, TEXT = (ua.VariantType.Float, ua.VariantType.Double), (ua.VariantType.String,)
+FITTING: dict[str, Collection[ua.VariantType]] = {
+    "Judged": (ua.VariantType.Boolean, *WIDTHS),
+    "Anomalous": (ua.VariantType.Boolean, *WIDTHS),
+    "Score": FLOATS,
+    "Threshold": FLOATS,
+    "ReleaseId": WIDTHS,
+    "Id": TEXT,
+    "Image": TEXT,
+    "Category": TEXT,
+    "RecordedAt": (ua.VariantType.DateTime, *TEXT),
+    NUMBER: WIDTHS,
+    TAKEN: WIDTHS,
+}
 
 
 def _converted(value: Any, kind: ua.VariantType) -> Any:
     """A value as a variable's type has it; a number that is too large for an integer begins at 0 again."""
     if kind in WIDTHS:
-        return int(value) % (1 << WIDTHS[kind]) if isinstance(value, int | bool) else 0
-    converters: dict[ua.VariantType, Callable[[Any], Any]] = {
-        ua.VariantType.Boolean: bool,
-        ua.VariantType.Float: float,
-        ua.VariantType.Double: float,
-        ua.VariantType.String: str,
-    }
-    if kind is ua.VariantType.DateTime and isinstance(value, datetime):
-        return value.replace(tzinfo=None)
-    return converters.get(kind, str)(value)
+        return int(value) % (1 << WIDTHS[kind])
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None) if kind is ua.VariantType.DateTime else value.isoformat()
+    return value

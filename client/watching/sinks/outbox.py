@@ -9,7 +9,8 @@ from typing import Any
 
 from client.predictions.prediction import Prediction
 from client.watching.database import connect, transaction
-from client.watching.journal import REMOVED, Journal
+from client.watching.journal import Journal
+from client.watching.rows import REMOVED
 from client.watching.sinks.message import Message
 
 

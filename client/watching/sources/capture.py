@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from client.core.errors import RequestError
 
@@ -38,8 +38,12 @@ class Source:
     is_file: bool
 
     @classmethod
-    def of(cls, text: str) -> Source:
-        """Read `video:FILE`, `rtsp://...` or `usb:NUMBER`.
+    def of(cls, text: str, *, password: str | None = None) -> Source:
+        """Read `video:FILE`, `rtsp://[USER@]HOST/PATH` or `usb:NUMBER`.
+
+        Args:
+            text: the source.
+            password: of the user in it.
 
         Raises:
             RequestError: it is none of these, or there is no such file.
@@ -58,10 +62,18 @@ class Source:
             parts, host, port = urlsplit(""), None, None
         if parts.scheme not in STREAMS or not host:
             raise RequestError(f"The source is {text!r}; {EXPECTED}.")
+        if parts.password is not None:
+            raise RequestError(
+                "A password in an address is seen by everybody; give it in the file of --secrets."
+            )
         shown = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"
-        return cls(
-            re.sub(r"[^A-Za-z0-9.-]+", "-", host + parts.path).strip("-."), f"camera {shown}", text, False
+        label = re.sub(r"[^A-Za-z0-9.-]+", "-", host + parts.path).strip("-.")
+        place = (
+            text
+            if password is None or parts.username is None
+            else text.replace("@", f":{quote(password, safe='')}@", 1)
         )
+        return cls(label, f"camera {shown}", place, is_file=False)
 
     @classmethod
     def _of_file(cls, path: Path) -> Source:

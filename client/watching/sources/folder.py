@@ -187,6 +187,8 @@ class DropFolder:
             self._left_out[f"cannot be looked at ({error.strerror})"] += 1
             return None
         if stat.S_ISDIR(status.st_mode):
+            if entry.is_symlink():
+                self._left_out["links to folders"] += 1
             return None
         ending = Path(entry.name).suffix.lower()
         if ending not in SUFFIXES or not stat.S_ISREG(status.st_mode):

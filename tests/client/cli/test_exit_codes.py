@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,3 +196,20 @@ def test_a_server_that_restarts_and_another_release_cost_no_image(lot: Path) -> 
     assert done.exit_code == 0, done.stderr
     assert "3 judged: 0 anomalous, 3 good." in done.stdout
     assert "The release changed during the run: " in done.stderr
+
+
+def test_a_folder_that_vanishes_is_one_sentence_and_never_skipped(lot: Path) -> None:
+    script = Script(change=lambda _: shutil.rmtree(lot, ignore_errors=True))
+    for number in range(3, 40):
+        grey(GOOD).save(lot / f"{number}.png")
+    table = lot.parent / "a.csv"
+    with scripted_server(script) as url:
+        done = predict(url, lot, "--in-flight", 1, "--csv", table, "--skip-broken")
+    assert done.exit_code == 2
+    n_judged = int(done.stdout.split(" judged: ")[0].split()[-1])
+    assert (
+        f"Error: {lot} is not there any more, and {40 - n_judged} of its images were not judged."
+        in done.stderr
+    )
+    assert len(done.stderr.splitlines()) == 1
+    assert table.read_text().count(",not judged,") == 40 - n_judged

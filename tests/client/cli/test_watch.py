@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,8 +54,7 @@ def test_once_says_with_its_exit_code_what_there_was(tmp_path: Path, url: str) -
     assert run(drop, *options).exit_code == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_after_the_answers_on_their_way(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_it_after_the_answers_on_their_way(tmp_path: Path) -> None:
     drop, script = tmp_path / "drop", Script(delay_s=0.5)
     for index in range(20):
         put(drop / f"{index:02}.png")
@@ -76,7 +76,7 @@ def test_a_signal_ends_it_after_the_answers_on_their_way(tmp_path: Path, number:
         ) as watch:
             try:
                 assert comes_true(lambda: script.tries >= 4, within_s=30)
-                watch.send_signal(number)
+                watch.send_signal(signal.SIGTERM)
                 printed, said = watch.communicate(timeout=30)
             finally:
                 watch.kill()
@@ -85,6 +85,26 @@ def test_a_signal_ends_it_after_the_answers_on_their_way(tmp_path: Path, number:
     assert "Stopping after the answers on their way; once more stops at once." in said
     assert f"Ended; {len(script.asked)} judged" in said
     assert len(script.asked) < 20
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    script = Script(delay_s=8)
+    with scripted_server(script) as url:
+        command = [sys.executable, "-m", "client", "watch", str(tmp_path), "--category", "pill", "--url", url]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as watch:
+            try:
+                assert comes_true(lambda: script.tries == 1, within_s=30)
+                for _ in range(2):
+                    watch.send_signal(signal.SIGINT)
+                    time.sleep(0.3)
+                began_s = time.monotonic()
+                said = watch.communicate(timeout=30)[1]
+            finally:
+                watch.kill()
+        assert time.monotonic() - began_s < 3
+    assert watch.returncode == 130
+    assert "Traceback" not in said
 
 
 def test_it_ends_in_peace_when_nobody_reads_its_lines(tmp_path: Path, url: str) -> None:

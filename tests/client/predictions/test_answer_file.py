@@ -205,6 +205,13 @@ def test_lines_of_before_are_read(tmp_path: Path) -> None:
     AnswerFile(path)  # may be replaced
 
 
+def test_a_file_that_begins_with_an_image_full_of_defects_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    write_jsonl([replace(FIRST, original_size=(640, 480), defects=(DEFECT,) * 2000)], path)
+    write_jsonl([SECOND], path)
+    assert read_jsonl(path) == [SECOND]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

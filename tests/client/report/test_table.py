@@ -140,7 +140,7 @@ def test_pictures_lie_in_the_page(tmp_path: Path) -> None:
 def test_the_most_anomalous_are_kept_of_many() -> None:
     thumbnails = Thumbnails(most=3)
     for index in (5, 1, 9, 3, 7, 7):
-        thumbnails.add(make_prediction(f"{index}.png", score=float(index)), Image.new("RGB", (8, 8)))
+        thumbnails.add(make_prediction(f"{index}.png", score=float(index)), lambda: Image.new("RGB", (8, 8)))
     assert thumbnails.by_image().keys() == {"9.png", "7.png"}
     assert len(thumbnails._kept) == 3
 

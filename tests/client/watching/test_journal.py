@@ -11,8 +11,12 @@ import pytest
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError, connect
 from client.watching.filesystems import network_of
-from client.watching.journal import REMOVED, Entry, Journal
+from client.watching.forgetting import Forgetting
+from client.watching.journal import Journal
+from client.watching.rows import REMOVED, Entry
+from client.watching.sinks.outbox import Outbox
 from tests.client.samples import make_prediction
+from tests.client.watching.running import put
 
 
 def entry(name: str, *, digest: bytes = b"d", target: Path | None = None, fault: str | None = None) -> Entry:
@@ -97,6 +101,23 @@ def test_what_is_none_is_told_in_a_sentence(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(JournalError, match="is a journal of form 99, and this program writes form 1"):
         Journal(tmp_path / "new")
+
+
+def test_what_is_old_delivered_and_gone_is_forgotten(tmp_path: Path) -> None:
+    put(tmp_path / "there")
+    with Journal(tmp_path / "j") as journal:
+        journal.belong_to(tmp_path, "pill")
+        outbox = Outbox(journal, "pill", "a sink")
+        journal.record([entry("gone"), entry("there"), entry("moving", target=REMOVED), entry("waiting")])
+        outbox.delivered(3)
+        Forgetting(journal, tmp_path, 1, ["a sink"]).look()
+        assert len(journal.judged_since(0)) == 4  # too young
+        Forgetting(journal, tmp_path, 1e-9, ["a sink"]).look()
+        assert [each.prediction.image for each in journal.judged_since(0)] == ["there", "moving", "waiting"]
+        Forgetting(journal, tmp_path, 1e-9, []).look()
+        assert [each.prediction.image for each in journal.judged_since(0)] == ["there", "moving"]
+        assert journal.record([entry("gone")]) == [5]
+        outbox.close()
 
 
 def test_on_a_share_it_asks_for_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from client.watching.arrivals import Arrival
 from client.watching.events import Events
-from client.watching.journal import REMOVED, Entry, Journal
+from client.watching.journal import Journal
 from client.watching.moving import Destinations, Mover
+from client.watching.rows import REMOVED, Entry
 from tests.client.judging.scripted_server import Script, scripted_server
 from tests.client.samples import make_prediction
 from tests.client.watching.running import BAD, judge_once, put

@@ -146,10 +146,11 @@ def test_other_files_are_counted_on_one_line_and_hidden_ones_are_not(drop: Path,
         (drop / f"{number}.txt").write_text("a note")
         (drop / f".{number}.png").write_bytes(b"")
     (drop / "link.png").symlink_to("nowhere")
+    (drop / "elsewhere").symlink_to("..")
     put(drop / "a.png")
     running = judge_once(drop, url)
     (line,) = [line for line in running.said.splitlines() if "left out" in line]
-    assert "301 files are left out" in line
+    assert "302 files are left out" in line
     assert ".txt 300" in line
     assert running.tally.exit_code == 0
 
@@ -157,7 +158,11 @@ def test_other_files_are_counted_on_one_line_and_hidden_ones_are_not(drop: Path,
 def test_a_name_that_is_no_text_is_judged_and_found_again(drop: Path, url: str, tmp_path: Path) -> None:
     name = os.fsdecode(b"t\xff\nteil.png")
     put(drop / name, BAD)
+    torn = drop / os.fsdecode(b"\xfe.png")
+    torn.write_bytes(b"no picture")
+    os.utime(torn, (0, 0))
     running = judge_once(drop, url, destinations=Destinations(bad=tmp_path / "bad"))
+    assert "Not judged: " in running.said
     assert [each.path for each in running.judged()] == [tmp_path / "bad" / name]
     assert (tmp_path / "bad" / name).exists()
     assert "t\\udcff\\nteil.png" in running.said

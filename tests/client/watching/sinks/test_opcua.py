@@ -127,6 +127,13 @@ def test_without_the_required_variables_nothing_is_written(plc: Plc) -> None:
         list(sink.deliver([message()]))
 
 
+def test_a_variable_of_a_type_that_does_not_fit_is_named(plc: Plc) -> None:
+    plc.add("Odd", {**VARIABLES, "Score": ua.VariantType.Int16})
+    sink = OpcUa(plc.url, nodes="ns=2;s=Odd.{}", password=None)
+    with pytest.raises(SinkDown, match=r"the type of ns=2;s=Odd\.Score is Int16, expected Float or Double"):
+        list(sink.deliver([message()]))
+
+
 @pytest.mark.parametrize(
     ("url", "nodes", "words"),
     [

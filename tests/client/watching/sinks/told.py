@@ -11,7 +11,8 @@ from pathlib import Path
 
 from client.watching.arrivals import Arrival
 from client.watching.events import Events
-from client.watching.journal import Entry, Journal
+from client.watching.journal import Journal
+from client.watching.rows import Entry
 from client.watching.sinks.delivery import Delivery
 from client.watching.sinks.message import Message, Sink
 from client.watching.sinks.outbox import Outbox

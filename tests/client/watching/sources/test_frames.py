@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from client.core.errors import RequestError
-from client.watching.journal import REMOVED
 from client.watching.moving import Destinations
+from client.watching.rows import REMOVED
 from client.watching.sources.capture import Source
 from client.watching.sources.frames import Frames
 from tests.client.judging.scripted_server import Script, scripted_server
@@ -104,7 +104,7 @@ def camera(*, frames: int) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://user:word@127.0.0.1:{server.server_port}/line/1.mjpg"
+        yield f"http://user@127.0.0.1:{server.server_port}/line/1.mjpg"
     finally:
         server.shutdown()
         server.server_close()
@@ -115,7 +115,10 @@ def test_a_camera_is_opened_again_and_its_frames_are_named_by_the_time(
     drop: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("client.watching.sources.frames.FIRST_WAIT_S", 0.05)
-    with camera(frames=10) as place, watching(drop, url, frames=Frames(Source.of(place))) as running:
+    with (
+        camera(frames=10) as place,
+        watching(drop, url, frames=Frames(Source.of(place, password="word"))) as running,
+    ):
         assert running.judges(20)
         assert running.says("gives no more pictures. It is opened again and again.")
         assert running.says("gives pictures again.")
@@ -145,7 +148,9 @@ def test_what_is_no_source_is_refused(text: str) -> None:
 
 
 def test_sources_of_cameras() -> None:
-    source = Source.of("rtsp://user:word@10.0.0.7:554/stream/1?quality=best")
+    source = Source.of("rtsp://user@10.0.0.7:554/stream/1?quality=best", password="wo:rd")
     assert (source.label, source.shown) == ("10.0.0.7-stream-1", "camera rtsp://10.0.0.7:554/stream/1")
-    assert source.place == "rtsp://user:word@10.0.0.7:554/stream/1?quality=best"
+    assert source.place == "rtsp://user:wo%3Ard@10.0.0.7:554/stream/1?quality=best"
     assert Source.of("usb:0").place == 0
+    with pytest.raises(RequestError, match="seen by everybody"):
+        Source.of("rtsp://user:word@10.0.0.7/stream")
