@@ -54,6 +54,7 @@ ROUTES = [
     Route("/api/marks", marking.marks),
     Route("/api/marks/export", marking.export_folder, methods=["POST"]),
     Route("/export/marks.zip", marking.download),
+    Route("/api/candidates", marking.list_candidates),
     Route("/api/compare", marking.compare_candidate, methods=["POST"]),
     Mount("/static", StaticFiles(packages=[("client.page", "static")])),
 ]

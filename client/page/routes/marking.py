@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from client.core.errors import RequestError
 from client.judging.connection import JudgeClient
-from client.page.comparing import Compared, compare, preview
+from client.page.comparing import Compared, candidates, compare, preview
 from client.page.inspecting.station import Station
 from client.page.marks import Exported, Mark, MarkedPicture, export_marks
 from client.page.routes.answers import inspection_of, person_of, read_json, state_of, station_of, text_of
@@ -117,6 +117,14 @@ def download(request: Request) -> Response:
     name = f"{station.category}-marks-{datetime.now():%Y%m%d-%H%M%S}.zip"
     headers = {"content-disposition": f'attachment; filename="{name}"', "content-length": str(size)}
     return StreamingResponse(parts(), media_type="application/zip", headers=headers)
+
+
+def list_candidates(request: Request) -> Response:
+    """Releases of a category that are not live, the latest first."""
+    station, state = station_of(request, request.query_params.get("category")), state_of(request)
+    found = [] if state.repository is None else candidates(station.category, state.repository)
+    rows = [{**asdict(each), "release_id": str(each.release_id)} for each in found]
+    return JSONResponse({"candidates": rows})
 
 
 async def compare_candidate(request: Request) -> Response:

@@ -57,10 +57,24 @@ function showCompared(found, release) {
     make("div", { class: "table-part", tabindex: "0", role: "region", "aria-label": "Comparison" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
 }
 
+// Which releases there are, `deploy` says, in a second or two.
+async function list() {
+  const field = byId("number");
+  try {
+    const { candidates } = await get(`/api/candidates?category=${encodeURIComponent(category)}`);
+    const name = (one) => `${one.number}: ${new Date(one.published_at).toLocaleString([], { dateStyle: "short", timeStyle: "short" })}, threshold ${figure(one.threshold)}${one.was_live ? ", live before" : ""}${one.reason ? `, ${one.reason.slice(0, 40)}` : ""}`;
+    field.replaceChildren(...(candidates.length ? candidates.map((one) => make("option", { value: one.number }, name(one))) : [make("option", { value: "" }, "none but the live one")]));
+  } catch (error) {
+    field.replaceChildren(make("option", { value: "" }, "not known"));
+    byId("compare-fault").textContent = error.message;
+  }
+}
+
 byId("export-folder")?.addEventListener("click", write);
 byId("compare-form")?.addEventListener("submit", compare);
 try {
   await load();
+  if (byId("compare") && !byId("compare-fault").textContent) list();
   document.body.dataset.ready = "yes";
 } catch (error) {
   toast(error.message);

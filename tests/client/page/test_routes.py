@@ -17,7 +17,7 @@ from PIL import Image
 
 from client.core.errors import ClientError
 from client.core.verdicts import Score
-from client.page.comparing import Compared
+from client.page.comparing import Candidate, Compared
 from client.page.inspecting import files, maps
 from client.page.retuning import Retuned
 from client.page.routes import marking, threshold
@@ -277,16 +277,20 @@ def test_a_candidate_is_shown_beside_the_live_release(
         scores = (Score(0.5, 1.0, False, 1, 2.0), Score(1.5, 1.0, True, 2, 2.0))
         return [Compared(picture, *scores, trained_on=False) for picture in pictures]
 
-    class Candidate:
+    class Asked:
         def __init__(self, *_: object, **__: object) -> None: ...
         def __enter__(self) -> None: ...
         def __exit__(self, *_: object) -> None: ...
 
     monkeypatch.setattr(marking, "preview", preview)
     monkeypatch.setattr(marking, "compare", compare)
-    monkeypatch.setattr(marking, "JudgeClient", Candidate)
+    listed = Candidate(2, RELEASE, "2026-01-02T03:04:05+00:00", 1.5, None, "new", was_live=False)
+    monkeypatch.setattr(marking, "candidates", lambda *_: [listed])
+    monkeypatch.setattr(marking, "JudgeClient", Asked)
     monkeypatch.setattr(state.stations["pill"], "judge", lambda: None)
     with client_of(state) as client:
+        (found,) = client.get("/api/candidates?category=pill").json()["candidates"]
+        assert (found["number"], found["release_id"]) == (2, str(RELEASE))
         asked = {"category": "pill", "number": 2}
         assert "No picture is marked" in client.post("/api/compare", json=asked).json()["error"]
         number = add(state.database, picture=True)
