@@ -184,10 +184,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up switching releases faults endurance training metrics detector export
+BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching endurance training metrics detector page export
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|endurance|training|metrics|detector|export
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|endurance|training|metrics|detector|page|export
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -216,6 +216,9 @@ measure-releases: setup # 200 releases of 20 tiny categories: `releases`, `check
 measure-faults: setup # what deploy serve does about faults; docs/measurements/faults.md
 	@$(PY) -m tests.benchmarks.faults --build "build/$$CATEGORY"
 
+measure-watching: setup # does watch lose a picture, or judge one twice? docs/measurements/watch.md
+	@$(PY) -m tests.benchmarks.watching
+
 measure-endurance: setup # half an hour of mixed load: does the server grow, or slow?
 	@$(PY) -m tests.benchmarks.endurance --build "build/$$CATEGORY"
 
@@ -229,6 +232,9 @@ measure-metrics: $(VENV)/.bench-peers # pixel measures: seconds, memory and valu
 measure-detector: $(VENV)/.installed # what `edge` gives beside PaDiM and PatchCore: hours; CATEGORY for one set alone
 	@$(PY) -m tests.benchmarks.detector $(if $(filter command line,$(origin CATEGORY)),--categories "$$CATEGORY") \
 	    $(if $(DATA),--data "$$DATA") $(WEIGHTS)
+
+measure-page: setup # 200 pictures a minute on the page in Debian's chromium, and 100,000 in its history
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.page --build "build/$$CATEGORY" --images "$$images"
 
 measure-export: $(VENV)/.installed # sizes and CPU latency of every build of CATEGORY beside float32
 	@$(PY) -m export bench $(NAMED)

@@ -20,10 +20,12 @@ BENCHMARKS = (
     "switching",
     "releases",
     "faults",
+    "watching",
     "endurance",
     "training",
     "metrics",
     "detector",
+    "page",
     "export",
 )
 

@@ -1,6 +1,9 @@
-"""The page: pictures as they are judged, the threshold over what was seen, and marks where a verdict was wrong.
+"""The page: what arrives at the line, live and looked at closely; thresholds, marks and history. Starlette, SQLite.
 
-`marks` are a person's word on a verdict, and become a `training_set` in MVTec AD's layout. `retuning` gives the live
-release another threshold. `comparing` serves a release that is not live yet, and says which marked pictures it judges
-better, and which worse. `deploy_commands` runs the commands of `deploy` that these need, each in a process of its own.
+`serving` runs it; `app` puts it together from `options` and `state`, and `events` tells every open page what is new.
+`store` is the database, `inspecting` gets pictures judged, `access` says who may do what, and `routes` answers the
+browser. What people do with verdicts: `marks`, which become a `training_set` in MVTec AD's layout, `retuning` (another
+threshold) and `comparing` (a candidate release beside the live one, on the marked pictures); `deploy_commands` runs the
+commands of `deploy` for these, each in a process of its own. `static/` and `templates/` go to the browser as they are;
+nothing is built.
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from client.core.errors import ClientError
-from client.pictures.folders import GOOD_NAMES, MASKS, TEST, TRAIN
+from client.pictures.layout import GOOD_NAMES, MASKS, TEST, TRAIN
 from model_repository.image_decoder.image_decoding import SUFFIXES
 
 TRAIN_GOOD, TEST_GOOD = PurePosixPath("train/good"), PurePosixPath("test/good")

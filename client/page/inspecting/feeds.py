@@ -1,0 +1,120 @@
+"""What `watch` judged, taken over from its journal: each verdict once, over every restart of either side."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from client.core.errors import ClientError
+from client.files import StorageError
+from client.page.inspecting import views
+from client.page.inspecting.files import keep_copy, shown_name
+from client.page.inspecting.station import Station
+from client.page.state import State
+from client.page.store import inspections
+from client.page.store.inspections import Judged, NewInspection
+from client.pictures.images import load_image
+from client.watching import journal as watching
+from client.watching.journal import Journal
+
+POLL_S = 0.5
+AFTER_FAULT_S = 5.0
+AT_A_TIME = 50
+
+
+class Feed:
+    """Reads one journal, in a thread of its own."""
+
+    def __init__(self, path: Path, state: State) -> None:
+        self._path, self._state = path, state
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"feed-{path.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin after the last verdict that was taken over."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End after the picture in hand."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        about = f"journal {self._path}"
+        while not self._stop.is_set():
+            try:
+                with closing(Journal(self._path, read_only=True)) as journal:
+                    self._state.notice(about, None)
+                    if journal.folder.is_absolute():
+                        self._follow(journal)
+                self._stop.wait(POLL_S)  # a journal that is being made does not know its folder yet
+            except (ClientError, StorageError) as error:
+                self._state.notice(about, f"No verdicts come from {self._path}: {error.message}")
+                self._stop.wait(AFTER_FAULT_S)
+
+    def _follow(self, journal: Journal) -> None:
+        number = inspections.last_number(self._state.database, journal.id)
+        while not self._stop.is_set():
+            verdicts = journal.judged_since(number, AT_A_TIME)
+            for judged in verdicts:
+                if self._stop.is_set():
+                    return
+                self._take_over(judged, journal.id)
+                number = judged.number
+            if not verdicts:
+                self._stop.wait(POLL_S)
+
+    def _take_over(self, judged: watching.Judged, journal: str) -> None:
+        prediction, stations = judged.prediction, self._state.stations
+        station = stations.get(prediction.category)
+        if station is None:
+            self._state.notice(
+                f"category {prediction.category}",
+                f"{self._path} holds verdicts on {prediction.category!r}, which this page does not show; start it with "
+                f"--category {prediction.category} too.",
+            )
+            return
+        new, image = self._describe(judged, journal, station)
+        verdict = Judged(
+            score=prediction.score,
+            threshold=prediction.threshold,
+            anomalous=prediction.anomalous,
+            release_id=prediction.release_id,
+            latency_ms=prediction.latency_ms,
+            synthetic=prediction.synthetic,
+            defects=None
+            if prediction.defects is None
+            else [defect.to_dict() for defect in prediction.defects],
+        )
+        added = inspections.add(self._state.database, new, verdict)
+        if added is not None:
+            if image is not None:
+                station.previews.keep(added, image)
+            station.tell_changed(added)
+
+    def _describe(
+        self, judged: watching.Judged, journal: str, station: Station
+    ) -> tuple[NewInspection, bytes | None]:
+        """The picture, copied: the folder that it lies in may be emptied tomorrow. Its preview, where it is there."""
+        pictures = self._state.database.pictures
+        place = keep_copy(pictures, judged.path)
+        thumbnail = preview = size = None
+        if place is not None:
+            try:
+                image = load_image(pictures / place, bit_depth=station.bit_depth)
+                thumbnail, preview, size = views.thumbnail(image), views.preview(image), image.size
+            except ClientError:
+                pass  # it was judged before it was overwritten; the verdict stands
+        new = NewInspection(
+            category=station.category,
+            name=shown_name(str(judged.path)),
+            source=journal,
+            number=judged.number,
+            arrived_at=judged.judged_at.timestamp(),
+            picture=place,
+            thumbnail=thumbnail,
+            width=size and size[0],
+            height=size and size[1],
+        )
+        return new, preview

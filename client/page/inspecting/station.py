@@ -1,0 +1,250 @@
+"""One category's pictures, from waiting to judged; what cannot be judged now goes on waiting, in the database.
+
+Nothing is lost where the page or the server ends: pictures wait in the database, and are judged after the next start.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from client.core.errors import (
+    AnswerError,
+    ClientError,
+    ImageFileError,
+    RefusedImage,
+    RequestError,
+    ServerFault,
+)
+from client.core.verdicts import Verdict
+from client.files import StorageError
+from client.judging.connection import JudgeClient
+from client.page.events import Hub
+from client.page.inspecting import maps, views
+from client.page.store import inspections
+from client.page.store.database import Database
+from client.page.store.inspections import Inspection, Judged
+from client.pictures.images import load_image
+
+WORKERS = 2  # enough for reading one picture while another is judged
+TRIES = 3  # of a picture on which the server fails, before it counts as not judged
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+POLL_S = 1.0  # where nobody says that a picture came
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a station knows of its server.
+
+    Attributes:
+        fault: why nothing is judged now, a sentence; None where all is well.
+        release_id: that judges; None before the first connection.
+        synthetic: it was trained on rendered images.
+    """
+
+    category: str
+    fault: str | None = None
+    release_id: int | None = None
+    synthetic: bool = False
+
+    def to_dict(self) -> dict[str, str | bool | None]:
+        """For the browser, whose numbers are too short for a release's id."""
+        release = None if self.release_id is None else str(self.release_id)
+        return {
+            "category": self.category,
+            "fault": self.fault,
+            "release_id": release,
+            "synthetic": self.synthetic,
+        }
+
+
+class Station:
+    """Judges what waits of a category, in threads of its own."""
+
+    def __init__(self, category: str, *, url: str, timeout_s: float, database: Database, hub: Hub) -> None:
+        self.category, self.status = category, Status(category)
+        self.previews = views.Previews()
+        self._url, self._timeout_s, self._database, self._hub = url, timeout_s, database, hub
+        self._judge: JudgeClient | None = None
+        self._connecting, self._in_hand_guard = threading.Lock(), threading.Lock()
+        self._in_hand: set[int] = set()
+        self._came, self._stop = threading.Condition(), threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"station-{category}-{number}", daemon=True)
+            for number in range(WORKERS)
+        ]
+
+    def start(self) -> None:
+        """Begin with what waits from before."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End after the pictures in hand; the others wait for the next start."""
+        self._stop.set()
+        self.wake()
+        for thread in self._threads:
+            thread.join()
+        if self._judge is not None:
+            self._judge.close()
+
+    def wake(self) -> None:
+        """A picture has come."""
+        with self._came:
+            self._came.notify_all()
+
+    @property
+    def bit_depth(self) -> int:
+        """White of deep pictures, where the server is known; else 8."""
+        return 8 if self._judge is None else self._judge.bit_depth
+
+    def judge(self) -> JudgeClient:
+        """The connection, made where there is none yet.
+
+        Raises:
+            ClientError: see `JudgeClient`.
+        """
+        with self._connecting:
+            if self._judge is None:
+                self._judge = JudgeClient(self._url, category=self.category, timeout_s=self._timeout_s)
+                self.tell(None)
+            return self._judge
+
+    def reconnect(self) -> JudgeClient:
+        """A new connection, which knows the release that is live by now.
+
+        Raises:
+            ClientError: see `JudgeClient`.
+        """
+        with self._connecting:
+            before, self._judge = self._judge, None
+        if before is not None:
+            before.close()
+        return self.judge()
+
+    def tell(self, fault: str | None) -> None:
+        """Say how the server is, where that is news."""
+        judge = self._judge
+        status = replace(self.status, fault=fault)
+        if judge is not None:
+            status = replace(status, release_id=judge.release_id, synthetic=judge.synthetic)
+        if status != self.status:
+            self.status = status
+            self._hub.publish("status", status.to_dict())
+
+    def read(self, inspection: Inspection) -> Image.Image:
+        """A picture's pixels, as they are judged.
+
+        Raises:
+            ImageFileError: it is gone, or cannot be read.
+        """
+        return load_image(self.path(inspection), bit_depth=self.bit_depth)
+
+    def path(self, inspection: Inspection) -> Path:
+        """A picture's file.
+
+        Raises:
+            ImageFileError: it is gone.
+        """
+        if inspection.picture is None:
+            raise ImageFileError(f"The picture {inspection.name} is not kept here (any more).")
+        return self._database.pictures / inspection.picture
+
+    def tell_changed(self, inspection: int) -> None:
+        """Let every open page know how a picture stands."""
+        if (found := inspections.find(self._database, inspection)) is not None:
+            self._hub.publish("inspection", found.to_dict(), change=found.changed)
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                inspection = self._take()
+                if inspection is not None:
+                    self._settle_safely(inspection)
+            except (
+                StorageError
+            ) as error:  # what waits is in the database, and is judged when that is written again
+                self.tell(error.message)
+                self._stop.wait(LONGEST_PAUSE_S)
+
+    def _settle_safely(self, inspection: Inspection) -> None:
+        """Judge a picture; an error that nobody thought of costs that picture its verdict, and is told."""
+        try:
+            self._settle(inspection)
+        except StorageError:
+            raise
+        except Exception as error:  # the thread must live on for the other pictures
+            traceback.print_exc(file=sys.stderr)
+            self._fail(inspection, f"The page failed on it ({error!r}); its log says where.")
+        finally:
+            with self._in_hand_guard:
+                self._in_hand.discard(inspection.id)
+
+    def _take(self) -> Inspection | None:
+        """The oldest that waits and that the other thread does not have; None after a while without one."""
+        with self._in_hand_guard:
+            for inspection in inspections.waiting(self._database, self.category, limit=WORKERS):
+                if inspection.id not in self._in_hand:
+                    self._in_hand.add(inspection.id)
+                    return inspection
+        with self._came:
+            self._came.wait(POLL_S)
+        return None
+
+    def _settle(self, inspection: Inspection) -> None:
+        """Judge a picture, however long the server is away; only a fault of its own ends it without a verdict."""
+        pause_s, tries, described = FIRST_PAUSE_S, 0, False
+        while not self._stop.is_set():
+            try:
+                judge = self.judge()
+                image = self.read(inspection)
+                if not described:
+                    self._describe(inspection, image)
+                    described = True
+                self._keep(inspection, judge.judge(image), synthetic=judge.synthetic)
+                self.tell(None)
+                return
+            except (ImageFileError, RefusedImage) as error:
+                self._fail(inspection, error.message)
+                return
+            except (ServerFault, AnswerError) as error:
+                tries += 1
+                self.tell(error.message)
+                if tries == TRIES:
+                    self._fail(inspection, error.message)
+                    return
+            except RequestError as error:
+                self._fail(inspection, error.message)
+                return
+            except ClientError as error:  # the server is away, overloaded, or does not have the category yet
+                self.tell(error.message)
+            self._stop.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _describe(self, inspection: Inspection, image: Image.Image) -> None:
+        """Keep size and thumbnail, so that the picture is seen while the server is not there."""
+        self.previews.keep(inspection.id, views.preview(image))
+        inspections.describe(self._database, inspection.id, size=image.size, thumbnail=views.thumbnail(image))
+
+    def _keep(self, inspection: Inspection, verdict: Verdict, *, synthetic: bool) -> None:
+        judged = Judged(
+            score=verdict.score,
+            threshold=verdict.threshold,
+            anomalous=verdict.anomalous,
+            release_id=verdict.release_id,
+            latency_ms=round(verdict.latency_ms, 3),
+            synthetic=synthetic,
+            defects=[defect.to_dict() for defect in verdict.defects],
+        )
+        inspections.settle(self._database, inspection.id, judged, maps.pack(verdict))
+        self.tell_changed(inspection.id)
+
+    def _fail(self, inspection: Inspection, reason: str) -> None:
+        reason = reason.replace(f"{self._database.pictures}/{inspection.picture}", inspection.name)
+        inspections.fail(self._database, inspection.id, reason)
+        self.tell_changed(inspection.id)

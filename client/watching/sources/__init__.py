@@ -1,0 +1,5 @@
+"""Where pictures come from.
+
+`folder` finds those of a folder and waits until each is whole; `capture` opens a video file or a camera through OpenCV,
+and `frames` puts its frames into the folder, from where they go the same way.
+"""

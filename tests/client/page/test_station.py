@@ -1,0 +1,185 @@
+"""Pictures on their way to a verdict: nothing is lost, nothing counts as good that was not judged."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.core.errors import ClientError, RefusedImage, ServerFault, Unreachable
+from client.page.inspecting import station as stations
+from client.page.inspecting.station import Station
+from client.page.state import State
+from client.page.store import history, inspections
+from client.page.store.history import Filters
+from tests.client.page.desk import MAP, add, make_state
+from tests.client.samples import RELEASE, make_verdict
+
+
+class Judge:
+    """In place of a `JudgeClient`: gives what is to come, in turn, and then verdicts.
+
+    Attributes:
+        coming: errors.
+        asked: how many images it was asked about.
+    """
+
+    bit_depth, release_id, synthetic = 8, RELEASE, False
+
+    def __init__(self, *coming: Exception) -> None:
+        self.coming, self.asked, self._lock = list(coming), 0, threading.Lock()
+
+    def judge(self, _image: object) -> Any:
+        with self._lock:
+            self.asked += 1
+            if self.coming:
+                raise self.coming.pop(0)
+        return make_verdict(MAP)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
+    monkeypatch.setattr(stations, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(stations, "POLL_S", 0.02)
+    made = make_state(tmp_path)
+    yield made
+    made.database.close()
+
+
+def run(
+    state: State, monkeypatch: pytest.MonkeyPatch, connect: Callable[[], Judge], done: Callable[[], bool]
+) -> Station:
+    """Let a category's station work until `done`."""
+    monkeypatch.setattr(stations, "JudgeClient", lambda *_, **__: connect())
+    station = state.stations["pill"]
+    station.start()
+    ends = time.monotonic() + 20
+    while not done() and time.monotonic() < ends:
+        time.sleep(0.005)
+    station.close()
+    assert done()
+    return station
+
+
+def outcomes(state: State) -> list[tuple[str, str | None]]:
+    return [(row.outcome, row.reason) for row in history.every_row(state.database, Filters())][::-1]
+
+
+def none_waits(state: State) -> Callable[[], bool]:
+    return lambda: not inspections.waiting(state.database, "pill", 1)
+
+
+def test_what_waited_before_the_start_is_judged_with_its_map_and_thumbnail(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [add(state.database, None, picture=True, thumbnail=None, width=None) for _ in range(3)]
+    station = run(state, monkeypatch, Judge, none_waits(state))
+    assert outcomes(state) == [("reject", None)] * 3
+    for number in numbers:
+        found = inspections.find(state.database, number)
+        assert found is not None
+        assert (found.width, found.height, found.release_id) == (8, 6, RELEASE)
+        assert found.defects
+        assert inspections.stored_map(state.database, number)
+        assert (inspections.thumbnail(state.database, number) or b"")[:2] == b"\xff\xd8"
+        assert station.previews.get(number)
+    assert station.status.release_id == RELEASE
+
+
+def test_a_server_that_is_away_loses_nothing_and_is_told(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[str | None] = []
+    monkeypatch.setattr(
+        state.hub,
+        "publish",
+        lambda kind, content, **_: faults.append(content["fault"]) if kind == "status" else None,
+    )
+    away = iter(range(4))
+
+    def connect() -> Judge:
+        if next(away, None) is not None:
+            raise Unreachable("Nobody answers at 127.0.0.1:9.")
+        return Judge(Unreachable("The connection ended."))
+
+    add(state.database, None, picture=True)
+    run(state, monkeypatch, connect, none_waits(state))
+    assert outcomes(state) == [("reject", None)]
+    assert "Nobody answers at 127.0.0.1:9." in faults
+    assert faults[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries"), [(RefusedImage("It is no image."), 1), (ServerFault("A step died."), stations.TRIES)]
+)
+def test_a_fault_in_one_picture_ends_that_one(
+    state: State, monkeypatch: pytest.MonkeyPatch, fault: ClientError, tries: int
+) -> None:
+    monkeypatch.setattr(stations, "WORKERS", 1)
+    judge = Judge(*[fault] * tries)
+    for _ in range(2):
+        add(state.database, None, picture=True)
+    station = state.stations["pill"]
+    station._threads = station._threads[:1]
+    run(state, monkeypatch, lambda: judge, none_waits(state))
+    assert outcomes(state) == [("failed", fault.message), ("reject", None)]
+    assert judge.asked == tries + 1
+
+
+def test_an_error_that_nobody_thought_of_costs_one_picture_and_is_told(
+    state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(3):
+        add(state.database, None, picture=True)
+    run(state, monkeypatch, Judge(ZeroDivisionError("oops")).__class__, none_waits(state))
+    assert [outcome for outcome, _ in outcomes(state)] == ["reject"] * 3
+    judge = Judge(ZeroDivisionError("oops"))
+    again = make_again(state)
+    for _ in range(2):
+        add(state.database, None, picture=True)
+    run(again, monkeypatch, lambda: judge, none_waits(again))
+    told = [reason for outcome, reason in outcomes(again) if outcome == "failed"]
+    assert told == ["The page failed on it (ZeroDivisionError('oops')); its log says where."]
+    assert "Traceback" in capsys.readouterr().err
+
+
+def make_again(state: State) -> State:
+    """The same folder after the page was started anew."""
+    folder = state.database.folder
+    state.database.close()
+    again = make_state(folder)
+    state.database = again.database
+    return again
+
+
+def test_a_file_that_is_gone_or_broken_is_not_judged_and_says_so_by_its_name(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(state.database, None, picture=True, name="gone.png")
+    add(state.database, None, picture=True, name="broken.png")
+    gone, broken = sorted(state.database.pictures.iterdir(), key=lambda path: int(path.stem))
+    gone.unlink()
+    broken.write_bytes(broken.read_bytes()[:50])
+    run(state, monkeypatch, Judge, none_waits(state))
+    (first, why), (second, why_not) = outcomes(state)
+    assert (first, second) == ("failed", "failed")
+    assert (why or "").startswith("gone.png cannot be read")
+    assert (why_not or "").startswith("broken.png ")
+    assert str(state.database.pictures) not in f"{why}{why_not}"
+
+
+def test_a_page_that_ends_leaves_the_others_waiting(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(5):
+        add(state.database, None, picture=True)
+
+    def connect() -> Judge:
+        raise Unreachable("Nobody answers.")
+
+    run(state, monkeypatch, connect, lambda: state.stations["pill"].status.fault is not None)
+    assert outcomes(state) == [("waiting", None)] * 5
