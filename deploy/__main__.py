@@ -69,6 +69,11 @@ def prepare(triton_env: Path) -> None:
     callback=parse_seconds,
     help="Seconds for requests in flight when it is stopped.",
 )
+@click.option(
+    "--category",
+    multiple=True,
+    help="Serve this category alone; give it again for each other one.  [default: all that are published]",
+)
 @require_signature_option
 @protection_options
 def serve(require_signature: tuple[Path, ...], protecting: ProtectionOptions, **options: Any) -> None:
