@@ -28,6 +28,7 @@ from deploy.serving_options import (
     METRICS_PORT,
     PATH,
     PORT,
+    category_option,
     parse_seconds,
     server_options,
     triton_env_option,
@@ -69,11 +70,7 @@ def prepare(triton_env: Path) -> None:
     callback=parse_seconds,
     help="Seconds for requests in flight when it is stopped.",
 )
-@click.option(
-    "--category",
-    multiple=True,
-    help="Serve this category alone; give it again for each other one.  [default: all that are published]",
-)
+@category_option
 @require_signature_option
 @protection_options
 def serve(require_signature: tuple[Path, ...], protecting: ProtectionOptions, **options: Any) -> None:

@@ -31,6 +31,11 @@ def parse_seconds(context: click.Context, option: click.Parameter, seconds: floa
 repository_option = click.option(
     "--repository", default="model_repository", type=PATH, help="Folder of model folders."
 )
+category_option = click.option(
+    "--category",
+    multiple=True,
+    help="Serve this category alone; give it again for each other one.  [default: all that are published]",
+)
 loading_options = (
     click.option(
         "--threads",

@@ -25,6 +25,7 @@ from deploy.serving_options import (
     HTTP_PORT,
     METRICS_PORT,
     PATH,
+    category_option,
     loading_options,
     port_options,
     repository_option,
@@ -49,6 +50,7 @@ _options = together(
     click.option("--host", default="127.0.0.1", help="IPv4 address or name to listen on."),
     *port_options(HTTP_PORT, GRPC_PORT, METRICS_PORT, any_free=False),
     *loading_options,
+    category_option,
     click.option(
         "--cores",
         type=click.IntRange(1, 4096),
@@ -77,6 +79,7 @@ class Asked:
     metrics_port: int
     threads: int
     max_categories: int
+    category: tuple[str, ...]
     timeout_s: float
     cores: int | None
     gpus: int | None
@@ -152,7 +155,7 @@ def tell(asked: Asked, protecting: ProtectionOptions) -> Told:
     require_published(asked.repository)
     served_from = asked.mounted_at or asked.repository
     require_plain_path(served_from)
-    models = first_models(asked.repository, asked.max_categories)
+    models = first_models(asked.repository, asked.max_categories, asked.category)
     host = host_address(asked.host)
     protection = _protection(protecting, host)
     ports = Ports(http=asked.http_port, grpc=asked.grpc_port, metrics=asked.metrics_port)
@@ -188,6 +191,7 @@ def _protection(protecting: ProtectionOptions, host: str) -> Protection:
         certificates=protecting.named_certificates(),
         insecure=protecting.insecure,
         client_shm=protecting.client_shm,
+        connection_age_s=protecting.connection_age_s,
     )
     is_open = protection.controls_open and protecting.key_file is None
     return replace(protection, controls_open=is_open, admin_key=REFERENCE)

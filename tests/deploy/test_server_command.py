@@ -130,6 +130,20 @@ def test_keys_and_certificates_need_not_be_here(published: Path) -> None:
     assert any(argument.endswith("astmfr-admin=$(ASTMFR_ADMIN_KEY)") for argument in arguments)
 
 
+def test_a_shard_is_told_its_categories_and_the_age_of_connections(published: Path) -> None:
+    arguments = asked("--repository", published, "--category", "pill", "--connection-age-s", 300)["arguments"]
+    assert isinstance(arguments, list)
+    assert "--grpc-max-connection-age=300000" in arguments
+    assert [name for name in arguments if name.startswith("--load-model")] == [
+        "--load-model=identity",
+        "--load-model=pill",
+        "--load-model=pill_encoded",
+    ]
+    done = ask("--repository", published, "--category", "nut")
+    assert done.exit_code == 1
+    assert "nut" in done.stderr
+
+
 def test_another_machines_cores_and_gpus_decide(published: Path) -> None:
     config = published / "identity" / "config.pbtxt"
     config.write_text(
