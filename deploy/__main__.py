@@ -12,6 +12,7 @@ import click
 from deploy.bundles import COMMANDS as BUNDLES
 from deploy.commands import run_beside, serve_until_stopped
 from deploy.containers.command import command as print_command
+from deploy.containers.compose import down, up
 from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
@@ -117,7 +118,9 @@ def _prepare_repository(repository: Path) -> None:
     require_published(repository)
 
 
-main.add_command(print_command)
+for container_command in (print_command, up, down):
+    main.add_command(container_command)
+
 _http_url = click.option("--http-url", default=DEFAULT_URL, help="Where the server answers over HTTP.")
 _key_file = click.option(
     "--key-file",
