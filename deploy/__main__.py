@@ -17,6 +17,7 @@ from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
 from deploy.model_control import DEFAULT_URL, ModelControl
+from deploy.planning.command import plan
 from deploy.protection.command_options import ProtectionOptions, protection_options
 from deploy.protection.protection import Protection
 from deploy.protection.secrets import admin_headers
@@ -118,8 +119,8 @@ def _prepare_repository(repository: Path) -> None:
     require_published(repository)
 
 
-for container_command in (print_command, up, down):
-    main.add_command(container_command)
+for added in (print_command, up, down, plan):
+    main.add_command(added)
 
 _http_url = click.option("--http-url", default=DEFAULT_URL, help="Where the server answers over HTTP.")
 _key_file = click.option(

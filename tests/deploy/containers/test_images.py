@@ -20,6 +20,7 @@ from deploy.containers.compose import COMPOSE, PROJECT, UNUSED, compose_variable
 from deploy.server import GRACE_S, STOP_TIMEOUT_S
 from deploy.serving_options import GRPC_PORT, HTTP_PORT, METRICS_PORT
 from model_repository.triton_release import SERVER_IMAGE, TRITON_RELEASE
+from tests.dockerfiles import read_dockerfile
 from tests.products import ROOT
 
 IMAGE, PAGE = ROOT / "deploy" / "Dockerfile", ROOT / "deploy" / "page.Dockerfile"
@@ -31,17 +32,8 @@ CONTAINER_PORTS = {"triton-cpu": SERVING_PORTS, "page": {8080}, "prometheus": {9
 NO_PAGE = "page" not in client.commands
 
 
-def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """Name and text of each instruction, continued lines joined."""
-    text = "\n".join(
-        line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")
-    )
-    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
-    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines if line)]
-
-
 def told(dockerfile: Path, name: str) -> list[str]:
-    return [text for instruction, text in instructions(dockerfile) if instruction == name]
+    return [text for instruction, text in read_dockerfile(dockerfile) if instruction == name]
 
 
 @pytest.fixture(scope="module")
