@@ -19,17 +19,7 @@ from deploy.server import TritonServer
 from deploy.supervision.supervisor import Supervisor
 
 COMMAND_STOP_TIMEOUT_S = 10
-DAY_S = 86400
 say = functools.partial(click.echo, err=True)  # stdout is the command's
-
-
-def parse_seconds(context: click.Context, option: click.Parameter, seconds: float) -> float:
-    """A number of seconds to wait for a server, a day at most."""
-    if not 1 <= seconds <= DAY_S:  # NaN is neither
-        raise click.BadParameter(
-            f"{seconds:g} is no time to wait for a server; expected 1 to {DAY_S} seconds."
-        )
-    return seconds
 
 
 def serve_until_stopped(starting: AbstractContextManager[Supervisor]) -> None:

@@ -7,7 +7,8 @@ UserError
 ├── ServerError         a server that died, did not become ready, or could not load a model
 │   └── SilentError     a server that gives no answer at all
 ├── ProtectionError     a key or certificate that does not protect, or an open address without any
-└── CommandError        a command that cannot be run beside the server
+├── CommandError        a command that cannot be run beside the server
+└── PlanError           servers that cannot hold what they are planned for
 """
 
 import click
@@ -43,3 +44,7 @@ class ProtectionError(UserError):
 
 class CommandError(UserError):
     """The command to run beside the server cannot be run."""
+
+
+class PlanError(UserError):
+    """No number of such servers holds the categories, or the plan before this one cannot be read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.errors import RepositoryError
@@ -85,16 +86,36 @@ def read_config(path: Path) -> str:
         ) from None
 
 
-def first_models(repository: Path, max_categories: int) -> list[str]:
+def first_models(repository: Path, max_categories: int, only: Sequence[str] = ()) -> list[str]:
     """The models of the first categories, in natural order; where the number is 0, all of `served_models`.
 
+    Args:
+        repository: folder of model folders.
+        max_categories: how many.
+        only: of these categories; empty for all.
+
     Raises:
-        RepositoryError: see `find_models`.
+        RepositoryError: see `find_models`; or one of these categories is not published.
     """
-    if not max_categories:
+    if not max_categories and not only:
         return served_models(repository)
-    wanted = list(find_categories(repository).values())[:max_categories]
+    wanted = list(chosen_categories(repository, only).values())[: max_categories or None]
     return sorted(set().union(*wanted), key=_natural_key)
+
+
+def chosen_categories(repository: Path, only: Sequence[str]) -> dict[str, list[str]]:
+    """Of `find_categories` those that are to be served; empty is all of them.
+
+    Raises:
+        RepositoryError: see `find_models`; or one of them is not published.
+    """
+    categories = find_categories(repository)
+    if absent := [name for name in only if name not in categories]:
+        raise RepositoryError(
+            f"{' and '.join(absent)} of --category is not published in {repository}, which holds "
+            f"{', '.join(categories) or 'no category'}; correct the name, or {REMEDY}"
+        )
+    return {name: models for name, models in categories.items() if not only or name in only}
 
 
 def memory_pools(repository: Path) -> dict[str, int]:

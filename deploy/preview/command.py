@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from deploy.commands import interrupt_on_signals, parse_seconds, say
-from deploy.releases import PATH, repository_option
-
-PORT = click.IntRange(0, 65535)
+from deploy.commands import interrupt_on_signals, say
+from deploy.releases import repository_option
+from deploy.serving_options import PATH, PORT, parse_seconds, triton_env_option
 
 
 @click.command()
@@ -21,7 +20,7 @@ PORT = click.IntRange(0, 65535)
     "--port", default=0, type=PORT, help="TCP port for gRPC on this machine alone, 0 for a free one."
 )
 @click.option("--log", default="logs/preview.log", type=PATH, help="File that gets the server's output.")
-@click.option("--triton-env", default=".triton", type=PATH, help="Environment of the embedded server.")
+@triton_env_option
 @click.option(
     "--timeout-s",
     default=120.0,

@@ -18,7 +18,7 @@ from deploy.protection.secrets import NAME
 from model_repository.grpc_endpoint import KEY_FILE, KEYS
 
 PATH = click.Path(path_type=Path)
-NAMES = ("tls_cert", "tls_key", "tls_client_ca", "key_file", "insecure", "client_shm")
+NAMES = ("tls_cert", "tls_key", "tls_client_ca", "key_file", "insecure", "client_shm", "connection_age_s")
 
 _options = (
     click.option("--tls-cert", type=PATH, help="The server's certificate, PEM: gRPC is encrypted with it."),
@@ -42,6 +42,13 @@ _options = (
         help="Listen on another address than this machine's own without TLS.",
     ),
     click.option("--client-shm", is_flag=True, help="Let clients send images through shared memory."),
+    click.option(
+        "--connection-age-s",
+        default=0.0,
+        type=click.FloatRange(0, 86400),
+        help="Seconds after which a gRPC connection is closed, once it has answered, so that clients find servers that "
+        "were added; 0: never.",
+    ),
 )
 
 
@@ -55,6 +62,7 @@ class ProtectionOptions:
     key_file: Path | None
     insecure: bool
     client_shm: bool
+    connection_age_s: float
 
     def protection(self, host: str) -> tuple[Protection, list[str]]:
         """The protection of a server on a host, and what to tell people about it.
@@ -63,7 +71,7 @@ class ProtectionOptions:
             PortError: the host is not known.
             ProtectionError: the options do not fit together, a file cannot be used, or the address would be open.
         """
-        certificates, told = self._certificates(), []
+        certificates, told = self.named_certificates(), []
         if certificates and (ends := certificates.check()):
             told.append(ends)
         address = host_address(host)
@@ -73,6 +81,7 @@ class ProtectionOptions:
             key_file=self.key_file,
             insecure=self.insecure,
             client_shm=self.client_shm,
+            connection_age_s=self.connection_age_s,
         )
         if self.insecure and certificates is None and not address.startswith("127."):
             told.append(
@@ -80,7 +89,12 @@ class ProtectionOptions:
             )
         return protection, told
 
-    def _certificates(self) -> Certificates | None:
+    def named_certificates(self) -> Certificates | None:
+        """The files that are named, which are not read here.
+
+        Raises:
+            ProtectionError: one of a pair is missing.
+        """
         if self.tls_cert is None and self.tls_key is None:
             if self.tls_client_ca is not None:
                 raise ProtectionError("--tls-client-ca asks for TLS; give --tls-cert and --tls-key too.")

@@ -15,6 +15,7 @@ LOOPBACK = "127.0.0.1"
 # What changes a server or shows what it does; judging needs none of it.
 CONTROLS = ("model-repository", "statistics", "trace", "logging")
 SHARED_MEMORY = "shared-memory"
+AGE_GRACE_MS = 60_000  # for what a connection that has become too old still answers
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Protection:
         admin_key: what opens the controls.
         controls_open: whether they are open without the key.
         client_shm: whether clients may name regions of shared memory.
+        connection_age_s: seconds after which a client has to connect anew; 0 for never.
     """
 
     certificates: Certificates | None = None
     admin_key: str = field(default_factory=new_key, repr=False)
     controls_open: bool = True
     client_shm: bool = False
+    connection_age_s: float = 0.0
 
     @classmethod
     def choose(
@@ -42,6 +45,7 @@ class Protection:
         key_file: Path | None = None,
         insecure: bool = False,
         client_shm: bool = False,
+        connection_age_s: float = 0.0,
     ) -> Protection:
         """The protection of a server that listens on an IPv4 address.
 
@@ -59,7 +63,7 @@ class Protection:
                 f"On {address} the network could read and change every picture and verdict; give --tls-cert and "
                 "--tls-key, or say --insecure where something else protects it."
             )
-        return cls(certificates, stated or new_key(), local and stated is None, client_shm)
+        return cls(certificates, stated or new_key(), local and stated is None, client_shm, connection_age_s)
 
     @property
     def http_address(self) -> str | None:
@@ -75,6 +79,13 @@ class Protection:
         if closed:
             rule = f"{','.join(closed)}:{NAME}={self.admin_key}"
             options += [f"--grpc-restricted-protocol={rule}", f"--http-restricted-api={rule}"]
+        if self.connection_age_s:
+            # Behind a balancer of connections a server that was added is asked only by who connects anew. A connection
+            # that is that old takes no more requests, and answers those that it has.
+            options += [
+                f"--grpc-max-connection-age={round(self.connection_age_s * 1000)}",
+                f"--grpc-max-connection-age-grace={AGE_GRACE_MS}",
+            ]
         if self.certificates is None:
             return options
         options += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ def events_path(log: Path) -> Path:
 class Events:
     """Tells events. Neither a full disk nor a terminal that has gone is an error: the server comes first."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Append to the file at `path`; None tells the terminal alone.
+    def __init__(self, path: Path | None, counted: Callable[[str], None] = lambda event: None) -> None:
+        """Append to the file at `path`; None tells the terminal alone. `counted` is told the kind of each.
 
         Raises:
             ServerError: the file cannot be written.
         """
+        self._counted = counted
         self._file: RotatingFile | None = None
         if path is not None:
             self._file = RotatingFile(path, max_bytes=MAX_BYTES, keep=KEEP)
@@ -52,6 +54,7 @@ class Events:
             message: a sentence for people, in one line.
             details: what a program may want of it: names, numbers, lists of these.
         """
+        self._counted(event)
         now = datetime.now(UTC)
         with contextlib.suppress(OSError, ValueError):  # a terminal that has gone, a stream that was closed
             click.echo(f"{now.astimezone():%H:%M:%S} {message}", err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def supervised_server(
     triton_env: Path = Path(".triton"),
     threads: int = 0,
     max_categories: int = 0,
+    category: Sequence[str] = (),
     timeout_s: float = 120,
     grace_s: float = GRACE_S,
     protection: Protection = LOCAL,
@@ -44,18 +45,19 @@ def supervised_server(
     Args:
         health_port: TCP port that says whether all of it serves, 0 for a free one; None is no port.
         grace_s: seconds for what is in flight when the server is stopped.
+        category: the categories that are served; empty for all that are published.
 
     Raises:
         InstallationError, RepositoryError, PortError, ServerError: the server cannot be started, or serves nothing.
     """
     require_file(log)
-    models = first_models(repository, max_categories)
+    models = first_models(repository, max_categories, category)
     limit = CategoryLimit(find_categories(repository), max_categories) if max_categories else None
     place = Place(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port), log, protection)
     start = launcher(repository, models, place, triton_env=triton_env, threads=threads, timeout_s=timeout_s)
     state, health = State(set(models)), Health()
     with (
-        closing(Events(events_path(log))) as events,
+        closing(Events(events_path(log), counted=health.count)) as events,
         health_endpoint(health, host_address(host), health_port) as health_url,
     ):
         server = first_start(start, state, repository, events.tell, beat=lambda: health.beat({}))
