@@ -4,7 +4,7 @@
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
 # Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND BIT_DEPTH WEIGHTS_DIR FORCE URL IMAGES WHAT
-#          RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE PROMOTE KEEP YES PUBLIC_KEY
+#          RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE PROMOTE KEEP YES PUBLIC_KEY PROFILE
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
@@ -12,6 +12,7 @@ PLATFORM ?= python
 PRECISION ?= fp32
 URL      ?= localhost:8001
 DEVICE   ?= cuda
+PROFILE  ?= cpu
 
 VENV := .venv
 PY   := $(VENV)/bin/python
@@ -20,7 +21,7 @@ RUN  := runs/$(CATEGORY)
 # Recipes read what was asked for from their environment: a value with spaces or quotes reaches the command as it is,
 # and the command says what is wrong with it.
 export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH WEIGHTS_DIR PLATFORM PRECISION URL IMAGES WHAT RUN DEVICE \
-       RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE KEEP PUBLIC_KEY
+       RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE KEEP PUBLIC_KEY PROFILE
 
 # Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
 NAMED        := --category "$$CATEGORY"
@@ -40,7 +41,7 @@ BENCH         = -m client bench $(NAMED) --images "$$images" --output "$$RUN/ben
 FORCED := $(if $(FORCE),--force)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data train evaluate export verify engine engine-check serve doctor predict report releases promote rollback retune bundle import prune check audit bench bench-all gpu-check test fuzz lint clean
+.PHONY: help setup demo data train evaluate export verify engine engine-check serve up down doctor predict report releases promote rollback retune bundle import prune check audit bench bench-all gpu-check test fuzz lint clean
 
 ##@ Start here
 help: ## This list
@@ -57,7 +58,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.triton/.installed: deploy/triton-requirements.txt $(VENV)/.installed
+.triton/.installed: deploy/triton-requirements.txt deploy/step-requirements.txt $(VENV)/.installed
 	@echo "Setting up .triton (a minute, once)"
 	@$(PYTHON) -m venv .triton
 	@.triton/bin/python -m pip install --quiet -r deploy/triton-requirements.txt
@@ -119,6 +120,12 @@ engine-check: $(VENV)/.installed ## Would TensorRT take the graphs of CATEGORY? 
 ##@ Serve
 serve: setup ## Serve everything that is published, until Ctrl-C
 	@$(PY) -m deploy serve
+
+up: $(VENV)/.installed ## Triton, the page, Prometheus and Grafana as containers; PROFILE=gpu where there is a GPU
+	@$(PY) -m deploy up --profile "$$PROFILE"
+
+down: $(VENV)/.installed ## Stop those containers; what they have stored stays
+	@$(PY) -m deploy down
 
 # Nothing is installed before: it has to answer where there is no network, and where `make setup` fails.
 doctor: ## What this machine has and lacks for serving, and what to do about it
@@ -254,7 +261,7 @@ lint: $(VENV)/.installed ## ruff, mypy --strict, import contracts, hadolint
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
-	@$(VENV)/bin/hadolint export/engines/*.Dockerfile
+	@$(VENV)/bin/hadolint deploy/Dockerfile deploy/*.Dockerfile export/engines/*.Dockerfile
 
 clean: ## Remove what was made; data/ and the environments stay
 	rm -rf runs build logs

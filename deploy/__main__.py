@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import click
 
 from deploy.bundles import COMMANDS as BUNDLES
 from deploy.commands import run_beside, serve_until_stopped
+from deploy.containers.command import command as print_command
+from deploy.containers.compose import down, up
 from deploy.doctor.command import doctor
 from deploy.installation import prepare as prepare_installation
 from deploy.lazy_loading import category_ensembles, unload_category
@@ -22,76 +23,23 @@ from deploy.protection.secrets import admin_headers
 from deploy.releases import COMMANDS
 from deploy.repository import ENCODED, require_published, settle
 from deploy.server import GRACE_S, running_server
+from deploy.serving_options import (
+    GRPC_PORT,
+    HTTP_PORT,
+    METRICS_PORT,
+    PATH,
+    PORT,
+    category_option,
+    parse_seconds,
+    server_options,
+    triton_env_option,
+)
 from deploy.supervision.supervised import supervised_server
 from deploy.trust.commands import COMMANDS as TRUST
 from deploy.trust.keys import require_signature_option, require_signatures
 from model_repository.grpc_endpoint import KEY_FILE
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
-PATH = click.Path(path_type=Path)
-PORT = click.IntRange(0, 65535)
-MAX_THREADS = 1024
-DAY_S = 86400
-
-triton_env_option = click.option(
-    "--triton-env", default=".triton", type=PATH, help="Environment of the embedded server."
-)
-
-
-def parse_seconds(context: click.Context, option: click.Parameter, seconds: float) -> float:
-    """A number of seconds to wait for a server, a day at most."""
-    if not 1 <= seconds <= DAY_S:  # NaN is neither
-        raise click.BadParameter(
-            f"{seconds:g} is no time to wait for a server; expected 1 to {DAY_S} seconds."
-        )
-    return seconds
-
-
-def _server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Callable[..., Any]:
-    """The options of a server; they are the arguments of `running_server`."""
-    options = (
-        click.option("--repository", default="model_repository", type=PATH, help="Folder of model folders."),
-        click.option("--host", default="127.0.0.1", help="IPv4 address or name to listen on."),
-        *(
-            click.option(option, default=port, type=PORT, help=f"TCP port for {protocol}, 0 for a free one.")
-            for option, port, protocol in (
-                ("--http-port", http_port, "HTTP"),
-                ("--grpc-port", grpc_port, "gRPC"),
-                ("--metrics-port", metrics_port, "metrics"),
-            )
-        ),
-        click.option(
-            "--log", default="logs/tritonserver.log", type=PATH, help="File that gets the server's output."
-        ),
-        triton_env_option,
-        click.option(
-            "--threads",
-            default=0,
-            type=click.IntRange(0, MAX_THREADS),
-            help="Threads a backbone computes with, one a core at most; on platform onnxruntime those of the pool "
-            "that all share. 0: as published.",
-        ),
-        click.option(
-            "--max-categories",
-            default=0,
-            type=click.IntRange(0),
-            help="Categories in memory at a time, 0: all. Others are loaded when a client loads them, and the least "
-            "recently used is unloaded.",
-        ),
-        click.option(
-            "--timeout-s",
-            default=120.0,
-            callback=parse_seconds,
-            help="Seconds in which every model must be ready.",
-        ),
-    )
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 @click.group(context_settings=CONTEXT)
@@ -110,7 +58,7 @@ def prepare(triton_env: Path) -> None:
 
 
 @main.command()
-@_server_options(http_port=8000, grpc_port=8001, metrics_port=8002)
+@server_options(http_port=HTTP_PORT, grpc_port=GRPC_PORT, metrics_port=METRICS_PORT)
 @click.option(
     "--health-port",
     type=PORT,
@@ -123,11 +71,7 @@ def prepare(triton_env: Path) -> None:
     callback=parse_seconds,
     help="Seconds for requests in flight when it is stopped.",
 )
-@click.option(
-    "--category",
-    multiple=True,
-    help="Serve this category alone; give it again for each other one.  [default: all that are published]",
-)
+@category_option
 @require_signature_option
 @protection_options
 def serve(require_signature: tuple[Path, ...], protecting: ProtectionOptions, **options: Any) -> None:
@@ -143,7 +87,7 @@ def serve(require_signature: tuple[Path, ...], protecting: ProtectionOptions, **
 
 
 @main.command(context_settings={"allow_interspersed_args": False})
-@_server_options(http_port=0, grpc_port=0, metrics_port=0)
+@server_options(http_port=0, grpc_port=0, metrics_port=0)
 @protection_options
 @click.argument("command", nargs=-1, required=True)
 def run(command: tuple[str, ...], protecting: ProtectionOptions, **options: Any) -> None:
@@ -173,6 +117,9 @@ def _prepare_repository(repository: Path) -> None:
         click.echo(line, err=True)
     require_published(repository)
 
+
+for container_command in (print_command, up, down):
+    main.add_command(container_command)
 
 _http_url = click.option("--http-url", default=DEFAULT_URL, help="Where the server answers over HTTP.")
 _key_file = click.option(

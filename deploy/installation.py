@@ -15,10 +15,11 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.errors import InstallationError
+from deploy.server_versions import Switches
 
 PROBE = """
 import json, sys, sysconfig
@@ -40,11 +41,12 @@ exec "$here/perf_analyzer" "$@"
 
 @dataclass(frozen=True)
 class Installation:
-    """A tritonserver that can be started: its command and the environment it needs."""
+    """A tritonserver that can be started: its command, the environment it needs, and its newer options."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
     origin: str  # for people: where it comes from
+    switches: Switches = field(default_factory=Switches)  # the embedded one has none
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def find_installation(triton_env: Path) -> Installation:
         InstallationError: there is neither, or the embedded one cannot run here.
     """
     if on_path := shutil.which("tritonserver"):
-        return Installation((on_path,), dict(os.environ), on_path)
+        switches = Switches.of_program(on_path, os.environ)
+        return Installation((on_path,), dict(os.environ), on_path, switches)
     return prepare(triton_env)
 
 

@@ -23,8 +23,9 @@ from deploy.processes import start_in_own_session
 from deploy.protection.protection import LOCAL, Protection
 from deploy.protection.secrets import redacted
 from deploy.repository import find_categories, first_models, require_plain_path
+from deploy.server_command import server_command
 from deploy.server_log import last_words, load_times_s, open_log
-from deploy.server_options import IN_FLIGHT_TIMEOUT_S, command_options, stub_environment, turns_path
+from deploy.server_options import IN_FLIGHT_TIMEOUT_S, turns_path
 from deploy.supervision.draining import ANSWER_S, drain
 from deploy.supervision.log_pump import LogPump
 from deploy.supervision.shared_memory import Regions, require_shared_memory, sweep
@@ -153,8 +154,7 @@ class TritonServer:
         self.grpc_url = f"{address}:{ports.grpc}"
         self.http_url = f"http://{protection.http_address or address}:{ports.http}"
         self.metrics_url = f"http://{address}:{ports.metrics}/metrics"
-        self.log = log
-        self.origin = installation.origin
+        self.log, self.origin = log, installation.origin
         self.ready_s = 0.0
         self.started_with = models
         self._metrics_address = (address, ports.metrics)
@@ -162,19 +162,19 @@ class TritonServer:
         self._regions = Regions()
         self.turns = turns_path(self._regions.prefix)
         self._timeout_s = timeout_s
-        options = command_options(
+        self._control_headers = protection.http_headers
+        command = server_command(
+            installation,
             repository,
             models,
             host=host,
-            http_host=protection.http_address or host,
             ports=ports,
             shm_prefix=self._regions.prefix,
             threads=threads,
             timeout_s=timeout_s,
+            protection=protection,
         )
-        self._control_headers = protection.http_headers
-        environment = installation.environment | stub_environment(threads, shm_prefix=self._regions.prefix)
-        self._start([*installation.command, *protection.server_options(), *options], environment)
+        self._start(command.arguments, installation.environment | command.variables)
 
     @property
     def pid(self) -> int:

@@ -32,8 +32,13 @@ def command_options(
     shm_prefix: str,
     threads: int,
     timeout_s: float,
+    cores: int | None = None,
+    gpus: int | None = None,
+    served_from: Path | None = None,
 ) -> list[str]:
     """All options of tritonserver for the models of a repository; arguments as of `server_options`.
+
+    `cores` and `gpus` are those of the machine that will run it, this one's where None.
 
     The pool that all models on ONNX Runtime's own backend share has `threads`, never more than there are cores; 0 for
     those that were published.
@@ -41,10 +46,10 @@ def command_options(
     Raises:
         RepositoryError: a configuration cannot be read.
     """
-    cores = usable_cores()
+    cores = usable_cores() if cores is None else cores
     return [
         *server_options(
-            repository,
+            served_from or repository,
             models,
             host=host,
             http_host=http_host,
@@ -52,7 +57,7 @@ def command_options(
             shm_prefix=shm_prefix,
             timeout_s=timeout_s,
         ),
-        *pool_options(memory_pools(repository), gpus=count_gpus()),
+        *pool_options(memory_pools(repository), gpus=count_gpus() if gpus is None else gpus),
         *grpc_options(largest_batch(repository)),
         *onnxruntime_options(min(threads or pool_threads(repository) or cores, cores)),
     ]

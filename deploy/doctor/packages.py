@@ -12,7 +12,7 @@ from deploy.doctor.needs import Needs
 from deploy.doctor.programs import program_says
 from deploy.doctor.software import Server
 
-REQUIREMENTS = Path(__file__).parents[1] / "triton-requirements.txt"
+REQUIREMENTS = Path(__file__).parents[1] / "step-requirements.txt"
 PIN = re.compile(r"^([\w-]+)(?:\[[^\]]*\])?==([\w.]+)", re.MULTILINE)
 OFFLINE = "without a network from wheels that `pip download` has fetched elsewhere (`--no-index --find-links wheels`)."
 PACKAGES = """

@@ -71,7 +71,7 @@ class ProtectionOptions:
             PortError: the host is not known.
             ProtectionError: the options do not fit together, a file cannot be used, or the address would be open.
         """
-        certificates, told = self._certificates(), []
+        certificates, told = self.named_certificates(), []
         if certificates and (ends := certificates.check()):
             told.append(ends)
         address = host_address(host)
@@ -89,7 +89,12 @@ class ProtectionOptions:
             )
         return protection, told
 
-    def _certificates(self) -> Certificates | None:
+    def named_certificates(self) -> Certificates | None:
+        """The files that are named, which are not read here.
+
+        Raises:
+            ProtectionError: one of a pair is missing.
+        """
         if self.tls_cert is None and self.tls_key is None:
             if self.tls_client_ca is not None:
                 raise ProtectionError("--tls-client-ca asks for TLS; give --tls-cert and --tls-key too.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from export.engines.server_image import SERVER_IMAGE
+from model_repository.triton_release import SERVER_IMAGE
 from train.support.category_names import check_category_name
 from train.support.command_options import FiniteRange
 

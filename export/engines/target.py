@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from export.engines.gpu import local_gpu, version_numbers
-from export.engines.server_image import SERVER_IMAGE
 from export.errors import PublishError
 from export.records import EngineRecord
+from model_repository.triton_release import SERVER_IMAGE
 
 AMPERE = (8, 0)
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 import export.engines.build as engine_module
 from export.__main__ import main
 from export.engines.build import engine_options, engine_table
-from export.engines.server_image import SERVER_IMAGE
 from export.engines.tensorrt_builder import build_engine, load_tensorrt_rtx
 from export.errors import ExportError, VerificationError
 from export.manifest import read_manifest, require_engines
 from export.records import FileRecord
+from model_repository.triton_release import SERVER_IMAGE
 from tests.conftest import CATEGORY
 from tests.export.ahead_of_time import build
 

@@ -18,9 +18,9 @@ from packaging.utils import canonicalize_name
 
 from export.__main__ import main
 from export.engines.container import DOCKERFILE, build_command, builder_tag, run_command
-from export.engines.server_image import SERVER_IMAGE
 from export.engines.tensorrt_builder import load_tensorrt_rtx
 from export.engines.tensorrt_version import decode_version, installed_version
+from model_repository.triton_release import SERVER_IMAGE
 from tests.conftest import CATEGORY
 
 OURS = {"astmfr", "tensorrt-rtx-cu12", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx-cu12-libs"}

@@ -11,7 +11,6 @@ import pytest
 
 from export.agreement import LIMITS, Agreement
 from export.engines.build import build_category_engines
-from export.engines.server_image import SERVER_IMAGE
 from export.engines.target import TargetServer, require_engines_run
 from export.engines.tensorrt_builder import (
     load_tensorrt_rtx,
@@ -25,6 +24,7 @@ from export.releases.publish import publish_category
 from export.releases.repository import Repository
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
+from model_repository.triton_release import SERVER_IMAGE
 from tests.conftest import CATEGORY
 from tests.export.ahead_of_time import build
 from tests.products import ROOT, copy_as
