@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from deploy.server import STOP_TIMEOUT_S
 from deploy.supervision.health import LIVE_S
 from model_repository.category_names import OWN_MODELS, SHARED_MODELS
 from tests.deploy.kubernetes.rendering import CHART, EXAMPLES, Manifest, example, of_kind, render
+from tests.products import ROOT
 
 KUBERNETES = ("1.27", "1.37")
 WITHOUT_SCHEMA = {"InferenceService", "PrometheusRule", "ServiceMonitor"}  # of operators, not of Kubernetes
@@ -85,10 +87,24 @@ def test_serve_knows_every_argument(rendered: dict[str, list[Manifest]]) -> None
     for name in ("categories-15", "categories-500"):  # with certificates and key, and without
         for deployment in of_kind(rendered[name], "Deployment").values():
             (container,) = pod(deployment)["containers"]
-            assert container["command"] == ["python3", "-m", "deploy", "serve"]
             serve.make_context("serve", list(container["args"]))  # or a UsageError
-            asked = set(re.findall(r"=(/\w+)", " ".join(container["args"])))
-            assert asked <= {mount["mountPath"] for mount in container["volumeMounts"]}
+            mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+            for path in re.findall(r"=(/\S+)", " ".join(container["args"])):
+                assert any(path == mount or path.startswith(f"{mount}/") for mount in mounts), path
+
+
+def test_a_pod_runs_what_the_image_runs(rendered: dict[str, list[Manifest]]) -> None:
+    image = (ROOT / "deploy" / "Dockerfile").read_text()
+    (command,) = re.findall(r"^CMD (\[.*\])$", image, re.MULTILINE)
+    words = json.loads(command)
+    (deployment,) = of_kind(rendered["categories-1"], "Deployment").values()
+    (container,) = pod(deployment)["containers"]
+    assert container["command"] == words[:4]
+    stated = {f"{option}={value}" for option, value in zip(words[4::2], words[5::2], strict=True)}
+    assert stated <= set(container["args"])
+    assert f"USER {pod(deployment)['securityContext']['runAsUser']}:" in image
+    exposed = set(map(int, re.findall(r"\d+", re.findall(r"^EXPOSE (.*)$", image, re.MULTILINE)[0])))
+    assert {port["containerPort"] for port in container["ports"]} < exposed
 
 
 def test_a_pod_is_probed_where_dead_steps_are_seen_and_has_time_to_end() -> None:

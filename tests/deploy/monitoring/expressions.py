@@ -70,7 +70,7 @@ WORDS = {
 @functools.cache
 def groups(name: str) -> list[dict[str, Any]]:
     """The groups of a file of rules."""
-    found: list[dict[str, Any]] = yaml.safe_load((MONITORING / name).read_text())["groups"]
+    found: list[dict[str, Any]] = yaml.safe_load((MONITORING / "rules" / name).read_text())["groups"]
     return found
 
 

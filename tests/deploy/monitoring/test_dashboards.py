@@ -20,7 +20,7 @@ from tests.deploy.monitoring.expressions import (
 )
 from tests.deploy.monitoring.test_alerts import promtool
 
-DASHBOARDS = sorted(MONITORING.glob("*.json"))
+DASHBOARDS = sorted((MONITORING / "dashboards").iterdir())
 WIDTH = 24  # of Grafana's grid
 
 

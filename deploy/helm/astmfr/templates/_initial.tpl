@@ -35,7 +35,7 @@
   args:
     - sync
     - {{ printf "store:%s" ($store.url | trimPrefix "s3://" | trimPrefix "gs://") | quote }}
-    - /repository
+    - /models
     - --config=/tmp/rclone.conf
     - --cache-dir=/tmp
     - --links
@@ -81,7 +81,7 @@
     limits: {memory: 1Gi}
   securityContext: {{- include "astmfr.containerSecurity" . | nindent 4 }}
   volumeMounts:
-    - {name: repository, mountPath: /repository}
+    - {name: repository, mountPath: /models}
     - {name: tmp, mountPath: /tmp}
 {{- if and $repository.gcs $store.secret }}
     - {name: store-key, mountPath: /secrets/store, readOnly: true}

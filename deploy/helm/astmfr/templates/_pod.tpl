@@ -55,7 +55,7 @@ containers:
     image: {{ include "astmfr.image" .root }}
     imagePullPolicy: {{ $values.image.pullPolicy }}
     # As of the image: the supervisor, which starts tritonserver again and mends its steps.
-    command: [python3, -m, deploy, serve]
+    command: [/opt/astmfr/venv/bin/python, -m, deploy, serve]
     args:
 {{- include "astmfr.arguments" . | nindent 6 }}
     ports:
@@ -87,7 +87,7 @@ containers:
     securityContext: {{- include "astmfr.containerSecurity" . | nindent 6 }}
     volumeMounts:
       - name: repository
-        mountPath: /repository
+        mountPath: /models
 {{- if $values.repository.pvc }}
         readOnly: true
 {{- end }}
@@ -98,7 +98,7 @@ containers:
 {{- end }}
       - {name: shm, mountPath: /dev/shm}
       - {name: tmp, mountPath: /tmp}
-      - {name: logs, mountPath: /logs}
+      - {name: logs, mountPath: /var/log/astmfr}
 {{- if $values.tls.secret }}
       - {name: certificates, mountPath: /tls, readOnly: true}
 {{- end }}
@@ -140,13 +140,13 @@ volumes:
 
 {{- define "astmfr.arguments" -}}
 {{- $values := .root.Values -}}
-- --repository=/repository
+- --repository=/models
 - --host=0.0.0.0
 - --http-port=8000
 - --grpc-port=8001
 - --metrics-port=8002
 - --health-port=8003
-- --log=/logs/tritonserver.log
+- --log=/var/log/astmfr/tritonserver.log
 - --timeout-s={{ $values.timeoutSeconds }}
 - --grace-s={{ $values.graceSeconds }}
 - --connection-age-s={{ $values.connectionAgeSeconds }}
