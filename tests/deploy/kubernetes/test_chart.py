@@ -202,6 +202,18 @@ def test_kserve_gets_the_same_pods() -> None:
     kubernetes_validate.validate(as_pod, KUBERNETES[-1], strict=True)
 
 
+def test_clients_outside_of_the_cluster_get_an_address() -> None:
+    clients = [{"ipBlock": {"cidr": "10.2.0.0/16"}}]
+    policy = {"enabled": True, "clients": clients}
+    manifests = render(example(1, service={"type": "LoadBalancer"}, networkPolicy=policy))
+    service = of_kind(manifests, "Service")["line-pill"]
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert "clusterIP" not in service["spec"]
+    (allowed,) = of_kind(manifests, "NetworkPolicy").values()
+    assert allowed["spec"]["ingress"][0] == {"from": clients, "ports": [{"protocol": "TCP", "port": 8001}]}
+    assert allowed["spec"]["egress"] == []
+
+
 PILL = {"name": "a", "categories": ["pill"]}
 
 
