@@ -32,6 +32,7 @@ CODE = {
         "model.py": "1/model.py",
         "map_fusion.py": "map_fusion.py",
         "fusion_calibration.py": "fusion_calibration.py",
+        "verdict_metrics.py": "verdict_metrics.py",
     },
     "image_decoder": {
         "model.py": "1/model.py",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from model_repository.distance_fusion import fusion_calibration, map_fusion
+from model_repository.distance_fusion import fusion_calibration, map_fusion, verdict_metrics
 from model_repository.image_decoder import image_decoding
 from tests.model_repository import server_stub
 from tests.model_repository.test_not_finite import CALIBRATION
@@ -32,7 +32,11 @@ def decoder() -> Any:
 
 
 def fusion() -> Any:
-    sys.modules |= {"map_fusion": map_fusion, "fusion_calibration": fusion_calibration}
+    sys.modules |= {
+        "map_fusion": map_fusion,
+        "fusion_calibration": fusion_calibration,
+        "verdict_metrics": verdict_metrics,
+    }
     step = server_stub.load_step("distance_fusion")
     step.code_id, step.folders, step.read = "fuzzing", (Path("/nonexistent"),), {}
     find = step.calibration

@@ -17,6 +17,7 @@ import map_fusion
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from map_fusion import Calibration
+from verdict_metrics import Judged, VerdictMetrics
 
 # Warm-up requests carry it; no weights have it (`train.checkpoint.header.weights_id_of` is never 0).
 WARM_UP_ID = 0
@@ -41,6 +42,8 @@ class RequestError(ValueError):
 class TritonPythonModel:
     """Fuses distance maps with the calibration that is live for the weights that made them."""
 
+    metrics: VerdictMetrics | None = None  # where the server keeps none
+
     def initialize(self, args: dict[str, str]) -> None:
         """Find the calibrations and read those that are there."""
         model = Path(args["model_repository"])
@@ -53,6 +56,15 @@ class TritonPythonModel:
                 build_matrices(self.calibration(int(path.stem)))
             except ValueError as error:  # told again to those who ask for its weights; the others are served
                 pb_utils.Logger.log_warn(f"{path} is passed over: {error}")
+        try:
+            self.metrics = VerdictMetrics(pb_utils)
+        except Exception as error:  # an older server, or one that was told to keep none
+            pb_utils.Logger.log_warn(f"Verdicts are not among the metrics ({error}).")
+
+    def finalize(self) -> None:
+        """Hand on the last verdicts to the metrics."""
+        if self.metrics is not None:
+            self.metrics.close()
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a fault in one is that one's error alone."""
@@ -100,6 +112,8 @@ class TritonPythonModel:
             anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
             shown = map_fusion.remove_background(anomaly_map, foreground)
             verdict = map_fusion.judge(shown, calibration, threshold)
+        if self.metrics is not None and calibration is not WARM_UP:
+            self.metrics.note(judged_images(verdict, calibration))
         outputs = {**vars(verdict), "release_id": np.full_like(weights_ids, calibration.release_id)}
         return [pb_utils.Tensor(name, outputs[name]) for name in requested]
 
@@ -149,6 +163,17 @@ class TritonPythonModel:
         if not calibration.weights_id:
             return calibration
         return replace(calibration, release_id=map_fusion.release_id_of(calibration, self.code_id))
+
+
+def judged_images(verdict: map_fusion.Scores, calibration: Calibration) -> list[Judged]:
+    """What the metrics hold of a request's images."""
+    own = calibration.image_threshold  # not the request's, with which each would be measured by another
+    return [
+        Judged(calibration.category, calibration.release_id, rejected, score / own if own > 0 else None)
+        for score, rejected in zip(
+            verdict.pred_score[:, 0].tolist(), verdict.pred_label[:, 0].tolist(), strict=True
+        )
+    ]
 
 
 def build_matrices(calibration: Calibration) -> None:
