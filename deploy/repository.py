@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ def find_models(repository: Path) -> list[str]:
     Raises:
         RepositoryError: the repository does not exist or holds no model.
     """
+    _require_readable(repository)
     if not repository.is_dir():
         raise RepositoryError(f"model repository {repository} does not exist; {REMEDY}")
     folders = (config.parent.name for config in repository.glob("*/config.pbtxt"))
@@ -32,6 +35,25 @@ def find_models(repository: Path) -> list[str]:
     if not models:
         raise RepositoryError(f"model repository {repository} holds no folder with a config.pbtxt; {REMEDY}")
     return models
+
+
+def _require_readable(repository: Path) -> None:
+    """A folder that this user may not enter would be passed over, as if nothing were published in it.
+
+    Raises:
+        RepositoryError: the repository or a folder in it cannot be read.
+    """
+    closed = repository
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            for closed in (repository, *repository.iterdir()):
+                if closed.is_dir() and not os.access(closed, os.R_OK | os.X_OK):
+                    raise PermissionError
+        except PermissionError:
+            raise RepositoryError(
+                f"{closed} cannot be read by user {os.getuid()} of groups {', '.join(map(str, os.getgroups()))}; let "
+                f"that user read the model repository, with `chmod -R a+rX {repository}` say."
+            ) from None
 
 
 def require_plain_path(repository: Path) -> None:

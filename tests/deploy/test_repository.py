@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from deploy.errors import RepositoryError
 from deploy.repository import (
     find_categories,
     find_models,
+    first_models,
     memory_pools,
     pool_threads,
     require_plain_path,
@@ -79,3 +81,47 @@ def test_a_path_with_a_space_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match=r"'.*/line 3/models' has a space in it"):
         require_plain_path(tmp_path / "line 3" / "models")
     require_plain_path(tmp_path)
+
+
+def with_categories(folder: Path, *names: str) -> Path:
+    """Categories over one teacher, as far as their steps' names go."""
+    repository_with(folder, "teacher", "distance_fusion")
+    for name in names:
+        repository_with(folder, name, f"{name}_encoded", f"{name}_student")
+        steps = ("teacher", f"{name}_student", "distance_fusion")
+        config = "".join(f'    model_name: "{step}"\n' for step in steps)
+        for ensemble in (name, f"{name}_encoded"):
+            (folder / ensemble / "config.pbtxt").write_text(config)
+    return folder
+
+
+def test_a_shard_serves_its_categories_and_their_steps(tmp_path: Path) -> None:
+    repository = with_categories(tmp_path, "nut", "pill", "cup")
+    assert first_models(repository, 0, ["pill"]) == [
+        "distance_fusion", "pill", "pill_encoded", "pill_student", "teacher",
+    ]  # fmt: skip
+    two = first_models(repository, 0, ["pill", "cup"])
+    assert {"pill_student", "cup_student"} <= set(two)
+    assert "nut_student" not in two
+    assert "pill" not in first_models(repository, 1, ["pill", "cup"])  # one in memory, the first
+    assert set(first_models(repository, 0)) > set(two)
+
+
+def test_a_category_that_is_not_published_is_told_with_those_that_are(tmp_path: Path) -> None:
+    repository = with_categories(tmp_path, "nut", "pill")
+    with pytest.raises(
+        RepositoryError, match=r"pil of --category is not published in .* holds nut, pill; correct"
+    ):
+        first_models(repository, 0, ["nut", "pil"])
+
+
+@pytest.mark.parametrize("closed", ["", "pill"])
+def test_a_folder_that_may_not_be_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """Root may read all, so that the system's answer is made up."""
+    repository = with_categories(tmp_path, "nut", "pill")
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != repository / closed and allowed(path, mode))
+    with pytest.raises(RepositoryError, match=rf"{repository / closed} cannot be read by user \d+ .*chmod"):
+        find_models(repository)

@@ -124,3 +124,11 @@ def test_a_new_key_is_one() -> None:
     for _ in range(50):
         assert Protection(admin_key=new_key(), controls_open=False).server_options()
         assert len(new_key()) >= 16
+
+
+def test_a_connection_may_live_for_so_long_and_answer_what_it_has() -> None:
+    options = Protection.choose("127.0.0.1", connection_age_s=90.5).server_options()
+    assert "--grpc-max-connection-age=90500" in options
+    (grace,) = [option for option in options if option.startswith("--grpc-max-connection-age-grace=")]
+    assert int(grace.partition("=")[2]) >= 10_000
+    assert not any("age" in option for option in Protection.choose("127.0.0.1").server_options())

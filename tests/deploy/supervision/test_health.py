@@ -112,3 +112,32 @@ def test_events_are_lines_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     (line,) = map(json.loads, path.read_text().splitlines())
     assert (line["event"], line["message"], line["exit_code"]) == ("server_died", "It died.", -11)
     assert capsys.readouterr().err.endswith(" It died.\n")
+
+
+def test_prometheus_reads_the_same_and_counts_what_was_done() -> None:
+    health = Health()
+    events = Events(None, counted=health.count)
+    events.tell("server_died", "It died.")
+    events.tell("server_died", "Again.")
+    with health_endpoint(health, "127.0.0.1", 0) as url:
+        assert url is not None
+        with urllib.request.urlopen(url.replace("/v2/health/ready", "/metrics"), timeout=5) as response:
+            assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            starting = response.read().decode().splitlines()
+    assert "astmfr_ready 0" in starting
+    assert 'astmfr_fault{what="server"} 1' in starting
+    assert 'astmfr_events_total{event="server_died"} 2' in starting
+    assert 'astmfr_events_total{event="model_broken"} 0' in starting  # so that the first one is a rise
+    health.mended("server")
+    health.beat({"nut_student": "no file"})
+    serving = health.metrics().splitlines()
+    assert "astmfr_ready 1" in serving
+    assert 'astmfr_left_out{model="nut_student"} 1' in serving
+    assert not any(line.startswith("astmfr_fault{") for line in serving)
+
+
+def test_a_silent_supervisor_is_no_readiness_for_prometheus_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "READY_S", -1.0)
+    health = Health()
+    health.mended("server")
+    assert {"astmfr_ready 0", 'astmfr_fault{what="supervisor"} 1'} <= set(health.metrics().splitlines())

@@ -1,0 +1,90 @@
+{{/* What the schema cannot say: each fault is one sentence with what was found and what to do. */}}
+
+{{- define "astmfr.checks" -}}
+{{- include "astmfr.checkShards" . -}}
+{{- include "astmfr.checkSafety" . -}}
+{{- include "astmfr.checkRepository" . -}}
+{{- include "astmfr.checkVolume" (dict "root" . "deployments" (lookup "apps/v1" "Deployment" .Release.Namespace "").items) -}}
+{{- end -}}
+
+{{- define "astmfr.checkShards" -}}
+{{- $shardOf := dict -}}
+{{- $services := dict "metrics" "this chart's own Service" -}}
+{{- range .Values.shards -}}
+{{- $shard := .name -}}
+{{- if hasKey $shardOf (printf "shard %s" $shard) -}}
+{{- fail (printf "Two shards are called %s; give each a name of its own." $shard) -}}
+{{- end -}}
+{{- $_ := set $shardOf (printf "shard %s" $shard) "" -}}
+{{- range $category := .categories -}}
+{{- $other := get $shardOf $category -}}
+{{- if and $other (not (has $category $.Values.sharedCategories)) -}}
+{{- fail (printf "Category %s is in the shards %s and %s; take it out of one, or name it in sharedCategories where both are to serve it." $category $other $shard) -}}
+{{- end -}}
+{{- $_ := set $shardOf $category $shard -}}
+{{- $dns := include "astmfr.dns" $category -}}
+{{- $holder := get $services $dns | default $category -}}
+{{- if ne $holder $category -}}
+{{- fail (printf "Category %s would have the Service %s-%s, which is that of %s; publish it under another name, or in another release of this chart." $category $.Release.Name $dns $holder) -}}
+{{- end -}}
+{{- $_ := set $services $dns $category -}}
+{{- if gt (len (printf "%s-%s" $.Release.Name $dns)) 63 -}}
+{{- fail (printf "The Service %s-%s of category %s would have %d characters, and Kubernetes takes 63; choose a shorter release name, or publish the category under a shorter one." $.Release.Name $dns $category (len (printf "%s-%s" $.Release.Name $dns))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.sharedCategories -}}
+{{- if not (hasKey $shardOf .) -}}
+{{- fail (printf "Category %s of sharedCategories is in no shard; correct its name, or add it to shards." .) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.monitoring.categoryLimits -}}
+{{- if not (hasKey $shardOf .category) -}}
+{{- fail (printf "Category %s of monitoring.categoryLimits is in no shard; correct its name." .category) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "astmfr.checkSafety" -}}
+{{- if not (or .Values.image.tag .Values.image.digest) -}}
+{{- fail "image.tag and image.digest are empty; give one, so that all pods run the same image." -}}
+{{- end -}}
+{{- if not (or .Values.tls.secret .Values.insecure) -}}
+{{- fail "tls.secret is empty, and the network could read and change every picture and verdict; name a Secret of type kubernetes.io/tls, or set insecure to true where something else encrypts." -}}
+{{- end -}}
+{{- if and .Values.tls.secret .Values.insecure -}}
+{{- fail "tls.secret and insecure contradict each other; keep one." -}}
+{{- end -}}
+{{- if and .Values.tls.clientCaSecret (not .Values.tls.secret) -}}
+{{- fail "tls.clientCaSecret asks for TLS; name the server's own Secret in tls.secret too." -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "astmfr.checkRepository" -}}
+{{- $repository := .Values.repository -}}
+{{- $sources := list -}}
+{{- range list "pvc" "s3" "gcs" -}}
+{{- if get $repository . -}}{{- $sources = append $sources . -}}{{- end -}}
+{{- end -}}
+{{- if ne (len $sources) 1 -}}
+{{- fail (printf "The repository comes from %s; give exactly one of repository.pvc, repository.s3 and repository.gcs." (join " and " $sources | default "nowhere")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Two releases of this chart on one claim: dict "root" . "deployments" LIST, as the cluster knows them. */}}
+{{- define "astmfr.checkVolume" -}}
+{{- $pvc := .root.Values.repository.pvc -}}
+{{- if and $pvc (not $pvc.shared) -}}
+{{- range .deployments -}}
+{{- $deployment := . -}}
+{{- $release := get (.metadata.labels | default dict) "app.kubernetes.io/instance" -}}
+{{- if ne $release $.root.Release.Name -}}
+{{- range .spec.template.spec.volumes -}}
+{{- if and .persistentVolumeClaim (eq .persistentVolumeClaim.claimName $pvc.claim) -}}
+{{- fail (printf "The claim %s is mounted by Deployment %s of release %s already; give this release a claim of its own, or set repository.pvc.shared to true where both are to serve the same files." $pvc.claim $deployment.metadata.name ($release | default "none")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
