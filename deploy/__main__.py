@@ -64,8 +64,8 @@ def prepare(triton_env: Path) -> None:
 @click.option(
     "--health-port",
     type=PORT,
-    help="TCP port for /v2/health/ready that is 503 while a step's process is dead, which Triton's own does not see; 0 "
-    "for a free one.  [default: none]",
+    help="TCP port for /v2/health/ready that is 503 while a step's process is dead, which Triton's own does not see, "
+    "and for /metrics of the supervisor; 0 for a free one.  [default: none]",
 )
 @click.option(
     "--grace-s",
