@@ -124,21 +124,30 @@ class Asker:
         return (yield from self.ask([self._prepare(image)], question, self.lender))
 
     def ask_each(
-        self, images: Sequence[Prepared], question: Question, lender: Lender, *, renews: bool = False
+        self,
+        images: Sequence[Prepared],
+        question: Question,
+        lender: Lender,
+        *,
+        alone: bool,
+        renews: bool = False,
     ) -> Steps[list[Score | ClientError]]:
-        """What becomes of each of some images that go together: a fault in one of them ends that one alone.
+        """What becomes of each of some images that go together.
 
         Args:
             images, question, lender, renews: as `ask` takes them.
+            alone: a fault in one of them ends that one alone: they are asked about again, one by one. Otherwise it ends
+                the request, unless that is larger than the category takes by now.
         """
         try:
             answer = yield from self.ask(images, question, lender, renews=renews)
         except (ServerError, ImageFileError) as error:
-            if len(images) == 1 or not is_of_one_image(error):
+            one_by_one = alone or len(images) > self.category.found.max_batch
+            if len(images) == 1 or not (one_by_one and is_of_one_image(error)):
                 return [error] * len(images)
             each: list[Score | ClientError] = []
             for image in images:
-                each += yield from self.ask_each([image], question, lender)
+                each += yield from self.ask_each([image], question, lender, alone=alone)
             return each
         return [*answer.results()]
 
