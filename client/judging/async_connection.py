@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from typing import Any, Literal, overload
 
@@ -117,7 +117,7 @@ class AsyncJudgeClient(ServedCategory):
         threshold: float | None = ...,
         min_area: int = ...,
         on_error: Literal["raise"] = ...,
-    ) -> AsyncIterator[Verdict]: ...
+    ) -> AsyncGenerator[Verdict]: ...
 
     @overload
     def judge_many(
@@ -129,7 +129,7 @@ class AsyncJudgeClient(ServedCategory):
         threshold: float | None = ...,
         min_area: int = ...,
         on_error: Literal["return"],
-    ) -> AsyncIterator[Verdict | Failure]: ...
+    ) -> AsyncGenerator[Verdict | Failure]: ...
 
     def judge_many(
         self,
@@ -140,7 +140,7 @@ class AsyncJudgeClient(ServedCategory):
         threshold: float | None = None,
         min_area: int = 0,
         on_error: OnError = "raise",
-    ) -> AsyncIterator[Verdict | Failure]:
+    ) -> AsyncGenerator[Verdict | Failure]:
         """Ask about many images without waiting for one answer before the next request.
 
         Args:
@@ -165,7 +165,7 @@ class AsyncJudgeClient(ServedCategory):
         batch: int = ...,
         threshold: float | None = ...,
         on_error: Literal["raise"] = ...,
-    ) -> AsyncIterator[Score]: ...
+    ) -> AsyncGenerator[Score]: ...
 
     @overload
     def score_many(
@@ -176,7 +176,7 @@ class AsyncJudgeClient(ServedCategory):
         batch: int = ...,
         threshold: float | None = ...,
         on_error: Literal["return"],
-    ) -> AsyncIterator[Score | Failure]: ...
+    ) -> AsyncGenerator[Score | Failure]: ...
 
     def score_many(
         self,
@@ -186,7 +186,7 @@ class AsyncJudgeClient(ServedCategory):
         batch: int = 1,
         threshold: float | None = None,
         on_error: OnError = "raise",
-    ) -> AsyncIterator[Score | Failure]:
+    ) -> AsyncGenerator[Score | Failure]:
         """As `judge_many`, without the maps."""
         return self._many(images, score_question(threshold), in_flight, batch, on_error)
 
@@ -196,10 +196,10 @@ class AsyncJudgeClient(ServedCategory):
 
     def _many(
         self, images: Pictures, question: Question, in_flight: int, batch: int, on_error: str
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any]:
         return self._stream(check_many(images), question, check_many_options(in_flight, batch, on_error))
 
-    async def _stream(self, images: Any, question: Question, many: Many) -> AsyncIterator[Any]:
+    async def _stream(self, images: Any, question: Question, many: Many) -> AsyncGenerator[Any]:
         await self.connect()
         await self._threads.run(self._asker.category.require_batch, many.batch)
         async with aclosing(

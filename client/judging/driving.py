@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from client.core.errors import RequestError
@@ -39,7 +39,11 @@ class Threads:
             future = self._pool.submit(function, *arguments)
         except RuntimeError:  # as the pool says it
             raise RequestError("This AsyncJudgeClient is closed; connect anew.") from None
-        return await asyncio.wrap_future(future)
+        try:
+            await _until_done(future)
+        finally:
+            future.cancel()  # if it has not begun
+        return future.result()
 
     def close(self) -> None:
         """Let the threads end when they have done what they do."""
@@ -115,7 +119,8 @@ async def drive(
             if isinstance(waiting, Pause):
                 await asyncio.sleep(waiting.seconds)
                 continue
-            await _until_ended(waiting, leave)
+            left_s = max(0.0, waiting.until_s - time.perf_counter())
+            await _until_done(waiting.arrival, timeout_s=left_s, leave=leave)
             if on_refusal is not None and waiting.refused:
                 on_refusal()
         return conversation.result
@@ -123,20 +128,29 @@ async def drive(
         leave()
 
 
-async def _until_ended(sent: Sent, leave: Callable[[], None]) -> None:
-    """Wait until a call has ended, however it did, or its deadline has passed; `leave` it where the loop has ended."""
+async def _until_done(
+    future: Future[Any], *, timeout_s: float | None = None, leave: Callable[[], None] | None = None
+) -> None:
+    """Wait until a thread has ended a future, however it did, or for `timeout_s`; nothing is ever done to it.
+
+    Args:
+        future: of the thread.
+        timeout_s: None waits for it as long as it takes.
+        leave: called in its thread where the event loop is closed by then, so that nobody waits any more.
+    """
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    done: asyncio.Future[None] = loop.create_future()
 
-    def set_ended() -> None:
-        if not ended.done():
-            ended.set_result(None)
+    def set_done() -> None:
+        if not done.done():
+            done.set_result(None)
 
-    def wake(_: object) -> None:  # in gRPC's thread
+    def wake(_: object) -> None:
         try:
-            loop.call_soon_threadsafe(set_ended)
-        except RuntimeError:  # the loop is closed, so that nobody waits any more
-            leave()
+            loop.call_soon_threadsafe(set_done)
+        except RuntimeError:  # the loop is closed
+            if leave is not None:
+                leave()
 
-    sent.arrival.add_done_callback(wake)
-    await asyncio.wait([ended], timeout=max(0.0, sent.until_s - time.perf_counter()))
+    future.add_done_callback(wake)
+    await asyncio.wait([done], timeout=timeout_s)

@@ -79,7 +79,7 @@ async def leave_a_stream(judge: AsyncJudgeClient, script: Script) -> None:
     results = judge.score_many([grey(0)] * 9, in_flight=3)
     async for _ in results:
         break
-    await results.aclose()  # type: ignore[attr-defined]
+    await results.aclose()
 
 
 @pytest.mark.parametrize("shared_memory", [False, True], ids=["wire", "shared memory"])
@@ -233,7 +233,7 @@ def test_images_are_read_no_further_ahead_than_the_window(plain: bool) -> None:
                 await anext(scores)
                 await asyncio.sleep(0.01)
                 assert read <= count + 3 * 2 + 2
-            await scores.aclose()  # type: ignore[attr-defined]
+            await scores.aclose()
 
     with scripted_server(Script()) as url:
         asyncio.run(work(url))

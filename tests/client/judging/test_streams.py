@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from client import ClientError
 from client.core.errors import ImageFileError, RequestError
 from client.core.windows import Window
 from tests.client.judging.scripted_server import MAX_BATCH, Script, grey, png, scripted_judge
+from tests.deploy.conftest import comes_true
 
 
 @pytest.mark.parametrize("batch", [1, 2, MAX_BATCH])
@@ -127,3 +129,21 @@ def test_a_stream_that_is_given_up_leaves_nothing_on_its_way() -> None:
         assert script.tries == len(script.asked)
         assert len(script.registered) == 1  # of single calls
         assert judge.score(grey(0)).score == 0
+
+
+def test_a_verdict_comes_before_the_window_is_full_where_it_is_there() -> None:
+    """A line's images come when they come: formerly the first verdict came when as many images had as go together."""
+    script, read = Script(), []
+
+    def images() -> Iterator[Image.Image]:
+        for value in range(9):
+            yield grey(value)
+            read.append(value)
+            assert comes_true(lambda: len(script.asked) == len(read), within_s=20)
+            time.sleep(0.05)
+
+    with scripted_judge(script) as judge:
+        scores = judge.score_many(images(), in_flight=4)
+        assert next(scores).score == 0
+        assert len(read) <= 2
+        assert [score.score for score in scores] == [*range(1, 9)]
