@@ -220,7 +220,7 @@ def _name_faults(outcome: Outcome, left_out: list[LeftOut], faults: list[str], *
     maybe_parts = [entry for entry in left_out if entry.may_be_part]
     _name_harmless([entry for entry in left_out if not entry.may_be_part])
     gone = [
-        f"{folder} is not there any more, and {count} of its images were not judged."
+        f"{folder} is gone or cannot be reached, and {count} of its images were not judged."
         for folder, count in outcome.vanished.items()
     ]
     _say_some(gone, "Error")

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from client.core.errors import ImageFileError
 from client.pictures.layout import GOOD_NAMES as GOOD_NAMES
+from client.pictures.layout import MASKS as MASKS
+from client.pictures.layout import TEST as TEST
+from client.pictures.layout import TRAIN as TRAIN
 from client.pictures.layout import absolute, defect_of, is_folder, masks_around
 from client.pictures.patterns import ANY_DEPTH, fits, has_special, is_pattern, root_and_rest
 from client.pictures.rules import COPIES as COPIES
@@ -215,8 +218,10 @@ class _Search:
 
     def _fitting_names(self, folder: Path, part: str) -> list[Path]:
         """What in a folder one part of a pattern fits."""
+        if os.path.lexists(folder / part):
+            return [folder / part]
         if not has_special(part):
-            return [folder / part] if os.path.lexists(folder / part) else []
+            return []
         names = [entry.name for entry in self._entries(folder)]
         return [folder / name for name in names if part == ANY_DEPTH or fits(name, part)]
 

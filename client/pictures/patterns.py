@@ -21,9 +21,10 @@ def has_special(part: str) -> bool:
 
 
 def root_and_rest(pattern: Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder that a pattern starts from, and the parts from the first with a special character on."""
+    """The folder that a pattern starts from, and the parts from the first on that is not the name of something."""
     parts = pattern.parts
-    first = next(index for index, part in enumerate(parts) if has_special(part))
+    places = (Path(*parts[: index + 1]) for index in range(len(parts)))
+    first = next(i for i, place in enumerate(places) if has_special(parts[i]) and not os.path.lexists(place))
     return Path(*parts[:first]), parts[first:]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -108,7 +109,7 @@ class _Queue:
 
     def _break(self, path: Path, sentence: str) -> None:
         """An image cannot be read; of a folder that has vanished one sentence tells, and not one an image."""
-        if path.parent.is_dir():
+        if os.path.isdir(path.parent):  # noqa: PTH112 (a path's own raises where it may not look)
             self._outcome.broken.append(sentence)
         else:
             self._outcome.vanished[path.parent] += 1

@@ -208,7 +208,7 @@ def test_a_folder_that_vanishes_is_one_sentence_and_never_skipped(lot: Path) -> 
     assert done.exit_code == 2
     n_judged = int(done.stdout.split(" judged: ")[0].split()[-1])
     assert (
-        f"Error: {lot} is not there any more, and {40 - n_judged} of its images were not judged."
+        f"Error: {lot} is gone or cannot be reached, and {40 - n_judged} of its images were not judged."
         in done.stderr
     )
     assert len(done.stderr.splitlines()) == 1

@@ -72,6 +72,10 @@ def test_a_name_with_special_characters_is_itself(tmp_path: Path) -> None:
         save_image(tmp_path / name)
     found = find_images([tmp_path / "part[1].png"]).images
     assert [image.path.name for image in found] == ["part[1].png"]
+    for name in ("lot [a]/0.png", "lot [a]/deep/[b]/1.png"):
+        save_image(tmp_path / name)
+    for pattern, n_found in (("lot [a]/*.png", 1), ("l* [[]a]/**/*.png", 2), ("lot [a]/*/[b]/?.png", 1)):
+        assert len(find_images([tmp_path / pattern]).images) == n_found
 
 
 @pytest.mark.parametrize("pattern", ["lot/*.jpg", "nowhere/*.png", "lot/[", "lot/**/none*"])
