@@ -159,7 +159,8 @@ def write_page(phases: list[Phase]) -> None:
     text = (
         f"\nMemory of `watch` through the outage: {max(memory[len(memory) // 5 :][:5]):.0f} MiB after a fifth of the "
         f"time, {max(memory[-5:]):.0f} MiB at the end.\n"
-        f"Rates are the server's, and count the time it was away; the load of the machine was {os.getloadavg()[0]:.0f}.\n"
+        "Rates are the server's, and count the time it was away; the load of the machine was "
+        f"{os.getloadavg()[0]:.0f}.\n"
     )
     head = HEAD.format(date=datetime.now(UTC).date(), machine=this_machine())
     PAGE.write_text(head + "\n".join(lines) + "\n" + text, encoding="utf-8")
