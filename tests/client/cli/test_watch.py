@@ -208,6 +208,17 @@ def test_secrets_that_all_may_read_are_refused_and_never_printed(tmp_path: Path,
     assert "short" not in done.stderr
 
 
+def test_without_the_extra_it_watches_and_prints_lines(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("httpx", "paho", "asyncua", "cv2"):
+        monkeypatch.setitem(sys.modules, library, None)
+    put(tmp_path / "a.png")
+    done = run(tmp_path, "--category", "pill", "--url", url, "--once", "--jsonl", "-")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["defects"] == []
+
+
 @pytest.mark.parametrize(
     ("option", "library"),
     [
