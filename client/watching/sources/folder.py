@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.pictures.folders import COPIES
-from client.watching.arrivals import Arrival
+from client.watching.arrivals import GRABBED, Arrival
 from client.watching.events import Events
 from client.watching.filesystems import is_closed
 from model_repository.image_decoder.image_decoding import SUFFIXES
@@ -75,6 +75,7 @@ class DropFolder:
         self._left_out: Counter[str] = Counter()
         self._told_left_out: Counter[str] = Counter()
         self._tell_at_s = 0.0
+        self._orphans = 0  # pictures that a lost journal was moving
         self.there = True
         self.waiting = 0
 
@@ -111,6 +112,7 @@ class DropFolder:
                 ready.append(arrival)
         self._known, self._new, self._seen, self.waiting = known, new, seen, len(seen)
         self._tell_left_out()
+        self._tell_orphans()
         return heapq.nsmallest(
             limit, ready, key=lambda arrival: (arrival.mtime_ns, os.fsencode(arrival.name))
         )
@@ -151,6 +153,7 @@ class DropFolder:
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         """All image files, with names relative to the folder; as text, for making a Path takes longest of all."""
         self._left_out.clear()
+        self._orphans = 0
         waiting = [""]
         while waiting:
             inner = waiting.pop()
@@ -180,6 +183,7 @@ class DropFolder:
     def _image_status(self, entry: os.DirEntry[str]) -> os.stat_result | None:
         """The status of an image file; anything else is counted as left out, hidden files and folders aside."""
         if entry.name.startswith("."):
+            self._orphans += entry.name.startswith(GRABBED) and entry.name.lower().endswith(SUFFIXES)
             return None
         try:
             status = entry.stat()
@@ -216,6 +220,14 @@ class DropFolder:
             self.there = True
         if self._events.faults:
             self._events.end(f"folder {inner}", f"{self.folder / inner} can be read again.")
+
+    def _tell_orphans(self) -> None:
+        if self._orphans:
+            self._events.begin(
+                "orphans",
+                f"{self._orphans:,} pictures lie hidden as {GRABBED}NUMBER: they were being moved when their journal "
+                "was lost. Rename them to have them judged.",
+            )
 
     def _tell_left_out(self) -> None:
         """One line on files that are no images, when there are other ones, and not too often."""
