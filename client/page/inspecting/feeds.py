@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -53,6 +55,12 @@ class Feed:
             except (ClientError, StorageError) as error:
                 if not self._own or self._path.exists():
                     self._state.notice(about, f"No verdicts come from {self._path}: {error.message}")
+                self._stop.wait(AFTER_FAULT_S)
+            except Exception as error:  # the thread must live on, and say so
+                traceback.print_exc(file=sys.stderr)
+                self._state.notice(
+                    about, f"No verdicts come from {self._path}: {error!r}; the page's log says where."
+                )
                 self._stop.wait(AFTER_FAULT_S)
 
     def _follow(self, journal: Journal) -> None:
