@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -170,3 +171,13 @@ def test_recipes_take_what_was_asked_for_from_their_environment() -> None:
     ), "WHAT=sizes categories peers training").stdout  # fmt: skip
     assert "tests.benchmarks.training" in text
     assert re.findall(r"\b\w+ value\b", text) == []
+
+
+@pytest.mark.parametrize(("exit_code", "expected"), [(0, 0), (1, 0), (2, 2)])
+def test_anomalies_are_a_result_and_errors_are_none(tmp_path: Path, exit_code: int, expected: int) -> None:
+    """`client predict` exits with 1 where it found anomalies, and the demo's test set has some."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexit {exit_code}\n", encoding="utf-8")
+    python.chmod(0o755)
+    done = make("--assume-old=.venv/.installed", "predict", f"PY={python}", "IMAGES=lot")
+    assert done.returncode == expected, done.stderr

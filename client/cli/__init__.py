@@ -1,4 +1,5 @@
-"""The client's commands, one module each; `options` that they share, and the `group` that prints their errors.
+"""The client's commands, one module each; `options` that they share, the `group` that prints their errors,
+and `stopping`, which heeds Ctrl-C.
 
 Every command imports what it runs when it is called, so that `--help` is quick and `predict` never loads the benchmark.
 """

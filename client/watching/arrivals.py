@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DIGEST_BYTES = 16
+GRABBED = ".astmfr-"  # begins the hidden name of a picture that is being moved
 
 
 @dataclass(frozen=True)

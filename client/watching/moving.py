@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.watching.arrivals import Arrival
+from client.watching.arrivals import GRABBED, Arrival
 from client.watching.database import JournalError
 from client.watching.events import Events
 from client.watching.journal import Journal
@@ -86,7 +86,7 @@ class Mover:
 
     def _move(self, known: Known) -> None:
         source, target = self._folder / known.arrival.name, known.target
-        grabbed = source.with_name(f".astmfr-{known.number}{source.suffix}")
+        grabbed = source.with_name(f"{GRABBED}{known.number}{source.suffix}")
         if not grabbed.exists():
             if not known.arrival.is_still(source):
                 self._find(known, source)
@@ -96,10 +96,15 @@ class Mover:
             self._link_back(grabbed, source)
             self._stays(known)
             return
-        if target is None or target == REMOVED:
-            grabbed.unlink()
-        else:
-            self._place(grabbed, known, target)
+        try:
+            if target is None or target == REMOVED:
+                grabbed.unlink()
+            else:
+                self._place(grabbed, known, target)
+        except OSError:
+            if self._reserve(source, known.number):  # it is seen where it was until it can be moved
+                grabbed.rename(source)
+            raise
         self._journal.settle(known.number)
 
     def _find(self, known: Known, source: Path) -> None:

@@ -104,10 +104,10 @@ class Pipeline:
     def step(self, poll_s: float) -> bool:
         """Do what can be done now; says whether there was anything to do, or there is something to wait for."""
         try:
+            self._move()  # first, what was interrupted
             self._look(poll_s)
             self._send()
             self._receive()
-            self._move()
             self._events.end("journal", "The journal can be used again.")
         except JournalError as error:
             if not error.may_pass:

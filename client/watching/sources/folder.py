@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.pictures.folders import COPIES
-from client.watching.arrivals import Arrival
+from client.watching.arrivals import GRABBED, Arrival
 from client.watching.events import Events
 from client.watching.filesystems import is_closed
 from model_repository.image_decoder.image_decoding import SUFFIXES
@@ -75,6 +75,7 @@ class DropFolder:
         self._left_out: Counter[str] = Counter()
         self._told_left_out: Counter[str] = Counter()
         self._tell_at_s = 0.0
+        self._orphans = 0  # pictures that a lost journal was moving
         self.there = True
         self.waiting = 0
 
@@ -94,28 +95,33 @@ class DropFolder:
         new: set[int] = set()
         clock_ns, now_s = 0, time.monotonic()
         for name, status in files:
-            arrival = Arrival.of(name, status)
+            mark = _mark(name, status.st_size, status.st_mtime_ns, status.st_ino)
+            if mark in self._known:  # nearly all of them, in a folder whose pictures stay
+                known.add(mark)
+                continue
+            arrival = Arrival.of(Path(name), status)
             if arrival in busy:
                 continue
-            mark = hash(arrival)
-            if mark in self._known or (mark not in self._new and self._is_known(arrival)):
+            if mark not in self._new and self._is_known(arrival):
                 known.add(mark)
                 continue
             new.add(mark)
             if self._now_ns is not None:
                 clock_ns = clock_ns or self._now_ns()
-            if self._is_whole(status, name, seen, now_s=now_s, clock_ns=clock_ns):
+            if self._is_whole(status, arrival.name, seen, now_s=now_s, clock_ns=clock_ns):
                 ready.append(arrival)
         self._known, self._new, self._seen, self.waiting = known, new, seen, len(seen)
         self._tell_left_out()
+        self._tell_orphans()
         return heapq.nsmallest(
             limit, ready, key=lambda arrival: (arrival.mtime_ns, os.fsencode(arrival.name))
         )
 
     def forget(self, arrival: Arrival) -> None:
         """Ask the journal again about a file: it was recorded, or moved."""
-        self._known.discard(hash(arrival))
-        self._new.discard(hash(arrival))
+        mark = _mark(str(arrival.name), arrival.size, arrival.mtime_ns, arrival.inode)
+        self._known.discard(mark)
+        self._new.discard(mark)
 
     def is_older(self, arrival: Arrival, seconds: float) -> bool:
         """Whether a file was written last so long ago, where the times of files are to be trusted."""
@@ -144,23 +150,24 @@ class DropFolder:
         del seen[name]
         return True
 
-    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """All image files, with names relative to the folder."""
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """All image files, with names relative to the folder; as text, for making a Path takes longest of all."""
         self._left_out.clear()
-        waiting = [Path()]
+        self._orphans = 0
+        waiting = [""]
         while waiting:
             inner = waiting.pop()
             try:
                 with os.scandir(self.folder / inner) as entries:
                     for entry in entries:
-                        name = inner / entry.name
+                        name = f"{inner}/{entry.name}" if inner else entry.name
                         if self._is_searched(entry):
                             waiting.append(name)
                         elif status := self._image_status(entry):
                             yield name, status
             except OSError as error:
                 self._tell_away(inner, error)
-                if inner == Path():
+                if not inner:
                     return
             else:
                 self._tell_back(inner)
@@ -176,6 +183,7 @@ class DropFolder:
     def _image_status(self, entry: os.DirEntry[str]) -> os.stat_result | None:
         """The status of an image file; anything else is counted as left out, hidden files and folders aside."""
         if entry.name.startswith("."):
+            self._orphans += entry.name.startswith(GRABBED) and entry.name.lower().endswith(SUFFIXES)
             return None
         try:
             status = entry.stat()
@@ -190,15 +198,16 @@ class DropFolder:
             if entry.is_symlink():
                 self._left_out["links to folders"] += 1
             return None
-        ending = Path(entry.name).suffix.lower()
+        _, dot, letters = entry.name.lower().rpartition(".")
+        ending = dot and f".{letters}"
         if ending not in SUFFIXES or not stat.S_ISREG(status.st_mode):
             self._left_out[ending or "without an ending"] += 1
             return None
         return status
 
-    def _tell_away(self, inner: Path, error: OSError) -> None:
+    def _tell_away(self, inner: str, error: OSError) -> None:
         what = self.folder / inner
-        if inner == Path():
+        if not inner:
             self.there = False
         elif isinstance(error, FileNotFoundError):
             return  # a folder in it was removed meanwhile
@@ -206,11 +215,19 @@ class DropFolder:
             f"folder {inner}", f"{what} cannot be read ({error.strerror}); waiting until it can be."
         )
 
-    def _tell_back(self, inner: Path) -> None:
-        if inner == Path():
+    def _tell_back(self, inner: str) -> None:
+        if not inner:
             self.there = True
         if self._events.faults:
             self._events.end(f"folder {inner}", f"{self.folder / inner} can be read again.")
+
+    def _tell_orphans(self) -> None:
+        if self._orphans:
+            self._events.begin(
+                "orphans",
+                f"{self._orphans:,} pictures lie hidden as {GRABBED}NUMBER: they were being moved when their journal "
+                "was lost. Rename them to have them judged.",
+            )
 
     def _tell_left_out(self) -> None:
         """One line on files that are no images, when there are other ones, and not too often."""
@@ -224,3 +241,8 @@ class DropFolder:
             f"{sum(self._left_out.values()):,} files are left out, as they are no images ({', '.join(SUFFIXES)}): "
             f"{', '.join(kinds)}{f' and {more} other kinds' if more > 0 else ''}."
         )
+
+
+def _mark(name: str, size: int, mtime_ns: int, inode: int) -> int:
+    """What stands for a file in memory, of which there may be many."""
+    return hash((name, size, mtime_ns, inode))

@@ -158,7 +158,9 @@ def write_page(phases: list[Phase]) -> None:
     memory = phases[1].memory_mib
     text = (
         f"\nMemory of `watch` through the outage: {max(memory[len(memory) // 5 :][:5]):.0f} MiB after a fifth of the "
-        f"time, {max(memory[-5:]):.0f} MiB at the end. The rate is the server's, and counts the time it was away.\n"
+        f"time, {max(memory[-5:]):.0f} MiB at the end.\n"
+        "Rates are the server's, and count the time it was away; the load of the machine was "
+        f"{os.getloadavg()[0]:.0f}.\n"
     )
     head = HEAD.format(date=datetime.now(UTC).date(), machine=this_machine())
     PAGE.write_text(head + "\n".join(lines) + "\n" + text, encoding="utf-8")

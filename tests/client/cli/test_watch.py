@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from client.__main__ import main
+from client.predictions.prediction import Prediction
 from client.watching.journal import journal_path
+from deploy.server import TritonServer
 from tests.client.judging.scripted_server import Script, scripted_server
 from tests.client.watching.running import BAD, put
 from tests.deploy.conftest import comes_true
-from tests.products import ROOT
+from tests.products import ROOT, Product
 
+pytest_plugins = ["tests.serving"]
 SOON = ("--settle-s", "0.1", "--poll-s", "0.05")
 
 
@@ -137,6 +141,22 @@ def test_it_ends_in_peace_when_nobody_reads_its_lines(tmp_path: Path, url: str) 
     assert "Exception" not in said
 
 
+@pytest.mark.triton
+def test_a_real_server_judges_as_pytorch_does(tmp_path: Path, server: TritonServer, edge: Product) -> None:
+    drop = shutil.copytree(edge.data.root / "test", tmp_path / "drop")
+    done = run(
+        drop, "--category", edge.name, "--url", server.grpc_url, "--timeout-s", "60", "--once", "--jsonl", "-"
+    )
+    expected = {
+        str(drop / image.defect / image.path.name): float(score)
+        for image, score in zip(edge.data.test, edge.expected.pred_score[:, 0], strict=True)
+    }
+    found = [Prediction.from_json(line) for line in done.stdout.splitlines()]
+    assert {each.image: each.score for each in found} == pytest.approx(expected, abs=1e-3)
+    assert done.exit_code == int(any(each.anomalous for each in found)), done.stderr
+    assert {each.original_size for each in found} == {(160, 160)}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -186,6 +206,17 @@ def test_secrets_that_all_may_read_are_refused_and_never_printed(tmp_path: Path,
     done = run(*options)
     assert "The webhook's secret has another form" in done.stderr
     assert "short" not in done.stderr
+
+
+def test_without_the_extra_it_watches_and_prints_lines(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("httpx", "paho", "asyncua", "cv2"):
+        monkeypatch.setitem(sys.modules, library, None)
+    put(tmp_path / "a.png")
+    done = run(tmp_path, "--category", "pill", "--url", url, "--once", "--jsonl", "-")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["defects"] == []
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,10 @@ def test_a_full_disk_is_told_once_and_holds_nothing_half(case: Case, monkeypatch
         assert not case.mover.finish()
     assert case.said.getvalue().count("No space left on device") == 1
     assert list(case.good.iterdir()) == []
+    assert sorted(path.name for path in case.drop.iterdir()) == [
+        "a.png",
+        "b.png",
+    ]  # seen until they are moved
     assert case.mover.finish()
     assert "Pictures are moved again." in case.said.getvalue()
     assert sorted(path.name for path in case.good.iterdir()) == ["a.png", "b.png"]

@@ -155,6 +155,17 @@ def test_other_files_are_counted_on_one_line_and_hidden_ones_are_not(drop: Path,
     assert running.tally.exit_code == 0
 
 
+def test_how_it_goes_is_told_at_intervals(drop: Path, url: str) -> None:
+    put(drop / "a.png")
+    with watching(drop, url, status_s=0.1) as running:
+        assert running.says("1 judged: 0 anomalous, 1 good; 0 a minute; 0 wait.")
+
+
+def test_what_a_lost_journal_was_moving_is_told(drop: Path, url: str) -> None:
+    put(drop / ".astmfr-7.png")
+    assert "1 pictures lie hidden as .astmfr-NUMBER" in judge_once(drop, url).said
+
+
 def test_a_name_that_is_no_text_is_judged_and_found_again(drop: Path, url: str, tmp_path: Path) -> None:
     name = os.fsdecode(b"t\xff\nteil.png")
     put(drop / name, BAD)
