@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from tritonclient.utils import InferenceServerException
 
 from client.core.errors import (
+    ClientError,
     DeadlineExceeded,
+    ImageFileError,
     NotAllowed,
     NotServed,
     Overloaded,
@@ -46,6 +48,7 @@ STEP_DIED = ("Stub process", "is not healthy")
 UNLOADED = ("unknown model", "not ready")
 REGION_UNKNOWN = "Unable to find shared memory region"  # it was registered with another run of the server
 REGION_TOO_SMALL = "bytes to hold the results"  # in shared memory: a new release's maps are larger
+ONE_IMAGE = "cannot be judged"  # its values are not finite
 NO_REQUEST_ID = "[request id: <id_unknown>] "
 # In gRPC's: it never got to a server; the connection ended.
 NEVER_THERE = ("failed to connect", "resolving", "resolution", "Failed to create", "HTTP proxy")
@@ -158,6 +161,11 @@ def is_region_unknown(error: InferenceServerException) -> bool:
 def is_misfit(error: InferenceServerException) -> bool:
     """Whether the images do not fit the model, which may have been published anew."""
     return fault_of(error).kind is RefusedImage or REGION_TOO_SMALL in str(error.message())
+
+
+def is_of_one_image(error: ClientError) -> bool:
+    """Whether one image of a request failed, so that the others may be judged without it."""
+    return isinstance(error, RefusedImage | ImageFileError) or ONE_IMAGE in error.message
 
 
 def late_error(peer: Peer, *, timeout_s: float) -> DeadlineExceeded:

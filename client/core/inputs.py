@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,8 @@ from model_repository.image_decoder.image_decoding import DeepPixels, ImageError
 Picture = Image.Image | bytes | bytearray | memoryview | str | os.PathLike[str] | NDArray[Any]
 
 KINDS = "an image file's path or bytes, a Pillow image, or a numpy array: uint8 [H, W], RGB [H, W, 3] or RGBA [H, W, 4]"
+LOADING = tuple(threading.Lock() for _ in range(16))  # of images, each of which always takes the same one
+ID_STEP = 64  # bytes between objects, roughly
 UPRIGHT = 1  # EXIF's orientation of an image that is stored as it is seen
 
 
@@ -162,6 +165,10 @@ def _from_array(pixels: NDArray[Any], bit_depth: int, name: str) -> Image.Image 
         ImageTypeError: it is of another type or shape.
         ImageError: it has no pixels.
     """
+    if np.ma.is_masked(pixels):
+        raise ImageTypeError(
+            f"{name} is an array with masked pixels; expected one without, as .filled(0) gives it."
+        )
     values = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     channels = values.shape[2] if values.ndim == 3 else int(values.ndim == 2)
     plain = pixels.dtype == np.uint8 and channels in (1, 3, 4)
@@ -193,11 +200,16 @@ def _fitting(bit_depth: int) -> str:
     return f"{plain}, or grey [H, W] or RGB [H, W, 3] of {white}, as the category was trained on"
 
 
+def _one_at_a_time(image: Image.Image) -> threading.Lock:
+    """The lock of an image: Pillow decodes it where it is first needed, and two threads at a time to other pixels."""
+    return LOADING[id(image) // ID_STEP % len(LOADING)]
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """An image that is open, loaded and turned upright."""
     if 0 in image.size:
         raise ImageError(f"has no pixels ({image.width} x {image.height})")
-    with image_decoding.naming_damage():
+    with _one_at_a_time(image), image_decoding.naming_damage():
         image.load()
         turned = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
         return ImageOps.exif_transpose(image) if turned else image  # which would copy it anyway

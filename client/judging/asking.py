@@ -19,12 +19,11 @@ from client.core.errors import (
     ClientError,
     ImageFileError,
     ImageTypeError,
-    RefusedImage,
     RequestError,
     ServerError,
     Unreachable,
 )
-from client.core.faults import fault_of, is_misfit
+from client.core.faults import fault_of, is_misfit, is_of_one_image
 from client.core.inputs import Picture, Prepared
 from client.core.requests import Question, Request, make_request
 from client.core.retries import Tries
@@ -125,24 +124,31 @@ class Asker:
         return (yield from self.ask([self._prepare(image)], question, self.lender))
 
     def ask_each(
-        self, images: Sequence[Prepared], question: Question, lender: Lender, *, renews: bool = False
+        self,
+        images: Sequence[Prepared],
+        question: Question,
+        lender: Lender,
+        *,
+        alone: bool,
+        renews: bool = False,
     ) -> Steps[list[Score | ClientError]]:
-        """What becomes of each of some images that go together: a fault in one of them ends that one alone.
+        """What becomes of each of some images that go together.
 
         Args:
             images, question, lender, renews: as `ask` takes them.
+            alone: a fault in one of them ends that one alone: they are asked about again, one by one. Otherwise it ends
+                the request, unless that is larger than the category takes by now.
         """
         try:
             answer = yield from self.ask(images, question, lender, renews=renews)
-        except (RefusedImage, ImageFileError) as error:
-            if len(images) == 1:
-                return [error]
+        except (ServerError, ImageFileError) as error:
+            one_by_one = alone or len(images) > self.category.found.max_batch
+            if len(images) == 1 or not (one_by_one and is_of_one_image(error)):
+                return [error] * len(images)
             each: list[Score | ClientError] = []
             for image in images:
-                each += yield from self.ask_each([image], question, lender)
+                each += yield from self.ask_each([image], question, lender, alone=alone)
             return each
-        except ServerError as error:
-            return [error] * len(images)
         return [*answer.results()]
 
     def ask(

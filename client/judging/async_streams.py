@@ -77,7 +77,8 @@ class AsyncStream:
         if isinstance(batch, Failure):
             return [batch]
         number = self._window.next_number()
-        steps = self._asker.ask_each(batch.images, self._question, self._lender)
+        alone = self._many.returns_failures
+        steps = self._asker.ask_each(batch.images, self._question, self._lender, alone=alone)
         each = await drive(
             steps, self._threads, self._asker.calls, on_refusal=lambda: self._window.narrow(number)
         )

@@ -151,8 +151,8 @@ class JudgeClient(ServedCategory):
             batch: images a request, up to `max_batch`; the last request may hold fewer.
             threshold, min_area: as `judge` takes them.
             on_error: what becomes of an image that cannot be read or judged. `raise` ends the stream with its error,
-                after the verdicts of all images before it. `return` gives a `Failure` in its place and goes on: a
-                server that is gone gives one an image until the caller stops.
+                after the verdicts of all requests before it. `return` gives a `Failure` in its place and goes on, with
+                the others of its batch too; a server that is gone gives one an image until the caller stops.
 
         Yields:
             One verdict an image, or its failure, in the order of the images.

@@ -78,7 +78,9 @@ def _in_order(
                     batch, fault = None, error
                 ended = batch is None
                 if batch is not None:
-                    pending.append(_Asked(asker, batch, question, lender, window))
+                    pending.append(
+                        _Asked(asker, batch, question, lender, window, alone=many.returns_failures)
+                    )
             if pending and (ended or len(pending) >= window.size or pending[0].ended):
                 results = pending[0].results()
                 pending.popleft()
@@ -98,7 +100,14 @@ class _Asked:
     """A batch that has been asked about, or an image that cannot be."""
 
     def __init__(
-        self, asker: Asker, batch: Batch | Failure, question: Question, lender: Lender, window: Window
+        self,
+        asker: Asker,
+        batch: Batch | Failure,
+        question: Question,
+        lender: Lender,
+        window: Window,
+        *,
+        alone: bool,
     ) -> None:
         """Send a request about a batch and do not wait for its answer.
 
@@ -112,7 +121,7 @@ class _Asked:
         if isinstance(batch, Failure):
             self._each = [batch.error]
             return
-        self._steps = asker.ask_each(batch.images, question, lender, renews=True)
+        self._steps = asker.ask_each(batch.images, question, lender, alone=alone, renews=True)
         self._call = call = asker.calls.begin()
         try:
             self._waiting = next(self._steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,10 @@ FLOATS = (RGB / 255).astype(np.float32)
             memoryview(RGB),
             "is a memoryview of 3 dimensions, and bytes are taken for an image file; give pixels as",
         ),
+        (
+            np.ma.masked_equal(RGB, RGB.max()),
+            "is an array with masked pixels; expected one without, as .filled(0)",
+        ),
         (3, "is of type int; expected an image file's path or bytes, a Pillow image, or a numpy array"),
     ],
 )
@@ -229,3 +234,16 @@ def test_an_image_of_a_stream_is_a_copy_that_nobody_draws_on(deep: bool) -> None
             image.paste(0 if deep else (0, 0, 0), (0, 0, *image.size))
         np.testing.assert_array_equal(np.asarray(prepared.at(13).sent), before)
         array = GREY.astype(np.uint16) if deep else RGB.copy()
+
+
+def test_threads_share_an_open_image_that_is_not_decoded_yet(tmp_path: Path) -> None:
+    """Formerly each decoded it at the same time: an error in half of them, and other pixels in the rest."""
+    path, exif = tmp_path / "part.png", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.effect_noise((700, 500), 80).convert("RGB").save(path, exif=exif)
+    expected = pixels(path)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            with Image.open(path) as image:
+                for found in pool.map(pixels, [image] * 8):
+                    np.testing.assert_array_equal(found, expected)

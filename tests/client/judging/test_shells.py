@@ -113,6 +113,15 @@ def test_a_fault_in_one_image_ends_that_one(shell: str, batch: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_values_that_are_not_finite_cost_their_own_image_alone(shell: str) -> None:
+    """As the fusion says it of a batch, and then of the image alone."""
+    fault = (grpc.StatusCode.INTERNAL, "image 2 of 3 cannot be judged: its distance maps are not finite")
+    with scripted_server(Script(refuse=lambda number: fault if number in (1, 3) else None)) as url:
+        got = results(shell, url, "score_many", [grey(10), grey(20), grey(30)], batch=3, on_error="return")
+    assert [type(result).__name__ for result in got] == ["Score", "Failure", "Score"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_a_server_that_fails_gives_a_failure_an_image(shell: str) -> None:
     fault = (grpc.StatusCode.INTERNAL, "out of paper")
     with scripted_server(Script(refuse=lambda number: fault if number > 1 else None)) as url:
