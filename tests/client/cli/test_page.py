@@ -74,7 +74,8 @@ def test_it_is_served_encrypted_to_who_has_a_token_and_ends_in_order(tmp_path: P
     tokens.write_text(f"viewer={TOKENS.viewer}\neditor={TOKENS.editor}\n")
     command = [
         sys.executable, "-m", "client", "page", "--category", "pill", "--url", "127.0.0.1:9",
-        "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--tokens", tokens, "--tls-cert", signed.certificate, "--tls-key", signed.key,
+        "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--tokens", tokens,
+        "--tls-cert", signed.certificate, "--tls-key", signed.key,
     ]  # fmt: skip
     with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
