@@ -81,8 +81,9 @@ def running_parts(options: Options) -> Iterator[State]:
         for watch in watches:
             parts.callback(watch.close)
             watch.start()
-        for journal in (*options.feeds.journals, *(watch.journal for watch in watches)):
-            feed = Feed(journal, state)
+        feeds = [Feed(journal, state) for journal in options.feeds.journals]
+        feeds += [Feed(watch.journal, state, own=True) for watch in watches]
+        for feed in feeds:
             parts.callback(feed.close)
             feed.start()
         if options.keep is not None:

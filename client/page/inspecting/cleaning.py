@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from client.files import StorageError
+from client.files import StorageError, storage_errors
 from client.page.state import State
 from client.page.store import cleaning
 
@@ -43,9 +43,10 @@ def clean(state: State, keep: int) -> int:
     """Remove some of the pictures before the last `keep`; returns how many.
 
     Raises:
-        StorageError: the database cannot be written.
+        StorageError: the database cannot be written, or a file not removed.
     """
     places = cleaning.forget_pictures(state.database, keep=keep, limit=AT_A_TIME)
     for place in places:
-        (state.database.pictures / place).unlink(missing_ok=True)
+        with storage_errors(state.database.pictures / place):
+            (state.database.pictures / place).unlink(missing_ok=True)
     return len(places)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -26,8 +28,9 @@ AT_A_TIME = 50
 class Feed:
     """Reads one journal, in a thread of its own."""
 
-    def __init__(self, path: Path, state: State) -> None:
-        self._path, self._state = path, state
+    def __init__(self, path: Path, state: State, *, own: bool = False) -> None:
+        """Prepare to follow a journal; one of the page's `own` watches is made by that, which says where it cannot."""
+        self._path, self._state, self._own = path, state, own
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed-{path.name}", daemon=True)
 
@@ -50,7 +53,14 @@ class Feed:
                         self._follow(journal)
                 self._stop.wait(POLL_S)  # a journal that is being made does not know its folder yet
             except (ClientError, StorageError) as error:
-                self._state.notice(about, f"No verdicts come from {self._path}: {error.message}")
+                if not self._own or self._path.exists():
+                    self._state.notice(about, f"No verdicts come from {self._path}: {error.message}")
+                self._stop.wait(AFTER_FAULT_S)
+            except Exception as error:  # the thread must live on, and say so
+                traceback.print_exc(file=sys.stderr)
+                self._state.notice(
+                    about, f"No verdicts come from {self._path}: {error!r}; the page's log says where."
+                )
                 self._stop.wait(AFTER_FAULT_S)
 
     def _follow(self, journal: Journal) -> None:
@@ -87,7 +97,12 @@ class Feed:
             if prediction.defects is None
             else [defect.to_dict() for defect in prediction.defects],
         )
-        added = inspections.add(self._state.database, new, verdict)
+        added = None
+        try:
+            added = inspections.add(self._state.database, new, verdict)
+        finally:
+            if added is None and new.picture is not None:  # it is known already, or the disk is full
+                (self._state.database.pictures / new.picture).unlink(missing_ok=True)
         if added is not None:
             if image is not None:
                 station.previews.keep(added, image)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from client.core.errors import RequestError
+from client.files import StorageError
 from client.page.events import encode
 from client.page.inspecting.files import LARGEST_UPLOAD, keep_upload, shown_name
 from client.page.routes.answers import (
@@ -47,7 +48,11 @@ async def take_picture(request: Request) -> Response:
             picture=picture,
             thumbnail=None,
         )
-        number = inspections.add(state.database, new)
+        try:
+            number = inspections.add(state.database, new)
+        except StorageError:
+            (state.database.pictures / picture).unlink(missing_ok=True)  # nobody would ever find it
+            raise
         assert number is not None  # only a journal's numbers are known already
         station.tell_changed(number)
         station.wake()

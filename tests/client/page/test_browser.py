@@ -9,10 +9,12 @@ import json
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from client import JudgeClient
 from deploy.server import TritonServer, running_server
+from tests.client.page.desk import TOKENS
 from tests.conftest import CATEGORY
 from tests.products import ROOT, TIMEOUT_S, copy_backends
 from tests.tiny_products import publish_tiny
@@ -101,23 +104,28 @@ def line(tiny_build: Path, tmp_path_factory: pytest.TempPathFactory, browser: Br
     with running_server(
         repository=repository, log=folder / "triton.log", triton_env=ROOT / ".triton"
     ) as server:
-        command = [
-            sys.executable, "-m", "client", "page", "--category", CATEGORY, "--url", server.grpc_url,
-            "--data", folder / "data", "--listen", "127.0.0.1:0", "--repository", repository,
-        ]  # fmt: skip
-        with subprocess.Popen(
-            [str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-        ) as process:
-            assert process.stdout is not None
-            (url,) = re.findall(r"http://\S+(?=/;)", process.stdout.readline())
+        options = ("--url", server.grpc_url, "--data", folder / "data", "--repository", repository)
+        with paging(*options) as url:
             context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
             opened = Line(server, url, folder, context, None)  # type: ignore[arg-type]
             opened.tab = opened.new_tab()
             yield opened
             context.close()
-            process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
     shutil.rmtree(folder)
+
+
+@contextmanager
+def paging(*options: object) -> Iterator[str]:
+    """The page as a process; its address. It ends in order on Ctrl-C."""
+    command = [sys.executable, "-m", "client", "page", "--category", CATEGORY, "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [*command, *map(str, options)], cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        (url,) = re.findall(r"http://\S+(?=/;)", process.stdout.readline())
+        yield url
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
 
 
 def drop(tab: Page, path: Path, name: str) -> None:
@@ -299,6 +307,39 @@ def test_every_view_is_accessible(line: Line, path: str, scheme: str) -> None:
     line.tab.wait_for_timeout(250)  # of what its script adds
     found = Axe().run(line.tab, options=RULES)
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_a_viewer_logs_in_and_finds_nothing_to_change(line: Line, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.touch(mode=0o600)
+    tokens.write_text(f"viewer={TOKENS.viewer}\neditor={TOKENS.editor}\n")
+    shutil.copytree(line.folder / "data" / "pictures", tmp_path / "data" / "pictures")
+    with sqlite3.connect(line.folder / "data" / "page.sqlite") as source:
+        with sqlite3.connect(tmp_path / "data" / "page.sqlite") as target:
+            source.backup(target)
+        target.close()
+    source.close()
+    options = ("--url", line.server.grpc_url, "--data", tmp_path / "data", "--tokens", tokens)
+    with paging(*options) as url, closing(line.new_tab()) as tab:
+        tab.goto(f"{url}/history")
+        assert Axe().run(tab, options=RULES).violations_count == 0
+        tab.fill("#token", TOKENS.editor[:-1])
+        tab.keyboard.press("Enter")
+        expect(tab.locator("#login-fault")).to_contain_text("neither the viewer's nor the editor's token")
+        line.faults.remove(next(fault for fault in line.faults if "400" in fault))  # of the wrong token
+        tab.fill("#token", TOKENS.viewer)
+        tab.keyboard.press("Enter")
+        tab.wait_for_url(f"{url}/history*")
+        for path, absent in (
+            ("/", "#drop"),
+            ("/look/1", "#mark-form"),
+            ("/threshold", "#apply"),
+            ("/marks", "#compare"),
+        ):
+            tab.goto(f"{url}{path}")
+            expect(tab.locator(absent)).to_have_count(0)
+        tab.click("#logout")
+        tab.wait_for_url(f"{url}/login")
 
 
 def test_the_console_had_no_complaint(line: Line) -> None:

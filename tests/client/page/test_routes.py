@@ -17,6 +17,7 @@ from PIL import Image
 
 from client.core.errors import ClientError
 from client.core.verdicts import Score
+from client.files import StorageError
 from client.page.comparing import Candidate, Compared
 from client.page.inspecting import files, maps
 from client.page.retuning import Retuned
@@ -310,3 +311,17 @@ def test_a_clock_that_was_set_back_is_told(tmp_path: Path) -> None:
         assert "clock was set back" in notice
         client.post("/api/pictures?category=pill&name=a.png", content=png())
         assert client.get("/api/live?category=pill").json()["notices"] == []
+
+
+def test_a_picture_that_is_not_in_the_history_is_not_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("page.sqlite cannot be written (database or disk is full); make room there.")
+
+    monkeypatch.setattr(inspections, "add", full)
+    state = make_state(tmp_path)
+    with client_of(state) as client:
+        refused = client.post("/api/pictures?category=pill&name=a.png", content=png())
+    assert refused.status_code == 507
+    assert not [path for path in state.database.pictures.rglob("*") if path.is_file()]
