@@ -125,7 +125,7 @@ def large_regions(folder: Path = SHARED_MEMORY) -> dict[str, int]:
 def mapped(pid: int, regions: dict[str, int]) -> int:
     """Bytes of the regions that a process has in its address space; 0 of one that is gone."""
     try:
-        maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
     paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if "astmfr_" in line}
