@@ -37,6 +37,7 @@ from model_repository.triton_release import TRITON_RELEASE
 
 KEY_VARIABLE = "ASTMFR_ADMIN_KEY"
 REFERENCE = f"$({KEY_VARIABLE})"  # as Kubernetes writes it
+RANDOM_KEY = "od -An -N24 -tx1 /dev/urandom | tr -d ' \\n'"
 PREFIX = "astmfr_"
 PROGRAM = "tritonserver"
 
@@ -120,12 +121,10 @@ class Told:
         ]
         if self.key and self.key_file:
             lines.append(f"{KEY_VARIABLE}=$(sed -n 's/^{NAME}=//p' {shlex.quote(str(self.key_file))})")
-        elif self.key:
-            lines.append(
-                f"# Nobody has the key unless you state it: export {KEY_VARIABLE}=$(openssl rand -hex 32)"
-            )
-        if self.key:
             lines.append(f': "${{{KEY_VARIABLE}:?holds no admin key}}"')
+        elif self.key:  # as `serve` does: what is closed opens to nobody
+            lines.append(f"# Unless you state {KEY_VARIABLE}, nobody has the key to what is closed.")
+            lines.append(f": ${{{KEY_VARIABLE}:=$({RANDOM_KEY})}}")
         variables = [f"{name}={shlex.quote(value)}" for name, value in self.command.variables.items()]
         words = ["exec env", *variables, *map(_quoted, self.command.arguments)]
         return "\n".join([*lines, " \\\n    ".join(words)])

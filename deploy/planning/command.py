@@ -21,7 +21,7 @@ from deploy.planning.sizing import LEAST_REPLICAS, Sizes, size
 from deploy.repository import find_categories
 
 PATH = click.Path(path_type=Path)
-MOST_CATEGORIES = 1_000_000
+MOST_CATEGORIES = 100_000
 MIB_PER_GB = 1024
 MOST = 1e12  # of anything
 

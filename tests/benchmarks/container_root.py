@@ -202,10 +202,11 @@ class Served:
     def first(self) -> int:
         """Process id, outside, of what is process 1 inside."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        numbers = children.read_text(encoding="utf-8").split()
-        if not numbers:
-            raise click.ClickException(f"It ended by itself; see {self._output.name}.")
-        return int(numbers[0])
+        while self.process.poll() is None:
+            if numbers := children.read_text(encoding="utf-8").split():
+                return int(numbers[0])
+            time.sleep(0.05)  # the namespaces are being made
+        raise click.ClickException(f"It ended by itself; see {self._output.name}.")
 
     def healthy(self) -> bool:
         """Whether the image's own health check succeeds."""

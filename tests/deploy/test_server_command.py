@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from click.testing import CliRunner, Result
 from deploy import server_command as command_module
 from deploy import server_options as options_module
 from deploy.__main__ import main
-from deploy.errors import InstallationError
+from deploy.errors import InstallationError, ServerError
 from deploy.installation import Installation, find_installation
-from deploy.ports import Ports
+from deploy.model_control import ModelControl
+from deploy.ports import Ports, claim_ports
 from deploy.protection.protection import Protection
 from deploy.server import TritonServer
 from deploy.server_versions import CLIENT_SHM, HTTP_INPUT, Switches
 from model_repository.triton_release import EMBEDDED_VERSION, TRITON_RELEASE
+from tests.deploy.conftest import comes_true
 
 CATEGORY = """
 name: "{name}"
@@ -107,10 +110,39 @@ def test_the_shell_lines_start_it_with_the_key_of_its_file(
     assert "ASTMFR_TURNS=/dev/shm/astmfr_turns" in said
 
 
-def test_without_a_key_the_lines_start_nothing(published: Path) -> None:
+def test_without_a_key_what_is_closed_opens_to_nobody(published: Path, tmp_path: Path) -> None:
+    """As with `serve`: a key that is another one each time."""
+    program = tmp_path / "tritonserver"
+    program.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    program.chmod(0o755)
     printed = ask("--repository", published, "--host", "0.0.0.0", "--insecure").stdout
+    said = [
+        subprocess.run(
+            ["sh", "-c", printed],
+            env={"PATH": f"{tmp_path}:/bin:/usr/bin", **stated},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for stated in ({}, {}, {"ASTMFR_ADMIN_KEY": PUBLIC_KEY})
+    ]
+    keys = [
+        re.findall(r"^--http-restricted-api=.*astmfr-admin=([0-9a-f]*)$", each, re.MULTILINE) for each in said
+    ]
+    assert [len(key[0]) for key in keys] == [48, 48, 32]
+    assert keys[0] != keys[1]
+    assert keys[2] == [PUBLIC_KEY]
+
+
+def test_an_empty_key_file_starts_nothing(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("")
+    options = ("--repository", published, "--key-file", tmp_path / "key")
     done = subprocess.run(
-        ["sh", "-c", printed], env={"PATH": "/bin:/usr/bin"}, capture_output=True, text=True, check=False
+        ["sh", "-c", ask(*options).stdout],
+        env={"PATH": "/bin:/usr/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "ASTMFR_ADMIN_KEY: holds no admin key" in done.stderr
@@ -237,3 +269,34 @@ def test_only_one_place_puts_the_command_together() -> None:
     sources = [path for path in Path("deploy").rglob("*.py") if "command_options(" in path.read_text()]
     assert sorted(path.name for path in sources) == ["server_command.py", "server_options.py"]
     assert command_module.command_options is options_module.command_options
+
+
+@pytest.mark.triton
+def test_the_real_server_answers_when_a_shell_runs_the_lines(repository: Path, tmp_path: Path) -> None:
+    """As a container without the supervisor would; the embedded server in place of NVIDIA's."""
+    installation = find_installation(Path(".triton"))
+    program = tmp_path / "tritonserver"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(installation.command)} "$@"\n')
+    program.chmod(0o755)
+    ports = claim_ports("127.0.0.1", Ports())
+    printed = ask(
+        *("--repository", repository, "--version", EMBEDDED_VERSION, "--http-port", ports.http),
+        *("--grpc-port", ports.grpc, "--metrics-port", ports.metrics),
+    ).stdout
+    environment = installation.environment | {"PATH": f"{tmp_path}:{installation.environment['PATH']}"}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(["sh", "-c", printed], env=environment, stdout=log, stderr=log)
+    try:
+        control = ModelControl(f"http://127.0.0.1:{ports.http}")
+        assert comes_true(lambda: server.poll() is not None or ready(control), within_s=60)
+        assert control.ready() == {"identity"}
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0, (tmp_path / "log").read_text()[-500:]
+
+
+def ready(control: ModelControl) -> bool:
+    try:
+        return bool(control.ready())
+    except ServerError:
+        return False

@@ -182,11 +182,12 @@ def test_graphs_in_graphs_are_looked_into_without_a_stack(
 
 
 def backend_in_a_server(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The backend as the server imports it: no package, its checks beside it."""
+    """The backend as the server imports it: `<version>.model`, its checks beside it, and no checkout on its path."""
+    monkeypatch.setitem(sys.modules, "model_repository.onnx_contents", None)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", PB_UTILS)
     monkeypatch.setitem(sys.modules, "onnx_contents", onnx_contents)
     path = ROOT / "export" / "serving" / "backends" / "onnxruntime_model.py"
-    spec = importlib.util.spec_from_file_location("model", path)
+    spec = importlib.util.spec_from_file_location("1.model", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

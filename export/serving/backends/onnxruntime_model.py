@@ -20,9 +20,9 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-if __package__:
+if __package__ == "export.serving.backends":
     from model_repository.onnx_contents import require_plain
-else:  # in the server, where both files lie side by side
+else:  # in the server, where it is `<version>.model` and both files lie side by side
     from onnx_contents import require_plain  # type: ignore[import-not-found, no-redef]
 
 
