@@ -18,7 +18,6 @@ from client.core.errors import (
     ClientError,
     ImageFileError,
     RefusedImage,
-    RequestError,
     ServerFault,
 )
 from client.core.verdicts import Verdict
@@ -198,31 +197,31 @@ class Station:
 
     def _settle(self, inspection: Inspection) -> None:
         """Judge a picture, however long the server is away; only a fault of its own ends it without a verdict."""
-        pause_s, tries, described = FIRST_PAUSE_S, 0, False
+        pause_s, failures, image = FIRST_PAUSE_S, 0, None
         while not self._stop.is_set():
             try:
                 judge = self.judge()
-                image = self.read(inspection)
-                if not described:
+                if image is None:
+                    image = self.read(inspection)
                     self._describe(inspection, image)
-                    described = True
-                self._keep(inspection, judge.judge(image), synthetic=judge.synthetic)
-                self.tell(None)
-                return
+                verdict = judge.judge(image)
             except (ImageFileError, RefusedImage) as error:
                 self._fail(inspection, error.message)
                 return
             except (ServerFault, AnswerError) as error:
-                tries += 1
+                failures += 1
                 self.tell(error.message)
-                if tries == TRIES:
+                if failures == TRIES:
                     self._fail(inspection, error.message)
                     return
-            except RequestError as error:
-                self._fail(inspection, error.message)
-                return
-            except ClientError as error:  # the server is away, overloaded, or does not have the category yet
+            except (
+                ClientError
+            ) as error:  # the server is away, overloaded, or cannot be connected to in this way
                 self.tell(error.message)
+            else:
+                self._keep(inspection, verdict, synthetic=judge.synthetic)
+                self.tell(None)
+                return
             self._stop.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

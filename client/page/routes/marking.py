@@ -88,17 +88,19 @@ async def export_folder(request: Request) -> Response:
     """Write the marks of a category as a training set into the data folder; new marks are added to it."""
     content = await read_json(request)
     station, state = station_of(request, content.get("category")), state_of(request)
-    done = await run_in_threadpool(_export, state, station, _export_folder(state, station))
+    done = await run_in_threadpool(
+        _export, state, station, _export_folder(state, station), base=state.bases.get(station.category)
+    )
     return JSONResponse({**asdict(done), "folder": str(done.folder)})
 
 
 def download(request: Request) -> Response:
-    """The same training set as a zip."""
+    """The marked pictures in the same layout as a zip, without the images that they are added to."""
     station, state = station_of(request, request.query_params.get("category")), state_of(request)
     folder = tempfile.TemporaryDirectory(prefix="marks-", dir=state.database.folder)
     try:
         target = Path(folder.name) / station.category
-        _export(state, station, target)
+        _export(state, station, target, base=None)
         archive = tempfile.TemporaryFile(dir=state.database.folder)  # noqa: SIM115 (closed when it is sent)
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
             for path in sorted(target.rglob("*")):
@@ -179,9 +181,9 @@ def _compared(inspection: Inspection, each: Compared) -> dict[str, Any]:
     }
 
 
-def _export(state: State, station: Station, folder: Path) -> Exported:
+def _export(state: State, station: Station, folder: Path, *, base: Path | None) -> Exported:
     _, pictures = _marked_pictures(state, station)
-    return export_marks(pictures, folder, base=state.bases.get(station.category))
+    return export_marks(pictures, folder, base=base)
 
 
 def _marked_pictures(state: State, station: Station) -> tuple[list[Inspection], list[MarkedPicture]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client.core.errors import ClientError, RefusedImage, ServerFault, Unreachable
+from client.core.errors import ClientError, RefusedImage, RequestError, ServerFault, Unreachable
 from client.page.inspecting import station as stations
 from client.page.inspecting.station import Station
 from client.page.state import State
@@ -183,3 +183,16 @@ def test_a_page_that_ends_leaves_the_others_waiting(state: State, monkeypatch: p
 
     run(state, monkeypatch, connect, lambda: state.stations["pill"].status.fault is not None)
     assert outcomes(state) == [("waiting", None)] * 5
+
+
+def test_a_connection_that_cannot_be_made_in_this_way_costs_no_picture_its_verdict(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that is missing, say: it is told, and whoever mends it and starts again loses nothing."""
+
+    def connect() -> Judge:
+        raise RequestError("ca.pem cannot be read.")
+
+    add(state.database, None, picture=True)
+    run(state, monkeypatch, connect, lambda: state.stations["pill"].status.fault == "ca.pem cannot be read.")
+    assert outcomes(state) == [("waiting", None)]
