@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from client.core.batching import Batch, Batcher
-from client.core.errors import ClientError, ImageFileError, RequestError
+from client.core.errors import ClientError, ImageFileError
 from client.core.requests import Question
 from client.core.verdicts import Failure, Score
 from client.core.windows import Window
@@ -115,8 +115,7 @@ class AsyncStream:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(RequestError):  # the client is closed, and its shared memory with it
-            await self._threads.run(self._lender.close)
+        self._threads.start(self._lender.close)
 
 
 async def _each(images: Any) -> AsyncIterator[Any]:

@@ -8,6 +8,7 @@ that future alone. The steps are closed then, which abandons the request's share
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,11 @@ class Threads:
     def __init__(self, name: str) -> None:
         """None runs before the first is needed."""
         self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=name)
+
+    def start(self, function: Callable[[], object]) -> None:
+        """Call a function in one of the threads, for whose end nobody waits; nothing, where the client is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._pool.submit(function)
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """What a function gives, called in one of the threads; who is cancelled does not stop it.

@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from client.judging.calls import retrying
 IN_USE = "in use"
 RELEASE_ATTEMPTS = 50
 RELEASE_WAIT_S = 0.02
+RELEASE_TIMEOUT_S = 1.0  # nobody waits longer for a server that answers nothing, only to tidy up there
 FOLDER = Path("/dev/shm")
 
 
@@ -73,16 +75,22 @@ class SharedRegion:
         return np.array(view)
 
     def unregister(self, *, attempts: int = RELEASE_ATTEMPTS) -> bool:
-        """Have the server let go of the region, where that still runs; says whether it did."""
+        """Have the server let go of the region; says whether it did, or still uses it.
+
+        Raises:
+            InferenceServerException: the server does not answer.
+        """
         for attempt in range(attempts):
             if attempt:
                 time.sleep(RELEASE_WAIT_S)
             try:
-                self._client.unregister_system_shared_memory(self.place.name, client_timeout=self._timeout_s)
+                self._client.unregister_system_shared_memory(
+                    self.place.name, client_timeout=min(self._timeout_s, RELEASE_TIMEOUT_S)
+                )
                 return True
             except InferenceServerException as error:
                 if IN_USE not in str(error.message()):
-                    return False
+                    raise
             except ValueError:  # the channel is closed
                 return False
         return False
@@ -144,7 +152,8 @@ class SharedRegions:
         """Unregister a region whose request was answered, and free it."""
         if self._is_mine(region):
             try:
-                region.unregister()
+                with contextlib.suppress(InferenceServerException):
+                    region.unregister()
             finally:
                 region.free()
 
@@ -173,10 +182,15 @@ class SharedRegions:
     def forget_abandoned(self, *, attempts: int = 1) -> None:
         """Unregister abandoned regions that the server is done with."""
         with self._lock:
-            abandoned, self._abandoned = self._abandoned, []
-        in_use = [region for region in abandoned if not region.unregister(attempts=attempts)]
+            abandoned, self._abandoned = deque(self._abandoned), []
+        in_use = []
+        with contextlib.suppress(InferenceServerException):  # the others would not be answered either
+            while abandoned:
+                if not abandoned[0].unregister(attempts=attempts):
+                    in_use.append(abandoned[0])
+                abandoned.popleft()
         with self._lock:
-            self._abandoned += in_use
+            self._abandoned += [*in_use, *abandoned]
 
 
 class Lender:

@@ -54,6 +54,7 @@ class Script:
         room: inferences that may be worked on at a time; one more is refused, as by a full queue.
         registered: regions of shared memory, by name, as Triton knows them.
         used: the regions that inferences named, in their order.
+        unregister_s: before a region's unregistering is answered.
         busy: how many inferences that are worked on name a region; it cannot be unregistered meanwhile.
     """
 
@@ -70,6 +71,7 @@ class Script:
     room: int = 1000
     registered: set[str] = field(default_factory=set)
     used: list[str] = field(default_factory=list)
+    unregister_s: float = 0.0
     busy: Counter[str] = field(default_factory=Counter)
 
 
@@ -99,6 +101,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         return service_pb2.SystemSharedMemoryRegisterResponse()
 
     def SystemSharedMemoryUnregister(self, request: Any, context: grpc.ServicerContext) -> Any:
+        time.sleep(self.script.unregister_s)
         if self.script.busy[request.name]:
             context.abort(grpc.StatusCode.INTERNAL, f"cannot unregister region {request.name}: it is in use")
         self.script.registered.discard(request.name)

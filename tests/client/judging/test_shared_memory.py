@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -15,6 +16,7 @@ from PIL import Image
 
 from client import JudgeClient
 from client.core.errors import ServerError
+from client.judging import shared_memory
 from deploy.server import TritonServer
 from tests.client.judging.scripted_server import FULL_QUEUE, Script, grey, scripted_judge
 from tests.deploy.conftest import comes_true
@@ -72,6 +74,22 @@ def test_a_region_is_not_used_again_after_a_lost_connection() -> None:
         first, again, second, third, third_again, *others = script.used
         assert first == again != second
         assert third == third_again != others[0]
+
+
+def test_a_server_that_answers_nothing_is_not_waited_for_to_tidy_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream ends at its deadline, however many regions it leaves; they are let go when the server answers again."""
+    monkeypatch.setattr(shared_memory, "RELEASE_TIMEOUT_S", 0.2)
+    script = Script()
+    with scripted_judge(script, shared_memory=True) as judge:
+        judge.score(grey(0))
+        script.delay_s, script.unregister_s, judge.timeout_s = 1.0, 3.0, 0.1
+        started_s = time.perf_counter()
+        with pytest.raises(ServerError, match="No answer from"):
+            list(judge.score_many([grey(0)] * 6, in_flight=6))
+        assert time.perf_counter() - started_s < 1
+        script.delay_s, script.unregister_s, judge.timeout_s = 0.0, 0.0, TIMEOUT_S
+        assert comes_true(lambda: not any(script.busy.values()), within_s=20)
+    assert not script.registered
 
 
 def test_memory_that_is_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
