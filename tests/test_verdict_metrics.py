@@ -36,9 +36,7 @@ def test_verdicts_are_among_the_metrics(server: TritonServer, edge: Product) -> 
     with edge.connect(server) as judge:
         verdicts = [judge.score(image) for image in images]
         verdicts += judge.score_many(images, batch=2)
-        verdicts += [
-            judge.predict(images[0], threshold=0.0)
-        ]  # rejected by this request's own threshold alone
+        verdicts += [judge.judge(images[0], threshold=0.0)]  # rejected by this request's own threshold alone
     expected = {
         "astmfr_inspected_total": len(verdicts),
         "astmfr_rejected_total": sum(verdict.anomalous for verdict in verdicts),

@@ -26,7 +26,7 @@ from client.judging.calls import retrying
 IN_USE = "in use"
 RELEASE_ATTEMPTS = 50
 RELEASE_WAIT_S = 0.02
-RELEASE_TIMEOUT_S = 1.0  # nobody waits longer for a server that answers nothing, only to tidy up there
+RELEASE_TIMEOUT_S = 3.0  # nobody waits longer for a server that answers nothing, only to tidy up there
 FOLDER = Path("/dev/shm")
 
 

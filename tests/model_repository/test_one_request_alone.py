@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_repository.distance_fusion import map_fusion
+from model_repository.distance_fusion import map_fusion, verdict_metrics
 from model_repository.foreground import foreground_mask
 from model_repository.image_decoder import image_decoding
 from tests.model_repository import server_stub
@@ -32,7 +32,8 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, ModuleType], Any]
 
     def load(model: str, beside: ModuleType) -> Any:
         monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server_stub.PB_UTILS)
-        monkeypatch.setitem(sys.modules, beside.__name__.rpartition(".")[2], beside)
+        for module in (beside, verdict_metrics):
+            monkeypatch.setitem(sys.modules, module.__name__.rpartition(".")[2], module)
         return server_stub.load_step(model)
 
     return load

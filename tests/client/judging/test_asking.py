@@ -132,7 +132,8 @@ def test_shared_memory_is_given_back(
     with JudgeClient(server.grpc_url, category=edge.name, timeout_s=TIMEOUT_S, shared_memory=True) as judge:
         verdicts = judge.judge_many(pictures * 2, in_flight=3)
         next(verdicts)
-        assert len(region_names(server) - before) == 4  # one for single calls and one a request in flight
+        # One for single calls, and one for each request on its way.
+        assert 2 <= len(region_names(server) - before) <= 4
         verdicts.close()  # given up in the middle: what is on its way is waited for first
         assert len(region_names(server) - before) == 1
     assert region_names(server) == before

@@ -23,6 +23,7 @@ from client import (
     ServerFault,
 )
 from tests.client.judging.scripted_server import SIZE, TIMEOUT_S, Script, grey, png, scripted_server
+from tests.deploy.conftest import comes_true
 
 SHELLS = ("JudgeClient", "AsyncJudgeClient")
 METHODS = ("judge", "score", "judge_many", "score_many")
@@ -173,7 +174,7 @@ def test_a_release_of_another_size_breaks_no_running_client(
             assert got[0].anomaly_map.shape == (SIZE, SIZE)
             assert got[-1].anomaly_map.shape == (new_size, new_size)
             assert [verdict.original_size for verdict in got] == [(SIZE, SIZE)] * 8
-        assert not script.registered
+        assert comes_true(lambda: not script.registered, within_s=20)
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -144,6 +144,8 @@ def read_published(version: Path) -> int:
 def test_ensembles_pin_their_steps_and_tell_where_they_come_from(tiny_build: Path, repository: Path) -> None:
     publish(tiny_build / CATEGORY, repository)
     manifest = read_manifest(tiny_build / CATEGORY)
+    usual = manifest.provenance.usual_scores
+    assert usual is not None
     judging = {TEACHER: 1, STUDENT: 1, "distance_fusion": 2}
     assert pinned(repository) == judging
     assert pinned(repository, "pill_encoded") == {"image_decoder_64": 1, **judging}
@@ -160,6 +162,7 @@ def test_ensembles_pin_their_steps_and_tell_where_they_come_from(tiny_build: Pat
             "preset": "edge",
             "release_id": str(manifest.release_id),
             "synthetic": "true",
+            "usual_scores": usual.model_dump_json(),
         }
 
 
