@@ -255,6 +255,7 @@ def test_grey_with_its_alpha_multiplied_in_is_read_as_grey_with_alpha() -> None:
     expected, got = (
         prepare_pixels(image, bit_depth=8, name="It").sent for image in (plain, plain.convert("La"))
     )
-    assert isinstance(expected, Image.Image) and isinstance(got, Image.Image)
+    assert isinstance(expected, Image.Image)
+    assert isinstance(got, Image.Image)
     assert got.mode == "RGB"
     assert abs(got.getpixel((1, 1))[0] - expected.getpixel((1, 1))[0]) <= 1
