@@ -153,6 +153,8 @@ def _run(
     try:
         while not stop.is_set() and pipeline.tally.fault is None:
             source_ended = grabber is None or grabber.ended.is_set()
+            if grabber is not None:
+                finite, pipeline.tally.lost = finite or grabber.fault is not None, grabber.lost
             busy = pipeline.step(asked.poll_s)
             forgetting.look()
             if any(delivery.closed_by_reader for delivery in deliveries):
