@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,18 @@ from client.console import printable
 from client.predictions.prediction import Prediction
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError, connect, transaction
-from client.watching.rows import REMOVED, Entry, Known, known_of, path_of, target_bytes, target_of, text_of
+from client.watching.rows import (
+    KNOWN_COLUMNS,
+    REMOVED,
+    Entry,
+    Known,
+    known_of,
+    path_of,
+    paths_of,
+    target_bytes,
+    target_of,
+    text_of,
+)
 from client.watching.rows import Judged as Judged
 
 HIDDEN = ".astmfr-watch"  # the folder, in the watched one, that holds the journal and the lock
@@ -32,7 +43,8 @@ CREATE TABLE IF NOT EXISTS pictures (
     prediction TEXT, -- a line of predictions.jsonl; NULL: it was not judged
     fault TEXT, -- why it was not judged
     target BLOB, -- the path that it is moved to; empty: it is removed; NULL: it stays
-    settled INTEGER NOT NULL -- whether that was done
+    settled INTEGER NOT NULL, -- whether that was done
+    ctime_ns INTEGER -- NULL: an earlier version recorded it
 );
 CREATE UNIQUE INDEX IF NOT EXISTS once ON pictures (name, size, mtime_ns, digest);
 CREATE INDEX IF NOT EXISTS unsettled ON pictures (number) WHERE NOT settled;
@@ -52,6 +64,7 @@ class Journal:
         path: the file.
         id: of this journal, and of no other; begins the id of every message.
         folder: the folder that is watched.
+        category: that its pictures are judged as; empty, as `folder` is, until a first `watch` has begun.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -68,6 +81,8 @@ class Journal:
                 with transaction(self._database, path) as database:
                     for statement in SCHEMA.split(";\n"):
                         database.execute(statement)
+                    if "ctime_ns" not in [row[1] for row in database.execute("PRAGMA table_info(pictures)")]:
+                        database.execute("ALTER TABLE pictures ADD COLUMN ctime_ns INTEGER")
                     self._tell_about(database)
             if not self._read("SELECT 1 FROM sqlite_schema WHERE name = 'about'"):
                 raise JournalError(
@@ -75,7 +90,7 @@ class Journal:
                 )
             about = dict(self._read("SELECT name, value FROM about"))
             self.id, version = text_of(about.get("id")), text_of(about.get("version"))
-            self.folder = path_of(about.get("folder") or b"")
+            self.folder, self.category = path_of(about.get("folder") or b""), text_of(about.get("category"))
             if version != SCHEMA_VERSION:
                 raise JournalError(
                     f"{path} is a journal of form {version or 'unknown'}, and this program writes form "
@@ -117,13 +132,12 @@ class Journal:
         with self._lock, transaction(self._database, self.path) as database:
             values = {"category": category, "folder": os.fsencode(place)}
             database.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", values.items())
-        self.folder = place
+        self.folder, self.category = place, category
 
     def find(self, arrival: Arrival) -> list[Known]:
         """The pictures recorded of that name, size and time; more than one where only their content differs."""
         rows = self._read(
-            "SELECT number, name, size, mtime_ns, inode, digest, target, settled FROM pictures "
-            "WHERE name = ? AND size = ? AND mtime_ns = ?",
+            f"SELECT {KNOWN_COLUMNS} FROM pictures WHERE name = ? AND size = ? AND mtime_ns = ?",
             os.fsencode(arrival.name),
             arrival.size,
             arrival.mtime_ns,
@@ -133,6 +147,10 @@ class Journal:
     def has_name(self, name: Path) -> bool:
         """Whether any picture of that name was recorded."""
         return bool(self._read("SELECT 1 FROM pictures WHERE name = ? LIMIT 1", os.fsencode(name)))
+
+    def last_number(self) -> int:
+        """Of the picture that was recorded last; 0 where there is none."""
+        return int(self._read("SELECT coalesce(max(number), 0) FROM pictures")[0][0])
 
     def record(self, entries: Sequence[Entry]) -> list[int | None]:
         """Write pictures down together, or none of them; on disk when this returns.
@@ -150,8 +168,7 @@ class Journal:
     def unsettled(self, *, after: int = 0, limit: int = 100) -> list[Known]:
         """Pictures that are recorded and not yet moved, in their order."""
         rows = self._read(
-            "SELECT number, name, size, mtime_ns, inode, digest, target, settled FROM pictures "
-            "WHERE NOT settled AND number > ? ORDER BY number LIMIT ?",
+            f"SELECT {KNOWN_COLUMNS} FROM pictures WHERE NOT settled AND number > ? ORDER BY number LIMIT ?",
             after,
             limit,
         )
@@ -189,26 +206,37 @@ class Journal:
             database.executemany("DELETE FROM pictures WHERE number = ?", [(number,) for number in numbers])
 
     def judged_since(self, number: int, limit: int = 1000) -> list[Judged]:
-        """The verdicts recorded after that number, in rising numbers; 0 is before the first one.
+        """What was recorded after that number, judged or not, in rising numbers; 0 is before the first one.
 
         Raises:
-            JournalError: it cannot be read.
+            JournalError: it cannot be read, or another version of this program wrote it.
         """
         rows = self._read(
-            "SELECT number, name, target, settled, prediction, recorded_at FROM pictures "
-            "WHERE number > ? AND prediction IS NOT NULL ORDER BY number LIMIT ?",
+            "SELECT number, name, target, settled, prediction, fault, digest, recorded_at FROM pictures "
+            "WHERE number > ? ORDER BY number LIMIT ?",
             number,
             limit,
         )
-        return [
-            Judged(
-                number=row[0],
-                path=self.place(path_of(row[1]), target_of(row[2]) if row[3] else None),
-                prediction=Prediction.from_json(row[4]),
-                judged_at=datetime.fromisoformat(row[5]),
-            )
-            for row in rows
-        ]
+        return [self._judged(row) for row in rows]
+
+    def _judged(self, row: Any) -> Judged:
+        number, name, target, settled, prediction, fault, digest, recorded_at = row
+        source = self.folder / path_of(name)
+        try:
+            verdict = None if prediction is None else Prediction.from_json(prediction)
+        except (ValueError, TypeError) as error:
+            raise JournalError(
+                f"Number {number} of the journal {self.path} is no verdict as this program writes it ({error}); read "
+                "it with the version that wrote it."
+            ) from None
+        return Judged(
+            number=number,
+            paths=paths_of(number, source, target_of(target), settled=bool(settled)),
+            prediction=verdict,
+            fault=fault,
+            digest=digest.hex(),
+            judged_at=datetime.fromisoformat(recorded_at),
+        )
 
     def place(self, name: Path, target: Path | None) -> Path:
         """Where a picture is that was moved to `target`, unless it stayed or was removed."""
@@ -227,27 +255,6 @@ class Journal:
         database.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", values.items())
 
 
-def patiently(write: Callable[[], Any], *, wait: Callable[[JournalError], bool]) -> bool:
-    """Write until it succeeds; `wait` is told what failed, and says whether to try again.
-
-    Returns:
-        Whether it was written.
-
-    Raises:
-        JournalError: waiting does not help.
-    """
-    while True:
-        try:
-            write()
-        except JournalError as error:
-            if not error.may_pass:
-                raise
-            if not wait(error):
-                return False
-        else:
-            return True
-
-
 def _record(database: Any, entry: Entry, now: str) -> int | None:
     """Write a picture down, and give its number; None where it was already: no number is left out for it."""
     arrival = entry.arrival
@@ -257,11 +264,12 @@ def _record(database: Any, entry: Entry, now: str) -> int | None:
     ).fetchone():
         return None
     cursor = database.execute(
-        "INSERT INTO pictures (name, size, mtime_ns, digest, inode, recorded_at, prediction, fault, target, settled) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO pictures (name, size, mtime_ns, digest, inode, ctime_ns, recorded_at, prediction, fault, "
+        "target, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *which,
             str(arrival.inode),
+            arrival.ctime_ns,
             now,
             entry.prediction and entry.prediction.to_json(),
             entry.fault and printable(entry.fault),

@@ -9,26 +9,40 @@ from pathlib import Path
 from typing import Any
 
 from client.predictions.prediction import Prediction
-from client.watching.arrivals import Arrival
+from client.watching.arrivals import GRABBED, Arrival, digest_of
 
 REMOVED = Path("/")  # as a target: it is removed
+KNOWN_COLUMNS = (
+    "number, name, size, mtime_ns, inode, ctime_ns, digest, target, settled, prediction IS NOT NULL"
+)
+STEM_KEPT = 200  # bytes of a name that gets a number
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A picture with its verdict.
+    """A picture with its verdict, or with why it has none.
 
     Attributes:
         number: rises with every picture that was recorded; the journal never gives one twice.
-        path: where the picture is now.
-        prediction: the verdict.
+        paths: where the picture may lie, the likeliest first: it may be moved in this moment. Another picture may have
+            come to each of them, see `digest`.
+        prediction: the verdict; None where it was not judged, and then it is not good.
+        fault: why it was not judged; None where it was.
+        digest: of the file's content as it was judged, `digest_of(content).hex()`; empty where it was not read.
         judged_at: when it was recorded, UTC.
     """
 
     number: int
-    path: Path
-    prediction: Prediction
+    paths: tuple[Path, ...]
+    prediction: Prediction | None
+    fault: str | None
+    digest: str
     judged_at: datetime
+
+    @property
+    def path(self) -> Path:
+        """Where the picture is most likely."""
+        return self.paths[0]
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class Known:
         arrival, digest: which picture.
         target: where it was to go, see `Entry`.
         settled: whether it was moved there.
+        judged: whether it has a verdict.
     """
 
     number: int
@@ -65,13 +80,48 @@ class Known:
     digest: bytes
     target: Path | None
     settled: bool
+    judged: bool
+
+    def is_still(self, path: Path) -> bool:
+        """Whether the file at `path` is this picture: by its times, and by its content where they say too little.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if not self.arrival.is_still(path):
+            return False
+        found = Arrival.of(self.arrival.name, path.stat())
+        if found.ctime_ns == self.arrival.ctime_ns and not found.is_coarse:
+            return True
+        return not self.digest or digest_of(path.read_bytes()) == self.digest
 
 
 def known_of(row: Any) -> Known:
-    """A row as `Journal` selects it."""
-    number, name, size, mtime_ns, inode, digest, target, settled = row
-    arrival = Arrival(path_of(name), size, mtime_ns, int(inode))
-    return Known(number, arrival, digest, target_of(target), bool(settled))
+    """A row of KNOWN_COLUMNS."""
+    number, name, size, mtime_ns, inode, ctime_ns, digest, target, settled, judged = row
+    arrival = Arrival(path_of(name), size, mtime_ns, int(inode), ctime_ns or 0)
+    return Known(number, arrival, digest, target_of(target), bool(settled), bool(judged))
+
+
+def paths_of(number: int, source: Path, target: Path | None, *, settled: bool) -> tuple[Path, ...]:
+    """Where a picture may lie that was found at `source`, the likeliest place first."""
+    if target is None or (settled and target == REMOVED):
+        return (source,)
+    if settled:
+        return target, source
+    moving = source, grabbed_path(source, number)
+    return moving if target == REMOVED else (*moving, target, numbered(target, number))
+
+
+def grabbed_path(source: Path, number: int) -> Path:
+    """The hidden name of a picture while it is moved."""
+    return source.with_name(f"{GRABBED}{number}{source.suffix}")
+
+
+def numbered(target: Path, number: int, count: int = 1) -> Path:
+    """A target with the picture's number in its name, for where that name is taken; `count` makes another one."""
+    stem = os.fsdecode(os.fsencode(target.stem)[:STEM_KEPT])
+    return target.with_name(f"{stem}.{number}{f'-{count}' if count > 1 else ''}{target.suffix}")
 
 
 def target_bytes(target: Path | None) -> bytes | None:
