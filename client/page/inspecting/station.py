@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,12 +67,15 @@ class Station:
     """Judges what waits of a category, in threads of its own."""
 
     def __init__(self, category: str, *, url: str, timeout_s: float, database: Database, hub: Hub) -> None:
-        self.category, self.status = category, Status(category)
+        self.category = category
+        # From the last verdict, until the server is connected to: what is shown of it must say so.
+        self.status = Status(category, synthetic=inspections.last_is_synthetic(database, category))
         self.previews = views.Previews()
         self._url, self._timeout_s, self._database, self._hub = url, timeout_s, database, hub
         self._judge: JudgeClient | None = None
         self._connecting, self._in_hand_guard = threading.Lock(), threading.Lock()
         self._in_hand: set[int] = set()
+        self._next_greeting_s = 0.0
         self._came, self._stop = threading.Condition(), threading.Event()
         self._threads = [
             threading.Thread(target=self._work, name=f"station-{category}-{number}", daemon=True)
@@ -163,13 +167,25 @@ class Station:
         while not self._stop.is_set():
             try:
                 inspection = self._take()
-                if inspection is not None:
+                if inspection is None:
+                    self._greet()
+                else:
                     self._settle_safely(inspection)
             except (
                 StorageError
             ) as error:  # what waits is in the database, and is judged when that is written again
                 self.tell(error.message)
                 self._stop.wait(LONGEST_PAUSE_S)
+
+    def _greet(self) -> None:
+        """Connect although nothing waits, so that people see beforehand whether the server is there."""
+        if self._judge is not None or time.monotonic() < self._next_greeting_s:
+            return
+        self._next_greeting_s = time.monotonic() + LONGEST_PAUSE_S
+        try:
+            self.judge()
+        except ClientError as error:
+            self.tell(error.message)
 
     def _settle_safely(self, inspection: Inspection) -> None:
         """Judge a picture; an error that nobody thought of costs that picture its verdict, and is told."""

@@ -138,4 +138,10 @@ export function showFacts(inspection) {
 }
 
 export const number = (value, name) => make("div", { class: "number" }, make("b", {}, value), make("span", {}, name));
-export const showSynthetic = (synthetic) => { byId("synthetic").hidden = !synthetic; };
+
+// The banner stands as long as anything that is shown is of a release trained on rendered images.
+const rendered = {};
+export function showSynthetic(synthetic, what = "view") {
+  rendered[what] = synthetic;
+  byId("synthetic").hidden = !Object.values(rendered).some(Boolean);
+}

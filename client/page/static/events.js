@@ -56,7 +56,7 @@ export function showStatus(status) {
   fault = status.fault;
   if (status.fault) show("down", "server not ready");
   else show("up", status.release_id ? "server ready" : "page ready");
-  showSynthetic(status.synthetic);
+  showSynthetic(status.synthetic, "server");
   fill();
 }
 export function showNotices(sentences) {

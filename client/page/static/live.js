@@ -1,5 +1,5 @@
 // What arrives: the latest picture under its map, the last ones, the shift; pictures are dropped anywhere.
-import { ask, byId, category, figure, get, make, mayEdit, number, percent, post, showDefects, showFacts, showGauge, showVerdict, thumbnail, toast, whole } from "./common.js";
+import { ask, byId, category, figure, get, make, mayEdit, number, percent, post, showDefects, showFacts, showGauge, showSynthetic, showVerdict, thumbnail, toast, whole } from "./common.js";
 import { follow, showNotices, showStatus } from "./events.js";
 import { View, draw, heatOf, loadImage, loadMap, outlineOf } from "./picture.js";
 
@@ -45,6 +45,7 @@ function describe(inspection) {
   shown = inspection;
   showVerdict(inspection.outcome);
   byId("verdict-score").textContent = inspection.score === null ? "" : `${figure(inspection.score, 3)} / ${figure(inspection.threshold, 3)}`;
+  showSynthetic(inspection.synthetic);
   showGauge(inspection);
   showFacts(inspection);
   showDefects(inspection);

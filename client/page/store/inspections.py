@@ -266,3 +266,11 @@ def last_number(database: Database, source: str) -> int:
     """The last number that was taken over from a journal; 0 where none was."""
     query = "SELECT COALESCE(MAX(number), 0) FROM inspections WHERE source = ? AND number IS NOT NULL"
     return int(database.read().execute(query, (source,)).fetchone()[0])
+
+
+def last_is_synthetic(database: Database, category: str) -> bool:
+    """Whether the release that judged the last picture of a category was trained on rendered images."""
+    judged = "category = ? AND outcome IN ('good', 'reject')"
+    query = f"SELECT synthetic FROM inspections WHERE {judged} ORDER BY id DESC LIMIT 1"
+    row = database.read().execute(query, (category,)).fetchone()
+    return row is not None and bool(row["synthetic"])

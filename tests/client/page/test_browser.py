@@ -309,7 +309,11 @@ def test_every_view_is_accessible(line: Line, path: str, scheme: str) -> None:
     assert found.violations_count == 0, found.generate_report()
 
 
-def test_a_viewer_logs_in_and_finds_nothing_to_change(line: Line, tmp_path: Path) -> None:
+def test_a_viewer_logs_in_sees_what_is_watched_and_changes_nothing(
+    line: Line, tiny_data: CategoryData, tmp_path: Path
+) -> None:
+    drop = tmp_path / "drop"
+    drop.mkdir()
     tokens = tmp_path / "tokens"
     tokens.touch(mode=0o600)
     tokens.write_text(f"viewer={TOKENS.viewer}\neditor={TOKENS.editor}\n")
@@ -320,7 +324,7 @@ def test_a_viewer_logs_in_and_finds_nothing_to_change(line: Line, tmp_path: Path
         target.close()
     source.close()
     options = ("--url", line.server.grpc_url, "--data", tmp_path / "data", "--tokens", tokens)
-    with paging(*options) as url, closing(line.new_tab()) as tab:
+    with paging(*options, "--watch", f"{CATEGORY}={drop}") as url, closing(line.new_tab()) as tab:
         tab.goto(f"{url}/history")
         assert Axe().run(tab, options=RULES).violations_count == 0
         tab.fill("#token", TOKENS.editor[:-1])
@@ -338,6 +342,14 @@ def test_a_viewer_logs_in_and_finds_nothing_to_change(line: Line, tmp_path: Path
         ):
             tab.goto(f"{url}{path}")
             expect(tab.locator(absent)).to_have_count(0)
+        tab.goto(f"{url}/")
+        shutil.copyfile(tiny_data.test[0].path, drop / "watched.png")
+        expect(tab.locator("#picture-name")).to_have_text("watched.png", timeout=30_000)
+        tab.click("#stage")  # watch keeps no map: the server is asked for it
+        tab.wait_for_selector("body[data-ready=yes]")
+        expect(tab.locator("#map-note")).to_be_empty()
+        tab.hover("#overlay")
+        expect(tab.locator("#pointer")).to_contain_text("thresholds")
         tab.click("#logout")
         tab.wait_for_url(f"{url}/login")
 

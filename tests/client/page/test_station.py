@@ -16,7 +16,7 @@ from client.page.inspecting.station import Station
 from client.page.state import State
 from client.page.store import history, inspections
 from client.page.store.history import Filters
-from tests.client.page.desk import MAP, add, make_state
+from tests.client.page.desk import MAP, add, judged, make_state
 from tests.client.samples import RELEASE, make_verdict
 
 
@@ -196,3 +196,16 @@ def test_a_connection_that_cannot_be_made_in_this_way_costs_no_picture_its_verdi
     add(state.database, None, picture=True)
     run(state, monkeypatch, connect, lambda: state.stations["pill"].status.fault == "ca.pem cannot be read.")
     assert outcomes(state) == [("waiting", None)]
+
+
+def test_the_server_is_looked_for_before_the_first_picture(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    station = run(state, monkeypatch, Judge, lambda: state.stations["pill"].status.release_id is not None)
+    assert (station.status.release_id, station.status.fault) == (RELEASE, None)
+
+
+def test_rendered_images_are_told_before_the_server_is_there(state: State) -> None:
+    assert not state.stations["pill"].status.synthetic
+    add(state.database, verdict=judged(synthetic=True))
+    assert make_again(state).stations["pill"].status.synthetic
