@@ -153,8 +153,9 @@ def _compare(state: State, station: Station, number: int) -> dict[str, Any]:
         with (
             preview(station.category, number, state.repository) as url,
             JudgeClient(url, category=station.category, timeout_s=CANDIDATE_TIMEOUT_S) as candidate,
+            station.judging() as live,
         ):
-            compared = compare(pictures, station.judge(), candidate)
+            compared = compare(pictures, live, candidate)
     finally:
         _comparing.release()
     rows = [_compared(inspection, each) for inspection, each in zip(inspections, compared, strict=True)]

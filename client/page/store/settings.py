@@ -108,6 +108,18 @@ def same_weights(database: Database, category: str, release_id: int) -> list[int
     return sorted(found)
 
 
+def last_live(database: Database, category: str) -> int | None:
+    """The release that was live when the page last knew: that of the last verdict, or of a later retuning."""
+    query = (
+        "SELECT release_id, arrived_at AS moment FROM (SELECT * FROM inspections WHERE category = :category AND "
+        "release_id IS NOT NULL ORDER BY id DESC LIMIT 1) UNION ALL "
+        "SELECT release_after, made_at FROM (SELECT * FROM retunings WHERE category = :category AND "
+        "release_after IS NOT NULL ORDER BY id DESC LIMIT 1) ORDER BY moment DESC LIMIT 1"
+    )
+    row = database.read().execute(query, {"category": category}).fetchone()
+    return None if row is None else int(row["release_id"])
+
+
 def threshold_of(database: Database, category: str, release_id: int) -> float | None:
     """The threshold that a release judges by: of the last picture that it judged, or the one that was set here."""
     row = (

@@ -209,3 +209,39 @@ def test_rendered_images_are_told_before_the_server_is_there(state: State) -> No
     assert not state.stations["pill"].status.synthetic
     add(state.database, verdict=judged(synthetic=True))
     assert make_again(state).stations["pill"].status.synthetic
+
+
+def test_a_new_connection_closes_none_that_a_picture_is_judged_over(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Closing] = []
+
+    class Closing(Judge):
+        is_closed = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+            self.release_id = len(made)
+
+        def __enter__(self) -> Closing:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.close()
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    monkeypatch.setattr(stations, "JudgeClient", lambda *_, **__: Closing())
+    station = state.stations["pill"]
+    with station.judging() as judge:
+        assert station.ask_live() == 2
+        assert judge is made[0]
+        assert not made[0].is_closed
+        with station.judging() as other:
+            assert other is made[2]
+    assert [each.is_closed for each in made] == [True, True, False]
+    assert station.status.release_id == 3
+    station._connection.close()
+    assert made[2].is_closed
