@@ -17,7 +17,17 @@ from client.console import printable
 from client.predictions.prediction import Prediction
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError, connect, transaction
-from client.watching.rows import REMOVED, Entry, Known, known_of, path_of, target_bytes, target_of, text_of
+from client.watching.rows import (
+    REMOVED,
+    Entry,
+    Known,
+    known_of,
+    path_of,
+    paths_of,
+    target_bytes,
+    target_of,
+    text_of,
+)
 from client.watching.rows import Judged as Judged
 
 HIDDEN = ".astmfr-watch"  # the folder, in the watched one, that holds the journal and the lock
@@ -52,6 +62,7 @@ class Journal:
         path: the file.
         id: of this journal, and of no other; begins the id of every message.
         folder: the folder that is watched.
+        category: that its pictures are judged as; empty, as `folder` is, until a first `watch` has begun.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -75,7 +86,7 @@ class Journal:
                 )
             about = dict(self._read("SELECT name, value FROM about"))
             self.id, version = text_of(about.get("id")), text_of(about.get("version"))
-            self.folder = path_of(about.get("folder") or b"")
+            self.folder, self.category = path_of(about.get("folder") or b""), text_of(about.get("category"))
             if version != SCHEMA_VERSION:
                 raise JournalError(
                     f"{path} is a journal of form {version or 'unknown'}, and this program writes form "
@@ -117,7 +128,7 @@ class Journal:
         with self._lock, transaction(self._database, self.path) as database:
             values = {"category": category, "folder": os.fsencode(place)}
             database.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", values.items())
-        self.folder = place
+        self.folder, self.category = place, category
 
     def find(self, arrival: Arrival) -> list[Known]:
         """The pictures recorded of that name, size and time; more than one where only their content differs."""
@@ -189,26 +200,37 @@ class Journal:
             database.executemany("DELETE FROM pictures WHERE number = ?", [(number,) for number in numbers])
 
     def judged_since(self, number: int, limit: int = 1000) -> list[Judged]:
-        """The verdicts recorded after that number, in rising numbers; 0 is before the first one.
+        """What was recorded after that number, judged or not, in rising numbers; 0 is before the first one.
 
         Raises:
-            JournalError: it cannot be read.
+            JournalError: it cannot be read, or another version of this program wrote it.
         """
         rows = self._read(
-            "SELECT number, name, target, settled, prediction, recorded_at FROM pictures "
-            "WHERE number > ? AND prediction IS NOT NULL ORDER BY number LIMIT ?",
+            "SELECT number, name, target, settled, prediction, fault, digest, recorded_at FROM pictures "
+            "WHERE number > ? ORDER BY number LIMIT ?",
             number,
             limit,
         )
-        return [
-            Judged(
-                number=row[0],
-                path=self.place(path_of(row[1]), target_of(row[2]) if row[3] else None),
-                prediction=Prediction.from_json(row[4]),
-                judged_at=datetime.fromisoformat(row[5]),
-            )
-            for row in rows
-        ]
+        return [self._judged(row) for row in rows]
+
+    def _judged(self, row: Any) -> Judged:
+        number, name, target, settled, prediction, fault, digest, recorded_at = row
+        source = self.folder / path_of(name)
+        try:
+            verdict = None if prediction is None else Prediction.from_json(prediction)
+        except (ValueError, TypeError) as error:
+            raise JournalError(
+                f"Number {number} of the journal {self.path} is no verdict as this program writes it ({error}); read "
+                "it with the version that wrote it."
+            ) from None
+        return Judged(
+            number=number,
+            paths=paths_of(number, source, target_of(target), settled=bool(settled)),
+            prediction=verdict,
+            fault=fault,
+            digest=digest.hex(),
+            judged_at=datetime.fromisoformat(recorded_at),
+        )
 
     def place(self, name: Path, target: Path | None) -> Path:
         """Where a picture is that was moved to `target`, unless it stayed or was removed."""

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.watching.arrivals import GRABBED, Arrival
+from client.watching.arrivals import Arrival
 from client.watching.database import JournalError
 from client.watching.events import Events
 from client.watching.journal import Journal
-from client.watching.rows import REMOVED, Known
+from client.watching.rows import REMOVED, Known, grabbed_path, numbered
 
 MOST_NAMES = 10_000  # of one picture, until a free one is found
-STEM_KEPT = 200  # bytes of a name that gets a number
 MOST_FAILURES = 20  # of one round; what fails then is tried again in the next
 
 
@@ -86,7 +85,7 @@ class Mover:
 
     def _move(self, known: Known) -> None:
         source, target = self._folder / known.arrival.name, known.target
-        grabbed = source.with_name(f"{GRABBED}{known.number}{source.suffix}")
+        grabbed = grabbed_path(source, known.number)
         if not grabbed.exists():
             if not known.arrival.is_still(source):
                 self._find(known, source)
@@ -131,7 +130,7 @@ class Mover:
     def _place(self, grabbed: Path, known: Known, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         for count in range(MOST_NAMES):
-            place = _numbered(known, target, count)
+            place = numbered(target, known.number, count) if count else target
             if count:
                 self._journal.aim(known.number, place)
             if known.arrival.is_still(place) and filecmp.cmp(grabbed, place, shallow=False):
@@ -190,11 +189,3 @@ class Mover:
             if self._reserve(place, 0):
                 grabbed.rename(place)
                 return
-
-
-def _numbered(known: Known, target: Path, count: int) -> Path:
-    """The path itself, or with the picture's number where it is taken."""
-    if not count:
-        return target
-    stem = os.fsdecode(os.fsencode(target.stem)[:STEM_KEPT])
-    return target.with_name(f"{stem}.{known.number}{f'-{count}' if count > 1 else ''}{target.suffix}")

@@ -9,26 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from client.predictions.prediction import Prediction
-from client.watching.arrivals import Arrival
+from client.watching.arrivals import GRABBED, Arrival
 
 REMOVED = Path("/")  # as a target: it is removed
+STEM_KEPT = 200  # bytes of a name that gets a number
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A picture with its verdict.
+    """A picture with its verdict, or with why it has none.
 
     Attributes:
         number: rises with every picture that was recorded; the journal never gives one twice.
-        path: where the picture is now.
-        prediction: the verdict.
+        paths: where the picture may lie, the likeliest first: it may be moved in this moment. Another picture may have
+            come to each of them, see `digest`.
+        prediction: the verdict; None where it was not judged, and then it is not good.
+        fault: why it was not judged; None where it was.
+        digest: of the file's content as it was judged, `digest_of(content).hex()`; empty where it was not read.
         judged_at: when it was recorded, UTC.
     """
 
     number: int
-    path: Path
-    prediction: Prediction
+    paths: tuple[Path, ...]
+    prediction: Prediction | None
+    fault: str | None
+    digest: str
     judged_at: datetime
+
+    @property
+    def path(self) -> Path:
+        """Where the picture is most likely."""
+        return self.paths[0]
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,27 @@ def known_of(row: Any) -> Known:
     number, name, size, mtime_ns, inode, digest, target, settled = row
     arrival = Arrival(path_of(name), size, mtime_ns, int(inode))
     return Known(number, arrival, digest, target_of(target), bool(settled))
+
+
+def paths_of(number: int, source: Path, target: Path | None, *, settled: bool) -> tuple[Path, ...]:
+    """Where a picture may lie that was found at `source`, the likeliest place first."""
+    if target is None or (settled and target == REMOVED):
+        return (source,)
+    if settled:
+        return target, source
+    moving = source, grabbed_path(source, number)
+    return moving if target == REMOVED else (*moving, target, numbered(target, number))
+
+
+def grabbed_path(source: Path, number: int) -> Path:
+    """The hidden name of a picture while it is moved."""
+    return source.with_name(f"{GRABBED}{number}{source.suffix}")
+
+
+def numbered(target: Path, number: int, count: int = 1) -> Path:
+    """A target with the picture's number in its name, for where that name is taken; `count` makes another one."""
+    stem = os.fsdecode(os.fsencode(target.stem)[:STEM_KEPT])
+    return target.with_name(f"{stem}.{number}{f'-{count}' if count > 1 else ''}{target.suffix}")
 
 
 def target_bytes(target: Path | None) -> bytes | None:

@@ -17,6 +17,7 @@ from client.page.state import State
 from client.page.store import inspections
 from client.page.store.inspections import Judged, NewInspection
 from client.pictures.images import load_image
+from client.predictions.prediction import Prediction
 from client.watching import journal as watching
 from client.watching.journal import Journal
 
@@ -70,14 +71,14 @@ class Feed:
             for judged in verdicts:
                 if self._stop.is_set():
                     return
-                self._take_over(judged, journal.id)
+                if judged.prediction is not None:
+                    self._take_over(judged, judged.prediction, journal.id)
                 number = judged.number
             if not verdicts:
                 self._stop.wait(POLL_S)
 
-    def _take_over(self, judged: watching.Judged, journal: str) -> None:
-        prediction, stations = judged.prediction, self._state.stations
-        station = stations.get(prediction.category)
+    def _take_over(self, judged: watching.Judged, prediction: Prediction, journal: str) -> None:
+        station = self._state.stations.get(prediction.category)
         if station is None:
             self._state.notice(
                 f"category {prediction.category}",

@@ -94,7 +94,8 @@ class Place:
     def compare(self, phase: Phase) -> None:
         """Count what is lost, and what is there twice."""
         with Journal(journal_path(self.drop), read_only=True) as journal:
-            recorded = [Path(each.prediction.image).name for each in journal.judged_since(0, limit=10**9)]
+            rows = journal.judged_since(0, limit=10**9)
+            recorded = [Path(each.prediction.image).name for each in rows if each.prediction is not None]
         lines = [Path(line.image).name for line in read_jsonl(self.jsonl)]
         moved = [
             path.name for folder in (self.good, self.bad) if folder.exists() for path in folder.iterdir()

@@ -77,7 +77,7 @@ def read_journal(asked: Watch) -> list[Judged]:
     path = asked.journal or journal_path(asked.folder)
     try:
         with Journal(path, read_only=True) as journal:
-            return journal.judged_since(0)
+            return [each for each in journal.judged_since(0) if each.prediction is not None]
     except JournalError:  # it is just being made
         return []
 
@@ -112,4 +112,4 @@ def put(path: Path, grey: int = GOOD) -> Path:
 
 
 def names(judged: list[Judged]) -> list[str]:
-    return [Path(each.prediction.image).name for each in judged]
+    return [Path(each.prediction.image).name for each in judged if each.prediction is not None]

@@ -36,11 +36,45 @@ def test_what_is_recorded_is_read_back_once_and_in_order(tmp_path: Path) -> None
         assert journal.record([entry("a"), entry("a", digest=b"other")]) == [None, 4]
         with Journal(tmp_path / "j", read_only=True) as reader:
             judged = reader.judged_since(0)
-            assert [(each.number, each.path.name) for each in judged] == [(1, "a"), (3, "c"), (4, "a")]
-            assert judged[0].prediction == make_prediction("a")
+            assert [(each.number, each.path.name) for each in judged] == [
+                (1, "a"),
+                (2, "b"),
+                (3, "c"),
+                (4, "a"),
+            ]
+            assert [each.fault for each in judged] == [None, "torn", None, None]
+            assert (judged[0].prediction, judged[1].prediction) == (make_prediction("a"), None)
+            assert [bytes.fromhex(each.digest) for each in judged] == [b"d", b"d", b"d", b"other"]
+            assert (reader.folder, reader.category) == (tmp_path, "pill")
             assert judged[0].judged_at.utcoffset() is not None
-            assert [each.number for each in reader.judged_since(1, limit=1)] == [3]
+            assert [each.number for each in reader.judged_since(1, limit=2)] == [2, 3]
             assert reader.judged_since(4) == []
+
+
+def test_where_a_picture_may_lie_while_it_is_moved(tmp_path: Path) -> None:
+    drop, target = tmp_path / "drop", tmp_path / "good" / "a.png"
+    with Journal(tmp_path / "j") as journal:
+        journal.belong_to(drop, "pill")
+        journal.record([entry("a.png", target=target), entry("r.png", target=REMOVED), entry("s.png")])
+
+        def paths() -> list[tuple[Path, ...]]:
+            return [each.paths for each in journal.judged_since(0)]
+
+        moving = (drop / "a.png", drop / ".astmfr-1.png", target, target.with_name("a.1.png"))
+        assert paths() == [moving, (drop / "r.png", drop / ".astmfr-2.png"), (drop / "s.png",)]
+        journal.settle(1)
+        journal.settle(2)
+        assert paths()[:2] == [(target, drop / "a.png"), (drop / "r.png",)]
+        journal.settle(1, stays=True)
+        assert paths()[0] == (drop / "a.png",)
+
+
+def test_a_row_of_another_version_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.record([entry("a")])
+        journal._database.execute("""UPDATE pictures SET prediction = '{"colour": 1}'""")
+        with pytest.raises(JournalError, match=r"Number 1 of the journal .*the version that wrote it"):
+            journal.judged_since(0)
 
 
 def test_a_name_that_is_no_text_and_a_large_inode_come_back(tmp_path: Path) -> None:
@@ -113,9 +147,9 @@ def test_what_is_old_delivered_and_gone_is_forgotten(tmp_path: Path) -> None:
         Forgetting(journal, tmp_path, 1, ["a sink"]).look()
         assert len(journal.judged_since(0)) == 4  # too young
         Forgetting(journal, tmp_path, 1e-9, ["a sink"]).look()
-        assert [each.prediction.image for each in journal.judged_since(0)] == ["there", "moving", "waiting"]
+        assert [each.path.name for each in journal.judged_since(0)] == ["there", "moving", "waiting"]
         Forgetting(journal, tmp_path, 1e-9, []).look()
-        assert [each.prediction.image for each in journal.judged_since(0)] == ["there", "moving"]
+        assert [each.path.name for each in journal.judged_since(0)] == ["there", "moving"]
         assert journal.record([entry("gone")]) == [5]
         outbox.close()
 
