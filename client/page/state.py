@@ -23,6 +23,7 @@ class State:
     Attributes:
         stations: by category, in the order of the command line.
         repository, bases: see `Options`.
+        waiting: category and number of pictures that wait in each folder that the page watches, by its path.
         notices: sentences that stay on the page until somebody restarts it, by what they are about.
     """
 
@@ -33,7 +34,12 @@ class State:
     url: str
     repository: Path | None = None
     bases: Mapping[str, Path] = field(default_factory=dict)
+    waiting: dict[str, tuple[str, int]] = field(default_factory=dict)
     notices: dict[str, str] = field(default_factory=dict)
+
+    def waiting_of(self, category: str) -> int:
+        """How many pictures of a category wait in folders that the page watches."""
+        return sum(number for name, number in list(self.waiting.values()) if name == category)
 
     def now(self) -> float:
         """The clock; says so on the page where it was set back. The order of pictures does not depend on it."""

@@ -152,6 +152,7 @@ def _run(
         while not stop.is_set() and pipeline.tally.fault is None:
             source_ended = grabber is None or grabber.ended.is_set()
             busy = pipeline.step(asked.poll_s)
+            events.count(pipeline.waiting)
             forgetting.look()
             if any(delivery.closed_by_reader for delivery in deliveries):
                 stop.set()

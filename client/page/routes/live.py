@@ -146,6 +146,7 @@ def _shift(state: State, category: str) -> dict[str, Any]:
     found = counts.counts(state.database, category, current.since.timestamp())
     return {
         **asdict(found),
+        "waiting": found.waiting + state.waiting_of(category),
         "reject_rate": found.reject_rate,
         "since": current.since.isoformat(),
         "by_hand": current.by_hand,

@@ -109,14 +109,22 @@ class Inspection:
         return asdict(self) | {"release_id": release, "picture": self.picture is not None}
 
 
-def add(database: Database, new: NewInspection, judged: Judged | None = None) -> int | None:
-    """Add a picture, waiting or judged already; its id, or None where the journal's number is known."""
+def add(
+    database: Database, new: NewInspection, judged: Judged | None = None, *, fault: str | None = None
+) -> int | None:
+    """Add a picture: waiting, judged already, or with the `fault` for which it was not.
+
+    Returns:
+        Its id, or None where the journal's number is known.
+    """
     with database.write() as connection:
-        outcome = "waiting" if judged is None else _outcome(judged)
+        outcome: Outcome = "failed" if fault is not None else "waiting"
+        if judged is not None:
+            outcome = _outcome(judged)
         cursor = connection.execute(
-            "INSERT INTO inspections (category, name, source, number, picture, arrived_at, outcome, width, height, "
-            "changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
-            (new.category, new.name, new.source, new.number, new.picture, new.arrived_at, outcome, new.width,
+            "INSERT INTO inspections (category, name, source, number, picture, arrived_at, outcome, reason, width, "
+            "height, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
+            (new.category, new.name, new.source, new.number, new.picture, new.arrived_at, outcome, fault, new.width,
              new.height, _next_change(connection)),
         )  # fmt: skip
         row = cursor.fetchone()
