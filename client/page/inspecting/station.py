@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,9 @@ from client.page.store.inspections import Inspection, Judged
 from client.pictures.images import load_image
 
 WORKERS = 2  # enough for reading one picture while another is judged
-TRIES = 3  # of a picture on which the server fails, before it counts as not judged
+# A picture on which the server fails counts as not judged after so many tries, if the server judged another one
+# meanwhile, or fails for so long.
+TRIES, FAULT_PATIENCE_S = 3, 30.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 LOOK_TIMEOUT_S = 3.0  # to learn which release is live
 POLL_S = 1.0  # where nobody says that a picture came
@@ -78,7 +80,7 @@ class Station:
         self._url, self._timeout_s, self._database, self._hub = url, timeout_s, database, hub
         self._connection, self._in_hand_guard = Connection(self._connect), threading.Lock()
         self._in_hand: set[int] = set()
-        self._next_greeting_s = 0.0
+        self._next_greeting_s, self._judged_at_s = 0.0, 0.0
         self._came, self._stop = threading.Condition(), threading.Event()
         self._threads = [
             threading.Thread(target=self._work, name=f"station-{category}-{number}", daemon=True)
@@ -134,7 +136,7 @@ class Station:
         known = self._connection.current
         if known is None or known.release_id != release_id:
             self._connection.renew()
-            self.tell(None)
+        self.tell(None)
         return release_id
 
     def tell(self, fault: str | None) -> None:
@@ -186,15 +188,19 @@ class Station:
             ) as error:  # what waits is in the database, and is judged when that is written again
                 self.tell(error.message)
                 self._stop.wait(LONGEST_PAUSE_S)
+            except Exception as error:  # the thread must live on, and say so
+                traceback.print_exc(file=sys.stderr)
+                self.tell(f"The page failed ({error!r}); its log says where.")
+                self._stop.wait(LONGEST_PAUSE_S)
 
     def _greet(self) -> None:
-        """Connect although nothing waits, so that people see beforehand whether the server is there."""
-        if self._connection.current is not None or time.monotonic() < self._next_greeting_s:
+        """Connect although nothing waits, so that people see beforehand whether the server is there, or there again."""
+        is_well = self._connection.current is not None and self.status.fault is None
+        if is_well or time.monotonic() < self._next_greeting_s:
             return
         self._next_greeting_s = time.monotonic() + LONGEST_PAUSE_S
         try:
-            with self.judging():
-                pass
+            self.ask_live()
         except ClientError as error:
             self.tell(error.message)
 
@@ -224,7 +230,8 @@ class Station:
 
     def _settle(self, inspection: Inspection) -> None:
         """Judge a picture, however long the server is away; only a fault of its own ends it without a verdict."""
-        pause_s, failures, image = FIRST_PAUSE_S, 0, None
+        pause_s, image = FIRST_PAUSE_S, None
+        failed_at_s: list[float] = []
         while not self._stop.is_set():
             try:
                 with self.judging() as judge:
@@ -236,9 +243,9 @@ class Station:
                 self._fail(inspection, error.message)
                 return
             except (ServerFault, AnswerError) as error:
-                failures += 1
+                failed_at_s.append(time.monotonic())
                 self.tell(error.message)
-                if failures == TRIES:
+                if self._is_its_own_fault(failed_at_s):
                     self._fail(inspection, error.message)
                     return
             except (
@@ -251,6 +258,13 @@ class Station:
                 return
             self._stop.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _is_its_own_fault(self, failed_at_s: Sequence[float]) -> bool:
+        """Whether it is the picture on which the server fails, and not the server that fails on every one."""
+        if len(failed_at_s) < TRIES:
+            return False
+        first_s = failed_at_s[0]
+        return self._judged_at_s > first_s or time.monotonic() - first_s >= FAULT_PATIENCE_S
 
     def _describe(self, inspection: Inspection, image: Image.Image) -> None:
         """Keep size and thumbnail, so that the picture is seen while the server is not there."""
@@ -268,6 +282,7 @@ class Station:
             defects=[defect.to_dict() for defect in verdict.defects],
         )
         inspections.settle(self._database, inspection.id, judged, maps.pack(verdict))
+        self._judged_at_s = time.monotonic()
         self.tell_changed(inspection.id)
 
     def _fail(self, inspection: Inspection, reason: str) -> None:
