@@ -10,6 +10,7 @@ from pathlib import Path
 from client.page.access.sessions import Access
 from client.page.events import Hub
 from client.page.inspecting.station import Station
+from client.page.store.counts import waiting_by_category
 from client.page.store.database import Database
 from client.page.store.inspections import last_arrival
 
@@ -40,6 +41,17 @@ class State:
     def waiting_of(self, category: str) -> int:
         """How many pictures of a category wait in folders that the page watches."""
         return sum(number for name, number in list(self.waiting.values()) if name == category)
+
+    def tell_of_others(self) -> None:
+        """Tell of pictures that wait, and that no station judges, since their category is not shown any more."""
+        for category, number in waiting_by_category(self.database).items():
+            if category not in self.stations:
+                wait = "1 picture waits" if number == 1 else f"{number:,} pictures wait"
+                self.notice(
+                    f"waiting {category}",
+                    f"{wait} to be judged as {category!r}, which this page does not show and nobody judges; start it "
+                    f"with --category {category} too.",
+                )
 
     def now(self) -> float:
         """The clock; says so on the page where it was set back. The order of pictures does not depend on it."""

@@ -62,3 +62,11 @@ def scores(database: Database, category: str, release_ids: Sequence[int], *, lim
     )
     wrong = dict(map(tuple, database.read("SELECT inspection, wrong FROM marks")))
     return [ScoredImage(row["id"], row["score"], row["outcome"], wrong.get(row["id"])) for row in found]
+
+
+def waiting_by_category(database: Database) -> dict[str, int]:
+    """How many pictures wait to be judged, by category; of those that the page shows and of all others."""
+    found = database.read(
+        "SELECT category, COUNT(*) FROM inspections WHERE outcome = 'waiting' GROUP BY category"
+    )
+    return {row[0]: int(row[1]) for row in found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from client.files import StorageError, require_writable_folder, storage_errors
 from client.page.store.schema import TABLES, VERSION
 
 BUSY_S = 10.0  # to wait for who else looks into the file
+PACKED = "marks-"  # begins the names of folders in which a training set is packed
 REMEDY = "make room there or choose another folder with --data"
 
 
@@ -51,6 +53,8 @@ class Database:
         self._readers: list[sqlite3.Connection] = []
         try:
             self._claim()
+            for left_over in folder.glob(f"{PACKED}*"):  # a page that was killed while it packed
+                shutil.rmtree(left_over, ignore_errors=True)
             self._writer = self._open()
         except BaseException:
             self._lock_file.close()

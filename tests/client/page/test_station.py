@@ -16,7 +16,7 @@ from client.page.inspecting.station import Station
 from client.page.state import State
 from client.page.store import history, inspections
 from client.page.store.history import Filters
-from tests.client.page.desk import MAP, add, make_state, png
+from tests.client.page.desk import MAP, add, judged, make_state, png
 from tests.client.samples import RELEASE, make_verdict
 
 
