@@ -90,6 +90,8 @@ class Feed:
             )
             return
         new, image = self._describe(judged, journal, station)
+        if new.picture is None and self._stop.is_set():
+            return  # it may be on its way; it is taken over after the next start
         verdict = None if judged.prediction is None else _verdict_of(judged.prediction)
         fault = None if verdict else judged.fault or "It was not judged; the watch did not say why."
         added = None

@@ -136,7 +136,7 @@ class Station:
         known = self._connection.current
         if known is None or known.release_id != release_id:
             self._connection.renew()
-        self.tell(None)
+            self.tell(None)
         return release_id
 
     def tell(self, fault: str | None) -> None:
@@ -201,6 +201,7 @@ class Station:
         self._next_greeting_s = time.monotonic() + LONGEST_PAUSE_S
         try:
             self.ask_live()
+            self.tell(None)
         except ClientError as error:
             self.tell(error.message)
 

@@ -41,6 +41,7 @@ function changed() {
 
 function update() {
   draw();
+  if (byId("apply") && seen.threshold === null) byId("apply").disabled = true;
   if (seen.threshold === null) { byId("changes").replaceChildren(make("p", { class: "muted" }, "Nothing yet.")); return; }
   slider.value = Math.round((chosen / span()) * STEPS);
   slider.setAttribute("aria-valuetext", `${figure(chosen)}, live ${figure(seen.threshold)}`);
@@ -136,6 +137,7 @@ async function apply(event) {
     await load();
     toast(`The threshold is ${figure(done.threshold)}, release ${done.release_id}. ${done.said.at(-1) ?? ""}`);
   } catch (error) {
+    await load().catch(() => {}); // another release may be live by now
     byId("apply-fault").textContent = error.message;
   }
   button.textContent = before;

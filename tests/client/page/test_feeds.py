@@ -163,3 +163,17 @@ def test_old_pictures_leave_and_their_rows_and_marks_stay(state: State) -> None:
     assert inspections.thumbnail(state.database, ids[1]) is None
     assert len(rows(state)) == 7
     assert clean(state, 100) == 0
+
+
+def test_a_page_that_ends_leaves_a_picture_on_its_way_to_the_next_start(state: State, tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as journal:
+        journal.belong_to(tmp_path, "pill")
+        record(journal, tmp_path, "a.png", target=tmp_path / "good" / "a.png", there=False)
+        feed = Feed(path, state)
+        feed._stop.set()
+        feed._take_over(journal.judged_since(0)[0], journal)
+        assert rows(state) == []
+        (tmp_path / "a.png").write_bytes(png(colour=COLOURS[5]))
+        follow(path, state, lambda: len(rows(state)) == 1)
+    assert rows(state)[0].picture is not None

@@ -303,3 +303,13 @@ def test_a_database_that_cannot_be_read_for_a_while_is_told_and_no_thread_ends(
     run(state, monkeypatch, Judge, lambda: bool(outcomes(state)) and not waiting(state.database, "pill", 1))
     assert outcomes(state) == [("reject", None)]
     assert any("cannot be read" in (fault or "") for fault in told)
+
+
+def test_a_fault_that_is_over_is_taken_back_although_nothing_waits(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stations, "LONGEST_PAUSE_S", 0.02)
+    station = state.stations["pill"]
+    station._connection._judge = Judge()  # type: ignore[assignment]
+    station.tell("A step died.")
+    run(state, monkeypatch, Judge, lambda: station.status.fault is None)
