@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client.page.routes import marking
+from client.page.routes import limits, live, marking
 from client.page.store import inspections, marked
 from client.page.store.database import PACKED
 from tests.client.page.desk import TOKENS, add, client_of, make_state, png
@@ -128,3 +131,39 @@ def test_pictures_that_wait_in_a_category_that_is_not_shown_are_told(tmp_path: P
         (notice,) = client.get("/api/live?category=pill").json()["notices"]
         assert notice.startswith("2 pictures wait to be judged as 'screw'")
         assert "--category screw" in notice
+
+
+def test_a_drawn_mask_is_decoded_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object) -> None:
+        with pytest.raises(RuntimeError):  # there is none in this thread
+            asyncio.get_running_loop()
+
+    monkeypatch.setattr(marking, "_mask_of", decode)
+    state = make_state(tmp_path)
+    with client_of(state) as client:
+        number = add(state.database)
+        place = f"/api/inspections/{number}/mark"
+        assert client.post(place, json={"wrong": "escape", "mask": "AAAA"}).status_code == 200
+
+
+def test_few_large_uploads_lie_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SMALL_UPLOAD", 10)
+    monkeypatch.setitem(limits.MOST, limits.UPLOAD, 1)
+    in_memory: list[bytes] = []
+    most: list[int] = []
+
+    def keep(_state: Any, _station: Any, content: bytes, _name: str) -> dict[str, Any]:
+        in_memory.append(content)
+        most.append(len(in_memory))
+        time.sleep(0.02)
+        in_memory.remove(content)
+        return {"id": 1}
+
+    monkeypatch.setattr(live, "_keep", keep)
+    place = "/api/pictures?category=pill&name=a.png"
+    with client_of(make_state(tmp_path)) as client, ThreadPoolExecutor(4) as stations:
+        sent = [stations.submit(client.post, place, content=bytes([number] * 20)) for number in range(4)]
+        assert [each.result().status_code for each in sent] == [201] * 4
+    assert most == [1] * 4
