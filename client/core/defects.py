@@ -74,56 +74,77 @@ def find_defects(
             "Defects are found with scipy, which is not installed; install the client's packages with "
             "`pip install 'astmfr[client]'`."
         ) from None
-    labels, _ = ndimage.label(mask, structure=CORNERS_TOUCH)
-    found = [
-        _defect(labels[box] == number, anomaly_map[box], box, mask.shape, original_size)
-        for number, box in enumerate(ndimage.find_objects(labels), start=1)
-    ]
+    labels, count = ndimage.label(mask, structure=CORNERS_TOUCH)
+    found = _measured(labels, count, anomaly_map, original_size)
     kept = [defect for defect in found if defect.area >= min_area]
     return tuple(sorted(kept, key=lambda defect: (-defect.peak, defect.top, defect.left)))
 
 
-def _defect(
-    region: NDArray[np.bool_],
-    values: NDArray[np.float32],
-    box: tuple[slice, slice],
-    shape: tuple[int, ...],
-    original_size: tuple[int, int],
-) -> Defect:
-    """One region of cells, and the map's values, both of its box in the mask."""
-    rows, columns = np.nonzero(region)
-    within = values[region].astype(np.float64)
-    top, height, centre_y = _along(rows + box[0].start, shape[0], original_size[1])
-    left, width, centre_x = _along(columns + box[1].start, shape[1], original_size[0])
-    cell_area = (original_size[0] / shape[1]) * (original_size[1] / shape[0])
-    return Defect(
-        left=left,
-        top=top,
-        width=width,
-        height=height,
-        area=max(1, round(len(rows) * cell_area)),
-        peak=float(within.max()),
-        mean=float(within.mean()),
-        centre_x=centre_x,
-        centre_y=centre_y,
-    )
+def _measured(
+    labels: NDArray[np.intp], count: int, anomaly_map: NDArray[np.float32], original_size: tuple[int, int]
+) -> list[Defect]:
+    """The regions that are labelled 1 to `count`, all at once: a noisy map may have tens of thousands."""
+    rows, columns = np.nonzero(labels)
+    which, values = labels[rows, columns] - 1, anomaly_map[rows, columns].astype(np.float64)
+    n_cells = np.bincount(which, minlength=count)
+    peaks = np.full(count, -np.inf)
+    np.maximum.at(peaks, which, values)
+    top, height, centre_y = _along(rows, which, n_cells, labels.shape[0], original_size[1])
+    left, width, centre_x = _along(columns, which, n_cells, labels.shape[1], original_size[0])
+    cell_area = (original_size[0] / labels.shape[1]) * (original_size[1] / labels.shape[0])
+    areas = np.maximum(1, np.rint(n_cells * cell_area).astype(np.int64))
+    means = np.minimum(np.bincount(which, values, minlength=count) / n_cells, peaks)
+    columns_of_defect = (left, top, width, height, areas, peaks, means, centre_x, centre_y)
+    return [Defect(*each) for each in zip(*(values.tolist() for values in columns_of_defect), strict=True)]
 
 
-def _along(cells: NDArray[np.intp], n_cells: int, pixels: int) -> tuple[int, int, float]:
-    """Where cells begin along one side of the image, how far they reach, and their centre, in its pixels."""
+def _along(
+    cells: NDArray[np.intp], which: NDArray[np.intp], n_cells: NDArray[np.intp], side: int, pixels: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Where regions begin along one side of the image, how far they reach, and their centres, in its pixels.
+
+    Args:
+        cells: place of each marked cell along that side.
+        which: region of each marked cell, counted from 0.
+        n_cells: of each region.
+        side: cells of the mask along that side.
+        pixels: of the image along that side.
+    """
+    lowest, highest = np.full(len(n_cells), side), np.zeros(len(n_cells), np.int64)
+    np.minimum.at(lowest, which, cells)
+    np.maximum.at(highest, which, cells)
     # Whole numbers, so that no rounding error widens the box.
-    first = int(cells.min()) * pixels // n_cells
-    last = -(-(int(cells.max()) + 1) * pixels // n_cells)
-    return first, last - first, (float(cells.mean()) + 0.5) * pixels / n_cells
+    first = lowest * pixels // side
+    last = -(-(highest + 1) * pixels // side)
+    centres = (np.bincount(which, cells, minlength=len(n_cells)) / n_cells + 0.5) * pixels / side
+    return first, last - first, centres
 
 
 def resize_map(anomaly_map: NDArray[np.float32], original_size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map [S, S] at the size of its image, [H, W] float32; in between its cells' centres, bilinearly.
+    """A map [S, S] at the size of its image, [H, W] float32.
+
+    Along a side on which the image has more pixels than the map has cells, bilinearly in between the cells' centres.
+    Where it has fewer, a pixel has the highest value of the cells that it covers: a mean would hide a small defect.
 
     Raises:
         ValueError: the size has no pixels.
     """
+    width, height = original_size
     if min(original_size) < 1:
-        raise ValueError(f"an image of {original_size[0]} x {original_size[1]} pixels has no map")
-    image = Image.fromarray(np.ascontiguousarray(anomaly_map, np.float32))
+        raise ValueError(f"an image of {width} x {height} pixels has no map")
+    kept = _shrunk(_shrunk(anomaly_map, height).T, width).T
+    image = Image.fromarray(np.ascontiguousarray(kept, np.float32))
     return np.asarray(image.resize(original_size, Image.Resampling.BILINEAR), np.float32)
+
+
+def _shrunk(values: NDArray[np.float32], pixels: int) -> NDArray[np.float32]:
+    """The highest values within each of `pixels` equal parts of the rows; all rows where they are no more than that."""
+    rows = len(values)
+    if rows <= pixels:
+        return values
+    return np.stack(
+        [
+            values[part * rows // pixels : -(-(part + 1) * rows // pixels)].max(axis=0)
+            for part in range(pixels)
+        ]
+    )

@@ -55,7 +55,8 @@ class Verdict(Score):
         """The connected regions of the mask, the one with the highest peak first; found when first asked for.
 
         An anomalous image may have none, and a good one some: the label is the score's against the image threshold,
-        and the mask is the map's against the pixel threshold.
+        and the mask is the map's against the pixel threshold. A mask of noise may have tens of thousands, which takes
+        some tenths of a second: in an event loop, ask for them in a thread.
 
         Raises:
             ClientError: scipy is not installed.
@@ -65,7 +66,10 @@ class Verdict(Score):
         )
 
     def map_at_original_size(self) -> NDArray[np.float32]:
-        """The anomaly map [H, W] float32, at the size of the image as it came."""
+        """The anomaly map [H, W] float32, at the size of the image as it came.
+
+        Of an image that has fewer pixels than the map, each has the highest value of the map within it.
+        """
         return resize_map(self.anomaly_map, self.original_size)
 
 

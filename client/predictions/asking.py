@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from client.core.errors import ClientError, ImageFileError, RefusedImage, ServerError
-from client.core.verdicts import Score, Verdict
+from client.core.verdicts import Failure, Score, Verdict
 from client.files import StorageError
 from client.judging.connection import JudgeClient
 from client.pictures.folders import ImageFile
@@ -58,13 +58,13 @@ class _Queue:
         self.asked: deque[_Asked] = deque()
         self.missed: deque[tuple[Path, str]] = deque()  # and why; to be handed on
 
-    def ask(self) -> Iterator[Score]:
+    def ask(self) -> Iterator[Score | Failure]:
         """Ask about all that wait; the next ones are read while the server judges."""
         asking = self._asking
         in_flight, batch, threshold = asking.in_flight, asking.batch, asking.threshold
         if asking.score_only:
             return self._judge.score_many(
-                self._readable(), in_flight=in_flight, batch=batch, threshold=threshold
+                self._readable(), in_flight=in_flight, batch=batch, threshold=threshold, on_error="return"
             )
         return self._judge.judge_many(
             self._readable(),
@@ -72,6 +72,7 @@ class _Queue:
             batch=batch,
             threshold=threshold,
             min_area=asking.min_area,
+            on_error="return",
         )
 
     def unanswered(self) -> Iterator[ImageFile]:
@@ -83,14 +84,6 @@ class _Queue:
         """Say which images get no verdict, and why; each once."""
         while self.missed:
             miss(*self.missed.popleft())
-
-    def drop_request(self) -> list[Path]:
-        """Take out the images of the request that failed, which is the oldest; those after it wait again."""
-        size = min(self._asking.batch, len(self.asked))
-        failed = [self.asked.popleft().image.path for _ in range(size)]
-        self.waiting.extendleft(asked.image for asked in reversed(self.asked))
-        self.asked.clear()
-        return failed
 
     def _readable(self) -> Iterator[Image.Image | bytes]:
         """What is sent of each image; a broken file is named, and not sent."""
@@ -129,9 +122,9 @@ def predict_images(
 ) -> Outcome:
     """Ask about image files.
 
-    A request that fails costs its own images the verdict, and the run goes on. FAILURES_IN_A_ROW stop it, unless the
-    server refused the images themselves, and so do a disk that takes no more answers and KeyboardInterrupt; the answers
-    before that are in the outcome.
+    An image that cannot be judged costs no other one its verdict, and a request that fails only its own images.
+    FAILURES_IN_A_ROW stop the run, unless the server refused the images themselves, and so do a disk that takes no more
+    answers and KeyboardInterrupt; the answers before that are in the outcome.
 
     Args:
         judge: the category.
@@ -185,32 +178,33 @@ def _say_how_far(queue: _Queue, outcome: Outcome, *, interrupted: bool) -> None:
 
 
 def _answered(queue: _Queue, outcome: Outcome) -> Iterator[tuple[_Asked, Score]]:
-    """Every image that is answered, with its answer; requests that fail are named in the outcome.
+    """Every image that is answered, with its answer; those without one are named in the outcome.
 
     Raises:
         ClientError: FAILURES_IN_A_ROW, or one that concerns no image.
     """
-    failures: list[tuple[list[Path], str]] = []  # since the last answer
-    while True:
-        try:
-            for verdict in queue.ask():
-                _leave_unanswered(failures, queue, outcome)
-                failures.clear()
-                yield queue.asked[0], verdict
-                queue.asked.popleft()
-            failures.append(([asked.image.path for asked in queue.asked], "no answer came."))
+    failures: list[tuple[list[Path], str]] = []  # of requests, since the last answer
+    error: ClientError | None = None  # the last one
+    for result in queue.ask():
+        if not isinstance(result, Failure):
             _leave_unanswered(failures, queue, outcome)
-            return
-        except RefusedImage as error:
-            refused = queue.drop_request()
-            if not refused:
-                raise
-            _leave_unanswered([(refused, error.message)], queue, outcome)
-        except ServerError as error:
-            failures.append((queue.drop_request(), error.message))
-            if not failures[-1][0] or len(failures) == FAILURES_IN_A_ROW:
-                outcome.next_image = next((path for paths, _ in failures for path in paths), None)
-                raise ServerError(failures[0][1]) from None  # the first says best what happened
+            failures.clear()
+            yield queue.asked[0], result
+            queue.asked.popleft()
+            continue
+        path = queue.asked.popleft().image.path
+        if isinstance(result.error, RefusedImage) or not isinstance(result.error, ServerError):
+            _leave_unanswered([([path], result.message)], queue, outcome)
+        elif failures and result.error is error:  # images of one request fail together
+            failures[-1][0].append(path)
+        else:
+            failures.append(([path], result.message))
+        error = result.error
+        if len(failures) == FAILURES_IN_A_ROW:
+            outcome.next_image = failures[0][0][0]
+            raise ServerError(failures[0][1])  # the first says best what happened
+    failures.append(([asked.image.path for asked in queue.asked], "no answer came."))
+    _leave_unanswered(failures, queue, outcome)
 
 
 def _leave_unanswered(failures: list[tuple[list[Path], str]], queue: _Queue, outcome: Outcome) -> None:

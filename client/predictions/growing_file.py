@@ -21,7 +21,7 @@ class GrowingFile:
     """A file that holds whole lines at any moment, whatever ends the run.
 
     A file of an earlier run stays until the first line of this one. It then stands beside, its name ending in
-    `.previous`, until this run is complete.
+    `.previous`, until a run is complete: where one stands there already, the run after it was not, and is replaced.
     """
 
     def __init__(self, path: Path, *, is_ours: Callable[[bytes], bool], heading: bytes = b"") -> None:
@@ -33,7 +33,7 @@ class GrowingFile:
             heading: what the file begins with.
 
         Raises:
-            StorageError: it cannot be written, or the file that stands there holds something else.
+            StorageError: it cannot be written, or what stands there, or beside it as `.previous`, is something else.
         """
         self.path = path
         self._heading = heading
@@ -44,10 +44,12 @@ class GrowingFile:
         self._place = path if self._stream else Path(os.path.realpath(path))
         self._previous = self._place.with_name(self._place.name + PREVIOUS)
         self._replaces = False
+        self._replaces_incomplete = False
         self._file: io.FileIO | None = None
         self._size = 0
         if not self._stream:
             _refuse_other_content(path, is_ours)
+            _refuse_other_content(self._previous, is_ours)
 
     def append_line(self, line: bytes) -> None:
         """Write a line and hand it to the system at once.
@@ -76,7 +78,12 @@ class GrowingFile:
             if not self._replaces:
                 return None
             if not complete:
-                return f"The answers of the run before are in {self._previous}."
+                if not self._replaces_incomplete:
+                    return f"The answers of the run before are in {self._previous}."
+                return (
+                    f"The answers of an earlier run are in {self._previous}; those of the run before, which was not "
+                    "complete, were replaced."
+                )
             self._previous.unlink()
             return f"The answers of an earlier run in {self.path} were replaced."
 
@@ -97,12 +104,17 @@ class GrowingFile:
     def _open(self) -> io.FileIO:
         if not self._stream:
             self._place.parent.mkdir(parents=True, exist_ok=True)
-            self._replaces = self._place.exists() and self._place.stat().st_size > 0
-            if self._replaces:
+            self._replaces_incomplete = _holds_something(self._previous)
+            self._replaces = self._replaces_incomplete or _holds_something(self._place)
+            if self._replaces and not self._replaces_incomplete:
                 self._place.replace(self._previous)
         self._file = io.FileIO(os.dup(sys.stdout.fileno()) if self._to_output else self._place, "wb")
         self._write(self._file, self._heading)
         return self._file
+
+
+def _holds_something(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def _refuse_other_content(path: Path, is_ours: Callable[[bytes], bool]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 DIGEST_BYTES = 16
+SECOND_NS = 1_000_000_000
 GRABBED = ".astmfr-"  # begins the hidden name of a picture that is being moved
 
 
@@ -23,17 +24,25 @@ class Arrival:
         size: bytes.
         mtime_ns: when its content was last written, nanoseconds since 1970, as the file system says.
         inode: the file system's number of it.
+        ctime_ns: when anything of it was changed last, its name included, nanoseconds since 1970. What is written over
+            it may have its size and `mtime_ns`, and not this one. Two arrivals that differ in it alone are equal.
     """
 
     name: Path
     size: int
     mtime_ns: int
     inode: int
+    ctime_ns: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, name: Path, status: os.stat_result) -> Arrival:
         """A file of that name, as `stat` saw it."""
-        return cls(name, status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls(name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether its file system has times of whole seconds, so that they do not tell what was written over it."""
+        return self.mtime_ns % SECOND_NS == 0 and self.ctime_ns % SECOND_NS == 0
 
     def is_still(self, path: Path) -> bool:
         """Whether the file at `path` is this one, unchanged."""

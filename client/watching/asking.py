@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -85,13 +85,15 @@ def ask(server: Server, folder: Path, arrival: Arrival) -> Outcome:
     try:
         with naming(path):
             require_file_size(arrival.size)
-        content = _read(path, arrival)
+        read = _read(path, arrival)
     except ImageError as error:
         return Outcome(arrival, End.REFUSED, message=f"{error}.")
     except OSError as error:
         return Outcome(arrival, End.UNREADABLE, message=f"{path} cannot be read ({error.strerror or error}).")
-    if content is None:
+    if read is None:
         return Outcome(arrival, End.CHANGED)
+    content, arrival = read
+    del read
     digest = digest_of(content)
     try:
         judge = server.judge()
@@ -135,17 +137,21 @@ def prediction_of(judge: JudgeClient, path: Path, verdict: Verdict) -> Predictio
     )
 
 
-def _read(path: Path, arrival: Arrival) -> bytes | None:
-    """The content of a file; None where it is not, or not any more, the one that was found.
+def _read(path: Path, arrival: Arrival) -> tuple[bytes, Arrival] | None:
+    """The content of a file, and which it is; None where it is not, or not any more, the one that was found.
 
     Raises:
         OSError: it cannot be read.
     """
     try:
         with path.open("rb") as file:
+            before = os.fstat(file.fileno())
             content = file.read()
             after = os.fstat(file.fileno())
     except FileNotFoundError:
         return None
     same = (after.st_size, after.st_mtime_ns) == (arrival.size, arrival.mtime_ns)
-    return content if same and len(content) == arrival.size and arrival.is_still(path) else None
+    same = same and before.st_ctime_ns == after.st_ctime_ns and len(content) == arrival.size
+    return (
+        (content, replace(arrival, ctime_ns=after.st_ctime_ns)) if same and arrival.is_still(path) else None
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from client.files import StorageError
 from client.watching.filesystems import network_of
@@ -115,6 +116,27 @@ def journal_errors(path: Path) -> Iterator[None]:
             f"The journal {path} cannot be used ({error.strerror or error}); choose another place with --journal.",
             may_pass=True,
         ) from None
+
+
+def patiently(write: Callable[[], Any], *, wait: Callable[[JournalError], bool]) -> bool:
+    """Write until it succeeds; `wait` is told what failed, and says whether to try again.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        JournalError: waiting does not help.
+    """
+    while True:
+        try:
+            write()
+        except JournalError as error:
+            if not error.may_pass:
+                raise
+            if not wait(error):
+                return False
+        else:
+            return True
 
 
 def _require_own_disk(path: Path) -> None:

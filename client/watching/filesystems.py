@@ -5,6 +5,7 @@ Behind a network, times and locks are another machine's.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -26,20 +27,20 @@ def network_of(folder: Path) -> str | None:
     return f"{kind} at {mountpoint}" if kind in NETWORKS else None
 
 
-def is_closed(path: Path) -> bool:
-    """Whether nobody has a file open for writing, as Linux says to its owner; False where it cannot be told."""
+def has_writer(path: Path) -> bool | None:
+    """Whether somebody has a file open for writing, as Linux says to its owner; None where it cannot be told."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         # A lease to read is given only where nobody writes. Who opens the file in this moment waits until it is given
         # back, and the signal of that is one that ends no process.
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError:
-        return False
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
     finally:
         os.close(file)
-    return True
+    return False

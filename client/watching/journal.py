@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from client.predictions.prediction import Prediction
 from client.watching.arrivals import Arrival
 from client.watching.database import JournalError, connect, transaction
 from client.watching.rows import (
+    KNOWN_COLUMNS,
     REMOVED,
     Entry,
     Known,
@@ -42,7 +43,8 @@ CREATE TABLE IF NOT EXISTS pictures (
     prediction TEXT, -- a line of predictions.jsonl; NULL: it was not judged
     fault TEXT, -- why it was not judged
     target BLOB, -- the path that it is moved to; empty: it is removed; NULL: it stays
-    settled INTEGER NOT NULL -- whether that was done
+    settled INTEGER NOT NULL, -- whether that was done
+    ctime_ns INTEGER -- NULL: an earlier version recorded it
 );
 CREATE UNIQUE INDEX IF NOT EXISTS once ON pictures (name, size, mtime_ns, digest);
 CREATE INDEX IF NOT EXISTS unsettled ON pictures (number) WHERE NOT settled;
@@ -79,6 +81,8 @@ class Journal:
                 with transaction(self._database, path) as database:
                     for statement in SCHEMA.split(";\n"):
                         database.execute(statement)
+                    if "ctime_ns" not in [row[1] for row in database.execute("PRAGMA table_info(pictures)")]:
+                        database.execute("ALTER TABLE pictures ADD COLUMN ctime_ns INTEGER")
                     self._tell_about(database)
             if not self._read("SELECT 1 FROM sqlite_schema WHERE name = 'about'"):
                 raise JournalError(
@@ -133,8 +137,7 @@ class Journal:
     def find(self, arrival: Arrival) -> list[Known]:
         """The pictures recorded of that name, size and time; more than one where only their content differs."""
         rows = self._read(
-            "SELECT number, name, size, mtime_ns, inode, digest, target, settled FROM pictures "
-            "WHERE name = ? AND size = ? AND mtime_ns = ?",
+            f"SELECT {KNOWN_COLUMNS} FROM pictures WHERE name = ? AND size = ? AND mtime_ns = ?",
             os.fsencode(arrival.name),
             arrival.size,
             arrival.mtime_ns,
@@ -144,6 +147,10 @@ class Journal:
     def has_name(self, name: Path) -> bool:
         """Whether any picture of that name was recorded."""
         return bool(self._read("SELECT 1 FROM pictures WHERE name = ? LIMIT 1", os.fsencode(name)))
+
+    def last_number(self) -> int:
+        """Of the picture that was recorded last; 0 where there is none."""
+        return int(self._read("SELECT coalesce(max(number), 0) FROM pictures")[0][0])
 
     def record(self, entries: Sequence[Entry]) -> list[int | None]:
         """Write pictures down together, or none of them; on disk when this returns.
@@ -161,8 +168,7 @@ class Journal:
     def unsettled(self, *, after: int = 0, limit: int = 100) -> list[Known]:
         """Pictures that are recorded and not yet moved, in their order."""
         rows = self._read(
-            "SELECT number, name, size, mtime_ns, inode, digest, target, settled FROM pictures "
-            "WHERE NOT settled AND number > ? ORDER BY number LIMIT ?",
+            f"SELECT {KNOWN_COLUMNS} FROM pictures WHERE NOT settled AND number > ? ORDER BY number LIMIT ?",
             after,
             limit,
         )
@@ -249,27 +255,6 @@ class Journal:
         database.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", values.items())
 
 
-def patiently(write: Callable[[], Any], *, wait: Callable[[JournalError], bool]) -> bool:
-    """Write until it succeeds; `wait` is told what failed, and says whether to try again.
-
-    Returns:
-        Whether it was written.
-
-    Raises:
-        JournalError: waiting does not help.
-    """
-    while True:
-        try:
-            write()
-        except JournalError as error:
-            if not error.may_pass:
-                raise
-            if not wait(error):
-                return False
-        else:
-            return True
-
-
 def _record(database: Any, entry: Entry, now: str) -> int | None:
     """Write a picture down, and give its number; None where it was already: no number is left out for it."""
     arrival = entry.arrival
@@ -279,11 +264,12 @@ def _record(database: Any, entry: Entry, now: str) -> int | None:
     ).fetchone():
         return None
     cursor = database.execute(
-        "INSERT INTO pictures (name, size, mtime_ns, digest, inode, recorded_at, prediction, fault, target, settled) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO pictures (name, size, mtime_ns, digest, inode, ctime_ns, recorded_at, prediction, fault, "
+        "target, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *which,
             str(arrival.inode),
+            arrival.ctime_ns,
             now,
             entry.prediction and entry.prediction.to_json(),
             entry.fault and printable(entry.fault),

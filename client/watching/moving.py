@@ -87,7 +87,7 @@ class Mover:
         source, target = self._folder / known.arrival.name, known.target
         grabbed = grabbed_path(source, known.number)
         if not grabbed.exists():
-            if not known.arrival.is_still(source):
+            if not known.is_still(source):
                 self._find(known, source)
                 return
             source.rename(grabbed)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from client.core.errors import AnswerError, DeadlineExceeded, ServerError, ServerFault
 from client.watching.arrivals import Arrival
 from client.watching.asking import End, Outcome
-from client.watching.database import JournalError
+from client.watching.database import JournalError, patiently
 from client.watching.events import Events
-from client.watching.journal import Journal, patiently
+from client.watching.journal import Journal
 from client.watching.moving import Destinations, Mover
 from client.watching.rows import Entry
 from client.watching.sources.folder import DropFolder
@@ -113,7 +113,8 @@ class Pipeline:
             if not error.may_pass:
                 raise
             self._wait_for_journal(error)
-        return bool(self._busy or self._folder.waiting or not self._folder.there)
+        awaited = self._folder.waiting - (0 if self._patience_s is None else len(self._folder.held))
+        return bool(self._busy or awaited or not self._folder.there)
 
     def wait(self, seconds: float) -> None:
         """Wait until an answer has come, and no longer than that."""

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from client.predictions.prediction import Prediction
-from client.watching.arrivals import GRABBED, Arrival
+from client.watching.arrivals import GRABBED, Arrival, digest_of
 
 REMOVED = Path("/")  # as a target: it is removed
+KNOWN_COLUMNS = (
+    "number, name, size, mtime_ns, inode, ctime_ns, digest, target, settled, prediction IS NOT NULL"
+)
 STEM_KEPT = 200  # bytes of a name that gets a number
 
 
@@ -69,6 +72,7 @@ class Known:
         arrival, digest: which picture.
         target: where it was to go, see `Entry`.
         settled: whether it was moved there.
+        judged: whether it has a verdict.
     """
 
     number: int
@@ -76,13 +80,27 @@ class Known:
     digest: bytes
     target: Path | None
     settled: bool
+    judged: bool
+
+    def is_still(self, path: Path) -> bool:
+        """Whether the file at `path` is this picture: by its times, and by its content where they say too little.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if not self.arrival.is_still(path):
+            return False
+        found = Arrival.of(self.arrival.name, path.stat())
+        if found.ctime_ns == self.arrival.ctime_ns and not found.is_coarse:
+            return True
+        return not self.digest or digest_of(path.read_bytes()) == self.digest
 
 
 def known_of(row: Any) -> Known:
-    """A row as `Journal` selects it."""
-    number, name, size, mtime_ns, inode, digest, target, settled = row
-    arrival = Arrival(path_of(name), size, mtime_ns, int(inode))
-    return Known(number, arrival, digest, target_of(target), bool(settled))
+    """A row of KNOWN_COLUMNS."""
+    number, name, size, mtime_ns, inode, ctime_ns, digest, target, settled, judged = row
+    arrival = Arrival(path_of(name), size, mtime_ns, int(inode), ctime_ns or 0)
+    return Known(number, arrival, digest, target_of(target), bool(settled), bool(judged))
 
 
 def paths_of(number: int, source: Path, target: Path | None, *, settled: bool) -> tuple[Path, ...]:

@@ -12,9 +12,7 @@ from pathlib import Path
 from client.core.errors import ImageFileError, RequestError
 from client.files import StorageError, require_writable_folder
 from client.judging.connection import JudgeClient
-from client.watching.arrivals import Arrival, digest_of
 from client.watching.asking import Server, ask
-from client.watching.database import JournalError
 from client.watching.events import Events
 from client.watching.filesystems import network_of
 from client.watching.forgetting import Forgetting
@@ -22,14 +20,16 @@ from client.watching.journal import Journal, journal_path
 from client.watching.locking import FolderLock, locked_file, locked_folder
 from client.watching.moving import Destinations, Mover
 from client.watching.pipeline import Pipeline
-from client.watching.rows import REMOVED, Known
+from client.watching.rows import REMOVED
 from client.watching.sinks.choice import Sinks, make_sinks, missing_extra
 from client.watching.sinks.delivery import Delivery
 from client.watching.sinks.outbox import Outbox
 from client.watching.sources.folder import DropFolder
 from client.watching.sources.frames import FrameGrabber, Frames
+from client.watching.sources.recorded import Recorded
 from client.watching.tally import Tally
 
+HELD_S = 30.0  # in which a file is open for writing, and not written to, until that is told
 ENDING_S, ENDING_ONCE_S = 3.0, 30.0  # for the sinks to take what waits
 
 
@@ -100,7 +100,8 @@ def watch(
         closing.push(server.leave)
         for delivery in deliveries:
             closing.callback(delivery.close, within_s=0)
-        folder = _drop_folder(asked, journal, lock, events)
+        recorded = Recorded(asked.folder, journal, events)
+        folder = _drop_folder(asked, recorded, lock, events)
         pipeline = Pipeline(
             folder,
             journal,
@@ -119,16 +120,17 @@ def watch(
             _run(
                 asked, pipeline, deliveries, grabber=grabber, forgetting=forgetting, stop=stop, events=events
             )
-            pipeline.tally.lost = 0 if grabber is None else grabber.lost
+        _count_left(asked, pipeline.tally, folder, recorded, events)
         _end(asked, pipeline, deliveries, events)
     return pipeline.tally
 
 
-def _drop_folder(asked: Watch, journal: Journal, lock: FolderLock, events: Events) -> DropFolder:
+def _drop_folder(asked: Watch, recorded: Recorded, lock: FolderLock, events: Events) -> DropFolder:
     return DropFolder(
         asked.folder,
         settle_s=asked.settle_s,
-        is_known=Recorded(asked.folder, journal, events).is_known,
+        held_s=asked.patience_s if asked.once else HELD_S,
+        is_known=recorded.is_known,
         now_ns=None if network_of(asked.folder) else lock.now_ns,
         leave_out=asked.destinations.folders,
         events=events,
@@ -151,6 +153,8 @@ def _run(
     try:
         while not stop.is_set() and pipeline.tally.fault is None:
             source_ended = grabber is None or grabber.ended.is_set()
+            if grabber is not None:
+                finite, pipeline.tally.lost = finite or grabber.fault is not None, grabber.lost
             busy = pipeline.step(asked.poll_s)
             events.count(pipeline.waiting)
             forgetting.look()
@@ -168,6 +172,20 @@ def _run(
         raise
     finally:
         pipeline.tally.lost = 0 if grabber is None else grabber.lost
+
+
+def _count_left(asked: Watch, tally: Tally, folder: DropFolder, recorded: Recorded, events: Events) -> None:
+    """With `once`, what lies there without a verdict counts, whichever run has found out that it gets none."""
+    if not asked.once:
+        return
+    unjudged = recorded.unjudged()
+    tally.unread += len(folder.held)
+    tally.unjudged += len(unjudged)
+    if unjudged:
+        events.tell(
+            f"{len(unjudged):,} files still lie there that an earlier run could not judge, as {unjudged[0]}; give "
+            "--move-unjudged, or take them out."
+        )
 
 
 def _end(asked: Watch, pipeline: Pipeline, deliveries: Sequence[Delivery], events: Events) -> None:
@@ -202,47 +220,6 @@ def _frames(asked: Watch, journal: Journal, events: Events) -> Iterator[FrameGra
         raise RequestError(missing_extra(error)) from None
     with FrameGrabber(asked.frames, asked.folder, is_known=journal.has_name, events=events) as grabber:
         yield grabber
-
-
-class Recorded:
-    """Whether a file is a picture that was recorded; where it is, and should not be there, that is seen to."""
-
-    def __init__(self, folder: Path, journal: Journal, events: Events) -> None:
-        """Look into a journal."""
-        self._folder, self._journal, self._events = folder, journal, events
-
-    def is_known(self, arrival: Arrival) -> bool:
-        """Whether a file was recorded: that of the same name, size and time, and the same content in another inode.
-
-        Raises:
-            JournalError: the journal cannot be read, or it was removed.
-        """
-        if not self._journal.path.exists():
-            raise JournalError(
-                f"{self._journal.path} was removed while it was in use; start watch again. What lies in the "
-                "folder is then judged again."
-            )
-        known = self._journal.find(arrival)
-        same = next((each for each in known if each.arrival.inode == arrival.inode), None)
-        if known and same is None:
-            with contextlib.suppress(OSError):
-                digest = digest_of((self._folder / arrival.name).read_bytes())
-                same = next((each for each in known if each.digest == digest), None)
-        if same is None:
-            return False
-        if same.settled and same.target is not None:
-            self._is_there_again(same, arrival)
-        return True
-
-    def _is_there_again(self, known: Known, arrival: Arrival) -> None:
-        """A file that was moved lies there: a power failure has undone that, or somebody put it there again."""
-        target = known.target
-        if target is not None and target != REMOVED and not target.exists():
-            self._journal.aim(known.number, target)
-            return
-        self._events.tell(
-            f"{arrival.name} was judged already, as number {known.number}; it is not judged again, and stays."
-        )
 
 
 def _require_folder(asked: Watch) -> None:

@@ -102,7 +102,9 @@ def to_rgb(image: Image.Image | DeepPixels, *, bit_depth: int = 8) -> Image.Imag
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
         return ImageCms.applyTransform(image, transform) or image
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode == "La":
+        image = image.convert("LA")  # the one mode into which Pillow converts it
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         return _over_black(image)
     # Pillow would copy an image that is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -13,7 +13,9 @@ from client.files import StorageError, is_stream, require_writable_file, storage
 from client.predictions.prediction import Prediction
 from client.watching.sinks.message import Message, SinkClosed, SinkDown
 
-TAIL_BYTES = 1 << 20  # of the file's end, in which lines are looked for that were written before a kill
+TAIL_BYTES = (
+    1 << 24
+)  # at least, of the file's end, in which lines are looked for that were written before a kill
 FIRST_LINE_BYTES = 100_000
 
 
@@ -21,7 +23,8 @@ class JsonlFile:
     """Appends a line for every verdict; pictures that were not judged have none.
 
     A kill may come between a line and the journal's note of it. The lines at the end of the file are therefore compared
-    with the first ones to be written: what stands there already is not written again, half a line is cut off.
+    with the first ones to be written: what stands there already is not written again, half a line is cut off. After a
+    power failure the journal may have forgotten several such notes; comparing goes on until a line is new.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +71,7 @@ class JsonlFile:
         except OSError:
             file.truncate(size)  # no half a line stays
             raise
-        self._checked = self._checked or bool(lines)
+        self._checked = self._checked or bool(rest)
 
 
 class JsonlStream:
@@ -102,8 +105,8 @@ def _write(file: io.FileIO, content: bytes) -> None:
 def _still_to_write(file: io.FileIO, lines: list[bytes]) -> list[bytes]:
     """The lines that do not stand at the file's end; half of one there is cut off."""
     size = os.fstat(file.fileno()).st_size
-    start = max(0, size - TAIL_BYTES)
-    tail = os.pread(file.fileno(), TAIL_BYTES, start)
+    start = max(0, size - max(TAIL_BYTES, sum(map(len, lines))))  # a line of many defects is long
+    tail = _read_from(file, start, size)
     begin = tail.rfind(b"\n") + 1
     half = tail[begin:]
     if half and any(line.startswith(half) for line in lines):
@@ -111,10 +114,19 @@ def _still_to_write(file: io.FileIO, lines: list[bytes]) -> list[bytes]:
     elif half:
         _write(file, b"\n")
     written = tail[:begin].splitlines(keepends=True)
-    for count in range(min(len(lines), len(written)), 0, -1):
-        if written[-count:] == lines[:count]:
+    for first in range(len(written)):
+        count = min(len(lines), len(written) - first)
+        if written[first] == lines[0] and written[first : first + count] == lines[:count]:
             return lines[count:]
     return lines
+
+
+def _read_from(file: io.FileIO, start: int, end: int) -> bytes:
+    parts = []
+    while part := os.pread(file.fileno(), end - start, start):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
 
 
 def _refuse_other_content(path: Path) -> None:

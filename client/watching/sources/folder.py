@@ -18,9 +18,12 @@ from pathlib import Path
 from client.pictures.folders import COPIES
 from client.watching.arrivals import GRABBED, Arrival
 from client.watching.events import Events
-from client.watching.filesystems import is_closed
+from client.watching.filesystems import has_writer
 from model_repository.image_decoder.image_decoding import SUFFIXES
 
+COARSE_NS = (
+    4_000_000_000  # in which what is written over a file may get the same time, where times are coarse
+)
 EMPTY_S = 5.0  # in which who has made a file has begun to write
 LEFT_OUT_EVERY_S = 60.0  # at most one line on what is no image
 ENDINGS_SHOWN = 5
@@ -42,6 +45,7 @@ class DropFolder:
         folder: the folder.
         there: whether it was there at the last look.
         waiting: new files at the last look that were not yet whole.
+        held: those of them that somebody has open for writing, and has not written to for `held_s`.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class DropFolder:
         folder: Path,
         *,
         settle_s: float,
+        held_s: float,
         is_known: Callable[[Arrival], bool],
         now_ns: Callable[[], int] | None,
         leave_out: Collection[Path],
@@ -59,6 +64,7 @@ class DropFolder:
         Args:
             folder: the folder.
             settle_s: seconds in which a file must not change before it counts as written.
+            held_s: seconds after which a file that stays open for writing is told of.
             is_known: whether a picture was recorded; asked once a file.
             now_ns: the clock of the folder's file system; None where the times of files are not to be trusted, as on a
                 share: there each file must be seen unchanged for `settle_s`.
@@ -66,6 +72,7 @@ class DropFolder:
             events: told what is left out, and when the folder is away.
         """
         self.folder, self._settle_s, self._now_ns, self._events = folder, settle_s, now_ns, events
+        self._held_s = held_s
         self._is_known = is_known
         self._leave_out = {os.path.realpath(path) for path in leave_out}
         # Hashes of the files here about which the journal was asked.
@@ -78,6 +85,7 @@ class DropFolder:
         self._orphans = 0  # pictures that a lost journal was moving
         self.there = True
         self.waiting = 0
+        self.held: list[Path] = []
 
     def ready(self, limit: int, *, busy: Collection[Arrival]) -> list[Arrival]:
         """The oldest new files that are whole, by their time; at most `limit`.
@@ -94,8 +102,9 @@ class DropFolder:
         known: set[int] = set()
         new: set[int] = set()
         clock_ns, now_s = 0, time.monotonic()
+        self.held = []
         for name, status in files:
-            mark = _mark(name, status.st_size, status.st_mtime_ns, status.st_ino)
+            mark = _mark(name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
             if mark in self._known:  # nearly all of them, in a folder whose pictures stay
                 known.add(mark)
                 continue
@@ -103,7 +112,8 @@ class DropFolder:
             if arrival in busy:
                 continue
             if mark not in self._new and self._is_known(arrival):
-                known.add(mark)
+                if not (arrival.is_coarse and abs(time.time_ns() - arrival.mtime_ns) < COARSE_NS):
+                    known.add(mark)
                 continue
             new.add(mark)
             if self._now_ns is not None:
@@ -113,13 +123,14 @@ class DropFolder:
         self._known, self._new, self._seen, self.waiting = known, new, seen, len(seen)
         self._tell_left_out()
         self._tell_orphans()
+        self._tell_held()
         return heapq.nsmallest(
             limit, ready, key=lambda arrival: (arrival.mtime_ns, os.fsencode(arrival.name))
         )
 
     def forget(self, arrival: Arrival) -> None:
         """Ask the journal again about a file: it was recorded, or moved."""
-        mark = _mark(str(arrival.name), arrival.size, arrival.mtime_ns, arrival.inode)
+        mark = _mark(str(arrival.name), arrival.size, arrival.mtime_ns, arrival.inode, arrival.ctime_ns)
         self._known.discard(mark)
         self._new.discard(mark)
 
@@ -132,23 +143,27 @@ class DropFolder:
     ) -> bool:
         """Whether a file counts as written; one that does not is added to `seen`.
 
-        One that nobody has open for writing, as after a rename into place, or whose last byte is old enough is whole at
-        once. Where neither can be told, it must be seen unchanged for long enough; an empty one longer.
+        One that nobody has open for writing, as after a rename into place, is whole at once, and one that somebody has
+        is not: a file may have its size before its content. Where that cannot be told, one whose last byte is old
+        enough is whole, or one that was seen unchanged for long enough; an empty one longer.
         """
         settle_s = self._settle_s if status.st_size else max(self._settle_s, EMPTY_S)
-        if self._now_ns is not None:
-            old = clock_ns - status.st_mtime_ns >= 1e9 * settle_s
-            if old or (status.st_size and is_closed(self.folder / name)):
-                return True
         before = self._seen.get(name)
         if before is None or (before.size, before.mtime_ns) != (status.st_size, status.st_mtime_ns):
-            seen[name] = _Seen(status.st_size, status.st_mtime_ns, now_s)
-            return False
+            before = _Seen(status.st_size, status.st_mtime_ns, now_s)
+        if self._now_ns is not None:
+            written = has_writer(self.folder / name)
+            if written:
+                seen[name] = before
+                if now_s - before.since_s >= self._held_s:
+                    self.held.append(name)
+                return False
+            if clock_ns - status.st_mtime_ns >= 1e9 * settle_s or (status.st_size and written is False):
+                return True
+        if now_s - before.since_s >= settle_s:
+            return True
         seen[name] = before
-        if now_s - before.since_s < settle_s:
-            return False
-        del seen[name]
-        return True
+        return False
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         """All image files, with names relative to the folder; as text, for making a Path takes longest of all."""
@@ -221,6 +236,16 @@ class DropFolder:
         if self._events.faults:
             self._events.end(f"folder {inner}", f"{self.folder / inner} can be read again.")
 
+    def _tell_held(self) -> None:
+        if self.held:
+            self._events.begin(
+                "held",
+                f"{self.held[0]} is open for writing, and nothing was written to it for {self._held_s:.0f} s; it is "
+                "judged once the program that writes it has closed it.",
+            )
+        else:
+            self._events.end("held", "No file is held open without being written to any more.")
+
     def _tell_orphans(self) -> None:
         if self._orphans:
             self._events.begin(
@@ -243,6 +268,6 @@ class DropFolder:
         )
 
 
-def _mark(name: str, size: int, mtime_ns: int, inode: int) -> int:
+def _mark(name: str, size: int, mtime_ns: int, inode: int, ctime_ns: int) -> int:
     """What stands for a file in memory, of which there may be many."""
-    return hash((name, size, mtime_ns, inode))
+    return hash((name, size, mtime_ns, inode, ctime_ns))

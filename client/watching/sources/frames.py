@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.files import StorageError
 from client.watching.events import Events
 from client.watching.sources.capture import Capture, CaptureError, Source
 
@@ -43,9 +44,9 @@ class FrameGrabber:
     """Writes frames into a folder, in a thread of its own.
 
     Attributes:
-        ended: set when a video has no more frames, or cannot be read.
+        ended: set when a video has no more frames or cannot be read, and on an error that nothing was foreseen for.
         fault: why it ended early; None where it did not.
-        lost: frames that could not be written.
+        lost: frames that could not be decoded or written.
     """
 
     def __init__(
@@ -69,6 +70,17 @@ class FrameGrabber:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
+        try:
+            self._read()
+        except Exception as error:  # of a thread that nobody would miss
+            why = error.message if isinstance(error, StorageError) else f"{type(error).__name__}: {error}"
+            self.fault = f"No more frames come from the {self._frames.source.shown}: {why}"
+            self._events.tell(self.fault)
+        finally:
+            self.ended.set()
+
+    def _read(self) -> None:
+        """Read frames until a video ends, or until told to stop."""
         source, wait_s = self._frames.source, FIRST_WAIT_S
         while not self._stop.is_set():
             try:
@@ -89,7 +101,6 @@ class FrameGrabber:
                     self._events.begin("source", f"{error} It is opened again and again.")
                 self._stop.wait(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-        self.ended.set()
 
     def _read_video(self, capture: Capture) -> None:
         source, number, due = self._frames.source, -1, 0.0
@@ -130,7 +141,15 @@ class FrameGrabber:
             due_s = max(due_s + 1 / self._frames.fps, now_s - 1) if self._frames.fps else 0.0
             content = capture.png()
             if content is None:
+                self._events.begin(
+                    "decoding",
+                    f"A frame of the {self._frames.source.shown} cannot be decoded; it is not judged, and is lost.",
+                )
+                self.lost += 1
                 continue
+            self._events.end(
+                "decoding", f"The frames of the {self._frames.source.shown} can be decoded again."
+            )
             moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
             if not self._write(Path(f"{self._frames.source.label}-{moment}-{number:06}.png"), content):
                 self.lost += 1

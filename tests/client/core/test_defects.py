@@ -6,6 +6,7 @@ import builtins
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,27 @@ def test_a_map_at_the_original_size_peaks_where_the_defect_is() -> None:
     # A map of a ramp stays one: between two cells' centres, their values' mean.
     ramp = np.tile(np.arange(4, dtype=np.float32), (4, 1))
     np.testing.assert_allclose(resize_map(ramp, (8, 4))[0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
+
+
+@pytest.mark.parametrize("original_size", [(3, 2), (3, 40), (40, 3), (8, 7), (1, 1)])
+def test_a_map_keeps_its_peak_in_a_smaller_image(original_size: tuple[int, int]) -> None:
+    anomaly_map = np.zeros((8, 8), np.float32)
+    anomaly_map[5, 2:4] = 9.0
+    small = resize_map(anomaly_map, original_size)
+    assert small.shape == original_size[::-1]
+    assert small.max() == pytest.approx(9.0, abs=1.0 if max(original_size) > 8 else 0)
+    if original_size == (8, 7):
+        np.testing.assert_array_equal(np.argwhere(small == 9), [[4, 2], [4, 3], [5, 2], [5, 3]])
+
+
+def test_tens_of_thousands_of_specks_are_found_in_a_moment() -> None:
+    mask = np.zeros((512, 512), np.bool_)
+    mask[::2, ::2] = True
+    began_s = time.process_time()
+    defects = found(mask, original_size=(1024, 1024))
+    assert time.process_time() - began_s < 1.5  # one after another took 3 s and more
+    assert len(defects) == 65_536
+    assert (defects[0].left, defects[0].top, defects[0].area, defects[-1].peak) == (1020, 1020, 4, 0.0)
 
 
 def test_scipy_is_loaded_when_defects_are_asked_for_and_missed_in_one_sentence(

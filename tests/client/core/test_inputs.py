@@ -12,6 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 from client.core.errors import ImageFileError, ImageTypeError
+from client.core.inputs import prepare_pixels
 from client.judging.reading import prepare_any
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
@@ -247,3 +248,14 @@ def test_threads_share_an_open_image_that_is_not_decoded_yet(tmp_path: Path) -> 
             with Image.open(path) as image:
                 for found in pool.map(pixels, [image] * 8):
                     np.testing.assert_array_equal(found, expected)
+
+
+def test_grey_with_its_alpha_multiplied_in_is_read_as_grey_with_alpha() -> None:
+    plain = Image.new("LA", (4, 3), (200, 128))
+    expected, got = (
+        prepare_pixels(image, bit_depth=8, name="It").sent for image in (plain, plain.convert("La"))
+    )
+    assert isinstance(expected, Image.Image)
+    assert isinstance(got, Image.Image)
+    assert got.mode == "RGB"
+    assert abs(got.getpixel((1, 1))[0] - expected.getpixel((1, 1))[0]) <= 1

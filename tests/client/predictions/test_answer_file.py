@@ -46,6 +46,31 @@ def test_the_answers_of_the_run_before_stay_until_this_one_is_complete(tmp_path:
     assert not previous.exists()
 
 
+def test_runs_that_are_killed_leave_the_answers_of_a_complete_one(tmp_path: Path) -> None:
+    path, previous = tmp_path / "predictions.jsonl", tmp_path / "predictions.jsonl.previous"
+    write_jsonl([FIRST, SECOND], path)
+    for line in (THIRD, FIRST):
+        answers = AnswerFile(path)
+        answers.append(line)
+        answers.close(complete=False)
+    assert (read_jsonl(path), read_jsonl(previous)) == ([FIRST], [FIRST, SECOND])
+    answers = AnswerFile(path)
+    answers.append(THIRD)
+    assert answers.close(complete=False) == (
+        f"The answers of an earlier run are in {previous}; those of the run before, which was not complete, were "
+        "replaced."
+    )
+    assert read_jsonl(previous) == [FIRST, SECOND]
+    write_jsonl([SECOND], path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_file_of_somebody_else_beside_it_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl.previous").write_text("call Anna\n")
+    with pytest.raises(StorageError, match=r"p\.jsonl\.previous exists and holds no predictions"):
+        AnswerFile(tmp_path / "p.jsonl")
+
+
 def test_a_run_that_ends_before_its_first_answer_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     write_jsonl([FIRST], path)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import client.predictions.drawing
-from client.core.errors import ServerError
-from client.core.verdicts import Verdict
+from client.core.errors import ClientError, RefusedImage, ServerError
+from client.core.verdicts import Failure, Verdict
 from client.files import StorageError
 from client.judging.connection import JudgeClient
 from client.pictures.folders import find_images
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class FailingJudge(BrightnessJudge):
-    """Reads ahead as the real one does, and fails for a request with one of these images."""
+    """Reads ahead as the real one does, and fails for these images."""
 
     failing: dict[int, BaseException]
     asked: int = 0
@@ -53,7 +53,8 @@ class FailingJudge(BrightnessJudge):
         batch: int,
         threshold: float | None,
         min_area: int = 0,
-    ) -> Iterator[Verdict]:
+        on_error: str = "raise",
+    ) -> Iterator[Verdict | Failure]:
         self.asked += 1
         pending: list[list[Any]] = []
         rest = iter(images)
@@ -64,9 +65,12 @@ class FailingJudge(BrightnessJudge):
                 return
             request = pending.pop(0)
             for picture in request:
-                if error := self.failing.get(picture.getpixel((0, 0))[0]):
+                error = self.failing.get(picture.getpixel((0, 0))[0])
+                if isinstance(error, ClientError):
+                    yield Failure(0, error)
+                    continue
+                if error is not None:
                     raise error
-            for picture in request:
                 yield self.judge(picture, threshold=threshold)
 
 
@@ -95,12 +99,22 @@ def test_a_request_that_fails_costs_its_own_image_alone(folder: Path) -> None:
     assert outcome.unanswered == [f"{folder}/{i}.png was not judged: fault {i}." for i in (0, 3, 4, 7)]
 
 
-def test_a_batch_that_fails_costs_all_its_images(folder: Path) -> None:
+def test_an_image_that_fails_costs_its_batch_nothing(folder: Path) -> None:
     outcome = run(folder, failures(3), batch=2)
-    assert judged(outcome) == [0, 1, 4, 5, 6, 7]
-    assert [sentence.split(" was ")[0] for sentence in outcome.unanswered] == [
-        f"{folder}/{i}.png" for i in (2, 3)
-    ]
+    assert judged(outcome) == [0, 1, 2, 4, 5, 6, 7]
+    assert outcome.unanswered == [f"{folder}/3.png was not judged: fault 3."]
+
+
+def test_images_of_one_request_that_fail_together_are_one_failure(folder: Path) -> None:
+    first, second = ServerError("away."), ServerError("still away.")
+    outcome = run(folder, dict.fromkeys((0, 1, 2, 3), first) | dict.fromkeys((4, 5, 6), second), batch=4)
+    assert (judged(outcome), outcome.stopped) == ([7], None)
+    assert len(outcome.unanswered) == 7
+
+
+def test_refused_images_never_end_a_run(folder: Path) -> None:
+    outcome = run(folder, {number: RefusedImage("no image.") for number in range(7)}, batch=4)
+    assert (judged(outcome), outcome.stopped) == ([7], None)
 
 
 def test_failures_in_a_row_end_the_run(folder: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from client.core.defects import Defect
 from client.core.errors import ClientError
-from client.core.verdicts import Score, Verdict
+from client.core.verdicts import Failure, Score, Verdict
 from client.judging.connection import JudgeClient
 from client.pictures.folders import find_images
 from client.pictures.overlays import draw_overlay
@@ -49,7 +49,8 @@ class BrightnessJudge:
         batch: int,
         threshold: float | None,
         min_area: int = 0,
-    ) -> Iterator[Verdict]:
+        on_error: str = "raise",
+    ) -> Iterator[Verdict | Failure]:
         images = list(images)  # the worst case: all are read before the first answer comes
         for image in images:
             if isinstance(image, bytes):

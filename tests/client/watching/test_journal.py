@@ -77,6 +77,17 @@ def test_a_row_of_another_version_is_told_in_a_sentence(tmp_path: Path) -> None:
             journal.judged_since(0)
 
 
+def test_a_journal_of_before_goes_on(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.record([entry("a")])
+    with sqlite3.connect(tmp_path / "j") as database:
+        database.execute("ALTER TABLE pictures DROP COLUMN ctime_ns")
+    database.close()
+    with Journal(tmp_path / "j") as journal:
+        assert [known.arrival.ctime_ns for known in journal.find(entry("a").arrival)] == [0]
+        assert journal.record([entry("b")]) == [journal.last_number()] == [2]
+
+
 def test_a_name_that_is_no_text_and_a_large_inode_come_back(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff.png")
     with Journal(tmp_path / "j") as journal:

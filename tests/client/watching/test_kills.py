@@ -179,7 +179,7 @@ def test_what_the_server_refuses_is_not_asked_again(tmp_path: Path) -> None:
     with scripted_server(script) as url:
         running = judge_once(drop, url)
         assert (running.tally.unjudged, running.tally.exit_code) == (1, 2)
-        assert judge_once(drop, url).tally.exit_code == 0
+        assert judge_once(drop, url).tally.exit_code == 2  # it still lies there
     assert script.tries == 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from client.watching.arrivals import Arrival
+from client.watching.arrivals import Arrival, digest_of
 from client.watching.events import Events
 from client.watching.journal import Journal
 from client.watching.moving import Destinations, Mover
@@ -33,7 +33,9 @@ class Case:
     def record(self, name: str, *, target: Path | None = None) -> int:
         path = put(self.drop / name)
         arrival = Arrival.of(Path(name), path.stat())
-        entry = Entry(arrival, name.encode(), make_prediction(name), target=target or self.good / name)
+        entry = Entry(
+            arrival, digest_of(path.read_bytes()), make_prediction(name), target=target or self.good / name
+        )
         (number,) = self.journal.record([entry])
         assert number is not None
         return number
@@ -79,6 +81,18 @@ def test_a_long_name_gets_a_number_too(case: Case) -> None:
     case.journal.record([Entry(arrival, b"d", make_prediction(name), target=case.good / name)])
     assert case.mover.finish()
     assert len(list(case.good.iterdir())) == 2
+
+
+def test_what_is_written_over_it_with_its_time_is_not_moved(case: Case) -> None:
+    case.record("a.png")
+    path = case.drop / "a.png"
+    before, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert case.mover.finish()
+    assert case.paths() == [path]
+    assert not case.good.exists()
+    assert "was written over after it was judged as number 1" in case.said.getvalue()
 
 
 def test_a_removed_one_is_gone(case: Case) -> None:

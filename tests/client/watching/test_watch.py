@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from client.core.errors import ImageFileError, RequestError
 from client.files import StorageError
+from client.watching.arrivals import Arrival
 from client.watching.moving import Destinations
 from client.watching.watch import Watch
 from tests.client.judging.scripted_server import Script, png, scripted_server
-from tests.client.watching.running import BAD, Running, judge_once, names, put, watching
+from tests.client.watching.running import BAD, GOOD, Running, judge_once, names, put, watching
 
 
 @pytest.fixture
@@ -81,14 +84,15 @@ def test_a_share_that_is_mounted_anew_has_other_inodes_and_the_same_pictures(
 
 def test_a_file_that_is_still_written_is_waited_for(drop: Path, url: str, script: Script) -> None:
     content = png(BAD)
-    with watching(drop, url, settle_s=0.3) as running, (drop / "slow.png").open("wb") as file:
-        for part in (content[:40], content[40:60], content[60:]):
+    with watching(drop, url, settle_s=0.1) as running:
+        with (drop / "slow.png").open("wb") as file:
+            for part in (content[:40], content[40:60], content[60:]):
+                time.sleep(0.2)
+                file.write(part)
+                file.flush()
+                assert running.judged() == []
             time.sleep(0.2)
-            file.write(part)
-            file.flush()
-            assert running.judged() == []
-        time.sleep(0.1)
-        assert script.tries == 0
+            assert script.tries == 0
         assert running.judges(1)
         assert [each.prediction.score for each in running.judged()] == [BAD]
 
@@ -104,6 +108,89 @@ def test_a_file_that_stands_still_in_the_middle_is_read_when_it_is_whole(
         (drop / "halting.png").write_bytes(content)
         assert running.judges(1)
     assert running.tally.unjudged == 0
+
+
+def bmp(grey: int) -> bytes:
+    """A picture whose size does not depend on what it shows."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (grey,) * 3).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def test_a_file_of_full_size_is_waited_for_while_it_is_open(drop: Path, url: str, script: Script) -> None:
+    content = bmp(BAD)
+    with watching(drop, url, settle_s=0.05) as running:
+        with (drop / "slow.bmp").open("wb") as file:
+            file.truncate(len(content))
+            file.write(content[: len(content) // 2])
+            file.flush()
+            time.sleep(0.5)
+            assert (script.tries, running.judged()) == (0, [])
+            file.write(content[len(content) // 2 :])
+        assert running.judges(1)
+        assert [each.prediction.score for each in running.judged()] == [BAD]
+
+
+def test_a_file_that_stays_open_is_told_and_ends_a_run_as_not_read(drop: Path, url: str) -> None:
+    with (drop / "held.bmp").open("wb") as file:
+        file.write(bmp(BAD))
+        file.flush()
+        running = judge_once(drop, url, patience_s=0.3)
+    assert (running.tally.judged, running.tally.unread, running.tally.exit_code) == (0, 1, 2)
+    assert "held.bmp is open for writing, and nothing was written to it for" in running.said
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """In place, with the time that it had: two pictures within one tick of a coarse clock."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_ino == before.st_ino
+
+
+def test_what_is_written_over_a_picture_with_its_size_and_time_is_judged(drop: Path, url: str) -> None:
+    path = drop / "latest.bmp"
+    path.write_bytes(bmp(GOOD))
+    with watching(drop, url) as running:
+        assert running.judges(1)
+        overwrite(path, bmp(BAD))
+        assert running.judges(2)
+    overwrite(path, bmp(GOOD + 1))  # while nobody watches
+    assert [each.prediction.score for each in judge_once(drop, url).judged()] == [GOOD, BAD, GOOD + 1]
+    path.chmod(0o644)  # which changes nothing that is seen
+    assert judge_once(drop, url).tally.judged == 0
+
+
+def test_where_times_are_whole_seconds_the_content_decides(
+    drop: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, second_ns = drop / "latest.bmp", int(time.time()) * 10**9
+
+    def coarse(_kind: type[Arrival], name: Path, status: os.stat_result) -> Arrival:
+        return Arrival(name, status.st_size, second_ns, status.st_ino, second_ns)
+
+    monkeypatch.setattr(Arrival, "of", classmethod(coarse))
+    monkeypatch.setattr(Arrival, "is_still", lambda *_: True)
+    monkeypatch.setattr("client.watching.asking._read", lambda path, arrival: (path.read_bytes(), arrival))
+    monkeypatch.setattr("client.watching.sources.folder._mark", lambda name, *_: hash(name))
+    path.write_bytes(bmp(GOOD))
+    with watching(drop, url) as running:
+        assert running.judges(1)
+        overwrite(path, bmp(BAD))
+        assert running.judges(2)
+
+
+def test_a_file_that_an_earlier_run_could_not_judge_counts_while_it_lies_there(drop: Path, url: str) -> None:
+    (drop / "torn.png").write_bytes(b"no picture")
+    os.utime(drop / "torn.png", (0, 0))
+    put(drop / "good.png")
+    assert judge_once(drop, url).tally.exit_code == 2
+    running = judge_once(drop, url)
+    assert (running.tally.judged, running.tally.unjudged, running.tally.exit_code) == (0, 1, 2)
+    assert "1 files still lie there that an earlier run could not judge, as torn.png" in running.said
+    (drop / "torn.png").unlink()
+    assert judge_once(drop, url).tally.exit_code == 0
 
 
 def test_a_file_renamed_into_place_is_not_waited_for(drop: Path, url: str) -> None:

@@ -18,6 +18,7 @@ def lines(*messages: Message) -> str:
 
 
 ONE, TWO, THREE = message(1), message(2, anomalous=True), message(3)
+FOUR = message(4)
 
 
 def test_lines_are_those_of_predict(tmp_path: Path) -> None:
@@ -38,6 +39,25 @@ def test_after_a_kill_no_line_is_missing_or_there_twice(tmp_path: Path, left_beh
     path.write_text(left_behind)
     assert list(JsonlFile(path).deliver([TWO, THREE])) == [3]
     assert path.read_text() == lines(ONE, TWO, THREE)
+
+
+def test_after_a_power_failure_that_took_notes_of_several_batches_no_line_is_there_twice(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text(lines(ONE, TWO, THREE))
+    sink = JsonlFile(path)
+    for each in (ONE, TWO, THREE, FOUR):
+        list(sink.deliver([each]))
+    assert path.read_text() == lines(ONE, TWO, THREE, FOUR)
+
+
+def test_a_batch_of_long_lines_is_found_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, batch = tmp_path / "verdicts.jsonl", [ONE, TWO, THREE, FOUR]
+    monkeypatch.setattr("client.watching.sinks.jsonl.TAIL_BYTES", len(lines(ONE)) + 10)
+    path.write_text(lines(*batch[:3]))
+    list(JsonlFile(path).deliver(batch))
+    assert path.read_text() == lines(*batch)
 
 
 def test_half_a_line_of_somebody_else_stays(tmp_path: Path) -> None:

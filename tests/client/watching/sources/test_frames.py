@@ -18,10 +18,10 @@ from PIL import Image
 from client.core.errors import RequestError
 from client.watching.moving import Destinations
 from client.watching.rows import REMOVED
-from client.watching.sources.capture import Source
+from client.watching.sources.capture import Capture, Source
 from client.watching.sources.frames import Frames
 from tests.client.judging.scripted_server import Script, scripted_server
-from tests.client.watching.running import judge_once, names, watching
+from tests.client.watching.running import judge_once, names, put, watching
 
 FRAMES, SIDE = 12, 64
 
@@ -126,6 +126,39 @@ def test_a_camera_is_opened_again_and_its_frames_are_named_by_the_time(
     assert len(found) == len(set(found)) >= 20
     assert all(name.startswith("127.0.0.1-line-1.mjpg-20") for name in found)
     assert "word" not in running.said
+
+
+def test_a_frame_of_a_camera_that_cannot_be_decoded_is_told_and_counted(
+    drop: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn, real = iter([True, True, False]), Capture.png
+    monkeypatch.setattr(Capture, "png", lambda capture: None if next(torn, False) else real(capture))
+    with (
+        camera(frames=10) as place,
+        watching(drop, url, frames=Frames(Source.of(place)), status_s=0.1) as running,
+    ):
+        assert running.judges(5)
+        assert running.says("2 frames are lost")
+    assert running.said.count("cannot be decoded; it is not judged, and is lost.") == 1
+    assert "can be decoded again" in running.said
+    assert (running.tally.lost, running.tally.exit_code) == (2, 2)
+
+
+def test_an_error_that_nobody_foresaw_ends_the_run_with_a_sentence(
+    drop: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Capture) -> bytes:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Capture, "png", fail)
+    put(drop / "a.png")
+    with camera(frames=10) as place, watching(drop, url, frames=Frames(Source.of(place))) as running:
+        running.thread.join(10)
+        assert not running.thread.is_alive()
+    assert (running.tally.good, running.tally.exit_code) == (1, 2)
+    assert running.tally.fault == (
+        f"No more frames come from the camera {place.replace('user@', '')}: RuntimeError: no memory"
+    )
 
 
 @pytest.mark.parametrize(
