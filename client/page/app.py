@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
@@ -15,15 +16,23 @@ from client.files import StorageError
 from client.page.access.guard import Guard
 from client.page.access.required import RequireRole
 from client.page.routes import history, live, marking, pictures, shell, threshold
-from client.page.routes.answers import client_error, http_error
+from client.page.routes.answers import client_error, http_error, unexpected
 from client.page.state import State
 
-ONE = "/api/inspections/{inspection:int}"
+
+class IdConvertor(IntegerConvertor):
+    """An id in an address; longer ones are nobody's, and more than the database counts."""
+
+    regex = "[0-9]{1,18}"
+
+
+register_url_convertor("id", IdConvertor())
+ONE = "/api/inspections/{inspection:id}"
 mimetypes.add_type("text/javascript", ".js")  # some machines' tables say otherwise, and browsers refuse that
 
 ROUTES = [
     Route("/", shell.live),
-    Route("/look/{inspection:int}", shell.look),
+    Route("/look/{inspection:id}", shell.look),
     Route("/threshold", shell.threshold),
     Route("/marks", shell.marks),
     Route("/history", shell.history),
@@ -72,6 +81,7 @@ def build_app(state: State, *, loopback: bool) -> Starlette:
             ClientError: client_error,
             StorageError: client_error,
             HTTPException: http_error,
+            Exception: unexpected,
         },
     )
     app.state.page = state

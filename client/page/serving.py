@@ -71,6 +71,7 @@ def running_parts(options: Options) -> Iterator[State]:
         state = State(
             database, hub, stations, options.access, options.url, options.repository, dict(options.bases)
         )
+        state.tell_of_others()
         for station in stations.values():
             parts.callback(station.close)
             station.start()

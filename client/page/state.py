@@ -10,6 +10,7 @@ from pathlib import Path
 from client.page.access.sessions import Access
 from client.page.events import Hub
 from client.page.inspecting.station import Station
+from client.page.store.counts import waiting_by_category
 from client.page.store.database import Database
 from client.page.store.inspections import last_arrival
 
@@ -23,6 +24,7 @@ class State:
     Attributes:
         stations: by category, in the order of the command line.
         repository, bases: see `Options`.
+        waiting: category and number of pictures that wait in each folder that the page watches, by its path.
         notices: sentences that stay on the page until somebody restarts it, by what they are about.
     """
 
@@ -33,7 +35,23 @@ class State:
     url: str
     repository: Path | None = None
     bases: Mapping[str, Path] = field(default_factory=dict)
+    waiting: dict[str, tuple[str, int]] = field(default_factory=dict)
     notices: dict[str, str] = field(default_factory=dict)
+
+    def waiting_of(self, category: str) -> int:
+        """How many pictures of a category wait in folders that the page watches."""
+        return sum(number for name, number in list(self.waiting.values()) if name == category)
+
+    def tell_of_others(self) -> None:
+        """Tell of pictures that wait, and that no station judges, since their category is not shown any more."""
+        for category, number in waiting_by_category(self.database).items():
+            if category not in self.stations:
+                wait = "1 picture waits" if number == 1 else f"{number:,} pictures wait"
+                self.notice(
+                    f"waiting {category}",
+                    f"{wait} to be judged as {category!r}, which this page does not show and nobody judges; start it "
+                    f"with --category {category} too.",
+                )
 
     def now(self) -> float:
         """The clock; says so on the page where it was set back. The order of pictures does not depend on it."""

@@ -44,3 +44,10 @@ class Events:
         """Tell that a fault is over, if it was told of."""
         if self.faults.pop(subject, None) is not None:
             self.tell(sentence)
+
+    def forget(self, subject: str) -> None:
+        """A fault is over, and nobody need hear of that."""
+        self.faults.pop(subject, None)
+
+    def count(self, waiting: int) -> None:
+        """So many pictures wait now; who shows that overrides this."""

@@ -258,7 +258,7 @@ class Pipeline:
         self._busy.discard(arrival)
         self._failures.pop(arrival, None)
         self._broken_since_s.pop(arrival, None)
-        self._events.faults.pop(f"file {arrival.name}", None)
+        self._events.forget(f"file {arrival.name}")
         self._folder.forget(arrival)
 
     def _record(self, entries: Sequence[Entry]) -> None:

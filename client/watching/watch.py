@@ -156,6 +156,7 @@ def _run(
             if grabber is not None:
                 finite, pipeline.tally.lost = finite or grabber.fault is not None, grabber.lost
             busy = pipeline.step(asked.poll_s)
+            events.count(pipeline.waiting)
             forgetting.look()
             if any(delivery.closed_by_reader for delivery in deliveries):
                 stop.set()

@@ -65,7 +65,7 @@ class Guard:
         if scope["method"] in SAFE_METHODS:
             return None
         origin = headers.get("origin")
-        if origin is None or urlsplit(origin).netloc != host:
+        if origin is None or _place_of(origin) != host:
             return (
                 f"Changes are taken from this page alone, and this one came from {(origin or 'nowhere')[:100]!r}; "
                 f"a program states its own place with the header Origin: http://{host[:100]}."
@@ -76,5 +76,12 @@ class Guard:
 def _name_of(host: str) -> str | None:
     try:
         return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _place_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
     except ValueError:
         return None

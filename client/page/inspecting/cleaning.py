@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 
 from client.files import StorageError, storage_errors
 from client.page.state import State
@@ -36,6 +38,11 @@ class Cleaner:
                 self._state.notice("cleaning", None)
             except StorageError as error:
                 self._state.notice("cleaning", f"Old pictures are not removed: {error.message}")
+            except Exception as error:  # the thread must live on, and say so
+                traceback.print_exc(file=sys.stderr)
+                self._state.notice(
+                    "cleaning", f"Old pictures are not removed: {error!r}; the page's log says where."
+                )
             self._stop.wait(EVERY_S)
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import traceback
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 from client.core.errors import ClientError
@@ -24,6 +25,8 @@ from client.watching.journal import Journal
 POLL_S = 0.5
 AFTER_FAULT_S = 5.0
 AT_A_TIME = 50
+MOVING_S = 5.0  # within which a picture that was recorded may still be on its way to where it is moved
+MOST_LOOKS, LOOK_AGAIN_S = 4, 0.1
 
 
 class Feed:
@@ -71,36 +74,29 @@ class Feed:
             for judged in verdicts:
                 if self._stop.is_set():
                     return
-                if judged.prediction is not None:
-                    self._take_over(judged, judged.prediction, journal.id)
+                self._take_over(judged, journal)
                 number = judged.number
             if not verdicts:
                 self._stop.wait(POLL_S)
 
-    def _take_over(self, judged: watching.Judged, prediction: Prediction, journal: str) -> None:
-        station = self._state.stations.get(prediction.category)
+    def _take_over(self, judged: watching.Judged, journal: Journal) -> None:
+        category = journal.category if judged.prediction is None else judged.prediction.category
+        station = self._state.stations.get(category)
         if station is None:
             self._state.notice(
-                f"category {prediction.category}",
-                f"{self._path} holds verdicts on {prediction.category!r}, which this page does not show; start it with "
-                f"--category {prediction.category} too.",
+                f"category {category}",
+                f"{self._path} holds verdicts on {category!r}, which this page does not show; start it with "
+                f"--category {category} too.",
             )
             return
         new, image = self._describe(judged, journal, station)
-        verdict = Judged(
-            score=prediction.score,
-            threshold=prediction.threshold,
-            anomalous=prediction.anomalous,
-            release_id=prediction.release_id,
-            latency_ms=prediction.latency_ms,
-            synthetic=prediction.synthetic,
-            defects=None
-            if prediction.defects is None
-            else [defect.to_dict() for defect in prediction.defects],
-        )
+        if new.picture is None and self._stop.is_set():
+            return  # it may be on its way; it is taken over after the next start
+        verdict = None if judged.prediction is None else _verdict_of(judged.prediction)
+        fault = None if verdict else judged.fault or "It was not judged; the watch did not say why."
         added = None
         try:
-            added = inspections.add(self._state.database, new, verdict)
+            added = inspections.add(self._state.database, new, verdict, fault=fault)
         finally:
             if added is None and new.picture is not None:  # it is known already, or the disk is full
                 (self._state.database.pictures / new.picture).unlink(missing_ok=True)
@@ -109,23 +105,34 @@ class Feed:
                 station.previews.keep(added, image)
             station.tell_changed(added)
 
+    def _keep_copy(self, judged: watching.Judged, journal: Journal) -> str | None:
+        """Copy a picture; one that is moved in this moment is looked for again, where the journal has it then."""
+        for _ in range(MOST_LOOKS):
+            place = keep_copy(self._state.database.pictures, judged.paths, judged.digest)
+            age_s = (datetime.now(UTC) - judged.judged_at).total_seconds()
+            if place is not None or not judged.digest or age_s > MOVING_S:
+                return place
+            self._stop.wait(LOOK_AGAIN_S)
+            judged = next(iter(journal.judged_since(judged.number - 1, 1)), judged)
+        return None
+
     def _describe(
-        self, judged: watching.Judged, journal: str, station: Station
+        self, judged: watching.Judged, journal: Journal, station: Station
     ) -> tuple[NewInspection, bytes | None]:
         """The picture, copied: the folder that it lies in may be emptied tomorrow. Its preview, where it is there."""
         pictures = self._state.database.pictures
-        place = keep_copy(pictures, judged.path)
+        place = self._keep_copy(judged, journal)
         thumbnail = preview = size = None
         if place is not None:
             try:
                 image = load_image(pictures / place, bit_depth=station.bit_depth)
                 thumbnail, preview, size = views.thumbnail(image), views.preview(image), image.size
             except ClientError:
-                pass  # it was judged before it was overwritten; the verdict stands
+                pass  # it was not judged, for the same reason
         new = NewInspection(
             category=station.category,
             name=shown_name(str(judged.path)),
-            source=journal,
+            source=journal.id,
             number=judged.number,
             arrived_at=judged.judged_at.timestamp(),
             picture=place,
@@ -134,3 +141,16 @@ class Feed:
             height=size and size[1],
         )
         return new, preview
+
+
+def _verdict_of(prediction: Prediction) -> Judged:
+    defects = prediction.defects
+    return Judged(
+        score=prediction.score,
+        threshold=prediction.threshold,
+        anomalous=prediction.anomalous,
+        release_id=prediction.release_id,
+        latency_ms=prediction.latency_ms,
+        synthetic=prediction.synthetic,
+        defects=None if defects is None else [defect.to_dict() for defect in defects],
+    )

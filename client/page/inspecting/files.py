@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
-import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import UnidentifiedImageError
@@ -12,6 +13,7 @@ from PIL import UnidentifiedImageError
 from client.console import printable
 from client.core.errors import ImageFileError
 from client.files import replace_file
+from client.watching.arrivals import digest_of
 from model_repository.image_decoder.image_decoding import FORMATS, TIFF_STARTS, ImageError, open_image
 
 LARGEST_UPLOAD = 256 << 20  # bytes; 85 megapixels without compression
@@ -37,20 +39,34 @@ def keep_upload(folder: Path, content: bytes, name: str) -> str:
     return place
 
 
-def keep_copy(folder: Path, source: Path) -> str | None:
-    """Copy a picture that a watched folder has; None where it is gone or cannot be read.
+def keep_copy(folder: Path, sources: Sequence[Path], digest: str) -> str | None:
+    """Copy a picture that a watched folder has, from the first of its places where its content lies.
+
+    Args:
+        folder: the pictures' folder.
+        sources: where it may lie; by now another picture may have come to each of them.
+        digest: of its content, see `watching.rows.Judged`.
+
+    Returns:
+        Its file, relative to the folder; None where its content lies nowhere, or cannot be read.
 
     Raises:
         StorageError: it cannot be written.
     """
-    try:
-        with source.open("rb"):
-            pass
-    except OSError:
-        return None
-    place = _place(source.suffix.lower())
-    replace_file(folder / place, lambda temporary: shutil.copyfile(source, temporary))
-    return place
+    for source in sources:
+        try:
+            content = source.read_bytes()
+        except OSError:
+            continue
+        if digest_of(content).hex() == digest:
+            place = _place(source.suffix.lower())
+            replace_file(folder / place, functools.partial(_write, content=content))
+            return place
+    return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _suffix(content: bytes, name: str) -> str:
@@ -65,6 +81,10 @@ def _suffix(content: bytes, name: str) -> str:
         ) from None
     except ImageError as error:
         raise ImageFileError(f"{shown_name(name)} {error}; it was not taken.") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # as Pillow has it for a file that was cut
+        raise ImageFileError(
+            f"{shown_name(name)} is cut off or broken ({printable(str(error))}); it was not taken. Send all of it."
+        ) from None
 
 
 def _place(suffix: str) -> str:

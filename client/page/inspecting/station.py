@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,14 +28,18 @@ from client.files import StorageError
 from client.judging.connection import JudgeClient
 from client.page.events import Hub
 from client.page.inspecting import maps, views
+from client.page.inspecting.connections import Connection
 from client.page.store import inspections
 from client.page.store.database import Database
 from client.page.store.inspections import Inspection, Judged
 from client.pictures.images import load_image
 
 WORKERS = 2  # enough for reading one picture while another is judged
-TRIES = 3  # of a picture on which the server fails, before it counts as not judged
+# A picture on which the server fails counts as not judged after so many tries, if the server judged another one
+# meanwhile, or fails for so long.
+TRIES, FAULT_PATIENCE_S = 3, 30.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+LOOK_TIMEOUT_S = 3.0  # to learn which release is live
 POLL_S = 1.0  # where nobody says that a picture came
 
 
@@ -72,10 +78,9 @@ class Station:
         self.status = Status(category, synthetic=inspections.last_is_synthetic(database, category))
         self.previews = views.Previews()
         self._url, self._timeout_s, self._database, self._hub = url, timeout_s, database, hub
-        self._judge: JudgeClient | None = None
-        self._connecting, self._in_hand_guard = threading.Lock(), threading.Lock()
+        self._connection, self._in_hand_guard = Connection(self._connect), threading.Lock()
         self._in_hand: set[int] = set()
-        self._next_greeting_s = 0.0
+        self._next_greeting_s, self._judged_at_s = 0.0, 0.0
         self._came, self._stop = threading.Condition(), threading.Event()
         self._threads = [
             threading.Thread(target=self._work, name=f"station-{category}-{number}", daemon=True)
@@ -93,8 +98,7 @@ class Station:
         self.wake()
         for thread in self._threads:
             thread.join()
-        if self._judge is not None:
-            self._judge.close()
+        self._connection.close()
 
     def wake(self) -> None:
         """A picture has come."""
@@ -104,35 +108,40 @@ class Station:
     @property
     def bit_depth(self) -> int:
         """White of deep pictures, where the server is known; else 8."""
-        return 8 if self._judge is None else self._judge.bit_depth
+        judge = self._connection.current
+        return 8 if judge is None else judge.bit_depth
 
-    def judge(self) -> JudgeClient:
-        """The connection, made where there is none yet.
+    @contextmanager
+    def judging(self) -> Iterator[JudgeClient]:
+        """The connection, made where there is none yet; whoever has it has it until the end of the block.
 
         Raises:
             ClientError: see `JudgeClient`.
         """
-        with self._connecting:
-            if self._judge is None:
-                self._judge = JudgeClient(self._url, category=self.category, timeout_s=self._timeout_s)
+        is_new = self._connection.current is None
+        with self._connection.lent() as judge:
+            if is_new:
                 self.tell(None)
-            return self._judge
+            yield judge
 
-    def reconnect(self) -> JudgeClient:
-        """A new connection, which knows the release that is live by now.
+    def ask_live(self) -> int:
+        """Ask the server which release is live, whatever was judged before.
 
         Raises:
             ClientError: see `JudgeClient`.
         """
-        with self._connecting:
-            before, self._judge = self._judge, None
-        if before is not None:
-            before.close()
-        return self.judge()
+        timeout_s = min(self._timeout_s, LOOK_TIMEOUT_S)  # somebody waits for the answer
+        with JudgeClient(self._url, category=self.category, timeout_s=timeout_s) as judge:
+            release_id = judge.release_id
+        known = self._connection.current
+        if known is None or known.release_id != release_id:
+            self._connection.renew()
+            self.tell(None)
+        return release_id
 
     def tell(self, fault: str | None) -> None:
         """Say how the server is, where that is news."""
-        judge = self._judge
+        judge = self._connection.current
         status = replace(self.status, fault=fault)
         if judge is not None:
             status = replace(status, release_id=judge.release_id, synthetic=judge.synthetic)
@@ -163,6 +172,9 @@ class Station:
         if (found := inspections.find(self._database, inspection)) is not None:
             self._hub.publish("inspection", found.to_dict(), change=found.changed)
 
+    def _connect(self) -> JudgeClient:
+        return JudgeClient(self._url, category=self.category, timeout_s=self._timeout_s)
+
     def _work(self) -> None:
         while not self._stop.is_set():
             try:
@@ -176,14 +188,20 @@ class Station:
             ) as error:  # what waits is in the database, and is judged when that is written again
                 self.tell(error.message)
                 self._stop.wait(LONGEST_PAUSE_S)
+            except Exception as error:  # the thread must live on, and say so
+                traceback.print_exc(file=sys.stderr)
+                self.tell(f"The page failed ({error!r}); its log says where.")
+                self._stop.wait(LONGEST_PAUSE_S)
 
     def _greet(self) -> None:
-        """Connect although nothing waits, so that people see beforehand whether the server is there."""
-        if self._judge is not None or time.monotonic() < self._next_greeting_s:
+        """Connect although nothing waits, so that people see beforehand whether the server is there, or there again."""
+        is_well = self._connection.current is not None and self.status.fault is None
+        if is_well or time.monotonic() < self._next_greeting_s:
             return
         self._next_greeting_s = time.monotonic() + LONGEST_PAUSE_S
         try:
-            self.judge()
+            self.ask_live()
+            self.tell(None)
         except ClientError as error:
             self.tell(error.message)
 
@@ -213,21 +231,22 @@ class Station:
 
     def _settle(self, inspection: Inspection) -> None:
         """Judge a picture, however long the server is away; only a fault of its own ends it without a verdict."""
-        pause_s, failures, image = FIRST_PAUSE_S, 0, None
+        pause_s, image = FIRST_PAUSE_S, None
+        failed_at_s: list[float] = []
         while not self._stop.is_set():
             try:
-                judge = self.judge()
-                if image is None:
-                    image = self.read(inspection)
-                    self._describe(inspection, image)
-                verdict = judge.judge(image)
+                with self.judging() as judge:
+                    if image is None:
+                        image = self.read(inspection)
+                        self._describe(inspection, image)
+                    verdict, synthetic = judge.judge(image), judge.synthetic
             except (ImageFileError, RefusedImage) as error:
                 self._fail(inspection, error.message)
                 return
             except (ServerFault, AnswerError) as error:
-                failures += 1
+                failed_at_s.append(time.monotonic())
                 self.tell(error.message)
-                if failures == TRIES:
+                if self._is_its_own_fault(failed_at_s):
                     self._fail(inspection, error.message)
                     return
             except (
@@ -235,11 +254,18 @@ class Station:
             ) as error:  # the server is away, overloaded, or cannot be connected to in this way
                 self.tell(error.message)
             else:
-                self._keep(inspection, verdict, synthetic=judge.synthetic)
+                self._keep(inspection, verdict, synthetic=synthetic)
                 self.tell(None)
                 return
             self._stop.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _is_its_own_fault(self, failed_at_s: Sequence[float]) -> bool:
+        """Whether it is the picture on which the server fails, and not the server that fails on every one."""
+        if len(failed_at_s) < TRIES:
+            return False
+        first_s = failed_at_s[0]
+        return self._judged_at_s > first_s or time.monotonic() - first_s >= FAULT_PATIENCE_S
 
     def _describe(self, inspection: Inspection, image: Image.Image) -> None:
         """Keep size and thumbnail, so that the picture is seen while the server is not there."""
@@ -257,6 +283,7 @@ class Station:
             defects=[defect.to_dict() for defect in verdict.defects],
         )
         inspections.settle(self._database, inspection.id, judged, maps.pack(verdict))
+        self._judged_at_s = time.monotonic()
         self.tell_changed(inspection.id)
 
     def _fail(self, inspection: Inspection, reason: str) -> None:

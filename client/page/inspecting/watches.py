@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -15,9 +16,51 @@ from client.files import StorageError
 from client.judging.connection import JudgeClient
 from client.page.state import State
 from client.watching import watch as watching
+from client.watching.events import Events
 from client.watching.journal import journal_path
 
+COUNT_S = 2.0  # between two words on how many pictures wait
+MOST_TOLD = 3  # faults of one folder, in full
 AGAIN_S = 5.0  # until a watch that ended is started anew
+
+
+class ToldOnPage(Events):
+    """What a watch says, to standard error as ever, and to every open page as long as it goes on."""
+
+    def __init__(self, folder: Path, category: str, state: State) -> None:
+        super().__init__()
+        self._folder, self._category, self._state = folder, category, state
+        self._waiting, self._next_s = 0, 0.0
+
+    def begin(self, subject: str, sentence: str) -> None:
+        """Tell of a fault."""
+        super().begin(subject, sentence)
+        self.show()
+
+    def end(self, subject: str, sentence: str) -> None:
+        """Take a fault back."""
+        super().end(subject, sentence)
+        self.show()
+
+    def forget(self, subject: str) -> None:
+        """Take a fault back without a word."""
+        if subject in self.faults:
+            super().forget(subject)
+            self.show()
+
+    def count(self, waiting: int) -> None:
+        """Count what waits among the shift's pictures; open pages hear of it once in a while."""
+        self._state.waiting[str(self._folder)] = (self._category, waiting)
+        if waiting != self._waiting and time.monotonic() >= self._next_s:
+            self._waiting, self._next_s = waiting, time.monotonic() + COUNT_S
+            self._state.hub.publish("shift", {})
+
+    def show(self) -> None:
+        """Let every open page know the faults that go on."""
+        told = list(self.faults.values())
+        more = f" {len(told) - MOST_TOLD} more; the page's log has them." if len(told) > MOST_TOLD else ""
+        sentence = f"{self._folder}: {' '.join(told[:MOST_TOLD])}{more}" if told else None
+        self._state.notice(f"faults of {self._folder}", sentence)
 
 
 class FolderWatch:
@@ -46,13 +89,16 @@ class FolderWatch:
         about = f"watch {self._asked.folder}"
         while not self._stop.is_set():
             self._state.notice(about, None)
+            events = ToldOnPage(self._asked.folder, self._asked.category, self._state)
             try:
-                fault = watching.watch(self._asked, self._connect, stop=self._stop).fault
+                fault = watching.watch(self._asked, self._connect, stop=self._stop, events=events).fault
             except (ClientError, StorageError) as error:
                 fault = error.message
             except Exception as error:  # the page must live on, and say so
                 traceback.print_exc(file=sys.stderr)
                 fault = f"{error!r}; the page's log says where."
+            events.faults.clear()
+            events.show()
             if not self._stop.is_set():
                 told = fault or "the watch ended."
                 self._state.notice(about, f"Nothing comes from {self._asked.folder}: {told}")

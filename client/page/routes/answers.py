@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from typing import Any
@@ -98,14 +99,14 @@ async def read_body(request: Request, limit: int) -> bytes:
         HTTPException: it is larger than the limit.
     """
     stated = request.headers.get("content-length", "0")
-    content = bytearray()
+    content = io.BytesIO()
     if stated.isdecimal() and int(stated) <= limit:
         async for part in request.stream():
-            content += part
-            if len(content) > limit:
+            content.write(part)
+            if content.tell() > limit:
                 break
         else:
-            return bytes(content)
+            return content.getvalue()  # it is not copied
     raise HTTPException(
         413, f"That is more than {limit >> 20} MB, which is the most that the page takes at a time."
     )
@@ -120,7 +121,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     content = await read_body(request, LARGEST_JSON)
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise RequestError("The request holds no JSON object, which was expected.")
@@ -131,11 +132,13 @@ def text_of(content: dict[str, Any], name: str, *, longest: int = 2000) -> str:
     """A text in a JSON object, without spaces around it; empty where it is missing.
 
     Raises:
-        RequestError: it is no text, or too long.
+        RequestError: it is no text, too long, or holds half characters.
     """
     value = content.get(name, "")
     if not isinstance(value, str) or len(value) > longest:
         raise RequestError(f"{name} is no text of at most {longest} characters.")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise RequestError(f"{name} holds half a character (a lone surrogate); expected Unicode text.")
     return value.strip()
 
 
@@ -153,3 +156,8 @@ def http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"There is nothing at {request.url.path}." if error.detail == "Not Found" else error.detail
     return JSONResponse({"error": detail}, status_code=error.status_code)
+
+
+def unexpected(_request: Request, _error: Exception) -> Response:
+    """A fault of the page itself, which its log has."""
+    return JSONResponse({"error": "The page failed on this; its log says where."}, status_code=500)

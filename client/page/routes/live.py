@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import datetime
@@ -15,6 +16,8 @@ from client.core.errors import RequestError
 from client.files import StorageError
 from client.page.events import encode
 from client.page.inspecting.files import LARGEST_UPLOAD, keep_upload, shown_name
+from client.page.inspecting.station import Station
+from client.page.routes import limits
 from client.page.routes.answers import (
     inspection_of,
     read_body,
@@ -27,6 +30,7 @@ from client.page.state import State
 from client.page.store import counts, inspections, settings
 from client.page.store.inspections import NewInspection
 
+SMALL_UPLOAD = 32 << 20  # bytes; of larger ones a few are taken at a time, as each lies in memory
 STRIP = 36  # pictures
 MOST_MISSED = 200  # events that are sent again; a page that missed more loads anew
 
@@ -35,30 +39,33 @@ async def take_picture(request: Request) -> Response:
     """Take in a picture that was dropped onto the page; it is judged as soon as the server can."""
     station = station_of(request, request.query_params.get("category"))
     name = request.query_params.get("name", "")
-    content = await read_body(request, LARGEST_UPLOAD)
     state = state_of(request)
+    stated = request.headers.get("content-length", "")
+    is_small = stated.isdecimal() and int(stated) <= SMALL_UPLOAD
+    async with contextlib.nullcontext() if is_small else limits.of(limits.UPLOAD):
+        content = await read_body(request, LARGEST_UPLOAD)
+        return JSONResponse(await run_in_threadpool(_keep, state, station, content, name), status_code=201)
 
-    def keep() -> dict[str, Any]:
-        picture = keep_upload(state.database.pictures, content, name)
-        new = NewInspection(
-            category=station.category,
-            name=shown_name(name),
-            source="dropped",
-            arrived_at=state.now(),
-            picture=picture,
-            thumbnail=None,
-        )
-        try:
-            number = inspections.add(state.database, new)
-        except StorageError:
-            (state.database.pictures / picture).unlink(missing_ok=True)  # nobody would ever find it
-            raise
-        assert number is not None  # only a journal's numbers are known already
-        station.tell_changed(number)
-        station.wake()
-        return {"id": number}
 
-    return JSONResponse(await run_in_threadpool(keep), status_code=201)
+def _keep(state: State, station: Station, content: bytes, name: str) -> dict[str, Any]:
+    picture = keep_upload(state.database.pictures, content, name)
+    new = NewInspection(
+        category=station.category,
+        name=shown_name(name),
+        source="dropped",
+        arrived_at=state.now(),
+        picture=picture,
+        thumbnail=None,
+    )
+    try:
+        number = inspections.add(state.database, new)
+    except StorageError:
+        (state.database.pictures / picture).unlink(missing_ok=True)  # nobody would ever find it
+        raise
+    assert number is not None  # only a journal's numbers are known already
+    station.tell_changed(number)
+    station.wake()
+    return {"id": number}
 
 
 def judge_again(request: Request) -> Response:
@@ -146,6 +153,7 @@ def _shift(state: State, category: str) -> dict[str, Any]:
     found = counts.counts(state.database, category, current.since.timestamp())
     return {
         **asdict(found),
+        "waiting": found.waiting + state.waiting_of(category),
         "reject_rate": found.reject_rate,
         "since": current.since.isoformat(),
         "by_hand": current.by_hand,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
+import struct
 import tempfile
 import threading
 import zipfile
@@ -12,21 +12,27 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
-from PIL import Image, UnidentifiedImageError
+from anyio import to_thread
+from PIL import Image
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from client.core.errors import RequestError
+from client.files import storage_errors
 from client.judging.connection import JudgeClient
+from client.page.access.required import ONLY_LOOK
 from client.page.comparing import Compared, candidates, compare, preview
 from client.page.inspecting.station import Station
 from client.page.marks import Exported, Mark, MarkedPicture, export_marks
+from client.page.routes import limits
 from client.page.routes.answers import inspection_of, person_of, read_json, state_of, station_of, text_of
 from client.page.state import State
 from client.page.store import marked
+from client.page.store.database import PACKED
 from client.page.store.inspections import Inspection
 from client.page.training_set.contents import Wrong
 from model_repository.image_decoder.image_decoding import ImageError, open_image
@@ -35,6 +41,7 @@ WRONG_OF = {"good": "escape", "reject": "false reject"}
 ZIP_PART = 1 << 20  # bytes
 CANDIDATE_TIMEOUT_S = 60.0  # of a call; the server has just started
 NO_REPOSITORY = "A candidate is read from the server's model repository; start the page with --repository."
+_packing = threading.Lock()  # it fills the disk meanwhile
 _comparing = threading.Lock()  # a server is started for it
 
 
@@ -42,7 +49,7 @@ async def mark(request: Request) -> Response:
     """Keep that a verdict is wrong."""
     content = await read_json(request)
     inspection, state = await run_in_threadpool(inspection_of, request), state_of(request)
-    wrong = content.get("wrong")
+    station, wrong = station_of(request, inspection.category), content.get("wrong")
     if WRONG_OF.get(inspection.outcome) != wrong:
         raise RequestError(
             f"{inspection.name} was judged {inspection.outcome}, which cannot be {str(wrong)[:40]!r}; an escape was "
@@ -52,20 +59,21 @@ async def mark(request: Request) -> Response:
         inspection=inspection.id,
         wrong=cast(Wrong, wrong),
         note=text_of(content, "note"),
-        mask_png=_mask_of(content, inspection),
+        mask_png=await to_thread.run_sync(_mask_of, content, inspection, limiter=limits.of(limits.PIXELS)),
         who=person_of(request).name,
         when=datetime.now().astimezone(),
     )
     await run_in_threadpool(marked.keep, state.database, kept)
-    await run_in_threadpool(state.stations[inspection.category].tell_changed, inspection.id)
+    await run_in_threadpool(station.tell_changed, inspection.id)
     return JSONResponse({"id": inspection.id})
 
 
 def unmark(request: Request) -> Response:
     """Take a mark back."""
     inspection, state = inspection_of(request), state_of(request)
+    station = station_of(request, inspection.category)
     marked.remove(state.database, inspection.id)
-    station_of(request, inspection.category).tell_changed(inspection.id)
+    station.tell_changed(inspection.id)
     return JSONResponse({"id": inspection.id})
 
 
@@ -94,21 +102,18 @@ async def export_folder(request: Request) -> Response:
     return JSONResponse({**asdict(done), "folder": str(done.folder)})
 
 
-def download(request: Request) -> Response:
+async def download(request: Request) -> Response:
     """The marked pictures in the same layout as a zip, without the images that they are added to."""
     station, state = station_of(request, request.query_params.get("category")), state_of(request)
-    folder = tempfile.TemporaryDirectory(prefix="marks-", dir=state.database.folder)
+    if not person_of(request).may_edit:
+        raise HTTPException(403, ONLY_LOOK)
+    if not _packing.acquire(blocking=False):
+        raise RequestError("Another training set is being packed; wait until that is done.")
     try:
-        target = Path(folder.name) / station.category
-        _export(state, station, target, base=None)
-        archive = tempfile.TemporaryFile(dir=state.database.folder)  # noqa: SIM115 (closed when it is sent)
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-            for path in sorted(target.rglob("*")):
-                if path.is_file():
-                    packed.write(path, path.relative_to(target.parent))
+        archive = await run_in_threadpool(_pack, state, station)
     finally:
-        folder.cleanup()
-    size = archive.tell()
+        _packing.release()
+    size = archive.seek(0, io.SEEK_END)
     archive.seek(0)
 
     def parts() -> Iterator[bytes]:
@@ -119,6 +124,22 @@ def download(request: Request) -> Response:
     name = f"{station.category}-marks-{datetime.now():%Y%m%d-%H%M%S}.zip"
     headers = {"content-disposition": f'attachment; filename="{name}"', "content-length": str(size)}
     return StreamingResponse(parts(), media_type="application/zip", headers=headers)
+
+
+def _pack(state: State, station: Station) -> IO[bytes]:
+    """The training set as a zip, in a file without a name."""
+    with (
+        storage_errors(state.database.folder),
+        tempfile.TemporaryDirectory(prefix=PACKED, dir=state.database.folder) as folder,
+    ):
+        target = Path(folder) / station.category
+        _export(state, station, target, base=None)
+        archive = tempfile.TemporaryFile(dir=state.database.folder)  # noqa: SIM115 (closed when it is sent)
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+            for path in sorted(target.rglob("*")):
+                if path.is_file():
+                    packed.write(path, path.relative_to(target.parent))
+    return archive
 
 
 def list_candidates(request: Request) -> Response:
@@ -153,8 +174,9 @@ def _compare(state: State, station: Station, number: int) -> dict[str, Any]:
         with (
             preview(station.category, number, state.repository) as url,
             JudgeClient(url, category=station.category, timeout_s=CANDIDATE_TIMEOUT_S) as candidate,
+            station.judging() as live,
         ):
-            compared = compare(pictures, station.judge(), candidate)
+            compared = compare(pictures, live, candidate)
     finally:
         _comparing.release()
     rows = [_compared(inspection, each) for inspection, each in zip(inspections, compared, strict=True)]
@@ -227,7 +249,7 @@ def _mask_of(content: dict[str, Any], inspection: Inspection) -> bytes | None:
         with open_image(io.BytesIO(png)) as image:
             size, kind = image.size, image.format
             drawn = image.convert("RGBA").convert("L").point(lambda value: 255 if value else 0)
-    except (binascii.Error, UnidentifiedImageError, ImageError, OSError):
+    except (ValueError, SyntaxError, EOFError, struct.error, ImageError, OSError):  # what Pillow raises
         raise RequestError("The drawn mask is no PNG.") from None
     if kind != "PNG" or size != (inspection.width, inspection.height):
         raise RequestError(

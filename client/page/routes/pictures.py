@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
+from anyio import to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,9 +15,10 @@ from starlette.responses import FileResponse, Response
 
 from client.core.errors import ImageFileError
 from client.page.inspecting import maps, views
+from client.page.routes import limits
 from client.page.routes.answers import inspection_of, state_of, station_of
 from client.page.store import inspections, marked
-from client.page.store.inspections import Inspection
+from client.page.store.inspections import Inspection, StoredMap
 
 Value = TypeVar("Value")
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # an id's pixels never change
@@ -63,18 +65,24 @@ async def anomaly_map(request: Request) -> Response:
     The header `x-side` is S. Where no map was kept, since `watch` keeps none, the server is asked again, and the answer
     is kept; `x-release` names who drew it.
     """
-    return await run_in_threadpool(_anomaly_map, request)
+    inspection = await run_in_threadpool(inspection_of, request)
+    stored = await run_in_threadpool(inspections.stored_map, state_of(request).database, inspection.id)
+    if stored is None:  # the server may be away, and who waits for it keeps nobody else waiting
+        stored = await to_thread.run_sync(_ask_for_map, request, inspection, limiter=limits.of(limits.MAPS))
+    return await run_in_threadpool(_map_answer, stored)
 
 
-def _anomaly_map(request: Request) -> Response:
-    inspection, database = inspection_of(request), state_of(request).database
-    stored = inspections.stored_map(database, inspection.id)
-    if stored is None:
-        if inspection.score is None:
-            raise HTTPException(404, f"{inspection.name} is not judged, and has no map.")
-        station = station_of(request, inspection.category)
-        stored = maps.pack(station.judge().judge(_readable(station.read, inspection)))
-        inspections.keep_map(database, inspection.id, stored)
+def _ask_for_map(request: Request, inspection: Inspection) -> StoredMap:
+    if inspection.score is None:
+        raise HTTPException(404, f"{inspection.name} is not judged, and has no map.")
+    station = station_of(request, inspection.category)
+    with station.judging() as judge:
+        stored = maps.pack(judge.judge(_readable(station.read, inspection)))
+    inspections.keep_map(state_of(request).database, inspection.id, stored)
+    return stored
+
+
+def _map_answer(stored: StoredMap) -> Response:
     values, mask = maps.unpack(stored)
     content = values.astype("<f4").tobytes() + mask.astype(np.uint8).tobytes()
     headers = {

@@ -6,9 +6,18 @@ byId("login").addEventListener("submit", async (event) => {
   byId("login-fault").textContent = "";
   try {
     await post("/login", { token: byId("token").value, name: byId("name").value });
-    const next = new URLSearchParams(location.search).get("next") ?? "/";
-    location.href = next.startsWith("/") && !next.startsWith("//") ? next : "/";
+    location.href = ownPlace(new URLSearchParams(location.search).get("next") ?? "/");
   } catch (error) {
     byId("login-fault").textContent = error.message;
   }
 });
+
+// A place on this page, as the browser understands it: it takes a backslash for a slash, and //host for another host.
+function ownPlace(next) {
+  try {
+    const place = new URL(next, location.origin);
+    return place.origin === location.origin ? place.href : "/";
+  } catch {
+    return "/";
+  }
+}

@@ -13,7 +13,7 @@ async function load() {
   byId("marked-count").textContent = `(${tiles.length})`;
   byId("marked-list").replaceChildren(...(tiles.length ? tiles : [make("li", { class: "muted" }, "No verdict is marked. Look closer at a picture to mark its verdict as wrong.")]));
   showSynthetic(found.inspections.some((inspection) => inspection.synthetic));
-  byId("download").hidden = !tiles.length;
+  if (byId("download")) byId("download").hidden = !tiles.length;
   if (byId("export-folder")) byId("export-folder").disabled = !tiles.length;
   if (byId("compare")) {
     byId("compare").disabled = !tiles.length || Boolean(found.fault);

@@ -23,7 +23,7 @@ function note() {
   const { scores, limit, others, threshold } = seen;
   let text = `${whole(scores.length)} pictures${scores.length === limit ? ", the latest," : ""} by the live release and its earlier thresholds.`;
   if (others) text += ` ${others} other release${others > 1 ? "s" : ""} judged too, whose scores cannot be compared with these.`;
-  if (threshold === null) text = "No picture was judged yet; the threshold is known from the first one on.";
+  if (threshold === null) text = "The live release has judged no picture yet; its threshold is known from the first one on.";
   byId("chart-note").textContent = text;
 }
 
@@ -41,6 +41,7 @@ function changed() {
 
 function update() {
   draw();
+  if (byId("apply") && seen.threshold === null) byId("apply").disabled = true;
   if (seen.threshold === null) { byId("changes").replaceChildren(make("p", { class: "muted" }, "Nothing yet.")); return; }
   slider.value = Math.round((chosen / span()) * STEPS);
   slider.setAttribute("aria-valuetext", `${figure(chosen)}, live ${figure(seen.threshold)}`);
@@ -130,12 +131,13 @@ async function apply(event) {
   button.disabled = true;
   button.textContent = "Applying…";
   try {
-    const done = await post("/api/threshold", { category, threshold: chosen, reason: byId("reason").value });
+    const done = await post("/api/threshold", { category, threshold: chosen, reason: byId("reason").value, release_id: seen.release_id });
     typed = false;
     byId("reason").value = "";
     await load();
     toast(`The threshold is ${figure(done.threshold)}, release ${done.release_id}. ${done.said.at(-1) ?? ""}`);
   } catch (error) {
+    await load().catch(() => {}); // another release may be live by now
     byId("apply-fault").textContent = error.message;
   }
   button.textContent = before;

@@ -42,7 +42,7 @@ def counts(database: Database, category: str, since: float) -> Counts:
 
     What waits is counted whenever it came.
     """
-    found = database.read().execute(
+    found = database.read(
         "SELECT outcome, COUNT(*) FROM inspections WHERE category = ? AND arrived_at >= ? AND outcome <> 'waiting' "
         "GROUP BY outcome UNION ALL "
         "SELECT 'waiting', COUNT(*) FROM inspections WHERE outcome = 'waiting' AND category = ?",
@@ -54,11 +54,19 @@ def counts(database: Database, category: str, since: float) -> Counts:
 def scores(database: Database, category: str, release_ids: Sequence[int], *, limit: int) -> list[ScoredImage]:
     """The last scores by some releases, newest first."""
     places = ", ".join("?" for _ in release_ids)
-    found = database.read().execute(
+    found = database.read(
         "SELECT id, score, outcome FROM inspections "
         f"WHERE category = ? AND release_id IN ({places}) AND outcome IN ('good', 'reject') "
         "ORDER BY id DESC LIMIT ?",
         (category, *release_ids, limit),
     )
-    wrong = dict(map(tuple, database.read().execute("SELECT inspection, wrong FROM marks")))
+    wrong = dict(map(tuple, database.read("SELECT inspection, wrong FROM marks")))
     return [ScoredImage(row["id"], row["score"], row["outcome"], wrong.get(row["id"])) for row in found]
+
+
+def waiting_by_category(database: Database) -> dict[str, int]:
+    """How many pictures wait to be judged, by category; of those that the page shows and of all others."""
+    found = database.read(
+        "SELECT category, COUNT(*) FROM inspections WHERE outcome = 'waiting' GROUP BY category"
+    )
+    return {row[0]: int(row[1]) for row in found}

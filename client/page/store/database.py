@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from client.files import StorageError, require_writable_folder, storage_errors
 from client.page.store.schema import TABLES, VERSION
 
 BUSY_S = 10.0  # to wait for who else looks into the file
+PACKED = "marks-"  # begins the names of folders in which a training set is packed
 REMEDY = "make room there or choose another folder with --data"
+
+
+class Rows(list[sqlite3.Row]):
+    """What a query found."""
+
+    @property
+    def first(self) -> sqlite3.Row | None:
+        """The first row; None where nothing was found."""
+        return self[0] if self else None
 
 
 class Database:
@@ -41,6 +53,8 @@ class Database:
         self._readers: list[sqlite3.Connection] = []
         try:
             self._claim()
+            for left_over in folder.glob(f"{PACKED}*"):  # a page that was killed while it packed
+                shutil.rmtree(left_over, ignore_errors=True)
             self._writer = self._open()
         except BaseException:
             self._lock_file.close()
@@ -64,16 +78,21 @@ class Database:
             self._writer.execute("BEGIN IMMEDIATE")
             yield self._writer
 
-    def read(self) -> sqlite3.Connection:
-        """This thread's connection for reading."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
-            self._local.connection = connection
-            with self._writing:
-                self._readers.append(connection)
-        return connection
+    def read(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Rows:
+        """The rows that a query finds, over this thread's connection for reading.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        with self._storage_errors("read"):
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._connect()
+                connection.execute("PRAGMA query_only = ON")
+                self._local.connection = connection
+                with self._writing:
+                    self._readers.append(connection)
+            return Rows(connection.execute(query, values).fetchall())
 
     def _claim(self) -> None:
         try:
@@ -115,8 +134,10 @@ class Database:
         return connection
 
     @contextlib.contextmanager
-    def _storage_errors(self) -> Iterator[None]:
+    def _storage_errors(self, done: str = "written") -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise StorageError(f"{self._path} cannot be written ({error}); {REMEDY}.") from None
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # a fault of this program
+        except sqlite3.DatabaseError as error:
+            raise StorageError(f"{self._path} cannot be {done} ({error}); {REMEDY}.") from None

@@ -69,9 +69,7 @@ def rows(
     for comparison, number in (("i.id < ?", before), ("i.id > ?", after)):
         if number is not None:
             condition, values = f"{condition} AND {comparison}", [*values, number]
-    found = database.read().execute(
-        f"{WITH_MARKS} WHERE {condition} ORDER BY i.id {order} LIMIT ?", [*values, limit]
-    )
+    found = database.read(f"{WITH_MARKS} WHERE {condition} ORDER BY i.id {order} LIMIT ?", [*values, limit])
     inspections = [Inspection.of(row) for row in found]
     return inspections[::-1] if after is not None else inspections
 
@@ -80,7 +78,7 @@ def count(database: Database, filters: Filters) -> int:
     """How many rows there are."""
     condition, values = filters.conditions()
     query = f"SELECT COUNT(*) FROM inspections i WHERE {condition}"
-    return int(database.read().execute(query, values).fetchone()[0])
+    return int(database.read(query, values)[0][0])
 
 
 def every_row(database: Database, filters: Filters) -> Iterator[Inspection]:
@@ -101,7 +99,7 @@ def neighbours(database: Database, inspection: int, filters: Filters) -> tuple[i
 def releases(database: Database, category: str | None) -> list[tuple[int, int]]:
     """Releases that judged, the latest first, each with how many pictures it judged."""
     condition, values = ("category = ? AND", [category]) if category else ("", [])
-    found = database.read().execute(
+    found = database.read(
         f"SELECT release_id, COUNT(*), MAX(id) FROM inspections WHERE {condition} release_id IS NOT NULL "
         "GROUP BY release_id ORDER BY 3 DESC",
         values,
@@ -111,7 +109,7 @@ def releases(database: Database, category: str | None) -> list[tuple[int, int]]:
 
 def release_ids(database: Database, category: str) -> list[int]:
     """Releases that judged, the latest first; quickly, as none of their pictures is counted."""
-    found = database.read().execute(
+    found = database.read(
         "WITH RECURSIVE ids (id) AS ("
         " SELECT MIN(release_id) FROM inspections WHERE category = :category UNION ALL"
         " SELECT (SELECT MIN(release_id) FROM inspections WHERE category = :category AND release_id > ids.id)"

@@ -109,14 +109,22 @@ class Inspection:
         return asdict(self) | {"release_id": release, "picture": self.picture is not None}
 
 
-def add(database: Database, new: NewInspection, judged: Judged | None = None) -> int | None:
-    """Add a picture, waiting or judged already; its id, or None where the journal's number is known."""
+def add(
+    database: Database, new: NewInspection, judged: Judged | None = None, *, fault: str | None = None
+) -> int | None:
+    """Add a picture: waiting, judged already, or with the `fault` for which it was not.
+
+    Returns:
+        Its id, or None where the journal's number is known.
+    """
     with database.write() as connection:
-        outcome = "waiting" if judged is None else _outcome(judged)
+        outcome: Outcome = "failed" if fault is not None else "waiting"
+        if judged is not None:
+            outcome = _outcome(judged)
         cursor = connection.execute(
-            "INSERT INTO inspections (category, name, source, number, picture, arrived_at, outcome, width, height, "
-            "changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
-            (new.category, new.name, new.source, new.number, new.picture, new.arrived_at, outcome, new.width,
+            "INSERT INTO inspections (category, name, source, number, picture, arrived_at, outcome, reason, width, "
+            "height, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
+            (new.category, new.name, new.source, new.number, new.picture, new.arrived_at, outcome, fault, new.width,
              new.height, _next_change(connection)),
         )  # fmt: skip
         row = cursor.fetchone()
@@ -162,13 +170,13 @@ def retry(database: Database, inspection: int) -> None:
 
 def find(database: Database, inspection: int) -> Inspection | None:
     """A picture by its id."""
-    row = database.read().execute(f"{WITH_MARKS} WHERE i.id = ?", (inspection,)).fetchone()
+    row = database.read(f"{WITH_MARKS} WHERE i.id = ?", (inspection,)).first
     return None if row is None else Inspection.of(row)
 
 
 def waiting(database: Database, category: str, limit: int) -> list[Inspection]:
     """The oldest pictures that wait."""
-    rows = database.read().execute(
+    rows = database.read(
         f"{WITH_MARKS} WHERE i.outcome = 'waiting' AND i.category = ? ORDER BY i.id LIMIT ?",
         (category, limit),
     )
@@ -177,36 +185,30 @@ def waiting(database: Database, category: str, limit: int) -> list[Inspection]:
 
 def latest(database: Database, category: str, limit: int) -> list[Inspection]:
     """The last pictures of a category, newest first."""
-    rows = database.read().execute(
-        f"{WITH_MARKS} WHERE i.category = ? ORDER BY i.id DESC LIMIT ?", (category, limit)
-    )
+    rows = database.read(f"{WITH_MARKS} WHERE i.category = ? ORDER BY i.id DESC LIMIT ?", (category, limit))
     return [Inspection.of(row) for row in rows]
 
 
 def changed_since(database: Database, change: int, limit: int) -> list[Inspection]:
     """What was added or changed after a change, in its order."""
-    rows = database.read().execute(
-        f"{WITH_MARKS} WHERE i.changed > ? ORDER BY i.changed LIMIT ?", (change, limit)
-    )
+    rows = database.read(f"{WITH_MARKS} WHERE i.changed > ? ORDER BY i.changed LIMIT ?", (change, limit))
     return [Inspection.of(row) for row in rows]
 
 
 def last_change(database: Database) -> int:
     """The number of the last change; 0 where nothing was added yet."""
-    return int(database.read().execute("SELECT COALESCE(MAX(changed), 0) FROM inspections").fetchone()[0])
+    return int(database.read("SELECT COALESCE(MAX(changed), 0) FROM inspections")[0][0])
 
 
 def thumbnail(database: Database, inspection: int) -> bytes | None:
     """The small JPEG."""
-    row = (
-        database.read().execute("SELECT jpeg FROM thumbnails WHERE inspection = ?", (inspection,)).fetchone()
-    )
+    row = database.read("SELECT jpeg FROM thumbnails WHERE inspection = ?", (inspection,)).first
     return None if row is None else bytes(row["jpeg"])
 
 
 def stored_map(database: Database, inspection: int) -> StoredMap | None:
     """The map, where one is kept."""
-    row = database.read().execute("SELECT * FROM maps WHERE inspection = ?", (inspection,)).fetchone()
+    row = database.read("SELECT * FROM maps WHERE inspection = ?", (inspection,)).first
     if row is None:
         return None
     return StoredMap(row["release_id"], row["low"], row["high"], bytes(row["map"]), bytes(row["mask"]))
@@ -258,19 +260,19 @@ def _keep_map(connection: sqlite3.Connection, inspection: int, stored: StoredMap
 
 def last_arrival(database: Database) -> float | None:
     """When the last picture arrived, by the clock of then."""
-    row = database.read().execute("SELECT arrived_at FROM inspections ORDER BY id DESC LIMIT 1").fetchone()
+    row = database.read("SELECT arrived_at FROM inspections ORDER BY id DESC LIMIT 1").first
     return None if row is None else float(row["arrived_at"])
 
 
 def last_number(database: Database, source: str) -> int:
     """The last number that was taken over from a journal; 0 where none was."""
     query = "SELECT COALESCE(MAX(number), 0) FROM inspections WHERE source = ? AND number IS NOT NULL"
-    return int(database.read().execute(query, (source,)).fetchone()[0])
+    return int(database.read(query, (source,))[0][0])
 
 
 def last_is_synthetic(database: Database, category: str) -> bool:
     """Whether the release that judged the last picture of a category was trained on rendered images."""
     judged = "category = ? AND outcome IN ('good', 'reject')"
     query = f"SELECT synthetic FROM inspections WHERE {judged} ORDER BY id DESC LIMIT 1"
-    row = database.read().execute(query, (category,)).fetchone()
+    row = database.read(query, (category,)).first
     return row is not None and bool(row["synthetic"])

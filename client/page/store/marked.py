@@ -26,13 +26,13 @@ def remove(database: Database, inspection: int) -> None:
 
 def mask_of(database: Database, inspection: int) -> bytes | None:
     """The drawn mask, a PNG."""
-    row = database.read().execute("SELECT mask FROM marks WHERE inspection = ?", (inspection,)).fetchone()
+    row = database.read("SELECT mask FROM marks WHERE inspection = ?", (inspection,)).first
     return None if row is None or row["mask"] is None else bytes(row["mask"])
 
 
 def all_marked(database: Database, category: str) -> list[Inspection]:
     """Every marked picture of a category, the latest first."""
-    rows = database.read().execute(
+    rows = database.read(
         f"{WITH_MARKS} WHERE i.category = ? AND i.id IN (SELECT inspection FROM marks) ORDER BY i.id DESC",
         (category,),
     )

@@ -90,14 +90,10 @@ def keep_retuning(
 
 def same_weights(database: Database, category: str, release_id: int) -> list[int]:
     """Releases whose scores can be compared with one's: it and those that differ by thresholds set here."""
-    pairs = (
-        database.read()
-        .execute(
-            "SELECT release_before, release_after FROM retunings WHERE category = ? "
-            "AND release_before IS NOT NULL AND release_after IS NOT NULL",
-            (category,),
-        )
-        .fetchall()
+    pairs = database.read(
+        "SELECT release_before, release_after FROM retunings WHERE category = ? "
+        "AND release_before IS NOT NULL AND release_after IS NOT NULL",
+        (category,),
     )
     found, before = {release_id}, 0
     while len(found) > before:
@@ -108,18 +104,28 @@ def same_weights(database: Database, category: str, release_id: int) -> list[int
     return sorted(found)
 
 
+def last_live(database: Database, category: str) -> int | None:
+    """The release that was live when the page last knew: that of the last verdict, or of a later retuning."""
+    query = (
+        "SELECT release_id, arrived_at AS moment FROM (SELECT * FROM inspections WHERE category = :category AND "
+        "release_id IS NOT NULL ORDER BY id DESC LIMIT 1) UNION ALL "
+        "SELECT release_after, made_at FROM (SELECT * FROM retunings WHERE category = :category AND "
+        "release_after IS NOT NULL ORDER BY id DESC LIMIT 1) ORDER BY moment DESC LIMIT 1"
+    )
+    row = database.read(query, {"category": category}).first
+    return None if row is None else int(row["release_id"])
+
+
 def threshold_of(database: Database, category: str, release_id: int) -> float | None:
     """The threshold that a release judges by: of the last picture that it judged, or the one that was set here."""
     row = (
-        database.read()
-        .execute(
+        database.read(
             "SELECT threshold FROM inspections WHERE release_id = ? AND category = ? ORDER BY id DESC LIMIT 1",
             (release_id, category),
-        )
-        .fetchone()
-        or database.read()
-        .execute("SELECT threshold FROM retunings WHERE release_after = ? ORDER BY id DESC", (release_id,))
-        .fetchone()
+        ).first
+        or database.read(
+            "SELECT threshold FROM retunings WHERE release_after = ? ORDER BY id DESC", (release_id,)
+        ).first
     )
     return None if row is None else float(row["threshold"])
 
@@ -130,7 +136,7 @@ def _at(now: datetime, time_of_day: str) -> datetime:
 
 
 def _read(database: Database, name: str, default: Any) -> Any:
-    row = database.read().execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+    row = database.read("SELECT value FROM settings WHERE name = ?", (name,)).first
     return default if row is None else json.loads(row["value"])
 
 

@@ -6,8 +6,11 @@ import base64
 import csv
 import io
 import json
+import threading
 import zipfile
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from client.page.comparing import Candidate, Compared
 from client.page.inspecting import files, maps
 from client.page.retuning import Retuned
 from client.page.routes import marking, threshold
-from client.page.store import inspections, marked
+from client.page.store import inspections, marked, settings
 from client.page.store.inspections import StoredMap
 from tests.client.page.desk import MAP, RELEASE, add, client_of, judged, make_state, png
 from tests.client.samples import make_verdict
@@ -115,6 +118,29 @@ def test_a_picture_s_map_comes_as_it_was_judged(tmp_path: Path) -> None:
         mask = np.frombuffer(answer.content, np.uint8, offset=4 * side * side).reshape(side, side)
         np.testing.assert_allclose(values, MAP, atol=3 / maps.LEVELS)
         np.testing.assert_array_equal(mask.astype(bool), verdict.mask)
+
+
+def test_maps_that_wait_for_the_server_keep_nobody_else_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, go_on = make_state(tmp_path), threading.Event()
+
+    @contextmanager
+    def judging() -> Any:
+        go_on.wait(20)
+        raise ClientError("Nobody answers.")
+        yield
+
+    monkeypatch.setattr(state.stations["pill"], "judging", judging)
+    with client_of(state) as client, ThreadPoolExecutor(45) as viewers:
+        number = add(state.database, picture=True)
+        asked = [viewers.submit(client.get, f"/api/inspections/{number}/map") for _ in range(45)]
+        try:
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(client.get, "/api/live?category=pill").result(10).status_code == 200
+        finally:
+            go_on.set()
+        assert {each.result().status_code for each in asked} == {409}
 
 
 @pytest.mark.parametrize(
@@ -236,10 +262,12 @@ def test_a_threshold_needs_a_reason_and_the_repository(
     state = make_state(tmp_path)
     with client_of(state) as client:
         add(state.database, verdict=judged(release_id=11))
-        given = {"category": "pill", "threshold": 1.25, "reason": "fewer rejects"}
+        monkeypatch.setattr(state.stations["pill"], "ask_live", lambda: 11)
+        given = {"category": "pill", "threshold": 1.25, "reason": "fewer rejects", "release_id": "11"}
         assert "--repository" in client.post("/api/threshold", json=given).json()["error"]
         state.repository = tmp_path
-        wrongs = [{"threshold": value} for value in ("high", True, None)]
+        wrongs: list[dict[str, Any]] = [{"threshold": value} for value in ("high", True, None, 10**400)]
+        wrongs += [{"release_id": value} for value in (11, "", None, "1.5")]
         for wrong in (*wrongs, {"reason": " "}, {"category": "x"}):
             assert client.post("/api/threshold", json=given | wrong).status_code == 400
         assert asked == []
@@ -257,12 +285,63 @@ def test_a_refused_threshold_is_told_in_deploy_s_words(
         raise ClientError("Somebody else changes the repository.")
 
     monkeypatch.setattr(threshold, "retune", refuse)
-    with client_of(make_state(tmp_path, repository=tmp_path)) as client:
-        refused = client.post("/api/threshold", json={"category": "pill", "threshold": 1, "reason": "r"})
+    state = make_state(tmp_path, repository=tmp_path)
+    monkeypatch.setattr(state.stations["pill"], "ask_live", lambda: 11)
+    given = {"category": "pill", "threshold": 1, "reason": "r", "release_id": "11"}
+    with client_of(state) as client:
+        refused = client.post("/api/threshold", json=given)
         assert (refused.status_code, refused.json()["error"]) == (
             409,
             "Somebody else changes the repository.",
         )
+
+
+def test_a_threshold_is_never_put_onto_a_release_whose_scores_were_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another release was promoted elsewhere, and has judged nothing: its scores are others."""
+    asked: list[float] = []
+
+    def retune(category: str, value: float, **_: Any) -> Retuned:
+        asked.append(value)
+        return Retuned(category, value, 4, 14, 1.0, 3, 13, ("done",))
+
+    monkeypatch.setattr(threshold, "retune", retune)
+    state = make_state(tmp_path, repository=tmp_path)
+    live = [12]
+    monkeypatch.setattr(state.stations["pill"], "ask_live", lambda: live[0])
+    with client_of(state) as client:
+        add(state.database, verdict=judged(release_id=11))
+        given = {"category": "pill", "threshold": 1.25, "reason": "fewer", "release_id": "11"}
+        refused = client.post("/api/threshold", json=given)
+        assert (refused.status_code, asked) == (409, [])
+        assert "Release 12 is live by now" in refused.json()["error"]
+        seen = client.get("/api/scores?category=pill").json()
+        assert (seen["release_id"], seen["threshold"], seen["scores"], seen["others"]) == ("12", None, [], 1)
+        done = client.post("/api/threshold", json=given | {"release_id": "12"}).json()
+        assert "Release 13 had become live meanwhile" in done["said"][-1]
+
+
+def test_without_the_server_the_last_known_release_is_shown_and_nothing_can_be_applied(
+    tmp_path: Path,
+) -> None:
+    state = make_state(tmp_path, repository=tmp_path)
+    with client_of(state) as client:
+        add(state.database, verdict=judged(release_id=11), arrived_at=1_000.0)
+        settings.keep_retuning(
+            state.database,
+            category="pill",
+            moment=datetime.fromtimestamp(2_000, UTC),
+            who="Ann",
+            reason="r",
+            threshold=1.5,
+            releases=(11, 12),
+        )
+        seen = client.get("/api/scores?category=pill").json()
+        assert (seen["release_id"], seen["threshold"], seen["scores"]) == ("12", 1.5, [0.5])
+        assert seen["fault"].startswith("Which release is live is not known: ")
+        given = {"category": "pill", "threshold": 1.25, "reason": "fewer", "release_id": "12"}
+        assert client.post("/api/threshold", json=given).status_code == 409
 
 
 def test_a_candidate_is_shown_beside_the_live_release(
@@ -288,7 +367,7 @@ def test_a_candidate_is_shown_beside_the_live_release(
     listed = Candidate(2, RELEASE, "2026-01-02T03:04:05+00:00", 1.5, None, "new", was_live=False)
     monkeypatch.setattr(marking, "candidates", lambda *_: [listed])
     monkeypatch.setattr(marking, "JudgeClient", Asked)
-    monkeypatch.setattr(state.stations["pill"], "judge", lambda: None)
+    monkeypatch.setattr(state.stations["pill"], "judging", nullcontext)
     with client_of(state) as client:
         (found,) = client.get("/api/candidates?category=pill").json()["candidates"]
         assert (found["number"], found["release_id"]) == (2, str(RELEASE))

@@ -16,7 +16,7 @@ from client.page.inspecting.station import Station
 from client.page.state import State
 from client.page.store import history, inspections
 from client.page.store.history import Filters
-from tests.client.page.desk import MAP, add, judged, make_state
+from tests.client.page.desk import MAP, add, judged, make_state, png
 from tests.client.samples import RELEASE, make_verdict
 
 
@@ -39,6 +39,12 @@ class Judge:
             if self.coming:
                 raise self.coming.pop(0)
         return make_verdict(MAP)
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None: ...
 
@@ -122,6 +128,7 @@ def test_a_fault_in_one_picture_ends_that_one(
     state: State, monkeypatch: pytest.MonkeyPatch, fault: ClientError, tries: int
 ) -> None:
     monkeypatch.setattr(stations, "WORKERS", 1)
+    monkeypatch.setattr(stations, "FAULT_PATIENCE_S", 0.0)
     judge = Judge(*[fault] * tries)
     for _ in range(2):
         add(state.database, None, picture=True)
@@ -209,3 +216,100 @@ def test_rendered_images_are_told_before_the_server_is_there(state: State) -> No
     assert not state.stations["pill"].status.synthetic
     add(state.database, verdict=judged(synthetic=True))
     assert make_again(state).stations["pill"].status.synthetic
+
+
+def test_a_new_connection_closes_none_that_a_picture_is_judged_over(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Closing] = []
+
+    class Closing(Judge):
+        is_closed = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+            self.release_id = len(made)
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    monkeypatch.setattr(stations, "JudgeClient", lambda *_, **__: Closing())
+    station = state.stations["pill"]
+    with station.judging() as judge:
+        assert station.ask_live() == 2
+        assert judge is made[0]
+        assert not made[0].is_closed
+        with station.judging() as other:
+            assert other is made[2]
+    assert [each.is_closed for each in made] == [True, True, False]
+    assert station.status.release_id == 3
+    station._connection.close()
+    assert made[2].is_closed
+
+
+def test_a_server_that_fails_on_everything_for_a_while_costs_no_picture_its_verdict(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge(*[ServerFault("A step died.")] * 6 * stations.TRIES)
+    monkeypatch.setattr(stations, "LONGEST_PAUSE_S", 0.02)
+    for _ in range(5):
+        add(state.database, None, picture=True)
+    run(state, monkeypatch, lambda: judge, none_waits(state))
+    assert outcomes(state) == [("reject", None)] * 5
+
+
+def test_a_picture_on_which_the_server_fails_ends_when_others_are_judged(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    class Choosy(Judge):
+        def judge(self, image: Any) -> Any:
+            if image.size == (9, 9):
+                failed.set()
+                raise ServerFault("A step died.")
+            failed.wait(20)
+            return super().judge(image)
+
+    numbers = [add(state.database, None, picture=True) for _ in range(3)]
+    first = inspections.find(state.database, numbers[0])
+    assert first is not None
+    (state.database.pictures / str(first.picture)).write_bytes(png((9, 9)))
+    run(state, monkeypatch, Choosy, none_waits(state))
+    assert outcomes(state) == [("failed", "A step died."), ("reject", None), ("reject", None)]
+
+
+def test_a_database_that_cannot_be_read_for_a_while_is_told_and_no_thread_ends(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stations, "LONGEST_PAUSE_S", 0.02)
+    told: list[str | None] = []
+    station, failing = state.stations["pill"], iter(range(4))
+    tell, waiting = station.tell, inspections.waiting
+
+    def listen(fault: str | None) -> None:
+        told.append(fault)
+        tell(fault)
+
+    def fail(*given: Any, **named: Any) -> Any:
+        if next(failing, None) is not None:
+            state.database.read("SELECT * FROM nowhere")
+        return waiting(*given, **named)
+
+    monkeypatch.setattr(station, "tell", listen)
+    monkeypatch.setattr(inspections, "waiting", fail)
+    add(state.database, None, picture=True)
+    run(state, monkeypatch, Judge, lambda: bool(outcomes(state)) and not waiting(state.database, "pill", 1))
+    assert outcomes(state) == [("reject", None)]
+    assert any("cannot be read" in (fault or "") for fault in told)
+
+
+def test_a_fault_that_is_over_is_taken_back_although_nothing_waits(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stations, "LONGEST_PAUSE_S", 0.02)
+    station = state.stations["pill"]
+    station._connection._judge = Judge()  # type: ignore[assignment]
+    station.tell("A step died.")
+    run(state, monkeypatch, Judge, lambda: station.status.fault is None)
