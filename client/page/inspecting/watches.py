@@ -55,6 +55,13 @@ class ToldOnPage(Events):
             self._waiting, self._next_s = waiting, time.monotonic() + COUNT_S
             self._state.hub.publish("shift", {})
 
+    def clear(self) -> None:
+        """The watch has ended: nothing is known any more of what goes on in the folder."""
+        self.faults.clear()
+        self.show()
+        if self._state.waiting.pop(str(self._folder), None):
+            self._state.hub.publish("shift", {})
+
     def show(self) -> None:
         """Let every open page know the faults that go on."""
         told = list(self.faults.values())
@@ -97,8 +104,7 @@ class FolderWatch:
             except Exception as error:  # the page must live on, and say so
                 traceback.print_exc(file=sys.stderr)
                 fault = f"{error!r}; the page's log says where."
-            events.faults.clear()
-            events.show()
+            events.clear()
             if not self._stop.is_set():
                 told = fault or "the watch ended."
                 self._state.notice(about, f"Nothing comes from {self._asked.folder}: {told}")

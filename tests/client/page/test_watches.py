@@ -85,6 +85,10 @@ def test_what_a_watch_says_is_on_the_page_as_long_as_it_goes_on(
             events.forget(f"file {number}")
         events.count(0)
         assert live() == ([], 0)
+        events.begin("server", "Nobody answers.")
+        events.count(7)
+        events.clear()
+        assert live() == ([], 0)
     assert "Nobody answers" in capsys.readouterr().err
 
 
