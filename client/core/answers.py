@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.core.errors import AnswerError
+from client.core.errors import AnswerError, OtherSizeError
 from client.core.requests import ORIGINAL_SIZE, Request
 from client.core.verdicts import SCORE_OUTPUTS, Score, Verdict
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
@@ -138,7 +138,10 @@ def _read_output(request: Request, response: Any, name: str, maps: Maps) -> NDAr
     )
     expected = (datatype, list(shape))
     if found != expected:
-        raise _fault(request, f"{name} is {found[0]} {found[1]}, expected {expected[0]} {expected[1]}")
+        error = _fault(request, f"{name} is {found[0]} {found[1]}, expected {expected[0]} {expected[1]}")
+        if name in MAP_OUTPUTS and found[0] == datatype:
+            raise OtherSizeError(error.message)
+        raise error
     contents = response.raw_output_contents
     raw = contents[index] if index < len(contents) else b""
     if name in maps and not raw:

@@ -80,6 +80,10 @@ class AnswerError(ServerError):
     """The server's answer is no verdict: not finite, of another shape, or contradicting itself."""
 
 
+class OtherSizeError(AnswerError):
+    """Maps of another size than the category has: another release has answered."""
+
+
 class ImageFileError(ClientError):
     """A path that is missing or no readable image, or a value that is no image."""
 

@@ -30,6 +30,7 @@ from client.core.errors import (
     ImageFileError,
     NotAllowed,
     NotServed,
+    OtherSizeError,
     Overloaded,
     RefusedImage,
     ServerError,
@@ -47,6 +48,7 @@ BETWEEN_VERSIONS = "no available versions"
 STEP_DIED = ("Stub process", "is not healthy")
 UNLOADED = ("unknown model", "not ready")
 REGION_UNKNOWN = "Unable to find shared memory region"  # it was registered with another run of the server
+OTHER_SHAPE = "unexpected shape for input"
 REGION_TOO_SMALL = "bytes to hold the results"  # in shared memory: a new release's maps are larger
 ONE_IMAGE = "cannot be judged"  # its values are not finite
 NO_REQUEST_ID = "[request id: <id_unknown>] "
@@ -161,6 +163,14 @@ def is_region_unknown(error: InferenceServerException) -> bool:
 def is_misfit(error: InferenceServerException) -> bool:
     """Whether the images do not fit the model, which may have been published anew."""
     return fault_of(error).kind is RefusedImage or REGION_TOO_SMALL in str(error.message())
+
+
+def is_of_another_size(error: Exception) -> bool:
+    """Whether a release of another image size has answered, which need not be the live one any more."""
+    if isinstance(error, InferenceServerException):
+        message = str(error.message())
+        return OTHER_SHAPE in message or REGION_TOO_SMALL in message
+    return isinstance(error, OtherSizeError)
 
 
 def is_of_one_image(error: ClientError) -> bool:

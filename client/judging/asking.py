@@ -23,7 +23,7 @@ from client.core.errors import (
     ServerError,
     Unreachable,
 )
-from client.core.faults import fault_of, is_misfit, is_of_one_image
+from client.core.faults import fault_of, is_misfit, is_of_another_size, is_of_one_image
 from client.core.inputs import Picture, Prepared
 from client.core.requests import Question, Request, make_request
 from client.core.retries import Tries
@@ -165,6 +165,7 @@ class Asker:
         Raises:
             ClientError: see `JudgeClient.judge`.
         """
+        there_and_back = False
         with self._named_errors():
             for _ in range(MOST_RELEASES):
                 found = self.category.found
@@ -172,8 +173,12 @@ class Asker:
                 try:
                     answer = yield from self._ask_once(fitting, question, lender, found, renews=renews)
                 except (InferenceServerException, AnswerError) as error:
-                    if not self._is_published_anew(error, found):
+                    if not self._is_misfit(error):
                         raise
+                    if self.category.found.image_size == found.image_size:
+                        if there_and_back or not is_of_another_size(error):
+                            raise
+                        there_and_back = True  # that release was live for a moment
                     continue
                 self.category.follow(answer.release_id)
                 if all(image.fits(self.category.found.bit_depth) for image in fitting):
@@ -250,13 +255,13 @@ class Asker:
     def _take_region(self, lender: Lender, found: Category) -> SharedRegion | None:
         return lender.take(image_size=found.image_size, timeout_s=self.timeout_s)
 
-    def _is_published_anew(self, error: Exception, found: Category) -> bool:
-        """Whether a request failed because the category takes images of another size by now."""
+    def _is_misfit(self, error: Exception) -> bool:
+        """Whether a request failed as where the category takes other images than it did; it is looked up anew then."""
         misfit = isinstance(error, InferenceServerException) and is_misfit(error)
         if not misfit and not isinstance(error, AnswerError):
             return False
         self.category.look_up_again()
-        return self.category.found.image_size != found.image_size
+        return True
 
     def _named_errors(self) -> contextlib.AbstractContextManager[None]:
         return named_errors(url=self.url, timeout_s=self.timeout_s)

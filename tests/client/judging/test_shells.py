@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from client import (
     RequestError,
     ServerFault,
 )
+from client.core.errors import AnswerError
 from tests.client.judging.scripted_server import SIZE, TIMEOUT_S, Script, grey, png, scripted_server
 from tests.deploy.conftest import comes_true
 
@@ -175,6 +177,30 @@ def test_a_release_of_another_size_breaks_no_running_client(
             assert got[-1].anomaly_map.shape == (new_size, new_size)
             assert [verdict.original_size for verdict in got] == [(SIZE, SIZE)] * 8
         assert comes_true(lambda: not script.registered, within_s=20)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("method", ["judge", "judge_many"])
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_release_of_another_size_that_was_live_for_a_moment(shell: str, method: str, lasting: bool) -> None:
+    """Promoted, and rolled back before the client asked what is live: the image is asked about once more."""
+    script, answers = Script(), itertools.count(1)
+
+    def of_another_release(outputs: dict[str, Any]) -> None:
+        if next(answers) == 2 or lasting:
+            outputs |= {name: outputs[name][:, ::2, ::2] for name in ("anomaly_map", "pred_mask")}
+
+    script.change = of_another_release
+    with scripted_server(script) as url:
+        asked = lambda: results(shell, url, method, [grey(10)] * 3)  # noqa: E731
+        if lasting:
+            with pytest.raises(
+                AnswerError, match=r"anomaly_map is FP32 \[1, 4, 4\], expected FP32 \[1, 8, 8\]"
+            ):
+                asked()
+        else:
+            assert [verdict.score for verdict in asked()] == [10] * 3
+            assert script.tries == 4
 
 
 @pytest.mark.parametrize("shell", SHELLS)

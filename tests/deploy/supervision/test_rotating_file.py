@@ -54,12 +54,12 @@ def test_what_a_full_disk_does_not_take_is_counted(tmp_path: Path, monkeypatch: 
 
 
 def test_the_output_of_a_process_is_carried_to_its_end(tmp_path: Path) -> None:
-    pump = LogPump(RotatingFile(tmp_path / "log", max_bytes=50_000, keep=9))
-    numbers = subprocess.Popen(["seq", "30000"], stdout=pump.write_end)
+    pump = LogPump(RotatingFile(tmp_path / "log", max_bytes=50_000, keep=99))
+    numbers = subprocess.Popen(["seq", "100000"], stdout=pump.write_end)
     pump.close_write_end()
     assert numbers.wait() == 0
     pump.join()
     files = sorted(tmp_path.iterdir(), key=os.path.getmtime)
     assert len(files) > 2
-    assert sum(path.read_text().count("\n") for path in files) == 30_000
-    assert pump.text() == "".join(f"{number}\n" for number in range(1, 30_001))
+    assert sum(path.read_text().count("\n") for path in files) == 100_000
+    assert pump.text() == "".join(f"{number}\n" for number in range(1, 100_001))
