@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from client.core.batching import Batch, Batcher
-from client.core.errors import ClientError, ImageFileError
+from client.core.errors import ClientError, ImageFileError, RequestError
 from client.core.requests import Question
 from client.core.verdicts import Failure, Score
 from client.core.windows import Window
@@ -115,7 +115,19 @@ class AsyncStream:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._threads.start(self._lender.close)
+        try:
+            tidying = (
+                self._asker.calls.begin()
+            )  # closing the client waits for it, or the server would keep regions
+        except RequestError:  # the client is closed already, and all its regions with it
+            return
+        self._threads.start(lambda: self._tidy_up(tidying))
+
+    def _tidy_up(self, call: object) -> None:
+        try:
+            self._lender.close()
+        finally:
+            self._asker.calls.end(call)
 
 
 async def _each(images: Any) -> AsyncIterator[Any]:

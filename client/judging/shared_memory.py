@@ -113,6 +113,7 @@ class SharedRegions:
         self._lock = threading.Lock()
         self._open: set[SharedRegion] = set()
         self._abandoned: list[SharedRegion] = []
+        self._forgetting = threading.Lock()  # held by the thread that has the abandoned ones in its hands
 
     def new(self, *, batch: int, image_size: int, timeout_s: float) -> SharedRegion:
         """A new region for up to `batch` images of `image_size` pixels.
@@ -180,7 +181,15 @@ class SharedRegions:
         return known
 
     def forget_abandoned(self, *, attempts: int = 1) -> None:
-        """Unregister abandoned regions that the server is done with."""
+        """Unregister abandoned regions that the server is done with; several attempts wait for another thread."""
+        if not self._forgetting.acquire(blocking=attempts > 1):
+            return  # another thread is at it
+        try:
+            self._forget(attempts)
+        finally:
+            self._forgetting.release()
+
+    def _forget(self, attempts: int) -> None:
         with self._lock:
             abandoned, self._abandoned = deque(self._abandoned), []
         in_use = []

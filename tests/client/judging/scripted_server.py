@@ -128,14 +128,15 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
 
     def answer(self, request: Any, context: grpc.ServicerContext) -> Any:
         (tensor,) = request.inputs
+        size = self.script.size  # of one release, although a test changes it meanwhile
         name = tensor.parameters["shared_memory_region"].string_param
         if name and name not in self.script.registered:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{name}'")
         try:
-            images, sizes = self.images(request)
+            images, sizes = self.images(request, size)
         except OSError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"encoded_image is not an image ({error})")
-        if images.shape[1:3] != (self.script.size, self.script.size):
+        if images.shape[1:3] != (size, size):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'image'")
         if len(images) > self.script.max_batch:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "inference request batch-size is too large")
@@ -150,7 +151,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
                 response.raw_output_contents.append(value.tobytes())
         return response
 
-    def images(self, request: Any) -> tuple[NDArray[np.uint8], Outputs]:
+    def images(self, request: Any, size: int) -> tuple[NDArray[np.uint8], Outputs]:
         """The images of a request; with their sizes, of files."""
         (tensor,) = request.inputs
         if tensor.name == "image":
@@ -161,7 +162,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         while raw:
             length = int.from_bytes(raw[:4], "little")
             picture = Image.open(io.BytesIO(raw[4 : 4 + length])).convert("RGB")
-            images.append(np.asarray(picture.resize((self.script.size, self.script.size))))
+            images.append(np.asarray(picture.resize((size, size))))
             sizes.append((picture.height, picture.width))
             raw = raw[4 + length :]
         return np.stack(images), {"original_size": np.array(sizes, np.int32)}
@@ -170,7 +171,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         means = images.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)[:, None]
         asked = request.parameters["threshold"].string_param
         threshold = np.full_like(means, float(asked) if asked else THRESHOLD)
-        maps = np.tile(means[:, :, None], (1, self.script.size, self.script.size))
+        maps = np.tile(means[:, :, None], (1, *images.shape[1:3]))
         return {
             "anomaly_map": maps,
             "pred_score": means,
