@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from client.cli.options import ANY_NUMBER, AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
+from client.cli.stopping import stopped_by_signals
 from model_repository.endpoint_options import endpoint_options
 
 if TYPE_CHECKING:
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
     from client.predictions.outputs import Outputs
     from client.report import Thumbnails
 
-STDERR = 2  # written to directly: a signal may come while the stream is in use
 NAMES_SHOWN = 3  # of files that are no images
 SENTENCES_SHOWN = 20  # of images that were not judged, a sentence each
 GOOD, ANOMALIES, ERRORS = range(3)  # exit codes
@@ -113,7 +108,7 @@ def predict(
         JudgeClient(
             url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load
         ) as judge,
-        _stopped_by_signals() as stop,
+        stopped_by_signals() as stop,
     ):
         outcome = predict_images(
             judge,
@@ -131,33 +126,6 @@ def predict(
     exit_code = _name_faults(outcome, found.left_out, faults, skipped=skip_broken)
     _show(outcome, outputs)
     raise SystemExit(exit_code)
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Ctrl-C, or the SIGTERM by which a service or a container is stopped, sets the event; a second one interrupts.
-
-    An exception at once could be raised in code that swallows it, and would lose the answers on their way.
-    """
-    stop = threading.Event()
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        with suppress(OSError):
-            os.write(STDERR, b"Stopping after the answers on their way; once more stops at once.\n")
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # `nohup` has some ignored.
-    heeded = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-    try:
-        for number in heeded:
-            signal.signal(number, handle)
-        yield stop
-    finally:
-        for number in heeded:
-            signal.signal(number, before[number])
 
 
 def _thumbnails(report: Path | None, outputs: Outputs) -> Thumbnails | None:
