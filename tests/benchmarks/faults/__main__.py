@@ -34,8 +34,8 @@ PAGE = Path("docs/measurements/faults.md")
 HEAD = """# Faults of a running server
 
 {date}, `{preset}`, {size} px, the embedded server under `deploy serve`, {machine}. `make bench-all WHAT=faults`.
-Four clients ask all the time and send a request again, for at most 30 s, that nobody judged. The goal is in seconds to
-readiness.
+Four clients ask all the time and send a request again, for at most 30 s, that nobody judged. Beside clients that cancel
+it is the project's own, with 30 s for all tries of an image. The goal is in seconds to readiness.
 
 | fault | what happened | goal | lost requests |
 |---|---|---|---|

@@ -9,13 +9,17 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from statistics import median
 
+import numpy as np
 import tritonclient.grpc as grpcclient
 from tritonclient.utils import InferenceServerException
 
+from client.core.errors import ServerError
+from client.judging.connection import JudgeClient
 from deploy.supervision.stubs import Stub, StubWatch
 from deploy.supervision.supervisor import Supervisor
 from tests.asking import Clients, ask, asking, one_image
@@ -137,7 +141,7 @@ def signal_stub(target: Target, number: signal.Signals, times: int) -> Row:
 
 
 def cancel_calls(target: Target, minutes: float) -> Row:
-    """Four clients that cancel each call 0 to 15 ms after sending it, beside one that may retry."""
+    """Four clients that cancel each call 0 to 15 ms after sending it, beside one of the project's own."""
     stopping = threading.Event()
 
     def cancel() -> None:
@@ -151,7 +155,7 @@ def cancel_calls(target: Target, minutes: float) -> Row:
                 call.cancel()
 
     deaths, outages = target.supervisor.state.deaths, []
-    with asking(target.url, target.patient(), count=1) as other:
+    with judging(target) as other:
         threads = [threading.Thread(target=cancel) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -166,16 +170,60 @@ def cancel_calls(target: Target, minutes: float) -> Row:
         target.wait_until_ready()
         time.sleep(1)
     deaths = target.supervisor.state.deaths - deaths
-    lost = sum(answer.status != "answered" for answer in other.answers)
-    longest = f"; serves after {median(outages):.1f} s, longest {max(outages):.1f}" if outages else ""
+    back = f"; serves after {median(outages):.1f} s, longest {max(outages):.1f}" if outages else ""
     return Row(
         f"4 clients cancel their calls for {minutes:g} minutes",
-        f"{deaths} deaths{longest}",
+        f"{deaths} deaths{back}; a verdict took {other.longest_s:.1f} s at most{other.told()}",
         max(outages, default=None),
         5.0,
-        lost,
-        len(other.answers),
+        sum(other.errors.values()),
+        other.asked,
     )
+
+
+@dataclass
+class Judged:
+    """What the project's own client saw.
+
+    Attributes:
+        asked: images.
+        errors: how often each of them was raised.
+        longest_s: of an image, from asking to the verdict or the error.
+    """
+
+    asked: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    longest_s: float = 0.0
+
+    def told(self) -> str:
+        """The errors, if any, for the table."""
+        return "".join(f"; {count} times {error}" for error, count in self.errors.items())
+
+
+@contextmanager
+def judging(target: Target) -> Iterator[Judged]:
+    """`JudgeClient`, with its one budget of time for all tries of an image, asks all the time within the block."""
+    seen, stopping = Judged(), threading.Event()
+    image = np.full((target.size, target.size, 3), 128, np.uint8)
+
+    def ask_on() -> None:
+        with JudgeClient(target.url, category=target.category, timeout_s=PATIENCE_S) as client:
+            while not stopping.is_set():
+                began_s = time.monotonic()
+                try:
+                    client.judge(image)
+                except ServerError as error:
+                    seen.errors[str(error)] += 1
+                seen.asked += 1
+                seen.longest_s = max(seen.longest_s, time.monotonic() - began_s)
+
+    thread = threading.Thread(target=ask_on)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stopping.set()
+        thread.join()
 
 
 def target_is_back(target: Target) -> float:
