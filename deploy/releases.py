@@ -132,6 +132,12 @@ def rollback(
     type=PATH,
     help="Folder of defective images that passed. Alone, the threshold is set just below the lowest of their scores.",
 )
+@click.option(
+    "--of-release",
+    type=int,
+    metavar="ID",
+    help="Release id that the threshold was chosen for: where another is live by now, nothing is changed.",
+)
 @_reason
 @signing_key_option
 @click.option("--json", "as_json", is_flag=True, help="What is live now, and what was, as JSON.")

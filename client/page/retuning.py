@@ -43,6 +43,7 @@ def retune(
     category: str,
     threshold: float,
     *,
+    of_release: int,
     reason: str,
     who: str,
     repository: Path,
@@ -54,6 +55,7 @@ def retune(
     Args:
         category: the product.
         threshold: finite and at least 0.
+        of_release: the id of the release for whose scores it was chosen; where another is live, nothing is changed.
         reason: why, up to 1000 characters; kept in the audit log and in the new record, and not empty.
         who: the person, who is named after the reason; the log itself names the user whom this process runs as.
         repository: the repository that is served.
@@ -67,7 +69,7 @@ def retune(
             it in time, when the sentence says what is live.
     """
     asked = _checked(category, threshold, reason, who)
-    options = [f"--threshold={asked.threshold!r}", f"--reason={asked.reason}"]
+    options = [f"--threshold={asked.threshold!r}", f"--of-release={of_release}", f"--reason={asked.reason}"]
     options += [f"--url={url}"] if url is not None else []
     try:
         answer = ask_deploy("retune", category, repository, *options, timeout_s=timeout_s)

@@ -109,14 +109,14 @@ def _number_of(threshold: Any) -> float:
 def _apply(state: State, station: Station, asked: _Asked) -> dict[str, Any]:
     assert state.repository is not None
     threshold, reason, who = asked.threshold, asked.reason, asked.who
-    live = station.ask_live()
-    if str(live) != asked.shown:
-        raise ClientError(
-            f"Release {live} is live by now, and the threshold was chosen for the scores of release {asked.shown}; "
-            "nothing was changed. Look at the scores of the live one first."
-        )
     done = retune(
-        station.category, threshold, reason=reason, who=who, repository=state.repository, url=state.url
+        station.category,
+        threshold,
+        of_release=int(asked.shown),
+        reason=reason,
+        who=who,
+        repository=state.repository,
+        url=state.url,
     )
     settings.keep_retuning(
         state.database,
@@ -132,10 +132,4 @@ def _apply(state: State, station: Station, asked: _Asked) -> dict[str, Any]:
     except ClientError as error:  # the threshold is live, and the next picture connects again
         station.tell(error.message)
     state.hub.publish("threshold", {"category": station.category, "threshold": done.threshold})
-    said = list(done.said)
-    if done.release_id_before != live:  # somebody promoted another one in these seconds
-        said.append(
-            f"Release {done.release_id_before} had become live meanwhile, and has this threshold now, which was chosen "
-            f"for release {live}; look at its scores."
-        )
-    return {"threshold": done.threshold, "release_id": str(done.release_id), "said": said}
+    return {"threshold": done.threshold, "release_id": str(done.release_id), "said": list(done.said)}

@@ -36,12 +36,14 @@ class Retuning:
         false_reject_rate: of new good images, at most; from the scores of those in `good`.
         good, bad: folders of good images, and of defective ones that passed; both are counted before and after. Of bad
             images alone, the threshold is set just below the lowest score.
+        of_release: the id of the release that it was chosen for; where another is live, nothing is changed.
     """
 
     threshold: float | None = None
     false_reject_rate: float | None = None
     good: Path | None = None
     bad: Path | None = None
+    of_release: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,19 @@ def retuned(
         What is live now, and what was.
 
     Raises:
-        PublishError: nothing is live, images are given and no server is, an image cannot be judged, the threshold is
-            no finite number of at least 0 or the one that is live, the server judges with another release, or the
-            repository cannot be written: what was live stays live. Or the server does not take the release's name once
-            the threshold is live, which the sentence says.
+        PublishError: nothing is live, or another release than `how` names; images are given and no server is, an image
+            cannot be judged, the threshold is no finite number of at least 0 or the one that is live, the server judges
+            with another release, or the repository cannot be written: what was live stays live. Or the server does not
+            take the release's name once the threshold is live, which the sentence says.
     """
     live, rate = _live(root, category), how.false_reject_rate
     if rate is not None and not 0 < rate < 1:
         raise PublishError(f"The rate of false rejects would be {rate:g}; expected a number between 0 and 1.")
+    if how.of_release not in (None, live.release_id):
+        raise PublishError(
+            f"Release id {live.release_id} of {category!r} is live, and the threshold was chosen for "
+            f"{how.of_release}; nothing was changed. Look at the scores of the live one first."
+        )
     if url is not None:
         with connected(url) as server:
             server.require_serves(live, root)

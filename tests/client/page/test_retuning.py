@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,9 @@ def repository(tiny_build: Path, tmp_path: Path) -> Path:
 
 def test_the_threshold_is_live_and_its_reason_and_person_are_kept(repository: Path) -> None:
     before = Store(repository).read(CATEGORY, 1)
+    reason, of_release = "--too many\nrejects \u20ac", before.release_id
     done = retune(
-        CATEGORY, 2.4, reason="--too many\nrejects \u20ac", who="Ada", repository=repository, url=None
+        CATEGORY, 2.4, of_release=of_release, reason=reason, who="Ada", repository=repository, url=None
     )
     live = Store(repository).live(CATEGORY)
     record = Store(repository).read(CATEGORY, 2)
@@ -45,16 +47,27 @@ def test_the_threshold_is_live_and_its_reason_and_person_are_kept(repository: Pa
     assert line is not None
     assert (line.what, line.reason) == ("retune", "--too many rejects € (Ada, on the page)")
     # The same threshold again is refused in the words of the command.
+    ask = partial(retune, CATEGORY, 2.4, reason="again", who="", repository=repository, url=None)
     with pytest.raises(ClientError) as raised:
-        retune(CATEGORY, 2.4, reason="again", who="", repository=repository, url=None)
+        ask(of_release=done.release_id)
     assert raised.value.message == "The threshold of pill is 2.4 already; nothing was changed."
+    # Nor is one that was chosen for the scores of a release that is not live any more.
+    with pytest.raises(ClientError) as raised:
+        ask(of_release=of_release)
+    assert raised.value.message == (
+        f"Release id {done.release_id} of 'pill' is live, and the threshold was chosen for {of_release}; nothing was "
+        "changed. Look at the scores of the live one first."
+    )
+    assert Store(repository).numbers(CATEGORY) == [1, 2]
 
 
 def test_a_server_that_is_not_there_changes_nothing(repository: Path) -> None:
+    live = Store(repository).read(CATEGORY, 1).release_id
+    ask = partial(retune, CATEGORY, 2.4, of_release=live, reason="why", who="Ada", repository=repository)
     with pytest.raises(ClientError, match="Connection refused"):
-        retune(CATEGORY, 2.4, reason="why", who="Ada", repository=repository, url=unused_url())
+        ask(url=unused_url())
     with announced(repository, unused_url()), pytest.raises(ClientError, match="Connection refused"):
-        retune(CATEGORY, 2.4, reason="why", who="Ada", repository=repository, url=None)
+        ask(url=None)
     assert Store(repository).numbers(CATEGORY) == [1]
 
 
@@ -72,7 +85,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(
 ) -> None:
     monkeypatch.setattr(retuning, "ask_deploy", lambda *_, **__: pytest.fail("it ran"))
     with pytest.raises(RequestError, match=sentence):
-        retune(CATEGORY, threshold, reason=reason, who="Ada", repository=tmp_path, url=None)
+        retune(CATEGORY, threshold, of_release=1, reason=reason, who="Ada", repository=tmp_path, url=None)
 
 
 def test_no_answer_in_time_says_what_is_live(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,9 +98,11 @@ def test_no_answer_in_time_says_what_is_live(repository: Path, monkeypatch: pyte
         )
 
     monkeypatch.setattr(deploy_commands, "start_python", hang)
-    threshold = Store(repository).read(CATEGORY, 1).calibration.image_threshold
+    live = Store(repository).read(CATEGORY, 1)
+    threshold, of_release = live.calibration.image_threshold, live.release_id
+    ask = partial(retune, CATEGORY, 2.4, of_release=of_release, reason="why", who="Ada", timeout_s=0.5)
     with pytest.raises(ClientError) as raised:
-        retune(CATEGORY, 2.4, reason="why", who="Ada", repository=repository, url=None, timeout_s=0.5)
+        ask(repository=repository, url=None)
     assert raised.value.message == (
         "`python -m deploy retune` gave no answer within 0.5 seconds and was stopped; live is release 1 of pill, "
         f"threshold {threshold:.6g}."
@@ -104,15 +119,16 @@ def test_where_deploy_is_not_installed_one_sentence_says_so(
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n', encoding="utf-8")
     bare.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(bare))
+    ask = partial(retune, CATEGORY, 2.4, of_release=1, reason="why", who="Ada", repository=tmp_path, url=None)
     with pytest.raises(ClientError) as raised:
-        retune(CATEGORY, 2.4, reason="why", who="Ada", repository=tmp_path, url=None)
+        ask()
     assert raised.value.message == (
         "`python -m deploy retune` cannot run here, since deploy is not installed; install it with `pip install "
         "'astmfr[deploy]'`, or do it where the server runs."
     )
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
     with pytest.raises(ClientError, match="`python -m deploy retune` cannot be started"):
-        retune(CATEGORY, 2.4, reason="why", who="Ada", repository=tmp_path, url=None)
+        ask()
 
 
 def test_a_failure_is_told_in_the_words_of_the_command() -> None:
