@@ -25,6 +25,7 @@ ANSWER_S = 5.0
 SLOWER = 4  # times as long as a batch takes in all steps
 UNKNOWN_S = 60.0  # nobody knows how long a batch takes, or a model is being loaded
 TRIES = 2
+DECODER = "image_decoder"
 CLOCK_S = 0.1  # the server notes a request a moment after its answer
 HANGS = (
     f"tritonserver answers, and inferences do not end: nobody's has ended, nor did {TRIES} of the supervisor's own; it "
@@ -78,7 +79,7 @@ class Hangs:
         """Whether the server hangs in inferences alone.
 
         Args:
-            work: what each loaded model has done.
+            work: what each loaded model has done, and how long its batches take, in this server or one before it.
             loading: whether a model is being loaded, which may take all cores.
             now_s: the time, on a clock that only goes on.
         """
@@ -96,9 +97,12 @@ class Hangs:
         if not targets or now_s - self._since_s < rest_s:
             return False
         target = targets[self._turn % len(targets)]
-        steps = [work[step] for step in ensemble_steps(self._repository, target) if step in work]
-        known = not loading and all(step.batches for step in steps)
-        self._send(target, patience_s(steps) if known else UNKNOWN_S)
+        steps = {step: work[step] for step in ensemble_steps(self._repository, target) if step in work}
+        # The probe's picture is decoded in no time, also where clients send pixels and nothing was decoded before.
+        known = not loading and all(
+            done.batch_s for step, done in steps.items() if not step.startswith(DECODER)
+        )
+        self._send(target, patience_s(steps.values()) if known else UNKNOWN_S)
         return False
 
     def _judge(self, probe: Probe, *, now_s: float) -> bool:

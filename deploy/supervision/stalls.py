@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deploy.errors import ServerError
@@ -75,6 +75,13 @@ class Stalls:
                 self._since[model] = (done.batches, now_s)
                 self._stalled[model] = (self._times_stalled(model, now_s=now_s) + 1, now_s)
         return stalled
+
+    def remembered(self, work: Mapping[str, Work]) -> dict[str, Work]:
+        """The same, with how long batches took at most in this server and those before it; 0 where nobody knows."""
+        return {
+            model: replace(done, batch_s=max(done.batch_s, self._batch_s.get(model, 0.0)))
+            for model, done in work.items()
+        }
 
     def patience_s(self, model: str, *, now_s: float) -> float:
         """Seconds in which a batch has to be done: STALLED_S, or five usual batches; longer before the first one.

@@ -179,7 +179,7 @@ class Supervisor:
             self._mending.mend_stalls(work)
             self._mending.give_back()
             loading = "LOADING" in {entry.get("state") for entry in index}
-            if self._hangs.look(work, loading=loading, now_s=now_s):
+            if self._hangs.look(self._stalls.remembered(work), loading=loading, now_s=now_s):
                 self._tell("server_hangs", HANGS)
                 self._kill()
                 return

@@ -135,6 +135,18 @@ def test_a_slow_model_is_waited_for(repository: Path) -> None:
         assert comes_true(lambda server=server: server.asked == [("pill_encoded", hangs.UNKNOWN_S)])
 
 
+def test_clients_that_send_pixels_leave_the_decoder_unused(repository: Path) -> None:
+    """Nobody knows how long its batches take, and a hang is seen as soon."""
+    config = repository / "pill_encoded" / "config.pbtxt"
+    config.write_text('step {\n    model_name: "image_decoder_128"\n}\n' + config.read_text())
+    server = Server()
+    watch = Hangs(server.ask, repository)
+    unused = {"image_decoder_128": Work(waiting=0, batches=0, batch_s=0.0)}
+    for now_s in (0.0, 5.0):
+        watch.look(work(7) | unused, loading=False, now_s=now_s)
+    assert comes_true(lambda: server.asked == [("pill_encoded", 7.0)])
+
+
 def test_it_says_when_a_category_was_probed(repository: Path) -> None:
     server = Server()
     watch = Hangs(server.ask, repository)

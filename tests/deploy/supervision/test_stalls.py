@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from deploy.supervision.stalls import Stalls, Work, work_of
 
 
@@ -40,6 +42,8 @@ def test_what_batches_take_is_known_after_a_reload() -> None:
     anew = Work(waiting=3, batches=0, batch_s=0.0)
     assert killed_after_s(stalls, anew, began_s=10.0) == 45
     stalls.begin()  # another server
+    assert stalls.remembered({"sam": anew, "pill": anew})["sam"] == replace(anew, batch_s=9.0)
+    assert stalls.remembered({"pill": anew}) == {"pill": anew}
     assert killed_after_s(stalls, anew, began_s=100.0) == 90
 
 
