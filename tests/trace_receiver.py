@@ -5,7 +5,9 @@ It stands where a collector would. What it takes is decoded and answered as the 
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +15,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 
-PROTOBUF = "application/x-protobuf"
+PROTOBUF, JSON = "application/x-protobuf", "application/json"  # Triton sends JSON
+IDS = ("traceId", "spanId", "parentSpanId")
 
 
 @dataclass(frozen=True)
@@ -78,21 +82,36 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path != "/v1/traces" or self.headers["Content-Type"] != PROTOBUF:
+        kind = self.headers["Content-Type"]
+        if self.path != "/v1/traces" or kind not in (PROTOBUF, JSON):
             self.send_error(415)
             return
         if self.headers["Content-Encoding"] == "gzip":
             body = gzip.decompress(body)
-        self.server.receiver.spans += _spans(ExportTraceServiceRequest.FromString(body))  # type: ignore[attr-defined]
-        answer = ExportTraceServiceResponse().SerializeToString()
+        request = ExportTraceServiceRequest.FromString(body) if kind == PROTOBUF else _from_json(body)
+        self.server.receiver.spans += _spans(request)  # type: ignore[attr-defined]
+        answer = ExportTraceServiceResponse().SerializeToString() if kind == PROTOBUF else b"{}"
         self.send_response(200)
-        self.send_header("Content-Type", PROTOBUF)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+def _from_json(body: bytes) -> ExportTraceServiceRequest:
+    """OTLP's JSON is protobuf's, but that ids are hexadecimal in it."""
+
+    def convert(entry: dict[str, Any]) -> dict[str, Any]:
+        ids = {key: base64.b64encode(bytes.fromhex(entry[key])).decode() for key in IDS if key in entry}
+        return entry | ids
+
+    message: ExportTraceServiceRequest = json_format.ParseDict(
+        json.loads(body, object_hook=convert), ExportTraceServiceRequest()
+    )
+    return message
 
 
 def _spans(request: ExportTraceServiceRequest) -> Iterator[Received]:
