@@ -9,8 +9,8 @@ from model_repository.trace_collector import SERVICE_NAME, Collector
 
 DEFAULT_RATE = 100
 SERVER_NAME = "astmfr-server"
-# A span that finds the queue full is lost, and server 24.09 died of it (upstream #7795). A request has 9 to 13 spans of
-# about 1 KiB: so the queue holds what comes in 10 s at 150 requests a second, while a collector does not answer.
+# A span that finds the queue full is lost, with a line in the log, and server 24.09 died of it (upstream #7795). A
+# request has 8 to 12 spans of about 1 KiB: 10 s of 150 requests a second wait for a collector that does not answer.
 QUEUE_SPANS = 16_384
 BATCH_SPANS = 1_024  # of one export
 DELAY_MS = 1_000  # between exports: a trace is to be seen soon
