@@ -8,5 +8,6 @@ models of the `repository`. How, `server_command` alone decides, from `server_op
 `commands` is what `serve` and `run` do, `serving_options` what they ask for. `releases` is what lists, promotes and
 retunes releases, `preview` what serves one beside that is not live, `bundles` what carries them to other machines and
 removes old ones. `trust` holds keys, and checks a repository. `containers` runs servers in containers, and prints the
-command for those that run without `serve`. `planning` computes servers for many categories.
+command for those that run without `serve`. `tracing` has a server send spans. `planning` computes servers for many
+categories.
 """

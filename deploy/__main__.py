@@ -37,6 +37,8 @@ from deploy.serving_options import (
     triton_env_option,
 )
 from deploy.supervision.supervised import supervised_server
+from deploy.tracing.command_options import TracingOptions, tracing_options
+from deploy.tracing.tracing import Tracing
 from deploy.trust.commands import COMMANDS as TRUST
 from deploy.trust.keys import require_signature_option, require_signatures
 from model_repository.grpc_endpoint import KEY_FILE
@@ -76,7 +78,10 @@ def prepare(triton_env: Path) -> None:
 @category_option
 @require_signature_option
 @protection_options
-def serve(require_signature: tuple[Path, ...], protecting: ProtectionOptions, **options: Any) -> None:
+@tracing_options
+def serve(
+    require_signature: tuple[Path, ...], protecting: ProtectionOptions, traced: TracingOptions, **options: Any
+) -> None:
     """Serve every model until Ctrl-C or SIGTERM.
 
     A server that dies is started again, on the same ports; a step whose process dies or hangs is reloaded. What is done
@@ -85,14 +90,18 @@ def serve(require_signature: tuple[Path, ...], protecting: ProtectionOptions, **
     protection = _protect(protecting, options["host"])
     _prepare_repository(options["repository"])
     require_signatures(options["repository"], require_signature)
-    serve_until_stopped(supervised_server(**options, protection=protection))
+    tracing = _trace(traced)
+    serve_until_stopped(supervised_server(**options, protection=protection, tracing=tracing))
 
 
 @main.command(context_settings={"allow_interspersed_args": False})
 @server_options(http_port=0, grpc_port=0, metrics_port=0)
 @protection_options
+@tracing_options
 @click.argument("command", nargs=-1, required=True)
-def run(command: tuple[str, ...], protecting: ProtectionOptions, **options: Any) -> None:
+def run(
+    command: tuple[str, ...], protecting: ProtectionOptions, traced: TracingOptions, **options: Any
+) -> None:
     """Serve every model while COMMAND runs, and end with its exit code.
 
     COMMAND finds the server in ASTMFR_URL (gRPC, host:port), ASTMFR_HTTP_URL and ASTMFR_METRICS_URL, and the admin key
@@ -102,7 +111,8 @@ def run(command: tuple[str, ...], protecting: ProtectionOptions, **options: Any)
     if protecting.key_file is not None:
         os.environ[KEY_FILE] = str(protecting.key_file.absolute())
     _prepare_repository(options["repository"])
-    sys.exit(run_beside(running_server(**options, protection=protection), command))
+    server = running_server(**options, protection=protection, tracing=_trace(traced))
+    sys.exit(run_beside(server, command))
 
 
 def _protect(protecting: ProtectionOptions, host: str) -> Protection:
@@ -111,6 +121,14 @@ def _protect(protecting: ProtectionOptions, host: str) -> Protection:
     for sentence in told:
         click.echo(f"Note: {sentence}.", err=True)
     return protection
+
+
+def _trace(traced: TracingOptions) -> Tracing:
+    """What is traced; people are told."""
+    tracing = traced.tracing()
+    for sentence in tracing.told():
+        click.echo(f"Note: {sentence}.", err=True)
+    return tracing
 
 
 def _prepare_repository(repository: Path) -> None:

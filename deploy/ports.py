@@ -12,6 +12,7 @@ import psutil
 
 from deploy.errors import PortError
 from deploy.protection.protection import LOCAL, Protection
+from deploy.tracing.tracing import OFF, Tracing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +26,13 @@ class Ports:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a server listens and to whom, and where its output goes; as of `deploy.server.running_server`."""
+    """Where a server listens and to whom, and where its output and spans go; as of `deploy.server.running_server`."""
 
     host: str
     ports: Ports
     log: Path
     protection: Protection = LOCAL
+    tracing: Tracing = OFF
 
 
 def host_address(host: str) -> str:

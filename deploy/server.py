@@ -30,6 +30,7 @@ from deploy.supervision.draining import ANSWER_S, drain
 from deploy.supervision.log_pump import LogPump
 from deploy.supervision.shared_memory import Regions, require_shared_memory, sweep
 from deploy.supervision.supervisor import Supervisor
+from deploy.tracing.tracing import OFF, Tracing
 from model_repository.running_servers import announced
 
 STOP_TIMEOUT_S = IN_FLIGHT_TIMEOUT_S + 10
@@ -51,6 +52,7 @@ def running_server(
     max_categories: int = 0,
     timeout_s: float = 120,
     protection: Protection = LOCAL,
+    tracing: Tracing = OFF,
 ) -> Iterator[TritonServer]:
     """A tritonserver with every model of a repository ready, for the length of a `with` block; it ends if it dies.
 
@@ -63,20 +65,19 @@ def running_server(
         host: IPv4 address or name to listen on.
         http_port, grpc_port, metrics_port: TCP ports, 0 for a free one.
         triton_env: Environment of the embedded server, used when there is no tritonserver on PATH.
-        threads: Threads that a backbone computes with, or the pool that all share on Triton's own ONNX Runtime backend;
-            0 for those that were published. Never more than there are cores.
+        threads: Threads of each backbone, or of the pool that all share on ONNX Runtime, a core each; 0: as published.
         max_categories: Categories in memory at a time. The first ones are loaded; when a client loads another, the
             least recently used is unloaded. 0 loads all and unloads none.
         timeout_s: Time in which every model must be ready.
         protection: Who may connect and ask what; the default is for programs of this machine.
+        tracing: Which requests are traced, and where their spans go.
 
     Raises:
         InstallationError, RepositoryError, PortError, ServerError: the server cannot be started.
         ServerError: it died, was not ready in time, or a model failed to load. Nothing is left running.
     """
-    ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
     models = first_models(repository, max_categories)
-    place = Place(host, ports, log, protection)
+    place = Place(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port), log, protection, tracing)
     start = launcher(repository, models, place, triton_env=triton_env, threads=threads, timeout_s=timeout_s)
     server = start(models)
     try:
@@ -115,6 +116,7 @@ def launcher(
         host=host,
         ports=claim_ports(host, place.ports),
         protection=place.protection,
+        tracing=place.tracing,
         threads=threads,
         timeout_s=timeout_s,
     )
@@ -148,6 +150,7 @@ class TritonServer:
         timeout_s: float,
         again: bool = False,
         protection: Protection = LOCAL,
+        tracing: Tracing = OFF,
     ) -> None:
         # "Every address" is nothing that a client can connect to.
         address = "127.0.0.1" if host == "0.0.0.0" else host
@@ -155,13 +158,11 @@ class TritonServer:
         self.http_url = f"http://{protection.http_address or address}:{ports.http}"
         self.metrics_url = f"http://{address}:{ports.metrics}/metrics"
         self.log, self.origin = log, installation.origin
-        self.ready_s = 0.0
-        self.started_with = models
+        self.ready_s, self.started_with = 0.0, models
         self._metrics_address = (address, ports.metrics)
-        self._again = again
+        self._again, self._timeout_s = again, timeout_s
         self._regions = Regions()
         self.turns = turns_path(self._regions.prefix)
-        self._timeout_s = timeout_s
         self._control_headers = protection.http_headers
         command = server_command(
             installation,
@@ -173,6 +174,7 @@ class TritonServer:
             threads=threads,
             timeout_s=timeout_s,
             protection=protection,
+            tracing=tracing,
         )
         self._start(command.arguments, installation.environment | command.variables)
 
@@ -229,11 +231,9 @@ class TritonServer:
                 )
             if time.monotonic() > self._started_s + self._timeout_s:
                 loaded = load_times_s(self.log_text())
-                waiting = (
-                    ", ".join(name for name in self.started_with if name not in loaded) or "its endpoints"
-                )
+                awaited = [name for name in self.started_with if name not in loaded] or ["its endpoints"]
                 raise ServerError(
-                    f"tritonserver was not ready within {self._timeout_s:g} s, waiting for {waiting}; "
+                    f"tritonserver was not ready within {self._timeout_s:g} s, waiting for {', '.join(awaited)}; "
                     f"see {self.log}, or give it longer with --timeout-s."
                 )
             time.sleep(POLL_S)

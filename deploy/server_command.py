@@ -10,6 +10,7 @@ from deploy.installation import Installation
 from deploy.ports import Ports
 from deploy.protection.protection import Protection
 from deploy.server_options import command_options, stub_environment
+from deploy.tracing.tracing import OFF, Tracing
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def server_command(
     threads: int,
     timeout_s: float,
     protection: Protection,
+    tracing: Tracing = OFF,
     machine: Machine = THIS_MACHINE,
     served_from: Path | None = None,
 ) -> ServerCommand:
@@ -56,6 +58,7 @@ def server_command(
         shm_prefix: begins the names of its regions in /dev/shm.
         threads, timeout_s: as of `deploy.server.running_server`.
         protection: who may connect and ask what.
+        tracing: what is traced.
         machine: where it will run.
         served_from: where that machine has the repository; the same path unless stated.
 
@@ -77,6 +80,6 @@ def server_command(
     )
     newer = installation.switches.options(client_shm=protection.client_shm)
     return ServerCommand(
-        [*installation.command, *protection.server_options(), *newer, *options],
+        [*installation.command, *protection.server_options(), *newer, *tracing.server_options(), *options],
         stub_environment(threads, shm_prefix=shm_prefix),
     )

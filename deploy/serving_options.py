@@ -1,4 +1,4 @@
-"""Options of `serve`, `run` and `command`: what is served, where, and with how many threads."""
+"""Options of `serve`, `run`, `command` and `doctor`: what is served, where, and with how many threads."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def parse_seconds(context: click.Context, option: click.Parameter, seconds: floa
 repository_option = click.option(
     "--repository", default="model_repository", type=PATH, help="Folder of model folders."
 )
+host_option = click.option("--host", default="127.0.0.1", help="IPv4 address or name to listen on.")
 category_option = click.option(
     "--category",
     multiple=True,
@@ -62,15 +63,19 @@ loading_options = (
 
 def server_options(*, http_port: int, grpc_port: int, metrics_port: int) -> Callable[..., Any]:
     """The options of a server; they are the arguments of `running_server`."""
+    return together(place_options(http_port, grpc_port, metrics_port), *loading_options)
+
+
+def place_options(http: int, grpc: int, metrics: int) -> Callable[..., Any]:
+    """What is served, from where to where."""
     return together(
         repository_option,
-        click.option("--host", default="127.0.0.1", help="IPv4 address or name to listen on."),
-        *port_options(http_port, grpc_port, metrics_port, any_free=True),
+        host_option,
+        *port_options(http, grpc, metrics, any_free=True),
         click.option(
             "--log", default="logs/tritonserver.log", type=PATH, help="File that gets the server's output."
         ),
         triton_env_option,
-        *loading_options,
     )
 
 

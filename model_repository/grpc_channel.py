@@ -20,7 +20,7 @@ import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2_grpc
 
 from model_repository.grpc_endpoint import INSECURE, KEY_HEADER, TLS_CA, Endpoint, read_pem
-from model_repository.patient_calls import PatientChannel
+from model_repository.patient_calls import Metadata, PatientChannel
 
 URL_FORM = re.compile(r"(?P<host>\[[^\[\]\s]+\]|[^\[\]\s:/@]+):(?P<port>\d{1,5})")
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)
@@ -56,14 +56,14 @@ class TritonClient(grpcclient.InferenceServerClient):  # type: ignore[misc]
         """Whether a call would begin at once, see `PatientChannel.has_room`."""
         return bool(self._channel.has_room)
 
-    def infer_later(self, message: Any, *, timeout_s: float) -> Any:
-        """Send a `ModelInfer` message; gives gRPC's future, whose call no deadline ends.
+    def infer_later(self, message: Any, *, timeout_s: float, headers: Metadata = ()) -> Any:
+        """Send a `ModelInfer` message with headers; gives gRPC's future, whose call no deadline ends.
 
         Raises:
             grpc.RpcError: it cannot begin within `timeout_s`.
             ValueError: the channel is closed.
         """
-        return self._client_stub.ModelInfer.future(message, timeout=timeout_s)
+        return self._client_stub.ModelInfer.future(message, timeout=timeout_s, metadata=headers)
 
 
 def connect(server: Endpoint | str) -> TritonClient:

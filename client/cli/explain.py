@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from client.cli.options import PATH, TIMEOUT, URL, utf8
+from client.cli.tracing import TRACE
 from model_repository.endpoint_options import endpoint_options
 
 
@@ -16,6 +17,7 @@ from model_repository.endpoint_options import endpoint_options
 @click.option("--category", required=True, callback=utf8, help="Published product, e.g. pill, mono.")
 @URL
 @endpoint_options
+@TRACE
 @TIMEOUT
 @click.option("--load", is_flag=True, help="Let the server load the category when it is not in memory.")
 @click.option(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
+from client.cli.tracing import TRACE
 from model_repository.endpoint_options import OPTIONS
 
 # Of the connection to the server. Its own certificate, where the server asks for one, the environment names:
@@ -28,6 +29,7 @@ MISSING = "The page needs {name}, which is not installed here; install the extra
 @URL
 @AUTHORITY
 @KEY_FILE
+@TRACE
 @TIMEOUT
 @click.option(
     "--data",

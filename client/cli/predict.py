@@ -10,6 +10,7 @@ import click
 
 from client.cli.options import ANY_NUMBER, AT_LEAST_ONE, PATH, TIMEOUT, URL, utf8
 from client.cli.stopping import stopped_by_signals
+from client.cli.tracing import TRACE
 from model_repository.endpoint_options import endpoint_options
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ GOOD, ANOMALIES, ERRORS = range(3)  # exit codes
 @click.option("--category", required=True, callback=utf8, help="Published product, e.g. pill, mono.")
 @URL
 @endpoint_options
+@TRACE
 @TIMEOUT
 @click.option("--encoded", is_flag=True, help="Send the files as they are and let the server decode them.")
 @click.option("--score-only", is_flag=True, help="Ask for scores alone; no map leaves the server.")

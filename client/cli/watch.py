@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from client.cli.options import AT_LEAST_ONE, PATH, TIMEOUT, URL, FiniteRange, utf8
+from client.cli.tracing import TRACE
 from model_repository.endpoint_options import endpoint_options
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ SINKS = ("jsonl", "webhook", "mqtt", "mqtt_ca", "opcua", "opcua_node")
 @click.option("--category", required=True, callback=utf8, help="Published product, e.g. pill, mono.")
 @URL
 @endpoint_options
+@TRACE
 @TIMEOUT
 @click.option("--load", is_flag=True, help="Let the server load the category when it is not in memory.")
 @click.option("--once", is_flag=True, help="Judge what is there, and end: 0 all good, 1 anomalies, 2 errors.")

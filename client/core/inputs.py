@@ -22,9 +22,20 @@ from model_repository.image_decoder.image_decoding import DeepPixels, ImageError
 Picture = Image.Image | bytes | bytearray | memoryview | str | os.PathLike[str] | NDArray[Any]
 
 KINDS = "an image file's path or bytes, a Pillow image, or a numpy array: uint8 [H, W], RGB [H, W, 3] or RGBA [H, W, 4]"
+FILE = "filename"  # in the info of a Pillow image that `load_image` has read
 LOADING = tuple(threading.Lock() for _ in range(16))  # of images, each of which always takes the same one
 ID_STEP = 64  # bytes between objects, roughly
 UPRIGHT = 1  # EXIF's orientation of an image that is stored as it is seen
+
+
+class FileContent(bytes):
+    """An image file's bytes, which know the file.
+
+    Attributes:
+        filename: its path.
+    """
+
+    filename: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,11 +46,13 @@ class Prepared:
         sent: upright 8-bit RGB of any size; or an image file for the server to decode.
         bit_depth: that it was read with.
         reread: gives it as read with another bit depth; None where that makes no difference.
+        name: of its file, where one is known.
     """
 
     sent: Image.Image | bytes
     bit_depth: int = 8
     reread: Callable[[int], Prepared] | None = None
+    name: str = ""
 
     def fits(self, bit_depth: int) -> bool:
         """Whether it is what reading it with this bit depth gives."""
@@ -51,7 +64,9 @@ class Prepared:
         Raises:
             ImageFileError: it is brighter than that allows.
         """
-        return self if self.reread is None or self.bit_depth == bit_depth else self.reread(bit_depth)
+        if self.reread is None or self.bit_depth == bit_depth:
+            return self
+        return replace(self.reread(bit_depth), name=self.name)
 
     @property
     def is_file(self) -> bool:
@@ -73,14 +88,14 @@ def prepare(image: Any, *, bit_depth: int = 8, name: str = "The image", own: boo
         ImageFileError: pixels that cannot be read.
     """
     if isinstance(image, bytes | bytearray | memoryview):
-        return Prepared(_file_bytes(image, name))
+        return Prepared(_file_bytes(image, name), name=file_of(image))
     if not isinstance(image, np.ndarray | Image.Image):
         raise ImageTypeError(f"{name} is of type {_kind_of(image)}; expected {KINDS}.")
     with naming(name):
         pixels = _pixels_of(image, bit_depth, name)
     if own:
         pixels = _copied(pixels, image)
-    return prepare_pixels(pixels, bit_depth=bit_depth, name=name)
+    return replace(prepare_pixels(pixels, bit_depth=bit_depth, name=name), name=file_of(image))
 
 
 def prepare_pixels(pixels: Image.Image | DeepPixels, *, bit_depth: int, name: str) -> Prepared:
@@ -100,6 +115,12 @@ def prepare_pixels(pixels: Image.Image | DeepPixels, *, bit_depth: int, name: st
     except ImageError as error:
         raise (BitDepthError if is_deep else ImageFileError)(f"{name} {error}.") from None
     return Prepared(rgb, bit_depth, reread if is_deep else None)
+
+
+def file_of(image: Any) -> str:
+    """The file of an image that a program holds, for traces; empty where it does not know it itself."""
+    known = image.info.get(FILE) if isinstance(image, Image.Image) else None
+    return str(known or getattr(image, "filename", "") or "")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from client.judging.reading import prepare_any
 from client.judging.sending import OpenCalls, Pause, send
 from client.judging.shared_memory import Lender, SharedRegion, SharedRegions
 from client.judging.steps import Steps
+from client.tracing.spans import Spans, spans_of
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 from model_repository.grpc_channel import connect
 from model_repository.grpc_endpoint import Endpoint
@@ -166,12 +167,13 @@ class Asker:
             ClientError: see `JudgeClient.judge`.
         """
         there_and_back = False
-        with self._named_errors():
+        names = [image.name for image in images]
+        with spans_of(self.category.name, names) as spans, self._named_errors():
             for _ in range(MOST_RELEASES):
                 found = self.category.found
                 fitting = [image.at(found.bit_depth) for image in images]
                 try:
-                    answer = yield from self._ask_once(fitting, question, lender, found, renews=renews)
+                    answer = yield from self._ask_once(fitting, question, lender, found, spans, renews=renews)
                 except (InferenceServerException, AnswerError) as error:
                     if not self._is_misfit(error):
                         raise
@@ -182,14 +184,22 @@ class Asker:
                     continue
                 self.category.follow(answer.release_id)
                 if all(image.fits(self.category.found.bit_depth) for image in fitting):
+                    spans.judged(answer)
                     return answer
-        raise ServerError(
-            f"Category {self.category.name!r} at {self.url} was published anew {MOST_RELEASES} times meanwhile; "
-            "ask again."
-        )
+            raise ServerError(
+                f"Category {self.category.name!r} at {self.url} was published anew {MOST_RELEASES} times meanwhile; "
+                "ask again."
+            )
 
     def _ask_once(
-        self, images: Sequence[Prepared], question: Question, lender: Lender, found: Category, *, renews: bool
+        self,
+        images: Sequence[Prepared],
+        question: Question,
+        lender: Lender,
+        found: Category,
+        spans: Spans,
+        *,
+        renews: bool,
     ) -> Steps[Answer]:
         """The answer about images of the size and bit depth that `found` names."""
         region = self._take_region(lender, found)
@@ -200,14 +210,16 @@ class Asker:
             )
             if region is not None and request.pixels is not None:
                 region.put(request.pixels)
-            answer = yield from self._send(request, region, renews=renews)
+            answer = yield from self._send(request, region, spans, renews=renews)
         except BaseException:  # the wait was given up, say: the server may still write into it
             lender.abandon(region)
             raise
         lender.give_back(region)
         return answer
 
-    def _send(self, request: Request, region: SharedRegion | None, *, renews: bool) -> Steps[Answer]:
+    def _send(
+        self, request: Request, region: SharedRegion | None, spans: Spans, *, renews: bool
+    ) -> Steps[Answer]:
         """Send a request until it is answered or its time is over.
 
         Its last try may be judged after the deadline: nobody learns of that, and no other request gets its answer.
@@ -223,9 +235,12 @@ class Asker:
                     tries.left_s(time.perf_counter())
                     yield Pause(NO_ROOM_S)
                 left_s = tries.left_s(time.perf_counter())
-                sent = send(self._client, request.message(timeout_s=left_s), timeout_s=left_s)
-                yield sent
-                response, arrived_s = sent.result()
+                message = request.message(timeout_s=left_s)
+                with spans.call(self.url) as call:
+                    sent = send(self._client, message, timeout_s=left_s, headers=call.headers)
+                    yield sent
+                    response, arrived_s = sent.result()
+                    call.answered(arrived_s)
             except InferenceServerException as error:
                 now_s = time.perf_counter()
                 if renews:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -36,13 +37,13 @@ class Threads:
             self._pool.submit(function)
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """What a function gives, called in one of the threads; who is cancelled does not stop it.
+        """What a function gives, called in one of the threads in the task's context; who is cancelled does not stop it.
 
         Raises:
             RequestError: the client is closed.
         """
         try:
-            future = self._pool.submit(function, *arguments)
+            future = self._pool.submit(contextvars.copy_context().run, function, *arguments)
         except RuntimeError:  # as the pool says it
             raise RequestError("This AsyncJudgeClient is closed; connect anew.") from None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,4 +44,4 @@ def _read(path: Path, bit_depth: int) -> Prepared:
             pixels = image_decoding.decode_pixels(path.read_bytes())
     except ImageError as error:
         raise ImageFileError(f"{error}.") from None
-    return prepare_pixels(pixels, bit_depth=bit_depth, name=str(path))
+    return replace(prepare_pixels(pixels, bit_depth=bit_depth, name=str(path)), name=str(path))

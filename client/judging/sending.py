@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 from client.core.errors import RequestError
 from client.core.faults import is_refused
 from model_repository.grpc_channel import TritonClient
+from model_repository.patient_calls import Metadata
 
 
 class OpenCalls:
@@ -117,8 +118,8 @@ class Pause:
         time.sleep(self.seconds)
 
 
-def send(client: TritonClient, message: Any, *, timeout_s: float) -> Sent:
-    """Send a `ModelInfer` message, and do not wait for what comes back.
+def send(client: TritonClient, message: Any, *, timeout_s: float, headers: Metadata = ()) -> Sent:
+    """Send a `ModelInfer` message with headers, and do not wait for what comes back.
 
     Raises:
         InferenceServerException: it cannot be sent within the deadline.
@@ -136,7 +137,7 @@ def send(client: TritonClient, message: Any, *, timeout_s: float) -> Sent:
             sent.arrival.set_exception(error)
 
     try:
-        client.infer_later(message, timeout_s=timeout_s).add_done_callback(settle)
+        client.infer_later(message, timeout_s=timeout_s, headers=headers).add_done_callback(settle)
     except grpc.RpcError as error:
         raise _as_tritons(error) from None
     return sent

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from client.core.errors import ImageFileError
+from client.core.inputs import FILE
 from model_repository.image_decoder.image_decoding import ImageError, read_image
 
 
@@ -21,6 +22,8 @@ def load_image(path: str | Path, *, bit_depth: int = 8) -> Image.Image:
         ImageFileError: not an image, truncated, brighter than the bit depth allows, or it cannot be read.
     """
     try:
-        return read_image(Path(path), bit_depth=bit_depth)
+        image = read_image(Path(path), bit_depth=bit_depth)
     except ImageError as error:
         raise ImageFileError(f"{error}.") from None
+    image.info[FILE] = str(path)
+    return image

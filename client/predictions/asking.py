@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from client.core.errors import ClientError, ImageFileError, RefusedImage, ServerError
+from client.core.inputs import FileContent
 from client.core.verdicts import Failure, Score, Verdict
 from client.files import StorageError
 from client.judging.connection import JudgeClient
@@ -91,7 +92,7 @@ class _Queue:
             image = self.waiting.popleft()
             try:
                 picture = load_image(image.path, bit_depth=self._judge.bit_depth)
-                encoded = image.path.read_bytes() if self._asking.encoded else None
+                encoded = _content(image.path) if self._asking.encoded else None
             except ImageFileError as error:
                 self._break(image.path, error.message)
             except OSError as error:  # it has vanished between the two
@@ -107,6 +108,12 @@ class _Queue:
         else:
             self._outcome.vanished[path.parent] += 1
         self.missed.append((path, sentence))
+
+
+def _content(path: Path) -> FileContent:
+    content = FileContent(path.read_bytes())
+    content.filename = str(path)
+    return content
 
 
 def predict_images(

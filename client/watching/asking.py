@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from client.core.errors import ClientError, ImageFileError, RefusedImage, RequestError, ServerError
+from client.core.inputs import FILE
 from client.core.verdicts import Verdict
 from client.judging.connection import JudgeClient
 from client.predictions.prediction import Prediction
@@ -99,6 +100,7 @@ def ask(server: Server, folder: Path, arrival: Arrival) -> Outcome:
         judge = server.judge()
         with naming(path):
             image = decode_image(content, bit_depth=judge.bit_depth)
+        image.info[FILE] = str(path)
         del content
         verdict = judge.judge(image)
     except (ImageError, ImageFileError) as error:

@@ -26,12 +26,14 @@ from deploy.serving_options import (
     METRICS_PORT,
     PATH,
     category_option,
+    host_option,
     loading_options,
     port_options,
     repository_option,
     together,
 )
 from deploy.supervision.shared_memory import region_bytes
+from deploy.tracing.command_options import TracingOptions, tracing_options
 from model_repository.image_decoder.picture_limits import MAX_MEGAPIXELS
 from model_repository.triton_release import TRITON_RELEASE
 
@@ -48,7 +50,7 @@ _options = together(
         type=PATH,
         help="Where the server finds the repository, e.g. in its container.  [default: where it is here]",
     ),
-    click.option("--host", default="127.0.0.1", help="IPv4 address or name to listen on."),
+    host_option,
     *port_options(HTTP_PORT, GRPC_PORT, METRICS_PORT, any_free=False),
     *loading_options,
     category_option,
@@ -133,18 +135,19 @@ class Told:
 @click.command()
 @_options
 @protection_options
+@tracing_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program in place of shell lines.")
-def command(protecting: ProtectionOptions, as_json: bool, **options: Any) -> None:
+def command(protecting: ProtectionOptions, traced: TracingOptions, as_json: bool, **options: Any) -> None:
     """Print how `serve` would start its server, for one that is started without it; starts nothing.
 
     Nobody looks after such a server: `serve` starts one again that dies, and reloads a step that hangs. Keys and
     certificates are named and not read: they need not be on this machine.
     """
-    told = tell(Asked(**options), protecting)
+    told = tell(Asked(**options), protecting, traced)
     click.echo(told.to_json() if as_json else told.to_shell())
 
 
-def tell(asked: Asked, protecting: ProtectionOptions) -> Told:
+def tell(asked: Asked, protecting: ProtectionOptions, traced: TracingOptions) -> Told:
     """The command for a server that this machine need not be able to run.
 
     Raises:
@@ -173,6 +176,7 @@ def tell(asked: Asked, protecting: ProtectionOptions) -> Told:
         threads=asked.threads,
         timeout_s=asked.timeout_s,
         protection=protection,
+        tracing=traced.tracing(),
         machine=Machine(asked.cores, asked.gpus),
         served_from=served_from,
     )

@@ -15,20 +15,11 @@ from deploy.doctor.check import Check
 from deploy.doctor.examination import Plan, examine
 from deploy.doctor.report import conclusion, serving_is_possible, to_json, to_table
 from deploy.ports import Ports
-
-PATH = click.Path(path_type=Path)
-PORT = click.IntRange(0, 65535)
-PORT_HELP = "TCP port for {}, 0 for a free one."
+from deploy.serving_options import GRPC_PORT, HTTP_PORT, METRICS_PORT, place_options
 
 
 @click.command()
-@click.option("--repository", default="model_repository", type=PATH, help="Folder of model folders.")
-@click.option("--host", default="127.0.0.1", help="IPv4 address or name to listen on.")
-@click.option("--http-port", default=8000, type=PORT, help=PORT_HELP.format("HTTP"))
-@click.option("--grpc-port", default=8001, type=PORT, help=PORT_HELP.format("gRPC"))
-@click.option("--metrics-port", default=8002, type=PORT, help=PORT_HELP.format("metrics"))
-@click.option("--log", default="logs/tritonserver.log", type=PATH, help="File that gets the server's output.")
-@click.option("--triton-env", default=".triton", type=PATH, help="Environment of the embedded server.")
+@place_options(HTTP_PORT, GRPC_PORT, METRICS_PORT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program in place of the table.")
 def doctor(
     *,

@@ -17,6 +17,7 @@ from deploy.supervision.health import Health, health_endpoint
 from deploy.supervision.starting import first_start
 from deploy.supervision.state import State
 from deploy.supervision.supervisor import Supervisor
+from deploy.tracing.tracing import OFF, Tracing
 from model_repository.running_servers import announced
 
 
@@ -37,6 +38,7 @@ def supervised_server(
     timeout_s: float = 120,
     grace_s: float = GRACE_S,
     protection: Protection = LOCAL,
+    tracing: Tracing = OFF,
 ) -> Iterator[Supervisor]:
     """A tritonserver that is started again when it dies, and whose steps are mended, for the length of a `with` block.
 
@@ -53,7 +55,8 @@ def supervised_server(
     require_file(log)
     models = first_models(repository, max_categories, category)
     limit = CategoryLimit(find_categories(repository), max_categories) if max_categories else None
-    place = Place(host, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port), log, protection)
+    ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
+    place = Place(host, ports, log, protection, tracing)
     start = launcher(repository, models, place, triton_env=triton_env, threads=threads, timeout_s=timeout_s)
     state, health = State(set(models)), Health()
     with (

@@ -259,6 +259,7 @@ def test_every_option_is_one_that_the_embedded_server_has(published: Path) -> No
     told = asked(
         *("--repository", published, "--host", "0.0.0.0", "--key-file", "k", "--gpus", 1),
         *("--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a", "--version", EMBEDDED_VERSION),
+        *("--trace", "http://localhost:4318"),
     )
     arguments = told["arguments"]
     assert isinstance(arguments, list)

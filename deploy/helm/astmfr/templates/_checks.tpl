@@ -3,6 +3,7 @@
 {{- define "astmfr.checks" -}}
 {{- include "astmfr.checkShards" . -}}
 {{- include "astmfr.checkSafety" . -}}
+{{- include "astmfr.checkTracing" . -}}
 {{- include "astmfr.checkRepository" . -}}
 {{- include "astmfr.checkVolume" (dict "root" . "deployments" (lookup "apps/v1" "Deployment" .Release.Namespace "").items) -}}
 {{- end -}}
@@ -57,6 +58,12 @@
 {{- end -}}
 {{- if and .Values.tls.clientCaSecret (not .Values.tls.secret) -}}
 {{- fail "tls.clientCaSecret asks for TLS; name the server's own Secret in tls.secret too." -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "astmfr.checkTracing" -}}
+{{- if and .Values.tracing.collector .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}
+{{- fail (printf "tracing.collector is %s, and the NetworkPolicy lets no pod reach it; add a rule for it to networkPolicy.egress." .Values.tracing.collector) -}}
 {{- end -}}
 {{- end -}}
 

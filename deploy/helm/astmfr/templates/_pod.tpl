@@ -58,6 +58,11 @@ containers:
     command: [/opt/astmfr/venv/bin/python, -m, deploy, serve]
     args:
 {{- include "astmfr.arguments" . | nindent 6 }}
+{{- if $values.tracing.collector }}
+    env:
+      - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+      - {name: OTEL_RESOURCE_ATTRIBUTES, value: k8s.pod.name=$(POD_NAME)}
+{{- end }}
     ports:
       # KServe tells gRPC by the name of the port.
       - {name: h2c, containerPort: 8001, protocol: TCP}
@@ -164,6 +169,10 @@ volumes:
 {{- end }}
 {{- if $values.insecure }}
 - --insecure
+{{- end }}
+{{- if $values.tracing.collector }}
+- --trace={{ $values.tracing.collector }}
+- --trace-rate={{ int $values.tracing.rate }}
 {{- end }}
 {{- range .shard.categories }}
 - --category={{ . }}

@@ -1,0 +1,112 @@
+"""Where spans go: a collector of OpenTelemetry, named by an option or by OpenTelemetry's own variables.
+
+    --trace URL, else OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, else OTEL_EXPORTER_OTLP_ENDPOINT  ->  Collector
+
+The server and the client read them alike. Both send OTLP over HTTP, which is all that Triton can. Triton itself passes
+over this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+ENDPOINT, TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+DISABLED = "OTEL_SDK_DISABLED"  # true: whatever else is set, nothing is traced
+SERVICE_NAME = "OTEL_SERVICE_NAME"
+TRACES_PATH = "/v1/traces"
+GRPC_PORT = 4317  # of OTLP over gRPC; over HTTP it is 4318
+PORTS = {"http": 80, "https": 443}
+LOOK_S = 1.0
+EXPECTED = "expected the URL of a collector that takes OTLP over HTTP, e.g. http://localhost:4318"
+
+
+@dataclass(frozen=True)
+class Collector:
+    """What takes spans.
+
+    Attributes:
+        url: with the path of traces, as OTLP over HTTP wants it.
+    """
+
+    url: str
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        host, port = _address(urlsplit(self.url))
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def listens(self) -> bool:
+        """Whether something takes connections there now."""
+        with contextlib.suppress(OSError), socket.create_connection(_address(urlsplit(self.url)), LOOK_S):
+            return True
+        return False
+
+
+def stated_collector(url: str) -> Collector:
+    """The collector of an option; the path of traces is added where it is missing.
+
+    Raises:
+        ValueError: it is no such URL; the sentence says what it is.
+    """
+    parts = _checked(url)
+    path = parts.path.rstrip("/")
+    return Collector(parts._replace(path=path if path.endswith(TRACES_PATH) else path + TRACES_PATH).geturl())
+
+
+def collector_of_environment() -> Collector | None:
+    """The collector that OpenTelemetry's variables name; None where they name none, or switch it off.
+
+    Raises:
+        ValueError: what a variable says is no URL of OTLP over HTTP; the sentence names it.
+    """
+    if os.environ.get(DISABLED, "").strip().lower() == "true":
+        return None
+    for variable in (TRACES_ENDPOINT, ENDPOINT):
+        if url := os.environ.get(variable, "").strip():
+            try:
+                return (
+                    Collector(_checked(url).geturl())
+                    if variable == TRACES_ENDPOINT
+                    else stated_collector(url)
+                )
+            except ValueError as error:
+                raise ValueError(f"{variable}: {error}") from None
+    return None
+
+
+def _checked(url: str) -> SplitResult:
+    if re.search(r"[^!-~]", url):
+        raise ValueError(f"{url!a} is no URL; {EXPECTED}.")
+    parts = _split(url)
+    if parts is None or not parts.hostname or parts.scheme not in PORTS:
+        raise ValueError(f"{url!r} is no URL with http:// or https:// and a host; {EXPECTED}.")
+    if parts.username is not None:
+        raise ValueError(
+            "The collector's URL holds a user name, which everybody on this machine would read; name what it asks for "
+            "in OTEL_EXPORTER_OTLP_HEADERS."
+        )
+    if parts.port == GRPC_PORT:
+        raise ValueError(
+            f"{url!r} names port {GRPC_PORT}, where collectors take OTLP over gRPC, and Triton sends it over HTTP; "
+            "give the port of that, 4318 as a rule."
+        )
+    return parts
+
+
+def _split(url: str) -> SplitResult | None:
+    """Its parts; None where they are none, an impossible port say."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.port != 0 else None
+    except ValueError:
+        return None
+
+
+def _address(parts: SplitResult) -> tuple[str, int]:
+    return parts.hostname or "", parts.port or PORTS[parts.scheme]
