@@ -268,8 +268,8 @@ def require_published(repository: Path) -> None:
     ready, and the fusion that a release has no calibration.
 
     Raises:
-        RepositoryError: this user cannot read the repository or a part of it; nothing is published; or a category was by
-            a version of this project whose shared steps lay elsewhere.
+        RepositoryError: this user cannot read the repository or a part of it; nothing is published; or a category was
+            by a version of this project whose shared steps lay elsewhere.
     """
     _require_readable(repository, (path for path in walk(repository) if is_served(path, repository)))
     models = find_models(repository)
