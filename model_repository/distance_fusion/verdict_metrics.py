@@ -1,7 +1,8 @@
 """What was inspected, among the server's metrics: images, rejects, and how near the scores come to the threshold.
 
-A verdict is only put down while its request is answered. A thread hands it on, since each step of a metric asks the
-server's own process, 20 us a time. Metrics never fail a verdict.
+A verdict is only put down while its request is answered. A thread hands on what came together, since each step of a
+metric asks the server's own process, 20 us a time: counts in one step, scores one by one. It wakes by itself, as a
+request that woke it would wait for it. Metrics never fail a verdict.
 
     astmfr_inspected_total{category, release}   images
     astmfr_rejected_total{category, release}    those whose score exceeded the threshold
@@ -17,14 +18,15 @@ from __future__ import annotations
 
 import json
 import math
-import queue
 import threading
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
 # Of the score over the threshold, so that they mean the same for every category. Good parts lie below 1.
 BUCKETS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0]
 MOST_WAITING = 100_000  # requests; a server that takes none of them is given no more
+EVERY_S = 0.2  # what was judged is handed on
 QUANTILES = {"least": "0", "low": "0.05", "median": "0.5", "high": "0.95", "most": "1"}  # by a record's names
 RECORDS = Path(".releases", "records")  # in the repository; `export.releases.store` writes there
 
@@ -65,41 +67,50 @@ class VerdictMetrics:
         self._metrics: dict[tuple[str, int], dict[str, Any]] = {}
         self._log = utils.Logger
         self._told = False
-        self._waiting: queue.Queue[list[Judged] | None] = queue.Queue(MOST_WAITING)
+        self._waiting: deque[list[Judged]] = deque()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._hand_on, name="verdict-metrics", daemon=True)
         self._thread.start()
 
     def note(self, judged: list[Judged]) -> None:
         """Put down a request's verdicts."""
-        try:
-            self._waiting.put_nowait(judged)
-        except queue.Full:
-            if not self._told:
-                self._log.log_warn("Verdicts are missing in the metrics: the server takes them too slowly.")
+        if self._thread.is_alive() and len(self._waiting) < MOST_WAITING:
+            self._waiting.append(judged)
+        elif not self._told:
             self._told = True
+            self._log.log_warn("Verdicts are missing in the metrics: the server takes them too slowly.")
 
     def close(self) -> None:
         """Hand on what waits."""
-        self._waiting.put(None)
+        self._closing.set()
         self._thread.join(timeout=5)
 
     def _hand_on(self) -> None:
-        while (judged := self._waiting.get()) is not None:
+        last = False
+        while not last:
+            last = self._closing.wait(EVERY_S)
             try:
-                for image in judged:
-                    self._count(image)
+                self._count()
             except Exception as error:
                 self._log.log_warn(f"No more metrics of verdicts ({type(error).__name__}: {error}).")
                 self._told = True
                 return
 
-    def _count(self, image: Judged) -> None:
-        metrics = self._of(image.category, image.release_id)
-        metrics["inspected_total"].increment(1)
-        if image.rejected:
-            metrics["rejected_total"].increment(1)
-        if image.score_over_threshold is not None:
-            metrics["score"].observe(image.score_over_threshold)
+    def _count(self) -> None:
+        """Count what has come since the last time."""
+        inspected: Counter[tuple[str, int]] = Counter()
+        rejected: Counter[tuple[str, int]] = Counter()
+        for _ in range(len(self._waiting)):
+            for image in self._waiting.popleft():
+                key = image.category, image.release_id
+                inspected[key] += 1
+                rejected[key] += image.rejected
+                if image.score_over_threshold is not None:
+                    self._of(*key)["score"].observe(image.score_over_threshold)
+        for key, n_images in inspected.items():
+            self._of(*key)["inspected_total"].increment(n_images)
+            if rejected[key]:
+                self._of(*key)["rejected_total"].increment(rejected[key])
 
     def _of(self, category: str, release_id: int) -> dict[str, Any]:
         """The metrics of one release; a series begins with its first image."""

@@ -1,12 +1,14 @@
 """What the metrics of verdicts cost: `make bench-all WHAT=verdict-metrics`.
 
 Two servers over the same release run side by side; in one of them the fusion keeps no metrics. They are asked in turns,
-one request after the other, so that whatever else the machine does falls on both.
+one request after the other, so that whatever else the machine does falls on both. The other's fusion takes the time of
+each verdict: to put it down, which the request waits for, and to hand it on, stub and server together, beside requests.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -38,6 +40,32 @@ SETTLE_S = 0.05  # in which what waits is handed on
 MOST_SHARE = 0.01
 TIMEOUT_S = 60
 RESAMPLES = 2000
+TIMED = """
+
+from time import perf_counter
+
+class VerdictMetrics(VerdictMetrics):
+    def __init__(self, utils):
+        self.taken = {"note": [], "count": []}
+        super().__init__(utils)
+
+    def note(self, judged):
+        started = perf_counter()
+        super().note(judged)
+        self.taken["note"].append(perf_counter() - started)
+
+    def _count(self):
+        n_images, started = sum(map(len, self._waiting)), perf_counter()
+        super()._count()
+        if n_images:
+            self.taken["count"].append((perf_counter() - started) / n_images)
+
+    def close(self):
+        super().close()
+        if self.taken["note"]:
+            path = own_repository() / f"taken-{id(self)}.json"
+            path.write_text(json.dumps(self.taken), encoding="utf-8")
+"""
 WITHOUT = """
 
 class VerdictMetrics(VerdictMetrics):
@@ -81,14 +109,23 @@ def share_of(with_metrics: list[float], without: list[float]) -> Share:
 
 
 def repositories(build: Path, folder: Path) -> dict[str, Path]:
-    """The release twice: as it is published, and with a fusion that keeps no metrics."""
+    """The release twice: with a fusion that takes the time of its metrics, and with one that keeps none."""
     made = {}
-    for name in ("with metrics", "without"):
+    for name, added in (("with metrics", TIMED), ("without", WITHOUT)):
         made[name] = copy_backends(folder / name.replace(" ", "_"))
         publish(build, made[name])
-    (code,) = made["without"].glob("distance_fusion/*/verdict_metrics.py")
-    code.write_text(code.read_text(encoding="utf-8") + WITHOUT, encoding="utf-8")
+        (code,) = made[name].glob("distance_fusion/[0-9]*/verdict_metrics.py")
+        code.write_text(code.read_text(encoding="utf-8") + added, encoding="utf-8")
     return made
+
+
+def times_ms(repository: Path) -> dict[str, float]:
+    """Medians: of putting a verdict down, and of handing on, for each of those that came together."""
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in repository.glob("taken-*.json")]
+    return {
+        name: 1000 * statistics.median([value for part in parts for value in part[name]])
+        for name in ("note", "count")
+    }
 
 
 def cpu_s(server: TritonServer) -> float:
@@ -122,10 +159,12 @@ def asking(server: TritonServer, category: str, images: Pixels, stack: ExitStack
     return turn
 
 
-def measure(build: Path, category: str, images: Pixels, turns: int) -> dict[str, list[Turn]]:
-    """Turns of both servers; who begins changes from one to the next."""
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
+def measure(
+    build: Path, category: str, images: Pixels, turns: int, folder: Path
+) -> tuple[dict[str, list[Turn]], dict[str, float]]:
+    """Turns of both servers, who begins changes from one to the next; and the times of `times_ms`."""
+    made = repositories(build, folder)
+    with ExitStack() as stack:
         contenders = {
             contender: asking(
                 stack.enter_context(serving(repository, log=folder / f"{repository.name}.log")),
@@ -133,7 +172,7 @@ def measure(build: Path, category: str, images: Pixels, turns: int) -> dict[str,
                 images,
                 stack,
             )
-            for contender, repository in repositories(build, folder).items()
+            for contender, repository in made.items()
         }
         taken: dict[str, list[Turn]] = {contender: [] for contender in contenders}
         for number in range(-1, turns):  # the first is not counted
@@ -144,8 +183,7 @@ def measure(build: Path, category: str, images: Pixels, turns: int) -> dict[str,
                     taken[contender].append(turn)
         said = (folder / "without.log").read_text(encoding="utf-8")
         assert "Verdicts are not among the metrics" in said
-        assert "Verdicts are not among" not in (folder / "with_metrics.log").read_text(encoding="utf-8")
-        return taken
+    return taken, times_ms(made["with metrics"])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -163,8 +201,8 @@ def main() -> None:
     manifest = read_manifest(asked.build)
     size = manifest.config.image_size
     images = load_pixels(asked.images, image_size=size, bit_depth=manifest.provenance.bit_depth)
-    with console.status("Asking two servers in turns"):
-        taken = measure(asked.build, manifest.category, images, asked.turns)
+    with console.status("Asking two servers in turns"), tempfile.TemporaryDirectory() as folder:
+        taken, times = measure(asked.build, manifest.category, images, asked.turns, Path(folder))
     table = Table(title=f"{manifest.category}, {size} px, one request in flight, {asked.turns} turns")
     for heading in ("a request takes", *taken, "more", "95 % of resampled medians"):
         table.add_column(heading, justify="right" if heading != "a request takes" else "left")
@@ -178,19 +216,24 @@ def main() -> None:
             f"{share.median:+.2%}",
             f"{share.low:+.2%} to {share.high:+.2%}",
         )
-    bars = [
-        Bar(name=f"metrics' share of a request's {what}", value=share.median, limit=MOST_SHARE, at_most=True)
-        for what, share in shares.items()
-    ]
     console.print(table)
+    console.print(
+        f"A verdict is put down in {times['note']:.4f} ms, and handed on in {times['count']:.4f} ms."
+    )
+    cpu_ms = statistics.median(turn.cpu_ms for turn in taken["without"])
+    value = sum(times.values()) / cpu_ms
+    bars = [
+        Bar(name="both, in parts of what a request computes", value=value, limit=MOST_SHARE, at_most=True)
+    ]
     for bar in bars:
         console.print(str(bar))
-    turns = {contender: [asdict(turn) for turn in each] for contender, each in taken.items()}
-    write_results(
-        asked.json,
-        {"category": manifest.category, "turns": turns, "shares": {k: asdict(v) for k, v in shares.items()}},
-        bars,
-    )
+    results = {
+        "category": manifest.category,
+        "times_ms": times,
+        "turns": {contender: [asdict(turn) for turn in each] for contender, each in taken.items()},
+        "shares": {what: asdict(share) for what, share in shares.items()},
+    }
+    write_results(asked.json, results, bars)
 
 
 if __name__ == "__main__":

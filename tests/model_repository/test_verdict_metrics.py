@@ -136,3 +136,47 @@ def test_the_repository_is_found_from_a_version_of_the_fusion_too(monkeypatch: p
     published = "/srv/models/distance_fusion/12/verdict_metrics.py"
     monkeypatch.setitem(own_repository.__globals__, "__file__", published)
     assert own_repository() == Path("/srv/models")
+
+
+def test_what_came_together_is_counted_in_one_step_and_each_score_is_observed(tmp_path: Path) -> None:
+    server = Server()
+    asked: list[tuple[str, float]] = []
+    metric = server.metric
+
+    def noted(name: str, labels: dict[str, str]) -> Any:
+        made = metric(name, labels)
+
+        def count(value: float) -> None:
+            asked.append((name, value))
+            made.increment(value)
+
+        return SimpleNamespace(increment=count, observe=count, set=made.set)
+
+    server.metric = noted  # type: ignore[method-assign]
+    metrics = VerdictMetrics(server.utils, tmp_path)
+    for number in range(10):
+        metrics.note([Judged("pill", 11, number == 3, number / 10), Judged("nut", 12, True, None)])
+    metrics.close()
+    counts = {key[:2]: value for key, value in server.values.items() if key[0] != "astmfr_score"}
+    assert counts == {
+        ("astmfr_inspected_total", "pill"): 10,
+        ("astmfr_rejected_total", "pill"): 1,
+        ("astmfr_inspected_total", "nut"): 10,
+        ("astmfr_rejected_total", "nut"): 10,
+    }
+    assert [value for name, value in asked if name == "astmfr_score"] == [number / 10 for number in range(10)]
+    assert len([name for name, _ in asked if name != "astmfr_score"]) <= 8  # of two times at most
+
+
+def test_a_server_that_keeps_no_metrics_any_more_is_told_once_and_fails_no_verdict(tmp_path: Path) -> None:
+    server = Server()
+
+    def refuse(name: str, labels: dict[str, str]) -> Any:
+        raise RuntimeError("no room")
+
+    server.metric = refuse  # type: ignore[method-assign]
+    metrics = VerdictMetrics(server.utils, tmp_path)
+    metrics.note([Judged("pill", 11, True, 1.5)])
+    metrics.close()
+    metrics.note([Judged("pill", 11, True, 1.5)])
+    assert server.said == ["No more metrics of verdicts (RuntimeError: no room)."]
