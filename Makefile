@@ -191,10 +191,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching endurance training metrics detector page export
+BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching endurance training metrics detector page export verdict-metrics dashboards
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|endurance|training|metrics|detector|page|export
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|endurance|training|metrics|detector|page|export|verdict-metrics|dashboards
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -242,6 +242,12 @@ measure-detector: $(VENV)/.installed # what `edge` gives beside PaDiM and PatchC
 
 measure-page: setup # 200 pictures a minute on the page in Debian's chromium, and 100,000 in its history
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.page --build "build/$$CATEGORY" --images "$$images"
+
+measure-verdict-metrics: setup # what the metrics of verdicts take of a request; docs/measurements/verdict-metrics.md
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.verdict_metrics --build "build/$$CATEGORY" --images "$$images"
+
+measure-dashboards: setup # the dashboards as pictures, drawn from a real Prometheus' answers: runs/benchmarks/dashboards
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.dashboards --build "build/$$CATEGORY" --images "$$images"
 
 measure-export: $(VENV)/.installed # sizes and CPU latency of every build of CATEGORY beside float32
 	@$(PY) -m export bench $(NAMED)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from deploy.errors import RepositoryError
@@ -17,6 +18,8 @@ POOL = r'key: "((?:cuda|pinned)_pool_bytes)"\s+value \{\s+string_value: "(\d+)"'
 STEP = r'^ *model_name: "(.+)"$'
 PUBLISHED = "# Written by `python -m export publish`"  # begins every configuration that publishing writes
 PROBED = f".releases/calibrations/{2**63 - 1}.json"  # of a release that is probed, while it is
+RELEASES = ".releases"
+READ_OF_RELEASES = ("calibrations", "records")  # by the fusion
 # Committed beside what is published; alone they judge no image.
 SHARED_MODELS = frozenset({"distance_fusion", "foreground", "image_decoder"})
 
@@ -27,7 +30,7 @@ def find_models(repository: Path) -> list[str]:
     Raises:
         RepositoryError: the repository does not exist or holds no model.
     """
-    _require_readable(repository)
+    _require_readable(repository, _models(repository))
     if not repository.is_dir():
         raise RepositoryError(f"model repository {repository} does not exist; {REMEDY}")
     folders = (config.parent.name for config in repository.glob("*/config.pbtxt"))
@@ -37,23 +40,51 @@ def find_models(repository: Path) -> list[str]:
     return models
 
 
-def _require_readable(repository: Path) -> None:
+def _require_readable(repository: Path, paths: Iterable[Path]) -> None:
     """A folder that this user may not enter would be passed over, as if nothing were published in it.
 
     Raises:
-        RepositoryError: the repository or a folder in it cannot be read.
+        RepositoryError: the repository or one of the paths in it cannot be read.
     """
     closed = repository
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         try:
-            for closed in (repository, *repository.iterdir()):
-                if closed.is_dir() and not os.access(closed, os.R_OK | os.X_OK):
+            for closed in itertools.chain([repository], paths):
+                if closed.exists() and not readable(closed):
                     raise PermissionError
         except PermissionError:
             raise RepositoryError(
-                f"{closed} cannot be read by user {os.getuid()} of groups {', '.join(map(str, os.getgroups()))}; let "
+                f"{closed} cannot be read by user {os.geteuid()} of groups {', '.join(map(str, os.getgroups()))}; let "
                 f"that user read the model repository, with `chmod -R a+rX {repository}` say."
             ) from None
+
+
+def _models(repository: Path) -> Iterator[Path]:
+    for child in repository.iterdir():  # when it is asked for: the repository itself may be closed
+        if is_served(child, repository) and child.is_dir():
+            yield child
+
+
+def readable(path: Path) -> bool:
+    """Whether this user can read a file, or list and enter a folder."""
+    if not os.access(path, os.R_OK, effective_ids=True):
+        return False
+    return not path.is_dir() or os.access(path, os.X_OK, effective_ids=True)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file and folder below a folder, but for Python's caches."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [child for child in folders if child != "__pycache__"]
+        yield from (Path(parent, child) for child in (*folders, *files))
+
+
+def is_served(path: Path, repository: Path) -> bool:
+    """Whether a server may read it. Names that begin with a dot are of those who publish, but for the releases' own."""
+    first, *rest = path.relative_to(repository).parts
+    if first == RELEASES:
+        return not rest or rest[0] in READ_OF_RELEASES
+    return not any(part.startswith(".") for part in (first, *rest))
 
 
 def require_plain_path(repository: Path) -> None:
@@ -233,10 +264,14 @@ def _is_step(config: str) -> bool:
 def require_published(repository: Path) -> None:
     """Make sure that a category is published, not only the models that all categories share, and has all of its steps.
 
+    Every file that a server may read is looked at: of one that is closed to it, Triton would say that a model is not
+    ready, and the fusion that a release has no calibration.
+
     Raises:
-        RepositoryError: nothing is published, or a category was by a version of this project whose shared steps lay
-            elsewhere.
+        RepositoryError: this user cannot read the repository or a part of it; nothing is published; or a category was
+            by a version of this project whose shared steps lay elsewhere.
     """
+    _require_readable(repository, (path for path in walk(repository) if is_served(path, repository)))
     models = find_models(repository)
     if SHARED_MODELS.issuperset(models):
         raise RepositoryError(

@@ -27,6 +27,8 @@ BENCHMARKS = (
     "detector",
     "page",
     "export",
+    "verdict-metrics",
+    "dashboards",
 )
 
 

@@ -20,17 +20,23 @@ FUSION_LABELS = {
     "astmfr_inspected_total": {"category", "release"},
     "astmfr_rejected_total": {"category", "release"},
     "astmfr_score_bucket": {"category", "release", "le"},
+    "astmfr_calibration_score": {"category", "release", "quantile"},
 }
+
+
+def read_series(server: TritonServer) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """The labels and the value of each metric's series."""
+    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
+        text = response.read().decode()
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for name, labels, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.MULTILINE):
+        found.setdefault(name, []).append((dict(re.findall(r'(\w+)="(.*?)"', labels)), float(value)))
+    return found
 
 
 def read_labels(server: TritonServer) -> dict[str, list[dict[str, str]]]:
     """The labels of each metric's series."""
-    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
-        text = response.read().decode()
-    found: dict[str, list[dict[str, str]]] = {}
-    for name, labels in re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.MULTILINE):
-        found.setdefault(name, []).append(dict(re.findall(r'(\w+)="(.*?)"', labels)))
-    return found
+    return {name: [labels for labels, _ in series] for name, series in read_series(server).items()}
 
 
 def test_the_server_has_the_metrics_and_labels(server: TritonServer, edge: Product) -> None:
@@ -49,3 +55,27 @@ def test_the_server_has_the_metrics_and_labels(server: TritonServer, edge: Produ
     buckets = {each["le"] for each in found["astmfr_score_bucket"]}
     assert len([le for le in buckets if re.fullmatch(r"1(\.0)?", le)]) == 1
     assert len([le for le in buckets if re.fullmatch(r"0\.[0-9]+", le)]) >= 5
+
+
+def test_the_server_tells_what_the_calibrations_images_scored(server: TritonServer, edge: Product) -> None:
+    with edge.connect(server) as judge:
+        judge.score(load_image(edge.data.test[0].path))
+    assert comes_true(lambda: "astmfr_calibration_score" in read_labels(server), within_s=20)
+    found = {
+        labels["quantile"]: value
+        for labels, value in read_series(server)["astmfr_calibration_score"]
+        if (labels["category"], labels["release"]) == (edge.name, str(edge.checkpoint.release_id))
+    }
+    usual = edge.checkpoint.provenance.usual_scores
+    assert usual is not None
+    threshold = edge.checkpoint.calibration.image_threshold
+    assert found == pytest.approx(
+        {
+            "0": usual.score.least / threshold,
+            "0.05": usual.score.low / threshold,
+            "0.5": usual.score.median / threshold,
+            "0.95": usual.score.high / threshold,
+            "1": usual.score.most / threshold,
+        },
+        rel=1e-5,
+    )

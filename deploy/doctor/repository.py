@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.doctor.check import Check, missing, refused, warning
 from deploy.errors import RepositoryError
-from deploy.repository import find_categories, require_published
+from deploy.repository import find_categories, is_served, readable, require_published, walk
 
 CLOCK_TOLERANCE_S = 60  # of two machines' clocks over a shared folder
 
@@ -23,7 +21,7 @@ def check_repository(repository: Path) -> Check:
         return missing(name, f"{repository} cannot be reached by this user", remedy_for_reading(repository))
     if is_there and not readable(repository):
         return missing(name, f"{repository} is not readable for this user", remedy_for_reading(repository))
-    if hidden := [path for path in walk(repository) if _is_served(path, repository) and not readable(path)]:
+    if hidden := [path for path in walk(repository) if is_served(path, repository) and not readable(path)]:
         found = f"{hidden[0]}{_and_more(len(hidden))} not readable for this user"
         return missing(name, found, remedy_for_reading(repository))
     try:
@@ -52,20 +50,6 @@ def check_clock(repository: Path) -> Check:
     )
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Every file and folder below a folder, but for Python's caches."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [child for child in folders if child != "__pycache__"]
-        yield from (Path(parent, child) for child in (*folders, *files))
-
-
-def readable(path: Path) -> bool:
-    """Whether this user can read a file, or list and enter a folder."""
-    if not os.access(path, os.R_OK, effective_ids=True):
-        return False
-    return not path.is_dir() or os.access(path, os.X_OK, effective_ids=True)
-
-
 def remedy_for_reading(repository: Path) -> str:
     """What lets another user than its owner serve a repository."""
     return f"Run `chmod -R a+rX {repository}` as its owner, or serve as the user who publishes."
@@ -90,11 +74,6 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length_s:
             return f"{seconds / length_s:.0f} {unit}"
     return f"{max(seconds / 60, 1):.0f} minutes"
-
-
-def _is_served(path: Path, repository: Path) -> bool:
-    """Names that begin with a dot are of those who publish."""
-    return not any(part.startswith(".") for part in path.relative_to(repository).parts)
 
 
 def _and_more(n_files: int) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from deploy.doctor.check import Check, mebibytes, missing, refused, warning
 from deploy.doctor.needs import Needs
-from deploy.doctor.repository import walk
 from deploy.errors import PortError
 from deploy.ports import Ports, claim_ports, host_address
+from deploy.repository import walk
 from deploy.server_options import SHM_BYTES
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -1,7 +1,7 @@
 """Measurements that take minutes and prove nothing by passing: `make bench-all WHAT=...`.
 
 `sizes`, `categories`, `peers`, `fusion`, `warm_up`, `switching`, `many_releases` (WHAT=releases), `faults`,
-`endurance`, `training`, `metrics` and `detector` are one benchmark each. They share `load` (requests in flight),
-`releases` (repositories to serve) and `results` (turns, options, a JSON file beside the table); `training_loops` are
-what `training` compares.
+`endurance`, `training`, `metrics`, `detector`, `verdict_metrics` and `dashboards` are one benchmark each. They share
+`load` (requests in flight), `releases` (repositories to serve) and `results` (turns, options, a JSON file beside the
+table); `training_loops` are what `training` compares.
 """

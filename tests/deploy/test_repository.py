@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import re
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from deploy.__main__ import main
 from deploy.errors import RepositoryError
 from deploy.repository import (
     find_categories,
@@ -16,6 +19,7 @@ from deploy.repository import (
     require_plain_path,
     require_published,
 )
+from tests.deploy.doctor.conftest import nobody
 
 
 def repository_with(folder: Path, *names: str) -> Path:
@@ -115,13 +119,52 @@ def test_a_category_that_is_not_published_is_told_with_those_that_are(tmp_path: 
         first_models(repository, 0, ["nut", "pil"])
 
 
-@pytest.mark.parametrize("closed", ["", "pill"])
-def test_a_folder_that_may_not_be_read_is_not_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
-) -> None:
-    """Root may read all, so that the system's answer is made up."""
-    repository = with_categories(tmp_path, "nut", "pill")
-    allowed = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != repository / closed and allowed(path, mode))
-    with pytest.raises(RepositoryError, match=rf"{repository / closed} cannot be read by user \d+ .*chmod"):
-        find_models(repository)
+@pytest.fixture
+def openly() -> Iterator[Path]:
+    """A repository that every user may read, as far as modes go; pytest's own folders are for one alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        repository = with_categories(Path(name), "nut", "pill")
+        for path in ("pill_student/3/model.onnx", ".releases/calibrations/7.json", ".releases/audit.jsonl"):
+            (repository / path).parent.mkdir(parents=True, exist_ok=True)
+            (repository / path).touch()
+        yield repository
+
+
+@pytest.mark.parametrize("closed", ["", "pill", ".releases"])
+def test_a_folder_that_may_not_be_read_is_not_passed_over(openly: Path, closed: str) -> None:
+    (openly / closed).chmod(0)
+    with (
+        nobody(),
+        pytest.raises(RepositoryError, match=rf"{openly / closed} cannot be read by user \d+ .*chmod"),
+    ):
+        find_models(openly)
+
+
+@pytest.mark.parametrize("verb", ["serve", "command", "doctor"])
+@pytest.mark.parametrize(
+    "closed", ["", "pill_student/3", "pill_student/3/model.onnx", ".releases/calibrations/7.json"]
+)
+def test_what_a_server_reads_is_looked_at_before_it_starts(openly: Path, verb: str, closed: str) -> None:
+    """Triton said that the model is not ready, and the fusion that the release has no calibration."""
+    (openly / closed).chmod(0)
+    with nobody():
+        said = CliRunner().invoke(main, [verb, "--repository", str(openly)])
+    assert said.exit_code == 1
+    if verb == "doctor":
+        assert f"{openly / closed} is not readable for this user" in " ".join(said.output.split())
+        return
+    (line,) = said.output.splitlines()
+    assert re.fullmatch(
+        rf"Error: {openly / closed} cannot be read by user \d+ of groups .*; let .*chmod.* say\.", line
+    )
+
+
+def test_what_publishing_alone_reads_may_be_closed(openly: Path) -> None:
+    """Its staging is for one user while another's server starts, and so may be the log."""
+    (openly / ".publish-1" / "pill").mkdir(parents=True)
+    (openly / ".publisher").touch()
+    for closed in (".publish-1", ".publisher", ".releases/audit.jsonl"):
+        (openly / closed).chmod(0)
+    with nobody():
+        require_published(openly)

@@ -170,6 +170,51 @@ def test_a_shard_copies_the_models_of_its_categories_and_the_shared_ones(
     assert "store:line-models/production" in sync["args"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "rule"),
+    [
+        ("preferred", "preferredDuringSchedulingIgnoredDuringExecution"),
+        ("required", "requiredDuringSchedulingIgnoredDuringExecution"),
+        ("none", None),
+    ],
+)
+def test_replicas_of_a_shard_lie_on_different_nodes(asked: str, rule: str | None) -> None:
+    (deployment,) = of_kind(render(example(1, antiAffinity=asked)), "Deployment").values()
+    if rule is None:
+        assert "affinity" not in pod(deployment)
+        return
+    (term,) = pod(deployment)["affinity"]["podAntiAffinity"][rule]
+    term = term.get("podAffinityTerm", term)
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"] == deployment["spec"]["selector"]
+
+
+def test_a_drain_takes_one_pod_of_a_shard_at_a_time(rendered: dict[str, list[Manifest]]) -> None:
+    budgets = of_kind(rendered["categories-15"], "PodDisruptionBudget")
+    deployments = of_kind(rendered["categories-15"], "Deployment")
+    assert budgets.keys() == deployments.keys()
+    for name, budget in budgets.items():
+        assert budget["spec"] == {"maxUnavailable": 1, "selector": deployments[name]["spec"]["selector"]}
+
+
+def test_prometheus_finds_every_pod_under_the_job_that_the_alerts_name(
+    rendered: dict[str, list[Manifest]],
+) -> None:
+    manifests = rendered["categories-15"]
+    (monitor,) = of_kind(manifests, "ServiceMonitor").values()
+    services = of_kind(manifests, "Service").values()
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    (service,) = (each for each in services if wanted.items() <= each["metadata"]["labels"].items())
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "astmfr"
+    assert all(selects(service, each) for each in of_kind(manifests, "Deployment").values())
+    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == ports.keys()
+    (policy,) = of_kind(manifests, "NetworkPolicy").values()
+    allowed = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+    assert allowed == {8001, *ports.values()}
+    assert service["spec"]["publishNotReadyAddresses"] is True
+
+
 def test_an_autoscaler_follows_the_metric_that_the_adapter_makes(rendered: dict[str, list[Manifest]]) -> None:
     adapter = yaml.safe_load((CHART.parent / "prometheus-adapter.yaml").read_text())
     (rule,) = adapter["rules"]["custom"]
@@ -223,10 +268,34 @@ PILL = {"name": "a", "categories": ["pill"]}
         ({"replicaz": 3}, "additional properties 'replicaz' not allowed"),
         ({"shards": [PILL | {"replica": 3}]}, r"'/shards/0': additional properties 'replica' not allowed"),
         ({"tls": {"key": "-----BEGIN"}}, r"'/tls': additional properties 'key' not allowed"),
-        ({"shards": []}, "'/shards': minItems: got 0, want 1"),
-        ({"shards": [{"name": "a"}]}, "'/shards/0': missing property 'categories'"),
-        ({"shards": [{"name": "a", "categories": []}]}, "'/shards/0/categories': minItems: got 0, want 1"),
+        (
+            {"shards": []},
+            "shards is empty; give at least one, with a name and the categories that it serves.",
+        ),
+        *(
+            (
+                {"shards": [PILL, {"name": "b"} | none]},
+                "Shard b has no categories, .*; list those that it serves, or",
+            )
+            for none in ({}, {"categories": []}, {"categories": None})
+        ),
         ({"shard": {"gpus": "two"}}, "'/shard/gpus': got string, want integer"),
+        (
+            {"shard": {"resources": {"limits": {"memroy": "4Gi"}}}},
+            "'/shard/resources/limits': additional properties 'memroy' not allowed",
+        ),
+        (
+            {"shard": {"replicas": 8, "autoscaling": {"enabled": True, "maxReplicas": 6}}},
+            "Shard a begins with 8 replicas, and its autoscaling.maxReplicas is 6; raise that,",
+        ),
+        (
+            {"shard": {"replicas": 0, "autoscaling": {"enabled": True}}},
+            "a has 0 replicas, and its autoscaler keeps at least 1; set",
+        ),
+        (
+            {"shards": [PILL | {"replicas": 0}], "kserve": {"enabled": True}},
+            "a has 0 replicas, and KServe keeps at least 1; set",
+        ),
         (
             {"shards": [PILL, {"name": "b", "categories": ["pill"]}]},
             "pill is in the shards a and b; take it out",
@@ -260,22 +329,51 @@ def test_a_category_may_stand_in_two_shards_where_that_is_said() -> None:
     assert all(selects(service, each) for each in of_kind(manifests, "Deployment").values())
 
 
-@pytest.mark.parametrize(("shared", "refused"), [(False, True), (True, False)])
-def test_two_releases_on_one_claim_are_told(tmp_path: Path, shared: bool, refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("other", "own", "refused"),
+    [
+        ({}, {}, True),
+        ({}, {"shared": True}, False),
+        ({"path": "line"}, {"path": "line/"}, True),
+        ({"path": "line"}, {"path": "lab"}, False),  # another folder of it
+        ({"claim": "others"}, {}, False),
+    ],
+)
+def test_two_releases_on_one_claim_are_told(
+    tmp_path: Path, other: dict[str, Any], own: dict[str, Any], refused: bool
+) -> None:
     """What the cluster answers is read from a file here; the rest of the check is the chart's."""
     chart = tmp_path / "astmfr"
     shutil.copytree(CHART, chart)
-    (other,) = of_kind(render(example(1), release="first"), "Deployment").values()
-    (chart / "files" / "cluster.yaml").write_text(yaml.safe_dump({"items": [other]}))
+    there = example(1, repository={"pvc": {"claim": "models"} | other})
+    (deployment,) = of_kind(render(there, release="first"), "Deployment").values()
+    (chart / "files" / "cluster.yaml").write_text(yaml.safe_dump({"items": [deployment]}))
     checks = chart / "templates" / "_checks.tpl"
     asked = '(lookup "apps/v1" "Deployment" .Release.Namespace "")'
     assert asked in checks.read_text()
     checks.write_text(checks.read_text().replace(asked, '(.Files.Get "files/cluster.yaml" | fromYaml)'))
-    values = example(1, repository={"pvc": {"claim": "models", "shared": shared}})
-    render(values, chart=chart, release="first")  # its own Deployment is no other's
+    render(there, chart=chart, release="first")  # its own Deployment is no other's
+    values = example(1, repository={"pvc": {"claim": "models"} | own})
     if not refused:
         render(values, chart=chart, release="second")
         return
-    said = "The claim models is mounted by Deployment first-a of release first already; give this release a claim"
+    folder = f" at {own['path']}" if own else ""
+    said = f"The claim models{folder} is mounted by Deployment first-a of release first already; give this release a"
     with pytest.raises(helm_python.HelmError, match=said):
         render(values, chart=chart, release="second")
+
+
+def test_whoever_serves_from_a_claim_cannot_change_it() -> None:
+    """So that two that share one leave it to those who publish, whose lock lies in it."""
+    (deployment,) = of_kind(render(example(1)), "Deployment").values()
+    spec = pod(deployment)
+    volume = next(volume for volume in spec["volumes"] if volume["name"] == "repository")
+    assert volume["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+    assert "initContainers" not in spec or all(
+        mount["name"] != "repository"
+        for container in spec["initContainers"]
+        for mount in container["volumeMounts"]
+    )
+    (container,) = spec["containers"]
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "repository")
+    assert mount["readOnly"] is True

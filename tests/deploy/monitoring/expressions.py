@@ -43,7 +43,7 @@ TRITON_GPU = {
     "nv_gpu_memory_used_bytes",
     "nv_gpu_power_usage",
 }
-# The fusion's; `astmfr_calibration_score` is one that it need not tell.
+# The fusion's; `test_watched_metrics` asks it.
 FUSION = {
     "astmfr_inspected_total",
     "astmfr_rejected_total",

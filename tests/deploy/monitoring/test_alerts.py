@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.deploy.monitoring.expressions import (
     needs_promtool,
     rules,
 )
+from tests.prometheus import shorten_windows, sooner
 
 TESTS = sorted((MONITORING / "tests").glob("*.yaml"))
 
@@ -112,3 +114,22 @@ def test_the_autoscalers_query_is_one(tmp_path: Path) -> None:
     }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"tests": [case | {"interval": "1m"}]}))
     promtool("test", "rules", tmp_path / "test.yaml")
+
+
+def test_a_copy_with_shorter_hours_is_the_same_but_for_them() -> None:
+    """Of which `tests/test_prometheus.py` makes use."""
+    expression = "max_over_time(a[1h]) + avg_over_time(b[7d] offset 1d) + rate(c[2m])"
+    short = "max_over_time(a[12000ms]) + avg_over_time(b[2016000ms] offset 288000ms) + rate(c[2000ms])"
+    assert shorten_windows(expression, 12) == short
+    for name in ("limits.yaml", "alerts.yaml"):
+        shortened = [
+            rule for group in sooner({"groups": groups(name)}, 12)["groups"] for rule in group["rules"]
+        ]
+        for rule, shorter in zip(rules(name), shortened, strict=True):
+            aside = {"expr", "for"}
+            assert {k: v for k, v in rule.items() if k not in aside} == {
+                k: v for k, v in shorter.items() if k not in aside
+            }
+            assert not re.search(r"(\[|offset )\d+[smhd]\b", shorter["expr"]), shorter["expr"]
+            windows = r"(\[|offset )\w+"
+            assert re.sub(windows, "", rule["expr"]) == re.sub(windows, "", shorter["expr"])

@@ -2,6 +2,7 @@
 
 {{- define "astmfr.checks" -}}
 {{- include "astmfr.checkShards" . -}}
+{{- include "astmfr.checkReplicas" . -}}
 {{- include "astmfr.checkSafety" . -}}
 {{- include "astmfr.checkTracing" . -}}
 {{- include "astmfr.checkRepository" . -}}
@@ -11,8 +12,14 @@
 {{- define "astmfr.checkShards" -}}
 {{- $shardOf := dict -}}
 {{- $services := dict "metrics" "this chart's own Service" -}}
+{{- if not .Values.shards -}}
+{{- fail "shards is empty; give at least one, with a name and the categories that it serves." -}}
+{{- end -}}
 {{- range .Values.shards -}}
 {{- $shard := .name -}}
+{{- if not .categories -}}
+{{- fail (printf "Shard %s has no categories, and its pods would serve every one there is; list those that it serves, or remove it." $shard) -}}
+{{- end -}}
 {{- if hasKey $shardOf (printf "shard %s" $shard) -}}
 {{- fail (printf "Two shards are called %s; give each a name of its own." $shard) -}}
 {{- end -}}
@@ -42,6 +49,18 @@
 {{- range .Values.monitoring.categoryLimits -}}
 {{- if not (hasKey $shardOf .category) -}}
 {{- fail (printf "Category %s of monitoring.categoryLimits is in no shard; correct its name." .category) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "astmfr.checkReplicas" -}}
+{{- range $shard := include "astmfr.shards" . | fromJsonArray -}}
+{{- $scaled := $shard.autoscaling.enabled -}}
+{{- if and $scaled (lt $shard.autoscaling.maxReplicas $shard.replicas) -}}
+{{- fail (printf "Shard %s begins with %v replicas, and its autoscaling.maxReplicas is %v; raise that, or lower replicas." $shard.name $shard.replicas $shard.autoscaling.maxReplicas) -}}
+{{- end -}}
+{{- if and (or $scaled $.Values.kserve.enabled) (eq (int $shard.replicas) 0) -}}
+{{- fail (printf "Shard %s has 0 replicas, and %s keeps at least 1; set replicas to 1 or more, or remove the shard." $shard.name (ternary "its autoscaler" "KServe" $scaled)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -78,7 +97,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Two releases of this chart on one claim: dict "root" . "deployments" LIST, as the cluster knows them. */}}
+{{/* Two releases of this chart on one folder of a claim: dict "root" . "deployments" LIST, as the cluster knows them. */}}
 {{- define "astmfr.checkVolume" -}}
 {{- $pvc := .root.Values.repository.pvc -}}
 {{- if and $pvc (not $pvc.shared) -}}
@@ -86,9 +105,16 @@
 {{- $deployment := . -}}
 {{- $release := get (.metadata.labels | default dict) "app.kubernetes.io/instance" -}}
 {{- if ne $release $.root.Release.Name -}}
-{{- range .spec.template.spec.volumes -}}
+{{- $pod := .spec.template.spec -}}
+{{- range $volume := $pod.volumes -}}
 {{- if and .persistentVolumeClaim (eq .persistentVolumeClaim.claimName $pvc.claim) -}}
-{{- fail (printf "The claim %s is mounted by Deployment %s of release %s already; give this release a claim of its own, or set repository.pvc.shared to true where both are to serve the same files." $pvc.claim $deployment.metadata.name ($release | default "none")) -}}
+{{- range $container := $pod.containers -}}
+{{- range .volumeMounts -}}
+{{- if and (eq .name $volume.name) (eq (.subPath | default "" | trimAll "/") ($pvc.path | default "" | trimAll "/")) -}}
+{{- fail (printf "The claim %s%s is mounted by Deployment %s of release %s already; give this release a claim or a path of its own, or set repository.pvc.shared to true where both are to serve the same files." $pvc.claim (ternary (printf " at %s" $pvc.path) "" (not (empty $pvc.path))) $deployment.metadata.name ($release | default "none")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
