@@ -97,7 +97,9 @@ class CategoryState:
     @property
     def percent(self) -> int | None:
         """How far the training is; None where it is not known."""
-        return min(100, 100 * self.step // self.steps) if self.state == AT_WORK["fit"] and self.steps else None
+        return (
+            min(100, 100 * self.step // self.steps) if self.state == AT_WORK["fit"] and self.steps else None
+        )
 
 
 @dataclass

@@ -9,7 +9,7 @@ import click
 
 from train.errors import TrainingError
 from train.fleet.board import DONE, FAILED, UP_TO_DATE, FleetState
-from train.fleet.table import COLUMNS, row_cells
+from train.fleet.table import COLUMNS, TRAINING, row_cells
 from train.runs import data_fingerprints
 from train.support.tables import ResultTable
 
@@ -40,7 +40,9 @@ def final_table(outcome: FleetOutcome, *, runs_dir: Path) -> ResultTable:
         if row.fault
     ]
     if outcome.other_code:
-        notes.append(f"Made by another version of the code: {_some(outcome.other_code)}. --force makes them anew.")
+        notes.append(
+            f"Made by another version of the code: {_some(outcome.other_code)}. --force makes them anew."
+        )
     if outcome.unknown_code:
         notes.append(
             f"Made by single commands, which do not say by which version of the code: {_some(outcome.unknown_code)}."
@@ -49,8 +51,13 @@ def final_table(outcome: FleetOutcome, *, runs_dir: Path) -> ResultTable:
         f"{_some(names)} were trained on the same images; look at their folders."
         for names in same_images(runs_dir, tuple(rows))
     ]
+    shown = [position for position, column in enumerate(COLUMNS) if column != TRAINING]
+    cells = [row_cells(row) for row in rows.values()]
     return ResultTable(
-        title="Fleet", columns=COLUMNS, rows=tuple(map(row_cells, rows.values())), notes=tuple(notes)
+        title="Fleet",
+        columns=tuple(COLUMNS[position] for position in shown),
+        rows=tuple(tuple(texts[position] for position in shown) for texts in cells),
+        notes=tuple(notes),
     )
 
 

@@ -61,8 +61,8 @@ def _tell(plan: FleetPlan, nodes: Sequence[FleetNode], share: Share, apart: Sequ
     ]
     if apart:
         sentences.append(
-            f"{', '.join(apart)}: {plan.runs_dir} and {plan.build_dir} are not shared with it. Files travel to and from "
-            "there, and a training whose node dies begins anew."
+            f"{', '.join(apart)}: {plan.runs_dir} and {plan.build_dir} are not shared with it. Files travel to and "
+            "from there, and a training whose node dies begins anew."
         )
     for sentence in sentences:
         console.print(sentence, markup=False, soft_wrap=True)

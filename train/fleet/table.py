@@ -12,7 +12,8 @@ from train.fleet.board import AT_WORK, DONE, FAILED, STOPPED, UP_TO_DATE, WAITIN
 from train.support.progress import console
 from train.support.tables import MISSING, number
 
-COLUMNS = ("category", "state", "node", "training", "AUROC", "seconds")
+TRAINING = "training"  # how far it is, of the live table alone
+COLUMNS = ("category", "state", "node", TRAINING, "AUROC", "seconds")
 # Of the live table: what there is to look at comes first, for a terminal may be shorter than the table.
 ORDER = (*AT_WORK.values(), FAILED, STOPPED, WAITING, DONE, UP_TO_DATE)
 FRAME_LINES = 5  # of the live table: frame, head and the line below it

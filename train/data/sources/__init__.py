@@ -78,7 +78,11 @@ def find_categories(listed: str, *, data: str, data_dir: Path) -> tuple[str, tup
 
 def _dataset_of_all(names: Sequence[str], data_dir: Path) -> str:
     if not names:
-        return "mvtec_ad" if any((data_dir / "mvtec_ad" / name).is_dir() for name in MVTEC_AD_CATEGORIES) else "elpv"
+        return (
+            "mvtec_ad"
+            if any((data_dir / "mvtec_ad" / name).is_dir() for name in MVTEC_AD_CATEGORIES)
+            else "elpv"
+        )
     found = {"elpv" if name in elpv.CATEGORIES else "mvtec_ad" for name in names}
     if len(found) > 1:
         raise DataError(
@@ -111,7 +115,9 @@ def _held_categories(data: str, data_dir: Path) -> tuple[str, ...]:
         held = [path.name for path in folders_of(root) if list_images(path).images]
     left_out = [path.name for path in folders_of(root) if path.name not in held]
     if left_out:
-        console.print(f"Left out: {', '.join(left_out)} in {root}, no categories of it.", style="yellow", markup=False)
+        console.print(
+            f"Left out: {', '.join(left_out)} in {root}, no categories of it.", style="yellow", markup=False
+        )
     if not held:
         raise DataError(f"{root} holds no category; put the images of each into a folder of its own there.")
     return tuple(held)
