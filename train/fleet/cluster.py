@@ -142,7 +142,7 @@ def _connect(ray: Any, address: str, quiet: Mapping[str, Any]) -> None:
     try:
         ray.init(address=address, **quiet)
     except Exception as error:  # of many kinds, among them plain RuntimeError
-        said = " ".join(str(error).split())
+        said = " ".join(str(error.__cause__ or error).split())
         if "Version mismatch" in said:
             raise ConfigError(
                 f"The cluster at {address} has another Ray or Python than this machine: {said}; install the same on "

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from train.errors import UserError
+from train.fitting.interruption import deferred_signals
 from train.fleet.board import Board, FleetState, Result
 from train.fleet.bundle import pack, put_in_place
 from train.fleet.cluster import FleetNode, find_nodes, stays_on_this_node, this_nodes_name
@@ -63,7 +64,9 @@ class FleetTasks:
         self._running: dict[Any, tuple[str, Any]] = {}  # files to wait for: category and result
         self._nodes, self._looked_s = {node.id: node for node in nodes}, time.monotonic()
         here = stays_on_this_node(ray)
-        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._board = (
+            ray.remote(Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+        )
         self._task = ray.remote(ray_task).options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
@@ -124,7 +127,8 @@ class FleetTasks:
         job = self.jobs[category]
         write_text(job.runs_dir / LOGS / f"{category}.log", result["log"])
         if files is not None:
-            put_in_place(files, category, result["made"], runs_dir=job.runs_dir, build_dir=job.build_dir)
+            with deferred_signals():  # a Ctrl-C waits until all of them lie where they belong
+                put_in_place(files, category, result["made"], runs_dir=job.runs_dir, build_dir=job.build_dir)
 
     def _why_lost(self, error: Exception) -> str:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
@@ -148,7 +152,10 @@ class FleetTasks:
         return lines
 
     def _look_at_board(self) -> list[str]:
-        return self.state.heed(self.ray.get(self._board.read.remote()))
+        try:
+            return self.state.heed(self.ray.get(self._board.read.remote()))
+        except self.ray.exceptions.RayActorError:  # it died, and is begun again
+            return []
 
     def _stop(self, display: FleetDisplay) -> None:
         """Cancel all tasks, and wait until each has ended its command, which saves the state of a training."""
