@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -164,3 +167,33 @@ def test_a_node_killed_half_way_loses_nothing_and_results_equal_a_plain_loops(
     assert {values[0] for values in rows(output).values()} == {"up to date"}
     left = [path.name for path in (*(work / "runs").iterdir(), *(work / "build").iterdir())]
     assert sorted(left) == [".fleet", *sorted(CATEGORIES * 2)]
+
+
+def test_without_an_address_ctrl_c_stops_every_command_and_saves_its_state(work: Path) -> None:
+    folders = ("--runs-dir", work / "stopped" / "runs", "--build-dir", work / "stopped" / "build")
+    fleet = start(work, *folders, "--categories", "cap", "--steps", "100000")
+    lines_until(fleet, "cap: fitting on ")
+    unfinished = work / "stopped" / "runs" / "cap" / "unfinished"
+    until(lambda: (unfinished / "losses.csv").is_file())
+    ours = psutil.Process(fleet.pid).children(recursive=True)
+    listening = {
+        connection.laddr.ip
+        for process in ours
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+    fleet.send_signal(signal.SIGINT)
+    status, _, errors = end(fleet)
+    assert (status, "Traceback" in errors) == (1, False), errors
+    assert "Stopped: 0 of 1 categories are made; the same command goes on with the others." in errors
+    assert (unfinished / "resume.pt").is_file()
+    assert sorted(path.name for path in (work / "stopped").rglob("*.lock")) == []
+    assert psutil.wait_procs(ours, timeout=20)[1] == []
+
+
+def until(true: Callable[[], bool]) -> None:
+    given_up_s = time.monotonic() + TIMEOUT_S
+    while not true():
+        assert time.monotonic() < given_up_s
+        time.sleep(0.05)
