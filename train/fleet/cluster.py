@@ -23,7 +23,6 @@ from train.support.cores import usable_cores
 CONNECT_S = 5.0
 PROBE_S = 120.0  # a node's first process of this kind may have to be started
 STORE_BYTES = 100 * 1024**2  # of Ray's object store on this machine alone, where files need not travel
-CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # where `ray start` writes its address
 # Ray tells its makers of each use unless told otherwise; the rest silences its advice.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -132,8 +131,10 @@ def find_cluster(address: str) -> str:
 
 
 def _current_cluster() -> str:
+    """What `ray start` wrote down on this machine; empty where there is none."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     try:
-        return CURRENT_CLUSTER.read_text(encoding="utf-8").strip()
+        return (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 

@@ -40,7 +40,7 @@ def ray_of(*nodes: dict[str, Any]) -> Any:
 @pytest.fixture(autouse=True)
 def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(cluster, "CURRENT_CLUSTER", tmp_path / "ray_current_cluster")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def test_a_cluster_that_is_not_there_is_told(
         find_cluster("auto")
     with pytest.raises(ConfigError, match=sentence):
         find_cluster(at)
-    (tmp_path / "ray_current_cluster").write_text(at)  # of one that was killed
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(at)  # of one that was killed
     with pytest.raises(ConfigError, match=sentence):
         find_cluster("auto")
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere")
