@@ -60,11 +60,13 @@ def work() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def cluster(work: Path) -> Iterator[Any]:
     """Two machines that work, beside one that only holds the cluster together."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    own = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(work)}
+    (work / "ray").mkdir()
     from ray.cluster_utils import Cluster
 
     node = {"num_gpus": 0, "object_store_memory": STORE_BYTES, "node_ip_address": "127.0.0.1"}
-    head = {"num_cpus": 0, "node_name": "office", "include_dashboard": False, "temp_dir": str(work / "ray")}
+    head = {"num_cpus": 0, "node_name": "office", "include_dashboard": False}
     made = Cluster(initialize_head=True, connect=False, head_node_args={**node, **head})
     try:
         made.nodes = {
@@ -73,6 +75,9 @@ def cluster(work: Path) -> Iterator[Any]:
         yield made
     finally:
         made.shutdown()
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            del os.environ[name]
+        os.environ |= own
 
 
 def start(work: Path, *options: object, **environment: str) -> subprocess.Popen[str]:
@@ -149,7 +154,7 @@ def test_a_node_killed_half_way_loses_nothing_and_results_equal_a_plain_loops(
     cluster: Any, work: Path
 ) -> None:
     at = ("--address", "auto", "--cpus-per-task", "1")
-    fleet = start(work, *at, RAY_ADDRESS=cluster.address)
+    fleet = start(work, *at, RAY_TMPDIR=str(work))
     lines = lines_until(fleet, "fitting on press-1")
     cluster.remove_node(cluster.nodes["press-1"], allow_graceful=False)
     for category in CATEGORIES:
@@ -162,7 +167,7 @@ def test_a_node_killed_half_way_loses_nothing_and_results_equal_a_plain_loops(
     assert [values[:2] for values in rows(output).values()] == [["done", "press-2"]] * len(CATEGORIES)
     for category in CATEGORIES:
         assert_same(category, work, work / "loop")
-    again, output, errors = end(start(work, *at, RAY_ADDRESS=cluster.address))
+    again, output, errors = end(start(work, *at, RAY_TMPDIR=str(work)))
     assert again == 0, errors
     assert {values[0] for values in rows(output).values()} == {"up to date"}
     left = [path.name for path in (*(work / "runs").iterdir(), *(work / "build").iterdir())]
@@ -177,8 +182,8 @@ def test_without_an_address_ctrl_c_stops_every_command_and_saves_its_state(work:
     until(lambda: (unfinished / "losses.csv").is_file())
     ours = psutil.Process(fleet.pid).children(recursive=True)
     listening = {
-        connection.laddr.ip
-        for process in ours
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in [psutil.Process(fleet.pid), *ours]
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }

@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,15 @@ from train.fleet.plan import Share
 from train.support.cores import usable_cores
 
 CONNECT_S = 5.0
+JOIN_S = 60.0
+# In a process of its own: where something else than Ray answers, Ray waits for minutes and cannot be interrupted.
+JOIN = """
+import sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+except Exception as error:
+    sys.exit(" ".join(str(error.__cause__ or error).split()))
+"""
 PROBE_S = 120.0  # a node's first process of this kind may have to be started
 STORE_BYTES = 100 * 1024**2  # of Ray's object store on this machine alone, where files need not travel
 # Ray tells its makers of each use unless told otherwise; the rest silences its advice.
@@ -30,6 +41,9 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TQDM": "0",
 }
+LOOPBACK_HOSTS = ("127.", "localhost:", "[::1]:")
+# Unless it is told that it is not on Linux, Ray takes another address for 127.0.0.1, and listens on all of them.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @dataclass(frozen=True)
@@ -47,13 +61,13 @@ class FleetNode:
     slots: int
 
 
-def import_ray() -> Any:
-    """Ray, told to be silent.
+def import_ray(*, loopback: bool) -> Any:
+    """Ray, told to be silent, and to keep to loopback where that is asked for.
 
     Raises:
         ConfigError: it is not installed.
     """
-    for name, value in QUIET.items():
+    for name, value in {**QUIET, **(LOOPBACK if loopback else {})}.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -74,10 +88,12 @@ def connected(address: str | None) -> Iterator[Any]:
     Raises:
         ConfigError: there is no cluster, or one of another Ray or Python.
     """
-    ray = import_ray()
+    found = None if address is None else find_cluster(address)
+    ray = import_ray(loopback=found is None or found.startswith(LOOPBACK_HOSTS))
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is not None:
-        _connect(ray, find_cluster(address), quiet)
+    if found is not None:
+        require_cluster(found)
+        ray.init(address=found, **quiet)
         try:
             yield ray
         finally:
@@ -139,20 +155,29 @@ def _current_cluster() -> str:
         return ""
 
 
-def _connect(ray: Any, address: str, quiet: Mapping[str, Any]) -> None:
+def require_cluster(address: str, *, within_s: float = JOIN_S) -> None:
+    """Make sure that this machine can give tasks to the cluster at an address.
+
+    Raises:
+        ConfigError: it cannot, or not within so many seconds; or the cluster has another Ray or Python.
+    """
+    command = [sys.executable, "-c", JOIN, address]
     try:
-        ray.init(address=address, **quiet)
-    except Exception as error:  # of many kinds, among them plain RuntimeError
-        said = " ".join(str(error.__cause__ or error).split())
-        if "Version mismatch" in said:
-            raise ConfigError(
-                f"The cluster at {address} has another Ray or Python than this machine: {said}; install the same on "
-                "all machines."
-            ) from None
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=within_s)
+        if done.returncode == 0:
+            return
+        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
+    except subprocess.TimeoutExpired:
+        said = f"no answer of Ray's within {within_s:g} s"
+    if "Version mismatch" in said:
         raise ConfigError(
-            f"The Ray cluster at {address} cannot be used from this machine ({said[:300]}); it has to be one of the "
-            "cluster's: join it with `ray start --address`."
-        ) from None
+            f"The cluster at {address} has another Ray or Python than this machine: {said}; install the same on all "
+            "machines."
+        )
+    raise ConfigError(
+        f"The Ray cluster at {address} cannot be used from this machine ({said}); it has to be one of the cluster's: "
+        "join it with `ray start --address`."
+    )
 
 
 def find_nodes(ray: Any, share: Share) -> list[FleetNode]:

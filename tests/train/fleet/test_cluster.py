@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from train.__main__ import main
 from train.errors import ConfigError
 from train.fleet import cluster
-from train.fleet.cluster import FleetNode, find_cluster, find_nodes, has_gpus, require_nodes
+from train.fleet.cluster import FleetNode, find_cluster, find_nodes, has_gpus, require_cluster, require_nodes
 from train.fleet.plan import Share
 
 
@@ -145,9 +145,18 @@ def test_no_node_that_suffices_is_told_before_a_task_waits_for_ever() -> None:
         ),
     ],
 )
-def test_a_cluster_that_takes_no_driver_from_here_is_told(said: str, sentence: str) -> None:
-    def init(**options: Any) -> None:
-        raise ConnectionError("Failed to connect to Ray cluster at press:6379") from RuntimeError(said)
-
+def test_a_cluster_that_takes_no_driver_from_here_is_told(
+    said: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f"import sys; sys.exit({' '.join(said.split())!r})"
+    monkeypatch.setattr(cluster, "JOIN", script)
     with pytest.raises(ConfigError, match=sentence):
-        cluster._connect(SimpleNamespace(init=init), "press:6379", {})
+        require_cluster("press:6379")
+
+
+def test_what_answers_otherwise_than_ray_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "JOIN", "import time; time.sleep(60)")
+    with pytest.raises(
+        ConfigError, match=r"cannot be used from this machine \(no answer of Ray's within 0.2 s\)"
+    ):
+        require_cluster("press:22", within_s=0.2)
