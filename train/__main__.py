@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from train.cli.fleet import fleet
 from train.cli.group import Commands
 from train.cli.options import (
     FIT_FIELDS,
@@ -65,8 +66,18 @@ def data(category: CategoryOptions, runs_dir: Path, print_test_dir: bool) -> Non
     help="Train even when the run is up to date or made otherwise, or another category has these images. The run "
     "before is kept in earlier/.",
 )
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Train where the run was made otherwise, which is kept in earlier/; else that is an error.",
+)
 def fit(
-    category: CategoryOptions, run: RunOptions, asked: ConfigOptions, as_before: bool, force: bool
+    category: CategoryOptions,
+    run: RunOptions,
+    asked: ConfigOptions,
+    as_before: bool,
+    force: bool,
+    replace: bool,
 ) -> None:
     """Train and calibrate a category; does nothing when its run has this whole configuration and these images."""
     from train.data.checks import check_training_data
@@ -82,6 +93,7 @@ def fit(
         runtime=run.runtime(asked.weights_dir),
         as_before=as_before,
         force=force,
+        replace=replace,
     )
     click.echo(f"{'Trained' if trained else 'Up to date'}: {run_dir / 'checkpoint.safetensors'}")
 
@@ -110,7 +122,7 @@ def evaluate(
     click.echo(outcome)
 
 
-for command in (complexity, ablate, reproduce, baselines, suspects, contamination):
+for command in (fleet, complexity, ablate, reproduce, baselines, suspects, contamination):
     main.add_command(command)
 
 

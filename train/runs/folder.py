@@ -28,7 +28,7 @@ OF_A_TRAINING = (LOSSES_FILE, EVENTS_FOLDER, CHECKPOINT)
 # What belongs to a checkpoint: measures, and what a server said with it. The other files in the folder are of
 # studies, which say themselves what they were made with.
 OF_A_RUN = (
-    "metrics.json", "report.html", "predictions.jsonl", "overlays", "served.html", "bench", STATE,
+    "metrics.json", "report.html", "fleet.json", "predictions.jsonl", "overlays", "served.html", "bench", STATE,
     *OF_A_TRAINING,
 )  # fmt: skip
 RECORD = "run.json"

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from train.data.category import CategoryData, read_category
-from train.data.layout import find_folder, folders_of, is_good
+from train.data.layout import find_folder, folders_of, is_good, list_images
 from train.data.sources import elpv
 from train.data.sources.synthetic.dataset import MARKER, render_category
 from train.errors import DataError
@@ -41,6 +42,85 @@ def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
     for note in files.notes:
         console.print(f"Note: {note}", style="yellow", markup=False)
     return files
+
+
+def find_categories(listed: str, *, data: str, data_dir: Path) -> tuple[str, tuple[str, ...]]:
+    """Several categories of one data set; those of ELPV are laid out.
+
+    Args:
+        listed: names with commas between, or `all`: those that the data set holds here.
+        data: `mvtec_ad`, `elpv`, `synthetic`, a folder of the user's that holds the categories' folders, or `auto`: the
+            set that has the names; for `all`, MVTec AD where there is a copy, else ELPV.
+        data_dir: where data sets lie.
+
+    Returns:
+        The data set, or the folder, and the names.
+
+    Raises:
+        DataError: a name that cannot be used, or that the data set does not have, or no category at all.
+    """
+    names = tuple(dict.fromkeys(filter(None, (name.strip() for name in listed.split(",")))))
+    if data == "auto":
+        data = _dataset_of_all(() if names == ("all",) else names, data_dir)
+    if names == ("all",):
+        names = _held_categories(data, data_dir)
+    if not names:
+        raise DataError(f"--categories {listed!r} names none; expected names with commas between, or all.")
+    for name in names:
+        check_category_name(name)
+        if data == "mvtec_ad":
+            _require_known(name, MVTEC_AD_CATEGORIES, "MVTec AD")
+        if data == "elpv":
+            _require_known(name, elpv.CATEGORIES, "ELPV")
+            elpv.lay_out(data_dir / "elpv", category=name)
+    return data, names
+
+
+def _dataset_of_all(names: Sequence[str], data_dir: Path) -> str:
+    if not names:
+        return (
+            "mvtec_ad"
+            if any((data_dir / "mvtec_ad" / name).is_dir() for name in MVTEC_AD_CATEGORIES)
+            else "elpv"
+        )
+    found = {"elpv" if name in elpv.CATEGORIES else "mvtec_ad" for name in names}
+    if len(found) > 1:
+        raise DataError(
+            f"Of {', '.join(names)} some are of MVTec AD and some of ELPV; expected categories of one data set; ask "
+            "for them one after the other."
+        )
+    return found.pop()
+
+
+def _held_categories(data: str, data_dir: Path) -> tuple[str, ...]:
+    """The categories that a data set, or a folder, holds on this machine."""
+    if data == "elpv":
+        return elpv.CATEGORIES
+    root = data_dir / data if data in DATASETS else Path(data)
+    if not root.is_dir():
+        raise DataError(
+            f"{root} is no folder that holds categories; name the categories with --categories, or give one of "
+            f"{', '.join(DATASETS)} or a folder with --data."
+        )
+    if data == "mvtec_ad":
+        held = [name for name in MVTEC_AD_CATEGORIES if (root / name).is_dir()]
+    elif data == "synthetic":
+        held = [path.name for path in folders_of(root) if (path / MARKER).is_file()]
+    else:
+        if _has_training_folder(root):
+            raise DataError(
+                f"{root} is one category, as it holds train/good; expected a folder that holds those of "
+                "categories."
+            )
+        held = [path.name for path in folders_of(root) if list_images(path).images]
+    left_out = [path.name for path in folders_of(root) if path.name not in held]
+    if left_out:
+        console.print(
+            f"Left out: {', '.join(left_out)} in {root}, no categories of it.", style="yellow", markup=False
+        )
+    if not held:
+        raise DataError(f"{root} holds no category; put the images of each into a folder of its own there.")
+    return tuple(held)
 
 
 def _find(category: str, *, data: str, data_dir: Path) -> CategoryData:
