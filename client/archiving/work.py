@@ -95,6 +95,7 @@ class ShardJudge:
         # Once more, now that the others are judged: the server may have been busy, or just started again.
         again = [index for index, (_, may_pass) in enumerate(rows) if may_pass]
         for index in again:
+            self._failed = 0  # these are known to fail, and others were judged between them
             rows[index] = self._row_unless_stopped(images[index])
         if self._fault is not None:
             raise StoppedError(self._fault)
