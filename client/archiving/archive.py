@@ -103,6 +103,8 @@ def archive(asked: Archive, *, stop: threading.Event, say: Say) -> Outcome:
     if asked.results.exists():
         return _already_complete(asked, listed, parts, say)
     with parts.locked():
+        if asked.results.exists():
+            raise StorageError(f"{asked.results} was written by another run just now; run the command again.")
         plan, done = _plan(asked, listed, parts, say)
         outcome = Outcome(plan.n_images, Tally.sum_of(done.values()), listed.left_out)
         pending = [shard for shard in plan.shards if shard.number not in done]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from pathlib import Path
 from client.archiving.plan import Plan, Shard, digest_of
 from client.archiving.rows import read_metadata
 from client.archiving.tally import Tally
-from client.files import StorageError, replace_file, storage_errors
+from client.files import NAME_KEPT, StorageError, replace_file, storage_errors
 
 # Hidden, for the folder may lie among the images.
 PLAN, LOCK = ".plan", ".lock"
 SUFFIX = ".parts"
 LARGEST_NOTE = 200
+HALF_WRITTEN = re.compile(r"\.(\.plan|\d+\.parquet)\.\d+$")  # as `replace_file` names what it writes
 
 
 class Parts:
@@ -49,9 +51,12 @@ class Parts:
         """
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self.plan.exists() and any(
-                not each.name.startswith(".") for each in self.folder.iterdir()
-            ):
+            others = [
+                each
+                for each in self.folder.iterdir()
+                if each.name != LOCK and not HALF_WRITTEN.match(each.name)
+            ]
+            if others and not self.plan.exists():
                 raise StorageError(
                     f"{self.folder} exists and holds no unfinished archive; move it away, or give another file with "
                     "--to."
@@ -61,15 +66,23 @@ class Parts:
             self._sweep()
             yield
         finally:
-            if not self.plan.exists():  # nothing was begun
-                shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.plan.exists():  # nothing was begun, or all is done
+                self._remove_empty()
             os.close(file)
 
     def _sweep(self) -> None:
         """Remove what a run that was killed has half written."""
-        for path in self.folder.glob(".*"):
-            if path.name not in (PLAN, LOCK):
-                path.unlink(missing_ok=True)
+        results = Path(os.path.realpath(self.results))
+        merged = re.compile(rf"\.{re.escape(results.name[:NAME_KEPT])}\.\d+$")
+        for folder, half_written in ((self.folder, HALF_WRITTEN), (results.parent, merged)):
+            for path in folder.iterdir():
+                if half_written.match(path.name):
+                    path.unlink(missing_ok=True)
+
+    def _remove_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.folder / LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def path_of(self, shard: Shard) -> Path:
         """Where the rows of a shard lie once it is done."""

@@ -12,7 +12,9 @@ from typing import Any
 import grpc
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner, Result
 
+from client.__main__ import main
 from client.archiving import archive as archive_module
 from client.archiving.archive import Archive, Outcome, archive
 from client.archiving.listing import find
@@ -242,3 +244,52 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(
         with pytest.raises(StorageError):
             place.run(results=results)
     assert not script.asked
+
+
+def test_exit_codes_are_those_of_predict(place: Place, stops_after: list[int]) -> None:
+    (url,) = (endpoint.url for endpoint in place.asked.task.endpoints)
+
+    def run(name: str, *options: str) -> Result:
+        command = [
+            "archive",
+            str(place.drop),
+            "--to",
+            str(place.results.with_name(name)),
+            "--category",
+            "pill",
+        ]
+        return CliRunner().invoke(main, [*command, "--url", url, "--shard", "4", *options])
+
+    good = run("good")
+    assert (good.exit_code, good.stderr) == (0, "")
+    assert good.stdout.splitlines()[0] == "10 judged: 0 anomalous, 10 good."
+    place.put(200)
+    assert run("anomalous").exit_code == 1
+    (place.drop / "011.png").write_bytes(b"none")
+    (place.drop / "part.gif").touch()
+    broken = run("broken")
+    assert broken.exit_code == 2
+    assert broken.stdout.startswith("11 judged: 1 anomalous, 10 good. 1 of 12 not judged.")
+    assert "011.png" in broken.stderr
+    assert "part.gif has the ending '.gif'" in broken.stderr
+    assert run("broken").stdout == broken.stdout  # it is complete, and says the same
+    assert run("broken", "--skip-broken").exit_code == 1
+    stops_after[0] = 1
+    stopped = run("stopped", "--skip-broken")
+    assert stopped.exit_code == 2
+    assert (
+        f"4 of 12 images are done, in {place.results.with_name('stopped.parts')}; the same" in stopped.stderr
+    )
+    assert run("good").exit_code == 2  # the list is another by now
+
+
+@pytest.mark.parametrize(
+    "options", [["--threshold", "-1"], ["--workers", "0"], ["--shard", "0"], ["--url", "nowhere"]]
+)
+def test_what_cannot_be_asked_is_refused(place: Place, options: list[str]) -> None:
+    command = ["archive", str(place.drop), "--to", str(place.results), "--category", "pill", *options]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not place.parts.exists()

@@ -173,10 +173,12 @@ def test_only_whole_files_of_the_right_images_are_done(tmp_path: Path) -> None:
         parts.add(plan.shards[1], content_of(shards[0]))  # of other images
         parts.path_of(plan.shards[2]).write_bytes(content_of(shards[2])[:100])
         (parts.folder / ".000003.parquet.123").write_bytes(b"half written")
+        (tmp_path / ".results.parquet.123").write_bytes(b"half merged")
     with parts.locked():
         assert list(parts.done(plan)) == [0]
         assert parts.damaged == [1, 2]
         assert {path.name for path in parts.folder.iterdir()} == {".plan", ".lock", "000000.parquet"}
+        assert [path.name for path in tmp_path.iterdir()] == [parts.folder.name]
 
 
 def test_a_second_run_and_anothers_folder_are_refused(tmp_path: Path) -> None:
@@ -193,6 +195,12 @@ def test_a_second_run_and_anothers_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="holds no unfinished archive"), other.locked():
         pass
     assert (other.folder / "a.png").exists()
+    hidden = Parts(tmp_path / "hidden")
+    hidden.folder.mkdir()
+    (hidden.folder / ".mine").touch()
+    with pytest.raises(StorageError, match="holds no unfinished archive"), hidden.locked():
+        pass
+    assert (hidden.folder / ".mine").exists()
     never = Parts(tmp_path / "never")
     with never.locked():
         pass  # nothing was begun
