@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.slow]
 pytest_plugins = ["tests.serving"]
 COPIES, SHARD = 12, 5
 WITHIN_S = 90.0  # Ray starts in some seconds, on a machine that has nothing else to do
-SLOW = ("ray::DashboardAg", "ray::RuntimeEnvA")
+SLOW = ("ray::DashboardA", "ray::RuntimeEnv")
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ class Running:
         """What still runs, but for two of Ray's that tell others of the end before they go, for a minute."""
         running = [each for each in self.started if each.is_running()]
         return [
-            each for each in running if each.status() != psutil.STATUS_ZOMBIE and each.name()[:16] not in SLOW
+            each
+            for each in running
+            if each.status() != psutil.STATUS_ZOMBIE and not each.name().startswith(SLOW)
         ]
 
 
