@@ -19,6 +19,7 @@ from client.archiving.nodes import NOT_INSTALLED, Look, fault_of, look_around
 from client.core.errors import RequestError
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: Ray takes the loopback address for that of its node
 OBJECT_STORE_BYTES = 128 << 20  # paths and rows of a few shards; Ray takes no less than 75 MB
 CONNECT_TIMEOUT_S = 5.0
 LONGEST_FOLDER = 30  # characters; Ray puts sockets below it, whose paths may have 107
@@ -45,6 +46,7 @@ def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if address is None:
+        os.environ.setdefault(LOOPBACK_ALONE, "0")
         with (
             _temporary_folder() as folder,
             _session(_local_options(folder, workers), "Ray cannot be started here"),
