@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -19,12 +20,15 @@ from client.archiving.nodes import NOT_INSTALLED, Look, fault_of, look_around
 from client.core.errors import RequestError
 
 LOOPBACK = "127.0.0.1"
-LOOPBACK_ALONE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: Ray takes the loopback address for that of its node
+AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+TOKEN_BYTES = 32
 OBJECT_STORE_BYTES = 128 << 20  # paths and rows of a few shards; Ray takes no less than 75 MB
 CONNECT_TIMEOUT_S = 5.0
 LONGEST_FOLDER = 30  # characters; Ray puts sockets below it, whose paths may have 107
 FOLDER_PREFIX = "astmfr-ray-"  # the process that made it follows
 QUIET = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_NUM_REDIS_GET_RETRIES": "2",  # of connecting to a cluster, each up to 40 s
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -46,7 +50,7 @@ def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if address is None:
-        os.environ.setdefault(LOOPBACK_ALONE, "0")
+        _keep_to_this_machine()
         with (
             _temporary_folder() as folder,
             _session(_local_options(folder, workers), "Ray cannot be started here"),
@@ -67,6 +71,15 @@ def require_alike(images: list[bytes]) -> None:
     """
     if fault := fault_of(look_around(images), _look_at_nodes(images)):
         raise RequestError(fault)
+
+
+def _keep_to_this_machine() -> None:
+    """Let Ray listen at the loopback address alone, and obey this run alone: its own token would be a file at home."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
+        "0"  # then Ray does not look for an address that others reach
+    )
+    os.environ.setdefault(AUTH_MODE, "token")
+    os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(TOKEN_BYTES))
 
 
 def _local_options(folder: Path, workers: int) -> dict[str, Any]:
@@ -91,10 +104,12 @@ def _session(options: dict[str, Any], fault: str) -> Iterator[None]:
 
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options, logging_level=logging.CRITICAL, log_to_driver=False)
+        with _silence():
+            ray.init(**options, logging_level=logging.CRITICAL, log_to_driver=False)
     except Exception as error:  # of many kinds; what Ray says is the reason
         ray.shutdown()
-        raise RequestError(f"{fault} ({_first_words(error)}).") from None
+        token = "" if AUTH_MODE in os.environ else f"; where it asks for a token, set {AUTH_MODE}=token"
+        raise RequestError(f"{fault} ({_first_words(error)}){token}.") from None
     finally:
         with contextlib.suppress(ValueError):  # of a thread that may set none, and then Ray has not either
             signal.signal(signal.SIGTERM, before)
@@ -102,6 +117,20 @@ def _session(options: dict[str, Any], fault: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep off standard error what Ray's library writes there by itself, a line a try."""
+    stderr = 2
+    kept, nowhere = os.dup(stderr), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stderr)
+        yield
+    finally:
+        os.dup2(kept, stderr)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _require_address(address: str) -> None:
