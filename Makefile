@@ -191,10 +191,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching endurance training metrics detector page export verdict-metrics dashboards
+BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching archive endurance training metrics detector page export verdict-metrics dashboards
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|endurance|training|metrics|detector|page|export|verdict-metrics|dashboards
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|archive|endurance|training|metrics|detector|page|export|verdict-metrics|dashboards
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -225,6 +225,9 @@ measure-faults: setup # what deploy serve does about faults; docs/measurements/f
 
 measure-watching: setup # does watch lose a picture, or judge one twice? docs/measurements/watch.md
 	@$(PY) -m tests.benchmarks.watching
+
+measure-archive: setup # does archive keep a server busy, and stay small? docs/measurements/archive.md
+	@$(PY) -m tests.benchmarks.archive
 
 measure-endurance: setup # half an hour of mixed load: does the server grow, or slow?
 	@$(PY) -m tests.benchmarks.endurance --build "build/$$CATEGORY"

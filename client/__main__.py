@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict | explain | watch | page | report | bench`."""
+"""Command line of the client: `python -m client predict | explain | watch | archive | page | report | bench`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from client.cli.archive import archive
 from client.cli.bench import bench
 from client.cli.explain import explain
 from client.cli.group import Commands
@@ -18,7 +19,9 @@ from client.console import show_any_text
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
 
-@click.group(cls=Commands, context_settings=CONTEXT, commands=[predict, explain, watch, page, report, bench])
+@click.group(
+    cls=Commands, context_settings=CONTEXT, commands=[predict, explain, watch, archive, page, report, bench]
+)
 def main() -> None:
     """Ask a Triton server for verdicts, and measure how fast they come."""
     show_any_text()

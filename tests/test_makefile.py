@@ -21,6 +21,7 @@ BENCHMARKS = (
     "releases",
     "faults",
     "watching",
+    "archive",
     "endurance",
     "training",
     "metrics",

@@ -188,7 +188,7 @@ def _name_faults(outcome: Outcome, left_out: list[LeftOut], faults: list[str], *
 
     word = "Skipped" if skipped else "Error"
     maybe_parts = [entry for entry in left_out if entry.may_be_part]
-    _name_harmless([entry for entry in left_out if not entry.may_be_part])
+    name_harmless([entry for entry in left_out if not entry.may_be_part])
     gone = [
         f"{folder} is gone or cannot be reached, and {count} of its images were not judged."
         for folder, count in outcome.vanished.items()
@@ -215,7 +215,7 @@ def _name_faults(outcome: Outcome, left_out: list[LeftOut], faults: list[str], *
     return ANOMALIES if any(entry.anomalous for entry in outcome.predictions) else GOOD
 
 
-def _name_harmless(left_out: list[LeftOut]) -> None:
+def name_harmless(left_out: list[LeftOut]) -> None:
     """Name some of what is no image of a part, the ordinary last."""
     from client.console import say
     from client.pictures.folders import NO_IMAGE

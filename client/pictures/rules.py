@@ -13,8 +13,8 @@ from model_repository.image_decoder.image_decoding import SUFFIXES
 # What lies beside images and is none: notes, labels, tables, programs, answers of the run before.
 NO_PARTS = (
     ".bat", ".cfg", ".csv", ".db", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".lnk",
-    ".log", ".md", ".md5", ".pdf", ".previous", ".py", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".url", ".xls",
-    ".xlsx", ".xml", ".yaml", ".yml",
+    ".log", ".md", ".md5", ".parquet", ".pdf", ".previous", ".py", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".url",
+    ".xls", ".xlsx", ".xml", ".yaml", ".yml",
 )  # fmt: skip
 NO_PART_NAMES = ("copying", "license", "makefile", "readme")
 MAC_COPY = "._"  # begins the name of what a Mac writes beside every file on a foreign disk
