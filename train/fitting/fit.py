@@ -22,10 +22,18 @@ from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
+from train.data.known_defects import KnownDefects
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
 from train.fitting.gpu.room import choose_place, keep_features
+from train.fitting.known_defects import (
+    DefectImages,
+    Networks,
+    calibrate_by,
+    read_defects,
+    write_figures,
+)
 from train.fitting.loop import train_student
 from train.fitting.masked_loss import require_compiler
 from train.fitting.resume import ResumeFile, TrainingState
@@ -67,6 +75,7 @@ def fit(
     config: FitConfig,
     checkpoint_path: Path,
     runtime: Runtime,
+    known: KnownDefects | None = None,
     save_interval_s: float = SAVE_INTERVAL_S,
 ) -> None:
     """Train, calibrate and write the checkpoint; a run that was interrupted continues from its last saved state.
@@ -78,6 +87,7 @@ def fit(
         config: all choices of the run.
         checkpoint_path: where the checkpoint goes; losses.csv, TensorBoard's events and the resume file lie beside it.
         runtime: where and how to train.
+        known: defective images that are not trained on, and choose among what was fitted.
         save_interval_s: seconds between saves of an unfinished run.
     """
     started = time.perf_counter()
@@ -90,6 +100,7 @@ def fit(
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     good = _load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
+    defects = None if known is None else _read_defects(known, data, good, config=config, runtime=runtime)
     _set_teacher_statistics(student, good.train)
     made_of = _inputs(data, good, config=config, device=device, weights=weight_sources)
     resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
@@ -105,17 +116,26 @@ def fit(
             started=started,
         )
     fit_residuals(student, _known(good.train), held_out=_known(good.held_out), device=device)
-    calibration, usual = calibrate(
-        teacher,
-        student,
-        good.held_out.images,
-        config=config,
-        category=data.category,
-        finder=finder,
-        device=device,
-    )
+    remembered = None
+    if defects is None:
+        calibration, usual = calibrate(
+            teacher,
+            student,
+            good.held_out.images,
+            config=config,
+            category=data.category,
+            finder=finder,
+            device=device,
+        )
+    else:
+        networks = Networks(teacher, student, device)
+        held_out, category = good.held_out.images, data.category
+        chosen = calibrate_by(defects, networks, held_out, config=config, category=category, finder=finder)
+        remembered = write_figures(run_dir, chosen, asked=config, known=defects.known)
+        (calibration, usual), config, finder = chosen.calibrated, chosen.config, chosen.finder
     ended.count_seconds()
     provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources, usual=usual)
+    provenance = provenance.model_copy(update={"known_defects": remembered})
     save_checkpoint(checkpoint_path, Checkpoint(config, provenance, calibration, teacher, student))
     resume.remove()
 
@@ -193,6 +213,20 @@ def _load_good(
         bit_depth=bit_depth,
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
+    )
+
+
+def _read_defects(
+    known: KnownDefects, data: CategoryData, good: GoodSplit, *, config: FitConfig, runtime: Runtime
+) -> DefectImages:
+    folder = data.train_good[0].parent
+    return read_defects(
+        known,
+        [(part.images, [folder / name for name in part.file_names]) for part in (good.train, good.held_out)],
+        config=config,
+        bit_depth=good.bit_depth,
+        category=data.category,
+        strict=runtime.strict,
     )
 
 
