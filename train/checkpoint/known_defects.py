@@ -20,6 +20,7 @@ def _path_text(path: str | os.PathLike[str] | None) -> str | None:
 
 
 PathText = Annotated[str, BeforeValidator(_path_text)]
+FIGURES_FILE = "known_defects.json"  # beside the checkpoint: what they changed
 Emphasis = tuple[float, float, float]
 
 

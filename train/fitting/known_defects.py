@@ -21,7 +21,12 @@ from train.calibration.known_defects.tables import Images, score_tables
 from train.calibration.recalibration import read_good_images
 from train.calibration.thresholds import WITHOUT_NETWORK, Calibrated, calibrate, image_threshold, look_at
 from train.calibration.usual import usual_scores
-from train.checkpoint.known_defects import ChosenByKnownDefects, FusionSetting, KnownDefectsOrigin
+from train.checkpoint.known_defects import (
+    FIGURES_FILE,
+    ChosenByKnownDefects,
+    FusionSetting,
+    KnownDefectsOrigin,
+)
 from train.checkpoint.tensors import Checkpoint
 from train.config import FitConfig
 from train.data.category import CategoryData, TestImage
@@ -33,7 +38,6 @@ from train.support.devices import Runtime
 from train.support.files import json_text, readable_text, sha256_of, write_json
 from train.support.progress import console
 
-FIGURES_FILE = "known_defects.json"
 SEEN = 0.99  # mean share of the pictures; a part that fills more leaves no background to remove
 
 
@@ -179,7 +183,7 @@ def calibrate_by(
         FusionSetting.of(config),
         foregrounds=tuple(finders),
         with_pasted=seen.pasted is not None,
-        largest_sigma=config.image_size / 2,
+        largest_sigma=min(held_out.shape[1:3]) / 2,
     )
     bench = Bench(
         settings=settings,
