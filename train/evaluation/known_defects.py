@@ -86,7 +86,6 @@ def describe_known_defects(
     if gone:
         notes.append(f"{gone} of the escapes are not shown: their files are gone or have changed.")
     metrics = {"adopted": adopted, "n_test_images": n_tested, **content}
-    columns = [_column(content, name) for name in ("before", "after", "in_sample")]
     before, after, in_sample = (_column(content, name) for name in ("before", "after", "in_sample"))
     rows = [
         (label, before[key], after[key], in_sample[key])

@@ -131,7 +131,8 @@ def _mask_marked(
 def _why(n_defects: int, chosen: Choice, bench: Bench) -> str:
     tried = f"{len(bench.settings)} settings were tried"
     if n_defects < LEAST_DEFECTS:
-        return f"{n_defects} known defects are too few to choose by; from {LEAST_DEFECTS} on they do."
+        few = f"Too few known defects to choose by: {n_defects}, expected at least {LEAST_DEFECTS}"
+        return f"{few}; nothing is changed."
     if chosen[0]:
         return (
             f"{tried}; the chosen one ranks the known defects above good images better than chance explains."
