@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-LEAST_DEFECTS = 5  # with fewer, all of them gain by chance more often than `CHANCE`
+LEAST_DEFECTS = 5  # fewer do not show how much their gains vary
 CHANCE = 0.05  # how often the best of all settings may gain as much where none is better
 DRAWS = 400
 SEED = 0  # of the draws
@@ -50,22 +50,29 @@ def choose(ranking: Ranking) -> int:
     """The position of the chosen setting; 0, the present one's, unless another gains more than chance gives the best.
 
     A setting's gain is that of its AUROC over the present setting's. It is a mean over defects, and one over good
-    images. What chance gives is found by turning the signs of each defect's gain, and of each good image's deviation
-    from the mean gain, at random: of such draws at most `CHANCE` may have any setting gain as much as the best does.
+    images. What chance gives is found by turning the signs of the deviations of single defects and of single good
+    images from these means at random, as in a paired test of DeLong's parts of an AUROC: of such draws at most `CHANCE`
+    may have any setting gain as much as the best does.
     """
     n_defects, n_good = ranking.below.shape[1], ranking.above.shape[1]
     if n_defects < LEAST_DEFECTS or n_good < 2:
         return 0
-    of_defects, of_good = (values - values[0] for values in (ranking.below, ranking.above))
-    gains = of_defects.mean(axis=1)
+    gains = ranking.auroc - ranking.auroc[0]
     best = int(gains.argmax())  # of equals the first, which is nearest to the present one
     if gains[best] <= 0:
         return 0
     generator = np.random.default_rng(SEED)
-    signs = [generator.choice([-1.0, 1.0], (DRAWS, count)) for count in (n_defects, n_good)]
-    deviations = of_good - of_good.mean(axis=1, keepdims=True)
-    by_chance = signs[0] @ of_defects.T / n_defects + signs[1] @ deviations.T / np.sqrt(n_good * (n_good - 1))
-    return best if gains[best] > np.quantile(by_chance.max(axis=1), 1 - CHANCE) else 0
+    by_chance = sum(_noise(values - values[0], generator) for values in (ranking.below, ranking.above))
+    return best if gains[best] > np.quantile(np.max(by_chance, axis=1), 1 - CHANCE) else 0
+
+
+def _noise(gains: Floats, generator: np.random.Generator) -> Floats:
+    """[D, C]: draws of the means of gains [C, A], were these nothing but their deviations from the means."""
+    count = gains.shape[1]
+    signs = generator.choice([-1.0, 1.0], (DRAWS, count))
+    deviations = gains - gains.mean(axis=1, keepdims=True)
+    noise: Floats = signs @ deviations.T / np.sqrt(count * (count - 1))
+    return noise
 
 
 def _wins(ours: Floats, theirs: Floats) -> Floats:

@@ -59,7 +59,7 @@ def test_the_promised_rate_of_false_rejects_holds_after_a_choice(
     """20 held out, 10 known defects that one stage alone sees: of new good images at most 1 in 10 on average."""
     generator = np.random.default_rng(1)
     rates, changed = [], 0
-    for _ in range(120):
+    for _ in range(100):
         own = bench(images(generator, 20), images(generator, 10, lift=1.0))
         choice = Chooser(own).choose()
         judge = own.judge(choice)
@@ -68,7 +68,7 @@ def test_the_promised_rate_of_false_rejects_holds_after_a_choice(
         rates.append((scores > np.float32(judge.calibration.image_threshold)).mean())
         changed += choice[0] != 0
     standard_error = float(np.std(rates)) / len(rates) ** 0.5
-    assert 24 < changed < 120  # often, and not by every draw: the choice depends on the good images
+    assert 20 < changed < 100  # often, and not by every draw: the choice depends on the good images
     assert np.mean(rates) <= 0.1 + 2 * standard_error
     assert np.mean(rates) >= 0.04  # nor is it bought with escapes
 
