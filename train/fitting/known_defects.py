@@ -220,10 +220,14 @@ def tell(figures: Figures) -> None:
     """Print what known defects changed."""
     count, before, after = len(figures.defects), figures.before, figures.after
     console.print(figures.why, markup=False)
-    told = f"{before.n_escapes} of {count} known defects escape"
     if figures.changed:
-        told += f" as it was, {after.n_escapes} by what the others chose"
-    console.print(f"{told}; AUROC {before.auroc:.4f} to {after.auroc:.4f}.", markup=False)
+        told = (
+            f"{before.n_escapes} of {count} known defects escaped, {after.n_escapes} do by what the others chose; "
+            f"AUROC {before.auroc:.4f} to {after.auroc:.4f}."
+        )
+    else:
+        told = f"{before.n_escapes} of {count} known defects escape; AUROC {before.auroc:.4f}."
+    console.print(told, markup=False)
 
 
 def calibrate_again(
