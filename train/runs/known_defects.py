@@ -145,7 +145,7 @@ def known_to_show(checkpoint_path: Path, known: KnownDefects | None) -> tuple[bo
 def shown_known_defects(metrics: dict[str, Any]) -> tuple[bool, str] | None:
     """The same, of those that are in a metrics.json."""
     entry = metrics.get("known_defects")
-    return None if entry is None else (entry["adopted"], entry["origin"]["fingerprint"])
+    return None if entry is None else (entry.get("adopted"), entry.get("origin", {}).get("fingerprint"))
 
 
 def _remembered(run_dir: Path) -> KnownDefectsOrigin | None:

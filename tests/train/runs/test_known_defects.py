@@ -121,6 +121,7 @@ def test_a_finished_run_chooses_by_known_defects_without_a_training_and_forgets_
     assert known is not None
     assert known.chosen.smoothing_sigma == header.config.smoothing_sigma == 4.0
     assert known.asked.smoothing_sigma == 2.0
+    assert (known.asked.foreground, header.config.foreground) == ("none", "threshold")
     assert known.origin.n_images == 6
     assert read_release_id(checkpoint) != first_id
     figures = json.loads((run_dir / FIGURES_FILE).read_text())
@@ -144,6 +145,11 @@ def test_a_finished_run_chooses_by_known_defects_without_a_training_and_forgets_
     assert metrics["known_defects"]["after"] == figures["after"]
     assert "What the known defects changed" in page
     assert evaluate(own_data, run_dir).startswith("Up to date")
+
+    # Another foreground, for an evaluation alone: what was chosen besides stays chosen.
+    how: dict[str, Any] = {"run_dir": run_dir, "runtime": Runtime("cpu")}
+    assert evaluate_category(own_data, foreground="none", **how).startswith("Evaluated")
+    assert json.loads((run_dir / "metrics.json").read_text())["foreground"] == "none"
 
     assert not run(own_data, run_dir, "none")
     assert read_release_id(checkpoint) == first_id

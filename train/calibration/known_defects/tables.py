@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ def _scores(
 ) -> Floats:
     """[P, C, N]: by each part's weights, each setting, each image."""
     scores = np.empty((len(weights_by_part), len(settings), len(images)))
-    n_pixels = STRIDES[0] ** 2 * images.distances[0][0].size
+    n_pixels = STRIDES[0] ** 2 * math.prod(images.distances[0].shape[1:])
     at_once = max(1, PIXELS_AT_ONCE // n_pixels)
     for start in range(0, len(images), at_once):
         some = images.some(np.arange(start, min(start + at_once, len(images))))
