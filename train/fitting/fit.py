@@ -16,9 +16,8 @@ import torch
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
 from train.calibration.sharpening import choose_sharpening
-from train.calibration.thresholds import calibrate
-from train.checkpoint.provenance import Provenance, UsualScores
-from train.checkpoint.tensors import Checkpoint, save_checkpoint
+from train.checkpoint.provenance import Provenance
+from train.checkpoint.tensors import save_checkpoint
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
@@ -27,12 +26,11 @@ from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
 from train.fitting.gpu.room import choose_place, keep_features
+from train.fitting.judging import Judging, calibrate_run
 from train.fitting.known_defects import (
     DefectImages,
     Networks,
-    calibrate_by,
     read_defects,
-    write_figures,
 )
 from train.fitting.loop import train_student
 from train.fitting.masked_loss import require_compiler
@@ -116,27 +114,18 @@ def fit(
             started=started,
         )
     fit_residuals(student, _known(good.train), held_out=_known(good.held_out), device=device)
-    remembered = None
-    if defects is None:
-        calibration, usual = calibrate(
-            teacher,
-            student,
-            good.held_out.images,
-            config=config,
-            category=data.category,
-            finder=finder,
-            device=device,
-        )
-    else:
-        networks = Networks(teacher, student, device)
-        held_out, category = good.held_out.images, data.category
-        chosen = calibrate_by(defects, networks, held_out, config=config, category=category, finder=finder)
-        remembered = write_figures(run_dir, chosen, asked=config, known=defects.known)
-        (calibration, usual), config, finder = chosen.calibrated, chosen.config, chosen.finder
+    judging = calibrate_run(
+        Networks(teacher, student, device),
+        good.held_out.images,
+        defects,
+        config=config,
+        category=data.category,
+        finder=finder,
+        run_dir=run_dir,
+    )
     ended.count_seconds()
-    provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources, usual=usual)
-    provenance = provenance.model_copy(update={"known_defects": remembered})
-    save_checkpoint(checkpoint_path, Checkpoint(config, provenance, calibration, teacher, student))
+    provenance = _provenance(data, good, ended, weights=weight_sources, judging=judging)
+    save_checkpoint(checkpoint_path, judging.checkpoint(provenance, teacher, student))
     resume.remove()
 
 
@@ -254,7 +243,7 @@ def _provenance(
     ended: TrainingState,
     *,
     weights: dict[str, str],
-    usual: UsualScores,
+    judging: Judging,
 ) -> Provenance:
     return Provenance(
         category=data.category,
@@ -268,11 +257,12 @@ def _provenance(
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
         sharpening=good.sharpening,
-        weights=weights,
+        weights=weights | judging.finder.sources,
         steps=ended.step,
         seconds_train=round(ended.seconds, 1),
         final_loss=round(float(np.mean(ended.recent_losses)), 6),
-        usual_scores=usual,
+        usual_scores=judging.calibrated.usual,
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        known_defects=judging.known_defects,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
+from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.known_defects.figures import Figures
 from train.calibration.known_defects.judging import Bench
 from train.calibration.known_defects.settings import settings_to_try
 from train.calibration.known_defects.study import DefectFile, study_known_defects
 from train.calibration.known_defects.tables import Images, score_tables
-from train.calibration.recalibration import read_good_images
-from train.calibration.thresholds import WITHOUT_NETWORK, Calibrated, calibrate, image_threshold, look_at
+from train.calibration.thresholds import WITHOUT_NETWORK, Calibrated, HeldOut, image_threshold, look_at
 from train.calibration.usual import usual_scores
 from train.checkpoint.known_defects import (
     FIGURES_FILE,
@@ -27,14 +26,12 @@ from train.checkpoint.known_defects import (
     FusionSetting,
     KnownDefectsOrigin,
 )
-from train.checkpoint.tensors import Checkpoint
 from train.config import FitConfig
-from train.data.category import CategoryData, TestImage
+from train.data.category import TestImage
 from train.data.ground_truth import load_masks
 from train.data.known_defects import KnownDefects, load_known_defects, require_other_pixels
 from train.method.backbones import Backbone
 from train.method.student import Student, compute_distances
-from train.support.devices import Runtime
 from train.support.files import json_text, readable_text, sha256_of, write_json
 from train.support.progress import console
 
@@ -160,6 +157,32 @@ def calibrate_by(
         category: the product's name.
         finder: of the foreground that is asked for.
     """
+    seen, bench, bad, finders = _set_up(
+        defects, networks, held_out, config=config, category=category, finder=finder
+    )
+    judge, figures = study_known_defects(bench, bad, defects.masks, defects.files())
+    image_threshold(judge.good_scores, config.false_reject_rate)  # tells where there are too few for the rate
+    calibration = judge.calibration
+    usual = usual_scores(seen.distances, calibration, bench.good.foregrounds[judge.setting.foreground])
+    tell(figures)
+    return Chosen(
+        config=judge.setting.applied_to(config),
+        calibrated=Calibrated(calibration, usual),
+        finder=finders[judge.setting.foreground],
+        figures=figures,
+    )
+
+
+def _set_up(
+    defects: DefectImages,
+    networks: Networks,
+    held_out: NDArray[np.uint8],
+    *,
+    config: FitConfig,
+    category: str,
+    finder: ForegroundFinder,
+) -> tuple[HeldOut, Bench, Images, dict[str, ForegroundFinder]]:
+    """All that `calibrate_by` chooses from: what the networks see, and by which foregrounds."""
     teacher, student, device = networks
     seen = look_at(teacher, student, held_out, config=config, finder=finder, device=device)
     finders = {finder.method: finder, "none": ForegroundFinder("none")}
@@ -194,17 +217,7 @@ def calibrate_by(
         category=category,
         foreground_ids={method: own.id for method, own in finders.items()},
     )
-    judge, figures = study_known_defects(bench, bad, defects.masks, defects.files())
-    image_threshold(judge.good_scores, config.false_reject_rate)  # tells where there are too few for the rate
-    calibration = judge.calibration
-    usual = usual_scores(seen.distances, calibration, without_background[judge.setting.foreground])
-    tell(figures)
-    return Chosen(
-        config=judge.setting.applied_to(config),
-        calibrated=Calibrated(calibration, usual),
-        finder=finders[judge.setting.foreground],
-        figures=figures,
-    )
+    return seen, bench, bad, finders
 
 
 def write_figures(
@@ -228,73 +241,3 @@ def tell(figures: Figures) -> None:
     else:
         told = f"{before.n_escapes} of {count} known defects escape; AUROC {before.auroc:.4f}."
     console.print(told, markup=False)
-
-
-def calibrate_again(
-    checkpoint: Checkpoint,
-    data: CategoryData,
-    known: KnownDefects | None,
-    *,
-    asked: FitConfig,
-    runtime: Runtime,
-) -> tuple[Checkpoint, dict[str, Any] | None]:
-    """A finished run's checkpoint as it would be with known defects, or without; nothing is trained or written.
-
-    Args:
-        checkpoint: it stays as it is.
-        data: the images that it was trained on.
-        known: by which is chosen; None for as it was asked for.
-        asked: its configuration without what known defects chose.
-        runtime: where to compute.
-
-    Returns:
-        The checkpoint, and the content of known_defects.json; None where there are none.
-
-    Raises:
-        DataError: other images than those that it was trained on, or known defects that cannot be used.
-    """
-    good = read_good_images(checkpoint, data, runtime=runtime, what="Another choice by known defects")
-    device, category = runtime.torch_device, data.category
-    networks = Networks(checkpoint.teacher.to(device), checkpoint.student.to(device), device)
-    finder = load_foreground(asked.foreground, weights_dir=runtime.weights_dir)
-    held_out = good.pixels[good.held_out]
-    history = checkpoint.provenance
-    if known is None:
-        calibrated = calibrate(
-            *networks[:2], held_out, config=asked, category=category, finder=finder, device=device
-        )
-        return _with(checkpoint, asked, calibrated, finder, None), None
-    defects = read_defects(
-        known,
-        [(good.pixels, good.paths)],
-        config=asked,
-        bit_depth=history.bit_depth,
-        category=category,
-        strict=runtime.strict,
-    )
-    chosen = calibrate_by(defects, networks, held_out, config=asked, category=category, finder=finder)
-    origin = KnownDefectsOrigin.of(known)
-    remembered = chosen.remembered(asked, origin)
-    again = _with(checkpoint, chosen.config, chosen.calibrated, chosen.finder, remembered)
-    return again, chosen.content(origin)
-
-
-def _with(
-    checkpoint: Checkpoint,
-    config: FitConfig,
-    calibrated: Calibrated,
-    finder: ForegroundFinder,
-    remembered: ChosenByKnownDefects | None,
-) -> Checkpoint:
-    history = checkpoint.provenance
-    weights: Mapping[str, str] = {
-        name: source for name, source in history.weights.items() if name != "foreground"
-    }
-    provenance = history.model_copy(
-        update={
-            "weights": {**weights, **finder.sources},
-            "usual_scores": calibrated.usual,
-            "known_defects": remembered,
-        }
-    )
-    return replace(checkpoint, config=config, provenance=provenance, calibration=calibrated.calibration)

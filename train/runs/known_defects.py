@@ -63,7 +63,7 @@ def choose_anew(
     if RunRecord.of_checkpoint(read_header(run.checkpoint)).has_known_defects_of(asked):
         return
     from train.checkpoint.tensors import load_checkpoint, save_checkpoint
-    from train.fitting.known_defects import calibrate_again
+    from train.fitting.judging import calibrate_again
 
     with run.lock("trained"):
         checkpoint = load_checkpoint(run.checkpoint)
@@ -114,7 +114,7 @@ def known_section(
     if known is None or adopted:
         content = None if chosen is None else figures_of(run, chosen)
     else:
-        from train.fitting.known_defects import calibrate_again
+        from train.fitting.judging import calibrate_again
 
         check_known_defects(known, data)
         asked = RunRecord.of_checkpoint(read_header(run.checkpoint)).config

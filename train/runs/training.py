@@ -35,9 +35,6 @@ def fit_category(
 ) -> bool:
     """Train a category, unless its run was trained on these images with the whole of this configuration.
 
-    Known defects have no part in the training: a run that differs in these alone is calibrated anew and not trained,
-    and what it was is kept.
-
     A finished run that differs is an error which names the differences, unless `force` or `replace` is given, or the
     run that is asked for was begun and is unfinished. The run that another takes the place of is kept in
     `run_dir/earlier/`.
@@ -48,7 +45,8 @@ def fit_category(
         overrides: fields of `FitConfig` that were asked for.
         run_dir: takes checkpoint.safetensors, losses.csv and tensorboard/.
         runtime: where and how to train.
-        known: defective images that choose among what was fitted; None for none.
+        known: defective images that choose among what was fitted; None for none. A run that differs in these alone is
+            calibrated anew and not trained, and what it was is kept.
         force: train even when the run is up to date.
         as_before: what is not asked for is the existing run's, where there is one, and not the preset's.
         replace: train where the run that is there differs.
@@ -57,30 +55,20 @@ def fit_category(
         Whether it trained; False where the run was up to date.
 
     Raises:
-        UserError: bad options, images or weights; a run that is in the way (`RunError`); a checkpoint that cannot be
-            read, which is not overwritten.
+        UserError: bad options, images or weights; a run that is in the way (`RunError`); an unreadable checkpoint.
     """
     run = RunFolder(run_dir)
     # First of all: wrong options are an error even where the run is up to date.
     before = _config_before(run) if as_before and preset is None else None
     config = fit_config(preset or "edge", overrides) if before is None else changed_config(before, overrides)
-    if known is not None:
-        check_known_defects(known, data)
-    asked = RunRecord(
-        config=config,
-        origin=DataOrigin.of(data),
-        known_defects=None if known is None else KnownDefectsOrigin.of(known),
-    )
+    asked = _record(config, data, known)
     weights_are_kept = as_before and runtime.weights_dir is None
 
     def differences() -> list[str] | None:
         return _differences(run, asked, runtime=runtime, weights_are_kept=weights_are_kept)
 
     if not force and differences() == []:
-        if run.begun() is not None:
-            console.print(
-                f"An unfinished run lies in {run.unfinished}; its options go on with it.", markup=False
-            )
+        _tell_unfinished(run)
         choose_anew(run, data, asked, known, runtime=runtime)
         return False
     if not force and not replace:
@@ -88,12 +76,24 @@ def fit_category(
     _ = runtime.torch_device  # before anything is written: one that cannot be used is an error
     with run.lock("trained"):
         run.take_over()  # a run that ended between its last step and this one
-        ended = not force and differences() == []  # a process ended just now
-        if not ended:
+        if force or differences() != []:  # else a process ended it just now
             _train(run, data, asked, known, runtime=runtime)
-    if ended:
-        choose_anew(run, data, asked, known, runtime=runtime)
-    return not ended
+            return True
+    choose_anew(run, data, asked, known, runtime=runtime)
+    return False
+
+
+def _tell_unfinished(run: RunFolder) -> None:
+    if run.begun() is not None:
+        console.print(f"An unfinished run lies in {run.unfinished}; its options go on with it.", markup=False)
+
+
+def _record(config: FitConfig, data: CategoryData, known: KnownDefects | None) -> RunRecord:
+    """What is asked for; known defects are checked beside the images first."""
+    if known is not None:
+        check_known_defects(known, data)
+    origin = None if known is None else KnownDefectsOrigin.of(known)
+    return RunRecord(config=config, origin=DataOrigin.of(data), known_defects=origin)
 
 
 def data_fingerprints(runs_dir: Path) -> dict[str, str]:

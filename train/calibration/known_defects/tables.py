@@ -56,7 +56,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Table:
-    """Scores by C settings whose stage weights were found on some of the good images.
+    """Scores by C settings, and the stage weights that were found on some of the good images.
+
+    The scores are by the weights of all of them. A table of its own for each fold would take five times as long, and
+    which setting is best hardly hangs on a mean over a few images more or less.
 
     Attributes:
         weights: of each setting.
@@ -83,31 +86,29 @@ def score_tables(
 ) -> list[Table]:
     """The table of all good images, then one for each fold of them; where there is one image, no fold."""
     everyone = np.arange(len(good))
-    parts = [(everyone[:0], good.distances, pasted)]
-    if len(good) > 1:
-        parts += list(folds(good.distances, pasted))
-    weights_by_part = [weights_of(settings, others, copies, config=config) for _, others, copies in parts]
+    weights = weights_of(settings, good.distances, pasted, config=config)
     with progress_bar("Trying settings on known defects", len(good) + len(defects)) as bar:
-        scores = [
-            _scores(images, settings, weights_by_part, config=config, advance=bar.advance)
+        of_good, of_defects = (
+            _scores(images, settings, weights, config=config, advance=bar.advance)
             for images in (good, defects)
-        ]
-    return [
-        Table(weights, inside, np.setdiff1d(everyone, inside), of_good, of_defects)
-        for weights, (inside, *_), of_good, of_defects in zip(weights_by_part, parts, *scores, strict=True)
-    ]
+        )
+    tables = [Table(weights, everyone[:0], everyone, of_good, of_defects)]
+    for inside, others, copies in folds(good.distances, pasted) if len(good) > 1 else ():
+        own = weights_of(settings, others, copies, config=config)
+        tables.append(Table(own, inside, np.setdiff1d(everyone, inside), of_good, of_defects))
+    return tables
 
 
 def _scores(
     images: Images,
     settings: Sequence[FusionSetting],
-    weights_by_part: Sequence[Sequence[Weights]],
+    weights: Sequence[Weights],
     *,
     config: FitConfig,
     advance: Callable[[int], None],
 ) -> Floats:
-    """[P, C, N]: by each part's weights, each setting, each image."""
-    scores = np.empty((len(weights_by_part), len(settings), len(images)))
+    """[C, N]: by each setting and its weights, of each image."""
+    scores = np.empty((len(settings), len(images)))
     n_pixels = STRIDES[0] ** 2 * math.prod(images.distances[0].shape[1:])
     at_once = max(1, PIXELS_AT_ONCE // n_pixels)
     for start in range(0, len(images), at_once):
@@ -116,11 +117,9 @@ def _scores(
             stages = _maps_of_each_stage(some.distances, sigma, config)
             columns = [c for c, setting in enumerate(settings) if setting.smoothing_sigma == sigma]
             for column in columns:
-                masks = some.foregrounds[settings[column].foreground]
-                for part, weights in enumerate(weights_by_part):
-                    fused = np.tensordot(np.array(weights[column], np.float32), stages, axes=1)
-                    maps = remove_background(fused, masks)
-                    scores[part, column, start : start + len(some)] = image_scores(maps, config.score_share)
+                fused = np.tensordot(np.array(weights[column], np.float32), stages, axes=1)
+                maps = remove_background(fused, some.foregrounds[settings[column].foreground])
+                scores[column, start : start + len(some)] = image_scores(maps, config.score_share)
         advance(len(some))
     return scores
 
