@@ -12,6 +12,7 @@ from train.cli.fleet import fleet
 from train.cli.group import Commands
 from train.cli.options import (
     FIT_FIELDS,
+    KNOWN_DEFECTS,
     PATH,
     RUNS_DIR,
     CategoryOptions,
@@ -55,6 +56,7 @@ def data(category: CategoryOptions, runs_dir: Path, print_test_dir: bool) -> Non
 @category_options
 @run_options
 @config_options(*FIT_FIELDS)
+@KNOWN_DEFECTS
 @click.option(
     "--as-before",
     is_flag=True,
@@ -75,15 +77,17 @@ def fit(
     category: CategoryOptions,
     run: RunOptions,
     asked: ConfigOptions,
+    known_defects: str | None,
     as_before: bool,
     force: bool,
     replace: bool,
 ) -> None:
     """Train and calibrate a category; does nothing when its run has this whole configuration and these images."""
     from train.data.checks import check_training_data
-    from train.runs import data_fingerprints, fit_category
+    from train.runs import data_fingerprints, find_known_defects, fit_category
 
     images, run_dir = category.find(runs_dir=run.runs_dir), run.runs_dir / category.name
+    known = find_known_defects(known_defects, run_dir=run_dir)
     check_training_data(images, fingerprints=data_fingerprints(run.runs_dir), force=force)
     trained = fit_category(
         images,
@@ -91,6 +95,7 @@ def fit(
         overrides=asked.overrides,
         run_dir=run_dir,
         runtime=run.runtime(asked.weights_dir),
+        known=known,
         as_before=as_before,
         force=force,
         replace=replace,
@@ -103,11 +108,23 @@ def fit(
 @run_options
 @config_option("foreground", default="default: the checkpoint's")
 @click.option("--weights-dir", type=PATH, help="Holds SAM's folder sam-vit-base.")
+@click.option(
+    "--known-defects",
+    type=PATH,
+    help="Show what escapes of a folder of defective images, and what they would choose; the release judges as it did. "
+    " [default: those that chose for the release]",
+)
 @click.option("--force", is_flag=True, help="Evaluate even when metrics.json is up to date.")
 def evaluate(
-    category: CategoryOptions, run: RunOptions, foreground: str | None, weights_dir: Path | None, force: bool
+    category: CategoryOptions,
+    run: RunOptions,
+    foreground: str | None,
+    weights_dir: Path | None,
+    known_defects: Path | None,
+    force: bool,
 ) -> None:
     """Judge the test set with the server's own fusion; write metrics.json and report.html."""
+    from train.data.known_defects import read_known_defects
     from train.runs import evaluate_category, require_checkpoint
 
     run_dir = run.runs_dir / category.name
@@ -117,6 +134,7 @@ def evaluate(
         run_dir=run_dir,
         runtime=run.runtime(weights_dir),
         foreground=foreground,
+        known=None if known_defects is None else read_known_defects(known_defects),
         force=force,
     )
     click.echo(outcome)

@@ -18,7 +18,7 @@ from torch import Tensor
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores
 from train.calibration.pasting import paste_patches
 from train.calibration.residuals import KnownImages, fit_statistics
-from train.calibration.thresholds import (
+from train.calibration.weighing import (
     MAX_PASTED_IMAGES,
     MIN_GOOD_IMAGES,
     detectability,

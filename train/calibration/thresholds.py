@@ -1,25 +1,20 @@
-"""Thresholds and stage weights, fitted on good images held out from training; the test set is never used."""
+"""Thresholds, fitted on good images held out from training; the test set is never used."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import (
-    Calibration,
-    Fusion,
-    fuse_distances,
-    image_scores,
-    remove_background,
-)
+from model_repository.distance_fusion.map_fusion import Calibration, image_scores, remove_background
 from train.calibration.conformal import conformal_quantile, conformal_rank
 from train.calibration.foreground import ForegroundFinder, find_foreground
-from train.calibration.pasting import COPIES, paste_patches
+from train.calibration.pasting import paste_patches
 from train.calibration.usual import usual_scores
+from train.calibration.weighing import MAX_PASTED_IMAGES, cross_fused, fusion_of, stage_weights
 from train.checkpoint.provenance import UsualScores
 from train.config import FitConfig
 from train.method.backbones import Backbone
@@ -28,12 +23,6 @@ from train.support.arrays import FloatArray
 from train.support.progress import console
 
 WITHOUT_NETWORK = ForegroundFinder("threshold")
-MAX_PASTED_IMAGES = 64  # enough for a mean; several pasted images are made of each
-DETECTABILITY_POWER = 2
-# At this d', a threshold half-way between good and pasted takes one image in 30,000 for the other kind.
-DETECTABILITY_LIMIT = 8.0
-FOLDS = 5
-MIN_GOOD_IMAGES = 8  # with fewer, the spread of their maxima is too uncertain to weigh by
 
 
 class Calibrated(NamedTuple):
@@ -41,6 +30,15 @@ class Calibrated(NamedTuple):
 
     calibration: Calibration
     usual: UsualScores
+
+
+class HeldOut(NamedTuple):
+    """What a calibration is fitted on; for the arrays see `fit_calibration`."""
+
+    distances: list[FloatArray]
+    pasted: list[FloatArray] | None
+    foreground: NDArray[np.bool_] | None
+    parts: NDArray[np.bool_] | None
 
 
 def calibrate(
@@ -57,6 +55,29 @@ def calibrate(
 
     Both networks are on the device; for the rest see `fit_calibration`.
     """
+    held_out = look_at(teacher, student, images, config=config, finder=finder, device=device)
+    calibration = fit_calibration(
+        held_out.distances,
+        config=config,
+        category=category,
+        pasted=held_out.pasted,
+        foreground=held_out.foreground,
+        foreground_id=finder.id,
+        parts=held_out.parts,
+    )
+    return Calibrated(calibration, usual_scores(held_out.distances, calibration, held_out.foreground))
+
+
+def look_at(
+    teacher: Backbone,
+    student: Student,
+    images: NDArray[np.uint8],
+    *,
+    config: FitConfig,
+    finder: ForegroundFinder,
+    device: torch.device,
+) -> HeldOut:
+    """What a calibration needs of held-out good images; see `calibrate`."""
 
     def distances_of(pixels: NDArray[np.uint8], what: str) -> list[FloatArray]:
         scale = config.distance_scale
@@ -70,17 +91,7 @@ def calibrate(
     foreground = find_foreground(images, finder, device=device)
     # Where the background stays, the part is looked for all the same: for the pixel threshold alone.
     parts = find_foreground(images, WITHOUT_NETWORK, device=device) if foreground is None else foreground
-    distances = distances_of(images, "Calibration")
-    calibration = fit_calibration(
-        distances,
-        config=config,
-        category=category,
-        pasted=pasted,
-        foreground=foreground,
-        foreground_id=finder.id,
-        parts=parts,
-    )
-    return Calibrated(calibration, usual_scores(distances, calibration, foreground))
+    return HeldOut(distances_of(images, "Calibration"), pasted, foreground, parts)
 
 
 def fit_calibration(
@@ -121,16 +132,6 @@ def fit_calibration(
         foreground=config.foreground,
         foreground_id=foreground_id,
         score_share=config.score_share,
-    )
-
-
-def fusion_of(config: FitConfig, stage_weights: tuple[float, float, float]) -> Fusion:
-    """How a configuration fuses distance maps, with these weights of the stages."""
-    return Fusion(
-        image_size=config.image_size,
-        smoothing_sigma=config.smoothing_sigma,
-        pool_size=config.pool_size,
-        stage_weights=stage_weights,
     )
 
 
@@ -180,85 +181,3 @@ def pixel_threshold(
 def _level(values: FloatArray, share: float) -> float:
     """The smallest of some values that no more than a share of them exceed."""
     return float(np.quantile(values, 1 - share, method="inverted_cdf"))
-
-
-def cross_fused(
-    distances: list[FloatArray], pasted: list[FloatArray] | None, *, config: FitConfig
-) -> FloatArray:
-    """Anomaly maps [N, S, S] of held-out good images, each fused with weights that were found without it.
-
-    Weights make little of what they were found on: thresholds on such scores are too low, and more new good images are
-    rejected than promised. For arguments see `stage_weights`.
-    """
-    n_images = len(distances[0])
-    if config.stage_weighting == "equal" or n_images < 2:
-        return fuse_distances(distances, fusion_of(config, stage_weights(distances, pasted, config=config)))
-    fold_of = np.arange(n_images) % FOLDS
-    # Copies of one image after those of another; not of every image there are any.
-    fold_of_pasted = np.tile(fold_of[:MAX_PASTED_IMAGES], COPIES)
-    parts: list[FloatArray] = [np.empty(0, np.float32)] * n_images
-    for fold in range(min(FOLDS, n_images)):
-        weights = stage_weights(
-            [stage[fold_of != fold] for stage in distances],
-            None if pasted is None else [stage[fold_of_pasted != fold] for stage in pasted],
-            config=config,
-        )
-        inside = np.flatnonzero(fold_of == fold)
-        maps = fuse_distances([stage[inside] for stage in distances], fusion_of(config, weights))
-        for index, one in zip(inside, maps, strict=True):
-            parts[index] = one
-    return np.stack(parts)
-
-
-def stage_weights(
-    distances: list[FloatArray], pasted: list[FloatArray] | None, *, config: FitConfig
-) -> tuple[float, float, float]:
-    """How much each stage's map counts; the three sum to 3, as equal ones do.
-
-    Distances are [N, h, h] a stage, of held-out good images and of images with pasted patches. `good_maximum` divides
-    each stage by its usual maximum on good images, so that none drowns the others. `pasted_defects` multiplies that by
-    the square of the stage's detectability index d': how many standard deviations the scores of images with a pasted
-    patch lie above those of good images. A stage that does not tell them apart is noise in the sum. The power of 2 was
-    measured (docs/measurements/edge-preset.md). A still higher d' than DETECTABILITY_LIMIT finds no more defects, and
-    finer stages locate them better: stages beyond it count alike, and all do where their sum is beyond it already.
-    """
-    if config.stage_weighting == "equal":
-        return 1.0, 1.0, 1.0
-    good = stage_scores(distances, config=config)
-    weights = 1 / good.mean(axis=1).clip(1e-12)
-    if config.stage_weighting == "pasted_defects" and pasted is not None and good.shape[1] >= MIN_GOOD_IMAGES:
-        alike = [fused_scores(maps, weights, config=config) for maps in (distances, pasted)]
-        told_apart = detectability(good, stage_scores(pasted, config=config))
-        if told_apart.any() and detectability(*alike) < DETECTABILITY_LIMIT:
-            weights = weights * told_apart**DETECTABILITY_POWER
-    return _summing_to_3(weights)
-
-
-def _summing_to_3(weights: NDArray[np.floating[Any]]) -> tuple[float, float, float]:
-    first, second, third = (3 * weights / weights.sum()).tolist()
-    return first, second, third
-
-
-def fused_scores(
-    distances: list[FloatArray], weights: NDArray[np.floating[Any]], *, config: FitConfig
-) -> NDArray[np.float64]:
-    """[N]: each image's score, were its stages weighted so."""
-    maps = fuse_distances(distances, fusion_of(config, _summing_to_3(weights)))
-    return image_scores(maps, config.score_share).astype(np.float64)
-
-
-def detectability(good: NDArray[np.floating[Any]], pasted: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """The index d' of scores [..., N] of images with a pasted patch against those of good ones, [...].
-
-    It is the difference of their means over the standard deviation of the good ones, 0 to `DETECTABILITY_LIMIT`.
-    """
-    gain = pasted.mean(axis=-1) - good.mean(axis=-1)
-    index: NDArray[np.float64] = gain / good.std(axis=-1, ddof=1).clip(1e-12)
-    return index.clip(0, DETECTABILITY_LIMIT)
-
-
-def stage_scores(distances: list[FloatArray], *, config: FitConfig) -> NDArray[np.float64]:
-    """[3, N]: each image's score, were its anomaly map made of one stage alone."""
-    only_one_stage = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-    maps = (fuse_distances(distances, fusion_of(config, weights)) for weights in only_one_stage)
-    return np.stack([image_scores(stage, config.score_share) for stage in maps]).astype(np.float64)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from train.checkpoint.known_defects import ChosenByKnownDefects, PathText
 from train.support.files import readable_text
 
 if TYPE_CHECKING:  # the engine builder reads manifests without numpy
     from train.data.category import CategoryData
-
-
-def _path_text(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else readable_text(path)
-
-
-PathText = Annotated[str, BeforeValidator(_path_text)]
 
 
 class DataOrigin(BaseModel):
@@ -117,6 +110,8 @@ class Provenance(BaseModel):
     usual_scores: UsualScores | None = None  # older checkpoints do not say
     versions: dict[str, str]
     created: str
+    # Left out where there are none: the file is then the one that a run without known defects has.
+    known_defects: ChosenByKnownDefects | None = Field(None, exclude_if=lambda value: value is None)
 
     @field_validator("weights", mode="before")
     @classmethod

@@ -28,6 +28,13 @@ DATA = click.option(
 DATA_DIR = click.option("--data-dir", default="data", type=PATH, help="Where data sets lie.")
 RUNS_DIR = click.option("--runs-dir", default="runs", type=PATH, help="Where runs are kept.")
 DEVICE = click.option("--device", default="auto", help="cuda, cpu, or auto: CUDA where there is one.")
+KNOWN_DEFECTS = click.option(
+    "--known-defects",
+    metavar="DIR",
+    help="Folder of images of defective parts, with or without masks. Nothing is trained on them: they choose stage "
+    "weights, smoothing and foreground, and show what escapes; none: without.  [default: those that the category's run "
+    "remembers]",
+)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def read_layout(root: Path) -> Layout:
     layout = Layout(root, masks_root=masks_root)
     layout.train_dir, layout.train_good = _training_images(root, layout.notes)
     if test is not None:
-        _list_test(test, layout)
+        list_test(test, layout)
     known = {layout.train_dir, layout.train_dir.parent, test, masks_root}
     note_left_out([f for f in folders_of(root) if f not in known], layout.notes, EXPECTED)
     straight = list_images(root, nested=False).images
@@ -207,7 +207,7 @@ def _training_images(root: Path, notes: list[str]) -> tuple[Path, tuple[Path, ..
     return root, listing.images
 
 
-def _list_parts(folder: Path, notes: list[str]) -> Listing:
+def list_parts(folder: Path, notes: list[str]) -> Listing:
     """The images of parts in a folder: without masks that lie beside them, which are noted."""
     listing = list_images(folder)
     stems = {path.stem.lower() for path in listing.images}
@@ -231,14 +231,15 @@ def _list_parts(folder: Path, notes: list[str]) -> Listing:
 
 def _taken_as(folder: Path, meaning: str, notes: list[str]) -> tuple[Path, ...]:
     """The images of a folder, with a note where it is called otherwise than it should be."""
-    listing = _list_parts(folder, notes)
+    listing = list_parts(folder, notes)
     if not folder.as_posix().endswith(meaning):
         notes.append(f"{folder}/ is taken for {meaning}/: {len(listing.images)} images.")
     note_listing(folder, listing, notes)
     return listing.images
 
 
-def _list_test(test: Path, layout: Layout) -> None:
+def list_test(test: Path, layout: Layout) -> None:
+    """Add the images of a folder of defect kinds, and of good ones, to a layout."""
     straight = list_images(test, nested=False)
     if straight.images:
         layout.notes.append(
@@ -252,7 +253,7 @@ def _list_test(test: Path, layout: Layout) -> None:
     for folder in folders_of(test):
         kind = "good" if is_good(folder.name) else folder.name
         if kind == folder.name:
-            listing = _list_parts(folder, layout.notes)
+            listing = list_parts(folder, layout.notes)
             note_listing(folder, listing, layout.notes)
             if not listing.images:
                 layout.notes.append(f"{folder} holds no images; put some there, or remove it.")

@@ -30,7 +30,7 @@ def match_masks(layout: Layout) -> dict[Path, Path]:
     for kind_folder in dict.fromkeys(folder for _, folder, _ in layout.tested):
         images = [path for path, folder, _ in layout.tested if folder == kind_folder]
         for folder in by_name.pop(kind_folder.name.lower(), []):
-            masks |= _match_kind(images, kind_folder, folder, layout.notes)
+            masks |= match_kind(images, kind_folder, folder, layout.notes)
     straight = list_images(root, nested=False).images
     strays = [f"{path.name}/" for folders in by_name.values() for path in folders if list_images(path).images]
     strays += [path.name for path in straight]
@@ -42,9 +42,8 @@ def match_masks(layout: Layout) -> dict[Path, Path]:
     return masks
 
 
-def _match_kind(
-    images: Sequence[Path], kind_folder: Path, folder: Path, notes: list[str]
-) -> dict[Path, Path]:
+def match_kind(images: Sequence[Path], kind_folder: Path, folder: Path, notes: list[str]) -> dict[Path, Path]:
+    """The masks, which lie in `folder`, of the images of one kind; see `match_masks`."""
     files = list_images(folder).images
     by_key: dict[Key, Path] = {}
     # Of two files with one name, 000_mask.bmp and 000_mask.png, the PNG is MVTec AD's.

@@ -2,7 +2,8 @@
 
 `evaluate` judges the test set with the server's own fusion. `breakdown` measures its verdicts: of all images, of each
 defect kind and of each defect size. `metrics` has the measures themselves, those over pixels are in `pixel_metrics`.
-`protocol` says how a run departs from the paper's. `report` writes the page, and `figures` draws its plots.
+`protocol` says how a run departs from the paper's. `report` writes the page, and `figures` draws its plots;
+`known_defects` is its section on defects that chose.
 """
 
 METRICS_FORMAT = 2  # of metrics.json; raise it whenever a measure is added, renamed or computed otherwise

@@ -19,6 +19,7 @@ from train.evaluation.figures import (
     score_histogram,
     training_figure,
 )
+from train.evaluation.known_defects import KnownSection
 from train.fitting.losses import Losses
 from train.support.files import readable_text
 from train.support.pages import render_page
@@ -47,8 +48,16 @@ def summary(metrics: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses | None = None) -> str:
+def render_report(
+    evaluation: Evaluation,
+    checkpoint: Checkpoint,
+    losses: Losses | None = None,
+    *,
+    known: KnownSection | None = None,
+) -> str:
     """The page as HTML text; `losses` are those of the checkpoint's training, where the run's folder has them.
+
+    `known` says what known defects changed; None where there are none.
 
     For bytes of file names that are no UTF-8 see `readable_text`.
     """
@@ -62,13 +71,14 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses
         config=checkpoint.config.model_dump(),
         provenance=checkpoint.provenance.model_dump(),
         origin=checkpoint.provenance.model_dump(
-            exclude={"versions", "category", "synthetic", "usual_scores"}
+            exclude={"versions", "category", "synthetic", "usual_scores", "known_defects"}
         ),
         calibration={
             key: calibration[key] for key in ("stage_weights", "image_threshold", "pixel_threshold")
         },
         plots=plots(evaluation, losses),
         galleries=galleries(evaluation),
+        known=known,
     )
     return readable_text(page)
 

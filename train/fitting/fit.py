@@ -16,16 +16,22 @@ import torch
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
 from train.calibration.sharpening import choose_sharpening
-from train.calibration.thresholds import calibrate
-from train.checkpoint.provenance import Provenance, UsualScores
-from train.checkpoint.tensors import Checkpoint, save_checkpoint
+from train.checkpoint.provenance import Provenance
+from train.checkpoint.tensors import save_checkpoint
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
+from train.data.known_defects import KnownDefects
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
 from train.fitting.gpu.room import choose_place, keep_features
+from train.fitting.judging import Judging, calibrate_run
+from train.fitting.known_defects import (
+    DefectImages,
+    Networks,
+    read_defects,
+)
 from train.fitting.loop import train_student
 from train.fitting.masked_loss import require_compiler
 from train.fitting.resume import ResumeFile, TrainingState
@@ -67,6 +73,7 @@ def fit(
     config: FitConfig,
     checkpoint_path: Path,
     runtime: Runtime,
+    known: KnownDefects | None = None,
     save_interval_s: float = SAVE_INTERVAL_S,
 ) -> None:
     """Train, calibrate and write the checkpoint; a run that was interrupted continues from its last saved state.
@@ -78,6 +85,7 @@ def fit(
         config: all choices of the run.
         checkpoint_path: where the checkpoint goes; losses.csv, TensorBoard's events and the resume file lie beside it.
         runtime: where and how to train.
+        known: defective images that are not trained on, and choose among what was fitted.
         save_interval_s: seconds between saves of an unfinished run.
     """
     started = time.perf_counter()
@@ -90,6 +98,7 @@ def fit(
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     good = _load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
+    defects = None if known is None else _read_defects(known, data, good, config=config, runtime=runtime)
     _set_teacher_statistics(student, good.train)
     made_of = _inputs(data, good, config=config, device=device, weights=weight_sources)
     resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
@@ -105,18 +114,18 @@ def fit(
             started=started,
         )
     fit_residuals(student, _known(good.train), held_out=_known(good.held_out), device=device)
-    calibration, usual = calibrate(
-        teacher,
-        student,
+    judging = calibrate_run(
+        Networks(teacher, student, device),
         good.held_out.images,
+        defects,
         config=config,
         category=data.category,
         finder=finder,
-        device=device,
+        run_dir=run_dir,
     )
     ended.count_seconds()
-    provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources, usual=usual)
-    save_checkpoint(checkpoint_path, Checkpoint(config, provenance, calibration, teacher, student))
+    provenance = _provenance(data, good, ended, weights=weight_sources, judging=judging)
+    save_checkpoint(checkpoint_path, judging.checkpoint(provenance, teacher, student))
     resume.remove()
 
 
@@ -196,6 +205,20 @@ def _load_good(
     )
 
 
+def _read_defects(
+    known: KnownDefects, data: CategoryData, good: GoodSplit, *, config: FitConfig, runtime: Runtime
+) -> DefectImages:
+    folder = data.train_good[0].parent
+    return read_defects(
+        known,
+        [(part.images, [folder / name for name in part.file_names]) for part in (good.train, good.held_out)],
+        config=config,
+        bit_depth=good.bit_depth,
+        category=data.category,
+        strict=runtime.strict,
+    )
+
+
 def _set_teacher_statistics(student: Student, train: GoodImages) -> None:
     features = train.teacher_features
     stds = features.stds() if student.residuals is not None else ()  # a pass over all features
@@ -220,7 +243,7 @@ def _provenance(
     ended: TrainingState,
     *,
     weights: dict[str, str],
-    usual: UsualScores,
+    judging: Judging,
 ) -> Provenance:
     return Provenance(
         category=data.category,
@@ -234,11 +257,12 @@ def _provenance(
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
         sharpening=good.sharpening,
-        weights=weights,
+        weights=weights | judging.finder.sources,
         steps=ended.step,
         seconds_train=round(ended.seconds, 1),
         final_loss=round(float(np.mean(ended.recent_losses)), 6),
-        usual_scores=usual,
+        usual_scores=judging.calibrated.usual,
         versions={name: importlib.metadata.version(name) for name in LIBRARIES},
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        known_defects=judging.known_defects,
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from model_repository.distance_fusion.map_fusion import fuse_distances
-from train.calibration.thresholds import fusion_of
+from train.calibration.weighing import fusion_of
 from train.config import FitConfig
 from train.errors import TrainingError
 from train.fitting.batches import GoodImages

@@ -9,9 +9,11 @@ from train.checkpoint.header import read_header, read_release_id
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
 from train.data.category import CategoryData
+from train.data.known_defects import KnownDefects
 from train.errors import DataError, RunError
 from train.evaluation import METRICS_FORMAT
 from train.runs.folder import RunFolder
+from train.runs.known_defects import known_section, known_to_show, shown_known_defects
 from train.runs.training import fit_category
 from train.support.devices import Runtime
 from train.support.files import read_json, readable_text, write_json, write_text
@@ -30,6 +32,7 @@ def evaluate_category(
     run_dir: Path,
     runtime: Runtime,
     foreground: str | None = None,
+    known: KnownDefects | None = None,
     force: bool = False,
 ) -> str:
     """Evaluate a category's checkpoint and write metrics.json and report.html, unless they are up to date.
@@ -40,6 +43,8 @@ def evaluate_category(
         runtime: where and how to evaluate.
         foreground: how the background is removed; None means the checkpoint's own way. Another one gets thresholds
             of its own, see `train.calibration.recalibration`.
+        known: defective images whose escapes are shown, and what they would choose; the checkpoint judges as it did.
+            None means those that chose for it, where it has any.
         force: evaluate even when up to date.
 
     Returns:
@@ -59,12 +64,12 @@ def evaluate_category(
     report_path, metrics_path = run_dir / "report.html", run_dir / "metrics.json"
     origins = _tell_origins(header.provenance, data)
     up_to_date = report_path.is_file() and metrics_are_up_to_date(
-        metrics_path, checkpoint_path=run.checkpoint, data=data, foreground=foreground
+        metrics_path, checkpoint_path=run.checkpoint, data=data, foreground=foreground, known=known
     )
     if up_to_date and not force:
         return f"Up to date: {report_path}"
     with run.lock("evaluated"):
-        return _evaluate(run, data, runtime=runtime, foreground=foreground, origins=origins)
+        return _evaluate(run, data, runtime=runtime, foreground=foreground, known=known, origins=origins)
 
 
 def require_checkpoint(run_dir: Path) -> None:
@@ -76,14 +81,24 @@ def require_checkpoint(run_dir: Path) -> None:
     read_header(RunFolder(run_dir).checkpoint)
 
 
-def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foreground: str, origins: str) -> str:
+def _evaluate(
+    run: RunFolder,
+    data: CategoryData,
+    *,
+    runtime: Runtime,
+    foreground: str,
+    known: KnownDefects | None,
+    origins: str,
+) -> str:
     from train.calibration.foreground import load_foreground
     from train.calibration.recalibration import recalibrate
     from train.checkpoint.tensors import load_checkpoint
     from train.evaluation.evaluate import evaluate
+    from train.evaluation.known_defects import render_known_defects
     from train.evaluation.report import render_report, summary
 
     checkpoint = load_checkpoint(run.checkpoint)
+    section = known_section(run, checkpoint, data, known, runtime=runtime)
     finder = load_foreground(foreground, weights_dir=runtime.weights_dir)
     own = checkpoint.config.foreground
     if foreground != own:
@@ -91,16 +106,22 @@ def _evaluate(run: RunFolder, data: CategoryData, *, runtime: Runtime, foregroun
     evaluation = evaluate(checkpoint, data, foreground=finder, runtime=runtime)
     if evaluation is None:
         _put_other_measures_aside(run, release_id=checkpoint.release_id)
-        return f"No test images in {data.root / 'test'}: nothing to evaluate."
+        if section is None:
+            return f"No test images in {data.root / 'test'}: nothing to evaluate."
+        report_path = run.path / "report.html"
+        write_text(report_path, render_known_defects(section, category=data.category))
+        return f"No test images in {data.root / 'test'}; {report_path} is about known defects alone."
     if read_release_id(run.checkpoint) != checkpoint.release_id:
         raise RunError(
             f"{run.checkpoint} was replaced while it was evaluated: nothing is written; evaluate again."
         )
     for sentence in evaluation.metrics["unavailable"]:
         console.print(sentence, style="yellow", markup=False)
-    page = render_report(evaluation, checkpoint, _losses(run, checkpoint.provenance))
+    losses = _losses(run, checkpoint.provenance)
+    page = render_report(evaluation, checkpoint, losses, known=section)
+    about_known = {} if section is None else {"known_defects": section.metrics}
     write_text(run.path / "report.html", page)
-    write_json(run.path / "metrics.json", {**evaluation.metrics, "foreground_of_release": own})
+    write_json(run.path / "metrics.json", {**evaluation.metrics, "foreground_of_release": own, **about_known})
     return f"Evaluated{origins}: {summary(evaluation.metrics)}; {run.path / 'report.html'}"
 
 
@@ -190,9 +211,16 @@ def fit_and_evaluate(
 
 
 def metrics_are_up_to_date(
-    metrics_path: Path, *, checkpoint_path: Path, data: CategoryData, foreground: str = "none"
+    metrics_path: Path,
+    *,
+    checkpoint_path: Path,
+    data: CategoryData,
+    foreground: str = "none",
+    known: KnownDefects | None = None,
 ) -> bool:
     """Whether metrics.json is of this checkpoint, test set and foreground, and has every measure of today's code.
+
+    It has to show `known`, or else the known defects that chose for the checkpoint.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -206,6 +234,8 @@ def metrics_are_up_to_date(
         "release_id": read_release_id(checkpoint_path),
         "test_fingerprint": data.test_fingerprint(),
     }
+    if shown_known_defects(metrics) != known_to_show(checkpoint_path, known):
+        return False
     judged_on = metrics.get("judged_on", {})
     same_data = (judged_on.get("dataset"), judged_on.get("synthetic")) == (data.dataset, data.synthetic)
     return same_data and all(metrics.get(name) == value for name, value in asked.items())

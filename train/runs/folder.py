@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -16,15 +16,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from train.checkpoint.header import Header, read_header
+from train.checkpoint.known_defects import FIGURES_FILE
 from train.errors import StorageError
 from train.fitting.losses import EVENTS_FOLDER, LOSSES_FILE
 from train.runs.record import RunRecord
-from train.support.files import read_json, storage_errors, write_json
+from train.support.files import read_json, replacing_folder, storage_errors, write_json
 from train.support.locks import exclusive
 
 CHECKPOINT = "checkpoint.safetensors"
 STATE = "resume.pt"  # `train.fitting.unfinished.RESUME_FILE`, which loads torch; of this run, not of others beside it
-OF_A_TRAINING = (LOSSES_FILE, EVENTS_FOLDER, CHECKPOINT)
+OF_A_TRAINING = (LOSSES_FILE, EVENTS_FOLDER, FIGURES_FILE, CHECKPOINT)
 # What belongs to a checkpoint: measures, and what a server said with it. The other files in the folder are of
 # studies, which say themselves what they were made with.
 OF_A_RUN = (
@@ -32,6 +33,7 @@ OF_A_RUN = (
     *OF_A_TRAINING,
 )  # fmt: skip
 RECORD = "run.json"
+CALIBRATED = "calibrated"  # holds a checkpoint for a moment that takes the place of the one that lies here
 
 
 class RunFolder:
@@ -109,6 +111,36 @@ class RunFolder:
                 path.rename(kept / path.name)
         return kept
 
+    def calibrate_anew(self, write: Callable[[Path], None]) -> Path:
+        """Put another calibration of the finished run in its place; return where the one before is kept, whole.
+
+        `write` writes a checkpoint, and known_defects.json where there are any, into the folder that it is given.
+        Whatever happens meanwhile, a whole checkpoint lies here.
+        """
+        with replacing_folder(self.path / CALIBRATED) as folder:
+            write(folder)
+        calibrated = self.path / CALIBRATED
+        with storage_errors(self.path):
+            kept = self._new_earlier_folder()
+            kept.mkdir()
+            for name in OF_A_RUN:
+                path = self.path / name
+                if not path.exists():
+                    continue
+                if path.is_dir() and name in OF_A_TRAINING:
+                    shutil.copytree(path, kept / name)
+                elif name in OF_A_TRAINING:
+                    _keep(path, kept / name)
+                else:
+                    path.rename(kept / name)
+            if not (calibrated / FIGURES_FILE).is_file():
+                (self.path / FIGURES_FILE).unlink(missing_ok=True)
+            for name in (FIGURES_FILE, CHECKPOINT):  # the checkpoint last: it says which figures are its own
+                if (calibrated / name).is_file():
+                    (calibrated / name).replace(self.path / name)
+            calibrated.rmdir()
+        return kept
+
     def drop_what_cannot_be_resumed(self) -> None:
         """Remove `unfinished/` if it holds neither a saved state nor a checkpoint."""
         if not (any(self.unfinished.rglob(STATE)) or (self.unfinished / CHECKPOINT).is_file()):
@@ -123,3 +155,11 @@ class RunFolder:
                 runs_dir.mkdir(parents=True)
                 return runs_dir / self.path.absolute().name
         raise StorageError(f"{self.path / 'earlier'} is full; remove what is not needed.")
+
+
+def _keep(path: Path, copy: Path) -> None:
+    """The same file under another name, which stays when `path` is replaced; a copy where the disk has no links."""
+    try:
+        copy.hardlink_to(path)
+    except OSError:
+        shutil.copy2(path, copy)

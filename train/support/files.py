@@ -134,7 +134,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """The text of a JSON file, as `write_json` writes it."""
+    return readable_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

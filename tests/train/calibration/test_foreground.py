@@ -14,7 +14,7 @@ from model_repository.distance_fusion.map_fusion import fuse_distances, image_sc
 from model_repository.foreground.foreground_mask import foreground_mask
 from tests.conftest import CATEGORY, FitTiny
 from train.calibration.foreground import find_foreground, load_foreground
-from train.calibration.thresholds import cross_fused
+from train.calibration.weighing import cross_fused
 from train.checkpoint.header import read_header
 from train.checkpoint.provenance import DataOrigin
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, save_checkpoint

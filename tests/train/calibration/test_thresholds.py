@@ -13,15 +13,8 @@ from PIL import Image
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores
 from tests.conftest import CATEGORY, FitTiny
 from train.calibration.pasting import COPIES
-from train.calibration.thresholds import (
-    DETECTABILITY_LIMIT,
-    cross_fused,
-    fit_calibration,
-    fusion_of,
-    image_threshold,
-    pixel_threshold,
-    stage_weights,
-)
+from train.calibration.thresholds import fit_calibration, image_threshold, pixel_threshold
+from train.calibration.weighing import DETECTABILITY_LIMIT, cross_fused, fusion_of, stage_weights
 from train.checkpoint.header import read_release_id
 from train.config import fit_config
 from train.data.category import CategoryData, read_category
