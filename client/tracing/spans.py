@@ -130,8 +130,10 @@ def spans_of(category: str, names: Sequence[str]) -> Iterator[Spans]:
 
 def _tracer() -> Tracer | None:
     """The program's tracer; None where it has not loaded OpenTelemetry."""
-    library: Any = sys.modules.get(LIBRARY)
-    return None if library is None else library.get_tracer("astmfr")
+    get_tracer: Any = getattr(
+        sys.modules.get(LIBRARY), "get_tracer", None
+    )  # None, too, while it is being loaded
+    return None if get_tracer is None else get_tracer("astmfr")
 
 
 def _headers(span: Span) -> Headers:
