@@ -81,7 +81,7 @@ def _times(series: Series) -> list[Any]:
 
 def _clock(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(dates.DateFormatter(WHEN))  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(dates.AutoDateLocator(maxticks=6))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(maxticks=8))  # type: ignore[no-untyped-call]
     axes.tick_params(labelsize=7)
 
 
