@@ -153,7 +153,7 @@ def draw_states(axes: Axes, panel: dict[str, Any], answers: list[Answer]) -> Non
         width: Any = times[1] - times[0] if len(times) > 1 else timedelta(seconds=1)
         colours = ["tab:green" if value == 1 else "tab:red" for _, value in series.points]
         axes.barh([row] * len(times), width, left=times, color=colours, height=0.6)
-        axes.text(0.01, (row + 0.5) / len(curves), name, fontsize=7, color="white", transform=axes.transAxes)
+        axes.text(0.06, (row + 0.5) / len(curves), name, fontsize=7, color="white", transform=axes.transAxes)
     axes.set_yticks([])
     axes.set_ylim(-0.5, len(curves) - 0.5)
     axes.xaxis_date()
