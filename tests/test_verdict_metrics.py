@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 import urllib.request
 
 import pytest
 
 from client import load_image
 from deploy.server import TritonServer
+from model_repository.distance_fusion.verdict_metrics import EVERY_S
 from tests.deploy.conftest import comes_true
 from tests.products import Product
 
@@ -30,8 +32,17 @@ def metrics_of(server: TritonServer, product: Product) -> dict[str, float]:
     return found
 
 
+def settled(server: TritonServer, product: Product) -> dict[str, float]:
+    """The same once all that was judged before has been counted, which happens a few times a second."""
+    while True:
+        before = metrics_of(server, product)
+        time.sleep(3 * EVERY_S)
+        if before == metrics_of(server, product):
+            return before
+
+
 def test_verdicts_are_among_the_metrics(server: TritonServer, edge: Product) -> None:
-    before = metrics_of(server, edge)
+    before = settled(server, edge)
     images = [load_image(image.path) for image in edge.data.test]
     with edge.connect(server) as judge:
         verdicts = [judge.score(image) for image in images]

@@ -138,7 +138,7 @@ def main() -> None:
                 panel["id"]: ask(panel, prometheus, span, rate_s=RATE_S) for panel in panels_of(dashboard)
             }
             path = asked.output / f"dashboard-{dashboard_name}.png"
-            draw(dashboard, answers, path)
+            draw(dashboard, answers, span, path)
             console.print(f"{path} is written.")
 
 

@@ -17,18 +17,22 @@ from matplotlib import dates
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from tests.benchmarks.dashboards.panels import Answer
+from tests.benchmarks.dashboards.panels import Answer, Span
 from tests.prometheus import Series
 
 COLUMNS = 24  # of Grafana's grid
 CELL_INCHES = (0.55, 0.36)
 MOST_IN_LEGEND = 8
+FEW_POINTS = 5  # of which a line alone would not be seen
 WHEN = "%H:%M:%S"
+COLOURS = 64  # of a picture
+OVER_TIME = ("timeseries", "heatmap", "state-timeline")
 
 
-def draw(dashboard: dict[str, Any], answers: dict[int, list[Answer]], path: Path) -> None:
-    """Draw a dashboard with the answers to its panels, by their ids, into a PNG file."""
+def draw(dashboard: dict[str, Any], answers: dict[int, list[Answer]], span: Span, path: Path) -> None:
+    """Draw a dashboard with the answers to its panels, by their ids, over a time, into a PNG file."""
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
     figure = plt.figure(figsize=(COLUMNS * CELL_INCHES[0], (rows + 1) * CELL_INCHES[1]), dpi=80)
     figure.text(0.01, 1 - 0.6 / (rows + 1), dashboard["title"], fontsize=13, weight="bold", va="center")
@@ -40,9 +44,15 @@ def draw(dashboard: dict[str, Any], answers: dict[int, list[Answer]], path: Path
             continue
         axes = _axes(figure, place, rows)
         axes.set_title(panel["title"], fontsize=9, loc="left")
-        DRAW[panel["type"]](axes, panel, answers[panel["id"]])
+        given = answers[panel["id"]]
+        DRAW[panel["type"]](axes, panel, given)
+        if panel["type"] in OVER_TIME and any(answer.curves for answer in given):
+            axes.set_xlim(*(datetime.fromtimestamp(at) for at in (span.start_s, span.end_s)))  # type: ignore[arg-type]
     figure.savefig(path)
     plt.close(figure)
+    with Image.open(path) as picture:
+        few_colours = picture.convert("RGB").quantize(COLOURS)
+    few_colours.save(path, optimize=True)
 
 
 def _axes(figure: Figure, place: dict[str, int], rows: int) -> Axes:
@@ -71,7 +81,7 @@ def _times(series: Series) -> list[Any]:
 
 def _clock(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(dates.DateFormatter(WHEN))  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(dates.AutoDateLocator(maxticks=6))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(dates.AutoDateLocator(maxticks=8))  # type: ignore[no-untyped-call]
     axes.tick_params(labelsize=7)
 
 
@@ -93,12 +103,13 @@ def draw_curves(axes: Axes, panel: dict[str, Any], answers: list[Answer]) -> Non
         return
     for name, series in curves:
         line: dict[str, Any] = {"linestyle": "--", "color": "tab:red"} if _dashed(panel, name) else {}
-        axes.plot(
-            _times(series), [value for _, value in series.points], label=name or None, linewidth=1.2, **line
-        )
+        marker = "." if len(series.points) < FEW_POINTS else None
+        values = [value for _, value in series.points]
+        axes.plot(_times(series), values, label=name or None, linewidth=1.2, marker=marker, **line)
     unit = panel["fieldConfig"]["defaults"]["unit"]
     axes.yaxis.set_major_formatter(lambda value, _: in_unit(value, unit))
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    every = [value for _, series in curves for _, value in series.points if math.isfinite(value)]
+    axes.set_ylim(min(0, *every, 0), 1.1 * max(0, *every, 0) or 1)
     axes.grid(alpha=0.3)
     if any(name for name, _ in curves[:MOST_IN_LEGEND]):
         axes.legend(
@@ -137,12 +148,14 @@ def draw_states(axes: Axes, panel: dict[str, Any], answers: list[Answer]) -> Non
     if not curves:
         _empty(axes)
         return
-    for row, (_, series) in enumerate(curves):
+    for row, (name, series) in enumerate(curves):
         times = _times(series)
         width: Any = times[1] - times[0] if len(times) > 1 else timedelta(seconds=1)
         colours = ["tab:green" if value == 1 else "tab:red" for _, value in series.points]
         axes.barh([row] * len(times), width, left=times, color=colours, height=0.6)
-    axes.set_yticks(range(len(curves)), [name for name, _ in curves])
+        axes.text(0.06, (row + 0.5) / len(curves), name, fontsize=7, color="white", transform=axes.transAxes)
+    axes.set_yticks([])
+    axes.set_ylim(-0.5, len(curves) - 0.5)
     axes.xaxis_date()
     _clock(axes)
 
