@@ -160,6 +160,7 @@ def test_a_node_killed_half_way_loses_nothing_and_results_equal_a_plain_loops(
     assert f"cap: its task on {killed} was lost; it begins again." in said
     assert f"Node {killed} is gone." in said
     assert [values[0] for values in rows(output).values()] == ["done"] * len(CATEGORIES)
+    assert output.startswith("## Fleet")  # and nothing of Ray's
     assert killed not in output
     for category in CATEGORIES:
         assert_same(category, work, work / "loop")
