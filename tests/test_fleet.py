@@ -37,7 +37,7 @@ OPTIONS = (
     *("--image-size", "64", "--sharpening", "0", "--batch-size", "4", "--steps", "2"),
     *("--memory-per-task", "0.1"),
 )
-TIMEOUT_S = 240
+TIMEOUT_S = 500  # the machine may be busy
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,7 @@ def test_a_node_killed_half_way_loses_nothing_and_results_equal_a_plain_loops(
     assert f"cap: its task on {killed} was lost; it begins again." in said
     assert f"Node {killed} is gone." in said
     assert [values[0] for values in rows(output).values()] == ["done"] * len(CATEGORIES)
+    assert output.startswith("## Fleet")  # and nothing of Ray's
     assert killed not in output
     for category in CATEGORIES:
         assert_same(category, work, work / "loop")

@@ -90,31 +90,28 @@ def connected(address: str | None) -> Iterator[Any]:
     """
     found = None if address is None else find_cluster(address)
     ray = import_ray(loopback=found is None or found.startswith(LOOPBACK_HOSTS))
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if found is not None:
         require_cluster(found)
-        ray.init(address=found, **quiet)
+    # Names of sockets, which lie in there, may have 107 letters.
+    folder = tempfile.mkdtemp(prefix="fleet-", dir="/tmp" if Path("/tmp").is_dir() else None)
+    alone = {
+        "address": "local",
+        "num_cpus": usable_cores(),
+        "include_dashboard": False,
+        "object_store_memory": STORE_BYTES,
+        "_temp_dir": folder,
+        "_node_ip_address": "127.0.0.1",
+    }
+    # What befalls nodes Ray prints among our output, whatever it is told.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
+            ray.init(
+                log_to_driver=False, logging_level="ERROR", **(alone if found is None else {"address": found})
+            )
             yield ray
         finally:
             ray.shutdown()
-        return
-    # Names of sockets, which lie in there, may have 107 letters.
-    folder = tempfile.mkdtemp(prefix="fleet-", dir="/tmp" if Path("/tmp").is_dir() else None)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=usable_cores(),
-            include_dashboard=False,
-            object_store_memory=STORE_BYTES,
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
-        yield ray
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_cluster(address: str) -> str:

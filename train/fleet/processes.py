@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import IO
 POLL_S = 0.2
 STOP_S = 60.0  # a training ends its step and saves its state
 # The system kills the command when the worker dies that started it: with its node, or for lack of memory. Else it would
-# go on beside the task that takes its place. Ray's workers block Ctrl-C, and the command should not.
+# go on beside the task that takes its place. Ray's workers block Ctrl-C, by which the command is stopped.
 LAUNCH = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -20,6 +21,7 @@ if sys.platform == "linux":
     if os.getppid() != int(sys.argv[1]):
         sys.exit(1)
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
@@ -35,7 +37,7 @@ def run_command(
     """Run this Python with some arguments, and return its exit status.
 
     An exception meanwhile, such as the KeyboardInterrupt of a task that is cancelled, ends the command first: it gets
-    the signal to stop and `STOP_S` seconds.
+    what Ctrl-C sends, and `STOP_S` seconds.
 
     Args:
         arguments: `-m train fit ...`.
@@ -59,7 +61,7 @@ def run_command(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    process.send_signal(signal.SIGINT)  # as Ctrl-C does: it tidies up, and a lock goes with it
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:

@@ -19,15 +19,14 @@ from train.fleet.processes import run_command
 
 ENVIRONMENT = {**os.environ, "GREETING": "hello"}
 GREET = "import os; print(os.environ['GREETING'], flush=True); raise SystemExit(3)"
-# Writes down when it was told to stop, and ends then; Ctrl-C reaches it although who started it blocks that.
+# Writes down when it was told to stop, and ends then; that reaches it although who started it blocks and ignores it.
 OBEY = """
-import pathlib, signal, sys, time
-def stop(number, frame):
-    pathlib.Path(sys.argv[1]).write_text(f"{number} {signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])}")
-    sys.exit()
-signal.signal(signal.SIGTERM, stop)
+import pathlib, sys, time
 print("ready", flush=True)
-time.sleep(60)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path(sys.argv[1]).write_text("tidied up")
 """
 # Starts a command, as a worker of Ray does, and prints its process.
 WORKER = """
@@ -64,13 +63,17 @@ def test_a_task_that_is_cancelled_lets_its_command_end_by_itself(tmp_path: Path)
         if ready.read_text():
             raise KeyboardInterrupt
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = (
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]),
+        signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
     try:
         with ready.open("wb") as output, pytest.raises(KeyboardInterrupt):
             run("-c", OBEY, tmp_path / "stopped", output=output, watch=cancel)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    assert (tmp_path / "stopped").read_text() == f"{signal.SIGTERM} False"
+        signal.pthread_sigmask(signal.SIG_SETMASK, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert (tmp_path / "stopped").read_text() == "tidied up"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what Linux does for a process whose parent dies")
