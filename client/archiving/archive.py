@@ -216,8 +216,11 @@ def _judge(
             for each in judged_shards(plan, pending, asked.task, workers=asked.workers, stop=stop):
                 if each.fault:
                     return each.fault
-                parts.add(shards[each.number], each.content)
-                tally.add(parts.tally_of(shards[each.number]))
+                shard = shards.pop(each.number, None)
+                if shard is None:  # Ray gave it to a second worker when it had lost sight of the first
+                    continue
+                parts.add(shard, each.content)
+                tally.add(parts.tally_of(shard))
                 progress.update(bar, completed=tally.images)
         except (ServerError, StorageError) as error:
             return error.message

@@ -41,6 +41,7 @@ from tests.products import ROOT, copy_backends, train_and_build
 PAGE = Path("docs/measurements/archive.md")
 LEAST_OF_SERVER, MOST_GROWTH = 0.9, 1.1
 WORKERS = 2
+OPTIONS = {"steps": 4, "batch_size": 4, "sharpening": (0.0,)}  # what it says does not matter here
 CONCURRENCIES = (1, 2, 4, 8, 16)
 TIMEOUT_S = 60
 LOOK_S, MEMORY_S = 0.02, 2.0
@@ -217,7 +218,7 @@ def throughput_of_edge(
 ) -> tuple[dict[str, list[float]], list[Archived], int, int]:
     """Train `edge` for a moment, serve it and measure; the last figure is the size of its images."""
     work.mkdir()
-    train_and_build("plate", "edge", {"steps": 4, "batch_size": 4}, work, n_train=10, n_test_good=8)
+    train_and_build("plate", "edge", OPTIONS, work, n_train=10, n_test_good=8)
     repository = copy_backends(work / "models")
     publish(work / "build" / "plate", repository)
     files = sorted((work / "data" / "plate" / "test").rglob("*.png"))
