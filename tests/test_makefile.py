@@ -68,9 +68,12 @@ def test_a_run_that_is_there_is_taken_as_it_is_with_the_images_it_remembers(targ
     assert evaluate.startswith("train evaluate --category")
     assert not any(option in fit for option in ("--data", "--steps", "--force"))
     assert "--data" not in evaluate
-    fit, evaluate, *_ = commands(target, "CATEGORY=screw", "DATA=photos", "STEPS=5", "FORCE=1")
-    assert all(option in fit for option in ("--as-before", "--data", "--steps", "--force"))
+    asked = ("DATA=photos", "STEPS=5", "KNOWN_DEFECTS=scrap", "FORCE=1")
+    fit, evaluate, *_ = commands(target, "CATEGORY=screw", *asked)
+    options = ("--as-before", "--data", "--steps", "--known-defects", "--force")
+    assert all(option in fit for option in options)
     assert "--data" in evaluate
+    assert "--known-defects" not in evaluate  # it shows those of the run
 
 
 @pytest.mark.parametrize(
