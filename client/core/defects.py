@@ -121,7 +121,7 @@ def _along(
 
 
 def resize_map(anomaly_map: NDArray[np.float32], original_size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map [S, S] at the size of its image, [H, W] float32.
+    """A map [h, w] at the size of its image, [H, W] float32.
 
     Along a side on which the image has more pixels than the map has cells, bilinearly in between the cells' centres.
     Where it has fewer, a pixel has the highest value of the cells that it covers: a mean would hide a small defect.

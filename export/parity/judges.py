@@ -108,8 +108,8 @@ class GraphJudge:
         return np.concatenate(parts)
 
     def _fuse(self, distances: list[NDArray[np.float32]]) -> Maps:
-        finite, size = finite_images(distances), self.calibration.image_size
-        maps = np.full((len(finite), size, size), np.nan, np.float32)
+        finite, shape = finite_images(distances), self.calibration.fusion.shape
+        maps = np.full((len(finite), *shape), np.nan, np.float32)
         try:
             maps[finite] = fuse_distances([stage[finite] for stage in distances], self.calibration.fusion)
         except ValueError as error:
@@ -143,6 +143,7 @@ class JudgedTestSet:
             image_size=checkpoint.config.image_size,
             strict=False,
             bit_depth=checkpoint.provenance.bit_depth,
+            keep_aspect=checkpoint.provenance.keep_aspect,
             what="test images",
         )
         test = tuple(test[index] for index in loaded.readable)
@@ -150,7 +151,11 @@ class JudgedTestSet:
             calibration=checkpoint.calibration,
             test=test,
             images=loaded.pixels,
-            masks=load_masks(test, image_size=checkpoint.config.image_size),
+            masks=load_masks(
+                test,
+                image_size=checkpoint.config.image_size,
+                keep_aspect=checkpoint.provenance.keep_aspect,
+            ),
             parts=find_foreground(loaded.pixels, foreground, device=device),
             maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),
             judged_on=_kind_of_images(checkpoint, data),

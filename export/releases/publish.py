@@ -28,6 +28,7 @@ from export.releases.switch import Served
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from model_repository.distance_fusion.map_fusion import Calibration, fusion_code_id, release_id_of
+from model_repository.image_size import size_text
 from train.support.category_names import check_category_name
 
 
@@ -212,8 +213,8 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
             "published; export again."
         )
     found, expected = (
-        (calibration.weights_id, calibration.image_size),
-        (manifest.weights_id, manifest.config.image_size),
+        (calibration.weights_id, size_text(calibration.image_size)),
+        (manifest.weights_id, size_text(manifest.config.image_size)),
     )
     if found != expected:
         raise PublishError(

@@ -40,6 +40,7 @@ def recalibrate(
         image_size=config.image_size,
         strict=runtime.strict,
         bit_depth=checkpoint.provenance.bit_depth,
+        keep_aspect=checkpoint.provenance.keep_aspect,
         what="good images",
     )
     _, held_out = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
@@ -51,6 +52,7 @@ def recalibrate(
         category=checkpoint.provenance.category,
         finder=finder,
         device=device,
+        shown=None if images.shown is None else images.shown[held_out],
     ).calibration
     own = replace(calibration, release_id=checkpoint.release_id, weights_id=checkpoint.weights_id)
     return replace(checkpoint, config=config, calibration=own)

@@ -52,10 +52,12 @@ def calibrate(
     category: str,
     finder: ForegroundFinder,
     device: torch.device,
+    shown: NDArray[np.bool_] | None = None,
 ) -> Calibrated:
-    """Fit the calibration of trained networks on good images [N, S, S, 3] uint8 held out from training.
+    """Fit the calibration of trained networks on good images [N, H, W, 3] uint8 held out from training.
 
-    Both networks are on the device; for the rest see `fit_calibration`.
+    Both networks are on the device; where images kept their shape, `shown` [N, H, W] is False where they are filled,
+    which counts for no pixel threshold; for the rest see `fit_calibration`.
     """
 
     def distances_of(pixels: NDArray[np.uint8], what: str) -> list[FloatArray]:
@@ -70,6 +72,8 @@ def calibrate(
     foreground = find_foreground(images, finder, device=device)
     # Where the background stays, the part is looked for all the same: for the pixel threshold alone.
     parts = find_foreground(images, WITHOUT_NETWORK, device=device) if foreground is None else foreground
+    if shown is not None:
+        parts = shown if parts is None else parts & shown
     distances = distances_of(images, "Calibration")
     calibration = fit_calibration(
         distances,
@@ -96,14 +100,14 @@ def fit_calibration(
     """Fit a category's calibration on the distance maps of its held-out good images.
 
     Args:
-        distances: [N, h, h] float32 a stage.
+        distances: [N, h, w] float32 a stage.
         config: smoothing, the way stages are weighted and the target rates.
         category: the product's name.
         pasted: distance maps of good images with pasted patches, for `pasted_defects`.
-        foreground: [N, S, S] bool masks of the parts, where the background is removed. The thresholds are fitted on
+        foreground: [N, H, W] bool masks of the parts, where the background is removed. The thresholds are fitted on
             masked maps; the weights of the stages on whole ones, so that a mask changes nothing but what it hides.
         foreground_id: of the SAM that made the masks.
-        parts: [N, S, S] bool, where the parts are, for the pixel threshold; None where all of a picture counts.
+        parts: [N, H, W] bool, where the parts are, for the pixel threshold; None where all of a picture counts.
 
     Returns:
         A calibration whose `release_id` is still 0: the id is computed from the whole checkpoint.
@@ -161,8 +165,8 @@ def pixel_threshold(
     make room for marks on the part.
 
     Args:
-        good_maps: [N, S, S] anomaly maps of held-out good images.
-        parts: [N, S, S] bool, True on the part; None, and an image without any, count whole.
+        good_maps: [N, H, W] anomaly maps of held-out good images.
+        parts: [N, H, W] bool, True on the part; None, and an image without any, count whole.
         marked_share: 0 to 1.
         rate: how many new good images may have more than that marked, 0 to 1; as for `image_threshold`, with few
             images it is 1 / (n + 1).
@@ -185,7 +189,7 @@ def _level(values: FloatArray, share: float) -> float:
 def cross_fused(
     distances: list[FloatArray], pasted: list[FloatArray] | None, *, config: FitConfig
 ) -> FloatArray:
-    """Anomaly maps [N, S, S] of held-out good images, each fused with weights that were found without it.
+    """Anomaly maps [N, H, W] of held-out good images, each fused with weights that were found without it.
 
     Weights make little of what they were found on: thresholds on such scores are too low, and more new good images are
     rejected than promised. For arguments see `stage_weights`.
@@ -215,7 +219,7 @@ def stage_weights(
 ) -> tuple[float, float, float]:
     """How much each stage's map counts; the three sum to 3, as equal ones do.
 
-    Distances are [N, h, h] a stage, of held-out good images and of images with pasted patches. `good_maximum` divides
+    Distances are [N, h, w] a stage, of held-out good images and of images with pasted patches. `good_maximum` divides
     each stage by its usual maximum on good images, so that none drowns the others. `pasted_defects` multiplies that by
     the square of the stage's detectability index d': how many standard deviations the scores of images with a pasted
     patch lie above those of good images. A stage that does not tell them apart is noise in the sum. The power of 2 was

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from model_repository.image_size import size_text
 from train.checkpoint.tensors import Checkpoint
 from train.evaluation.breakdown import SIZES
 from train.evaluation.evaluate import Evaluation
@@ -19,6 +20,7 @@ from train.evaluation.figures import (
     score_histogram,
     training_figure,
 )
+from train.evaluation.pixel_metrics import BoolArray
 from train.fitting.losses import Losses
 from train.support.files import readable_text
 from train.support.pages import render_page
@@ -59,6 +61,7 @@ def render_report(evaluation: Evaluation, checkpoint: Checkpoint, losses: Losses
         metrics=evaluation.metrics,
         judged=evaluation.metrics["judged_on"],
         sizes=SIZES,
+        image_size=size_text(checkpoint.config.image_size),
         config=checkpoint.config.model_dump(),
         provenance=checkpoint.provenance.model_dump(),
         origin=checkpoint.provenance.model_dump(
@@ -112,10 +115,11 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
 def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, str]:
     """Image, mask, map and overlay of one image, and which it is."""
     judged = evaluation.judged
-    mask = None if judged.masks is None else judged.masks[index]
+    seen = np.s_[:, :] if judged.shown is None else _extent(judged.shown[index])
+    mask = None if judged.masks is None else judged.masks[index][seen]
     figure = panels(
-        evaluation.pixels[index],
-        judged.verdict.anomaly_map[index],
+        evaluation.pixels[index][seen],
+        judged.verdict.anomaly_map[index][seen],
         mask if mask is not None and mask.any() else None,
         usual=usual,
         threshold=evaluation.metrics["threshold"],
@@ -123,3 +127,9 @@ def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, 
     item = judged.test[index]
     caption = f"{item.defect}/{item.path.name}: {judged.scores[index]:.3f}"
     return data_uri(figure, dpi=100), caption
+
+
+def _extent(shown: BoolArray) -> tuple[slice, slice]:
+    """Rows and columns of a picture [H, W] that fills a rectangle of it."""
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

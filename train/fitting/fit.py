@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
@@ -22,6 +23,7 @@ from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
+from train.data.shapes import keeps_aspect
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
@@ -48,6 +50,8 @@ class GoodSplit:
         held_out: to validate and calibrate on.
         sharpening: of what the teacher sees, see `choose_sharpening`.
         bit_depth: that they were read with, see `find_bit_depth`.
+        keep_aspect: whether they kept their shape, see `keeps_aspect`.
+        shown: of the held-out ones, see `LoadedImages`.
         n_broken: files that could not be read.
         fingerprint: of the files, see `CategoryData.fingerprint`.
     """
@@ -56,6 +60,8 @@ class GoodSplit:
     held_out: GoodImages
     sharpening: float
     bit_depth: int
+    keep_aspect: bool
+    shown: NDArray[np.bool_] | None
     n_broken: int
     fingerprint: str
 
@@ -113,6 +119,7 @@ def fit(
         category=data.category,
         finder=finder,
         device=device,
+        shown=good.shown,
     )
     ended.count_seconds()
     provenance = _provenance(data, good, ended, weights=weight_sources | finder.sources, usual=usual)
@@ -154,11 +161,13 @@ def _load_good(
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
     bit_depth = find_bit_depth(data, asked=config.bit_depth)
+    keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
     images = load_images(
         data.train_good,
         image_size=config.image_size,
         strict=runtime.strict,
         bit_depth=bit_depth,
+        keep_aspect=keep_aspect,
         what="good images",
     )
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
@@ -191,6 +200,8 @@ def _load_good(
         held_out=held_out,
         sharpening=sharpening,
         bit_depth=bit_depth,
+        keep_aspect=keep_aspect,
+        shown=None if images.shown is None else images.shown[split[1]],
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
     )
@@ -233,6 +244,7 @@ def _provenance(
         n_held_out=len(good.held_out),
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
+        aspect="keep" if good.keep_aspect else "stretch",
         sharpening=good.sharpening,
         weights=weights,
         steps=ended.step,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from model_repository.image_size import ImageSize, height_width, size_text
 from train.config import PRESETS, FitConfig, fit_config
 from train.method.student import build_teacher_and_student, student_without_weights
 from train.studies.paper_figures import TABLE_5, TABLE_5_TEACHER, Complexity
@@ -33,7 +34,7 @@ class PairComplexity:
 
     teacher: str
     student: str
-    image_size: int
+    image_size: ImageSize
     parameters_m: float
     gmacs: float
     student_ms: float
@@ -75,9 +76,9 @@ def measure_pair(config: FitConfig, *, device: torch.device, repeats: int) -> Pa
     )
 
 
-def count(network: nn.Module, *, image_size: int) -> tuple[int, int]:
+def count(network: nn.Module, *, image_size: ImageSize) -> tuple[int, int]:
     """Parameters, and multiply-accumulates for one image, of a network on the meta device."""
-    image = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8, device="meta")
+    image = torch.zeros(1, *height_width(image_size), 3, dtype=torch.uint8, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -90,8 +91,7 @@ def time_pair(config: FitConfig, *, device: torch.device, repeats: int) -> tuple
     teacher, student, _ = build_teacher_and_student(untrained, weights_dir=None)
     for network in (teacher, student.eval()):
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    size = config.image_size
-    image = torch.randint(256, (1, size, size, 3), dtype=torch.uint8).to(device)
+    image = torch.randint(256, (1, *height_width(config.image_size), 3), dtype=torch.uint8).to(device)
 
     def pair() -> list[Tensor]:
         return student.distances(image, teacher(image), scale=config.distance_scale)
@@ -135,7 +135,7 @@ def complexity_table(rows: Sequence[PairComplexity], *, hardware: str, repeats: 
             (None, None, None) if paper is None else (paper.parameters_m, paper.gmacs, paper.time_ms)
         )
         return (
-            f"{row.student} of {row.teacher}, {row.image_size} px",
+            f"{row.student} of {row.teacher}, {size_text(row.image_size)} px",
             number(row.parameters_m, 2),
             number(parameters),
             number(row.gmacs, 2),

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_repository.distance_fusion.map_fusion import gaussian_matrix, pooling_matrix
+from model_repository.image_size import height_width, stage_shape
 from train.config import FitConfig
 from train.errors import ConfigError, DataError
 from train.method.backbones import STRIDES, Backbone
@@ -55,18 +56,19 @@ class TeacherStages(nn.Module):
 
 
 class Smoothing(nn.Module):
-    """Gaussian blur and average pooling of maps [B, 1, S, S], as the served fusion smooths."""
+    """Gaussian blur and average pooling of maps [B, 1, H, W], as the served fusion smooths."""
 
     def __init__(self, config: FitConfig) -> None:
         super().__init__()
-        size = config.image_size
-        matrix = pooling_matrix(size, config.pool_size) @ gaussian_matrix(size, config.smoothing_sigma)
-        self.register_buffer("matrix", torch.from_numpy(matrix))
-        self.matrix: Tensor
+        for name, side in zip(("rows", "columns"), height_width(config.image_size), strict=True):
+            matrix = pooling_matrix(side, config.pool_size) @ gaussian_matrix(side, config.smoothing_sigma)
+            self.register_buffer(name, torch.from_numpy(matrix))
+        self.rows: Tensor
+        self.columns: Tensor
 
     def forward(self, maps: Tensor) -> Tensor:
         """The smoothed maps, of the same shape."""
-        return self.matrix @ maps @ self.matrix.T
+        return self.rows @ maps @ self.columns.T
 
 
 def anomalib_version() -> str:
@@ -103,7 +105,8 @@ def fit_anomalib(
     Raises:
         DataError: too few images for a coreset.
     """
-    n_patches = len(images) * (config.image_size // STRIDES[1]) ** 2
+    rows, columns = stage_shape(config.image_size, STRIDES[1])
+    n_patches = len(images) * rows * columns
     if method == "patchcore" and n_patches * coreset_ratio < 1:
         raise DataError(
             f"PatchCore keeps 1 in {1 / coreset_ratio:.0f} of {n_patches} patches of {len(images)} good images, "
