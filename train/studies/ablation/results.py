@@ -124,5 +124,6 @@ def _conditions(result: AblationResult) -> str:
     synthetic = f" {SYNTHETIC_NOTE}" if any(product.synthetic for product in products) else ""
     return (
         f"Mean over {categories}; seeds {seeds}{spread}; {length} of {base.batch_size}, "
-        f"{size_text(base.image_size)} px. The paper's figures are of MVTec AD, 200 epochs, its own networks.{weights}{synthetic}"
+        f"{size_text(base.image_size)} px. The paper's figures are of MVTec AD, 200 epochs, its own "
+        f"networks.{weights}{synthetic}"
     )
