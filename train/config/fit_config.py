@@ -37,7 +37,9 @@ class FitConfig(BaseModel):
         "pretrained", description="The student's start (Table 7)"
     )
     image_size: ImageSize = Field(
-        256, description="Side of the square that networks see, or HEIGHTxWIDTH; pixels, multiples of 32"
+        256,
+        description="Side of the square that networks see, or HEIGHTxWIDTH; pixels, multiples of 32; of fit also auto, "
+        "which proposes one and says why",
     )
     aspect: Literal["auto", "stretch", "keep"] = Field(
         "auto",

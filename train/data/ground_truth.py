@@ -142,7 +142,7 @@ def load_masks(
 
 
 def _load_mask(image: TestImage, mask_path: Path, orientations: Orientations) -> Mask:
-    mask = orientations.upright(_read_mask(mask_path), image.path)
+    mask = orientations.upright(read_mask(mask_path), image.path)
     if not image.anomalous and mask.marked.any():
         raise DataError(
             f"Ground truth mask {mask_path} marks a defect on an image in test/good; expected a black mask or none; "
@@ -151,7 +151,7 @@ def _load_mask(image: TestImage, mask_path: Path, orientations: Orientations) ->
     return mask
 
 
-def _read_mask(path: Path) -> Mask:
+def read_mask(path: Path) -> Mask:
     """Read a mask upright, its values as they stand in the file: no conversion may make a small one vanish."""
     try:
         with naming(path):

@@ -95,7 +95,11 @@ def _told(
     if differ_in_shape(shapes):
         return f"Warning: {several}; all are stretched onto {size_text(size)} pixels, each differently, as asked for."
     fitting = alike(worst, size)
-    remedy = f"--image-size {size_text(fitting)} (height x width) would do so less, and " if fitting != size else ""
+    remedy = (
+        f"--image-size {size_text(fitting)} (height x width) would do so less, and "
+        if fitting != size
+        else ""
+    )
     return (
         f"Images of {category!r} are {worst.width} x {worst.height} pixels and are stretched onto {size_text(size)}, "
         f"one side {stretch(worst, size):.2f} times as far as the other; {remedy}--aspect keep not at all."

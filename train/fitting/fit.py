@@ -23,6 +23,7 @@ from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
+from train.data.defect_sizes import warn_of_small_defects
 from train.data.shapes import keeps_aspect
 from train.errors import DataError
 from train.fitting.batches import GoodImages
@@ -162,6 +163,7 @@ def _load_good(
     """
     bit_depth = find_bit_depth(data, asked=config.bit_depth)
     keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
+    warn_of_small_defects(data, config.image_size, keep_aspect=keep_aspect)
     images = load_images(
         data.train_good,
         image_size=config.image_size,

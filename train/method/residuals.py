@@ -22,6 +22,14 @@ LEAST_RELATIVE_STD = 0.01  # a channel's standard deviation, as a share of its m
 LARGEST_WHITENING = 2**26  # numbers in all places' matrices together: 256 MB
 
 
+def most_pixels(teacher_channels: Sequence[int]) -> int:
+    """Pixels of the largest image whose places' matrices are within `LARGEST_WHITENING`."""
+    return int(
+        LARGEST_WHITENING
+        / sum((channels / stride) ** 2 for stride, channels in zip(STRIDES, teacher_channels, strict=True))
+    )
+
+
 class StageResiduals(nn.Module):
     """One stage's differences, `residuals`, and their distance from what good images have at the same place.
 

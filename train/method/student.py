@@ -266,6 +266,16 @@ def student_without_weights(config: FitConfig) -> Student:
         return build_student(config, backbone=backbone, teacher_channels=teacher.channels)
 
 
+def teacher_channels(config: FitConfig) -> tuple[int, ...]:
+    """Channels of the teacher's three stages, without its weights.
+
+    Raises:
+        ConfigError: see `build_backbone`.
+    """
+    with torch.device("meta"):
+        return tuple(Backbone(config.teacher, mean=(0.0,) * 3, std=(1.0,) * 3).channels)
+
+
 def _weights(config: FitConfig, name: str, weights_dir: Path | None) -> LoadedWeights:
     if config.weights == "random":
         return random_weights(name, seed=config.seed)
