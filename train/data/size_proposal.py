@@ -44,6 +44,12 @@ class Limits:
         few_enough = self.n_pixels is None or n_pixels(size) <= self.n_pixels
         return few_enough and (self.ms_per_image is None or self.ms(size) <= self.ms_per_image)
 
+    def exceeded_by(self, size: ImageSize) -> str:
+        """In words, how a size that is not allowed exceeds them."""
+        if self.n_pixels is not None and n_pixels(size) > self.n_pixels:
+            return f"has more than the {self.n_pixels:,} pixels that the distance mahalanobis has room for"
+        return f"takes {self.ms(size):.3g} ms of {self.ms_per_image:g}"
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -96,8 +102,8 @@ def propose_size(
         reasons.append(_of_defect(*smallest))
     if limits.ms_per_image is not None:
         reasons.append(
-            f"an image takes {limits.ms(size):.3g} of {limits.ms_per_image:g} ms, by {limits.ms_per_megapixel:.0f} ms a "
-            "megapixel in PyTorch on this machine; served graphs take less"
+            f"an image takes {limits.ms(size):.3g} of {limits.ms_per_image:g} ms, by {limits.ms_per_megapixel:.0f} ms "
+            "a megapixel in PyTorch on this machine; served graphs take less"
         )
     return Proposal(size, tuple(reasons), tuple(_warnings(size, wanted, smallest, limits)))
 
@@ -125,8 +131,8 @@ def _wanted(sizes: Sequence[ImageSize], defects: Sequence[DefectSize], keep_aspe
 
 def _of_defect(defect: DefectSize, side: float) -> str:
     return (
-        f"the smallest defect, in {defect.mask_path}, is {defect.side:.1f} pixels wide and {side:.1f} at this size, where "
-        f"{WANTED_PIXELS:g} are wanted: two positions of stage 1, which has one every 4"
+        f"the smallest defect, in {defect.mask_path}, is {defect.side:.1f} pixels wide and {side:.1f} at this size, "
+        f"where {WANTED_PIXELS:g} are wanted: two positions of stage 1, which has one every 4"
     )
 
 
@@ -137,17 +143,11 @@ def _warnings(
     sentences = []
     if not limits.allow(size):
         sentences.append(
-            f"even the smallest size, {size_text(size)}, takes {limits.ms(size):.3g} ms of {limits.ms_per_image:g}; allow "
-            "more, or take a preset of smaller networks"
+            f"even the smallest size, {size_text(size)}, {limits.exceeded_by(size)}; allow more time, or take smaller "
+            "networks"
         )
     elif size != wanted:
-        over_time = limits.ms_per_image is not None and limits.ms(wanted) > limits.ms_per_image
-        why = (
-            f"take {limits.ms(wanted):.3g} ms"
-            if over_time
-            else "be more than the networks can hold statistics of"
-        )
-        sentences.append(f"{size_text(wanted)} were wanted and would {why}")
+        sentences.append(f"{size_text(wanted)} was wanted and {limits.exceeded_by(wanted)}")
     if smallest is not None and smallest[1] < WANTED_PIXELS:
         defect, side = smallest
         sentences.append(

@@ -54,7 +54,8 @@ def with_image_size(
     if overrides.get("image_size") != AUTO:
         if ms_per_image is not None:
             raise ConfigError(
-                "--ms-per-image bounds the size that --image-size auto proposes; give --image-size auto, or leave it out."
+                "--ms-per-image bounds the size that --image-size auto proposes; give --image-size auto, or leave it "
+                "out."
             )
         return overrides
     others = {name: value for name, value in overrides.items() if name != "image_size"}
