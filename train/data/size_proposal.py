@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,11 @@ from model_repository.image_size import (
     size_text,
 )
 from train.data.defect_sizes import DefectSize, smallest_at
-from train.data.shapes import ImageShape
+from train.data.shapes import ImageShape, stretch
 
 # Of the smallest defect where pictures are resized: two positions of stage 1, which has one every 4 pixels.
 WANTED_PIXELS = 8.0
+MOST_STRETCH = 1.1  # of one side of a picture against the other, where a nearer shape can be had
 MEGA = 1e6
 
 
@@ -81,9 +83,12 @@ def propose_size(
         limits: on the size.
     """
     picture = sorted(shapes, key=lambda shape: shape.aspect)[len(shapes) // 2]
-    sizes = sizes_of_shape(picture)
-    allowed = [size for size in sizes if limits.allow(size)] or sizes[:1]
-    usual_size = min(sizes, key=lambda size: abs(n_pixels(size) - n_pixels(usual)))
+    any_size = sizes_of_shape(picture)
+    sizes = [size for size in any_size if stretch(picture, size) <= MOST_STRETCH] or any_size
+    allowed = [size for size in sizes if limits.allow(size)] or [
+        max((size for size in any_size if limits.allow(size)), key=n_pixels, default=any_size[0])
+    ]
+    usual_size = min(sizes, key=lambda size: abs(math.log(n_pixels(size) / n_pixels(usual))))
     reasons = [f"pictures are {picture.width} x {picture.height} pixels, wide and high"]
     if defects:
         wanted = _wanted(
@@ -109,7 +114,7 @@ def propose_size(
 
 
 def sizes_of_shape(picture: ImageShape) -> list[ImageSize]:
-    """All image sizes in about the shape of a picture, up to its own size, by their pixels."""
+    """All image sizes in about the shape of a picture, as near as multiples of 32 come, up to its own size."""
     long, short = picture.side, min(picture.width, picture.height)
     largest = min(LARGEST_SIDE, SIDE_STEP * -(-long // SIDE_STEP))
     sizes = []
