@@ -202,7 +202,8 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
             f"{path} cannot be used ({error}); nothing is published; train and export again."
         ) from None
     fusion = repository / "distance_fusion" / "fusion_calibration.py"
-    if not fusion.is_file() or b"weights_id" not in fusion.read_bytes():
+    needed = b"weights_id" if isinstance(calibration.image_size, int) else b"sides_of"
+    if not fusion.is_file() or needed not in fusion.read_bytes():
         raise PublishError(
             f"{repository} holds a distance_fusion of an earlier version, which cannot read {path}; nothing is "
             "published; copy this version's model_repository/distance_fusion there."

@@ -27,7 +27,12 @@ if __package__:
     from model_repository.image_decoder.deep_pixels import read_with_tifffile
     from model_repository.image_decoder.jpeg_scans import END, OTHER_BITS, read_scans
     from model_repository.image_decoder.picture_limits import ImageError as ImageError
-    from model_repository.image_decoder.picture_limits import require_density, require_file_size, require_size
+    from model_repository.image_decoder.picture_limits import (
+        naming_memory,
+        require_density,
+        require_file_size,
+        require_size,
+    )
     from model_repository.image_decoder.resizing import resize_image as resize_image
     from model_repository.image_decoder.whole_pictures import require_all_rows, require_all_tiles
 else:  # in the server, where all files lie side by side
@@ -35,6 +40,7 @@ else:  # in the server, where all files lie side by side
     from jpeg_scans import END, OTHER_BITS, read_scans  # type: ignore[import-not-found, no-redef]
     from picture_limits import (  # type: ignore[import-not-found, no-redef]
         ImageError,
+        naming_memory,
         require_density,
         require_size,
     )
@@ -131,7 +137,7 @@ def decode_pixels(encoded: bytes, *, any_density: bool = False) -> Image.Image |
     if not encoded:
         raise ImageError("is empty")
     try:
-        with naming_damage(), open_image(io.BytesIO(encoded)) as image:
+        with naming_damage(), open_image(io.BytesIO(encoded)) as image, naming_memory(*image.size):
             if not any_density:
                 require_density(*image.size, len(encoded))
             if _is_misread(image):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_repository.image_decoder.image_decoding import decode_resized, resize_image
+from model_repository.image_decoder.image_decoding import ImageError, decode_resized, resize_image
 from model_repository.image_decoder.resizing import fitted_part
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8))
@@ -54,3 +54,17 @@ def test_the_decoder_resizes_with_the_same_function() -> None:
     image, size = decode_resized(buffer.getvalue(), (64, 96), keep_aspect=True)
     np.testing.assert_array_equal(image, resize_image(NOISE, (64, 96), keep_aspect=True))
     assert size == (40, 100)
+
+
+def test_a_picture_that_memory_does_not_hold_is_named_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    buffer = io.BytesIO()
+    NOISE.save(buffer, "PNG")
+    monkeypatch.setattr(Image.Image, "load", full)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
+    with pytest.raises(
+        ImageError, match=r"memory .* 100 x 40 are 0\.0 megapixels, which take up to 0 MB; make it smaller"
+    ):
+        decode_resized(buffer.getvalue(), 64)
