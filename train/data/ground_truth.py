@@ -16,7 +16,8 @@ from model_repository.image_decoder.deep_pixels import TURNS
 from model_repository.image_decoder.image_decoding import DeepPixels, ImageError, decode_pixels, naming
 from model_repository.image_decoder.resizing import fitted_part
 from model_repository.image_size import ImageSize, height_width
-from train.data.category import SIDEWAYS, TestImage, stored_size
+from train.data.category import TestImage
+from train.data.file_sizes import SIDEWAYS, stored_size
 from train.errors import DataError
 from train.support.progress import console
 

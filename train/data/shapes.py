@@ -8,7 +8,8 @@ from pathlib import Path
 
 from model_repository.image_decoder.image_decoding import ImageError
 from model_repository.image_size import SIDE_STEP, ImageSize, height_width, image_size, size_text
-from train.data.category import CategoryData, upright_size
+from train.data.category import CategoryData
+from train.data.file_sizes import upright_size
 from train.support.progress import console
 
 SAME_SHAPE = 1.01  # width over height, of the widest image over that of the tallest

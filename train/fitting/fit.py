@@ -22,7 +22,7 @@ from train.checkpoint.provenance import Provenance, UsualScores
 from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
-from train.data.category import CategoryData, load_images, split_good
+from train.data.category import CategoryData, LoadedImages, load_images, split_good
 from train.data.defect_sizes import warn_of_small_defects
 from train.data.shapes import keeps_aspect
 from train.errors import DataError
@@ -145,6 +145,22 @@ def _inputs(
     )
 
 
+def _read_good(data: CategoryData, *, config: FitConfig, strict: bool) -> tuple[LoadedImages, int, bool]:
+    """A category's good images, and what was decided on how all of its images are read: bit depth, shape."""
+    bit_depth = find_bit_depth(data, asked=config.bit_depth)
+    keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
+    warn_of_small_defects(data, config.image_size, keep_aspect=keep_aspect)
+    images = load_images(
+        data.train_good,
+        image_size=config.image_size,
+        strict=strict,
+        bit_depth=bit_depth,
+        keep_aspect=keep_aspect,
+        what="good images",
+    )
+    return images, bit_depth, keep_aspect
+
+
 def _load_good(
     data: CategoryData,
     teacher: Backbone,
@@ -161,17 +177,7 @@ def _load_good(
     Raises:
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
-    bit_depth = find_bit_depth(data, asked=config.bit_depth)
-    keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
-    warn_of_small_defects(data, config.image_size, keep_aspect=keep_aspect)
-    images = load_images(
-        data.train_good,
-        image_size=config.image_size,
-        strict=runtime.strict,
-        bit_depth=bit_depth,
-        keep_aspect=keep_aspect,
-        what="good images",
-    )
+    images, bit_depth, keep_aspect = _read_good(data, config=config, strict=runtime.strict)
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     n_train, n_held_out = map(len, split)
     if config.drop_last and n_train < config.batch_size:

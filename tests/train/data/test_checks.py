@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from model_repository.image_decoder.image_decoding import read_image
 from tests.conftest import CATEGORY
-from train.data.category import CategoryData, read_category, upright_size
+from train.data.category import CategoryData, read_category
 from train.data.checks import (
     check_training_data,
     copy_warnings,
@@ -20,6 +20,7 @@ from train.data.checks import (
     require_own_images,
     size_warnings,
 )
+from train.data.file_sizes import upright_size
 from train.data.shapes import read_shape
 from train.errors import DataError
 from train.runs import data_fingerprints
