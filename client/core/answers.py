@@ -126,7 +126,7 @@ def read_answer(request: Request, response: Any, *, latency_ms: float, maps: Map
 
 
 def _score_is_of_map(score: NDArray[Any], anomaly_map: NDArray[Any]) -> bool:
-    """Whether scores [B] can be the mean of the highest values, or the highest, of maps [B, S, S]."""
+    """Whether scores [B] can be the mean of the highest values, or the highest, of maps [B, H, W]."""
     slack = 1e-4 * np.abs(anomaly_map).max(axis=(1, 2))  # of a mean of thousands of float32 values
     mean, maximum = anomaly_map.mean(axis=(1, 2)), anomaly_map.max(axis=(1, 2))
     return bool(((mean - slack <= score) & (score <= maximum + slack)).all())

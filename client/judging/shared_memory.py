@@ -67,7 +67,7 @@ class SharedRegion:
         )
 
     def put(self, pixels: NDArray[np.uint8]) -> None:
-        """Copy images [B, S, S, 3] into the region."""
+        """Copy images [B, H, W, 3] into the region."""
         shm.set_shared_memory_region(self._handle, [pixels], offset=self.place.offset("image"))
 
     def take(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:

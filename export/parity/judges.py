@@ -52,7 +52,7 @@ class Answers:
         judge: its name.
         precision: of its graphs or engines.
         files: SHA-256 by name of those that it judged with.
-        maps: [N, S, S] anomaly maps; not finite where it could not judge.
+        maps: [N, H, W] anomaly maps; not finite where it could not judge.
         labels: [N] of its own; None where the maps alone decide.
     """
 
@@ -69,7 +69,7 @@ class GraphJudge:
 
     Attributes:
         name: of the judge.
-        run: gives the distance maps [B, h, h] of each stage and ids of the weights [B, 1] of a batch of images.
+        run: gives the distance maps [B, h, w] of each stage and ids of the weights [B, 1] of a batch of images.
         calibration: how the maps are fused, and the weights that `run` must answer for.
         batch_size: images a run, at most.
     """
@@ -86,7 +86,7 @@ class GraphJudge:
         return cls(f"ONNX {precision}", chain.run, calibration)
 
     def maps(self, images: Images) -> Maps:
-        """Anomaly maps [N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed.
+        """Anomaly maps [N, H, W] float32 of `images` [N, H, W, 3] uint8, before the background is removed.
 
         The map of an image whose distances are not finite, as of activations that overflow, is all NaN.
 
@@ -162,7 +162,7 @@ class JudgedTestSet:
         )
 
     def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
-        """What the server would answer with maps [N, S, S]; `labels` [N] replace those that follow from the maps."""
+        """What the server would answer with maps [N, H, W]; `labels` [N] replace those that follow from the maps."""
         verdict = judge(remove_background(maps, self.parts), self.calibration)
         return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
 

@@ -29,7 +29,7 @@ PROMPT_LABELS = (1, 0, 0, 0, 0)
 
 
 class SamForeground(nn.Module):
-    """`image` [B, S, S, 3] uint8 to `foreground` [B, S, S] bool, True on the part.
+    """`image` [B, H, W, 3] uint8 to `foreground` [B, H, W] bool, True on the part.
 
     Of SAM's three masks for the prompt the one of the highest predicted IoU is taken, and widened by the margin
     of the `threshold` method; where it covers next to nothing, the whole picture counts as the part.

@@ -103,7 +103,7 @@ def panels(
     usual: float,
     threshold: float,
 ) -> Figure:
-    """Image [S, S, 3], mask where there is one, anomaly map [S, S], and the map over the image, side by side.
+    """Image [H, W, 3], mask where there is one, anomaly map [H, W], and the map over the image, side by side.
 
     A pixel of the `usual` score is black in the map and clear in the overlay; the colours' full scale is one and a half
     times the threshold.

@@ -37,7 +37,7 @@ class Batch:
 
     Attributes:
         indices: [B] positions among the training images.
-        image: [B, S, S, 3] uint8.
+        image: [B, H, W, 3] uint8.
         teacher_features: [B, C, h, w] float32 a stage, channels_last.
     """
 
@@ -83,7 +83,7 @@ class TeacherFeatures:
     def batches(
         self, order: Iterable[NDArray[np.intp]], images: NDArray[np.uint8], device: torch.device
     ) -> Iterator[Batch]:
-        """One batch after the other, of positions among the images [N, S, S, 3]."""
+        """One batch after the other, of positions among the images [N, H, W, 3]."""
         for indices in order:
             image = to_device(torch.from_numpy(images[indices]), device)
             yield Batch(indices, image, self.batch(indices, device))
@@ -110,7 +110,7 @@ class TeacherFeatures:
 def compute_teacher_features(
     teacher: Backbone, images: NDArray[np.uint8], *, scratch_dir: Path, device: torch.device
 ) -> TeacherFeatures:
-    """Run the teacher, in evaluation mode, over all images [N, S, S, 3] uint8.
+    """Run the teacher, in evaluation mode, over all images [N, H, W, 3] uint8.
 
     Features that do not fit in memory are kept in a file without a name under `scratch_dir`, which vanishes with the
     process.

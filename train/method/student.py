@@ -168,7 +168,7 @@ def compute_distances(
     device: torch.device,
     what: str,
 ) -> list[FloatArray]:
-    """Distance maps [N, h, h] float32 a stage of images [N, S, S, 3] uint8, as in the testing process (Section 3.4).
+    """Distance maps [N, h, w] float32 a stage of images [N, H, W, 3] uint8, as in the testing process (Section 3.4).
 
     Both networks are on the device and in evaluation mode; `scale` is that of `train.method.distances.distance_map`,
     `what` names the progress bar.

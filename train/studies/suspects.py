@@ -45,8 +45,8 @@ class Suspects:
     Attributes:
         paths: N image files.
         scores: [N] float32, in descending order.
-        maps: [N, h, h] float32, distance of each position to the other images.
-        pixels: [N, S, S, 3] uint8.
+        maps: [N, h, w] float32, distance of each position to the other images.
+        pixels: [N, H, W, 3] uint8.
     """
 
     paths: tuple[Path, ...]

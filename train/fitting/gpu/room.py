@@ -125,7 +125,7 @@ def place_of(sizes: list[int], *, free_on_device: int, free_in_machine: int, tra
 def keep_features(
     place: Place, teacher: Backbone, images: NDArray[np.uint8], device: torch.device
 ) -> GpuFeatures:
-    """Run the teacher over images [N, S, S, 3] uint8, and keep what it sees at that place if it can be had.
+    """Run the teacher over images [N, H, W, 3] uint8, and keep what it sees at that place if it can be had.
 
     Raises:
         TrainingError: a feature is not finite.

@@ -83,7 +83,7 @@ class GpuFeatures(ABC):
 
     @torch.no_grad()
     def run_teacher(self, image: Tensor) -> list[Tensor]:
-        """The teacher's features of images [B, S, S, 3] on the device, [B, h, w, C] a stage."""
+        """The teacher's features of images [B, H, W, 3] on the device, [B, h, w, C] a stage."""
         return [feature.permute(0, 2, 3, 1) for feature in self.teacher(image)]
 
     def _compute(self) -> list[Tensor]:

@@ -38,7 +38,7 @@ BATCH_SIZE = 16
 
 
 class TeacherStages(nn.Module):
-    """The teacher in the place of anomalib's feature extractor: images [B, 3, S, S] of values 0 to 255 in.
+    """The teacher in the place of anomalib's feature extractor: images [B, 3, H, W] of values 0 to 255 in.
 
     Args:
         teacher: frozen, in evaluation mode.
@@ -95,7 +95,7 @@ def fit_anomalib(
     device: torch.device,
     coreset_ratio: float = CORESET_RATIO,
 ) -> Any:
-    """Fit one of `METHODS` on good images [N, S, S, 3] uint8; the seed decides all that it draws.
+    """Fit one of `METHODS` on good images [N, H, W, 3] uint8; the seed decides all that it draws.
 
     PatchCore keeps the share `coreset_ratio` of the patches.
 
@@ -129,7 +129,7 @@ def fit_anomalib(
 def judge_with_anomalib(
     model: Any, images: NDArray[np.uint8], *, device: torch.device
 ) -> tuple[FloatArray, FloatArray]:
-    """Anomaly maps [N, S, S] and image scores [N] of images [N, S, S, 3] uint8, both float32."""
+    """Anomaly maps [N, H, W] and image scores [N] of images [N, H, W, 3] uint8, both float32."""
     maps, scores = [], []
     with torch.inference_mode():
         for batch in _batches(images, device):
@@ -173,7 +173,7 @@ def _layers(teacher: Backbone) -> list[int]:
 
 
 def _batches(images: NDArray[np.uint8], device: torch.device) -> Iterator[Tensor]:
-    """[B, 3, S, S] float32, values 0 to 255."""
+    """[B, 3, H, W] float32, values 0 to 255."""
     for start in range(0, len(images), BATCH_SIZE):
         batch = torch.from_numpy(images[start : start + BATCH_SIZE]).to(device)
         yield batch.permute(0, 3, 1, 2).float()
