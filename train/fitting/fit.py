@@ -9,6 +9,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -141,8 +142,17 @@ def _inputs(
         data_fingerprint=good.fingerprint,
         n_images=len(data.train_good),
         n_train=len(good.train),
-        surroundings={"device": device.type, "torch": torch.__version__, **weights},
+        surroundings={
+            "device": device.type,
+            "torch": torch.__version__,
+            "aspect": _aspect(good),
+            **weights,
+        },
     )
+
+
+def _aspect(good: GoodSplit) -> Literal["keep", "stretch"]:
+    return "keep" if good.keep_aspect else "stretch"
 
 
 def _read_good(data: CategoryData, *, config: FitConfig, strict: bool) -> tuple[LoadedImages, int, bool]:
@@ -252,7 +262,7 @@ def _provenance(
         n_held_out=len(good.held_out),
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
-        aspect="keep" if good.keep_aspect else "stretch",
+        aspect=_aspect(good),
         sharpening=good.sharpening,
         weights=weights,
         steps=ended.step,
