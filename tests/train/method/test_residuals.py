@@ -24,21 +24,22 @@ def test_without_statistics_the_distance_is_the_root_mean_square_of_the_differen
     torch.testing.assert_close(distance, torch.tensor([[[12.5**0.5]], [[1.0]]]))
 
 
-def test_the_distance_is_scipys_mahalanobis_distance_at_each_place() -> None:
-    stage = StageResiduals(channels=3, shape=(2, 2), neighbourhood=1)
+@pytest.mark.parametrize("shape", [(2, 2), (1, 4), (4, 1)])
+def test_the_distance_is_scipys_mahalanobis_distance_at_each_place(shape: tuple[int, int]) -> None:
+    stage = StageResiduals(channels=3, shape=shape, neighbourhood=1)
     generator = np.random.default_rng(0)
     spread = generator.normal(size=(4, 3, 3))
     covariance = spread @ spread.transpose(0, 2, 1) + 0.1 * np.eye(3)
     stage.whitening.copy_(torch.from_numpy(np.linalg.inv(np.linalg.cholesky(covariance)).transpose(0, 2, 1)))
-    stage.place_mean.copy_(random_features(3, 2, 2, seed=1))
+    stage.place_mean.copy_(random_features(3, *shape, seed=1))
     stage.set_channels(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 2.0]))
     stage.gain.fill_(0.25)
-    teacher, student = random_features(5, 3, 2, 2, seed=2), random_features(5, 3, 2, 2, seed=3)
+    teacher, student = random_features(5, 3, *shape, seed=2), random_features(5, 3, *shape, seed=3)
     found = stage(student, teacher).numpy()
-    assert found.shape == (5, 2, 2)
+    assert found.shape == (5, *shape)
     for image in range(5):
         for place in range(4):
-            row, column = divmod(place, 2)
+            row, column = divmod(place, shape[1])
             theirs = (teacher[image, :, row, column].numpy() - [1, 2, 3]) / [0.5, 1, 2]
             residual = theirs - 0.25 * student[image, :, row, column].numpy()
             mean = stage.place_mean[:, row, column].numpy()
