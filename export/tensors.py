@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from model_repository.image_size import ImageSize, height_width, stage_shape
+
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 TEACHER_INPUTS = ("image",)
 TEACHER_OUTPUTS = ("teacher_1", "teacher_2", "teacher_3")
@@ -37,31 +39,33 @@ ENCODED_IMAGE = TensorSpec("encoded_image", "STRING", (1,))
 ORIGINAL_SIZE = TensorSpec("original_size", "INT32", (2,))
 
 
-def image_spec(image_size: int) -> TensorSpec:
+def image_spec(image_size: ImageSize) -> TensorSpec:
     """The `image` tensor: RGB, 0 to 255."""
-    return TensorSpec("image", "UINT8", (image_size, image_size, 3))
+    return TensorSpec("image", "UINT8", (*height_width(image_size), 3))
 
 
-def feature_specs(image_size: int, channels: Sequence[int], *, precision: str = "fp32") -> list[TensorSpec]:
+def feature_specs(
+    image_size: ImageSize, channels: Sequence[int], *, precision: str = "fp32"
+) -> list[TensorSpec]:
     """The teacher's features at strides 4, 8 and 16; FP16 in half precision."""
     data_type = "FP16" if precision == "fp16" else "FP32"
     return [
-        TensorSpec(name, data_type, (count, image_size // stride, image_size // stride))
+        TensorSpec(name, data_type, (count, *stage_shape(image_size, stride)))
         for name, count, stride in zip(TEACHER_OUTPUTS, channels, STRIDES, strict=True)
     ]
 
 
-def distance_specs(image_size: int) -> list[TensorSpec]:
+def distance_specs(image_size: ImageSize) -> list[TensorSpec]:
     """The student's distance maps at strides 4, 8 and 16."""
     return [
-        TensorSpec(name, "FP32", (image_size // stride, image_size // stride))
+        TensorSpec(name, "FP32", stage_shape(image_size, stride))
         for name, stride in zip(DISTANCES, STRIDES, strict=True)
     ]
 
 
-def foreground_spec(image_size: int) -> TensorSpec:
+def foreground_spec(image_size: ImageSize) -> TensorSpec:
     """The mask of the part, True inside; an image size of -1 is any."""
-    return TensorSpec("foreground", "BOOL", (image_size, image_size))
+    return TensorSpec("foreground", "BOOL", height_width(image_size))
 
 
 def image_bytes(specs: Iterable[TensorSpec]) -> int:

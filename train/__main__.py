@@ -25,6 +25,7 @@ from train.cli.options import (
 )
 from train.cli.paper import ablate, complexity, reproduce
 from train.cli.studies import baselines, contamination, suspects
+from train.support.command_options import FiniteRange
 
 CONTEXT: dict[str, Any] = {"show_default": True, "help_option_names": ["-h", "--help"]}
 
@@ -58,6 +59,11 @@ def data(category: CategoryOptions, runs_dir: Path, print_test_dir: bool) -> Non
 @config_options(*FIT_FIELDS)
 @KNOWN_DEFECTS
 @click.option(
+    "--ms-per-image",
+    type=FiniteRange(min=0, min_open=True),
+    help="What an image may take on this machine, milliseconds: bounds the size of --image-size auto.",
+)
+@click.option(
     "--as-before",
     is_flag=True,
     help="Options that are not given are those of the category's run, where it has one, not the preset's.",
@@ -78,23 +84,34 @@ def fit(
     run: RunOptions,
     asked: ConfigOptions,
     known_defects: str | None,
+    ms_per_image: float | None,
     as_before: bool,
     force: bool,
     replace: bool,
 ) -> None:
     """Train and calibrate a category; does nothing when its run has this whole configuration and these images."""
     from train.data.checks import check_training_data
-    from train.runs import data_fingerprints, find_known_defects, fit_category
+    from train.runs import data_fingerprints, find_known_defects, fit_category, with_image_size
 
     images, run_dir = category.find(runs_dir=run.runs_dir), run.runs_dir / category.name
     known = find_known_defects(known_defects, run_dir=run_dir)
     check_training_data(images, fingerprints=data_fingerprints(run.runs_dir), force=force)
+    runtime = run.runtime(asked.weights_dir)
+    overrides = with_image_size(
+        asked.overrides,
+        images,
+        preset=asked.preset,
+        ms_per_image=ms_per_image,
+        run_dir=run_dir,
+        runtime=runtime,
+        force=force,
+    )
     trained = fit_category(
         images,
         preset=asked.preset,
-        overrides=asked.overrides,
+        overrides=overrides,
         run_dir=run_dir,
-        runtime=run.runtime(asked.weights_dir),
+        runtime=runtime,
         known=known,
         as_before=as_before,
         force=force,

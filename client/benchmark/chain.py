@@ -77,7 +77,7 @@ class BareChain:
             )
 
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Distance maps [B, h, h] a stage of `images` [B, S, S, 3] uint8."""
+        """Distance maps [B, h, w] a stage of `images` [B, H, W, 3] uint8."""
         teacher, student = self._sessions
         features = teacher.run(FEATURES, {"image": images})
         distances: list[NDArray[np.float32]] = student.run(
@@ -86,7 +86,7 @@ class BareChain:
         return distances
 
     def latencies_ms(self, images: NDArray[np.uint8], *, requests: int, batch: int = 1) -> list[float]:
-        """Milliseconds of each of `requests` runs of `batch` images, going through `images` [N, S, S, 3] in turn."""
+        """Milliseconds of each of `requests` runs of `batch` images, going through `images` [N, H, W, 3] in turn."""
         latencies = []
         for index in range(requests):
             chosen = images[np.arange(index * batch, (index + 1) * batch) % len(images)]

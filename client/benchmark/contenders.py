@@ -59,7 +59,7 @@ class Bench:
         images: NDArray[np.uint8],
         chain: BareChain | None,
     ) -> None:
-        """Encode real images [N, S, S, 3] as pixels and as JPEG files, and look up the steps of both ensembles.
+        """Encode real images [N, H, W, 3] as pixels and as JPEG files, and look up the steps of both ensembles.
 
         The chain runs the very graphs that are served; it is None where they are missing.
         """
@@ -108,6 +108,6 @@ class Bench:
         for index in range(requests):
             file = self.files[index % len(self.files)]
             started = time.perf_counter()
-            resize_image(decode_image(file), self.judge.image_size)
+            resize_image(decode_image(file), self.judge.image_size, keep_aspect=self.judge.keep_aspect)
             latencies.append(1000 * (time.perf_counter() - started))
         return Load(latencies, throughput=1000 * requests / sum(latencies))

@@ -13,14 +13,17 @@ from client.core.errors import ImageFileError
 from client.pictures.folders import find_images
 from client.pictures.images import load_image
 from model_repository.image_decoder.image_decoding import resize_image
+from model_repository.image_size import ImageSize
 
 MAX_IMAGES = 16  # sent in turn
 JPEG_SIZE = 1024
 JPEG_QUALITY = 90
 
 
-def load_pixels(folder: Path, *, image_size: int, bit_depth: int = 8) -> NDArray[np.uint8]:
-    """Resized images [N, S, S, 3], up to MAX_IMAGES spread over a folder; those that cannot be read are left out.
+def load_pixels(
+    folder: Path, *, image_size: ImageSize, bit_depth: int = 8, keep_aspect: bool = False
+) -> NDArray[np.uint8]:
+    """Resized images [N, H, W, 3], up to MAX_IMAGES spread over a folder; those that cannot be read are left out.
 
     Raises:
         ImageFileError: there are none, or none can be read.
@@ -30,11 +33,8 @@ def load_pixels(folder: Path, *, image_size: int, bit_depth: int = 8) -> NDArray
     pixels, faults = [], []
     for index in range(n_sent):
         try:
-            pixels.append(
-                resize_image(
-                    load_image(files[index * len(files) // n_sent].path, bit_depth=bit_depth), image_size
-                )
-            )
+            image = load_image(files[index * len(files) // n_sent].path, bit_depth=bit_depth)
+            pixels.append(resize_image(image, image_size, keep_aspect=keep_aspect))
         except ImageFileError as error:
             faults.append(error)
     if not pixels:
@@ -43,8 +43,9 @@ def load_pixels(folder: Path, *, image_size: int, bit_depth: int = 8) -> NDArray
 
 
 def as_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """An image [S, S, 3] as a JPEG file of a camera's size."""
-    buffer = io.BytesIO()
-    picture = Image.fromarray(image).resize((JPEG_SIZE, JPEG_SIZE), Image.Resampling.BICUBIC)
+    """An image [H, W, 3] as a JPEG file of a camera's size, and of its own shape."""
+    buffer, picture = io.BytesIO(), Image.fromarray(image)
+    width, height = (JPEG_SIZE * side // max(picture.size) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

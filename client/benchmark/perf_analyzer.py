@@ -157,7 +157,7 @@ def failure(path: str, exit_code: int, text: str) -> str:
 
 
 def image_inputs(images: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """Images [N, S, S, 3] in perf_analyzer's input format: raw bytes in base64."""
+    """Images [N, H, W, 3] in perf_analyzer's input format: raw bytes in base64."""
     shape = list(images.shape[1:])
     return [{"image": {"b64": _base64(image.tobytes()), "shape": shape}} for image in images]
 

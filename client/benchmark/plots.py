@@ -12,6 +12,7 @@ from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult
 from client.core.errors import BenchmarkError
 from client.files import replace_file
+from model_repository.image_size import size_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,7 +137,8 @@ def _draw(path: Path, draw: Callable[[Axes, BenchResult], None], result: BenchRe
     draw(axes, result)
     header = result.header
     axes.set_title(
-        f"{header.category}, {header.precision}, {header.image_size} px\n{header.machine}", fontsize=9
+        f"{header.category}, {header.precision}, {size_text(header.image_size)} px\n{header.machine}",
+        fontsize=9,
     )
     axes.spines[["top", "right"]].set_visible(False)
     replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))

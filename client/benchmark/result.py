@@ -12,6 +12,7 @@ from client.benchmark.machine import Machine
 from client.benchmark.measured import Measured
 from client.core.errors import ClientError
 from client.files import write_text
+from model_repository.image_size import ImageSize
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Header:
         precision: of the served graphs.
         platform: that runs the backbones, `python`, `onnxruntime` or `tensorrt`.
         release_id: of the weights that judged.
-        image_size: side of an image, pixels.
+        image_size: side of an image, or its height and width, pixels.
         n_images: different images that were sent in turn.
         started: when, UTC.
         machine: that the client and the bare chain ran on.
@@ -39,7 +40,7 @@ class Header:
     precision: str
     platform: str
     release_id: int
-    image_size: int
+    image_size: ImageSize
     n_images: int
     started: str
     machine: Machine

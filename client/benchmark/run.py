@@ -77,7 +77,12 @@ def benchmark_category(
         JudgeClient(url, category=category, timeout_s=timeout_s) as judge,
         closing(connect(judge.endpoint)) as client,
     ):
-        images = load_pixels(images_dir, image_size=judge.image_size, bit_depth=judge.bit_depth)
+        images = load_pixels(
+            images_dir,
+            image_size=judge.image_size,
+            bit_depth=judge.bit_depth,
+            keep_aspect=judge.keep_aspect,
+        )
         try:
             header = describe(judge, client, analyzer, n_images=len(images))
         except InferenceServerException as error:

@@ -13,6 +13,7 @@ from client.benchmark.measured import Measured
 from client.benchmark.result import BenchResult, Header
 from client.console import shown
 from client.report import Speed
+from model_repository.image_size import size_text
 
 COLUMNS = ("what", "in flight", "batch", "requests", "p50 ms", "p90 ms", "p99 ms", "images/s")
 STEP_COLUMNS = ("step", "requests", "batches", "queue ms", "copy in ms", "compute ms", "copy out ms")
@@ -165,7 +166,7 @@ def provenance(header: Header) -> str:
 
 def _title(header: Header) -> str:
     return (
-        f"{header.category}, {header.preset or 'own'} preset, {header.precision}, {header.image_size} px, "
+        f"{header.category}, {header.preset or 'own'} preset, {header.precision}, {size_text(header.image_size)} px, "
         f"platform {header.platform}"
     )
 

@@ -13,6 +13,7 @@ from client.core.errors import AnswerError, OtherSizeError
 from client.core.requests import ORIGINAL_SIZE, Request
 from client.core.verdicts import SCORE_OUTPUTS, Score, Verdict
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
+from model_repository.image_decoder.resizing import fitted_part
 
 TYPES: dict[str, tuple[str, type[np.generic]]] = {
     "anomaly_map": ("FP32", np.float32),
@@ -66,16 +67,23 @@ class Answer:
     def verdicts(self) -> list[Verdict]:
         """The verdict of every image."""
         maps, masks = (self.values[name] for name in MAP_OUTPUTS)
+        columns = zip(self.scores(), maps, masks, self._sizes(), strict=True)
         return [
             Verdict(
                 **vars(score),
-                anomaly_map=anomaly_map,
-                mask=mask,
+                anomaly_map=anomaly_map[self._seen(size)],
+                mask=mask[self._seen(size)],
                 original_size=size,
                 min_area=self.request.question.min_area,
             )
-            for score, anomaly_map, mask, size in zip(self.scores(), maps, masks, self._sizes(), strict=True)
+            for score, anomaly_map, mask, size in columns
         ]
+
+    def _seen(self, original_size: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of a map that show the image, and not what was filled beside it."""
+        if not self.request.keep_aspect:
+            return slice(None), slice(None)
+        return fitted_part(original_size, self.request.map_shape[1:])
 
     def _sizes(self) -> tuple[tuple[int, int], ...]:
         """Width and height of each image as it came."""
@@ -118,7 +126,7 @@ def read_answer(request: Request, response: Any, *, latency_ms: float, maps: Map
 
 
 def _score_is_of_map(score: NDArray[Any], anomaly_map: NDArray[Any]) -> bool:
-    """Whether scores [B] can be the mean of the highest values, or the highest, of maps [B, S, S]."""
+    """Whether scores [B] can be the mean of the highest values, or the highest, of maps [B, H, W]."""
     slack = 1e-4 * np.abs(anomaly_map).max(axis=(1, 2))  # of a mean of thousands of float32 values
     mean, maximum = anomaly_map.mean(axis=(1, 2)), anomaly_map.max(axis=(1, 2))
     return bool(((mean - slack <= score) & (score <= maximum + slack)).all())

@@ -8,6 +8,7 @@ from typing import Any
 
 from client.core.errors import NotServed
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
+from model_repository.image_size import ImageSize, image_size
 
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 CHANNELS = 3
@@ -18,22 +19,24 @@ class Category:
     """What a category's ensemble says of itself.
 
     Attributes:
-        image_size: side of the square image that its networks see, pixels.
+        image_size: that its networks see images at: the side of a square, or height and width, pixels.
         max_batch: images that one request may hold.
         synthetic: it was trained on rendered images.
         precision: of its graphs.
         preset: that it was trained with.
         bit_depth: white of images with more than 8 bits a channel is 2**bit_depth - 1.
         release_id: which weights judge.
+        keep_aspect: images keep their shape where they are resized, and what is left beside them is filled.
     """
 
-    image_size: int
+    image_size: ImageSize
     max_batch: int
     synthetic: bool
     precision: str
     preset: str
     bit_depth: int
     release_id: int
+    keep_aspect: bool = False
 
 
 def read_category(config: Any, name: str, *, url: str) -> Category:
@@ -52,8 +55,8 @@ def read_category(config: Any, name: str, *, url: str) -> Category:
             f"Model {name!r} at {url} takes {', '.join(sorted(shapes))} and gives {', '.join(sorted(outputs))}; "
             f"{expected}."
         )
-    size = int(shapes["image"][0]) if shapes["image"] else 0
-    if size < 1 or shapes["image"] != [size, size, CHANNELS] or config.max_batch_size < 1:
+    dims = [int(side) for side in shapes["image"]]
+    if len(dims) != 3 or min(dims) < 1 or dims[2] != CHANNELS or config.max_batch_size < 1:
         raise NotServed(
             f"Model {name!r} at {url} takes images {shapes['image']} in batches of up to {config.max_batch_size}; "
             f"{expected}."
@@ -65,13 +68,14 @@ def read_category(config: Any, name: str, *, url: str) -> Category:
             f"Model {name!r} at {url} names release {release!r} and a bit depth of {bit_depth!r}; {expected}."
         )
     return Category(
-        image_size=size,
+        image_size=image_size(*dims[:2]),
         max_batch=int(config.max_batch_size),
         synthetic=parameters.get("synthetic") == "true",
         precision=parameters.get("precision", "fp32"),
         preset=parameters.get("preset", ""),
         bit_depth=int(bit_depth),
         release_id=int(release),
+        keep_aspect=parameters.get("aspect") == "keep",
     )
 
 

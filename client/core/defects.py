@@ -1,6 +1,6 @@
 """Where in an image its defects lie and how large they are, in pixels of the image as it came.
 
-A mask [S, S] shows an image of W x H pixels as a square: one of its cells is W / S pixels wide and H / S high. Cells
+A mask [H, W] shows an image of W x H pixels as a square: one of its cells is W / S pixels wide and H / S high. Cells
 that touch at a corner belong together (8-connectivity): a scratch that runs aslant is one cell wide in a mask, and is
 one defect and not one a cell.
 """
@@ -54,7 +54,7 @@ def find_defects(
     original_size: tuple[int, int],
     min_area: int = 0,
 ) -> tuple[Defect, ...]:
-    """The connected regions of a mask [S, S] over its map [S, S], the one with the highest peak first.
+    """The connected regions of a mask [H, W] over its map [H, W], the one with the highest peak first.
 
     Args:
         mask: where the anomaly exceeds the pixel threshold.
@@ -121,7 +121,7 @@ def _along(
 
 
 def resize_map(anomaly_map: NDArray[np.float32], original_size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map [S, S] at the size of its image, [H, W] float32.
+    """A map [h, w] at the size of its image, [H, W] float32.
 
     Along a side on which the image has more pixels than the map has cells, bilinearly in between the cells' centres.
     Where it has fewer, a pixel has the highest value of the cells that it covers: a mean would hide a small defect.

@@ -16,6 +16,7 @@ from client.core.category import ENCODED
 from client.core.inputs import Prepared
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 from model_repository.image_decoder.image_decoding import resize_image
+from model_repository.image_size import ImageSize, height_width, n_pixels
 
 ORIGINAL_SIZE = "original_size"  # that the server says of files: it decodes them
 MAP_TYPES = {"anomaly_map": np.float32, "pred_mask": np.bool_}
@@ -49,21 +50,21 @@ class Place:
     Attributes:
         name: that the server knows it by.
         batch: images that it has room for.
-        image_size: their side, pixels.
+        image_size: of each, pixels.
     """
 
     name: str
     batch: int
-    image_size: int
+    image_size: ImageSize
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return BYTES_A_PIXEL * self.batch * self.image_size**2
+        return BYTES_A_PIXEL * self.batch * n_pixels(self.image_size)
 
     def offset(self, name: str) -> int:
         """Where a tensor begins, bytes."""
-        return {"image": 0, "anomaly_map": 3, "pred_mask": 7}[name] * self.batch * self.image_size**2
+        return {"image": 0, "anomaly_map": 3, "pred_mask": 7}[name] * self.batch * n_pixels(self.image_size)
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,12 @@ class Request:
 
     Attributes:
         model: the ensemble.
-        content: image files, or pixels [B, S, S, 3] uint8.
+        content: image files, or pixels [B, H, W, 3] uint8.
         sizes: width and height of each image as it came; empty for files, which the server decodes.
-        map_shape: of the anomaly maps and of the masks, [B, S, S].
+        map_shape: of the anomaly maps and of the masks, [B, H, W].
         question: what to ask for.
         place: where images and maps are handed over, or None for the wire; files always take the wire.
+        keep_aspect: images keep their shape, and maps show them and what is filled beside them.
     """
 
     model: str
@@ -85,10 +87,11 @@ class Request:
     map_shape: tuple[int, int, int]
     question: Question
     place: Place | None
+    keep_aspect: bool = False
 
     @property
     def pixels(self) -> NDArray[np.uint8] | None:
-        """Images [B, S, S, 3]; None for files."""
+        """Images [B, H, W, 3]; None for files."""
         return self.content if isinstance(self.content, np.ndarray) else None
 
     @property
@@ -145,8 +148,9 @@ def make_request(
     question: Question,
     *,
     category: str,
-    image_size: int,
+    image_size: ImageSize,
     place: Place | None,
+    keep_aspect: bool = False,
 ) -> Request:
     """A request about images that are all files or all pictures, see `batching`.
 
@@ -154,14 +158,15 @@ def make_request(
         images: at least one.
         question: what is asked.
         category: the published product.
-        image_size: side of the images that its networks see, pixels.
+        image_size: of the images that its networks see.
         place: shared memory, or None for the wire.
+        keep_aspect: see `Category`.
     """
     files = [image.sent for image in images if isinstance(image.sent, bytes)]
     pictures = [image.sent for image in images if isinstance(image.sent, Image.Image)]
-    map_shape = len(images), image_size, image_size
+    map_shape = len(images), *height_width(image_size)
     if files:
-        return Request(category + ENCODED, files, (), map_shape, question, place)
-    pixels = np.stack([resize_image(picture, image_size) for picture in pictures])
+        return Request(category + ENCODED, files, (), map_shape, question, place, keep_aspect)
+    pixels = np.stack([resize_image(picture, image_size, keep_aspect=keep_aspect) for picture in pictures])
     sizes = tuple(picture.size for picture in pictures)
-    return Request(category, pixels, sizes, map_shape, question, place)
+    return Request(category, pixels, sizes, map_shape, question, place, keep_aspect)

@@ -36,11 +36,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Verdict(Score):
-    """The whole answer, for an image whose side the server sees as S pixels.
+    """The whole answer, for an image that the server sees as H x W pixels.
 
     Attributes:
-        anomaly_map: [S, S] float32.
-        mask: [S, S] bool; where the anomaly exceeds the pixel threshold.
+        anomaly_map: [H, W] float32.
+        mask: [H, W] bool; where the anomaly exceeds the pixel threshold.
         original_size: width and height of the image as it came, upright, pixels.
         min_area: `defects` leaves out those of fewer pixels of that image; the label does not depend on it.
     """
@@ -66,7 +66,7 @@ class Verdict(Score):
         )
 
     def map_at_original_size(self) -> NDArray[np.float32]:
-        """The anomaly map [H, W] float32, at the size of the image as it came.
+        """The anomaly map as float32, at the size of the image as it came.
 
         Of an image that has fewer pixels than the map, each has the highest value of the map within it.
         """

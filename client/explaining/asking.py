@@ -21,6 +21,8 @@ from client.judging.calls import named_error, retrying
 from client.judging.connection import JudgeClient
 from model_repository.grpc_channel import connect
 from model_repository.image_decoder.image_decoding import resize_image
+from model_repository.image_decoder.resizing import fitted_part
+from model_repository.image_size import height_width
 
 Tensors = dict[str, NDArray[Any]]
 TRIES = 3  # a release may be switched between two calls
@@ -64,7 +66,7 @@ def _explain_once(
     plan, usual = steps.look_up()
     verdict = judge.judge(image, min_area=min_area)
     try:
-        tensors = steps.run(plan, resize_image(image, judge.image_size)[None])
+        tensors = steps.run(plan, resize_image(image, judge.image_size, keep_aspect=judge.keep_aspect)[None])
     except ServerError:  # a version was unloaded, or it takes images of another size by now
         if steps.look_up()[0] != plan:
             raise Switched from None
@@ -82,8 +84,21 @@ def _explain_once(
             f"Category {judge.category!r} at {judge.url} cannot be explained: {error}."
         ) from None
     total = sum(added)
+    rows, columns = slice(None), slice(None)
+    if judge.keep_aspect:
+        rows, columns = fitted_part(image.size, judge.image_size)
+
+    def seen(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The positions that show the image, and not what was filled beside it."""
+        stride = height_width(judge.image_size)[0] // len(distances)
+        own = (
+            slice((side.start or 0) // stride, side.stop and -(-side.stop // stride))
+            for side in (rows, columns)
+        )
+        return distances[tuple(own)]
+
     first, second, third = (
-        Stage(number, tensors[plan.fusion.inputs[distances]][0], part, part / total if total else 0.0)
+        Stage(number, seen(tensors[plan.fusion.inputs[distances]][0]), part, part / total if total else 0.0)
         for number, (distances, part) in enumerate(zip(DISTANCES, added, strict=True), start=1)
     )
     return Explanation(
@@ -133,7 +148,7 @@ class Steps:
         return read_plan(answer.config, url=self._url), read_usual(parameters)
 
     def run(self, plan: Plan, pixels: NDArray[np.uint8]) -> Tensors:
-        """All tensors of the ensemble before its fusion, by its own names; pixels [1, S, S, 3]."""
+        """All tensors of the ensemble before its fusion, by its own names; pixels [1, H, W, 3]."""
         tensors: Tensors = {IMAGE: pixels}
         for step in plan.before:
             tensors |= self._infer(step, tensors)

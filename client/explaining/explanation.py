@@ -21,7 +21,7 @@ class Stage:
 
     Attributes:
         number: 1, 2 or 3, from fine to coarse.
-        distances: [h, h] float32, how far the student is from the teacher at each position; 0 where they agree.
+        distances: [h, w] float32, how far the student is from the teacher at each position; 0 where they agree.
         contribution: what the stage adds to the score; the three sum to it.
         share: of the score, 0..1; 0 for a score of 0.
     """

@@ -102,8 +102,8 @@ def _draw_stage(
     ramp = np.tile(np.linspace(0, 1, size[0], dtype=np.float32), (SCALE, 1))
     scale_top = map_top + size[1] + 4
     picture.paste(Image.fromarray(colourise(ramp).astype(np.uint8)), (left, scale_top))
-    cells = len(stage.distances)
-    _write(draw, left, scale_top + SCALE + 2, f"distance 0 to {most:.3g}; {cells} x {cells}")
+    rows, columns = stage.distances.shape
+    _write(draw, left, scale_top + SCALE + 2, f"distance 0 to {most:.3g}; {rows} x {columns}")
 
 
 def _mark(plain: Image.Image, explanation: Explanation) -> None:

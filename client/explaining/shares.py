@@ -13,7 +13,7 @@ ROUNDING = 1e-4  # of a score, and of a map's highest value: sums of 32-bit numb
 
 
 def score_pixels(anomaly_map: NDArray[np.float32], score: float) -> NDArray[np.intp]:
-    """The pixels whose mean a score is, as indices into the flat map [S, S]: its highest ones, and as many as fit.
+    """The pixels whose mean a score is, as indices into the flat map [H, W]: its highest ones, and as many as fit.
 
     How many a release takes only its calibration says; the mean of the highest values falls with their number, so the
     score tells.
@@ -33,7 +33,7 @@ def score_pixels(anomaly_map: NDArray[np.float32], score: float) -> NDArray[np.i
 def contributions(
     stage_maps: NDArray[np.float32], anomaly_map: NDArray[np.float32], pixels: NDArray[np.intp]
 ) -> tuple[float, float, float]:
-    """What each stage adds to the score: the means of its map [3, S, S] over the score's pixels.
+    """What each stage adds to the score: the means of its map [3, H, W] over the score's pixels.
 
     Raises:
         ValueError: the stages' maps do not sum to the anomaly map.
@@ -48,7 +48,7 @@ def contributions(
 def maximum_of(anomaly_map: NDArray[np.float32], original_size: tuple[int, int]) -> tuple[int, int, float]:
     """Column and row of the highest value, in pixels of the original, and the value.
 
-    The cell of the map [S, S] is as large as several pixels of a larger image; the one in its middle is given.
+    The cell of the map [H, W] is as large as several pixels of a larger image; the one in its middle is given.
     """
     row, column = divmod(int(anomaly_map.argmax()), anomaly_map.shape[1])
     width, height = original_size

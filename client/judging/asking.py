@@ -183,7 +183,7 @@ class Asker:
                         there_and_back = True  # that release was live for a moment
                     continue
                 self.category.follow(answer.release_id)
-                if all(image.fits(self.category.found.bit_depth) for image in fitting):
+                if self._was_sent_right(found, fitting):
                     spans.judged(answer)
                     return answer
             raise ServerError(
@@ -206,7 +206,12 @@ class Asker:
         try:
             place = None if region is None else region.place
             request = make_request(
-                images, question, category=self.category.name, image_size=found.image_size, place=place
+                images,
+                question,
+                category=self.category.name,
+                image_size=found.image_size,
+                place=place,
+                keep_aspect=found.keep_aspect,
             )
             if region is not None and request.pixels is not None:
                 region.put(request.pixels)
@@ -266,6 +271,11 @@ class Asker:
             if self.category.found.bit_depth == bit_depth:
                 raise
         return prepare_any(image, bit_depth=self.category.found.bit_depth, name=name, own=own)
+
+    def _was_sent_right(self, found: Category, sent: Sequence[Prepared]) -> bool:
+        """Whether the release that answered takes images as they were sent: as `found` says, which may be of before."""
+        now = self.category.found
+        return now.keep_aspect == found.keep_aspect and all(image.fits(now.bit_depth) for image in sent)
 
     def _take_region(self, lender: Lender, found: Category) -> SharedRegion | None:
         return lender.take(image_size=found.image_size, timeout_s=self.timeout_s)

@@ -18,6 +18,7 @@ from client.core.verdicts import SCORE_OUTPUTS
 from client.judging.asking import Asker
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 from model_repository.grpc_endpoint import Endpoint
+from model_repository.image_size import ImageSize
 
 IN_FLIGHT = 4  # enough for every step of an ensemble to have work
 OnError = Literal["raise", "return"]
@@ -73,9 +74,14 @@ class ServedCategory:
         self._asker.timeout_s = check_timeout(timeout_s)
 
     @property
-    def image_size(self) -> int:
-        """Side of the square image that the category's networks see, pixels."""
+    def image_size(self) -> ImageSize:
+        """What the category's networks see images at: the side of a square, or height and width, pixels."""
         return self._asker.category.found.image_size
+
+    @property
+    def keep_aspect(self) -> bool:
+        """Whether images keep their shape where they are resized, and what is left beside them is filled."""
+        return self._asker.category.found.keep_aspect
 
     @property
     def max_batch(self) -> int:

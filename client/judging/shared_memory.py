@@ -21,6 +21,7 @@ from client.core.errors import NotAllowed, ServerError
 from client.core.faults import fault_of
 from client.core.requests import MAP_TYPES, Place
 from client.judging.calls import retrying
+from model_repository.image_size import ImageSize
 
 # The server uses a region for a moment after it has answered.
 IN_USE = "in use"
@@ -37,9 +38,9 @@ class SharedRegion:
     """
 
     def __init__(
-        self, client: grpcclient.InferenceServerClient, *, batch: int, image_size: int, timeout_s: float
+        self, client: grpcclient.InferenceServerClient, *, batch: int, image_size: ImageSize, timeout_s: float
     ) -> None:
-        """Create a region for up to `batch` images of `image_size` pixels and register it with the server.
+        """Create a region for up to `batch` images of that size and register it with the server.
 
         Raises:
             ServerError: this machine has no room for it.
@@ -66,7 +67,7 @@ class SharedRegion:
         )
 
     def put(self, pixels: NDArray[np.uint8]) -> None:
-        """Copy images [B, S, S, 3] into the region."""
+        """Copy images [B, H, W, 3] into the region."""
         shm.set_shared_memory_region(self._handle, [pixels], offset=self.place.offset("image"))
 
     def take(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -115,8 +116,8 @@ class SharedRegions:
         self._abandoned: list[SharedRegion] = []
         self._forgetting = threading.Lock()  # held by the thread that has the abandoned ones in its hands
 
-    def new(self, *, batch: int, image_size: int, timeout_s: float) -> SharedRegion:
-        """A new region for up to `batch` images of `image_size` pixels.
+    def new(self, *, batch: int, image_size: ImageSize, timeout_s: float) -> SharedRegion:
+        """A new region for up to `batch` images of that size.
 
         Raises:
             ServerError: this machine has no room for it, or the server does not see this host's memory.
@@ -214,8 +215,8 @@ class Lender:
         self._lock = threading.Lock()
         self._spare: list[SharedRegion] = []
 
-    def take(self, *, image_size: int, timeout_s: float) -> SharedRegion | None:
-        """A region that nobody uses, for images of `image_size` pixels.
+    def take(self, *, image_size: ImageSize, timeout_s: float) -> SharedRegion | None:
+        """A region that nobody uses, for images of that size.
 
         Raises:
             ServerError, InferenceServerException: as `SharedRegions.new`.

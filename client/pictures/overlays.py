@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from client.core.verdicts import Verdict
 
-PANEL = 320  # pixels, the side of each of the two panels
+PANEL = 320  # pixels, the longer side of each of the two panels
 CAPTION = 30  # pixels, the strip above them
 OPACITY = 0.55
 FULL_SCALE = 1.5  # thresholds; where the colours end, the same on every picture
@@ -22,15 +22,17 @@ def draw_overlay(image: Image.Image, verdict: Verdict, *, synthetic: bool = Fals
     """The image beside itself under its anomaly map, the threshold's contour drawn in cyan.
 
     Args:
-        image: RGB, any size; shown in the square that the server sees.
+        image: RGB, any size; shown in the shape that the server sees.
         verdict: its verdict.
         synthetic: say that the judge was trained on rendered images.
 
     Returns:
-        RGB, [CAPTION + PANEL, 2 * PANEL].
+        RGB, [CAPTION + PANEL, 2 * PANEL] of a square; less high of what lies, and none less wide.
     """
-    plain = image.resize((PANEL, PANEL), Image.Resampling.BILINEAR)
-    picture = Image.new("RGB", (2 * PANEL, CAPTION + PANEL), colour_of(verdict))
+    rows, columns = verdict.anomaly_map.shape
+    height, width = (max(1, round(PANEL * side / max(rows, columns))) for side in (rows, columns))
+    plain = image.resize((width, height), Image.Resampling.BILINEAR)
+    picture = Image.new("RGB", (2 * PANEL, CAPTION + height), colour_of(verdict))
     picture.paste(plain, (0, CAPTION))
     picture.paste(blend(plain, verdict), (PANEL, CAPTION))
     text = caption(verdict, synthetic=synthetic)

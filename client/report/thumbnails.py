@@ -71,9 +71,9 @@ def read_overlay(entry: Prediction) -> Image.Image | None:
 
 def without_caption(picture: Image.Image) -> Image.Image:
     """The two panels of an overlay; another picture stays as it is."""
-    if picture.size != (2 * PANEL, CAPTION + PANEL):
+    if picture.width != 2 * PANEL or not CAPTION < picture.height <= CAPTION + PANEL:
         return picture
-    return picture.crop((0, CAPTION, 2 * PANEL, CAPTION + PANEL))
+    return picture.crop((0, CAPTION, picture.width, picture.height))
 
 
 def data_uri(picture: Image.Image) -> str:

@@ -17,6 +17,7 @@ from export.manifest import FORMAT, GraphFiles, Manifest, library_versions
 from export.parity.images import product_images
 from export.product import ProductPaths
 from export.records import FileRecord
+from model_repository.image_size import ImageSize, size_text
 from train.calibration.foreground import load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, tensors_id
 from train.data.category import CategoryData, load_images
@@ -80,9 +81,9 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
     return manifest
 
 
-def teacher_id(teacher: Mapping[str, Tensor], image_size: int) -> int:
+def teacher_id(teacher: Mapping[str, Tensor], image_size: ImageSize) -> int:
     """Which teacher this is, 63 bits of its tensors and the image size; another torch may write another graph of it."""
-    return hashed_id(f"{tensors_id(teacher)} {image_size}")
+    return hashed_id(f"{tensors_id(teacher)} {size_text(image_size)}")
 
 
 def hashed_id(text: str) -> int:
@@ -91,7 +92,7 @@ def hashed_id(text: str) -> int:
 
 
 def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uint8]:
-    """Eight real images [8, S, S, 3] uint8, spread over the test set where there is one."""
+    """Eight real images [8, H, W, 3] uint8, spread over the test set where there is one."""
     candidates = [image.path for image in data.test] or list(data.train_good)
     needed = max(PARITY_BATCHES)
     spread = np.linspace(0, len(candidates) - 1, num=min(needed, len(candidates))).astype(int)
@@ -100,6 +101,7 @@ def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uin
         image_size=checkpoint.config.image_size,
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
+        keep_aspect=checkpoint.provenance.keep_aspect,
         what="images for verification",
     )
     # A small set is gone through again.

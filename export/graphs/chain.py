@@ -32,7 +32,7 @@ class OnnxChain:
         return cls(open_session(files.teacher, threads=threads), open_session(files.student, threads=threads))
 
     def run(self, images: Images) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
-        """Distance maps [B, h, h] a stage and release ids [B, 1] of `images` [B, S, S, 3] uint8."""
+        """Distance maps [B, h, w] a stage and release ids [B, 1] of `images` [B, H, W, 3] uint8."""
         feed = {"image": images} | teacher_features(self.teacher, images)
         *distances, release = self.student.run(list(STUDENT_OUTPUTS), feed)
         return distances, release
@@ -60,7 +60,7 @@ class HalfChain(OnnxChain):
 
 
 def teacher_features(teacher: ort.InferenceSession, images: Images) -> Feed:
-    """The teacher's features [B, C_n, h_n, w_n] of `images` [B, S, S, 3] uint8, by name."""
+    """The teacher's features [B, C_n, h_n, w_n] of `images` [B, H, W, 3] uint8, by name."""
     features = teacher.run(list(TEACHER_OUTPUTS), {"image": images})
     return dict(zip(TEACHER_OUTPUTS, features, strict=True))
 

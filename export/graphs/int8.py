@@ -76,7 +76,7 @@ def quantize(
 
     Args:
         files: teacher.onnx and student.onnx.
-        images: [N, S, S, 3] uint8, good images that the category was trained on.
+        images: [N, H, W, 3] uint8, good images that the category was trained on.
         calibration: how the maps are fused.
         max_change: largest change of the anomaly maps that is accepted, see `Sensitivity.change`.
 

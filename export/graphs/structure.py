@@ -57,7 +57,7 @@ def verify_foreground(sam: SamForeground, path: Path, images: NDArray[np.uint8])
     Args:
         sam: what it was made from.
         path: the ONNX file.
-        images: [N, S, S, 3] uint8 real images, at least max(FOREGROUND_BATCHES).
+        images: [N, H, W, 3] uint8 real images, at least max(FOREGROUND_BATCHES).
 
     Returns:
         The largest share of pixels that differ in a batch.
@@ -235,7 +235,7 @@ def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.u
     Args:
         checkpoint: what the graphs were made from.
         files: the two ONNX files.
-        images: [N, S, S, 3] uint8 real images, at least max(PARITY_BATCHES).
+        images: [N, H, W, 3] uint8 real images, at least max(PARITY_BATCHES).
 
     Raises:
         VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, other shapes, or another id of the weights.
@@ -272,7 +272,7 @@ def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.u
 
 
 def reference_distances(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """What PyTorch gives: [B, h, h] a stage, on the CPU."""
+    """What PyTorch gives: [B, h, w] a stage, on the CPU."""
     with torch.inference_mode():
         image = torch.from_numpy(images)
         distances = checkpoint.student.distances(

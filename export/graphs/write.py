@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from export.manifest import GraphFiles
 from export.tensors import STUDENT_INPUTS, STUDENT_OUTPUTS, TEACHER_INPUTS, TEACHER_OUTPUTS
+from model_repository.image_size import ImageSize, height_width
 from train.calibration.sam import SamForeground
 from train.checkpoint.tensors import Checkpoint
 from train.method.backbones import Backbone
@@ -27,7 +28,7 @@ SAMPLE_BATCH = 2  # with 1 the exporter takes the batch for a constant
 
 
 class TeacherGraph(nn.Module):
-    """`image` [B, S, S, 3] uint8 to three feature maps [B, C_n, h_n, w_n] float32."""
+    """`image` [B, H, W, 3] uint8 to three feature maps [B, C_n, h_n, w_n] float32."""
 
     def __init__(self, *, teacher: Backbone) -> None:
         super().__init__()
@@ -60,8 +61,7 @@ class StudentGraph(nn.Module):
 
 def write_graphs(checkpoint: Checkpoint, files: GraphFiles) -> None:
     """Write teacher.onnx and student.onnx, batch dynamic, the image size that of the checkpoint."""
-    size = checkpoint.config.image_size
-    image = torch.zeros(SAMPLE_BATCH, size, size, 3, dtype=torch.uint8)
+    image = torch.zeros(SAMPLE_BATCH, *height_width(checkpoint.config.image_size), 3, dtype=torch.uint8)
     teacher = TeacherGraph(teacher=checkpoint.teacher).eval()
     student = StudentGraph(
         student=checkpoint.student, scale=checkpoint.config.distance_scale, weights_id=checkpoint.weights_id
@@ -72,9 +72,9 @@ def write_graphs(checkpoint: Checkpoint, files: GraphFiles) -> None:
     _write(student, (image, *features), files.student, inputs=STUDENT_INPUTS, outputs=STUDENT_OUTPUTS)
 
 
-def write_foreground_graph(sam: SamForeground, path: Path, *, image_size: int) -> None:
+def write_foreground_graph(sam: SamForeground, path: Path, *, image_size: ImageSize) -> None:
     """Write foreground.onnx; SAM's own resizing and normalisation are inside."""
-    image = torch.zeros(SAMPLE_BATCH, image_size, image_size, 3, dtype=torch.uint8)
+    image = torch.zeros(SAMPLE_BATCH, *height_width(image_size), 3, dtype=torch.uint8)
     _write(sam, (image,), path, inputs=("image",), outputs=("foreground",))
 
 

@@ -78,7 +78,7 @@ class EnginePair:
     student: Engine
 
     def run(self, images: Images) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
-        """Distance maps [B, h, h] a stage and release ids [B, 1] of `images` [B, S, S, 3] uint8."""
+        """Distance maps [B, h, w] a stage and release ids [B, 1] of `images` [B, H, W, 3] uint8."""
         image = torch.from_numpy(images).cuda()
         features = self.teacher.run({"image": image})
         answers = self.student.run({"image": image, **{name: features[name] for name in TEACHER_OUTPUTS}})

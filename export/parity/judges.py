@@ -52,7 +52,7 @@ class Answers:
         judge: its name.
         precision: of its graphs or engines.
         files: SHA-256 by name of those that it judged with.
-        maps: [N, S, S] anomaly maps; not finite where it could not judge.
+        maps: [N, H, W] anomaly maps; not finite where it could not judge.
         labels: [N] of its own; None where the maps alone decide.
     """
 
@@ -69,7 +69,7 @@ class GraphJudge:
 
     Attributes:
         name: of the judge.
-        run: gives the distance maps [B, h, h] of each stage and ids of the weights [B, 1] of a batch of images.
+        run: gives the distance maps [B, h, w] of each stage and ids of the weights [B, 1] of a batch of images.
         calibration: how the maps are fused, and the weights that `run` must answer for.
         batch_size: images a run, at most.
     """
@@ -86,7 +86,7 @@ class GraphJudge:
         return cls(f"ONNX {precision}", chain.run, calibration)
 
     def maps(self, images: Images) -> Maps:
-        """Anomaly maps [N, S, S] float32 of `images` [N, S, S, 3] uint8, before the background is removed.
+        """Anomaly maps [N, H, W] float32 of `images` [N, H, W, 3] uint8, before the background is removed.
 
         The map of an image whose distances are not finite, as of activations that overflow, is all NaN.
 
@@ -108,8 +108,8 @@ class GraphJudge:
         return np.concatenate(parts)
 
     def _fuse(self, distances: list[NDArray[np.float32]]) -> Maps:
-        finite, size = finite_images(distances), self.calibration.image_size
-        maps = np.full((len(finite), size, size), np.nan, np.float32)
+        finite, shape = finite_images(distances), self.calibration.fusion.shape
+        maps = np.full((len(finite), *shape), np.nan, np.float32)
         try:
             maps[finite] = fuse_distances([stage[finite] for stage in distances], self.calibration.fusion)
         except ValueError as error:
@@ -143,6 +143,7 @@ class JudgedTestSet:
             image_size=checkpoint.config.image_size,
             strict=False,
             bit_depth=checkpoint.provenance.bit_depth,
+            keep_aspect=checkpoint.provenance.keep_aspect,
             what="test images",
         )
         test = tuple(test[index] for index in loaded.readable)
@@ -150,14 +151,18 @@ class JudgedTestSet:
             calibration=checkpoint.calibration,
             test=test,
             images=loaded.pixels,
-            masks=load_masks(test, image_size=checkpoint.config.image_size),
+            masks=load_masks(
+                test,
+                image_size=checkpoint.config.image_size,
+                keep_aspect=checkpoint.provenance.keep_aspect,
+            ),
             parts=find_foreground(loaded.pixels, foreground, device=device),
             maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),
             judged_on=_kind_of_images(checkpoint, data),
         )
 
     def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
-        """What the server would answer with maps [N, S, S]; `labels` [N] replace those that follow from the maps."""
+        """What the server would answer with maps [N, H, W]; `labels` [N] replace those that follow from the maps."""
         verdict = judge(remove_background(maps, self.parts), self.calibration)
         return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
 

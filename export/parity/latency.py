@@ -82,6 +82,7 @@ def measure_builds(product: ProductPaths, *, threads: int, rounds: int) -> Laten
         image_size=checkpoint.config.image_size,
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
+        keep_aspect=checkpoint.provenance.keep_aspect,
     ).pixels
     chains = {
         precision: OnnxChain.open(GraphFiles.in_folder(folder), threads=threads)

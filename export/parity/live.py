@@ -65,7 +65,7 @@ class LiveJudge:
         self._client.close()
 
     def judge(self, images: Images, files: Mapping[str, str]) -> Answers:
-        """Ask `<category>` about each of `images` [N, S, S, 3] uint8; `files` are those that the server judges with.
+        """Ask `<category>` about each of `images` [N, H, W, 3] uint8; `files` are those that the server judges with.
 
         Raises:
             ExportError: an answer that is an error, or too late.

@@ -40,6 +40,7 @@ CODE = {
         "deep_pixels.py": "deep_pixels.py",
         "jpeg_scans.py": "jpeg_scans.py",
         "picture_limits.py": "picture_limits.py",
+        "resizing.py": "resizing.py",
         "whole_pictures.py": "whole_pictures.py",
     },
     "foreground": {"model.py": "1/model.py", "foreground_mask.py": "foreground_mask.py"},

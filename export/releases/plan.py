@@ -25,6 +25,7 @@ from export.serving.steps import verdict_specs
 from export.serving.throughput import chosen_batch, measure_load
 from export.tensors import ITEM_BYTES, image_bytes
 from model_repository.distance_fusion.map_fusion import Calibration
+from model_repository.image_size import ImageSize
 from train.support.cores import usable_cores
 
 COLUMNS = ("instances", "threads", "queue", "batch", "one image, ms", "bytes in", "bytes out")
@@ -66,7 +67,7 @@ def plan_table(
     return table
 
 
-def _tensor_bytes(configs: Iterable[pb.ModelConfig], image_size: int) -> dict[str, int]:
+def _tensor_bytes(configs: Iterable[pb.ModelConfig], image_size: ImageSize) -> dict[str, int]:
     """Bytes that one image takes in each tensor of fixed size, by tensor."""
     configured = (spec_of(tensor) for config in configs for tensor in (*config.input, *config.output))
     specs = [*configured, *verdict_specs(image_size)]  # the fusion's are of any size

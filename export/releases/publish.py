@@ -28,6 +28,7 @@ from export.releases.switch import Served
 from export.serving.backbones import Platform
 from export.serving.model_files import ModelFile
 from model_repository.distance_fusion.map_fusion import Calibration, fusion_code_id, release_id_of
+from model_repository.image_size import size_text
 from train.support.category_names import check_category_name
 
 
@@ -201,7 +202,8 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
             f"{path} cannot be used ({error}); nothing is published; train and export again."
         ) from None
     fusion = repository / "distance_fusion" / "fusion_calibration.py"
-    if not fusion.is_file() or b"weights_id" not in fusion.read_bytes():
+    needed = b"weights_id" if isinstance(calibration.image_size, int) else b"sides_of"
+    if not fusion.is_file() or needed not in fusion.read_bytes():
         raise PublishError(
             f"{repository} holds a distance_fusion of an earlier version, which cannot read {path}; nothing is "
             "published; copy this version's model_repository/distance_fusion there."
@@ -212,8 +214,8 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
             "published; export again."
         )
     found, expected = (
-        (calibration.weights_id, calibration.image_size),
-        (manifest.weights_id, manifest.config.image_size),
+        (calibration.weights_id, size_text(calibration.image_size)),
+        (manifest.weights_id, size_text(manifest.config.image_size)),
     )
     if found != expected:
         raise PublishError(

@@ -41,6 +41,7 @@ from export.tensors import (
     image_bytes,
     image_spec,
 )
+from model_repository.image_size import ImageSize
 from train.config import PRESETS
 
 
@@ -70,9 +71,15 @@ class Release:
     student: str = ""
 
     @property
-    def size(self) -> int:
-        """Side of an image, pixels."""
+    def size(self) -> ImageSize:
+        """That the networks see images at."""
         return self.manifest.config.image_size
+
+    @property
+    def decoder(self) -> str:
+        """Name of the model that decodes image files."""
+        provenance = self.manifest.provenance
+        return steps.decoder_name(self.size, provenance.bit_depth, keep_aspect=provenance.keep_aspect)
 
     @property
     def models(self) -> dict[str, str]:
@@ -207,9 +214,13 @@ class Release:
         return steps.foreground_config(self.size, self._queue(self.models["foreground"]))
 
     def _decoder_config(self) -> pb.ModelConfig:
-        bit_depth = self.manifest.provenance.bit_depth
-        queue = self._queue(steps.decoder_name(self.size, bit_depth))
-        return steps.image_decoder_config(self.size, queue, bit_depth=bit_depth)
+        provenance = self.manifest.provenance
+        return steps.image_decoder_config(
+            self.size,
+            self._queue(self.decoder),
+            bit_depth=provenance.bit_depth,
+            keep_aspect=provenance.keep_aspect,
+        )
 
     def _fusion_config(self) -> pb.ModelConfig:
         instances = fusion_instances_of([*self.others, self.demand])
@@ -218,8 +229,7 @@ class Release:
     @property
     def demand(self) -> Demand:
         """What this release asks of the steps that it shares."""
-        decoder = steps.decoder_name(self.size, self.manifest.provenance.bit_depth)
-        models = frozenset([*self.models.values(), decoder, FUSION])
+        models = frozenset([*self.models.values(), self.decoder, FUSION])
         batch = self.platform.max_batch_size
         return Demand(self.manifest.category, models, batch, self.load)
 

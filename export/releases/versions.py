@@ -13,6 +13,7 @@ from export.manifest import Manifest
 from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.serving.backbones import Platform
 from export.serving.steps import student_name
+from model_repository.image_size import size_text
 
 ONE_WAY = "a repository serves a model one way: publish into another one with --repository, all of its categories alike"
 
@@ -136,7 +137,7 @@ class ModelVersions:
 
 def tensors_of(manifest: Manifest, graph: str) -> str:
     """In words, what sets the shapes of a version's tensors besides the model's name."""
-    images = f"images of {manifest.config.image_size} pixels"
+    images = f"images of {size_text(manifest.config.image_size)} pixels"
     if graph == "foreground":  # whatever the teacher: categories of several share it
         return images
     return f"{images} and a teacher of {', '.join(map(str, manifest.teacher_channels))} channels"
@@ -149,7 +150,7 @@ def student_model(target: Repository, manifest: Manifest) -> str:
     other channels, is a model of its own, so that it can be loaded beside the one that is live.
     """
     name = student_name(manifest.category, precision=manifest.precision)
-    sized, number, model = f"{name}_{manifest.config.image_size}", 1, name
+    sized, number, model = f"{name}_{size_text(manifest.config.image_size)}", 1, name
     while versions := target.versions(model):
         if not target.has_file(model, versions[-1], "manifest.json"):
             break  # something else has this name: for `ownership` to tell

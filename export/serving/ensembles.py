@@ -56,6 +56,7 @@ def category_ensembles(
         "preset": manifest.config.preset,
         "precision": manifest.precision,
         **({} if bit_depth == 8 else {"bit_depth": str(bit_depth)}),
+        **({"aspect": "keep"} if manifest.provenance.keep_aspect else {}),
         **({} if usual is None else {"usual_scores": usual.model_dump_json()}),
         **({} if verified else {"unverified": "true"}),
         **parameters,

@@ -18,6 +18,7 @@ from model_repository.distance_fusion.map_fusion import (
     remove_background,
 )
 from model_repository.foreground.foreground_mask import foreground_mask
+from model_repository.image_size import ImageSize, height_width
 
 PROBES = 2
 BLOCKS = 16  # a side: few enough for a small file, with edges in every part
@@ -49,11 +50,11 @@ def _parts(build: Path, method: str, images: NDArray[np.uint8]) -> NDArray[np.bo
     return np.asarray(mask)
 
 
-def _blocks(seed: int, size: int) -> NDArray[np.uint8]:
-    """[S, S, 3]: blocks of one colour each, drawn by a number."""
+def _blocks(seed: int, size: ImageSize) -> NDArray[np.uint8]:
+    """[H, W, 3]: blocks of one colour each, drawn by a number."""
     colours = np.random.default_rng(seed).integers(0, 256, (BLOCKS, BLOCKS, 3), np.uint8)
-    rows = np.arange(size) * BLOCKS // size
-    return np.asarray(colours[rows][:, rows])
+    rows, columns = (np.arange(side) * BLOCKS // side for side in height_width(size))
+    return np.asarray(colours[rows][:, columns])
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

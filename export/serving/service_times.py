@@ -22,6 +22,7 @@ from export.tensors import STRIDES
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
 from model_repository.foreground.foreground_mask import foreground_mask
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
+from model_repository.image_size import height_width, stage_shape
 from train.support.cores import usable_cores
 
 WARM_UP_RUNS = 3
@@ -74,14 +75,15 @@ def time_steps(
 def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, OpenStep]:
     """The steps in the order in which an image goes through them."""
     size = manifest.config.image_size
-    maps = [np.zeros((1, size // stride, size // stride), np.float32) for stride in STRIDES]
+    maps = [np.zeros((1, *stage_shape(size, stride)), np.float32) for stride in STRIDES]
+    keep_aspect = manifest.provenance.keep_aspect
 
     def decoder() -> RunStep:
         encoded = _jpeg()
-        return lambda: resize_image(decode_image(encoded), size)
+        return lambda: resize_image(decode_image(encoded), size, keep_aspect=keep_aspect)
 
     def threshold() -> RunStep:
-        image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+        image = np.random.default_rng(0).integers(0, 256, (1, *height_width(size), 3), np.uint8)
         return lambda: foreground_mask(image)
 
     def graph(name: str) -> RunStep:

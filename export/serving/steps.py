@@ -20,6 +20,7 @@ from export.tensors import (
     image_spec,
 )
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS, VERDICT_OUTPUTS
+from model_repository.image_size import ImageSize, height_width, size_text
 
 HEADER = "# Written by `python -m export publish`; changes here are lost.\n"
 FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their name
@@ -36,7 +37,7 @@ def to_text(config: pb.ModelConfig) -> str:
     return HEADER + str(text_format.MessageToString(config))
 
 
-def teacher_name(backbone: str, image_size: int, *, precision: str = "fp32") -> str:
+def teacher_name(backbone: str, image_size: ImageSize, *, precision: str = "fp32") -> str:
     """`teacher_<backbone>`, shared by every category of one image size and precision."""
     return _of_precision(_sized(f"teacher_{backbone}", image_size), precision)
 
@@ -46,21 +47,22 @@ def student_name(category: str, *, precision: str = "fp32") -> str:
     return _of_precision(f"{category}_student", precision)
 
 
-def decoder_name(image_size: int, bit_depth: int = 8) -> str:
-    """`image_decoder`, followed by the image size where it is not the paper's, and by `<bits>bit` where it is not 8."""
-    return _sized("image_decoder", image_size) + ("" if bit_depth == 8 else f"_{bit_depth}bit")
+def decoder_name(image_size: ImageSize, bit_depth: int = 8, *, keep_aspect: bool = False) -> str:
+    """`image_decoder`, then what is not as in the paper: the image size, `<bits>bit`, and `kept` for the shape."""
+    of_depth = "" if bit_depth == 8 else f"_{bit_depth}bit"
+    return _sized("image_decoder", image_size) + of_depth + ("_kept" if keep_aspect else "")
 
 
-def foreground_name(method: str, image_size: int) -> str:
+def foreground_name(method: str, image_size: ImageSize) -> str:
     """`foreground` or `foreground_sam`, followed by the image size where it is not the paper's."""
     return _sized("foreground_sam" if method == "sam" else "foreground", image_size)
 
 
-def verdict_specs(image_size: int) -> list[TensorSpec]:
+def verdict_specs(image_size: ImageSize) -> list[TensorSpec]:
     """The outputs of the fusion; an image size of -1 is any."""
     types = ("FP32", "FP32", "BOOL", "BOOL", "FP32", "INT64")
     return [
-        TensorSpec(name, data_type, (image_size, image_size) if name in MAP_OUTPUTS else (1,))
+        TensorSpec(name, data_type, height_width(image_size) if name in MAP_OUTPUTS else (1,))
         for name, data_type in zip(VERDICT_OUTPUTS, types, strict=True)
     ]
 
@@ -83,23 +85,33 @@ def distance_fusion_config(
 
 
 def image_decoder_config(
-    image_size: int, queue: QueuePolicy | None = None, *, bit_depth: int = 8
+    image_size: ImageSize,
+    queue: QueuePolicy | None = None,
+    *,
+    bit_depth: int = 8,
+    keep_aspect: bool = False,
 ) -> pb.ModelConfig:
-    """The decoder for one image size and bit depth, which is a parameter unless 8; `queue` as in `step_config`."""
+    """The decoder for one image size; a bit depth that is not 8 and a shape that is kept are its parameters.
+
+    `queue` is as in `step_config`.
+    """
     # A real file: zeros are no image.
     file = {"data_type": "TYPE_STRING", "dims": [1], "input_data_file": "encoded_image"}
     warm_up = pb.ModelWarmup(name="one_png", batch_size=1, inputs={"encoded_image": file})
     outputs = [image_spec(image_size), ORIGINAL_SIZE]
-    config = _python_config(decoder_name(image_size, bit_depth), [ENCODED_IMAGE], outputs, warm_up, queue)
+    name = decoder_name(image_size, bit_depth, keep_aspect=keep_aspect)
+    config = _python_config(name, [ENCODED_IMAGE], outputs, warm_up, queue)
     # Requests are not put together: one whose lengths lie would take the others of its batch with it (Triton 2.51), and
     # files are decoded one after the other anyhow.
     config.dynamic_batching.preferred_batch_size.append(1)
     if bit_depth != 8:
         config.parameters["bit_depth"].string_value = str(bit_depth)
+    if keep_aspect:
+        config.parameters["aspect"].string_value = "keep"
     return config
 
 
-def foreground_config(image_size: int, queue: QueuePolicy | None = None) -> pb.ModelConfig:
+def foreground_config(image_size: ImageSize, queue: QueuePolicy | None = None) -> pb.ModelConfig:
     """The `threshold` method of background removal for one image size; `queue` as in `step_config`."""
     inputs, outputs = [image_spec(image_size)], [foreground_spec(image_size)]
     warm_up = zeros_warm_up("black", inputs, batch_size=1)
@@ -211,5 +223,5 @@ def _of_precision(name: str, precision: str) -> str:
     return name if precision == "fp32" else f"{name}_{precision}"
 
 
-def _sized(name: str, image_size: int) -> str:
-    return name if image_size == FULL_IMAGE_SIZE else f"{name}_{image_size}"
+def _sized(name: str, image_size: ImageSize) -> str:
+    return name if image_size == FULL_IMAGE_SIZE else f"{name}_{size_text(image_size)}"

@@ -16,6 +16,7 @@ from export.serving.queues import DEFAULT_SIZE
 from export.serving.steps import LEAST_INSTANCES, STEP_BATCH_SIZE
 from export.tensors import STRIDES
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
+from model_repository.image_size import ImageSize, n_pixels, stage_shape
 
 CPU_BATCH = 8
 GPU_PIXELS = 32 * 256 * 256  # of the images in a batch together: fewer leave units of a large GPU idle
@@ -27,11 +28,11 @@ GRPC_BYTES = 4 << 20  # that a gRPC client takes in an answer, unless told other
 CONTAINER_SHM_BYTES = 64 << 20
 
 
-def chosen_batch(image_size: int, *, on_gpu: bool, engine_batches: Iterable[int] = ()) -> int:
+def chosen_batch(image_size: ImageSize, *, on_gpu: bool, engine_batches: Iterable[int] = ()) -> int:
     """Images a batch, at most, where none are stated: 8 on a CPU; on a GPU as many as fill it, and the engines take."""
     if not on_gpu:
         return CPU_BATCH
-    filling = max(CPU_BATCH, min(STEP_BATCH_SIZE, GPU_PIXELS // image_size**2))
+    filling = max(CPU_BATCH, min(STEP_BATCH_SIZE, GPU_PIXELS // n_pixels(image_size)))
     return min([filling, *engine_batches])
 
 
@@ -79,8 +80,8 @@ class FusionLoad:
 
 def measure_load(images_per_s: float, calibration: Calibration) -> FusionLoad:
     """Time the fusion with maps on this machine, on one thread as the server's processes have."""
-    sides = [calibration.image_size // stride for stride in STRIDES]
-    maps = [np.ones((TIMED_BATCH, side, side), np.float32) for side in sides]
+    shapes = [stage_shape(calibration.image_size, stride) for stride in STRIDES]
+    maps = [np.ones((TIMED_BATCH, *shape), np.float32) for shape in shapes]
     times_ms = []
     with threadpool_limits(1):
         for _ in range(TIMED_RUNS):

@@ -19,11 +19,11 @@ CODE_FILES = (
     "fusion_calibration.py",
 )  # what judges, beside weights and calibration
 LARGEST = float(np.finfo(np.float32).max)
-# What a calibration may hold. Image size and sigma bound the memory that a fusion matrix takes.
+LARGEST_SIDE = 2048  # pixels; sides and sigma bound the memory that a fusion matrix takes
+# The numbers that a calibration may hold.
 RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "release_id": (int, 0, 2**63 - 1),
     "weights_id": (int, 0, 2**63 - 1),
-    "image_size": (int, 1, 2048),
     "smoothing_sigma": (float, 0, 1024),
     "pool_size": (int, 1, 2048),
     "score_share": (float, 0, 1),
@@ -37,16 +37,21 @@ class Fusion:
     """How the stages' distance maps become one anomaly map (Section 3.4).
 
     Attributes:
-        image_size: side of the square anomaly map in pixels.
+        image_size: side of a square anomaly map, or its height and width, in pixels.
         smoothing_sigma: standard deviation of the Gaussian blur, in pixels.
         pool_size: side of the average pooling window, in pixels; odd.
         stage_weights: factor of each stage's distance map, at least 0.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     smoothing_sigma: float
     pool_size: int
     stage_weights: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of an anomaly map."""
+        return sides_of(self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,7 @@ class Calibration:
 
     release_id: int
     category: str
-    image_size: int
+    image_size: int | tuple[int, int]
     smoothing_sigma: float
     pool_size: int
     stage_weights: tuple[float, float, float]
@@ -86,6 +91,9 @@ class Calibration:
             for name, (kind, least, most) in RANGES.items()
             if not is_number(getattr(self, name), least, most, kind=kind)
         ]
+        sides = sides_of(self.image_size)
+        if len(sides) != 2 or not all(is_number(side, 1, LARGEST_SIDE, kind=int) for side in sides):
+            faults.insert(0, f"image_size {self.image_size!r}, expected 1 to {LARGEST_SIDE}")
         weights = self.stage_weights
         if len(weights) != 3 or not any(weights) or not all(is_number(w, 0, LARGEST) for w in weights):
             faults.append(f"stage_weights {list(weights)}, expected three of at least 0, one of them above")
@@ -118,8 +126,10 @@ class Calibration:
         if not isinstance(values, dict) or not required <= values.keys() <= expected:
             given = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"a calibration has the fields {sorted(expected)}, found {given}")
-        weights = values["stage_weights"]
-        return cls(**{**values, "stage_weights": tuple(weights) if isinstance(weights, list) else ()})
+        weights, size = values["stage_weights"], values["image_size"]
+        values["stage_weights"] = tuple(weights) if isinstance(weights, list) else ()
+        values["image_size"] = tuple(size) if isinstance(size, list) else size
+        return cls(**values)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -159,6 +169,11 @@ def fusion_code_id(folder: Path = Path(__file__).parent) -> str:
         path = folder / name if (folder / name).is_file() else folder / "1" / name
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def sides_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a size in pixels; one number is a square."""
+    return image_size if isinstance(image_size, tuple) else (image_size, image_size)
 
 
 def is_number(value: Any, least: float, most: float, *, kind: type[int] | type[float] = float) -> bool:

@@ -6,7 +6,9 @@ numpy and `fusion_calibration` alone. What is not finite is an error and never a
 Upsampling, Gaussian blur and average pooling are linear and separable. Their product is one matrix a
 stage and side, built once (`fusion_matrix`), and an anomaly map is
 
-    anomaly_map = sum_n  stage_weight_n * A_n @ distance_n @ A_n.T
+    anomaly_map = sum_n  stage_weight_n * A_n @ distance_n @ B_n.T
+
+with A_n for the rows and B_n for the columns, which are the same matrix where the image is a square.
 """
 
 from __future__ import annotations
@@ -55,11 +57,11 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Scores):
-    """What the server answers, for a batch of B images of S x S pixels.
+    """What the server answers, for a batch of B images of H x W pixels.
 
     Attributes:
-        anomaly_map: [B, S, S] float32; 0 where student and teacher agree, larger where they do not.
-        pred_mask: [B, S, S] bool; the anomaly exceeds the pixel threshold.
+        anomaly_map: [B, H, W] float32; 0 where student and teacher agree, larger where they do not.
+        pred_mask: [B, H, W] bool; the anomaly exceeds the pixel threshold.
     """
 
     anomaly_map: FloatArray
@@ -120,11 +122,11 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
     """Accumulate the stages' distance maps into anomaly maps (Section 3.4).
 
     Args:
-        distances: one [B, h, h] float32 array a stage, h being the image size over the stage's stride.
+        distances: one [B, h, w] float32 array a stage, the image's height and width over the stage's stride.
         fusion: image size, smoothing and stage weights.
 
     Returns:
-        [B, S, S] float32, S being the image size.
+        [B, H, W] float32, of the image size.
 
     Raises:
         ValueError: distance maps of another image size or number, or an image's are not finite.
@@ -135,30 +137,34 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
 
 
 def _half_fused(distances: list[FloatArray], fusion: Fusion) -> tuple[FloatArray, FloatArray]:
-    """The matrices [S, H] of all stages side by side, and what they are multiplied with, [B, H, S]."""
-    expected = [(fusion.image_size // stride,) * 2 for stride in STRIDES]
-    if (shapes := [stage.shape[1:] for stage in distances]) != expected or expected[-1] == (0, 0):
-        raise ValueError(
-            f"distance maps are {shapes}; expected {expected} of {fusion.image_size}-pixel images"
-        )
+    """The matrices [H, R] of all stages' rows side by side, and what they are multiplied with, [B, R, W]."""
+    height, width = fusion.shape
+    expected = [(height // stride, width // stride) for stride in STRIDES]
+    if (shapes := [stage.shape[1:] for stage in distances]) != expected or 0 in expected[-1]:
+        size = str(height) if height == width else f"{height}x{width}"
+        raise ValueError(f"distance maps are {shapes}; expected {expected} of {size}-pixel images")
     _require(finite_images(distances), "its distance maps are not finite")
-    *matrices, side_by_side = _fusion_matrices(
-        tuple(distance.shape[-1] for distance in distances),
-        target=fusion.image_size,
-        sigma=fusion.smoothing_sigma,
-        window=fusion.pool_size,
-    )
+    *_, side_by_side = _matrices_along(distances, 1, fusion, target=height)
+    *matrices, _ = _matrices_along(distances, 2, fusion, target=width)
     half_done = []
     for distance, matrix, weight in zip(distances, matrices, fusion.stage_weights, strict=True):
-        n_images, side, _ = distance.shape
+        n_images, rows, columns = distance.shape
         # One product for the whole batch: numpy would make one of each image.
-        product = distance.reshape(-1, side) @ matrix.T  # [B * h, S]
-        half_done.append(np.float32(weight) * product.reshape(n_images, side, len(matrix)))
+        product = distance.reshape(-1, columns) @ matrix.T  # [B * h, W]
+        half_done.append(np.float32(weight) * product.reshape(n_images, rows, len(matrix)))
     return side_by_side, np.concatenate(half_done, axis=1)
 
 
+def _matrices_along(
+    distances: list[FloatArray], axis: int, fusion: Fusion, *, target: int
+) -> tuple[FloatArray, ...]:
+    """`_fusion_matrices` of one side of distance maps, axis 1 for their rows and 2 for their columns."""
+    sources = tuple(distance.shape[axis] for distance in distances)
+    return _fusion_matrices(sources, target=target, sigma=fusion.smoothing_sigma, window=fusion.pool_size)
+
+
 def finite_images(maps: list[FloatArray]) -> NDArray[np.bool_]:
-    """[B]: whether an image's values, in any number of arrays [B, h, h], are all finite."""
+    """[B]: whether an image's values, in any number of arrays [B, h, w], are all finite."""
     return np.asarray(np.all([np.isfinite(array).all(axis=(1, 2)) for array in maps], axis=0))
 
 
@@ -166,8 +172,8 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
     """Multiply anomaly maps with the masks of their parts (Section 4.4); without masks they stay as they are.
 
     Args:
-        anomaly_map: [B, S, S] float32.
-        foreground: [B, S, S] bool, True on the part, or None.
+        anomaly_map: [B, H, W] float32.
+        foreground: [B, H, W] bool, True on the part, or None.
 
     Raises:
         ValueError: masks of another shape than the maps', or one that hides its whole image.
@@ -177,7 +183,7 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
 
 
 def image_scores(anomaly_map: FloatArray, share: float) -> FloatArray:
-    """[B]: the mean of the highest `share`, 0..1, of each map's [B, S, S] values; of 0, the paper's, the maximum."""
+    """[B]: the mean of the highest `share`, 0..1, of each map's [B, H, W] values; of 0, the paper's, the maximum."""
     values = anomaly_map.reshape(len(anomaly_map), -1)
     n_highest = max(1, round(share * values.shape[1]))
     if n_highest == 1:
@@ -189,7 +195,7 @@ def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | 
     """Score anomaly maps and compare with the thresholds.
 
     Args:
-        anomaly_map: [B, S, S] float32.
+        anomaly_map: [B, H, W] float32.
         calibration: the thresholds.
         threshold: image threshold to use in place of the calibration's.
 
@@ -224,9 +230,10 @@ def judge_scores(
     """
     image_threshold = _image_threshold(calibration, threshold)
     side_by_side, half_done = _half_fused(distances, calibration.fusion)
-    _check_foreground(foreground, (len(half_done), *(calibration.image_size,) * 2))
+    shape = calibration.fusion.shape
+    _check_foreground(foreground, (len(half_done), *shape))
     scores, lowest = np.empty((len(half_done), 1), np.float32), np.empty(len(half_done), np.float32)
-    buffer = np.empty((1, *(calibration.image_size,) * 2), np.float32)
+    buffer = np.empty((1, *shape), np.float32)
     for index, half in enumerate(half_done):
         np.matmul(side_by_side, half, out=buffer[0])
         if foreground is not None:

@@ -19,8 +19,8 @@ Mask = NDArray[np.bool_]
 Labels = NDArray[np.int32]
 AnyNumber = TypeVar("AnyNumber", np.bool_, np.uint8, np.int32)
 
-BORDER_SHARE = 32  # the border is 1/32 of the side wide
-MARGIN_SHARE = 64  # the part is widened by 1/64 of the side: defects at its rim stay inside
+BORDER_SHARE = 32  # the border is 1/32 of the shorter side wide
+MARGIN_SHARE = 64  # the part is widened by 1/64 of the shorter side: defects at its rim stay inside
 BACKGROUND_QUANTILE = 0.9  # of the border; a part that touches more of it cannot be told from the background
 NOISE_FACTOR = 2  # times that quantile is still background
 SMALLEST_CONTRAST = 20  # grey levels of 255
@@ -32,20 +32,20 @@ def foreground_mask(image: NDArray[np.uint8]) -> Mask:
     """Find the part in each picture.
 
     Args:
-        image: [B, S, S, 3] uint8, RGB.
+        image: [B, H, W, 3] uint8, RGB.
 
     Returns:
-        [B, S, S] bool, True on the part; all True in a picture where none is found.
+        [B, H, W] bool, True on the part; all True in a picture where none is found.
     """
     contrast = background_contrast(image)
     pieces = remove_specks(contrast > contrast_threshold(contrast))
-    part = fill_holes(widen(pieces, image.shape[1] // MARGIN_SHARE))
+    part = fill_holes(widen(pieces, min(image.shape[1:3]) // MARGIN_SHARE))
     found = part.mean(axis=(1, 2)) >= SMALLEST_PART
     return np.asarray(part | ~found[:, None, None])
 
 
 def background_contrast(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """How far each pixel [B, S, S] is from the border's median colour: the largest difference of a channel."""
+    """How far each pixel [B, H, W] is from the border's median colour: the largest difference of a channel."""
     background = np.median(_border(image), axis=1).astype(np.uint8)[:, None, None]
     return np.asarray((np.maximum(image, background) - np.minimum(image, background)).max(axis=3))
 
@@ -94,7 +94,7 @@ def label_regions(mask: Mask) -> Labels:
 
 
 def widen(mask: Mask, radius: int) -> Mask:
-    """Dilate [B, S, S] by a square of 2 * radius + 1 pixels."""
+    """Dilate [B, H, W] by a square of 2 * radius + 1 pixels."""
     wide = mask.copy()
     for shift in range(1, radius + 1):
         wide[:, shift:] |= mask[:, :-shift]
@@ -108,7 +108,7 @@ def widen(mask: Mask, radius: int) -> Mask:
 
 def _border(image: NDArray[AnyNumber]) -> NDArray[AnyNumber]:
     """The pixels [B, N, ...] of a frame around the picture, in the same order for every array."""
-    width = max(1, image.shape[1] // BORDER_SHARE)
+    width = max(1, min(image.shape[1:3]) // BORDER_SHARE)
     rest = (len(image), -1, *image.shape[3:])
     sides = (
         image[:, :width], image[:, -width:], image[:, width:-width, :width], image[:, width:-width, -width:],

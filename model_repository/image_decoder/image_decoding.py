@@ -1,7 +1,7 @@
 """Image files in, RGB arrays out: the one way that training, server and client read an image.
 
-It imports Pillow and numpy, and tifffile where that is installed, because it also runs in the server's environment. The
-resize is Pillow's bilinear filter, which averages over the source pixels when it shrinks (antialias).
+It imports Pillow and numpy, and tifffile where that is installed, because it also runs in the server's environment. How
+one is resized stands in `resizing`.
 
 A file of 8 bits a channel says itself what is white. A deeper one does not: a camera of 12 bits writes 0 to 4,095 into
 16 bits. White is then 2**bit_depth - 1, with the bit depth that the category was trained with; see `deep_pixels`.
@@ -27,16 +27,24 @@ if __package__:
     from model_repository.image_decoder.deep_pixels import read_with_tifffile
     from model_repository.image_decoder.jpeg_scans import END, OTHER_BITS, read_scans
     from model_repository.image_decoder.picture_limits import ImageError as ImageError
-    from model_repository.image_decoder.picture_limits import require_density, require_file_size, require_size
+    from model_repository.image_decoder.picture_limits import (
+        naming_memory,
+        require_density,
+        require_file_size,
+        require_size,
+    )
+    from model_repository.image_decoder.resizing import resize_image as resize_image
     from model_repository.image_decoder.whole_pictures import require_all_rows, require_all_tiles
 else:  # in the server, where all files lie side by side
     from deep_pixels import DeepPixels, naming_damage, read_with_tifffile  # type: ignore[import-not-found, no-redef]
     from jpeg_scans import END, OTHER_BITS, read_scans  # type: ignore[import-not-found, no-redef]
     from picture_limits import (  # type: ignore[import-not-found, no-redef]
         ImageError,
+        naming_memory,
         require_density,
         require_size,
     )
+    from resizing import resize_image  # type: ignore[import-not-found, no-redef]
     from whole_pictures import require_all_rows, require_all_tiles  # type: ignore[import-not-found, no-redef]
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -79,15 +87,6 @@ def read_image(path: Path, *, bit_depth: int = 8) -> Image.Image:
         return decode_image(path.read_bytes(), bit_depth=bit_depth)
 
 
-def resize_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Resize to a square, aspect ratio given up, as in the paper's protocol (Section 4.1).
-
-    Returns:
-        [size, size, 3] uint8, RGB in 0..255.
-    """
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-
-
 def to_rgb(image: Image.Image | DeepPixels, *, bit_depth: int = 8) -> Image.Image:
     """An image of any mode as 8-bit RGB, as `decode_image` converts it.
 
@@ -111,7 +110,7 @@ def to_rgb(image: Image.Image | DeepPixels, *, bit_depth: int = 8) -> Image.Imag
 
 
 def decode_resized(
-    encoded: bytes, size: int, *, bit_depth: int = 8
+    encoded: bytes, size: int | tuple[int, int], *, bit_depth: int = 8, keep_aspect: bool = False
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Decode and resize, and keep the small one alone.
 
@@ -122,7 +121,7 @@ def decode_resized(
         ImageError: see `decode_image`.
     """
     image = decode_image(encoded, bit_depth=bit_depth)
-    return resize_image(image, size), (image.height, image.width)
+    return resize_image(image, size, keep_aspect=keep_aspect), (image.height, image.width)
 
 
 def decode_pixels(encoded: bytes, *, any_density: bool = False) -> Image.Image | DeepPixels:
@@ -138,7 +137,7 @@ def decode_pixels(encoded: bytes, *, any_density: bool = False) -> Image.Image |
     if not encoded:
         raise ImageError("is empty")
     try:
-        with naming_damage(), open_image(io.BytesIO(encoded)) as image:
+        with naming_damage(), open_image(io.BytesIO(encoded)) as image, naming_memory(*image.size):
             if not any_density:
                 require_density(*image.size, len(encoded))
             if _is_misread(image):

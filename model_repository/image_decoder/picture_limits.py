@@ -8,6 +8,8 @@ nothing but Python's own modules.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 MAX_MEGAPIXELS = "ASTMFR_MAX_MEGAPIXELS"  # an environment variable, for training, client and server alike
 DEFAULT_MAX_MEGAPIXELS = 200.0
@@ -76,6 +78,23 @@ def require_density(width: int, height: int, n_bytes: int) -> None:
             f"megapixels at most {MAX_PIXELS_PER_BYTE:,} pixels a byte are expected, which a black frame of a camera "
             "does not reach; save it with 8 bits a channel as PNG, JPEG or TIFF"
         )
+
+
+@contextmanager
+def naming_memory(width: int, height: int) -> Iterator[None]:
+    """Say how large a picture is that there is no memory for.
+
+    Raises:
+        ImageError: in place of a MemoryError within.
+    """
+    try:
+        yield
+    except MemoryError:
+        megapixels = width * height / 1e6
+        raise ImageError(
+            f"needs more memory to be decoded than is free: {width} x {height} are {megapixels:,.1f} megapixels, which "
+            f"take up to {megapixels * BYTES_PER_PIXEL:,.0f} MB; make it smaller, or free memory where it is decoded"
+        ) from None
 
 
 def max_megapixels() -> float:

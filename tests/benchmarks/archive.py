@@ -32,6 +32,7 @@ from client.benchmark.images import load_pixels
 from client.benchmark.machine import this_machine
 from client.benchmark.perf_analyzer import PerfAnalyzer, image_inputs
 from deploy.server import TritonServer
+from model_repository.image_size import ImageSize, size_text
 from tests.benchmarks.categories import pss_mib
 from tests.benchmarks.many_releases import make_build
 from tests.benchmarks.releases import publish, serving
@@ -215,7 +216,7 @@ def main() -> None:
 
 def throughput_of_edge(
     work: Path, *, turns: int, images: int
-) -> tuple[dict[str, list[float]], list[Archived], int, int]:
+) -> tuple[dict[str, list[float]], list[Archived], int, ImageSize]:
     """Train `edge` for a moment, serve it and measure; the last figure is the size of its images."""
     work.mkdir()
     train_and_build("plate", "edge", OPTIONS, work, n_train=10, n_test_good=8)
@@ -249,7 +250,7 @@ def memory_of_tiny(work: Path, counts: Sequence[int]) -> list[Archived]:
 
 
 def write_page(
-    rates: dict[str, list[float]], runs: list[Archived], memory: list[Archived], *, best: int, size: int
+    rates: dict[str, list[float]], runs: list[Archived], memory: list[Archived], *, best: int, size: ImageSize
 ) -> None:
     """The tables for people."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
@@ -259,7 +260,9 @@ def write_page(
         "`predict`'s loop": "`predict`'s loop, one process: files decoded, defects found",
         "`archive`": f"`archive`, {WORKERS} workers: the same, and rows written",
     }
-    head = HEAD.format(date=datetime.now(UTC).date(), machine=this_machine(), turns=len(runs), size=size)
+    head = HEAD.format(
+        date=datetime.now(UTC).date(), machine=this_machine(), turns=len(runs), size=size_text(size)
+    )
     lines = [f"| {names[name]} | {rate:.1f} | {rate / analyzed:.2f} |" for name, rate in medians.items()]
     start_s = statistics.median(run.seconds - run.images / run.rate for run in runs)
     text = f"""

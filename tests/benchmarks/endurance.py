@@ -22,6 +22,7 @@ from client.benchmark.bars import Bar
 from deploy.supervision.supervised import supervised_server
 from deploy.supervision.supervisor import Supervisor
 from export.manifest import read_manifest
+from model_repository.image_size import square_side
 from tests.asking import RECONNECT, one_image
 from tests.benchmarks.releases import START_TIMEOUT_S, publish
 from tests.benchmarks.results import FOLDER, run, write_results
@@ -152,7 +153,9 @@ def main() -> None:
             triton_env=ROOT / ".triton",
             timeout_s=START_TIMEOUT_S,
         ) as supervisor:
-            load = Load(supervisor.server.grpc_url, manifest.category, manifest.config.image_size)
+            load = Load(
+                supervisor.server.grpc_url, manifest.category, square_side(manifest.config.image_size)
+            )
             uses = measure(supervisor, load, asked.minutes, console.print)
     first, last = uses[0], uses[-1]
     bars = [

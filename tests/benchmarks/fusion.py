@@ -24,6 +24,7 @@ from torch import Tensor
 
 from client.benchmark.bars import Bar
 from model_repository.distance_fusion.map_fusion import Calibration, Verdict, fuse_distances, judge
+from model_repository.image_size import square_side
 from tests.benchmarks.distances import (
     batch_distances,
     calibration_of,
@@ -84,7 +85,7 @@ class TorchFilters:
     @torch.inference_mode()
     def __call__(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Map [1, 1, S, S], score, label, mask."""
-        size, window = self.calibration.image_size, self.calibration.pool_size
+        size, window = square_side(self.calibration.image_size), self.calibration.pool_size
         anomaly_map = torch.zeros(1, 1, size, size)
         for weight, distance in zip(self.calibration.stage_weights, self.distances, strict=True):
             anomaly_map += weight * F.interpolate(

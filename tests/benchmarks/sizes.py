@@ -22,6 +22,7 @@ from client.benchmark.plots import draw_growth, fit_line
 from client.benchmark.result import BenchResult
 from client.benchmark.run import Options, benchmark_category
 from client.console import shown
+from model_repository.image_size import n_pixels
 from tests.benchmarks.releases import serving
 from tests.benchmarks.results import FOLDER, run, write_results
 from tests.products import ROOT, copy_backends, make_product
@@ -56,7 +57,7 @@ def lines(results: Sequence[BenchResult]) -> dict[str, list[tuple[float, float]]
     """p50 in milliseconds against thousands of pixels, of the ensemble and of the bare chain."""
     points: dict[str, list[tuple[float, float]]] = {"ensemble": [], "bare chain": []}
     for result in results:
-        thousands = result.header.image_size**2 / KILO
+        thousands = n_pixels(result.header.image_size) / KILO
         points["ensemble"].append((thousands, result.ensemble.p50_ms))
         if result.bare_chain is not None:
             points["bare chain"].append((thousands, result.bare_chain.p50_ms))
@@ -70,7 +71,7 @@ def draw(results: Sequence[BenchResult], path: Path) -> None:
     for (name, points), marker in zip(lines(results).items(), "os", strict=True):
         draw_growth(axes, points, name=name, marker=marker)
     axes.set_xticks(
-        [result.header.image_size**2 / KILO for result in results],
+        [n_pixels(result.header.image_size) / KILO for result in results],
         [f"{result.header.image_size}²" for result in results],
     )
     axes.set_xlabel("pixels of an image; each: a thousand of them")

@@ -32,6 +32,7 @@ from client.benchmark.images import load_pixels
 from deploy.server import TritonServer, running_server
 from deploy.tracing.tracing import Tracing
 from export.manifest import read_manifest
+from model_repository.image_size import ImageSize, size_text
 from model_repository.trace_collector import stated_collector
 from tests.benchmarks.load import closed_loop
 from tests.benchmarks.releases import publish
@@ -125,10 +126,15 @@ def main() -> None:
     report(taken, size, asked)
 
 
-def report(taken: dict[str, list[tuple[float, float]]], size: int, asked: argparse.Namespace) -> None:
+def report(taken: dict[str, list[tuple[float, float]]], size: ImageSize, asked: argparse.Namespace) -> None:
     """Print medians of the turns, and of what each turn has beside no tracing."""
     table = Table(
-        "traced", "images/s", "of none", "ms, one alone", "of none", title=f"{size} px, {asked.turns} turns"
+        "traced",
+        "images/s",
+        "of none",
+        "ms, one alone",
+        "of none",
+        title=f"{size_text(size)} px, {asked.turns} turns",
     )
     results = {}
     for name, turns in taken.items():

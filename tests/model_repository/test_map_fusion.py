@@ -25,6 +25,7 @@ from model_repository.distance_fusion.map_fusion import (
     remove_background,
     upsampling_matrix,
 )
+from model_repository.image_size import ImageSize, height_width, stage_shape
 
 CALIBRATION = Calibration(
     release_id=2**62 + 1,
@@ -38,20 +39,25 @@ CALIBRATION = Calibration(
 )
 
 
-def random_distances(image_size: int, batch: int = 2) -> list[NDArray[np.float32]]:
+def random_distances(image_size: ImageSize, batch: int = 2) -> list[NDArray[np.float32]]:
     rng = np.random.default_rng(0)
-    sides = (image_size // 4, image_size // 8, image_size // 16)
-    return [rng.uniform(0, 4, (batch, side, side)).astype(np.float32) for side in sides]
+    shapes = (stage_shape(image_size, stride) for stride in (4, 8, 16))
+    return [rng.uniform(0, 4, (batch, *shape)).astype(np.float32) for shape in shapes]
 
 
 def fuse_with_filters(
-    distances: list[NDArray[np.float32]], *, size: int, sigma: float, window: int, weights: tuple[float, ...]
+    distances: list[NDArray[np.float32]],
+    *,
+    size: ImageSize,
+    sigma: float,
+    window: int,
+    weights: tuple[float, ...],
 ) -> NDArray[np.float32]:
     """Section 3.4 as written: upsample, accumulate, blur, pool."""
     accumulated = sum(
         weight
         * F.interpolate(
-            torch.from_numpy(distance)[:, None], size=(size, size), mode="bilinear", align_corners=False
+            torch.from_numpy(distance)[:, None], size=height_width(size), mode="bilinear", align_corners=False
         )
         for distance, weight in zip(distances, weights, strict=True)
     )
@@ -71,11 +77,13 @@ def fuse_with_filters(
         (128, 4.0, 5, (1.0, 1.0, 1.0)),
         (128, 6.0, 5, (0.1, 1.4, 1.5)),
         (64, 2.5, 3, (3.0, 0.0, 0.0)),
+        ((64, 160), 2.5, 5, (0.2, 0.7, 2.1)),
+        ((96, 32), 12.0, 7, (1.0, 1.0, 1.0)),
         (32, 12.0, 7, (1.0, 1.0, 1.0)),  # the kernel is wider than the image: mirrored more than once
     ],
 )
 def test_fusion_equals_the_filters_of_torch_and_scipy(
-    size: int, sigma: float, window: int, weights: tuple[float, float, float]
+    size: ImageSize, sigma: float, window: int, weights: tuple[float, float, float]
 ) -> None:
     distances = random_distances(size)
     calibration = replace(
@@ -83,7 +91,7 @@ def test_fusion_equals_the_filters_of_torch_and_scipy(
     )
     fused = fuse_distances(distances, calibration.fusion)
     expected = fuse_with_filters(distances, size=size, sigma=sigma, window=window, weights=weights)
-    assert fused.shape == (2, size, size)
+    assert fused.shape == (2, *height_width(size))
     assert fused.dtype == np.float32
     np.testing.assert_allclose(fused, expected, atol=2e-5)
 

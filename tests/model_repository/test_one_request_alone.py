@@ -64,7 +64,7 @@ def test_decoder(
     failing = failing_on(faulty, fault, image_decoding.decode_image)
     monkeypatch.setattr(image_decoding, "decode_image", failing)
     decoder = backend("image_decoder", image_decoding)
-    decoder.image_size, decoder.bit_depth = 64, 8
+    decoder.image_size, decoder.bit_depth = (64, 64), 8
     files = [[png()], [png(), faulty], [b"no image"], [png(), png()]]
     requests = [Request({"encoded_image": np.array(images, object)[:, None]}) for images in files]
     good, bad, broken, two = decoder.execute(requests)
@@ -80,7 +80,7 @@ def test_decoder(
 
 def test_a_decoder_without_memory_for_the_images(backend: Callable[[str, ModuleType], Any]) -> None:
     decoder = backend("image_decoder", image_decoding)
-    decoder.image_size, decoder.bit_depth = 2**40, 8
+    decoder.image_size, decoder.bit_depth = (2**40, 2**40), 8
     (response,) = decoder.execute([Request({"encoded_image": np.array([[png()]], object)})])
     assert str(response.error).startswith("no image can be decoded (")
 
@@ -100,7 +100,7 @@ def test_the_decoder_drops_a_picture_before_it_decodes_the_next(
 
     monkeypatch.setattr(image_decoding, "decode_image", counting)
     decoder = backend("image_decoder", image_decoding)
-    decoder.image_size, decoder.bit_depth = 64, 8
+    decoder.image_size, decoder.bit_depth = (64, 64), 8
     files = np.array([png(), b"no image", png(), png()], object)[:, None]
     decoder.execute([Request({"encoded_image": files[:1]}), Request({"encoded_image": files})])
     assert n_alive == [0] * 5

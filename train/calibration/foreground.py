@@ -72,7 +72,7 @@ def load_foreground(method: str, *, weights_dir: Path | None) -> ForegroundFinde
 def find_foreground(
     images: NDArray[np.uint8], finder: ForegroundFinder, *, device: torch.device
 ) -> NDArray[np.bool_] | None:
-    """Masks [N, S, S] of pictures [N, S, S, 3] uint8, True on the part; None for the method `none`."""
+    """Masks [N, H, W] of pictures [N, H, W, 3] uint8, True on the part; None for the method `none`."""
     if finder.method == "none":
         return None
     sam = finder.sam.to(device) if finder.sam is not None else None

@@ -18,28 +18,28 @@ MIN_SIDE = 2  # pixels
 def paste_patches(images: NDArray[np.uint8], *, seed: int) -> NDArray[np.uint8]:
     """Paste a rectangle of some good image into each good image, `COPIES` times.
 
-    From [N, S, S, 3] to [COPIES * N, S, S, 3] uint8; the seed decides sizes, places and sources.
+    From [N, H, W, 3] to [COPIES * N, H, W, 3] uint8; the seed decides sizes, places and sources.
     """
     generator = np.random.default_rng(seed)
     pasted = np.concatenate([images] * COPIES)
-    size = images.shape[1]
+    rows, columns = images.shape[1:3]
     for index, image in enumerate(pasted):
         scar = (index // len(images)) % 2 == 1
-        height, width = _rectangle(size, scar=scar, generator=generator)
+        height, width = _rectangle((rows, columns), scar=scar, generator=generator)
         source = images[generator.integers(len(images))]
-        from_row, to_row = generator.integers(0, size - height + 1, 2)
-        from_column, to_column = generator.integers(0, size - width + 1, 2)
+        from_row, to_row = generator.integers(0, rows - height + 1, 2)
+        from_column, to_column = generator.integers(0, columns - width + 1, 2)
         patch = source[from_row : from_row + height, from_column : from_column + width]
         image[to_row : to_row + height, to_column : to_column + width] = patch
     return pasted
 
 
-def _rectangle(size: int, *, scar: bool, generator: np.random.Generator) -> tuple[int, int]:
+def _rectangle(shape: tuple[int, int], *, scar: bool, generator: np.random.Generator) -> tuple[int, int]:
     """Height and width in pixels: a patch of any proportion, or a scar, thin and long."""
     (smallest, largest), aspects = (SCAR_AREA, SCAR_ASPECT) if scar else (PATCH_AREA, PATCH_ASPECT)
-    area = generator.uniform(smallest, largest) * size**2
+    area = generator.uniform(smallest, largest) * (shape[0] * shape[1])
     aspect = np.exp(generator.uniform(*np.log(aspects)))
     if scar and generator.random() < 0.5:
         aspect = 1 / aspect
-    sides = np.sqrt([area * aspect, area / aspect]).round().clip(MIN_SIDE, size)
+    sides = np.sqrt([area * aspect, area / aspect]).round().clip(MIN_SIDE, shape)
     return int(sides[0]), int(sides[1])

@@ -24,14 +24,21 @@ class GoodImages:
     """The good images that a checkpoint was trained and calibrated on.
 
     Attributes:
-        pixels: [N, S, S, 3] uint8.
+        pixels: [N, H, W, 3] uint8.
         paths: their files.
         held_out: positions of those that it was calibrated on.
+        shown: [N, H, W] bool, False where an image that kept its shape is filled; None where all were stretched.
     """
 
     pixels: NDArray[np.uint8]
     paths: list[Path]
     held_out: NDArray[np.intp]
+    shown: NDArray[np.bool_] | None
+
+    @property
+    def held_out_shown(self) -> NDArray[np.bool_] | None:
+        """`shown` of those that it was calibrated on."""
+        return None if self.shown is None else self.shown[self.held_out]
 
 
 def recalibrate(
@@ -54,13 +61,14 @@ def recalibrate(
     )
     device, known = runtime.torch_device, checkpoint.provenance.known_defects
     networks = checkpoint.teacher.to(device), checkpoint.student.to(device)
-    held_out, category = good.pixels[good.held_out], checkpoint.provenance.category
+    held_out, shown = good.pixels[good.held_out], good.held_out_shown
+    category = checkpoint.provenance.category
     if known is None:
         calibration = calibrate(
-            *networks, held_out, config=config, category=category, finder=finder, device=device
+            *networks, held_out, config=config, category=category, finder=finder, device=device, shown=shown
         ).calibration
     else:
-        seen = look_at(*networks, held_out, config=config, finder=finder, device=device)
+        seen = look_at(*networks, held_out, config=config, finder=finder, device=device, shown=shown)
         setting = FusionSetting.of(config).model_copy(update={"emphasis": known.chosen.emphasis})
         calibration = calibrate_setting(setting, seen, config=config, category=category, finder=finder)
     own = replace(calibration, release_id=checkpoint.release_id, weights_id=checkpoint.weights_id)
@@ -86,7 +94,10 @@ def read_good_images(
         image_size=config.image_size,
         strict=runtime.strict,
         bit_depth=checkpoint.provenance.bit_depth,
+        keep_aspect=checkpoint.provenance.keep_aspect,
         what="good images",
     )
     _, held_out = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
-    return GoodImages(images.pixels, [data.train_good[index] for index in images.readable], held_out)
+    return GoodImages(
+        images.pixels, [data.train_good[index] for index in images.readable], held_out, images.shown
+    )

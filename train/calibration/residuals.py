@@ -38,7 +38,7 @@ MAX_HELD_OUT = 64  # images; each gives as many samples as it has places
 
 @dataclass(frozen=True)
 class KnownImages:
-    """Good images [N, S, S, 3] uint8, and the teacher's features of them, [N, h, h, C] a stage."""
+    """Good images [N, H, W, 3] uint8, and the teacher's features of them, [N, h, w, C] a stage."""
 
     images: NDArray[np.uint8]
     teacher_features: Sequence[FloatArray]
@@ -130,7 +130,7 @@ def fit_statistics(
     device: torch.device,
     what: str,
 ) -> None:
-    """Fit residuals to what `regenerate` makes of images [B, S, S, 3] uint8 on the device, [B, C, h, h] a stage.
+    """Fit residuals to what `regenerate` makes of images [B, H, W, 3] uint8 on the device, [B, C, h, w] a stage.
 
     See `fit_residuals`; `gains` are those to choose from, `what` names the progress bar.
     """
@@ -201,5 +201,5 @@ def _seen_by_place(
 
 
 def _by_place(feature: Tensor) -> Tensor:
-    """[B, C, h, h] to [h * h, C, B], on the CPU."""
+    """[B, C, h, w] to [h * h, C, B], on the CPU."""
     return feature.cpu().flatten(2).permute(2, 1, 0)

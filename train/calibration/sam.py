@@ -29,7 +29,7 @@ PROMPT_LABELS = (1, 0, 0, 0, 0)
 
 
 class SamForeground(nn.Module):
-    """`image` [B, S, S, 3] uint8 to `foreground` [B, S, S] bool, True on the part.
+    """`image` [B, H, W, 3] uint8 to `foreground` [B, H, W] bool, True on the part.
 
     Of SAM's three masks for the prompt the one of the highest predicted IoU is taken, and widened by the margin
     of the `threshold` method; where it covers next to nothing, the whole picture counts as the part.
@@ -72,8 +72,8 @@ class SamForeground(nn.Module):
         return tensors_id(self.state_dict())
 
     def forward(self, image: Tensor) -> Tensor:
-        """The part's mask [B, S, S] bool."""
-        batch, size = image.shape[0], image.shape[1]
+        """The part's mask [B, H, W] bool."""
+        batch, height, width = image.shape[:3]
         pixels = image.permute(0, 3, 1, 2).float() / 255
         pixels = F.interpolate(pixels, (self.side, self.side), mode="bilinear")
         embeddings = self.encoder((pixels - self.mean) / self.std)[0]
@@ -86,9 +86,9 @@ class SamForeground(nn.Module):
         )  # [B, 1, 3, side / 4, side / 4], [B, 1, 3]
         best = F.one_hot(predicted_iou[:, 0].argmax(dim=1), masks.shape[2])  # [B, 3]
         logits = (masks[:, 0] * best[:, :, None, None]).sum(dim=1, keepdim=True)
-        logits = F.interpolate(logits, (size, size), mode="bilinear")
-        margin = size // MARGIN_SHARE
-        part = F.max_pool2d(logits, 2 * margin + 1, stride=1, padding=margin)[:, 0] > 0  # [B, S, S]
+        logits = F.interpolate(logits, (height, width), mode="bilinear")
+        margin = min(height, width) // MARGIN_SHARE
+        part = F.max_pool2d(logits, 2 * margin + 1, stride=1, padding=margin)[:, 0] > 0  # [B, H, W]
         has_part = part.float().mean(dim=(1, 2), keepdim=True) >= SMALLEST_PART
         return part | ~has_part
 

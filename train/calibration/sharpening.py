@@ -46,7 +46,7 @@ def choose_sharpening(
 ) -> float:
     """Set the teacher, on the device, to the best of the configuration's strengths, and return it.
 
-    Images are good, [N, S, S, 3] uint8. Where several strengths are equally good, and where there are fewer than
+    Images are good, [N, H, W, 3] uint8. Where several strengths are equally good, and where there are fewer than
     `MIN_GOOD_IMAGES` in all, so that the choice would be chance, it is the first.
     """
     chosen = config.sharpening[0]
@@ -120,7 +120,7 @@ def _usual_features(
 
 
 def _nothing(residuals: Residuals, images: Tensor) -> list[Tensor]:
-    """What a student that foretells nothing makes of B images, [B, C, h, h] a stage."""
+    """What a student that foretells nothing makes of B images, [B, C, h, w] a stage."""
     return [torch.zeros_like(stage.place_mean).expand(len(images), -1, -1, -1) for stage in residuals]
 
 
@@ -139,7 +139,7 @@ def _scores(
 
 @torch.inference_mode()
 def _features(teacher: Backbone, images: Images, device: torch.device) -> list[FloatArray]:
-    """The teacher's features [N, h, h, C] a stage."""
+    """The teacher's features [N, h, w, C] a stage."""
     batches = [teacher(batch) for batch in _batches(images, device)]
     return [torch.cat(stage).permute(0, 2, 3, 1).cpu().numpy() for stage in zip(*batches, strict=True)]
 

@@ -50,12 +50,14 @@ def calibrate(
     category: str,
     finder: ForegroundFinder,
     device: torch.device,
+    shown: NDArray[np.bool_] | None = None,
 ) -> Calibrated:
-    """Fit the calibration of trained networks on good images [N, S, S, 3] uint8 held out from training.
+    """Fit the calibration of trained networks on good images [N, H, W, 3] uint8 held out from training.
 
-    Both networks are on the device; for the rest see `fit_calibration`.
+    Both networks are on the device; where images kept their shape, `shown` [N, H, W] is False where they are filled,
+    which counts for no pixel threshold; for the rest see `fit_calibration`.
     """
-    held_out = look_at(teacher, student, images, config=config, finder=finder, device=device)
+    held_out = look_at(teacher, student, images, config=config, finder=finder, device=device, shown=shown)
     calibration = fit_calibration(
         held_out.distances,
         config=config,
@@ -76,6 +78,7 @@ def look_at(
     config: FitConfig,
     finder: ForegroundFinder,
     device: torch.device,
+    shown: NDArray[np.bool_] | None = None,
 ) -> HeldOut:
     """What a calibration needs of held-out good images; see `calibrate`."""
 
@@ -91,6 +94,8 @@ def look_at(
     foreground = find_foreground(images, finder, device=device)
     # Where the background stays, the part is looked for all the same: for the pixel threshold alone.
     parts = find_foreground(images, WITHOUT_NETWORK, device=device) if foreground is None else foreground
+    if shown is not None:
+        parts = shown if parts is None else parts & shown
     return HeldOut(distances_of(images, "Calibration"), pasted, foreground, parts)
 
 
@@ -107,14 +112,14 @@ def fit_calibration(
     """Fit a category's calibration on the distance maps of its held-out good images.
 
     Args:
-        distances: [N, h, h] float32 a stage.
+        distances: [N, h, w] float32 a stage.
         config: smoothing, the way stages are weighted and the target rates.
         category: the product's name.
         pasted: distance maps of good images with pasted patches, for `pasted_defects`.
-        foreground: [N, S, S] bool masks of the parts, where the background is removed. The thresholds are fitted on
+        foreground: [N, H, W] bool masks of the parts, where the background is removed. The thresholds are fitted on
             masked maps; the weights of the stages on whole ones, so that a mask changes nothing but what it hides.
         foreground_id: of the SAM that made the masks.
-        parts: [N, S, S] bool, where the parts are, for the pixel threshold; None where all of a picture counts.
+        parts: [N, H, W] bool, where the parts are, for the pixel threshold; None where all of a picture counts.
 
     Returns:
         A calibration whose `release_id` is still 0: the id is computed from the whole checkpoint.
@@ -162,8 +167,8 @@ def pixel_threshold(
     make room for marks on the part.
 
     Args:
-        good_maps: [N, S, S] anomaly maps of held-out good images.
-        parts: [N, S, S] bool, True on the part; None, and an image without any, count whole.
+        good_maps: [N, H, W] anomaly maps of held-out good images.
+        parts: [N, H, W] bool, True on the part; None, and an image without any, count whole.
         marked_share: 0 to 1.
         rate: how many new good images may have more than that marked, 0 to 1; as for `image_threshold`, with few
             images it is 1 / (n + 1).

@@ -25,9 +25,9 @@ def usual_scores(
     the pixels whose mean is the score.
 
     Args:
-        distances: [N, h, h] float32 a stage, N at least 1.
+        distances: [N, h, w] float32 a stage, N at least 1.
         calibration: that judges.
-        foreground: [N, S, S] bool masks of the parts, where the background is removed.
+        foreground: [N, H, W] bool masks of the parts, where the background is removed.
     """
     parts = [
         _contributions(

@@ -34,7 +34,7 @@ def fusion_of(config: FitConfig, stage_weights: tuple[float, float, float]) -> F
 def cross_fused(
     distances: list[FloatArray], pasted: list[FloatArray] | None, *, config: FitConfig
 ) -> FloatArray:
-    """Anomaly maps [N, S, S] of held-out good images, each fused with weights that were found without it.
+    """Anomaly maps [N, H, W] of held-out good images, each fused with weights that were found without it.
 
     Weights make little of what they were found on: thresholds on such scores are too low, and more new good images are
     rejected than promised. For arguments see `stage_weights`.
@@ -72,7 +72,7 @@ def stage_weights(
 ) -> tuple[float, float, float]:
     """How much each stage's map counts; the three sum to 3, as equal ones do.
 
-    Distances are [N, h, h] a stage, of held-out good images and of images with pasted patches. `good_maximum` divides
+    Distances are [N, h, w] a stage, of held-out good images and of images with pasted patches. `good_maximum` divides
     each stage by its usual maximum on good images, so that none drowns the others. `pasted_defects` multiplies that by
     the square of the stage's detectability index d': how many standard deviations the scores of images with a pasted
     patch lie above those of good images. A stage that does not tell them apart is noise in the sum. The power of 2 was

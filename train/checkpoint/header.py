@@ -61,7 +61,7 @@ def weights_id_of(arrays: Mapping[str, NDArray[Any]], config: FitConfig, categor
         for name, array in arrays.items()
         if not name.startswith("calibration.") or name == FOREGROUND_TENSOR
     }
-    shaping["config.image_size"] = np.array(config.image_size, np.int64)
+    shaping["config.image_size"] = np.array(config.image_size, np.int64)  # one number, or two
     shaping["config.distance_scale"] = np.array(config.distance_scale, np.float64)
     shaping["provenance.category"] = np.frombuffer(category.encode(), np.uint8)
     return tensors_id_of(shaping)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from train.checkpoint.known_defects import ChosenByKnownDefects, PathText
 from train.support.files import readable_text
@@ -102,6 +109,9 @@ class Provenance(BaseModel):
     n_held_out: int
     n_broken: int
     bit_depth: int = 8  # older checkpoints do not say
+    aspect: Literal["stretch", "keep"] = (
+        "stretch"  # older checkpoints do not say, and neither do those that stretch
+    )
     sharpening: float = 0.0  # of what the teacher sees; older checkpoints had none
     weights: dict[str, str]
     steps: int | None = None  # older checkpoints do not say
@@ -117,6 +127,18 @@ class Provenance(BaseModel):
     @classmethod
     def _readable(cls, weights: dict[str, str]) -> dict[str, str]:
         return {name: readable_text(source) for name, source in weights.items()}
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_a_choice(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if self.aspect == "stretch":
+            values.pop("aspect", None)
+        return values
+
+    @property
+    def keep_aspect(self) -> bool:
+        """Whether pictures keep their shape where they are resized, see `train.data.shapes`."""
+        return self.aspect == "keep"
 
     @property
     def origin(self) -> DataOrigin:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from train.config import PRESETS, FitConfig, fit_config
+from model_repository.image_size import ImageSize
+from train.config import PRESETS, FitConfig, field_text, fit_config
 from train.support.category_names import check_category_name
 from train.support.command_options import Command, Option, options_as
 from train.support.devices import Runtime
@@ -160,7 +161,7 @@ def config_option(name: str, *, default: str | None = None) -> Option:
     field = FitConfig.model_fields[name]
     values = {preset: getattr(config, name) for preset, config in PRESETS.items()}
     by_preset = ", ".join(
-        f"{preset}: {_shown(value)}" for preset, value in values.items() if value is not None
+        f"{preset}: {field_text(name, value)}" for preset, value in values.items() if value is not None
     )
     option = "--" + name.replace("_", "-")
     help_text = f"{field.description}.  [{default or by_preset or 'none'}]"
@@ -172,6 +173,8 @@ def config_option(name: str, *, default: str | None = None) -> Option:
 
 def _option_type(annotation: Any) -> Any:
     """What click reads: choices, numbers, or a list of numbers with commas, which pydantic checks."""
+    if annotation == ImageSize:
+        return SizeText()
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     kinds = set(get_args(annotation) or (annotation,)) - {type(None)}
@@ -180,8 +183,14 @@ def _option_type(annotation: Any) -> Any:
     return kinds.pop()
 
 
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()
+class SizeText(click.ParamType[Any]):
+    """The side of a square or HEIGHTxWIDTH, which pydantic checks."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As it is."""
+        return value
 
 
 class CommaSeparated(click.ParamType[Any]):

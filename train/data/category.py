@@ -10,27 +10,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, UnidentifiedImageError
 
 from model_repository.image_decoder.image_decoding import (
     SUFFIXES,
-    DeepPixels,
     ImageError,
-    decode_pixels,
-    naming,
-    naming_damage,
-    open_image,
     read_image,
     resize_image,
 )
+from model_repository.image_decoder.resizing import fitted_part
+from model_repository.image_size import ImageSize
 from train.data.layout import read_layout
 from train.data.mask_files import match_masks
 from train.errors import DataError
 from train.support.category_names import check_category_name
 from train.support.files import readable_text
 from train.support.progress import console, progress_bar
-
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 @dataclass(frozen=True)
@@ -100,14 +94,16 @@ class LoadedImages:
     """Images of one size in memory.
 
     Attributes:
-        pixels: [N, S, S, 3] uint8, RGB.
+        pixels: [N, H, W, 3] uint8, RGB.
         readable: positions of the images that could be read, in the list that was given.
         broken: one sentence for each image that could not be read.
+        shown: [N, H, W] bool, False where an image that kept its shape is filled; None where all were stretched.
     """
 
     pixels: NDArray[np.uint8]
     readable: tuple[int, ...]
     broken: tuple[str, ...]
+    shown: NDArray[np.bool_] | None = None
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -170,48 +166,23 @@ def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
     )
 
 
-def upright_size(path: Path, *, decode: bool) -> tuple[int, int]:
-    """Width and height in pixels, as `read_image` gives them; see `stored_size`."""
-    (width, height), orientation = stored_size(path, decode=decode)
-    return (height, width) if orientation in SIDEWAYS else (width, height)
-
-
-def stored_size(path: Path, *, decode: bool) -> tuple[tuple[int, int], int]:
-    """Width and height in pixels as a file holds them, and the EXIF orientation by which they are turned upright.
-
-    A PNG may keep its orientation behind its pixels, which then have to be decoded to find it. Without `decode` such a
-    PNG is measured as it is stored, and only headers are read.
-
-    Raises:
-        ImageError: the file is broken, too large, or cannot be read.
-    """
-    try:
-        with naming(path), naming_damage(), open_image(path) as image:
-            width, height = image.size
-            readable = decode or image.format != "PNG" or "exif" in image.info
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if readable else 1
-            # Of a TIFF Pillow gives the upright size.
-            swapped = image.format == "TIFF" and orientation in SIDEWAYS
-            return ((height, width) if swapped else (width, height)), orientation
-    except UnidentifiedImageError:
-        with naming(path):
-            pixels = decode_pixels(path.read_bytes())
-    if isinstance(pixels, DeepPixels):
-        height, width = pixels.values.shape[:2]
-        return (width, height), pixels.orientation
-    return pixels.size, 1
-
-
 def load_images(
-    paths: Sequence[Path], *, image_size: int, strict: bool, bit_depth: int = 8, what: str = "images"
+    paths: Sequence[Path],
+    *,
+    image_size: ImageSize,
+    strict: bool,
+    bit_depth: int = 8,
+    keep_aspect: bool = False,
+    what: str = "images",
 ) -> LoadedImages:
     """Read, resize and stack images, on all cores.
 
     Args:
         paths: image files.
-        image_size: side of the square result in pixels.
+        image_size: of the result.
         strict: stop at the first broken image instead of skipping it with a warning.
         bit_depth: of the category, see `train.data.bit_depth`.
+        keep_aspect: of the category, see `train.data.shapes`.
         what: what the progress bar calls them.
 
     Raises:
@@ -220,9 +191,13 @@ def load_images(
 
     def load(path: Path) -> NDArray[np.uint8] | ImageError:
         try:
-            return resize_image(read_image(path, bit_depth=bit_depth), image_size)
+            image = read_image(path, bit_depth=bit_depth)
         except ImageError as error:
             return error
+        parts[path] = fitted_part(image.size, image_size)
+        return resize_image(image, image_size, keep_aspect=keep_aspect)
+
+    parts: dict[Path, tuple[slice, slice]] = {}
 
     loaded: list[NDArray[np.uint8] | ImageError] = []
     with ThreadPoolExecutor() as pool, progress_bar(f"Reading {what}", len(paths)) as bar:
@@ -244,7 +219,12 @@ def load_images(
             f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
         )
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
-    return LoadedImages(pixels=pixels, readable=readable, broken=broken)
+    shown = None
+    if keep_aspect:
+        shown = np.zeros(pixels.shape[:3], np.bool_)
+        for mask, index in zip(shown, readable, strict=True):
+            mask[parts[paths[index]]] = True
+    return LoadedImages(pixels, readable, broken, shown)
 
 
 def _warn_of_plain(

@@ -6,7 +6,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import UnidentifiedImageError
@@ -17,34 +16,13 @@ from model_repository.image_decoder.image_decoding import (
     naming_damage,
     open_image,
 )
-from train.data.category import CategoryData, upright_size
+from train.data.category import CategoryData
+from train.data.shapes import read_shapes
 from train.errors import DataError
 from train.support.progress import console
 
 MAX_SIDE_RATIO = 2.0  # longer side of the largest image over that of the smallest
 MAX_ASPECT_SPREAD = 1.5  # width over height, of the widest image over that of the tallest
-
-
-@dataclass(frozen=True)
-class ImageSize:
-    """An image file and its upright width and height in pixels."""
-
-    path: Path
-    width: int
-    height: int
-
-    @property
-    def side(self) -> int:
-        """The longer of both."""
-        return max(self.width, self.height)
-
-    @property
-    def aspect(self) -> float:
-        """Width over height."""
-        return self.width / self.height
-
-    def __str__(self) -> str:
-        return f"{_short(self.path)} ({self.width} x {self.height})"
 
 
 def check_training_data(data: CategoryData, *, fingerprints: Mapping[str, str], force: bool) -> None:
@@ -84,8 +62,8 @@ def require_own_images(data: CategoryData, *, fingerprints: Mapping[str, str]) -
 
 
 def size_warnings(data: CategoryData) -> list[str]:
-    """Images whose sizes or shapes are far apart: all are resized to one square, so they would not look alike."""
-    sizes = [size for path in _all_images(data) if (size := read_size(path)) is not None]
+    """Images whose sizes or shapes are far apart: all are seen at one size, so they would not look alike."""
+    sizes = read_shapes(_all_images(data))
     if not sizes:
         return []
     smallest, largest = min(sizes, key=lambda size: size.side), max(sizes, key=lambda size: size.side)
@@ -98,8 +76,8 @@ def size_warnings(data: CategoryData) -> list[str]:
         )
     if widest.aspect > MAX_ASPECT_SPREAD * tallest.aspect:
         warnings.append(
-            f"images of {data.category!r} differ in shape, from {tallest} to {widest}; all are resized to a square, "
-            "so parts would be distorted differently; crop them to one shape."
+            f"images of {data.category!r} differ in shape, from {tallest} to {widest}; parts are seen at several "
+            "scales, or distorted differently with --aspect stretch; crop them to one shape."
         )
     return warnings
 
@@ -123,14 +101,6 @@ def count_pages(path: Path) -> int:
             return int(getattr(image, "n_frames", 1))
     except (ImageError, UnidentifiedImageError):
         return 0
-
-
-def read_size(path: Path) -> ImageSize | None:
-    """A file's upright size; None for a broken file, which reading the images will name."""
-    try:
-        return ImageSize(path, *upright_size(path, decode=False))
-    except ImageError:
-        return None
 
 
 def copy_warnings(data: CategoryData) -> list[str]:

@@ -14,7 +14,10 @@ from PIL import Image
 
 from model_repository.image_decoder.deep_pixels import TURNS
 from model_repository.image_decoder.image_decoding import DeepPixels, ImageError, decode_pixels, naming
-from train.data.category import SIDEWAYS, TestImage, stored_size
+from model_repository.image_decoder.resizing import fitted_part
+from model_repository.image_size import ImageSize, height_width
+from train.data.category import TestImage
+from train.data.file_sizes import SIDEWAYS, stored_size
 from train.errors import DataError
 from train.support.progress import console
 
@@ -98,25 +101,28 @@ class Orientations:
         ]  # fmt: skip
 
 
-def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool_] | None:
-    """Ground truth masks [N, S, S] for test images, or None where not one of them has a mask.
+def load_masks(
+    test: Sequence[TestImage], *, image_size: ImageSize, keep_aspect: bool = False
+) -> NDArray[np.bool_] | None:
+    """Ground truth masks [N, H, W] for test images, or None where not one of them has a mask.
 
     Whatever is not 0 marks a defect, whichever values a file has. A mask is resized with the nearest neighbour, so that
-    it stays a mask. An image without one gets an empty one. A mask that was drawn over the stored pixels of an image
-    that EXIF turns is turned with it. What is odd about masks is said, and they are taken as they are.
+    it stays a mask; beside a shape that is kept nothing is marked. An image without one gets an empty one. A mask that
+    was drawn over the stored pixels of an image that EXIF turns is turned with it. What is odd about masks is said, and
+    they are taken as they are.
 
     Raises:
         DataError: a mask file that is no image, is of another size than its image, or marks a defect on a good one.
     """
     if all(image.mask_path is None for image in test):
         return None
-    masks = np.zeros((len(test), image_size, image_size), bool)
+    masks = np.zeros((len(test), *height_width(image_size)), bool)
     in_between, inverted, drawn, orientations = [], [], [], Orientations()
     for index, image in enumerate(test):
         if image.mask_path is None:
             continue
         mask = _load_mask(image, image.mask_path, orientations)
-        masks[index] = _resize(mask.marked, image_size)
+        masks[index] = _resize(mask.marked, image_size, keep_aspect=keep_aspect)
         if mask.marked.any() and not mask.marked.all():
             drawn.append(image)
         if mask.in_between:
@@ -137,7 +143,7 @@ def load_masks(test: Sequence[TestImage], *, image_size: int) -> NDArray[np.bool
 
 
 def _load_mask(image: TestImage, mask_path: Path, orientations: Orientations) -> Mask:
-    mask = orientations.upright(_read_mask(mask_path), image.path)
+    mask = orientations.upright(read_mask(mask_path), image.path)
     if not image.anomalous and mask.marked.any():
         raise DataError(
             f"Ground truth mask {mask_path} marks a defect on an image in test/good; expected a black mask or none; "
@@ -146,7 +152,7 @@ def _load_mask(image: TestImage, mask_path: Path, orientations: Orientations) ->
     return mask
 
 
-def _read_mask(path: Path) -> Mask:
+def read_mask(path: Path) -> Mask:
     """Read a mask upright, its values as they stand in the file: no conversion may make a small one vanish."""
     try:
         with naming(path):
@@ -180,9 +186,14 @@ def _turned(marked: NDArray[np.bool_], orientation: int) -> NDArray[np.bool_]:
     return marked if turn is None else np.asarray(Image.fromarray(marked).transpose(turn), bool)
 
 
-def _resize(marked: NDArray[np.bool_], image_size: int) -> NDArray[np.bool_]:
-    mask = Image.fromarray(marked).resize((image_size, image_size), Image.Resampling.NEAREST)
-    return np.asarray(mask, bool)
+def _resize(marked: NDArray[np.bool_], size: ImageSize, *, keep_aspect: bool) -> NDArray[np.bool_]:
+    mask = Image.fromarray(marked)
+    height, width = height_width(size)
+    rows, columns = fitted_part(mask.size, size) if keep_aspect else (slice(0, height), slice(0, width))
+    resized = np.zeros((height, width), bool)
+    shown = (columns.stop - columns.start, rows.stop - rows.start)
+    resized[rows, columns] = np.asarray(mask.resize(shown, Image.Resampling.NEAREST), bool)
+    return resized
 
 
 def _said_of(paths: Sequence[Path], n_masks: int, what: str, then: str) -> list[str]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from model_repository.image_decoder.deep_pixels import white_of
 from model_repository.image_decoder.image_decoding import SUFFIXES
+from model_repository.image_size import ImageSize
 from train.data.bit_depth import deep_images, warn_of_8_bits
 from train.data.category import CategoryData, LoadedImages, TestImage, fingerprint, load_images
-from train.data.checks import MAX_ASPECT_SPREAD, MAX_SIDE_RATIO, identical_files, read_size
+from train.data.checks import MAX_ASPECT_SPREAD, MAX_SIDE_RATIO, identical_files
 from train.data.layout import (
     Layout,
     find_folder,
@@ -32,6 +33,7 @@ from train.data.layout import (
     note_listing,
 )
 from train.data.mask_files import match_kind, match_masks
+from train.data.shapes import read_shape
 from train.errors import DataError
 from train.support.files import readable_text
 from train.support.progress import console
@@ -181,7 +183,13 @@ def good_among_defects(defect: Path, good: Path, how: str) -> DataError:
 
 
 def load_known_defects(
-    known: KnownDefects, *, image_size: int, strict: bool, bit_depth: int, category: str
+    known: KnownDefects,
+    *,
+    image_size: ImageSize,
+    strict: bool,
+    bit_depth: int,
+    keep_aspect: bool,
+    category: str,
 ) -> LoadedImages:
     """Read known defects as the category's images are read; broken ones are skipped and told.
 
@@ -199,7 +207,12 @@ def load_known_defects(
     if bit_depth != 8:
         warn_of_8_bits(paths, bit_depth, category=category, what="known defective")
     return load_images(
-        paths, image_size=image_size, strict=strict, bit_depth=bit_depth, what="known defective images"
+        paths,
+        image_size=image_size,
+        strict=strict,
+        bit_depth=bit_depth,
+        keep_aspect=keep_aspect,
+        what="known defective images",
     )
 
 
@@ -210,7 +223,7 @@ def require_other_pixels(
     good: NDArray[np.uint8],
     good_paths: Sequence[Path],
 ) -> None:
-    """Refuse known defects [M, S, S, 3] with the pixels of a training image [N, S, S, 3]: saved anew, or renamed.
+    """Refuse known defects [M, H, W, 3] with the pixels of a training image [N, H, W, 3]: saved anew, or renamed.
 
     Raises:
         DataError: the first such pair.
@@ -225,14 +238,14 @@ def require_other_pixels(
 
 
 def _tell_other_sizes(known: KnownDefects, data: CategoryData) -> None:
-    good = [size for path in data.train_good if (size := read_size(path)) is not None]
+    good = [size for path in data.train_good if (size := read_shape(path)) is not None]
     if not good:
         return
     sides, aspects = sorted(size.side for size in good), sorted(size.aspect for size in good)
     other = [
         size
         for image in known.images
-        if (size := read_size(image.path)) is not None
+        if (size := read_shape(image.path)) is not None
         and (
             size.side > MAX_SIDE_RATIO * sides[0]
             or sides[-1] > MAX_SIDE_RATIO * size.side

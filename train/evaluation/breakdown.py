@@ -26,11 +26,13 @@ class GroundTruth:
 
     Attributes:
         test: the N images.
-        masks: [N, S, S] ground truth, all False where an image has no mask file; None where no image has one.
+        masks: [N, H, W] ground truth, all False where an image has no mask file; None where no image has one.
+        shown: [N, H, W], False beside pictures that kept their shape, see `LoadedImages`; None where all fill theirs.
     """
 
     test: tuple[TestImage, ...]
     masks: BoolArray | None
+    shown: BoolArray | None = None
 
     @cached_property
     def labels(self) -> BoolArray:
@@ -57,13 +59,13 @@ class GroundTruth:
         return {str(kind): np.flatnonzero(defects == kind) for kind in np.unique(defects[self.labels])}
 
     def pixel_scores(self, maps: FloatArray) -> PixelScores | None:
-        """Pixels of anomaly maps [N, S, S], of the images whose defects are marked and of the good ones.
+        """Pixels of anomaly maps [N, H, W], of the images whose defects are marked and of the good ones.
 
         None without masks.
         """
         if self.masks is None or not self.marked.any():
             return None
-        return PixelScores(maps, self.masks, good=np.flatnonzero(~self.labels))
+        return PixelScores(maps, self.masks, good=np.flatnonzero(~self.labels), shown=self.shown)
 
     def measure_pixels(self, pixels: PixelScores | None, images: IntArray) -> PixelMeasures | None:
         """The measures of the defective images at these positions and of all good ones.
@@ -83,17 +85,18 @@ class JudgedSet:
     Attributes:
         test: the N images.
         verdict: of each of them, in their order.
-        masks: [N, S, S] ground truth, see `GroundTruth`.
+        masks, shown: [N, H, W], see `GroundTruth`.
     """
 
     test: tuple[TestImage, ...]
     verdict: Verdict
     masks: BoolArray | None
+    shown: BoolArray | None = None
 
     @cached_property
     def truth(self) -> GroundTruth:
         """The same images without the verdict."""
-        return GroundTruth(self.test, self.masks)
+        return GroundTruth(self.test, self.masks, self.shown)
 
     @property
     def scores(self) -> FloatArray:
@@ -126,6 +129,8 @@ class JudgedSet:
         if self.masks is None or self.truth.unmasked.any():
             return {}
         shares = self.masks.mean(axis=(1, 2))
+        if self.shown is not None:
+            shares = shares / self.shown.mean(axis=(1, 2))
         of_size = {
             "small": shares < SMALL_BELOW,
             "middle": (shares >= SMALL_BELOW) & (shares <= MIDDLE_UP_TO),

@@ -33,7 +33,7 @@ class Evaluation:
     Attributes:
         metrics: the content of metrics.json.
         judged: the test images that could be read, and their verdicts.
-        pixels: [N, S, S, 3] uint8, those images.
+        pixels: [N, H, W, 3] uint8, those images.
     """
 
     metrics: dict[str, Any]
@@ -44,7 +44,7 @@ class Evaluation:
 def compute_maps(
     checkpoint: Checkpoint, images: NDArray[np.uint8], *, device: torch.device, what: str
 ) -> FloatArray:
-    """Anomaly maps [N, S, S] of images, before the background is removed; see `compute_distances`."""
+    """Anomaly maps [N, H, W] of images, before the background is removed; see `compute_distances`."""
     checkpoint.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     distances = compute_distances(
@@ -85,13 +85,17 @@ def evaluate(
         image_size=config.image_size,
         strict=runtime.strict,
         bit_depth=bit_depth,
+        keep_aspect=checkpoint.provenance.keep_aspect,
         what="test images",
     )
     test = tuple(data.test[index] for index in images.readable)
-    masks = load_masks(test, image_size=config.image_size)  # a wrong mask stops here, before the long part
+    masks = load_masks(
+        test, image_size=config.image_size, keep_aspect=checkpoint.provenance.keep_aspect
+    )  # a wrong mask stops here, before the long part
     whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)
-    judged = JudgedSet(test, judge(remove_background(whole_map, parts), checkpoint.calibration), masks)
+    verdict = judge(remove_background(whole_map, parts), checkpoint.calibration)
+    judged = JudgedSet(test, verdict, masks, images.shown)
     # Of the same maps, for Table 9.
     scores = image_scores(whole_map, checkpoint.calibration.score_share)
     with_background = None if parts is None else auroc(scores, judged.labels)
@@ -143,12 +147,14 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 def marked_share_of_good(judged: JudgedSet, parts: BoolArray | None) -> float | None:
     """Mean share, over the good images, of a part's pixels that the verdict marks; None without good images.
 
-    All pixels of a picture count as the part where there are no `parts` [N, S, S].
+    All pixels of a picture count as the part where there are no `parts` [N, H, W].
     """
     good = ~judged.labels
     if not good.any():
         return None
     marked = judged.verdict.pred_mask[good]
     part = np.ones_like(marked) if parts is None else parts[good]
+    if judged.shown is not None:
+        part = part & judged.shown[good]
     shares = (marked & part).sum(axis=(1, 2)) / part.sum(axis=(1, 2)).clip(1)
     return float(shares.mean())

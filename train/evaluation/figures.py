@@ -103,7 +103,7 @@ def panels(
     usual: float,
     threshold: float,
 ) -> Figure:
-    """Image [S, S, 3], mask where there is one, anomaly map [S, S], and the map over the image, side by side.
+    """Image [H, W, 3], mask where there is one, anomaly map [H, W], and the map over the image, side by side.
 
     A pixel of the `usual` score is black in the map and clear in the overlay; the colours' full scale is one and a half
     times the threshold.
@@ -151,3 +151,9 @@ def _plain(axes: Axes) -> None:
     axes.tick_params(labelsize=8.5, colors=INK)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(fontsize=9, color=INK)
+
+
+def extent_of(shown: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of what is shown of an image [H, W] that was filled beside its picture."""
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from model_repository.distance_fusion.map_fusion import remove_background
+from model_repository.image_size import parse_size, size_text
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import TestImage, load_images
 from train.evaluation.evaluate import compute_maps
-from train.evaluation.figures import data_uri, panels
+from train.evaluation.figures import data_uri, extent_of, panels
 from train.support.files import readable_text, sha256_of
 from train.support.pages import render_page
 
@@ -47,6 +48,11 @@ class KnownSection:
     rows: list[tuple[str, str, str, str]]
     pictures: list[tuple[str, str]]
     notes: list[str]
+
+    @property
+    def image_size(self) -> str:
+        """Of the networks, pixels: `256`, or `384x512`."""
+        return size_text(parse_size(self.metrics["image_size"]))
 
 
 def describe_known_defects(
@@ -138,6 +144,7 @@ def _pictures(
         image_size=checkpoint.config.image_size,
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
+        keep_aspect=checkpoint.provenance.keep_aspect,
         what="escapes among known defects",
     )
     maps = remove_background(
@@ -146,10 +153,11 @@ def _pictures(
     )
     threshold = checkpoint.calibration.image_threshold
     usual = min(float(np.median(maps)), threshold)
-    shown = []
+    shown: list[tuple[str, str]] = []
     for index, pixels, own_map in zip(loaded.readable, loaded.pixels, maps, strict=True):
         defect = there[index]
-        figure = panels(pixels, own_map, None, usual=usual, threshold=threshold)
+        seen = np.s_[:, :] if loaded.shown is None else extent_of(loaded.shown[len(shown)])
+        figure = panels(pixels[seen], own_map[seen], None, usual=usual, threshold=threshold)
         verdict = defect["after"]
         caption = f"{defect['file']}: {verdict['score']:.3f}, threshold {verdict['threshold']:.3f}"
         shown.append((data_uri(figure, dpi=100), caption))

@@ -62,21 +62,24 @@ class PixelScores:
     """Pixels of judged images, ready to be measured in any selection of the defective images.
 
     Args:
-        maps: [N, S, S] anomaly maps.
-        masks: [N, S, S] ground truth.
+        maps: [N, H, W] anomaly maps.
+        masks: [N, H, W] ground truth.
         good: positions of the images that belong to every selection; nothing in them is defective.
+        shown: [N, H, W], False on pixels beside the picture, which are left out; None where there are none.
 
     Raises:
         NotFiniteError: a map holds NaN or infinity.
     """
 
-    def __init__(self, maps: FloatArray, masks: BoolArray, *, good: IntArray) -> None:
+    def __init__(
+        self, maps: FloatArray, masks: BoolArray, *, good: IntArray, shown: BoolArray | None = None
+    ) -> None:
         require_finite(
             maps,
             what="Pixel measures: the anomaly maps",
             remedy="nothing can be measured by them; judge again",
         )
-        self._maps, self._masks = maps, masks
+        self._maps, self._masks, self._shown = maps, masks, shown
         self._good_scores = self._sorted_outside_defects(good)
         self._defects: dict[int, DefectivePixels] = {}
 
@@ -145,14 +148,20 @@ class PixelScores:
 
     def _sorted_outside_defects(self, images: IntArray) -> FloatArray:
         """Scores of these images' good pixels in ascending order, copied once."""
-        counts = [self._masks[index].size - np.count_nonzero(self._masks[index]) for index in images]
+        counts = [int(np.count_nonzero(self._good_pixels(index))) for index in images]
         scores = np.empty(sum(counts), np.float32)
         end = 0
         for index, count in zip(images, counts, strict=True):
-            scores[end : end + count] = self._maps[index][~self._masks[index]]
+            scores[end : end + count] = self._maps[index][self._good_pixels(index)]
             end += count
         scores.sort()
         return scores
+
+    def _good_pixels(self, index: int) -> BoolArray:
+        good: BoolArray = ~self._masks[index]
+        if self._shown is not None:
+            good &= self._shown[index]
+        return good
 
 
 def defective_pixels(anomaly_map: FloatArray, mask: BoolArray) -> DefectivePixels:

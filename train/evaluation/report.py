@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from model_repository.image_size import size_text
 from train.checkpoint.tensors import Checkpoint
 from train.evaluation.breakdown import SIZES
 from train.evaluation.evaluate import Evaluation
 from train.evaluation.figures import (
     data_uri,
+    extent_of,
     panels,
     pro_figure,
     roc_figure,
@@ -68,6 +70,7 @@ def render_report(
         metrics=evaluation.metrics,
         judged=evaluation.metrics["judged_on"],
         sizes=SIZES,
+        image_size=size_text(checkpoint.config.image_size),
         config=checkpoint.config.model_dump(),
         provenance=checkpoint.provenance.model_dump(),
         origin=checkpoint.provenance.model_dump(
@@ -122,10 +125,11 @@ def galleries(evaluation: Evaluation) -> list[Gallery]:
 def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, str]:
     """Image, mask, map and overlay of one image, and which it is."""
     judged = evaluation.judged
-    mask = None if judged.masks is None else judged.masks[index]
+    seen = np.s_[:, :] if judged.shown is None else extent_of(judged.shown[index])
+    mask = None if judged.masks is None else judged.masks[index][seen]
     figure = panels(
-        evaluation.pixels[index],
-        judged.verdict.anomaly_map[index],
+        evaluation.pixels[index][seen],
+        judged.verdict.anomaly_map[index][seen],
         mask if mask is not None and mask.any() else None,
         usual=usual,
         threshold=evaluation.metrics["threshold"],

@@ -19,7 +19,7 @@ class GoodImages:
     """Good images in memory and the teacher's features of them.
 
     Attributes:
-        images: [N, S, S, 3] uint8.
+        images: [N, H, W, 3] uint8.
         teacher_features: of the same images, in the same order.
         file_names: for messages.
     """

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model_repository.image_size import ImageSize, stage_shape
 from train.errors import StorageError, TrainingError
 from train.method.backbones import STRIDES, Backbone
 from train.support.arrays import FloatArray
@@ -36,7 +37,7 @@ class Batch:
 
     Attributes:
         indices: [B] positions among the training images.
-        image: [B, S, S, 3] uint8.
+        image: [B, H, W, 3] uint8.
         teacher_features: [B, C, h, w] float32 a stage, channels_last.
     """
 
@@ -58,7 +59,7 @@ class Features(Protocol):
     def batches(
         self, order: Iterable[NDArray[np.intp]], images: NDArray[np.uint8], device: torch.device
     ) -> Iterator[Batch]:
-        """One batch after the other, of positions among the images [N, S, S, 3]; each is valid until the next."""
+        """One batch after the other, of positions among the images [N, H, W, 3]; each is valid until the next."""
 
     def means(self) -> list[Tensor]:
         """Mean over images and positions, [C] float32 a stage."""
@@ -82,7 +83,7 @@ class TeacherFeatures:
     def batches(
         self, order: Iterable[NDArray[np.intp]], images: NDArray[np.uint8], device: torch.device
     ) -> Iterator[Batch]:
-        """One batch after the other, of positions among the images [N, S, S, 3]."""
+        """One batch after the other, of positions among the images [N, H, W, 3]."""
         for indices in order:
             image = to_device(torch.from_numpy(images[indices]), device)
             yield Batch(indices, image, self.batch(indices, device))
@@ -109,7 +110,7 @@ class TeacherFeatures:
 def compute_teacher_features(
     teacher: Backbone, images: NDArray[np.uint8], *, scratch_dir: Path, device: torch.device
 ) -> TeacherFeatures:
-    """Run the teacher, in evaluation mode, over all images [N, S, S, 3] uint8.
+    """Run the teacher, in evaluation mode, over all images [N, H, W, 3] uint8.
 
     Features that do not fit in memory are kept in a file without a name under `scratch_dir`, which vanishes with the
     process.
@@ -119,7 +120,7 @@ def compute_teacher_features(
         TrainingError: a feature is not finite.
     """
     n_images = len(images)
-    shapes = feature_shapes(teacher, n_images=n_images, image_size=images.shape[1])
+    shapes = feature_shapes(teacher, n_images=n_images, image_size=images.shape[1:3])
     stages = _allocate(shapes, scratch_dir)
     with torch.inference_mode(), progress_bar("Teacher features", n_images) as bar:
         for start, stop in slices_of(n_images):
@@ -142,10 +143,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def feature_shapes(teacher: Backbone, *, n_images: int, image_size: int) -> list[tuple[int, int, int, int]]:
+def feature_shapes(
+    teacher: Backbone, *, n_images: int, image_size: ImageSize
+) -> list[tuple[int, int, int, int]]:
     """[N, h, w, C] of each stage's features."""
     return [
-        (n_images, image_size // stride, image_size // stride, channels)
+        (n_images, *stage_shape(image_size, stride), channels)
         for stride, channels in zip(STRIDES, teacher.channels, strict=True)
     ]
 

@@ -9,9 +9,11 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
@@ -20,8 +22,10 @@ from train.checkpoint.provenance import Provenance
 from train.checkpoint.tensors import save_checkpoint
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
-from train.data.category import CategoryData, load_images, split_good
+from train.data.category import CategoryData, LoadedImages, load_images, split_good
+from train.data.defect_sizes import warn_of_small_defects
 from train.data.known_defects import KnownDefects
+from train.data.shapes import keeps_aspect
 from train.errors import DataError
 from train.fitting.batches import GoodImages
 from train.fitting.features import compute_teacher_features
@@ -54,6 +58,8 @@ class GoodSplit:
         held_out: to validate and calibrate on.
         sharpening: of what the teacher sees, see `choose_sharpening`.
         bit_depth: that they were read with, see `find_bit_depth`.
+        keep_aspect: whether they kept their shape, see `keeps_aspect`.
+        shown: of the held-out ones, see `LoadedImages`.
         n_broken: files that could not be read.
         fingerprint: of the files, see `CategoryData.fingerprint`.
     """
@@ -62,6 +68,8 @@ class GoodSplit:
     held_out: GoodImages
     sharpening: float
     bit_depth: int
+    keep_aspect: bool
+    shown: NDArray[np.bool_] | None
     n_broken: int
     fingerprint: str
 
@@ -122,6 +130,7 @@ def fit(
         category=data.category,
         finder=finder,
         run_dir=run_dir,
+        shown=good.shown,
     )
     ended.count_seconds()
     provenance = _provenance(data, good, ended, weights=weight_sources, judging=judging)
@@ -142,8 +151,33 @@ def _inputs(
         data_fingerprint=good.fingerprint,
         n_images=len(data.train_good),
         n_train=len(good.train),
-        surroundings={"device": device.type, "torch": torch.__version__, **weights},
+        surroundings={
+            "device": device.type,
+            "torch": torch.__version__,
+            "aspect": _aspect(good),
+            **weights,
+        },
     )
+
+
+def _aspect(good: GoodSplit) -> Literal["keep", "stretch"]:
+    return "keep" if good.keep_aspect else "stretch"
+
+
+def _read_good(data: CategoryData, *, config: FitConfig, strict: bool) -> tuple[LoadedImages, int, bool]:
+    """A category's good images, and what was decided on how all of its images are read: bit depth, shape."""
+    bit_depth = find_bit_depth(data, asked=config.bit_depth)
+    keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
+    warn_of_small_defects(data, config.image_size, keep_aspect=keep_aspect)
+    images = load_images(
+        data.train_good,
+        image_size=config.image_size,
+        strict=strict,
+        bit_depth=bit_depth,
+        keep_aspect=keep_aspect,
+        what="good images",
+    )
+    return images, bit_depth, keep_aspect
 
 
 def _load_good(
@@ -162,14 +196,7 @@ def _load_good(
     Raises:
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
-    bit_depth = find_bit_depth(data, asked=config.bit_depth)
-    images = load_images(
-        data.train_good,
-        image_size=config.image_size,
-        strict=runtime.strict,
-        bit_depth=bit_depth,
-        what="good images",
-    )
+    images, bit_depth, keep_aspect = _read_good(data, config=config, strict=runtime.strict)
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     n_train, n_held_out = map(len, split)
     if config.drop_last and n_train < config.batch_size:
@@ -200,6 +227,8 @@ def _load_good(
         held_out=held_out,
         sharpening=sharpening,
         bit_depth=bit_depth,
+        keep_aspect=keep_aspect,
+        shown=None if images.shown is None else images.shown[split[1]],
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
     )
@@ -214,6 +243,7 @@ def _read_defects(
         [(part.images, [folder / name for name in part.file_names]) for part in (good.train, good.held_out)],
         config=config,
         bit_depth=good.bit_depth,
+        keep_aspect=good.keep_aspect,
         category=data.category,
         strict=runtime.strict,
     )
@@ -256,6 +286,7 @@ def _provenance(
         n_held_out=len(good.held_out),
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
+        aspect=_aspect(good),
         sharpening=good.sharpening,
         weights=weights | judging.finder.sources,
         steps=ended.step,

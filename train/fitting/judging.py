@@ -45,18 +45,28 @@ def calibrate_run(
     category: str,
     finder: ForegroundFinder,
     run_dir: Path,
+    shown: NDArray[np.bool_] | None,
 ) -> Judging:
-    """Calibrate trained networks on held-out good images [N, S, S, 3] uint8.
+    """Calibrate trained networks on held-out good images [N, H, W, 3] uint8; for `shown` see `calibrate`.
 
     Known defects, where there are any, choose in place of the configuration; known_defects.json is written then.
     """
     if defects is None:
         teacher, student, device = networks
         calibrated = calibrate(
-            teacher, student, held_out, config=config, category=category, finder=finder, device=device
+            teacher,
+            student,
+            held_out,
+            config=config,
+            category=category,
+            finder=finder,
+            device=device,
+            shown=shown,
         )
         return Judging(config, calibrated, finder)
-    chosen = calibrate_by(defects, networks, held_out, config=config, category=category, finder=finder)
+    chosen = calibrate_by(
+        defects, networks, held_out, config=config, category=category, finder=finder, shown=shown
+    )
     remembered = write_figures(run_dir, chosen, asked=config, known=defects.known)
     return Judging(chosen.config, chosen.calibrated, chosen.finder, remembered)
 
@@ -88,11 +98,17 @@ def calibrate_again(
     device, category = runtime.torch_device, data.category
     networks = Networks(checkpoint.teacher.to(device), checkpoint.student.to(device), device)
     finder = load_foreground(asked.foreground, weights_dir=runtime.weights_dir)
-    held_out = good.pixels[good.held_out]
+    held_out, shown = good.pixels[good.held_out], good.held_out_shown
     history = checkpoint.provenance
     if known is None:
         calibrated = calibrate(
-            *networks[:2], held_out, config=asked, category=category, finder=finder, device=device
+            *networks[:2],
+            held_out,
+            config=asked,
+            category=category,
+            finder=finder,
+            device=device,
+            shown=shown,
         )
         return _with(checkpoint, Judging(asked, calibrated, finder)), None
     defects = read_defects(
@@ -100,10 +116,13 @@ def calibrate_again(
         [(good.pixels, good.paths)],
         config=asked,
         bit_depth=history.bit_depth,
+        keep_aspect=history.keep_aspect,
         category=category,
         strict=runtime.strict,
     )
-    chosen = calibrate_by(defects, networks, held_out, config=asked, category=category, finder=finder)
+    chosen = calibrate_by(
+        defects, networks, held_out, config=asked, category=category, finder=finder, shown=shown
+    )
     origin = KnownDefectsOrigin.of(known)
     remembered = chosen.remembered(asked, origin)
     judging = Judging(chosen.config, chosen.calibrated, chosen.finder, remembered)

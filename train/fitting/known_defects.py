@@ -45,8 +45,8 @@ class DefectImages:
     Attributes:
         known: their folder.
         images: the M of them that could be read, each once.
-        pixels: [M, S, S, 3] uint8.
-        masks: [M, S, S] bool; None where none has one.
+        pixels: [M, H, W, 3] uint8.
+        masks: [M, H, W] bool; None where none has one.
     """
 
     known: KnownDefects
@@ -110,6 +110,7 @@ def read_defects(
     *,
     config: FitConfig,
     bit_depth: int,
+    keep_aspect: bool,
     category: str,
     strict: bool,
 ) -> DefectImages:
@@ -119,7 +120,12 @@ def read_defects(
         DataError: see `load_known_defects`, `require_other_pixels` and `load_masks`.
     """
     loaded = load_known_defects(
-        known, image_size=config.image_size, strict=strict, bit_depth=bit_depth, category=category
+        known,
+        image_size=config.image_size,
+        strict=strict,
+        bit_depth=bit_depth,
+        keep_aspect=keep_aspect,
+        category=category,
     )
     images = [known.images[index] for index in loaded.readable]
     for pixels, paths in good:
@@ -135,7 +141,8 @@ def read_defects(
             style="yellow",
         )
     kept = tuple(images[index] for index in once)
-    return DefectImages(known, kept, loaded.pixels[once], load_masks(kept, image_size=config.image_size))
+    masks = load_masks(kept, image_size=config.image_size, keep_aspect=keep_aspect)
+    return DefectImages(known, kept, loaded.pixels[once], masks)
 
 
 def calibrate_by(
@@ -146,19 +153,21 @@ def calibrate_by(
     config: FitConfig,
     category: str,
     finder: ForegroundFinder,
+    shown: NDArray[np.bool_] | None,
 ) -> Chosen:
     """Choose by known defects how distance maps become scores, and fit thresholds on held-out good images alone.
 
     Args:
         defects: by which is chosen.
         networks: trained; they stay as they are.
-        held_out: [N, S, S, 3] uint8.
+        held_out: [N, H, W, 3] uint8.
         config: the setting that is asked for, and the rates that are promised.
         category: the product's name.
         finder: of the foreground that is asked for.
+        shown: of the held-out images, see `calibrate`.
     """
     seen, bench, bad, finders = _set_up(
-        defects, networks, held_out, config=config, category=category, finder=finder
+        defects, networks, held_out, config=config, category=category, finder=finder, shown=shown
     )
     judge, figures = study_known_defects(bench, bad, defects.masks, defects.files())
     image_threshold(judge.good_scores, config.false_reject_rate)  # tells where there are too few for the rate
@@ -181,10 +190,11 @@ def _set_up(
     config: FitConfig,
     category: str,
     finder: ForegroundFinder,
+    shown: NDArray[np.bool_] | None,
 ) -> tuple[HeldOut, Bench, Images, dict[str, ForegroundFinder]]:
     """All that `calibrate_by` chooses from: what the networks see, and by which foregrounds."""
     teacher, student, device = networks
-    seen = look_at(teacher, student, held_out, config=config, finder=finder, device=device)
+    seen = look_at(teacher, student, held_out, config=config, finder=finder, device=device, shown=shown)
     finders = {finder.method: finder, "none": ForegroundFinder("none")}
     without_background = {finder.method: seen.foreground, "none": None}
     parts = {finder.method: seen.parts, "none": seen.parts}

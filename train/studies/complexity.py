@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from model_repository.image_size import ImageSize, height_width, size_text
 from train.config import PRESETS, FitConfig, fit_config
-from train.method.student import build_teacher_and_student, student_without_weights
+from train.method.student import student_without_weights
+from train.method.timing import time_pair
 from train.studies.paper_figures import TABLE_5, TABLE_5_TEACHER, Complexity
 from train.support.tables import ResultTable, number
-
-WARM_UP_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class PairComplexity:
 
     teacher: str
     student: str
-    image_size: int
+    image_size: ImageSize
     parameters_m: float
     gmacs: float
     student_ms: float
@@ -75,49 +73,13 @@ def measure_pair(config: FitConfig, *, device: torch.device, repeats: int) -> Pa
     )
 
 
-def count(network: nn.Module, *, image_size: int) -> tuple[int, int]:
+def count(network: nn.Module, *, image_size: ImageSize) -> tuple[int, int]:
     """Parameters, and multiply-accumulates for one image, of a network on the meta device."""
-    image = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8, device="meta")
+    image = torch.zeros(1, *height_width(image_size), 3, dtype=torch.uint8, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     return n_parameters, counter.get_total_flops() // 2
-
-
-def time_pair(config: FitConfig, *, device: torch.device, repeats: int) -> tuple[float, float]:
-    """Median milliseconds of the student, and of teacher, student and distance maps, for one image."""
-    untrained = config.model_copy(update={"weights": "random", "student_weights": "pretrained"})
-    teacher, student, _ = build_teacher_and_student(untrained, weights_dir=None)
-    for network in (teacher, student.eval()):
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    size = config.image_size
-    image = torch.randint(256, (1, size, size, 3), dtype=torch.uint8).to(device)
-
-    def pair() -> list[Tensor]:
-        return student.distances(image, teacher(image), scale=config.distance_scale)
-
-    def finished(run: Callable[[], object]) -> None:
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    with torch.inference_mode():
-        student_ms = median_ms(lambda: finished(lambda: student(image)), repeats=repeats)
-        return student_ms, median_ms(lambda: finished(pair), repeats=repeats)
-
-
-def median_ms(
-    run: Callable[[], None], *, repeats: int, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Median time of a call in milliseconds, after a few calls to warm up."""
-    for _ in range(WARM_UP_RUNS):
-        run()
-    times = []
-    for _ in range(repeats):
-        started = clock()
-        run()
-        times.append(clock() - started)
-    return 1e3 * statistics.median(times)
 
 
 def paper_row(config: FitConfig) -> Complexity | None:
@@ -135,7 +97,7 @@ def complexity_table(rows: Sequence[PairComplexity], *, hardware: str, repeats: 
             (None, None, None) if paper is None else (paper.parameters_m, paper.gmacs, paper.time_ms)
         )
         return (
-            f"{row.student} of {row.teacher}, {row.image_size} px",
+            f"{row.student} of {row.teacher}, {size_text(row.image_size)} px",
             number(row.parameters_m, 2),
             number(parameters),
             number(row.gmacs, 2),

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import upsampling_matrix
+from model_repository.image_size import size_text
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images
+from train.data.shapes import keeps_aspect
 from train.errors import DataError
 from train.fitting.features import compute_teacher_features
 from train.method.student import load_teacher
@@ -43,8 +45,8 @@ class Suspects:
     Attributes:
         paths: N image files.
         scores: [N] float32, in descending order.
-        maps: [N, h, h] float32, distance of each position to the other images.
-        pixels: [N, S, S, 3] uint8.
+        maps: [N, h, w] float32, distance of each position to the other images.
+        pixels: [N, H, W, 3] uint8.
     """
 
     paths: tuple[Path, ...]
@@ -69,6 +71,7 @@ def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, r
         image_size=config.image_size,
         strict=runtime.strict,
         bit_depth=find_bit_depth(data, asked=config.bit_depth),
+        keep_aspect=keeps_aspect(data, asked=config.aspect, size=config.image_size),
         what="training images",
     )
     if len(images.pixels) < 2:
@@ -129,13 +132,14 @@ def write_suspects(
         "dataset": data.dataset,
         "synthetic": data.synthetic,
         "data_fingerprint": data.fingerprint(),
-        **config.model_dump(include={"teacher", "weights", "image_size"}),
+        **config.model_dump(include={"teacher", "weights"}),
+        "image_size": config.image_size,
     }
     write_json(run_dir / "suspects.json", described | {"ranking": ranking})
     page = render_page(
         "train.studies",
         "suspects.html.j2",
-        **described,
+        **described | {"image_size": size_text(config.image_size)},
         n_images=len(suspects.paths),
         pictures=[
             (picture(suspects, index), str(path), float(suspects.scores[index]))
@@ -150,9 +154,11 @@ def picture(suspects: Suspects, index: int) -> str:
     """An image beside itself under its map, as a data URI; all pictures have one colour scale."""
     image = suspects.pixels[index]
     low, high = float(np.median(suspects.maps)), float(suspects.maps.max())
-    matrix = upsampling_matrix(suspects.maps.shape[-1], image.shape[0])
-    heat = (matrix @ suspects.maps[index] @ matrix.T - low) / max(high - low, 1e-12)
-    colours = 255 * colormaps["inferno"](heat.clip(0, 1))[..., :3]  # [S, S, 3]
+    rows, columns = (
+        upsampling_matrix(*sides) for sides in zip(suspects.maps.shape[1:], image.shape, strict=False)
+    )
+    heat = (rows @ suspects.maps[index] @ columns.T - low) / max(high - low, 1e-12)
+    colours = 255 * colormaps["inferno"](heat.clip(0, 1))[..., :3]  # [H, W, 3]
     overlay = (0.5 * image + 0.5 * colours).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.hstack([image, overlay])).save(buffer, format="png")

@@ -19,7 +19,7 @@ LEVELS = 4095
 
 
 def pack(verdict: Verdict) -> StoredMap:
-    """A verdict's map and mask, [S, S] each, as they are kept."""
+    """A verdict's map and mask, [H, W] each, as they are kept."""
     values = verdict.anomaly_map.astype(np.float64)
     low, high = float(values.min()), float(values.max())
     steps = np.rint((values - low) / (high - low) * LEVELS) if high > low else np.zeros_like(values)
@@ -33,7 +33,7 @@ def pack(verdict: Verdict) -> StoredMap:
 
 
 def unpack(stored: StoredMap) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Map and mask, [S, S] each."""
+    """Map and mask, [H, W] each."""
     steps = np.asarray(Image.open(io.BytesIO(stored.map)), np.float64)
     values = stored.low + steps / LEVELS * (stored.high - stored.low)
     return values.astype(np.float32), np.asarray(Image.open(io.BytesIO(stored.mask)), bool)

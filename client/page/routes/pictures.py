@@ -60,10 +60,10 @@ def picture(request: Request) -> Response:
 
 
 async def anomaly_map(request: Request) -> Response:
-    """The anomaly map as [S, S] float32, little endian, and after it the mask as [S, S] bytes.
+    """The anomaly map as [H, W] float32, little endian, and after it the mask as [H, W] bytes.
 
-    The header `x-side` is S. Where no map was kept, since `watch` keeps none, the server is asked again, and the answer
-    is kept; `x-release` names who drew it.
+    The headers `x-rows` and `x-columns` are H and W. Where no map was kept, since `watch` keeps none, the server is
+    asked again, and the answer is kept; `x-release` names who drew it.
     """
     inspection = await run_in_threadpool(inspection_of, request)
     stored = await run_in_threadpool(inspections.stored_map, state_of(request).database, inspection.id)
@@ -86,7 +86,8 @@ def _map_answer(stored: StoredMap) -> Response:
     values, mask = maps.unpack(stored)
     content = values.astype("<f4").tobytes() + mask.astype(np.uint8).tobytes()
     headers = {
-        "x-side": str(values.shape[0]),
+        "x-rows": str(values.shape[0]),
+        "x-columns": str(values.shape[1]),
         "x-release": str(stored.release_id),
         "content-encoding": "deflate",
         "cache-control": "private, max-age=3600",

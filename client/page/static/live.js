@@ -26,7 +26,7 @@ async function show(inspection) {
         now.score === null || !now.picture ? null : loadMap(now.id).catch(() => null),
       ]);
       describe(now);
-      content = { image, heat: map && heatOf(map, now.threshold), outline: map && outlineOf(map), side: map?.side, defects: now.defects };
+      content = { image, heat: map && heatOf(map, now.threshold), outline: map && outlineOf(map), map, defects: now.defects };
       if (image) for (const each of [view, original]) each.of(now.width, now.height);
       byId("stage-note").textContent = image ? "" : now.picture ? now.reason ?? "" : "The picture is not kept here (any more).";
       redraw();

@@ -16,7 +16,7 @@ function redraw() {
   frame ??= requestAnimationFrame(() => {
     frame = null;
     draw(overlay, {
-      image, heat, opacity: byId("opacity").value / 100, side: map?.side, outline: checked("outline") ? outline : null,
+      image, heat, opacity: byId("opacity").value / 100, map, outline: checked("outline") ? outline : null,
       defects: checked("boxes") ? inspection?.defects : [], chosen, drawn: drawing.active ? drawing.canvas : null,
     });
     if (!checked("side-by-side")) return;
@@ -99,7 +99,7 @@ function tell(event) {
   if (!image || x < 0 || y < 0 || x >= overlay.width || y >= overlay.height) { out.textContent = ""; return; }
   const where = `Pixel ${Math.floor(x)}, ${Math.floor(y)}`;
   if (!map) { out.textContent = where; return; }
-  const cell = Math.floor((y / overlay.height) * map.side) * map.side + Math.floor((x / overlay.width) * map.side);
+  const cell = Math.floor((y / overlay.height) * map.rows) * map.columns + Math.floor((x / overlay.width) * map.columns);
   const share = inspection.threshold > 0 ? `, ${(map.values[cell] / inspection.threshold).toFixed(2)} thresholds` : "";
   out.textContent = `${where}: ${figure(map.values[cell])}${share}${map.mask[cell] ? ", in the mask" : ""}`;
 }

@@ -13,15 +13,15 @@ for (let step = 0; step < 256; step++) {
   }
 }
 
-// The map as [side, side] values and the mask as bytes; null where there is none.
+// The map as [rows, columns] values and the mask as bytes; null where there is none.
 export async function loadMap(id) {
   const response = await ask(`/api/inspections/${id}/map`);
-  const side = Number(response.headers.get("x-side"));
+  const [rows, columns] = ["x-rows", "x-columns"].map((name) => Number(response.headers.get(name))), cells = rows * columns;
   const content = await response.arrayBuffer();
   return {
-    side, release: response.headers.get("x-release"),
-    values: new Float32Array(content, 0, side * side),
-    mask: new Uint8Array(content, 4 * side * side, side * side),
+    rows, columns, release: response.headers.get("x-release"),
+    values: new Float32Array(content, 0, cells),
+    mask: new Uint8Array(content, 4 * cells, cells),
   };
 }
 
@@ -35,8 +35,8 @@ export function loadImage(address) {
 }
 
 export function heatOf(map, threshold) {
-  const canvas = new OffscreenCanvas(map.side, map.side), context = canvas.getContext("2d");
-  const pixels = context.createImageData(map.side, map.side), limit = Math.max(threshold, 1e-6), scale = 255 / (FULL_SCALE * limit);
+  const canvas = new OffscreenCanvas(map.columns, map.rows), context = canvas.getContext("2d");
+  const pixels = context.createImageData(map.columns, map.rows), limit = Math.max(threshold, 1e-6), scale = 255 / (FULL_SCALE * limit);
   for (let index = 0; index < map.values.length; index++) {
     const step = Math.max(0, Math.min(255, Math.round(map.values[index] * scale)));
     pixels.data[4 * index] = PALETTE[3 * step];
@@ -50,10 +50,10 @@ export function heatOf(map, threshold) {
 
 // The border of the mask's cells, in cells.
 export function outlineOf(map) {
-  const path = new Path2D(), { side, mask } = map;
-  const at = (row, column) => row >= 0 && column >= 0 && row < side && column < side && mask[row * side + column];
-  for (let row = 0; row <= side; row++) {
-    for (let column = 0; column <= side; column++) {
+  const path = new Path2D(), { rows, columns, mask } = map;
+  const at = (row, column) => row >= 0 && column >= 0 && row < rows && column < columns && mask[row * columns + column];
+  for (let row = 0; row <= rows; row++) {
+    for (let column = 0; column <= columns; column++) {
       const here = at(row, column);
       if (!!here !== !!at(row - 1, column)) { path.moveTo(column, row); path.lineTo(column + 1, row); }
       if (!!here !== !!at(row, column - 1)) { path.moveTo(column, row); path.lineTo(column, row + 1); }
@@ -109,7 +109,7 @@ export class View {
   }
 }
 
-// Draw a picture; `content` has image, and where wanted heat, opacity, outline with side, defects and the chosen one.
+// Draw a picture; `content` has image, and where wanted heat, opacity, outline with the map it is of, defects and the chosen one.
 export function draw(view, content) {
   view.resize();
   const context = view.canvas.getContext("2d");
@@ -120,7 +120,7 @@ export function draw(view, content) {
   if (content.heat && content.opacity > 0) view.onto(context, content.heat, { alpha: content.opacity });
   if (content.outline) {
     const path = new Path2D();
-    path.addPath(content.outline, new DOMMatrix([view.scale * view.width / content.side, 0, 0, view.scale * view.height / content.side, view.left, view.top]));
+    path.addPath(content.outline, new DOMMatrix([view.scale * view.width / content.map.columns, 0, 0, view.scale * view.height / content.map.rows, view.left, view.top]));
     stroke(context, path, "#00e5ff", 2);
   }
   (content.defects ?? []).forEach((defect, index) => {

@@ -118,9 +118,13 @@ def models_of(manifest: Manifest, student: str = "") -> dict[str, str]:
     config, precision = manifest.config, manifest.precision
     name = steps.student_name(manifest.category, precision=precision)
     models = {
-        "decoder": steps.decoder_name(config.image_size, manifest.provenance.bit_depth),
+        "decoder": steps.decoder_name(
+            config.image_size,
+            manifest.provenance.bit_depth,
+            keep_aspect=manifest.provenance.keep_aspect,
+        ),
         "teacher": steps.teacher_name(config.teacher, config.image_size, precision=precision),
-        "student": student if re.fullmatch(rf"{re.escape(name)}(_\d+){{0,2}}", student) else name,
+        "student": student if re.fullmatch(rf"{re.escape(name)}(_\d+(x\d+)?(_\d+)?)?", student) else name,
         "fusion": FUSION,
     }
     if config.foreground != "none":

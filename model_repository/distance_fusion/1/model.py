@@ -178,8 +178,9 @@ def judged_images(verdict: map_fusion.Scores, calibration: Calibration) -> list[
 
 def build_matrices(calibration: Calibration) -> None:
     """Fuse maps of zeros, so that a release's first request finds its fusion matrices built."""
-    sides = [calibration.image_size // stride for stride in map_fusion.STRIDES]
-    map_fusion.fuse_distances([np.zeros((1, side, side), np.float32) for side in sides], calibration.fusion)
+    height, width = calibration.fusion.shape
+    shapes = [(1, height // stride, width // stride) for stride in map_fusion.STRIDES]
+    map_fusion.fuse_distances([np.zeros(shape, np.float32) for shape in shapes], calibration.fusion)
 
 
 def check_foreground(calibration: Calibration, *, given: bool) -> None:

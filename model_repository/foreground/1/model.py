@@ -14,7 +14,7 @@ class TritonPythonModel:
         return [self.answer(request) for request in requests]
 
     def answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
-        """Find the part in the [B, S, S, 3] images of one request."""
+        """Find the part in the [B, H, W, 3] images of one request."""
         image = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
         try:
             mask = foreground_mask.foreground_mask(image)

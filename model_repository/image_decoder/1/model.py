@@ -1,4 +1,4 @@
-"""Triton Python backend: an image file's bytes in, the square RGB image that the backbones take out."""
+"""Triton Python backend: an image file's bytes in, the RGB image of one size that the backbones take out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ MAX_FAULTS = 10  # that an error describes: gRPC cuts long messages off
 class TritonPythonModel:
     """Decodes and resizes with the same function as training and the client."""
 
+    keep_aspect = False  # unless the configuration says so
+
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the image size from the configuration of the `image` output, and the bit depth from its parameters."""
+        """Read the image size from the configuration of the `image` output, the rest from its parameters."""
         config = json.loads(args["model_config"])
         image = next(output for output in config["output"] if output["name"] == "image")
-        self.image_size = int(image["dims"][0])
-        parameter = config.get("parameters", {}).get("bit_depth", {"string_value": "8"})
-        self.bit_depth = int(parameter["string_value"])
+        height, width, _ = map(int, image["dims"])
+        self.image_size = height, width
+        parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
+        self.bit_depth = int(parameters.get("bit_depth", "8"))
+        self.keep_aspect = parameters.get("aspect") == "keep"
         # A line in the server's log for each odd tag, of which a file may have thousands.
         warnings.filterwarnings("ignore", module="PIL")
 
@@ -40,13 +44,13 @@ class TritonPythonModel:
     def decode(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         """Decode the [B, 1] image files of one request; where some are broken, the error names each of them."""
         encoded = pb_utils.get_input_tensor_by_name(request, "encoded_image").as_numpy()
-        images = np.empty((len(encoded), self.image_size, self.image_size, 3), np.uint8)
+        images = np.empty((len(encoded), *self.image_size, 3), np.uint8)
         sizes, faults = np.empty((len(encoded), 2), np.int32), []  # height, width
         for index, data in enumerate(encoded[:, 0]):
             which = f"image {index + 1} of {len(encoded)}: encoded_image"
             try:
                 images[index], sizes[index] = image_decoding.decode_resized(
-                    data, self.image_size, bit_depth=self.bit_depth
+                    data, self.image_size, bit_depth=self.bit_depth, keep_aspect=self.keep_aspect
                 )
             except image_decoding.ImageError as error:
                 faults.append(f"{which} {error}")

@@ -34,7 +34,7 @@ SHARED_FIELDS = ("teacher", "weights", "image_size", "bit_depth")
 CODE_FILE = "code.json"
 ROOT = Path(__file__).parents[3]
 DECIDING_CODE = (
-    "train/config.py", "train/data", "train/method", "train/fitting", "train/calibration", "train/evaluation",
+    "train/config", "train/data", "train/method", "train/fitting", "train/calibration", "train/evaluation",
     "model_repository/distance_fusion/map_fusion.py", "model_repository/distance_fusion/fusion_calibration.py",
 )  # fmt: skip
 

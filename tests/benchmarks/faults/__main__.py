@@ -17,6 +17,7 @@ from client.benchmark.bars import Bar
 from client.benchmark.machine import this_machine
 from deploy.supervision.supervised import supervised_server
 from export.manifest import read_manifest
+from model_repository.image_size import square_side
 from tests.asking import Clients, asking
 from tests.benchmarks.faults.breaking import (
     Row,
@@ -57,7 +58,7 @@ def main() -> None:
             triton_env=ROOT / ".triton",
             timeout_s=START_TIMEOUT_S,
         ) as supervisor:
-            target = Target(supervisor, manifest.category, manifest.config.image_size)
+            target = Target(supervisor, manifest.category, square_side(manifest.config.image_size))
             measurements: list[Callable[[], Row]] = [
                 lambda: kill_server(target, asked.times),
                 lambda: signal_stub(target, signal.SIGKILL, asked.times),
@@ -75,7 +76,7 @@ def main() -> None:
                 took_s = time.monotonic() - began_s
         rows.append(stopped(clients, began_s, took_s, supervisor.server.exit_code))
         console.print(f"{rows[-1].fault}: {rows[-1].found}")
-    write_page(rows, preset=manifest.config.preset, size=manifest.config.image_size)
+    write_page(rows, preset=manifest.config.preset, size=square_side(manifest.config.image_size))
     bars = [
         *(Bar(f"{row.fault}, s", row.seconds, row.most, True) for row in rows if row.seconds and row.most),
         *(Bar(f"{row.fault}, lost requests", row.lost, 0, True) for row in rows),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from model_repository.distance_fusion.map_fusion import Calibration
+from model_repository.image_size import square_side
 from tests.benchmarks.distances import batch_distances, calibration_of, score_batch, verdict_of
 from tests.benchmarks.gpu_check.luggage import SERVER
 from tests.benchmarks.gpu_check.work import IMAGE_SIZE, Asked, Results
@@ -51,7 +52,7 @@ def measure(asked: Asked, results: Results) -> None:
 
 def fuse_for(calibration: Calibration, mode: str, seconds: float, begin: float) -> float:
     """Images/s of one process with one thread that does what the server's process does, without the server."""
-    distances = batch_distances(calibration.image_size, BATCH)
+    distances = batch_distances(square_side(calibration.image_size), BATCH)
     run = functools.partial(verdict_of if mode == "maps" else score_batch, distances, calibration)
     run()
     return BATCH * count_runs(run, seconds=seconds, begin=begin)
@@ -110,7 +111,7 @@ def measure_server(
     # The fusion needs no GPU, and none is to be taken for the server's pools.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with running_server(repository=repository, log=asked.work / "tritonserver.log", timeout_s=60) as server:
-        size = calibration.image_size
+        size = square_side(calibration.image_size)
         works = {mode: functools.partial(ask_for, server.grpc_url, size, mode, seconds) for mode in MODES}
         for mode, summed in together(works, clients):
             served[f"{count} {mode}"] = summed

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from model_repository.image_size import height_width
 from tests.benchmarks.gpu_check.work import Asked, Results, tell_memory, wait_for
 from train.config import FitConfig
 from train.fitting.masked_loss import compiler_fault
@@ -39,7 +40,7 @@ def measure(asked: Asked, results: Results, *, preset: str) -> None:
 def gflop_an_image(config: FitConfig) -> dict[str, float]:
     """GFLOP of an image through the teacher, and forwards and backwards through the student."""
     teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
-    image = torch.zeros(1, 3, config.image_size, config.image_size)
+    image = torch.zeros(1, 3, *height_width(config.image_size))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         teacher.body(image)
     with torch.no_grad(), FlopCounterMode(display=False) as student_counter:
@@ -71,9 +72,7 @@ def plain_loop(config: FitConfig, asked: Asked) -> float:
     device = asked.torch_device
     teacher, student = networks(config, device, channels_last=False)
     optimizer = torch.optim.Adam(student.parameters(), lr=config.learning_rate)
-    host = torch.randint(
-        0, 256, (config.batch_size, config.image_size, config.image_size, 3), dtype=torch.uint8
-    )
+    host = torch.randint(0, 256, (config.batch_size, *height_width(config.image_size), 3), dtype=torch.uint8)
     theirs, ours = features_of(teacher), features_of(student.backbone)
 
     def step() -> None:
@@ -95,7 +94,7 @@ def good_loop(config: FitConfig, asked: Asked, *, compiled: bool) -> float:
     device = asked.torch_device
     teacher, student = networks(config, device, channels_last=True)
     optimizer = torch.optim.Adam(student.parameters(), lr=config.learning_rate, fused=True)
-    shape = (config.batch_size, config.image_size, config.image_size, 3)
+    shape = (config.batch_size, *height_width(config.image_size), 3)
     image = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -124,7 +123,7 @@ def good_loop(config: FitConfig, asked: Asked, *, compiled: bool) -> float:
 def networks(config: FitConfig, device: torch.device, *, channels_last: bool) -> tuple[Backbone, Student]:
     """New networks; residuals are standardised by what one picture of noise gives."""
     teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
-    noise = torch.randint(0, 256, (1, config.image_size, config.image_size, 3), dtype=torch.uint8)
+    noise = torch.randint(0, 256, (1, *height_width(config.image_size), 3), dtype=torch.uint8)
     with torch.no_grad():
         features = teacher(noise)
         student.set_teacher_statistics(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from model_repository.image_size import height_width
 from tests.benchmarks.gpu_check.work import Asked, Results, rate, tell_memory, wait_for
 from train.fitting.masked_loss import compiler_fault
 from train.method.backbones import Backbone
@@ -54,7 +55,7 @@ def build_pair(asked: Asked, *, dtype: torch.dtype, fold: bool = True) -> tuple[
     config = asked.config("paper")
     teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
     plain = Pair(teacher, student.eval(), scale=config.distance_scale, dtype=torch.float32)
-    image = torch.randint(0, 256, (1, config.image_size, config.image_size, 3), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, *height_width(config.image_size), 3), dtype=torch.uint8)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         expected = plain(image)
     folded = copy.deepcopy(plain)

@@ -23,6 +23,7 @@ from client.benchmark.measured import Load, summarise
 from client.benchmark.perf_analyzer import PerfAnalyzer
 from client.benchmark.tables import milliseconds
 from client.core.errors import BenchmarkError
+from model_repository.image_size import square_side
 from tests.benchmarks.load import Pixels
 from tests.benchmarks.peers.contenders import (
     Contender,
@@ -150,7 +151,7 @@ def main() -> None:
     console = Console(width=120, highlight=False)
     checkpoint = asked.runs_dir / asked.category / "checkpoint.safetensors"
     build = asked.build_dir / asked.category
-    size = load_checkpoint(checkpoint).config.image_size
+    size = square_side(load_checkpoint(checkpoint).config.image_size)
     images = load_pixels(asked.images, image_size=size)
     binary = PerfAnalyzer(None)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:

@@ -12,13 +12,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from model_repository.distance_fusion.map_fusion import Verdict, fuse_distances, judge
+from model_repository.image_size import height_width
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
 
 
 def predict(checkpoint: Checkpoint, pixels: bytes) -> Verdict:
-    """The verdict on one image, [S, S, 3] uint8 as raw bytes."""
-    size = checkpoint.config.image_size
-    image = torch.from_numpy(np.frombuffer(pixels, np.uint8).reshape(1, size, size, 3).copy())
+    """The verdict on one image, [H, W, 3] uint8 as raw bytes."""
+    shape = (1, *height_width(checkpoint.config.image_size), 3)
+    image = torch.from_numpy(np.frombuffer(pixels, np.uint8).reshape(shape).copy())
     with torch.inference_mode():
         distances = checkpoint.student.distances(
             image, checkpoint.teacher(image), scale=checkpoint.config.distance_scale

@@ -13,6 +13,7 @@ from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor  # type: i
 from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig  # type: ignore[import-not-found]
 
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
+from model_repository.image_size import square_side
 
 FEATURES = ("teacher_1", "teacher_2", "teacher_3")
 DISTANCES = ("distance_1", "distance_2", "distance_3")
@@ -62,7 +63,7 @@ def main() -> None:
     asked = parser.parse_args()
     http, grpc, metrics = asked.ports
     calibration = Calibration.load(asked.build / "calibration.json")
-    size = calibration.image_size
+    size = square_side(calibration.image_size)
     config = TritonConfig(
         http_address="127.0.0.1",
         http_port=http,

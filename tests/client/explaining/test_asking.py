@@ -89,6 +89,7 @@ class Judge:
     """Stands in for a client of category pill."""
 
     category, url, bit_depth, image_size, synthetic = "pill", "here:1", 8, 64, False
+    keep_aspect = False
 
     def judge(self, image: Image.Image, *, min_area: int) -> Any:
         return make_verdict(MAP, original_size=image.size)

@@ -45,7 +45,7 @@ class Script:
     Attributes:
         size: side of the images that the category takes.
         release_id: which judges.
-        synthetic, max_batch, bit_depth: as its configuration says.
+        synthetic, max_batch, bit_depth, aspect: as its configuration says.
         refuse: called with the number of an inference, from 1 on; gives its error, or None to answer it.
         change: takes the outputs of an inference and changes them.
         delay_s: before an inference is answered.
@@ -63,6 +63,7 @@ class Script:
     synthetic: bool = False
     max_batch: int = MAX_BATCH
     bit_depth: int = 8
+    aspect: str = "stretch"
     refuse: Callable[[int], Refusal | None] = lambda number: None
     change: Callable[[Outputs], object] = lambda outputs: None
     delay_s: float = 0.0
@@ -93,6 +94,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             config.output.add(name=name)
         config.parameters["release_id"].string_value = str(self.script.release_id)
         config.parameters["bit_depth"].string_value = str(self.script.bit_depth)
+        config.parameters["aspect"].string_value = self.script.aspect
         config.parameters["synthetic"].string_value = str(self.script.synthetic).lower()
         return service_pb2.ModelConfigResponse(config=config)
 

@@ -241,3 +241,13 @@ def test_another_release_in_the_middle_is_named_and_followed() -> None:
         script.release_id, script.synthetic = 78, True
         assert [score.release_id for score in scores] == [78] * 3
         assert (judge.release_id, judge.synthetic) == (78, True)
+
+
+def test_a_release_that_keeps_shapes_by_now_is_asked_again() -> None:
+    script = Script()
+    wide = grey(10).resize((2 * SIZE, SIZE))
+    with scripted_judge(script) as judge:
+        assert judge.judge(wide).anomaly_map.shape == (SIZE, SIZE)
+        script.release_id, script.aspect, tries = 78, "keep", script.tries
+        assert judge.judge(wide).anomaly_map.shape == (SIZE // 2, SIZE)
+        assert (judge.keep_aspect, script.tries) == (True, tries + 2)

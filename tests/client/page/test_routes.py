@@ -113,9 +113,9 @@ def test_a_picture_s_map_comes_as_it_was_judged(tmp_path: Path) -> None:
         verdict = make_verdict(MAP)
         inspections.settle(state.database, number, judged(3.0), maps.pack(verdict))
         answer = client.get(f"/api/inspections/{number}/map")
-        side = int(answer.headers["x-side"])
-        values = np.frombuffer(answer.content, "<f4", side * side).reshape(side, side)
-        mask = np.frombuffer(answer.content, np.uint8, offset=4 * side * side).reshape(side, side)
+        shape = tuple(int(answer.headers[name]) for name in ("x-rows", "x-columns"))
+        values = np.frombuffer(answer.content, "<f4", MAP.size).reshape(shape)
+        mask = np.frombuffer(answer.content, np.uint8, offset=4 * MAP.size).reshape(shape)
         np.testing.assert_allclose(values, MAP, atol=3 / maps.LEVELS)
         np.testing.assert_array_equal(mask.astype(bool), verdict.mask)
 

@@ -129,3 +129,9 @@ def test_any_threshold_can_be_drawn(threshold: float) -> None:
     brightness = right @ LUMA
     shown = brightness[PANEL // 2, PANEL // 2] > brightness[-1, -1]
     assert shown == (threshold != np.inf)
+
+
+@pytest.mark.parametrize(("shape", "height"), [((48, 96), PANEL // 2), ((96, 48), PANEL)])
+def test_panels_have_the_shape_that_the_server_sees(shape: tuple[int, int], height: int) -> None:
+    picture = draw_overlay(Image.new("RGB", (200, 50)), make_verdict(np.zeros(shape, np.float32)))
+    assert picture.size == (2 * PANEL, CAPTION + height)

@@ -41,3 +41,12 @@ def test_the_seed_decides() -> None:
     images = some_images()
     assert np.array_equal(paste_patches(images, seed=1), paste_patches(images, seed=1))
     assert not np.array_equal(paste_patches(images, seed=1), paste_patches(images, seed=2))
+
+
+def test_patches_of_a_strip_lie_anywhere_in_it() -> None:
+    strips = some_images()[:, :16]
+    pasted = paste_patches(strips, seed=0)
+    changed = (pasted[..., 0] != np.concatenate([strips] * COPIES)[..., 0]).any(axis=0)
+    assert changed.shape == (16, SIZE)
+    assert changed.any(axis=1).all()
+    assert changed.any(axis=0).mean() > 0.9

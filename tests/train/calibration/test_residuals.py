@@ -66,7 +66,7 @@ def test_the_likelihood_is_scipys() -> None:
 
 def chosen(teacher: torch.Tensor, student: torch.Tensor, *, n_train: int) -> StageResiduals:
     """A stage of 2 x 2 places, fitted on the first images of [P, C, N] and chosen on the rest."""
-    stage = StageResiduals(channels=teacher.shape[1], side=2, neighbourhood=1)
+    stage = StageResiduals(channels=teacher.shape[1], shape=(2, 2), neighbourhood=1)
     moments = moments_of(teacher[..., :n_train], student[..., :n_train])
     choose_statistics(stage, moments, theirs=teacher[..., n_train:], ours=student[..., n_train:])
     return stage

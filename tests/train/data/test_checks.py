@@ -11,16 +11,17 @@ from PIL import ExifTags, Image
 
 from model_repository.image_decoder.image_decoding import read_image
 from tests.conftest import CATEGORY
-from train.data.category import CategoryData, read_category, upright_size
+from train.data.category import CategoryData, read_category
 from train.data.checks import (
     check_training_data,
     copy_warnings,
     identical_files,
     page_warnings,
-    read_size,
     require_own_images,
     size_warnings,
 )
+from train.data.file_sizes import upright_size
+from train.data.shapes import read_shape
 from train.errors import DataError
 from train.runs import data_fingerprints
 
@@ -96,13 +97,13 @@ def test_a_size_is_that_of_the_upright_image_and_a_broken_file_has_none(tmp_path
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (4, 9)).save(tmp_path / "a.jpg", exif=exif)
-    size = read_size(tmp_path / "a.jpg")
+    size = read_shape(tmp_path / "a.jpg")
     assert size is not None
     assert (size.width, size.height) == (9, 4)
     Image.new("RGB", (4, 9)).save(tmp_path / "a.png", exif=exif)
     assert upright_size(tmp_path / "a.png", decode=False) == (9, 4) == read_image(tmp_path / "a.png").size
     (tmp_path / "b.png").write_bytes(b"no image")
-    assert read_size(tmp_path / "b.png") is None
+    assert read_shape(tmp_path / "b.png") is None
 
 
 def test_test_images_that_are_trained_on_are_told(root: Path) -> None:

@@ -146,7 +146,9 @@ def test_other_sizes_are_told(good: CategoryData, tmp_path: Path, capsys: pytest
 
 
 def load(known: KnownDefects, *, bit_depth: int = 8, strict: bool = False) -> int:
-    loaded = load_known_defects(known, image_size=32, strict=strict, bit_depth=bit_depth, category="bolt")
+    loaded = load_known_defects(
+        known, image_size=32, strict=strict, bit_depth=bit_depth, keep_aspect=False, category="bolt"
+    )
     return len(loaded.readable)
 
 

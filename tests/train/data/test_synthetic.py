@@ -175,3 +175,20 @@ def test_unsafe_name_is_refused(category: str, tmp_path: Path) -> None:
 def test_too_small_an_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Image size 16 is too small"):
         render_category(tmp_path, category="pill", image_size=16)
+
+
+@pytest.mark.parametrize("size", [(32, 96), (96, 64)])
+def test_a_part_keeps_its_shape_in_pictures_of_any(tmp_path: Path, size: tuple[int, int]) -> None:
+    root = render_category(
+        tmp_path, category="pill", image_size=size, n_train=1, n_test_good=1, n_per_defect=1
+    )
+    pixels = np.asarray(Image.open(root / "train" / "good" / "000.png")).astype(int)
+    assert pixels.shape == (*size, 3)
+    mask = np.asarray(Image.open(root / "ground_truth" / "broken_edge" / "000_mask.png"))
+    assert mask.shape == size
+    assert mask.any()
+    before = digests(root)
+    assert render_category(
+        tmp_path, category="pill", image_size=size, n_train=1, n_test_good=1, n_per_defect=1
+    )
+    assert digests(root) == before  # the marker names the same size: nothing is rendered again

@@ -18,27 +18,28 @@ def random_features(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_without_statistics_the_distance_is_the_root_mean_square_of_the_difference() -> None:
-    stage = StageResiduals(channels=2, side=1, neighbourhood=1)
+    stage = StageResiduals(channels=2, shape=(1, 1), neighbourhood=1)
     teacher = torch.tensor([[[[3.0]], [[4.0]]], [[[1.0]], [[1.0]]]])  # [B, C, 1, 1] of two images
     distance = stage(torch.zeros(2, 2, 1, 1), teacher)
     torch.testing.assert_close(distance, torch.tensor([[[12.5**0.5]], [[1.0]]]))
 
 
-def test_the_distance_is_scipys_mahalanobis_distance_at_each_place() -> None:
-    stage = StageResiduals(channels=3, side=2, neighbourhood=1)
+@pytest.mark.parametrize("shape", [(2, 2), (1, 4), (4, 1)])
+def test_the_distance_is_scipys_mahalanobis_distance_at_each_place(shape: tuple[int, int]) -> None:
+    stage = StageResiduals(channels=3, shape=shape, neighbourhood=1)
     generator = np.random.default_rng(0)
     spread = generator.normal(size=(4, 3, 3))
     covariance = spread @ spread.transpose(0, 2, 1) + 0.1 * np.eye(3)
     stage.whitening.copy_(torch.from_numpy(np.linalg.inv(np.linalg.cholesky(covariance)).transpose(0, 2, 1)))
-    stage.place_mean.copy_(random_features(3, 2, 2, seed=1))
+    stage.place_mean.copy_(random_features(3, *shape, seed=1))
     stage.set_channels(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 2.0]))
     stage.gain.fill_(0.25)
-    teacher, student = random_features(5, 3, 2, 2, seed=2), random_features(5, 3, 2, 2, seed=3)
+    teacher, student = random_features(5, 3, *shape, seed=2), random_features(5, 3, *shape, seed=3)
     found = stage(student, teacher).numpy()
-    assert found.shape == (5, 2, 2)
+    assert found.shape == (5, *shape)
     for image in range(5):
         for place in range(4):
-            row, column = divmod(place, 2)
+            row, column = divmod(place, shape[1])
             theirs = (teacher[image, :, row, column].numpy() - [1, 2, 3]) / [0.5, 1, 2]
             residual = theirs - 0.25 * student[image, :, row, column].numpy()
             mean = stage.place_mean[:, row, column].numpy()
@@ -47,7 +48,7 @@ def test_the_distance_is_scipys_mahalanobis_distance_at_each_place() -> None:
 
 
 def test_a_neighbourhood_is_the_mean_of_the_positions_that_exist() -> None:
-    stage = StageResiduals(channels=1, side=3, neighbourhood=3)
+    stage = StageResiduals(channels=1, shape=(3, 3), neighbourhood=3)
     feature = torch.arange(9.0).reshape(1, 1, 3, 3)
     averaged = stage.averaged(feature)[0, 0]
     assert averaged[1, 1] == 4  # all nine
@@ -69,7 +70,7 @@ def test_the_loss_is_the_share_of_the_variance_that_is_not_foretold() -> None:
 
 
 def test_a_channel_that_is_constant_on_good_images_stays_finite() -> None:
-    stage = StageResiduals(channels=2, side=1, neighbourhood=1)
+    stage = StageResiduals(channels=2, shape=(1, 1), neighbourhood=1)
     stage.set_channels(torch.zeros(2), torch.tensor([1.0, 0.0]))
     assert stage(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1)).isfinite().all()
 
@@ -83,7 +84,7 @@ def test_statistics_that_would_fill_the_memory_are_refused() -> None:
 
 
 def test_an_image_is_judged_alike_alone_and_in_a_batch() -> None:
-    stage = StageResiduals(channels=4, side=4, neighbourhood=3)
+    stage = StageResiduals(channels=4, shape=(4, 4), neighbourhood=3)
     stage.whitening.copy_(random_features(16, 4, 4))
     teacher, student = random_features(3, 4, 4, 4, seed=1), random_features(3, 4, 4, 4, seed=2)
     alone = [stage(student[i : i + 1], teacher[i : i + 1]) for i in range(3)]

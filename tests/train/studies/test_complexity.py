@@ -15,13 +15,12 @@ from train.__main__ import main
 from train.config import fit_config
 from train.errors import ConfigError
 from train.method.student import student_without_weights
+from train.method.timing import WARM_UP_RUNS, median_ms
 from train.studies.complexity import (
-    WARM_UP_RUNS,
     PairComplexity,
     complexity_table,
     count,
     measure_pair,
-    median_ms,
     pairs_to_measure,
     paper_row,
 )

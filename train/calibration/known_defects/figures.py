@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from model_repository.image_size import ImageSize
 from train.checkpoint.known_defects import FusionSetting
 
 FORMAT = 1  # of known_defects.json
@@ -92,7 +93,7 @@ class Figures:
     """
 
     n_good: int
-    image_size: int
+    image_size: ImageSize
     false_reject_rate: float
     n_settings: int
     changed: bool

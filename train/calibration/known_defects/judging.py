@@ -118,7 +118,7 @@ class Bench:
         return Judge(setting, calibration, scores)
 
     def _crossed_maps(self, choice: Choice) -> FloatArray:
-        """Anomaly maps [N, S, S] of the good images, in the scale of what all of them choose."""
+        """Anomaly maps [N, H, W] of the good images, in the scale of what all of them choose."""
         chosen, *without_fold = choice
         whole, *by_fold = self.tables
         if not by_fold:

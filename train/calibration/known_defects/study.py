@@ -51,7 +51,7 @@ def study_known_defects(
     Args:
         bench: what there is to choose from, with the scores of these defects.
         defects: M known defects.
-        masks: [M, S, S], False throughout where a defect has no mask; None where none has one.
+        masks: [M, H, W], False throughout where a defect has no mask; None where none has one.
         files: which they are.
     """
     n_defects = len(defects)

@@ -34,7 +34,7 @@ class Images:
 
     Attributes:
         distances: [N, h, h] a stage.
-        foregrounds: [N, S, S] masks of the parts by each way to remove the background; None for `none`.
+        foregrounds: [N, H, W] masks of the parts by each way to remove the background; None for `none`.
     """
 
     distances: list[FloatArray]
@@ -49,7 +49,7 @@ class Images:
         return Images([stage[positions] for stage in self.distances], masks)
 
     def maps(self, setting: FusionSetting, weights: Weights, config: FitConfig) -> FloatArray:
-        """Anomaly maps [N, S, S] by a setting and its stage weights."""
+        """Anomaly maps [N, H, W] by a setting and its stage weights."""
         fusion = fusion_of(setting.applied_to(config), weights)
         return remove_background(fuse_distances(self.distances, fusion), self.foregrounds[setting.foreground])
 
@@ -125,7 +125,7 @@ def _scores(
 
 
 def _maps_of_each_stage(distances: list[FloatArray], sigma: float, config: FitConfig) -> FloatArray:
-    """[3, N, S, S]: what each stage gives alone; the fusion is linear in the weights."""
+    """[3, N, H, W]: what each stage gives alone; the fusion is linear in the weights."""
     blurred = config.model_copy(update={"smoothing_sigma": sigma})
     alone: tuple[Weights, ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     return np.stack([fuse_distances(distances, fusion_of(blurred, weights)) for weights in alone])

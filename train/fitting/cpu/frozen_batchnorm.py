@@ -19,6 +19,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from model_repository.image_size import ImageSize, height_width
 from train.method.backbones import Backbone
 
 # Relative to a feature map's maximum. More means that a convolution's result is used elsewhere too, and nothing is
@@ -29,7 +30,7 @@ Pairs = list[tuple[nn.Conv2d, nn.BatchNorm2d]]
 
 
 @contextmanager
-def folded_batchnorm(backbone: Backbone, *, image_size: int) -> Iterator[int]:
+def folded_batchnorm(backbone: Backbone, *, image_size: ImageSize) -> Iterator[int]:
     """Within it, convolutions in training mode do the work of the frozen BatchNorm that follows them.
 
     Args:
@@ -40,7 +41,7 @@ def folded_batchnorm(backbone: Backbone, *, image_size: int) -> Iterator[int]:
         How many pairs are folded; 0 where folding would change the backbone's features.
     """
     generator = torch.Generator().manual_seed(0)
-    image = torch.randint(256, (1, image_size, image_size, 3), generator=generator, dtype=torch.uint8)
+    image = torch.randint(256, (1, *height_width(image_size), 3), generator=generator, dtype=torch.uint8)
     image = image.to(backbone.mean.device)
     pairs, expected = _watch(backbone, image)
     for convolution, norm in pairs:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_repository.image_size import ImageSize, height_width, n_pixels, size_text, stage_shape
 from train.config import FitConfig
 from train.errors import ConfigError
 from train.fitting.features import MEMORY_SHARE, Batch, feature_shapes, gib
@@ -124,7 +125,7 @@ def place_of(sizes: list[int], *, free_on_device: int, free_in_machine: int, tra
 def keep_features(
     place: Place, teacher: Backbone, images: NDArray[np.uint8], device: torch.device
 ) -> GpuFeatures:
-    """Run the teacher over images [N, S, S, 3] uint8, and keep what it sees at that place if it can be had.
+    """Run the teacher over images [N, H, W, 3] uint8, and keep what it sees at that place if it can be had.
 
     Raises:
         TrainingError: a feature is not finite.
@@ -141,10 +142,10 @@ def keep_features(
     return RecomputedFeatures(teacher, images, device)
 
 
-def bytes_of(teacher: Backbone, *, n_images: int, image_size: int) -> list[int]:
+def bytes_of(teacher: Backbone, *, n_images: int, image_size: ImageSize) -> list[int]:
     """Of the images, and of each stage's features."""
     shapes = feature_shapes(teacher, n_images=n_images, image_size=image_size)
-    return [n_images * image_size**2 * 3, *(4 * int(np.prod(shape)) for shape in shapes)]
+    return [n_images * n_pixels(image_size) * 3, *(4 * int(np.prod(shape)) for shape in shapes)]
 
 
 def require_memory(need: TrainingMemory, *, free: int, total: int, others: int, config: FitConfig) -> None:
@@ -161,8 +162,8 @@ def require_memory(need: TrainingMemory, *, free: int, total: int, others: int, 
     remedy = f"--batch-size {fitting} would fit" if fitting else "take a smaller --image-size or backbone"
     raise ConfigError(
         f"The GPU's memory does not suffice: training with batches of {config.batch_size} images of "
-        f"{config.image_size} px takes at least {gib(takes)}, and {gib(free)} of {gib(total)} are free{in_use}; "
-        f"{remedy}."
+        f"{size_text(config.image_size)} px takes at least {gib(takes)}, and {gib(free)} of {gib(total)} are "
+        f"free{in_use}; {remedy}."
     )
 
 
@@ -211,12 +212,12 @@ def _drawn_batch(
     n_images: int, teacher_channels: list[int], *, config: FitConfig, device: torch.device
 ) -> Batch:
     """Gray images and features of ones, in the shapes of a batch."""
-    side = config.image_size
+    size = config.image_size
     features = [
-        torch.ones(n_images, side // stride, side // stride, channels, device=device).permute(0, 3, 1, 2)
+        torch.ones(n_images, *stage_shape(size, stride), channels, device=device).permute(0, 3, 1, 2)
         for stride, channels in zip(STRIDES, teacher_channels, strict=True)
     ]
-    image = torch.full((n_images, side, side, 3), 128, dtype=torch.uint8, device=device)
+    image = torch.full((n_images, *height_width(size), 3), 128, dtype=torch.uint8, device=device)
     return Batch(np.arange(n_images), image, features)
 
 

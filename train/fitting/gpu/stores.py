@@ -26,7 +26,7 @@ class GpuFeatures(ABC):
 
     Args:
         teacher: on the device, in evaluation mode.
-        images: [N, S, S, 3] uint8.
+        images: [N, H, W, 3] uint8.
         device: where the training is.
 
     Raises:
@@ -37,7 +37,7 @@ class GpuFeatures(ABC):
         self.teacher = teacher
         self.images = images
         self.device = device
-        self.shapes = feature_shapes(teacher, n_images=len(images), image_size=images.shape[1])
+        self.shapes = feature_shapes(teacher, n_images=len(images), image_size=images.shape[1:3])
         self.allocate()
         self._means = self._compute()
 
@@ -83,7 +83,7 @@ class GpuFeatures(ABC):
 
     @torch.no_grad()
     def run_teacher(self, image: Tensor) -> list[Tensor]:
-        """The teacher's features of images [B, S, S, 3] on the device, [B, h, w, C] a stage."""
+        """The teacher's features of images [B, H, W, 3] on the device, [B, h, w, C] a stage."""
         return [feature.permute(0, 2, 3, 1) for feature in self.teacher(image)]
 
     def _compute(self) -> list[Tensor]:

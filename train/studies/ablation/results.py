@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from model_repository.image_size import size_text
 from train.studies.ablation.rows import Ablation
 from train.studies.ablation.run import AblationResult, RowResult
 from train.support.files import replacing, write_json, write_text
@@ -122,6 +123,7 @@ def _conditions(result: AblationResult) -> str:
     weights = "" if base.weights == "pretrained" else " UNTRAINED BACKBONES: for tests only."
     synthetic = f" {SYNTHETIC_NOTE}" if any(product.synthetic for product in products) else ""
     return (
-        f"Mean over {categories}; seeds {seeds}{spread}; {length} of {base.batch_size}, {base.image_size} px. The "
-        f"paper's figures are of MVTec AD, 200 epochs, its own networks.{weights}{synthetic}"
+        f"Mean over {categories}; seeds {seeds}{spread}; {length} of {base.batch_size}, "
+        f"{size_text(base.image_size)} px. The paper's figures are of MVTec AD, 200 epochs, its own "
+        f"networks.{weights}{synthetic}"
     )

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_repository.distance_fusion.map_fusion import gaussian_matrix, pooling_matrix
+from model_repository.image_size import height_width, stage_shape
 from train.config import FitConfig
 from train.errors import ConfigError, DataError
 from train.method.backbones import STRIDES, Backbone
@@ -37,7 +38,7 @@ BATCH_SIZE = 16
 
 
 class TeacherStages(nn.Module):
-    """The teacher in the place of anomalib's feature extractor: images [B, 3, S, S] of values 0 to 255 in.
+    """The teacher in the place of anomalib's feature extractor: images [B, 3, H, W] of values 0 to 255 in.
 
     Args:
         teacher: frozen, in evaluation mode.
@@ -55,18 +56,19 @@ class TeacherStages(nn.Module):
 
 
 class Smoothing(nn.Module):
-    """Gaussian blur and average pooling of maps [B, 1, S, S], as the served fusion smooths."""
+    """Gaussian blur and average pooling of maps [B, 1, H, W], as the served fusion smooths."""
 
     def __init__(self, config: FitConfig) -> None:
         super().__init__()
-        size = config.image_size
-        matrix = pooling_matrix(size, config.pool_size) @ gaussian_matrix(size, config.smoothing_sigma)
-        self.register_buffer("matrix", torch.from_numpy(matrix))
-        self.matrix: Tensor
+        for name, side in zip(("rows", "columns"), height_width(config.image_size), strict=True):
+            matrix = pooling_matrix(side, config.pool_size) @ gaussian_matrix(side, config.smoothing_sigma)
+            self.register_buffer(name, torch.from_numpy(matrix))
+        self.rows: Tensor
+        self.columns: Tensor
 
     def forward(self, maps: Tensor) -> Tensor:
         """The smoothed maps, of the same shape."""
-        return self.matrix @ maps @ self.matrix.T
+        return self.rows @ maps @ self.columns.T
 
 
 def anomalib_version() -> str:
@@ -93,7 +95,7 @@ def fit_anomalib(
     device: torch.device,
     coreset_ratio: float = CORESET_RATIO,
 ) -> Any:
-    """Fit one of `METHODS` on good images [N, S, S, 3] uint8; the seed decides all that it draws.
+    """Fit one of `METHODS` on good images [N, H, W, 3] uint8; the seed decides all that it draws.
 
     PatchCore keeps the share `coreset_ratio` of the patches.
 
@@ -103,7 +105,8 @@ def fit_anomalib(
     Raises:
         DataError: too few images for a coreset.
     """
-    n_patches = len(images) * (config.image_size // STRIDES[1]) ** 2
+    rows, columns = stage_shape(config.image_size, STRIDES[1])
+    n_patches = len(images) * rows * columns
     if method == "patchcore" and n_patches * coreset_ratio < 1:
         raise DataError(
             f"PatchCore keeps 1 in {1 / coreset_ratio:.0f} of {n_patches} patches of {len(images)} good images, "
@@ -126,7 +129,7 @@ def fit_anomalib(
 def judge_with_anomalib(
     model: Any, images: NDArray[np.uint8], *, device: torch.device
 ) -> tuple[FloatArray, FloatArray]:
-    """Anomaly maps [N, S, S] and image scores [N] of images [N, S, S, 3] uint8, both float32."""
+    """Anomaly maps [N, H, W] and image scores [N] of images [N, H, W, 3] uint8, both float32."""
     maps, scores = [], []
     with torch.inference_mode():
         for batch in _batches(images, device):
@@ -170,7 +173,7 @@ def _layers(teacher: Backbone) -> list[int]:
 
 
 def _batches(images: NDArray[np.uint8], device: torch.device) -> Iterator[Tensor]:
-    """[B, 3, S, S] float32, values 0 to 255."""
+    """[B, 3, H, W] float32, values 0 to 255."""
     for start in range(0, len(images), BATCH_SIZE):
         batch = torch.from_numpy(images[start : start + BATCH_SIZE]).to(device)
         yield batch.permute(0, 3, 1, 2).float()

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from model_repository.image_size import parse_size, size_text
 from train.studies.paper_figures import mean
 from train.support.files import read_json, write_json
 from train.support.progress import console
@@ -69,7 +70,7 @@ def baseline_table(results: Sequence[BaselineResult]) -> ResultTable:
             rows.append((method, "mean", share(mean(of_method)), "", "", ""))
     return ResultTable(
         title=f"anomalib {setup['anomalib']}, {setup['category']}{' (synthetic)' if setup['synthetic'] else ''}, "
-        f"{setup['image_size']} px, "
+        f"{size_text(parse_size(setup['image_size']))} px, "
         f"{setup['teacher']}{' (random weights)' if setup['weights'] == 'random' else ''}",
         columns=("method", "seed", "image AUROC", "pixel AUROC", "PRO", "seconds"),
         rows=tuple(rows),

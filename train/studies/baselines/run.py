@@ -17,6 +17,7 @@ from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, load_images, split_good
 from train.data.ground_truth import load_masks
+from train.data.shapes import keeps_aspect
 from train.errors import ConfigError, DataError
 from train.evaluation.breakdown import GroundTruth, unavailable
 from train.evaluation.metrics import auroc
@@ -40,8 +41,8 @@ class BaselineInputs:
 
     Attributes:
         teacher: on the device, in evaluation mode.
-        good: [N, S, S, 3] uint8, the images in train/good that can be read.
-        test: [M, S, S, 3] uint8, the test images that can be read.
+        good: [N, H, W, 3] uint8, the images in train/good that can be read.
+        test: [M, H, W, 3] uint8, the test images that can be read.
         truth: of those.
     """
 
@@ -104,6 +105,7 @@ def run_baselines(
 
 def describe_setup(data: CategoryData, config: FitConfig, coreset_ratio: float) -> dict[str, Any]:
     """What a result depends on besides method and seed."""
+    keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size, quiet=True)
     return {
         "category": data.category,
         "dataset": data.dataset,
@@ -113,6 +115,7 @@ def describe_setup(data: CategoryData, config: FitConfig, coreset_ratio: float) 
         "anomalib": anomalib_version(),
         "coreset_ratio": coreset_ratio,
         **config.model_dump(
+            mode="json",  # as it is read back
             include={
                 "teacher",
                 "weights",
@@ -121,19 +124,22 @@ def describe_setup(data: CategoryData, config: FitConfig, coreset_ratio: float) 
                 "holdout_ratio",
                 "smoothing_sigma",
                 "pool_size",
-            }
+            },
         ),
+        **({"aspect": "keep"} if keep_aspect else {}),
     }
 
 
 def load_inputs(data: CategoryData, *, config: FitConfig, runtime: Runtime) -> BaselineInputs:
     """Read a category's images, masks and teacher, once for all methods and seeds."""
     teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
+    keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
     reading = partial(
         load_images,
         image_size=config.image_size,
         strict=runtime.strict,
         bit_depth=find_bit_depth(data, asked=config.bit_depth),
+        keep_aspect=keep_aspect,
     )
     good = reading(data.train_good, what="good images")
     test = reading([image.path for image in data.test], what="test images")
@@ -142,7 +148,11 @@ def load_inputs(data: CategoryData, *, config: FitConfig, runtime: Runtime) -> B
         teacher=teacher.to(runtime.torch_device),
         good=good.pixels,
         test=test.pixels,
-        truth=GroundTruth(readable, load_masks(readable, image_size=config.image_size)),
+        truth=GroundTruth(
+            readable,
+            load_masks(readable, image_size=config.image_size, keep_aspect=keep_aspect),
+            test.shown,
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from model_repository.image_size import size_text
 from train.config import FitConfig
 from train.data.sources import MVTEC_AD_CATEGORIES
 from train.evaluation.breakdown import SIZES
@@ -47,8 +48,8 @@ def run_table(results: Sequence[RunResult], config: FitConfig) -> ResultTable:
 
     length = f"{config.steps} steps" if config.steps is not None else f"{config.epochs} epochs"
     notes = [
-        f"{config.teacher} and {config.student} (preset {config.preset}), {config.image_size} px, {length} of "
-        f"{config.batch_size}, seed {config.seed}."
+        f"{config.teacher} and {config.student} (preset {config.preset}), {size_text(config.image_size)} px, {length} "
+        f"of {config.batch_size}, seed {config.seed}."
     ]
     notes += [f"{result.category} failed: {result.fault}" for result in results if result.fault is not None]
     notes += [SYNTHETIC_NOTE] if any(result.synthetic for result in results) else []

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from model_repository.image_size import ImageSize, height_width, size_text
 from train.data.sources.synthetic.defects import DAMAGES, render
 from train.data.sources.synthetic.designs import design_part, generator
 from train.errors import DataError
@@ -27,7 +28,7 @@ def render_category(
     *,
     category: str,
     seed: int = 0,
-    image_size: int = 256,
+    image_size: ImageSize = 256,
     n_train: int = 120,
     n_test_good: int = 30,
     n_per_defect: int = 8,
@@ -40,7 +41,7 @@ def render_category(
         root: where the data set's categories lie.
         category: any name that can be a folder's; with the seed it decides what the parts look like.
         seed: another seed gives other parts.
-        image_size: side of the square images in pixels, at least `SMALLEST_IMAGE`.
+        image_size: of the images in pixels, at least `SMALLEST_IMAGE` a side.
         n_train: good images to train on.
         n_test_good: good images to test on.
         n_per_defect: test images of each of `DEFECTS`.
@@ -53,15 +54,15 @@ def render_category(
             and was not rendered here.
     """
     check_category_name(category)
-    if image_size < SMALLEST_IMAGE:
+    if min(height_width(image_size)) < SMALLEST_IMAGE:
         raise DataError(
-            f"Image size {image_size} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
+            f"Image size {size_text(image_size)} is too small to show a defect; expected {SMALLEST_IMAGE} or more."
         )
     settings = {
         "version": VERSION,
         "category": category,
         "seed": seed,
-        "image_size": image_size,
+        "image_size": image_size if isinstance(image_size, int) else list(image_size),
         "n_train": n_train,
         "n_test_good": n_test_good,
         "n_per_defect": n_per_defect,
@@ -92,7 +93,9 @@ def _marker_of(target: Path) -> Any:
     return read_json(target / MARKER)
 
 
-def _render_folder(root: Path, folder: str, count: int, *, category: str, seed: int, image_size: int) -> None:
+def _render_folder(
+    root: Path, folder: str, count: int, *, category: str, seed: int, image_size: ImageSize
+) -> None:
     design, name = design_part(category, seed), Path(folder).name
     defect = name if name in DEFECTS else None
     image_dir, mask_dir = root / folder, root / "ground_truth" / name

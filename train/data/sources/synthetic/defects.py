@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from model_repository.image_size import ImageSize, height_width
 from train.data.sources.synthetic.designs import Colour, Design, Field
 from train.data.sources.synthetic.rendering import (
     Part,
@@ -34,23 +35,23 @@ _SMALLEST_DEFECT = 1e-3
 
 
 def render(
-    design: Design, rng: Generator, *, image_size: int, defect: str | None = None
+    design: Design, rng: Generator, *, image_size: ImageSize, defect: str | None = None
 ) -> tuple[Photo, Mask]:
     """Photograph a part, good or with a defect.
 
     Args:
         design: what the category's parts look like.
         rng: the image's own; the same state gives the same part and camera, with a defect or without.
-        image_size: the picture's side in pixels.
+        image_size: of the picture.
         defect: one of `DAMAGES`, or none.
 
     Returns:
-        The picture [S, S, 3] RGB and the mask [S, S] of the pixels that the defect changed.
+        The picture [H, W, 3] RGB and the mask [H, W] of the pixels that the defect changed.
     """
     part, shot = place_part(design, rng, image_size)
     good = photograph(part, shot)
     if defect is None:
-        return good, np.zeros((image_size, image_size), bool)
+        return good, np.zeros(height_width(image_size), bool)
     while True:
         damaged = photograph(DAMAGES[defect](part, rng), shot)
         levels = abs(damaged.astype(np.int16) - good).max(axis=2)
@@ -116,7 +117,7 @@ def _contamination(part: Part, rng: Generator) -> Part:
         droplet = centre + rng.normal(0, 1.2 * radius, 2)
         spot = smoothstep(_blob(droplet, rng.uniform(0.04, 0.06), 0.2, part, rng), 0.02)
         stain = np.maximum(stain, spot)
-    patchy = 1 + 0.15 * smooth_noise(rng, len(stain), 0.05)
+    patchy = 1 + 0.15 * smooth_noise(rng, stain.shape, 0.05)
     opacity = np.clip(rng.uniform(0.5, 0.85) * stain * patchy, 0, 1)
     dirt = _contrast(part, 0.25, tint=(1.15, 1.0, 0.8))
     return replace(part, albedo=blend(part.albedo, dirt, opacity), ink=part.ink * (1 - opacity))
@@ -141,9 +142,9 @@ def _missing_print(part: Part, rng: Generator) -> Part:
 
 
 def _broken_edge(part: Part, rng: Generator) -> Part:
-    side = len(part.depth)
-    centre = _point_where(abs(part.depth) < 2 / side, rng)
-    ragged = 0.012 * smooth_noise(rng, side, 0.04) + 0.005 * smooth_noise(rng, side, 0.012)
+    shape = part.depth.shape
+    centre = _point_where(abs(part.depth) < 2 / min(shape), rng)
+    ragged = 0.012 * smooth_noise(rng, shape, 0.04) + 0.005 * smooth_noise(rng, shape, 0.012)
     bite = _blob(centre, _size(rng, 0.12, 0.34), 0.2, part, rng) + ragged
     fracture = smoothstep(bite + 0.08, 0.07)
     return replace(
@@ -179,7 +180,8 @@ def _point_on(part: Part, rng: Generator) -> Points:
 def _point_where(allowed: Mask, rng: Generator) -> Points:
     pixels = np.argwhere(allowed)
     row, column = pixels[rng.integers(len(pixels))]
-    return np.asarray((np.array([column, row]) + 0.5) * (2 / len(allowed)) - 1)
+    short = min(allowed.shape)
+    return np.asarray((np.array([column, row]) + 0.5) * (2 / short) - np.array(allowed.shape[::-1]) / short)
 
 
 def _contrast(part: Part, amount: float, tint: Colour = (1, 1, 1)) -> Field:
@@ -191,7 +193,7 @@ def _contrast(part: Part, amount: float, tint: Colour = (1, 1, 1)) -> Field:
 
 def _blob(centre: Points, radius: float, roughness: float, part: Part, rng: Generator) -> Field:
     """Depth [H, W] inside an irregular round patch, negative outside."""
-    x, y = picture_grid(len(part.depth))
+    x, y = picture_grid(part.depth.shape)
     dx, dy = x - float(centre[0]), y - float(centre[1])
     angle = np.arctan2(dy, dx)
     outline = np.ones_like(angle)
@@ -214,11 +216,12 @@ def _directions(bearings: Field) -> Points:
 
 def _stroke(part: Part, paths: list[Points], width: float) -> Field:
     """Opacity [H, W] of lines through points, thinning towards their ends."""
-    side = len(part.depth)
-    canvas = Image.new("L", (side, side))
+    rows, columns = part.depth.shape
+    side = min(rows, columns)
+    canvas = Image.new("L", (columns, rows))
     draw = ImageDraw.Draw(canvas)
     for path in paths:
-        points = (path + 1) * side / 2
+        points = (path + np.array([columns, rows]) / side) * side / 2
         taper = np.sqrt(np.sin(np.linspace(0.15, np.pi - 0.15, len(points) - 1)))
         for start, end, thickness in zip(points, points[1:], taper * width * side / 2, strict=False):
             draw.line([*start, *end], fill=255, width=max(2, round(thickness)))

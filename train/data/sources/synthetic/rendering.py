@@ -1,6 +1,6 @@
 """Photograph a part: laid down a little differently each time, lit, and seen by a camera.
 
-Lengths are in units of half the picture's side (the picture spans -1 to 1, y down); colours are RGB, 0 to 1,
+Lengths are in units of half the picture's shorter side (which spans -1 to 1, y down); colours are RGB, 0 to 1,
 and images [3, H, W], twice the picture's size, until they are photographed.
 """
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from model_repository.image_size import ImageSize, height_width
 from train.data.sources.synthetic.designs import Colour, Design, Field
 
 SUPERSAMPLING = 2
@@ -51,8 +52,8 @@ class Shot:
         gloss: strength of the highlights.
         ground: [3, H, W] what the part lies on.
         light: unit vector towards the lamp.
-        lighting: [S, S] how bright the lamp is across the picture.
-        noise: [3, S, S] the sensor's.
+        lighting: [H, W] how bright the lamp is across the picture.
+        noise: [3, H, W] the sensor's.
     """
 
     ink: Field
@@ -63,12 +64,13 @@ class Shot:
     noise: Field
 
 
-def place_part(design: Design, rng: Generator, image_size: int) -> tuple[Part, Shot]:
+def place_part(design: Design, rng: Generator, image_size: ImageSize) -> tuple[Part, Shot]:
     """Lay a good part under the camera, with the variation that good parts show."""
-    side = image_size * SUPERSAMPLING
-    x, y = picture_grid(side)
+    rows, columns = height_width(image_size)
+    shape = rows * SUPERSAMPLING, columns * SUPERSAMPLING
+    x, y = picture_grid(shape)
     u, v = _part_coordinates(rng, x, y)
-    grain = smooth_noise(rng, side, 0.007)
+    grain = smooth_noise(rng, shape, 0.007)
     depth = -design.shape.distance(u, v)
     rise = np.clip(depth / design.shape.bevel, 0, 1)
     rounding = _FLATNESS * design.shape.bevel * np.sqrt(rise * (2 - rise))
@@ -83,21 +85,21 @@ def place_part(design: Design, rng: Generator, image_size: int) -> tuple[Part, S
     ribs = 0.03 * (np.cos(frequency * y[:, :1]) - np.cos(frequency * x[:1]))
     azimuth, elevation = math.radians(rng.uniform(-130, -120)), math.radians(52)
     level = math.cos(elevation)
-    x, y = picture_grid(image_size)
+    x, y = picture_grid((rows, columns))
     shot = Shot(
         ink=as_image(design.finish.ink),
         gloss=design.finish.gloss,
         ground=as_image(ground.colour) * (1 + ribs + 0.03 * grain),
         light=(level * math.cos(azimuth), level * math.sin(azimuth), math.sin(elevation)),
         lighting=rng.uniform(0.96, 1.04) + rng.uniform(-0.06, 0.06) * x + rng.uniform(-0.06, 0.06) * y,
-        noise=_SENSOR_NOISE * rng.standard_normal((3, image_size, image_size), np.float32),
+        noise=_SENSOR_NOISE * rng.standard_normal((3, rows, columns), np.float32),
     )
     return part, shot
 
 
 def photograph(part: Part, shot: Shot) -> NDArray[np.uint8]:
-    """Light the part and take the picture: [S, S, 3] RGB."""
-    pixel = 2 / len(part.depth)
+    """Light the part and take the picture: [H, W, 3] RGB."""
+    pixel = 2 / min(part.depth.shape)
     slope_y, slope_x = np.gradient(part.height - _ENGRAVING * part.ink, pixel)
     light_x, light_y, light_z = shot.light
     towards_lamp = light_z - light_x * slope_x - light_y * slope_y
@@ -117,10 +119,11 @@ def photograph(part: Part, shot: Shot) -> NDArray[np.uint8]:
     return np.clip(np.rint(exposed * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def picture_grid(side: int) -> tuple[Field, Field]:
-    """x and y [side, side] of the pixel centres, -1 to 1."""
-    axis = (np.arange(side, dtype=np.float32) + 0.5) * (2 / side) - 1
-    x, y = np.meshgrid(axis, axis)
+def picture_grid(shape: tuple[int, ...]) -> tuple[Field, Field]:
+    """x and y [H, W] of the pixel centres, -1 to 1 along the shorter side."""
+    short = min(shape)
+    down, across = ((np.arange(side, dtype=np.float32) + 0.5) * (2 / short) - side / short for side in shape)
+    x, y = np.meshgrid(across, down)
     return x, y
 
 
@@ -143,12 +146,13 @@ def smoothstep(field: Field, softness: float) -> Field:
     return ramp * ramp * (3 - 2 * ramp)
 
 
-def smooth_noise(rng: Generator, side: int, scale: float) -> Field:
-    """Noise [side, side] of mean 0 and deviation about 1, its grains `scale` wide."""
-    cells = round(2 / scale)
-    coarse = ndimage.gaussian_filter(rng.standard_normal((cells, cells), np.float32), 1.0)
+def smooth_noise(rng: Generator, shape: tuple[int, ...], scale: float) -> Field:
+    """Noise [H, W] of mean 0 and deviation about 1, its grains `scale` wide."""
+    rows, columns = shape
+    cells = [round(2 / scale * side / min(shape)) for side in shape]
+    coarse = ndimage.gaussian_filter(rng.standard_normal(cells, np.float32), 1.0)
     noise = Image.fromarray(coarse / coarse.std())
-    return np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC))
+    return np.asarray(noise.resize((columns, rows), Image.Resampling.BICUBIC))
 
 
 def _part_coordinates(rng: Generator, x: Field, y: Field) -> tuple[Field, Field]:
@@ -172,7 +176,7 @@ def _albedo(design: Design, rng: Generator, u: Field, v: Field, grain: Field) ->
         tone += 0.7 * finish.gloss * sheen
     albedo = as_image(finish.body) * tone
     if finish.texture == "speckled":
-        speckles = smoothstep(smooth_noise(rng, side, 0.014) - 1.9, 0.5)
+        speckles = smoothstep(smooth_noise(rng, u.shape, 0.014) - 1.9, 0.5)
         albedo = blend(albedo, as_image(finish.ink), 0.5 * speckles)
     return albedo
 

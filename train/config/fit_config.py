@@ -1,21 +1,24 @@
-"""The configuration of a training run, and the two presets."""
+"""The configuration of a training run: its fields, their ranges and what goes together."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
-from train.errors import ConfigError
+from model_repository.image_size import ImageSize, height_width, parse_size
 
 LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
 MOST_STEPS = 10_000_000  # weeks of training
 LARGEST_BATCH = 100_000
-# What goes with the distance cosine and has to go where it is asked for.
-OF_COSINE: Mapping[str, Any] = {"neighbourhoods": (1, 1, 1), "sharpening": (0.0,)}
-
 Strength = Annotated[float, Field(ge=0, le=16)]
 
 
@@ -33,7 +36,16 @@ class FitConfig(BaseModel):
     student_weights: Literal["pretrained", "scratch"] = Field(
         "pretrained", description="The student's start (Table 7)"
     )
-    image_size: int = Field(256, ge=32, le=2048, multiple_of=32, description="Side, pixels")
+    image_size: ImageSize = Field(
+        256,
+        description="Side of the square that networks see, or HEIGHTxWIDTH; pixels, multiples of 32; of fit also auto, "
+        "which proposes one and says why",
+    )
+    aspect: Literal["auto", "stretch", "keep"] = Field(
+        "auto",
+        description="Stretch pictures onto that size, or keep their shape and fill the rest with their edge; auto: "
+        "keep where good images differ in shape",
+    )
     bit_depth: int | None = Field(
         None,
         ge=1,
@@ -122,7 +134,20 @@ class FitConfig(BaseModel):
         0, ge=0, le=LARGEST_SEED, description="Of the split, the order, the masks and the blocks"
     )
 
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_a_choice(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Headers, records and ids of a run that asks for nothing new stay as they were."""
+        values: dict[str, Any] = serialize(self)
+        if self.aspect == "auto":
+            values.pop("aspect", None)
+        return values
+
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _a_size_that_networks_take(cls, size: Any) -> ImageSize:
+        return parse_size(size)
+
     @field_validator("steps")
     @classmethod
     def _either_epochs_or_steps(cls, steps: int | None, info: ValidationInfo) -> int | None:
@@ -203,7 +228,8 @@ class FitConfig(BaseModel):
     @classmethod
     def _within_the_image(cls, sigma: float, info: ValidationInfo) -> float:
         # A wider blur leaves one value for the whole map, and its matrix takes the memory of the machine.
-        if sigma > info.data.get("image_size", math.inf) / 2:
+        size = info.data.get("image_size")
+        if size is not None and sigma > min(height_width(size)) / 2:
             raise ValueError("expected at most half the image_size")
         return sigma
 
@@ -230,64 +256,3 @@ class FitConfig(BaseModel):
             return self.steps
         whole, rest = divmod(n_images, self.batch_size)
         return (self.epochs or 0) * max(1, whole if self.drop_last else whole + (rest > 0))
-
-
-PRESETS: Mapping[str, FitConfig] = {
-    # The paper's protocol, Section 4.1.
-    "paper": FitConfig(),
-    # For CPUs and small devices; docs/measurements/edge-preset.md shows what was tried.
-    "edge": FitConfig(
-        preset="edge",
-        teacher="tf_efficientnet_lite2",
-        student="tf_efficientnet_lite0",
-        image_size=128,
-        mask_ratio=0.4,
-        batch_size=16,
-        drop_last=True,
-        epochs=None,
-        steps=400,
-        distance="mahalanobis",
-        neighbourhoods=(3, 3, 1),
-        sharpening=(0.0, 4.0),
-        schedule="cosine",
-        freeze_batchnorm=True,
-        smoothing_sigma=2.0,
-        score_share=0.01,
-        stage_weighting="pasted_defects",
-    ),
-}
-
-
-def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
-    """A preset with some fields replaced; `steps` takes the place of `epochs` and the other way round.
-
-    The distance cosine takes what only mahalanobis has with it.
-
-    Raises:
-        ConfigError: an unknown preset, or fields out of range; all faults are reported at once.
-    """
-    if preset not in PRESETS:
-        raise ConfigError(f"Unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
-    return changed_config(PRESETS[preset], overrides)
-
-
-def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
-    """A configuration with some fields replaced, see `fit_config`.
-
-    Raises:
-        ConfigError: fields out of range; all faults are reported at once.
-    """
-    values = base.model_dump()
-    if overrides.keys() & {"epochs", "steps"}:
-        values |= {"epochs": None, "steps": None}
-    if overrides.get("distance") == "cosine":
-        values |= OF_COSINE
-    try:
-        return FitConfig(**{**values, **overrides})
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}, "
-            f"found {fault['input']!r}"
-            for fault in error.errors()
-        )
-        raise ConfigError(f"The options of this run cannot be used: {faults}.") from None

@@ -1,0 +1,64 @@
+"""`--image-size auto` becomes a size once for a category's images, and its run keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CATEGORY
+from train.data.category import CategoryData
+from train.errors import ConfigError
+from train.runs import sizing, with_image_size
+from train.support.devices import Runtime
+
+AUTO = {"image_size": "auto", "teacher": "test_resnet", "student": "test_efficientnet"}
+
+
+def resolve(data: CategoryData, run_dir: Path, overrides: dict[str, Any], **options: Any) -> Any:
+    asked = {"preset": "edge", "ms_per_image": None, "force": False, **options}
+    return with_image_size(overrides, data, run_dir=run_dir, runtime=Runtime("cpu"), **asked)
+
+
+def test_a_size_is_proposed_and_told(
+    tiny_data: CategoryData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resolved = resolve(tiny_data, tmp_path, AUTO)
+    assert resolved == {**AUTO, "image_size": 64}  # no larger than the pictures
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Image size 64: pictures are 64 x 64 pixels, wide and high; the smallest defect, in " in told
+
+
+def test_a_time_bounds_it(
+    tiny_data: CategoryData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sizing, "_ms_per_megapixel", lambda config, runtime: 1000.0)
+    assert resolve(tiny_data, tmp_path, AUTO, ms_per_image=2.0)["image_size"] == 32
+    assert "64 was wanted and takes 4.1 ms of 2" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ConfigError, match="--ms-per-image bounds the size that --image-size auto proposes"):
+        resolve(tiny_data, tmp_path, {"image_size": 64}, ms_per_image=2.0)
+
+
+def test_the_networks_are_timed(tiny_data: CategoryData, tmp_path: Path) -> None:
+    assert resolve(tiny_data, tmp_path, AUTO, ms_per_image=1e6)["image_size"] == 64
+
+
+def test_a_run_of_the_same_images_keeps_its_size(
+    tiny_data: CategoryData,
+    tiny_runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sizing, "_ms_per_megapixel", lambda config, runtime: 1000.0)
+    run_dir = tiny_runs / CATEGORY
+    assert resolve(tiny_data, run_dir, AUTO, ms_per_image=2.0)["image_size"] == 64
+    assert "Image size 64, that of the run of these images in" in " ".join(capsys.readouterr().err.split())
+    assert resolve(tiny_data, run_dir, AUTO, ms_per_image=2.0, force=True)["image_size"] == 32
+
+
+def test_another_size_stays_as_it_was_given(tiny_data: CategoryData, tmp_path: Path) -> None:
+    assert resolve(tiny_data, tmp_path, {"image_size": "64x96"}) == {"image_size": "64x96"}

@@ -1,0 +1,83 @@
+"""The two presets, and configurations that start from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from model_repository.image_size import size_text
+from train.config.fit_config import FitConfig
+from train.errors import ConfigError
+
+# What goes with the distance cosine and has to go where it is asked for.
+OF_COSINE: Mapping[str, Any] = {"neighbourhoods": (1, 1, 1), "sharpening": (0.0,)}
+
+
+def field_text(name: str, value: Any) -> str:
+    """A field's value as the command line takes it: `384x512`, `1,2,3`, `true`."""
+    if name == "image_size":
+        return size_text(value)
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value).lower()
+
+
+PRESETS: Mapping[str, FitConfig] = {
+    # The paper's protocol, Section 4.1.
+    "paper": FitConfig(),
+    # For CPUs and small devices; docs/measurements/edge-preset.md shows what was tried.
+    "edge": FitConfig(
+        preset="edge",
+        teacher="tf_efficientnet_lite2",
+        student="tf_efficientnet_lite0",
+        image_size=128,
+        mask_ratio=0.4,
+        batch_size=16,
+        drop_last=True,
+        epochs=None,
+        steps=400,
+        distance="mahalanobis",
+        neighbourhoods=(3, 3, 1),
+        sharpening=(0.0, 4.0),
+        schedule="cosine",
+        freeze_batchnorm=True,
+        smoothing_sigma=2.0,
+        score_share=0.01,
+        stage_weighting="pasted_defects",
+    ),
+}
+
+
+def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
+    """A preset with some fields replaced; `steps` takes the place of `epochs` and the other way round.
+
+    The distance cosine takes what only mahalanobis has with it.
+
+    Raises:
+        ConfigError: an unknown preset, or fields out of range; all faults are reported at once.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"Unknown preset {preset!r}; expected one of {', '.join(PRESETS)}.")
+    return changed_config(PRESETS[preset], overrides)
+
+
+def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
+    """A configuration with some fields replaced, see `fit_config`.
+
+    Raises:
+        ConfigError: fields out of range; all faults are reported at once.
+    """
+    values = base.model_dump()
+    if overrides.keys() & {"epochs", "steps"}:
+        values |= {"epochs": None, "steps": None}
+    if overrides.get("distance") == "cosine":
+        values |= OF_COSINE
+    try:
+        return FitConfig(**{**values, **overrides})
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}, "
+            f"found {fault['input']!r}"
+            for fault in error.errors()
+        )
+        raise ConfigError(f"The options of this run cannot be used: {faults}.") from None
