@@ -1,7 +1,8 @@
 """What does tracing cost? `python -m tests.benchmarks.traces --build build/pill --images FOLDER`.
 
 One server, whose rate is changed between turns; a receiver in a process of its own takes the spans. In each turn every
-rate is measured once, in another order, and compared with no tracing in that turn.
+rate is measured once, in another order, and compared with no tracing in that turn. On a machine with other work the
+processor's time says most.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 from opentelemetry import trace
@@ -40,6 +43,7 @@ from tests.benchmarks.results import FOLDER, build_parser, run, write_results
 from tests.products import ROOT, copy_backends
 
 TIMEOUT_S = 60
+Figures = tuple[float, float, float, float]  # images/s, ms of one alone, CPU ms of server and client
 NONE, CLIENT = "nothing is traced", "the client traces each"
 NEVER = "1000000000"  # 0 is taken at the start alone
 RATES = {NONE: NEVER, "one in 100": "100", "each": "1", CLIENT: NEVER}
@@ -74,8 +78,8 @@ def measure(
     name: str,
     tracer: Any,
     asked: argparse.Namespace,
-) -> tuple[float, float]:
-    """Images a second with several requests in flight, and the median of one alone, milliseconds."""
+) -> Figures:
+    """What requests take while one rate holds."""
     with grpcclient.InferenceServerClient(server.grpc_url) as control:
         control.update_trace_settings(settings={"trace_rate": RATES[name]})
 
@@ -87,9 +91,18 @@ def measure(
     own = tracer if name == CLIENT else trace.ProxyTracerProvider().get_tracer
     with mock.patch.object(trace, "get_tracer", own):
         closed_loop(connect, concurrency=asked.in_flight, requests=asked.requests // 10)
+        server_s, client_s = cpu_s(server.pid), time.process_time()
         throughput = closed_loop(connect, concurrency=asked.in_flight, requests=asked.requests).throughput
+        server_ms = 1000 * (cpu_s(server.pid) - server_s) / asked.requests
+        client_ms = 1000 * (time.process_time() - client_s) / asked.requests
         alone = closed_loop(connect, concurrency=1, requests=asked.requests // 2)
-    return throughput, statistics.median(alone.latencies_ms)
+    return throughput, statistics.median(alone.latencies_ms), server_ms, client_ms
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of the processor that a process has had, its children aside."""
+    taken = psutil.Process(pid).cpu_times()
+    return float(taken.user + taken.system)
 
 
 def main() -> None:
@@ -103,7 +116,7 @@ def main() -> None:
     manifest = read_manifest(asked.build)
     category, size = manifest.category, manifest.config.image_size
     pixels = load_pixels(asked.images, image_size=size, bit_depth=manifest.provenance.bit_depth)
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in RATES}
+    taken: dict[str, list[Figures]] = {name: [] for name in RATES}
     with tempfile.TemporaryDirectory() as folder, receiver() as url:
         collector = stated_collector(url)
         provider = TracerProvider()
@@ -126,16 +139,12 @@ def main() -> None:
     report(taken, size, asked)
 
 
-def report(taken: dict[str, list[tuple[float, float]]], size: ImageSize, asked: argparse.Namespace) -> None:
+def report(taken: dict[str, list[Figures]], size: ImageSize, asked: argparse.Namespace) -> None:
     """Print medians of the turns, and of what each turn has beside no tracing."""
-    table = Table(
-        "traced",
-        "images/s",
-        "of none",
-        "ms, one alone",
-        "of none",
-        title=f"{size_text(size)} px, {asked.turns} turns",
+    heads = (
+        f"{head} (of none)" for head in ("images/s", "ms, one alone", "CPU ms, server", "CPU ms, client")
     )
+    table = Table("traced", *heads, title=f"{size_text(size)} px, {asked.turns} turns")
     results = {}
     for name, turns in taken.items():
         columns = [*zip(*turns, strict=True)]
@@ -145,9 +154,10 @@ def report(taken: dict[str, list[tuple[float, float]]], size: ImageSize, asked: 
             for column, none in zip(columns, beside, strict=True)
         ]
         medians = [statistics.median(column) for column in columns]
-        results[name] = {"images_per_s": medians[0], "p50_ms": medians[1], "shares": shares, "turns": turns}
-        table.add_row(name, f"{medians[0]:.1f}", f"{shares[0]:.3f}", f"{medians[1]:.2f}", f"{shares[1]:.3f}")
-    Console(width=100, highlight=False).print(table)
+        results[name] = {"medians": medians, "shares": shares, "turns": turns}
+        cells = (f"{median:.2f} ({share:.3f})" for median, share in zip(medians, shares, strict=True))
+        table.add_row(name, *cells)
+    Console(width=130, highlight=False).print(table)
     write_results(asked.json, results, [])
 
 
