@@ -96,8 +96,7 @@ def fit(
         known: defective images that are not trained on, and choose among what was fitted.
         save_interval_s: seconds between saves of an unfinished run.
     """
-    started = time.perf_counter()
-    run_dir, device = checkpoint_path.parent, runtime.torch_device
+    started, run_dir, device = time.perf_counter(), checkpoint_path.parent, runtime.torch_device
     if config.compile:
         require_compiler(device)
     teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=runtime.weights_dir)
@@ -108,8 +107,8 @@ def fit(
     good = _load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
     defects = None if known is None else _read_defects(known, data, good, config=config, runtime=runtime)
     _set_teacher_statistics(student, good.train)
-    made_of = _inputs(data, good, config=config, device=device, weights=weight_sources)
-    resume = ResumeFile(run_dir / RESUME_FILE, run=made_of, interval_s=save_interval_s)
+    inputs = _inputs(data, good, config=config, device=device, weights=weight_sources)
+    resume = ResumeFile(run_dir / RESUME_FILE, run=inputs, interval_s=save_interval_s)
     with _full_memory_of_gpu(config, device):
         ended = train_student(
             student,

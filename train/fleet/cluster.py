@@ -160,7 +160,9 @@ def require_cluster(address: str, *, within_s: float = JOIN_S) -> None:
     """
     command = [sys.executable, "-c", JOIN, address]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=within_s)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=within_s
+        )
         if done.returncode == 0:
             return
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
