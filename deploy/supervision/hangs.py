@@ -26,6 +26,7 @@ SLOWER = 4  # times as long as a batch takes in all steps
 UNKNOWN_S = 60.0  # nobody knows how long a batch takes, or a model is being loaded
 TRIES = 2
 DECODER = "image_decoder"
+LATE_S = 1.0  # a probe that was given up itself is seen within this
 CLOCK_S = 0.1  # the server notes a request a moment after its answer
 HANGS = (
     f"tritonserver answers, and inferences do not end: nobody's has ended, nor did {TRIES} of the supervisor's own; it "
@@ -38,11 +39,15 @@ class Probe:
     """An inference that was sent.
 
     Attributes:
+        target: the model that was asked.
+        sent_s: when, of the clock of the looks.
         answered_before: inferences that had been answered when it was sent.
         answered: whether it was; None as long as it may be.
         took_s: seconds until then.
     """
 
+    target: str
+    sent_s: float
     answered_before: int
     answered: bool | None = None
     took_s: float = 0.0
@@ -73,6 +78,7 @@ class Hangs:
         self._unanswered = 0
         self._turn = 0
         self._took_s = 0.0
+        self._loading_s = -math.inf  # when a model was last seen being loaded
         self.probed_s: dict[str, tuple[float, float]] = {}
 
     def look(self, work: Mapping[str, Work], *, loading: bool, now_s: float) -> bool:
@@ -90,24 +96,31 @@ class Hangs:
         )
         if answered != self._answered:
             self._answered, self._since_s, self._unanswered = answered, now_s, 0
+        if loading:
+            self._loading_s = now_s
         if self._probe is not None:
-            return self._judge(self._probe, now_s=now_s)
+            return self._judge(self._probe, work, now_s=now_s)
         targets = sorted(model for model in work if model.endswith(ENCODED))
         rest_s = max(QUIET_S, min(REST * self._took_s, LONGEST_REST_S))
         if not targets or now_s - self._since_s < rest_s:
             return False
         target = targets[self._turn % len(targets)]
-        steps = {step: work[step] for step in ensemble_steps(self._repository, target) if step in work}
-        # The probe's picture is decoded in no time, also where clients send pixels and nothing was decoded before.
-        known = not loading and all(
-            done.batch_s for step, done in steps.items() if not step.startswith(DECODER)
-        )
-        self._send(target, patience_s(steps.values()) if known else UNKNOWN_S)
+        self._send(target, UNKNOWN_S if loading else self._patience_s(target, work), now_s=now_s)
         return False
 
-    def _judge(self, probe: Probe, *, now_s: float) -> bool:
+    def _patience_s(self, target: str, work: Mapping[str, Work]) -> float:
+        """How long an answer may take while nothing is loaded."""
+        steps = {step: work[step] for step in ensemble_steps(self._repository, target) if step in work}
+        # The probe's picture is decoded in no time, also where clients send pixels and nothing was decoded before.
+        known = all(done.batch_s for step, done in steps.items() if not step.startswith(DECODER))
+        return patience_s(steps.values()) if known else UNKNOWN_S
+
+    def _judge(self, probe: Probe, work: Mapping[str, Work], *, now_s: float) -> bool:
         if probe.answered is None:
-            return False
+            # One that was sent while a model was loaded has no longer than others once that has ended.
+            since_s = max(probe.sent_s, self._loading_s)
+            if now_s - since_s < self._patience_s(probe.target, work) + LATE_S:
+                return False
         self._probe = None
         if probe.answered:
             self._since_s, self._unanswered, self._took_s = now_s, 0, probe.took_s
@@ -116,8 +129,8 @@ class Hangs:
             self._unanswered += 1
         return self._unanswered >= TRIES
 
-    def _send(self, target: str, within_s: float) -> None:
-        probe = self._probe = Probe(self._answered)
+    def _send(self, target: str, within_s: float, *, now_s: float) -> None:
+        probe = self._probe = Probe(target, now_s, self._answered)
         category, began_s = target.removesuffix(ENCODED), time.time() - CLOCK_S
         self.probed_s[category] = began_s, math.inf
 

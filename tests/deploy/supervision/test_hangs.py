@@ -147,6 +147,20 @@ def test_clients_that_send_pixels_leave_the_decoder_unused(repository: Path) -> 
     assert comes_true(lambda: server.asked == [("pill_encoded", 7.0)])
 
 
+def test_a_hang_while_a_model_is_loaded_is_seen_soon_after(repository: Path) -> None:
+    """As after a start: the first probe may take long, and no longer than any other once all is loaded."""
+    server = Server()
+    watch = Hangs(server.ask, repository)
+    assert not any(look(watch, now_s, loading=True) for now_s in (0.0, 5.0, 20.0))
+    assert comes_true(lambda: server.asked == [("pill_encoded", hangs.UNKNOWN_S)])
+    assert not any(look(watch, now_s) for now_s in (21.0, 27.9))
+    assert not look(watch, 28.0)  # eight seconds after the load
+    assert not look(watch, 28.5)
+    assert comes_true(lambda: len(server.asked) == 2)
+    assert not look(watch, 36.4)
+    assert look(watch, 36.5)
+
+
 def test_it_says_when_a_category_was_probed(repository: Path) -> None:
     server = Server()
     watch = Hangs(server.ask, repository)
