@@ -60,6 +60,36 @@ def test_opentelemetrys_own_variables_do_too(published: Path, monkeypatch: pytes
     assert trace_options("--repository", published) == []
 
 
+def test_what_switches_opentelemetry_off_does_so_for_an_option_too(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DISABLED, "true")
+    words = ("command", "--json", "--repository", published, "--trace", "http://collector:4318")
+    assert trace_options(*words[1:]) == []
+    assert (
+        f"Note: {DISABLED} is true; nothing is traced, though --trace names a collector."
+        in ask(*words).stderr
+    )
+
+
+def test_a_rate_without_a_collector_is_told(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("command", "--json", "--repository", published)
+    assert "Note" not in ask(*words).stderr
+    note = f"Note: --trace-rate 1 has no effect, as no collector is named: give --trace, or set {ENDPOINT}."
+    assert note in ask(*words, "--trace-rate", 1).stderr
+    monkeypatch.setenv(ENDPOINT, "http://collector:4318")
+    assert "Note" not in ask(*words, "--trace-rate", 1).stderr
+
+
+def test_a_services_name_of_any_form_is_one_argument(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton takes what follows the first comma and the next sign of equality as it is."""
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "a b,c=d")
+    options = trace_options("--repository", published, "--trace", "http://collector:4318")
+    assert "--trace-config=opentelemetry,resource=service.name=a b,c=d" in options
+
+
 def test_a_wrong_variable_hinders_no_server_and_is_told(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
