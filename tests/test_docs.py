@@ -173,6 +173,11 @@ def test_the_list_of_commands_is_complete(stage: str) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=name)
+def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
+    assert re.findall(r"@[A-Z][A-Z0-9_]*@|\b(?:TODO|TBD|FIXME|XXX)\b", page.read_text()) == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=name)
 def test_files_in_backticks_exist(page: Path) -> None:
     for code in inline_code(page):
         if REPOSITORY_PATH.fullmatch(code) and not code.startswith(DATA_FOLDERS):

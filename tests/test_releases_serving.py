@@ -9,6 +9,7 @@ import re
 import shutil
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -286,6 +287,11 @@ def test_what_was_live_stays_live_where_a_release_cannot_be(
     assert require_each_of_one_release(answers, repository, maps) == {first.release_id}
     assert "Live at" in promote(repository, CATEGORY, 3, url=server.grpc_url)
     assert check(repository).faults == []  # what was tried and what was switched to left nothing behind
+    with urllib.request.urlopen(str(server.metrics_url)) as response:
+        judged = set(
+            re.findall(r'^astmfr_score_count.*release="(\d+)"', response.read().decode(), re.MULTILINE)
+        )
+    assert judged == {str(first.release_id)}  # no probe was counted as a part
 
 
 def test_a_threshold_follows_from_the_scores_that_the_server_gives(

@@ -108,5 +108,9 @@ def _reconnecting(judge: JudgeClient, images: Sequence[Image.Image]) -> Iterator
 def _connect(judge: JudgeClient, *, shared_memory: bool = False) -> JudgeClient:
     """Another connection to the same category."""
     return JudgeClient(
-        judge.endpoint, category=judge.category, timeout_s=judge.timeout_s, shared_memory=shared_memory
+        judge.endpoint,
+        category=judge.category,
+        timeout_s=judge.timeout_s,
+        shared_memory=shared_memory,
+        probe=True,
     )

@@ -85,6 +85,7 @@ class PerfAnalyzer:
                 "--input-data": input_path,
                 "--concurrency-range": concurrency,
                 "--request-count": requests,
+                "--request-parameter": "probe:true:bool",  # no parts, and not counted as such
                 "--profile-export-file": export_path,
             }
             timeout_s = START_TIMEOUT_S + IMAGE_TIMEOUT_S * requests * batch

@@ -74,7 +74,7 @@ def benchmark_category(
     """
     analyzer = PerfAnalyzer(perf_analyzer)
     with (
-        JudgeClient(url, category=category, timeout_s=timeout_s) as judge,
+        JudgeClient(url, category=category, timeout_s=timeout_s, probe=True) as judge,
         closing(connect(judge.endpoint)) as client,
     ):
         images = load_pixels(

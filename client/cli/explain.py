@@ -51,7 +51,7 @@ def explain(
     from client.pictures.images import load_image
 
     _require_files(image, picture_path)
-    with JudgeClient(url, category=category, timeout_s=timeout_s, load=load) as judge:
+    with JudgeClient(url, category=category, timeout_s=timeout_s, load=load, probe=True) as judge:
         original = load_image(image, bit_depth=judge.bit_depth)
         explanation = explain_image(judge, original, name=str(image), min_area=min_area)
     if picture_path:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from model_repository.trace_collector import ENDPOINT, Collector, collector_of_environment, stated_collector
+from model_repository.trace_collector import (
+    DISABLED,
+    ENDPOINT,
+    Collector,
+    collector_of_environment,
+    is_disabled,
+    stated_collector,
+)
 
 MISSING = "OpenTelemetry is not installed here; install the extra: pip install 'astmfr[trace]'"
 
@@ -18,7 +25,11 @@ def _trace(context: click.Context, _option: click.Parameter, url: str | None) ->
             raise click.BadParameter(str(error)) from None
         _note(f"{str(error).rstrip('.')}; nothing is traced.")
         return
-    if collector is not None and not context.resilient_parsing:
+    if collector is None or context.resilient_parsing:
+        return
+    if is_disabled():  # and an option names a collector
+        _note(f"{DISABLED} is true; nothing is traced, though --trace names a collector.")
+    else:
         _begin(context, collector, stated=url is not None)
 
 

@@ -31,11 +31,13 @@ class Question:
         outputs: what to ask for, `VERDICT_OUTPUTS` or `SCORE_OUTPUTS`.
         threshold: image threshold in place of the release's own.
         min_area: of the defects that the verdicts list.
+        probe: the images are no parts: the server's metrics do not count them.
     """
 
     outputs: Sequence[str]
     threshold: float | None
     min_area: int = 0
+    probe: bool = False
 
     @property
     def for_maps(self) -> bool:
@@ -115,6 +117,8 @@ class Request:
         if not self.question.for_maps:
             # Fewer outputs do not suffice: an ensemble asks its last step for all of them, whatever it is asked for.
             parameters["score_only"].bool_param = True
+        if self.question.probe:
+            parameters["probe"].bool_param = True
         if self.question.threshold is not None:
             parameters["threshold"].string_param = str(self.question.threshold)
         return message

@@ -172,6 +172,7 @@ class Steps:
                 inputs,
                 model_version="" if step.version < 0 else str(step.version),
                 outputs=outputs,
+                parameters={"probe": True},  # the ensemble's verdict is counted already
                 client_timeout=self._timeout_s,
                 timeout=max(1, round(1e6 * self._timeout_s)),
             )

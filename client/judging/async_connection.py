@@ -46,16 +46,19 @@ class AsyncJudgeClient(ServedCategory):
         timeout_s: float,
         shared_memory: bool = False,
         load: bool = False,
+        probe: bool = False,
     ) -> None:
         """Check what is given; the first question connects, or `connect`.
 
         Args:
-            url, category, timeout_s, shared_memory, load: see `JudgeClient`.
+            url, category, timeout_s, shared_memory, load, probe: see `JudgeClient`.
 
         Raises:
             RequestError: see `JudgeClient`.
         """
-        super().__init__(url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load)
+        super().__init__(
+            url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load, probe=probe
+        )
         self._threads = Threads(f"judge-{category}")
 
     async def __aenter__(self) -> AsyncJudgeClient:
@@ -101,11 +104,13 @@ class AsyncJudgeClient(ServedCategory):
         Raises:
             ClientError: as there.
         """
-        return (await self._ask(image, verdict_question(threshold, min_area))).verdicts()[0]
+        return (await self._ask(image, verdict_question(threshold, min_area, probe=self._probe))).verdicts()[
+            0
+        ]
 
     async def score(self, image: Picture, *, threshold: float | None = None) -> Score:
         """As `judge`, without the maps: they never leave the fusion."""
-        return (await self._ask(image, score_question(threshold))).scores()[0]
+        return (await self._ask(image, score_question(threshold, probe=self._probe))).scores()[0]
 
     @overload
     def judge_many(
@@ -154,7 +159,9 @@ class AsyncJudgeClient(ServedCategory):
         Raises:
             ClientError: as there.
         """
-        return self._many(images, verdict_question(threshold, min_area), in_flight, batch, on_error)
+        return self._many(
+            images, verdict_question(threshold, min_area, probe=self._probe), in_flight, batch, on_error
+        )
 
     @overload
     def score_many(
@@ -188,7 +195,7 @@ class AsyncJudgeClient(ServedCategory):
         on_error: OnError = "raise",
     ) -> AsyncGenerator[Score | Failure]:
         """As `judge_many`, without the maps."""
-        return self._many(images, score_question(threshold), in_flight, batch, on_error)
+        return self._many(images, score_question(threshold, probe=self._probe), in_flight, batch, on_error)
 
     async def _ask(self, image: Picture, question: Question) -> Answer:
         await self.connect()

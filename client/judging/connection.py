@@ -41,6 +41,7 @@ class JudgeClient(ServedCategory):
         timeout_s: float,
         shared_memory: bool = False,
         load: bool = False,
+        probe: bool = False,
     ) -> None:
         """Connect and look the category up.
 
@@ -54,6 +55,7 @@ class JudgeClient(ServedCategory):
             shared_memory: hand images and maps over through system shared memory; the server must be on this host.
             load: let the server load the category when it is not in memory, now or later (`deploy serve
                 --max-categories`).
+            probe: the images are no parts, of a benchmark say: the server's metrics do not count them.
 
         Raises:
             RequestError: `url` is not host:port, `category` no name, `timeout_s` no number of seconds, or a
@@ -61,7 +63,9 @@ class JudgeClient(ServedCategory):
             Unreachable, NotServed, NotAllowed: no server at `url`, the category is not published, or a key is missing.
             ServerError: the server is on another host and cannot use shared memory.
         """
-        super().__init__(url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load)
+        super().__init__(
+            url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load, probe=probe
+        )
         try:
             self._asker.connect()
         except BaseException:
@@ -97,13 +101,13 @@ class JudgeClient(ServedCategory):
             RefusedImage: the server cannot decode the file.
             ServerError: an answer that is no verdict, or another error from the server.
         """
-        question = verdict_question(threshold, min_area)
+        question = verdict_question(threshold, min_area, probe=self._probe)
         with self._asker.calls.one_more():
             return run(self._asker.ask_one(image, question)).verdicts()[0]
 
     def score(self, image: Picture, *, threshold: float | None = None) -> Score:
         """As `judge`, without the maps: they never leave the fusion."""
-        question = score_question(threshold)
+        question = score_question(threshold, probe=self._probe)
         with self._asker.calls.one_more():
             return run(self._asker.ask_one(image, question)).scores()[0]
 
@@ -160,7 +164,9 @@ class JudgeClient(ServedCategory):
         Raises:
             ClientError: as `judge`, or a batch that the server does not take.
         """
-        return self._many(images, verdict_question(threshold, min_area), in_flight, batch, on_error)
+        return self._many(
+            images, verdict_question(threshold, min_area, probe=self._probe), in_flight, batch, on_error
+        )
 
     @overload
     def score_many(
@@ -194,7 +200,7 @@ class JudgeClient(ServedCategory):
         on_error: OnError = "raise",
     ) -> Iterator[Score | Failure]:
         """As `judge_many`, without the maps."""
-        return self._many(images, score_question(threshold), in_flight, batch, on_error)
+        return self._many(images, score_question(threshold, probe=self._probe), in_flight, batch, on_error)
 
     def _many(
         self, images: Iterable[Picture], question: Question, in_flight: int, batch: int, on_error: str

@@ -56,7 +56,9 @@ class ServedCategory:
         timeout_s: float,
         shared_memory: bool = False,
         load: bool = False,
+        probe: bool = False,
     ) -> None:
+        self._probe = probe
         self.category = check_category(category)
         self._asker = Asker(
             url, category=category, timeout_s=timeout_s, shared_memory=shared_memory, load=load
@@ -114,22 +116,22 @@ class ServedCategory:
         return self._asker.category.found.release_id
 
 
-def verdict_question(threshold: Any, min_area: Any) -> Question:
+def verdict_question(threshold: Any, min_area: Any, *, probe: bool) -> Question:
     """A question for whole verdicts.
 
     Raises:
         RequestError: a threshold or an area that cannot be.
     """
-    return Question(VERDICT_OUTPUTS, check_threshold(threshold), check_min_area(min_area))
+    return Question(VERDICT_OUTPUTS, check_threshold(threshold), check_min_area(min_area), probe=probe)
 
 
-def score_question(threshold: Any) -> Question:
+def score_question(threshold: Any, *, probe: bool) -> Question:
     """A question for scores alone.
 
     Raises:
         RequestError: a threshold that cannot be.
     """
-    return Question(SCORE_OUTPUTS, check_threshold(threshold))
+    return Question(SCORE_OUTPUTS, check_threshold(threshold), probe=probe)
 
 
 def check_many_options(in_flight: Any, batch: Any, on_error: Any) -> Many:

@@ -32,8 +32,11 @@ class CountedExporter(SpanExporter):
         self.lost = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Hand spans on."""
-        result = self._exporter.export(spans)
+        """Hand spans on; whatever stands in their way, a certificate's file that is missing say, is a loss."""
+        try:
+            result = self._exporter.export(spans)
+        except Exception:
+            result = SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
             self.lost += len(spans)
         return result
@@ -49,16 +52,18 @@ def tracing_to(collector: Collector, tell: Callable[[str], None]) -> Iterator[No
 
     Args:
         collector: where spans go.
-        tell: is given a sentence about spans that were lost.
+        tell: is given a sentence about spans that were lost, or about variables that cannot be used: nothing is traced
+            then, and the block runs all the same.
     """
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         yield
         return
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # one sentence tells of all that is lost
-    exporter = CountedExporter(OTLPSpanExporter(collector.url, timeout=LAST_TRY_S))
-    named = {} if os.environ.get(SERVICE_NAME) else {SERVICE: CLIENT_NAME}
-    provider = TracerProvider(resource=Resource.create(named))
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    built = _build(collector, tell)
+    if built is None:
+        yield
+        return
+    exporter, provider = built
     trace.set_tracer_provider(provider)
     try:
         yield
@@ -66,3 +71,20 @@ def tracing_to(collector: Collector, tell: Callable[[str], None]) -> Iterator[No
         provider.shutdown()
         if exporter.lost:
             tell(f"{exporter.lost:,} spans did not reach {collector.url}; is a collector there?")
+
+
+def _build(
+    collector: Collector, tell: Callable[[str], None]
+) -> tuple[CountedExporter, TracerProvider] | None:
+    """None where OpenTelemetry takes one of its variables' values for none, which is told."""
+    named = {} if os.environ.get(SERVICE_NAME) else {SERVICE: CLIENT_NAME}
+    try:
+        exporter = CountedExporter(OTLPSpanExporter(collector.url, timeout=LAST_TRY_S))
+        provider = TracerProvider(resource=Resource.create(named))
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    except Exception as error:  # whatever it raises; its variables are many
+        names = ", ".join(sorted(name for name in os.environ if name.startswith("OTEL_")))
+        reason = str(error).rstrip(".") or type(error).__name__
+        tell(f"OpenTelemetry cannot start with its variables here ({names}): {reason}; nothing is traced.")
+        return None
+    return exporter, provider

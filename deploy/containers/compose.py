@@ -17,7 +17,7 @@ from deploy.repository import find_categories, first_models, require_plain_path,
 from deploy.serving_options import PATH, repository_option
 from deploy.supervision.shared_memory import region_bytes
 from model_repository.category_names import is_safe_name, unsafe_name
-from model_repository.trace_collector import ENDPOINT
+from model_repository.trace_collector import ENDPOINT, HEADERS
 from model_repository.triton_release import SERVER_IMAGE, TRITON_RELEASE
 
 COMPOSE = Path(__file__).parents[1] / "compose.yaml"
@@ -86,14 +86,14 @@ def compose_variables(repository: Path, state: Path, user: tuple[int, int]) -> d
         "STATE": str(state.absolute()),
         "CONTAINER_USER": f"{user[0]}:{user[1]}",
         "SHM_BYTES": str(shared_memory_bytes(repository)),
-        ENDPOINT: os.environ.get(ENDPOINT, ""),
+        **{name: os.environ.get(name, "") for name in (ENDPOINT, HEADERS)},
         "PAGE_CATEGORIES": " ".join(f"--category {name}" for name in names),
     }
 
 
 # To stop containers, compose wants every variable and looks at none.
 VARIABLES = "TRITON_RELEASE SERVER_IMAGE REPOSITORY STATE CONTAINER_USER SHM_BYTES PAGE_CATEGORIES"
-UNUSED = dict.fromkeys([*VARIABLES.split(), ENDPOINT], "0")
+UNUSED = dict.fromkeys([*VARIABLES.split(), ENDPOINT, HEADERS], "0")
 
 
 def shared_memory_bytes(repository: Path) -> int:

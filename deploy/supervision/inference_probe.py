@@ -1,5 +1,6 @@
 """Does an inference end? One small image, sent as clients send theirs: over gRPC, or over HTTP where that is encrypted.
 
+Its picture is no part: the fusion leaves its verdict out of the metrics (an older one knows no `probe`, and counts it).
 Cancelled calls may leave the gRPC endpoint so that it answers all but inferences, while HTTP's would end.
 """
 
@@ -15,7 +16,7 @@ from deploy.supervision.grpc_probe import call_is_answered
 
 SIDE = 64  # pixels of the image, which the server brings to the category's size
 INPUT, OUTPUT = "encoded_image", "pred_score"
-PARAMETER = "score_only"  # no maps
+PARAMETERS = ("score_only", "probe")  # true: no maps, and not counted as a part
 
 
 def inference_answers(grpc_url: str, http_url: str, model: str, within_s: float) -> bool:
@@ -38,7 +39,7 @@ def http_answers(http_url: str, model: str, *, within_s: float) -> bool:
             }
         ],
         "outputs": [{"name": OUTPUT}],
-        "parameters": {PARAMETER: True},
+        "parameters": dict.fromkeys(PARAMETERS, True),
     }
     head = json.dumps(asked).encode()
     try:
@@ -64,7 +65,7 @@ def grpc_message(model: str) -> bytes:
     tensor = _field(1, INPUT.encode()) + _field(2, b"BYTES") + _field(3, b"\x01\x01")  # of shape [1, 1]
     return (
         _field(1, model.encode())
-        + _field(4, _field(1, PARAMETER.encode()) + _field(2, yes))
+        + b"".join(_field(4, _field(1, name.encode()) + _field(2, yes)) for name in PARAMETERS)
         + _field(5, tensor)
         + _field(6, _field(1, OUTPUT.encode()))
         + _field(7, image_tensor())

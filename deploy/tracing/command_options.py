@@ -11,9 +11,11 @@ import click
 
 from deploy.tracing.tracing import DEFAULT_RATE, OFF, Tracing
 from model_repository.trace_collector import (
+    DISABLED,
     ENDPOINT,
     Collector,
     collector_of_environment,
+    is_disabled,
     stated_collector,
 )
 
@@ -39,35 +41,49 @@ _options = (
     ),
     click.option(
         "--trace-rate",
-        default=DEFAULT_RATE,
         type=click.IntRange(0, MOST),
-        help="Trace one in so many of the requests that no client traces; 0: none. Those that one does are all traced.",
+        help="Trace one in so many of the requests that no client traces; 0: none. Those that one does are all traced."
+        f"  [default: {DEFAULT_RATE}]",
     ),
 )
 
 
 @dataclass(frozen=True)
 class TracingOptions:
-    """What the options say."""
+    """What the options say; None is nothing."""
 
     collector: Collector | None
-    rate: int
+    rate: int | None
 
     def tracing(self) -> Tracing:
         """What is traced; what a variable says wrongly hinders no server, and is told."""
+        if is_disabled():
+            if self.collector is not None:
+                _note(f"{DISABLED} is true; nothing is traced, though --trace names a collector.")
+            return OFF
         try:
             collector = self.collector or collector_of_environment()
         except ValueError as error:
-            click.echo(f"Note: {str(error).rstrip('.')}; nothing is traced.", err=True)
+            _note(f"{str(error).rstrip('.')}; nothing is traced.")
             return OFF
-        return Tracing(collector, self.rate)
+        if collector is None and self.rate is not None:
+            _note(
+                f"--trace-rate {self.rate} has no effect, as no collector is named: give --trace, or set {ENDPOINT}."
+            )
+        return Tracing(collector, DEFAULT_RATE if self.rate is None else self.rate)
+
+
+def _note(sentence: str) -> None:
+    click.echo(f"Note: {sentence}", err=True)
 
 
 def tracing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options, as one argument `traced`."""
 
     @functools.wraps(command)
-    def with_tracing(*arguments: Any, collector: Collector | None, trace_rate: int, **options: Any) -> Any:
+    def with_tracing(
+        *arguments: Any, collector: Collector | None, trace_rate: int | None, **options: Any
+    ) -> Any:
         return command(*arguments, traced=TracingOptions(collector, trace_rate), **options)
 
     decorated: Callable[..., Any] = with_tracing

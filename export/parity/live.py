@@ -97,7 +97,9 @@ class LiveJudge:
         with progress_bar(name, count) as bar:
             for tensor in inputs:
                 try:
-                    answer = self._client.infer(model, [tensor], client_timeout=TIMEOUT_S)
+                    answer = self._client.infer(
+                        model, [tensor], client_timeout=TIMEOUT_S, parameters={"probe": True}
+                    )  # test images, which are not counted as parts
                 except InferenceServerException as error:
                     raise ExportError(
                         f"The server at {self.url} answered about test image {len(maps) + 1} of {count}: "

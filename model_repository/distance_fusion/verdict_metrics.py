@@ -11,6 +11,8 @@ request that woke it would wait for it. Metrics never fail a verdict.
                                                 the same of the good images that the release was calibrated with, as its
                                                 record has them; older records do not say, and there is no such series
 
+Neither warm-ups nor requests with the parameter `probe` come here: their images are no parts.
+
 Nothing here judges: it is not part of a release's id.
 """
 

@@ -146,7 +146,7 @@ def parameter_texts() -> st.SearchStrategy[str]:
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
         st.sampled_from(["nan", "inf", "-0", "1e400", "0x10", "1_0", " 1 ", "٣", "0.5"]),
     )  # fmt: skip
-    names = st.one_of(st.sampled_from(["threshold", "score_only", "other"]), st.text(max_size=5))
+    names = st.one_of(st.sampled_from(["threshold", "score_only", "probe", "other"]), st.text(max_size=5))
     objects = st.dictionaries(names, st.one_of(scalar, st.lists(scalar, max_size=2)), max_size=3).map(
         json.dumps
     )

@@ -137,9 +137,10 @@ def test_a_threshold_may_be_any_kind_of_number(server: TritonServer, value: Any)
     assert answer["pred_label"].tolist() == [[float(value) < 0.6]]
 
 
-def test_score_only_of_another_kind_is_an_invalid_argument(server: TritonServer) -> None:
-    status, message = refusal(server, zeros(1), parameters={"score_only": "yes"})
-    assert (status, message) == (INVALID, "request parameter score_only is 'yes'; expected true or false")
+@pytest.mark.parametrize("name", ["score_only", "probe"])
+def test_a_flag_of_another_kind_is_an_invalid_argument(server: TritonServer, name: str) -> None:
+    status, message = refusal(server, zeros(1), parameters={name: "yes"})
+    assert (status, message) == (INVALID, f"request parameter {name} is 'yes'; expected true or false")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from model_repository.trace_collector import (
     DISABLED,
     ENDPOINT,
+    PROTOCOLS,
     TRACES_ENDPOINT,
     Collector,
     collector_of_environment,
@@ -18,7 +19,7 @@ from model_repository.trace_collector import (
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (ENDPOINT, TRACES_ENDPOINT, DISABLED):
+    for variable in (ENDPOINT, TRACES_ENDPOINT, DISABLED, *PROTOCOLS):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -53,9 +54,19 @@ def test_what_is_no_collector_is_refused(url: str, reason: str) -> None:
         stated_collector(url)
 
 
-def test_a_password_is_refused_and_not_shown() -> None:
-    with pytest.raises(ValueError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
-        stated_collector("http://me:secret@localhost:4318")
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("http://me:secret@localhost:4318", "a user name"),
+        ("grpc://me:secret@localhost:4318", "a user name"),
+        ("http://localhost:4318/x?api_key=secret", "a query"),
+        ("localhost:4317?api_key=secret", "a query"),
+        ("http://localhost:4318#secret", "a fragment"),
+    ],
+)
+def test_a_secret_is_refused_and_not_shown(url: str, found: str) -> None:
+    with pytest.raises(ValueError, match=f"{found}.*OTEL_EXPORTER_OTLP_HEADERS") as caught:
+        stated_collector(url)
     assert "secret" not in str(caught.value)
 
 
@@ -73,6 +84,17 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENDPOINT, "http://collector:4317")
     with pytest.raises(ValueError, match=f"^{ENDPOINT}: .*4317"):
         collector_of_environment()
+
+
+@pytest.mark.parametrize("variable", PROTOCOLS)
+def test_grpc_is_refused_where_a_variable_asks_for_it(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "grpc")
+    assert collector_of_environment() is None  # nothing names a collector
+    monkeypatch.setenv(ENDPOINT, "http://collector:4318")
+    with pytest.raises(ValueError, match=f"^{variable} is grpc, and spans are sent over HTTP alone"):
+        collector_of_environment()
+    monkeypatch.setenv(variable, "http/protobuf")
+    assert collector_of_environment() == Collector("http://collector:4318/v1/traces")
 
 
 def test_whether_somebody_listens() -> None:

@@ -173,8 +173,17 @@ def _compare(state: State, station: Station, number: int) -> dict[str, Any]:
             raise RequestError("No picture is marked; mark a verdict as wrong first.")
         with (
             preview(station.category, number, state.repository) as url,
-            JudgeClient(url, category=station.category, timeout_s=CANDIDATE_TIMEOUT_S) as candidate,
-            station.judging() as live,
+            JudgeClient(
+                url, category=station.category, timeout_s=CANDIDATE_TIMEOUT_S, probe=True
+            ) as candidate,
+            station.judging() as station_judge,
+            # The pictures were counted when they came.
+            JudgeClient(
+                station_judge.endpoint,
+                category=station.category,
+                timeout_s=station_judge.timeout_s,
+                probe=True,
+            ) as live,
         ):
             compared = compare(pictures, live, candidate)
     finally:

@@ -22,6 +22,7 @@ from model_repository.grpc_channel import connect, through_proxy
 from model_repository.image_decoder.image_decoding import decode_image
 from model_repository.tls_faults import tls_fault
 
+PROBE = {"probe": True}  # what is judged here are no parts, and is not counted as such
 LOAD_TIMEOUT_S = 120.0
 TIMEOUT_S = 60.0
 # How far a probe's score may be from what ONNX Runtime said on the machine that published, as a share of the larger of
@@ -149,7 +150,7 @@ class RunningServer:
                 category + ENCODED,
                 [_tensor("encoded_image", encoded)],
                 outputs=[grpcclient.InferRequestedOutput(name) for name in ("pred_score", "release_id")],
-                parameters={"score_only": True},
+                parameters={"score_only": True} | PROBE,
                 client_timeout=TIMEOUT_S,
             )
         return float(answer.as_numpy("pred_score")[0, 0]), int(answer.as_numpy("release_id")[0, 0])
@@ -219,6 +220,7 @@ class RunningServer:
                 [_tensor(name, value) for name, value in tensors.items()],
                 model_version=str(asked.version),
                 outputs=[grpcclient.InferRequestedOutput(name) for name in outputs],
+                parameters=PROBE,
                 client_timeout=TIMEOUT_S,
             )
         return {name: answer.as_numpy(name) for name in outputs}

@@ -92,7 +92,8 @@ class TritonPythonModel:
                 finite; the message names the image.
         """
         parameters = json.loads(request.parameters() or "{}")
-        threshold, score_only = requested_threshold(parameters), wants_score_only(parameters)
+        threshold, score_only = requested_threshold(parameters), is_asked(parameters, "score_only")
+        probe = is_asked(parameters, "probe")
         inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         weights_ids = inputs["release_id"]
         if (weights_ids != weights_ids[0]).any():
@@ -112,7 +113,7 @@ class TritonPythonModel:
             anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
             shown = map_fusion.remove_background(anomaly_map, foreground)
             verdict = map_fusion.judge(shown, calibration, threshold)
-        if self.metrics is not None and calibration is not WARM_UP:
+        if self.metrics is not None and calibration is not WARM_UP and not probe:
             self.metrics.note(judged_images(verdict, calibration))
         outputs = {**vars(verdict), "release_id": np.full_like(weights_ids, calibration.release_id)}
         return [pb_utils.Tensor(name, outputs[name]) for name in requested]
@@ -222,15 +223,16 @@ def requested_threshold(parameters: dict[str, Any]) -> float | None:
     return threshold
 
 
-def wants_score_only(parameters: dict[str, Any]) -> bool:
-    """Whether a request's parameters say that no maps are wanted.
+def is_asked(parameters: dict[str, Any], name: str) -> bool:
+    """Whether a request's parameters ask for `score_only`, no maps, or for `probe`, a verdict that is not counted.
 
-    Not the requested outputs: an ensemble asks its steps for all of them, whatever it is asked for itself.
+    `score_only` does not follow from the requested outputs: an ensemble asks its steps for all of them, whatever it is
+    asked for itself. `probe` is for images that are no parts: nothing of them is among the metrics.
 
     Raises:
-        RequestError: it is neither true nor false.
+        RequestError: it is neither true nor false, so that no part is hidden from the metrics by accident.
     """
-    value = parameters.get("score_only", False)
+    value = parameters.get(name, False)
     if not isinstance(value, bool):
-        raise RequestError(f"request parameter score_only is {value!r}; expected true or false")
+        raise RequestError(f"request parameter {name} is {value!r}; expected true or false")
     return value

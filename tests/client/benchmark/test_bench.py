@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from client.benchmark.run import ROUNDS
 from client.core.errors import BenchmarkError, ImageFileError
 from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import fuse_distances
+from model_repository.distance_fusion.verdict_metrics import EVERY_S
 from tests.client.samples import save_image
 from tests.products import MAX_BATCH_SIZE, ROOT, Product, unused_url
 
@@ -45,6 +49,14 @@ def bench(server: TritonServer, product: Product, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["bench", *given, *arguments])
 
 
+def inspected(server: TritonServer) -> list[str]:
+    """What the server's metrics say of parts, once all that was judged before is among them."""
+    time.sleep(5 * EVERY_S)
+    with urllib.request.urlopen(str(server.metrics_url)) as response:
+        text = response.read().decode()
+    return re.findall(r"^astmfr_(?:inspected|rejected)_total.*$", text, re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def measured(
     server: TritonServer, edge: Product, tmp_path_factory: pytest.TempPathFactory
@@ -52,7 +64,10 @@ def measured(
     """A real benchmark with small sweeps: what the command printed, and its folder."""
     folder = tmp_path_factory.mktemp("bench") / "out"
     points = ("--concurrency", "1", "--concurrency", "2", "--batch", "1", "--batch", "2", "--batch", "99")
-    return bench(server, edge, "--sweep-requests", "10", *points, "--output", str(folder)), folder
+    before = inspected(server)
+    done = bench(server, edge, "--sweep-requests", "10", *points, "--output", str(folder))
+    assert inspected(server) == before  # its images are no parts
+    return done, folder
 
 
 @pytest.fixture(scope="module")

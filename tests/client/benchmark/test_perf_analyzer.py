@@ -83,6 +83,7 @@ def test_measure_asks_for_what_it_was_told(tmp_path: Path) -> None:
         "-b": "2",
         "--concurrency-range": "3",
         "--request-count": "20",
+        "--request-parameter": "probe:true:bool",
     }
     assert options.items() >= expected.items()
     assert len(json.loads((tmp_path / "input.json").read_text())["data"]) == len(IMAGES)

@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from client.__main__ import main
 from client.cli import tracing
+from client.tracing.provider import CountedExporter, tracing_to
 from client.tracing.spans import CALL
 from model_repository.trace_collector import DISABLED, ENDPOINT, TRACES_ENDPOINT, Collector
 from tests.client.judging.scripted_server import Script, scripted_server
@@ -57,6 +61,52 @@ def test_without_a_collector_images_are_judged_and_what_is_lost_is_told(tmp_path
         f"Note: 2 spans did not reach {url}/v1/traces; is a collector there?",
     ]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "max_queue_size must be a positive integer"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1", "schedule_delay_millis must be positive"),
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "many", "must be a non-negative integer"),
+    ],
+)
+def test_a_variable_that_opentelemetry_refuses_is_told_and_images_are_judged(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setattr(trace, "set_tracer_provider", lambda provider: pytest.fail("it would stay for good"))
+    monkeypatch.setenv(variable, value)
+    told: list[str] = []
+    judged = False
+    with tracing_to(Collector("http://localhost:4318/v1/traces"), told.append):
+        judged = True
+    assert judged
+    (sentence,) = told
+    assert sentence.startswith("OpenTelemetry cannot start with its variables here (")
+    assert variable in sentence
+    assert reason in sentence
+    assert sentence.endswith("; nothing is traced.")
+
+
+def test_an_export_that_raises_is_a_loss() -> None:
+    def export(_spans: object) -> SpanExportResult:
+        raise OSError("no such certificate")
+
+    exporter = CountedExporter(SimpleNamespace(export=export))  # type: ignore[arg-type]
+    assert exporter.export([SimpleNamespace()] * 3) is SpanExportResult.FAILURE  # type: ignore[list-item]
+    assert exporter.lost == 3
+
+
+def test_what_switches_opentelemetry_off_is_told_where_an_option_names_a_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[Collector] = []
+    monkeypatch.setattr(tracing, "_begin", lambda context, collector, stated: begun.append(collector))
+    monkeypatch.setenv(DISABLED, "true")
+    done = ask(monkeypatch, "--trace", "http://localhost:4318")
+    assert f"Note: {DISABLED} is true; nothing is traced, though --trace names a collector." in done.stderr
+    assert "Note" not in ask(monkeypatch, endpoint="http://localhost:4318").stderr
+    assert begun == []
 
 
 @pytest.fixture

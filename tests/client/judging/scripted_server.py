@@ -50,6 +50,7 @@ class Script:
         change: takes the outputs of an inference and changes them.
         delay_s: before an inference is answered.
         asked: the model and the number of images of every inference that was answered.
+        probes: of each of those, whether it said that its images are no parts.
         tries: inferences that came in.
         room: inferences that may be worked on at a time; one more is refused, as by a full queue.
         registered: regions of shared memory, by name, as Triton knows them.
@@ -68,6 +69,7 @@ class Script:
     change: Callable[[Outputs], object] = lambda outputs: None
     delay_s: float = 0.0
     asked: list[tuple[str, int]] = field(default_factory=list)
+    probes: list[bool] = field(default_factory=list)
     tries: int = 0
     room: int = 1000
     registered: set[str] = field(default_factory=set)
@@ -143,6 +145,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         if len(images) > self.script.max_batch:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "inference request batch-size is too large")
         self.script.asked.append((request.model_name, len(images)))
+        self.script.probes.append("probe" in request.parameters and request.parameters["probe"].bool_param)
         outputs = self.judge(images, request) | sizes
         self.script.change(outputs)
         response = service_pb2.ModelInferResponse(model_name=request.model_name)

@@ -56,6 +56,7 @@ def results(
     """
     got = [] if got is None else got
     connection: dict[str, Any] = {"category": "pill", "timeout_s": timeout_s, "shared_memory": shared_memory}
+    connection |= {"probe": options.pop("probe")} if "probe" in options else {}
 
     def ask() -> None:
         with JudgeClient(url, **connection) as judge:
@@ -91,6 +92,16 @@ def test_both_have_the_same_names_and_parameters() -> None:
         assert list(there.parameters) == list(here.parameters), name
         for parameter, value in here.parameters.items():
             assert there.parameters[parameter].default == value.default, f"{name}: {parameter}"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_probe_says_so_and_nothing_else_does(shell: str) -> None:
+    script = Script()
+    with scripted_server(script) as url:
+        for method in ("judge", "score", "judge_many", "score_many"):
+            results(shell, url, method, [grey(10)], probe=True)
+            results(shell, url, method, [grey(10)])
+    assert script.probes == [True, False] * 4
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -15,6 +15,7 @@ from deploy.containers.compose import COMPOSE, container_user, shared_memory_byt
 from deploy.protection.secrets import NAME, read_admin_key
 from deploy.server_options import SHM_BYTES
 from deploy.supervision.shared_memory import region_bytes
+from model_repository.trace_collector import HEADERS
 from tests.deploy.test_server_command import published
 
 __all__ = ["published"]
@@ -41,8 +42,11 @@ def ask(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
-def test_up_builds_and_starts_a_profile(published: Path, tmp_path: Path, told: Path) -> None:
+def test_up_builds_and_starts_a_profile(
+    published: Path, tmp_path: Path, told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = tmp_path / "state"
+    monkeypatch.setenv(HEADERS, "authorization=token")
     done = ask("up", "--repository", published, "--profile", "gpu", "--state", state)
     assert done.exit_code == 0, done.output
     assert told.read_text().split() == [
@@ -51,6 +55,8 @@ def test_up_builds_and_starts_a_profile(published: Path, tmp_path: Path, told: P
     given = dict(line.partition("=")[::2] for line in Path(f"{told}.env").read_text().splitlines())
     assert given["REPOSITORY"] == str(published)
     assert given["STATE"] == str(state)
+    assert given[HEADERS] == "authorization=token"
+    assert f"{HEADERS}: ${{{HEADERS}?" in COMPOSE.read_text()  # and on to the server
     assert given["SHM_BYTES"] == str(shared_memory_bytes(published))
     assert given["CONTAINER_USER"] == ":".join(map(str, container_user()))
     assert "localhost:8001" in done.output

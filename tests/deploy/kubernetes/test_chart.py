@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -314,6 +315,9 @@ PILL = {"name": "a", "categories": ["pill"]}
         ({"insecure": True}, "tls.secret and insecure contradict each other"),
         ({"repository": {}}, "The repository comes from nowhere; give exactly one of repository.pvc,"),
         ({"repository": {"pvc": {"claim": "m"}, "s3": {"url": "s3://m"}}}, "comes from pvc and s3;"),
+        ({"repository": {"pvc": {"claim": "m", "path": "../x"}}}, r"pvc.path is \.\./x; give a folder"),
+        ({"repository": {"pvc": {"claim": "m", "path": "./a"}}}, r"pvc.path is \./a; give a folder"),
+        ({"repository": {"pvc": {"claim": "m", "path": "/a"}}}, r"pvc.path is /a; give a folder"),
         ({"image": {"repository": "r"}}, "image.tag and image.digest are empty;"),
     ],
 )
@@ -335,6 +339,7 @@ def test_a_category_may_stand_in_two_shards_where_that_is_said() -> None:
         ({}, {}, True),
         ({}, {"shared": True}, False),
         ({"path": "line"}, {"path": "line/"}, True),
+        ({"path": "plant/line"}, {"path": "plant//line"}, True),
         ({"path": "line"}, {"path": "lab"}, False),  # another folder of it
         ({"claim": "others"}, {}, False),
     ],
@@ -347,7 +352,9 @@ def test_two_releases_on_one_claim_are_told(
     shutil.copytree(CHART, chart)
     there = example(1, repository={"pvc": {"claim": "models"} | other})
     (deployment,) = of_kind(render(there, release="first"), "Deployment").values()
-    (chart / "files" / "cluster.yaml").write_text(yaml.safe_dump({"items": [deployment]}))
+    others = copy.deepcopy(deployment)  # on the same claim, and none of this chart
+    others["metadata"] |= {"name": "backup", "labels": {"app.kubernetes.io/instance": "backup"}}
+    (chart / "files" / "cluster.yaml").write_text(yaml.safe_dump({"items": [others, deployment]}))
     checks = chart / "templates" / "_checks.tpl"
     asked = '(lookup "apps/v1" "Deployment" .Release.Namespace "")'
     assert asked in checks.read_text()

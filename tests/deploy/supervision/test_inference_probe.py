@@ -91,7 +91,10 @@ def test_it_asks_for_a_score_alone(scripted: tuple[str, Scripted]) -> None:
     assert inference_answers(url, NOBODY, "pill_encoded", 5)
     request = servicer.asked[0]
     assert request == service_pb2.ModelInferRequest.FromString(grpc_message("pill_encoded"))
-    assert request.parameters["score_only"].bool_param
+    assert {name: value.bool_param for name, value in request.parameters.items()} == {
+        "score_only": True,
+        "probe": True,
+    }
     assert [output.name for output in request.outputs] == ["pred_score"]
     assert (request.inputs[0].name, list(request.inputs[0].shape)) == ("encoded_image", [1, 1])
     assert request.raw_input_contents[0] == image_tensor()

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from deploy import __main__ as commands
 from deploy.__main__ import main, serve
 from deploy.tracing.tracing import OFF, Tracing
-from model_repository.trace_collector import DISABLED, ENDPOINT, TRACES_ENDPOINT, Collector
+from model_repository.trace_collector import DISABLED, ENDPOINT, HEADERS, TRACES_ENDPOINT, Collector
 from tests.deploy.kubernetes.rendering import example, of_kind, render
 from tests.deploy.test_server_command import published
 from tests.products import unused_url
@@ -58,6 +58,36 @@ def test_opentelemetrys_own_variables_do_too(published: Path, monkeypatch: pytes
     assert "--trace-config=rate=100" in options
     monkeypatch.setenv(DISABLED, "true")
     assert trace_options("--repository", published) == []
+
+
+def test_what_switches_opentelemetry_off_does_so_for_an_option_too(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DISABLED, "true")
+    words = ("command", "--json", "--repository", published, "--trace", "http://collector:4318")
+    assert trace_options(*words[1:]) == []
+    assert (
+        f"Note: {DISABLED} is true; nothing is traced, though --trace names a collector."
+        in ask(*words).stderr
+    )
+
+
+def test_a_rate_without_a_collector_is_told(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("command", "--json", "--repository", published)
+    assert "Note" not in ask(*words).stderr
+    note = f"Note: --trace-rate 1 has no effect, as no collector is named: give --trace, or set {ENDPOINT}."
+    assert note in ask(*words, "--trace-rate", 1).stderr
+    monkeypatch.setenv(ENDPOINT, "http://collector:4318")
+    assert "Note" not in ask(*words, "--trace-rate", 1).stderr
+
+
+def test_a_services_name_of_any_form_is_one_argument(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton takes what follows the first comma and the next sign of equality as it is."""
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "a b,c=d")
+    options = trace_options("--repository", published, "--trace", "http://collector:4318")
+    assert "--trace-config=opentelemetry,resource=service.name=a b,c=d" in options
 
 
 def test_a_wrong_variable_hinders_no_server_and_is_told(
@@ -110,5 +140,31 @@ def test_the_chart_traces_where_its_values_say_so() -> None:
         helm_python.HelmError, match=r"lets no pod reach it; add a rule for it to networkPolicy"
     ):
         render(example(1, **asked))
-    with pytest.raises(helm_python.HelmError, match="collector"):
-        render(example(1, tracing={"collector": "otel:4318"}))
+    assert not any("valueFrom" in entry and entry["name"] != "POD_NAME" for entry in container["env"])
+    values["tracing"] = asked["tracing"] | {"secret": "otel"}
+    (deployment,) = of_kind(render(values), "Deployment").values()
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    expected = {"name": HEADERS, "valueFrom": {"secretKeyRef": {"name": "otel", "key": "headers"}}}
+    assert expected in container["env"]
+
+
+@pytest.mark.parametrize(
+    ("tracing", "message"),
+    [
+        ({"collector": "otel:4318"}, "collector"),
+        ({"collector": "http://me:secret@otel:4318"}, "collector"),
+        ({"collector": "http://otel:4318/x?key=1"}, "collector"),
+        ({"collector": "http://otel:4318#x"}, "collector"),
+        ({"collector": "http://otel:x"}, "collector"),
+        ({"collector": "http://otel:4317"}, "4317 collectors take OTLP over gRPC"),
+        ({"collector": "http://[::1]:4317/v1/traces"}, "4317 collectors take OTLP over gRPC"),
+        ({"collector": "http://otel:99999"}, "there is no port 99999"),
+        ({"collector": "http://otel:0"}, "there is no port 0"),
+        ({"rate": 1}, "tracing.rate is 1, and tracing.collector is empty"),
+        ({"secret": "otel"}, "tracing.secret names what a collector asks for"),
+    ],
+)
+def test_the_chart_refuses_what_serve_does(tracing: dict[str, Any], message: str) -> None:
+    egress = {"egress": [{"ports": [{"protocol": "TCP", "port": 4318}]}]}
+    with pytest.raises(helm_python.HelmError, match=message):
+        render(example(1, tracing=tracing, networkPolicy=egress))

@@ -81,6 +81,22 @@
 {{- end -}}
 
 {{- define "astmfr.checkTracing" -}}
+{{- $tracing := .Values.tracing -}}
+{{- if not $tracing.collector -}}
+{{- if ne (int $tracing.rate) 100 -}}
+{{- fail (printf "tracing.rate is %v, and tracing.collector is empty, so that nothing is traced; name a collector, or leave the rate out." $tracing.rate) -}}
+{{- end -}}
+{{- if $tracing.secret -}}
+{{- fail "tracing.secret names what a collector asks for, and tracing.collector is empty; name the collector, or leave the secret out." -}}
+{{- end -}}
+{{- end -}}
+{{- $port := regexFind ":[0-9]+$" (regexFind "^https?://[^/]*" $tracing.collector) | trimPrefix ":" -}}
+{{- if and $port (or (lt (atoi $port) 1) (gt (atoi $port) 65535)) -}}
+{{- fail (printf "tracing.collector is %s, and there is no port %s; give one from 1 to 65535." $tracing.collector $port) -}}
+{{- end -}}
+{{- if and $port (eq (atoi $port) 4317) -}}
+{{- fail (printf "tracing.collector is %s; at port 4317 collectors take OTLP over gRPC, and Triton sends it over HTTP; give the port of that, 4318 as a rule." $tracing.collector) -}}
+{{- end -}}
 {{- if and .Values.tracing.collector .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}
 {{- fail (printf "tracing.collector is %s, and the NetworkPolicy lets no pod reach it; add a rule for it to networkPolicy.egress." .Values.tracing.collector) -}}
 {{- end -}}
@@ -95,6 +111,11 @@
 {{- if ne (len $sources) 1 -}}
 {{- fail (printf "The repository comes from %s; give exactly one of repository.pvc, repository.s3 and repository.gcs." (join " and " $sources | default "nowhere")) -}}
 {{- end -}}
+{{- $path := ($repository.pvc | default dict).path | default "" -}}
+{{- $names := splitList "/" $path -}}
+{{- if or (hasPrefix "/" $path) (has "." $names) (has ".." $names) -}}
+{{- fail (printf "repository.pvc.path is %s; give a folder as it is called within the claim, without a / before it and without . and .. in it." $path) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Two releases of this chart on one folder of a claim: dict "root" . "deployments" LIST, as the cluster knows them. */}}
@@ -103,14 +124,15 @@
 {{- if and $pvc (not $pvc.shared) -}}
 {{- range .deployments -}}
 {{- $deployment := . -}}
-{{- $release := get (.metadata.labels | default dict) "app.kubernetes.io/instance" -}}
-{{- if ne $release $.root.Release.Name -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- $release := get $labels "app.kubernetes.io/instance" -}}
+{{- if and (eq (get $labels "app.kubernetes.io/name") "astmfr") (ne $release $.root.Release.Name) -}}
 {{- $pod := .spec.template.spec -}}
 {{- range $volume := $pod.volumes -}}
 {{- if and .persistentVolumeClaim (eq .persistentVolumeClaim.claimName $pvc.claim) -}}
 {{- range $container := $pod.containers -}}
 {{- range .volumeMounts -}}
-{{- if and (eq .name $volume.name) (eq (.subPath | default "" | trimAll "/") ($pvc.path | default "" | trimAll "/")) -}}
+{{- if and (eq .name $volume.name) (eq (.subPath | default "" | trimAll "/" | clean) ($pvc.path | default "" | trimAll "/" | clean)) -}}
 {{- fail (printf "The claim %s%s is mounted by Deployment %s of release %s already; give this release a claim or a path of its own, or set repository.pvc.shared to true where both are to serve the same files." $pvc.claim (ternary (printf " at %s" $pvc.path) "" (not (empty $pvc.path))) $deployment.metadata.name ($release | default "none")) -}}
 {{- end -}}
 {{- end -}}

@@ -62,6 +62,10 @@ containers:
     env:
       - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
       - {name: OTEL_RESOURCE_ATTRIBUTES, value: k8s.pod.name=$(POD_NAME)}
+{{- with $values.tracing.secret }}
+      - name: OTEL_EXPORTER_OTLP_HEADERS
+        valueFrom: {secretKeyRef: {name: {{ . }}, key: headers}}
+{{- end }}
 {{- end }}
     ports:
       # KServe tells gRPC by the name of the port.
