@@ -27,7 +27,7 @@ SIZE = 64
 def decoder() -> Any:
     sys.modules["image_decoding"] = image_decoding
     step = server_stub.load_step("image_decoder")
-    step.image_size, step.bit_depth = SIZE, 12
+    step.image_size, step.bit_depth = (SIZE, SIZE), 12
     return step
 
 
