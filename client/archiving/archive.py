@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from client.archiving.changes import pieces_now, pieces_of
 from client.archiving.cluster import ray_cluster, require_alike
 from client.archiving.listing import Listed, list_images
 from client.archiving.merging import merge
 from client.archiving.nodes import one_a_folder, project_version
 from client.archiving.parts import Parts
-from client.archiving.plan import END, Plan, Shard, digest_of, read_plan, split, write_plan
+from client.archiving.plan import Plan, Shard, digest_of, read_plan, write_plan
 from client.archiving.releases import require_releases
 from client.archiving.rows import read_metadata
 from client.archiving.streaming import judged_shards
@@ -109,11 +110,12 @@ def archive(asked: Archive, *, stop: threading.Event, say: Say) -> Outcome:
         outcome = Outcome(plan.n_images, Tally.sum_of(done.values()), listed.left_out)
         pending = [shard for shard in plan.shards if shard.number not in done]
         sample = one_a_folder(listed.paths) if asked.address else []
+        paths_digest = digest_of(listed.paths, b"")
         del listed
         if pending:
             outcome.fault = _judge(asked, plan, pending, parts, outcome.tally, sample=sample, stop=stop)
         if outcome.tally.images == plan.n_images:
-            _finish(asked, plan, parts, outcome.tally)
+            _finish(asked, plan, parts, outcome.tally, paths_digest)
         elif outcome.fault is None:
             outcome.fault = "Interrupted."
     return outcome
@@ -134,7 +136,12 @@ def _already_complete(asked: Archive, listed: Listed, parts: Parts, say: Say) ->
         raise StorageError(f"{path} exists and holds no archive; give another file with --to.") from None
     if differing := _differing(metadata["question"], asked.question):
         raise StorageError(f"{path} is an archive {differing}; give another file with --to.")
-    if metadata["listed"] != digest_of(listed.paths):
+    if metadata["listed"] != digest_of(listed.paths, listed.states):
+        if metadata["paths"] == digest_of(listed.paths, b""):
+            raise StorageError(
+                f"{path} is a complete archive of {tally.images:,} images, and files of {asked.source} were changed or "
+                f"replaced since; give another file with --to, or remove {path}, to judge all of them anew."
+            )
         raise StorageError(
             f"{path} is a complete archive of {tally.images:,} images, and {asked.source} has {listed.count:,}, or "
             "others, by now; give another file with --to."
@@ -164,8 +171,12 @@ def _plan(asked: Archive, listed: Listed, parts: Parts, say: Say) -> tuple[Plan,
         done = parts.done(before)
         for number in parts.damaged:
             say(f"Part {number} was damaged, and its images are judged again.")
-    digest = digest_of(listed.paths)
+    digest = digest_of(listed.paths, listed.states)
     same = before is not None and before.listed == digest
+    if before is None:
+        pieces = pieces_of(listed, size=asked.shard)
+    elif not same:
+        pieces = pieces_now(before, done, listed, source=asked.source, size=asked.shard, say=say)
     if before is None or not same or len(done) < len(before.shards):
         judged = Tally.sum_of(done.values())
         require_releases(asked.task, judged, mixed=asked.mixed_releases, folder=parts.folder, say=say)
@@ -173,27 +184,7 @@ def _plan(asked: Archive, listed: Listed, parts: Parts, say: Say) -> tuple[Plan,
         if done:
             say(f"{Tally.sum_of(done.values()).images:,} of {before.n_images:,} images were judged before.")
         return before, done
-    pieces = _pieces(asked, listed, before, done, say)
     return write_plan(parts.plan, question=asked.question, listed=digest, pieces=pieces), done
-
-
-def _pieces(
-    asked: Archive, listed: Listed, before: Plan | None, done: dict[int, Tally], say: Say
-) -> list[tuple[int, bytes]]:
-    """The shards of a new list: those that are done as they are, then all images that are in none of them."""
-    if before is None:
-        return list(enumerate(split(listed.paths, asked.shard)))
-    kept = [(shard.number, before.paths_of(shard)) for shard in before.shards if shard.number in done]
-    judged = set(b"".join(paths for _, paths in kept).split(END)[:-1])
-    now = listed.paths.split(END)[:-1]
-    rest = [path for path in now if path not in judged]
-    gone = len(judged.difference(now))
-    first = max((shard.number for shard in before.shards), default=-1) + 1
-    say(
-        f"{asked.source} has changed since this was begun: {len(judged):,} images were judged before"
-        f"{f', {gone:,} of which are gone' if gone else ''}, and {len(rest):,} are to be judged."
-    )
-    return kept + list(enumerate(split(b"".join(path + END for path in rest), asked.shard), start=first))
 
 
 def _judge(
@@ -227,11 +218,12 @@ def _judge(
     return None
 
 
-def _finish(asked: Archive, plan: Plan, parts: Parts, tally: Tally) -> None:
+def _finish(asked: Archive, plan: Plan, parts: Parts, tally: Tally, paths_digest: str) -> None:
     """Write the results, and remove the parts."""
     metadata = {
         "question": asked.question,
         "listed": plan.listed,
+        "paths": paths_digest,
         "source": os.fsencode(asked.source.absolute()).decode("utf-8", errors="backslashreplace"),
         "tally": tally.to_dict(),
         "client": project_version(),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from client.archiving.plan import Plan, Shard, digest_of
+from client.archiving.plan import Plan, Shard
 from client.archiving.rows import shard_file
 from client.archiving.work import ShardJudge, StoppedError, Task
 from client.core.errors import ClientError, ServerError
@@ -54,12 +54,12 @@ class Worker:
             {name: [getattr(each, name) for each in done] for name in ("number", "content", "fault")}
         )
 
-    def _judged(self, number: int, paths: bytes) -> Done:
+    def _judged(self, number: int, paths: bytes, digest: str) -> Done:
         try:
             rows = self._judge.judge(paths)
         except (StoppedError, ClientError) as error:
             return Done(number, b"", str(error))
-        return Done(number, shard_file(rows, paths_digest=digest_of(paths)), "")
+        return Done(number, shard_file(rows, digest=digest), "")
 
 
 def judged_shards(
@@ -112,7 +112,13 @@ def _dataset(plan: Plan, shards: Sequence[Shard], task: Task, workers: int) -> I
 
     _quiet()
     tables = [
-        pa.table({"number": [shard.number], "paths": pa.array([plan.paths_of(shard)], pa.binary())})
+        pa.table(
+            {
+                "number": [shard.number],
+                "paths": pa.array([plan.paths_of(shard)], pa.binary()),
+                "digest": [plan.digest_of(shard)],
+            }
+        )
         for shard in shards
     ]
     judged = ray.data.from_arrow(tables).map_batches(
