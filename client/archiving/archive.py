@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from client.archiving.changes import pieces_now, pieces_of
-from client.archiving.cluster import ray_cluster, require_alike
+from client.archiving.cluster import ray_cluster
 from client.archiving.listing import Listed, list_images
 from client.archiving.merging import merge
-from client.archiving.nodes import one_a_folder, project_version
+from client.archiving.nodes import one_a_folder, project_version, require_alike
 from client.archiving.parts import Parts
 from client.archiving.plan import Plan, Shard, digest_of, read_plan, write_plan
 from client.archiving.releases import require_releases
 from client.archiving.rows import read_metadata
 from client.archiving.streaming import judged_shards
 from client.archiving.tally import Tally
-from client.archiving.work import Task
+from client.archiving.work import StoppedError, Task
 from client.core.arguments import check_threshold
 from client.core.errors import ServerError
 from client.files import StorageError, is_stream, require_writable_file, storage_errors
@@ -199,11 +199,11 @@ def _judge(
 ) -> str | None:
     """Have the shards judged, and keep each; says why it ended before the last one."""
     shards = {shard.number: shard for shard in pending}
-    with ray_cluster(asked.address, workers=asked.workers), progress_bar() as progress:
-        if asked.address is not None:
-            require_alike(sample)
-        bar = progress.add_task("Judging", total=plan.n_images, completed=tally.images)
-        try:
+    try:
+        with ray_cluster(asked.address, workers=asked.workers, stop=stop), progress_bar() as progress:
+            if asked.address is not None:
+                require_alike(sample)
+            bar = progress.add_task("Judging", total=plan.n_images, completed=tally.images)
             for each in judged_shards(plan, pending, asked.task, workers=asked.workers, stop=stop):
                 if each.fault:
                     return each.fault
@@ -213,8 +213,10 @@ def _judge(
                 parts.add(shard, each.content)
                 tally.add(parts.tally_of(shard))
                 progress.update(bar, completed=tally.images)
-        except (ServerError, StorageError) as error:
-            return error.message
+    except (ServerError, StorageError) as error:
+        return error.message
+    except StoppedError as error:
+        return str(error)
     return None
 
 
