@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from client.archiving.parts import Parts
 from client.archiving.plan import Plan, Shard, digest_of, read_plan, write_plan
 from client.archiving.releases import require_releases
 from client.archiving.rows import read_metadata
+from client.archiving.servers import distinct
 from client.archiving.streaming import judged_shards
 from client.archiving.tally import Tally
 from client.archiving.work import StoppedError, Task
@@ -28,6 +29,7 @@ from client.pictures.folders import LeftOut
 from client.predictions.progress import progress_bar
 
 WORKERS, SHARD = 2, 1000
+SUFFIX = ".parquet"
 Say = Callable[[str], None]
 
 
@@ -97,12 +99,18 @@ def archive(asked: Archive, *, stop: threading.Event, say: Say) -> Outcome:
     """
     if is_stream(asked.results):
         raise StorageError(f"{asked.results} is no place for a file that is written at its end; give a file.")
+    if asked.results.suffix.lower() not in ("", SUFFIX):
+        raise StorageError(
+            f"{asked.results} has the ending {asked.results.suffix}, and what is written is Parquet; give a name that "
+            f"ends with {SUFFIX}."
+        )
     check_threshold(asked.task.asking.threshold)
     require_writable_file(asked.results)
     listed = list_images(asked.source)
     parts = Parts(asked.results)
     if asked.results.exists():
         return _already_complete(asked, listed, parts, say)
+    asked = replace(asked, task=replace(asked.task, endpoints=distinct(asked.task.endpoints, say)))
     with parts.locked():
         if asked.results.exists():
             raise StorageError(f"{asked.results} was written by another run just now; run the command again.")

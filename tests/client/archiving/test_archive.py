@@ -121,6 +121,18 @@ def test_servers_of_several_releases_are_refused_unless_it_is_wanted(place: Plac
         assert set(place.run(task=both, mixed_releases=True).tally.releases) == {RELEASE, RELEASE + 1}
 
 
+def test_a_server_that_is_named_twice_is_asked_as_one(place: Place) -> None:
+    (url,) = (endpoint.url for endpoint in place.asked.task.endpoints)
+    port = url.rpartition(":")[2]
+    place.run(
+        task=replace(
+            place.asked.task, endpoints=endpoints_of([url, f"localhost:{port}", "nowhere.invalid:1"])
+        )
+    )
+    assert place.said[0] == f"localhost:{port} is the same server as {url}; it is asked as one."
+    assert "nowhere.invalid:1" in place.said[1]
+
+
 def test_without_a_server_nothing_is_begun(place: Place, script: Script) -> None:
     nobody = replace(place.asked.task, endpoints=endpoints_of([unused_url()]))
     with pytest.raises(Unreachable, match="No Triton server answers"):
@@ -160,6 +172,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(
     for results in (Path("/dev/null"), place.drop, place.drop / "000.png" / "results.parquet"):
         with pytest.raises(StorageError):
             place.run(results=results)
+    with pytest.raises(
+        StorageError, match=r"has the ending \.csv, and what is written is Parquet; give a name"
+    ):
+        place.run(results=place.results.with_name("full.csv"))
     assert not script.asked
 
 
