@@ -60,6 +60,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # or the thread of a run that was stopped would start Ray once more
     "RAY_task_oom_retries": "2",  # of a task whose worker Ray ends for want of memory; by itself for ever
 }
 

@@ -122,6 +122,7 @@ def interrupt(options: list[object], parts: Path) -> None:
     assert running.process.returncode == 2
     assert "Error: Interrupted." in said
     assert "images are done, in " in said
+    assert "WARNING" not in said
     assert "not judged." in out
 
 
