@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from client.archiving.cluster import ray_cluster, require_alike
+from client.archiving.changes import pieces_now, pieces_of
+from client.archiving.cluster import ray_cluster
 from client.archiving.listing import Listed, list_images
 from client.archiving.merging import merge
-from client.archiving.nodes import one_a_folder, project_version
+from client.archiving.nodes import one_a_folder, project_version, require_alike
 from client.archiving.parts import Parts
-from client.archiving.plan import END, Plan, Shard, digest_of, read_plan, split, write_plan
+from client.archiving.plan import Plan, Shard, digest_of, read_plan, write_plan
 from client.archiving.releases import require_releases
 from client.archiving.rows import read_metadata
+from client.archiving.servers import distinct
 from client.archiving.streaming import judged_shards
 from client.archiving.tally import Tally
-from client.archiving.work import Task
+from client.archiving.work import StoppedError, Task
 from client.core.arguments import check_threshold
 from client.core.errors import ServerError
 from client.files import StorageError, is_stream, require_writable_file, storage_errors
@@ -27,6 +29,7 @@ from client.pictures.folders import LeftOut
 from client.predictions.progress import progress_bar
 
 WORKERS, SHARD = 2, 1000
+SUFFIX = ".parquet"
 Say = Callable[[str], None]
 
 
@@ -96,12 +99,18 @@ def archive(asked: Archive, *, stop: threading.Event, say: Say) -> Outcome:
     """
     if is_stream(asked.results):
         raise StorageError(f"{asked.results} is no place for a file that is written at its end; give a file.")
+    if asked.results.suffix.lower() not in ("", SUFFIX):
+        raise StorageError(
+            f"{asked.results} has the ending {asked.results.suffix}, and what is written is Parquet; give a name that "
+            f"ends with {SUFFIX}."
+        )
     check_threshold(asked.task.asking.threshold)
     require_writable_file(asked.results)
     listed = list_images(asked.source)
     parts = Parts(asked.results)
     if asked.results.exists():
         return _already_complete(asked, listed, parts, say)
+    asked = replace(asked, task=replace(asked.task, endpoints=distinct(asked.task.endpoints, say)))
     with parts.locked():
         if asked.results.exists():
             raise StorageError(f"{asked.results} was written by another run just now; run the command again.")
@@ -109,11 +118,12 @@ def archive(asked: Archive, *, stop: threading.Event, say: Say) -> Outcome:
         outcome = Outcome(plan.n_images, Tally.sum_of(done.values()), listed.left_out)
         pending = [shard for shard in plan.shards if shard.number not in done]
         sample = one_a_folder(listed.paths) if asked.address else []
+        paths_digest = digest_of(listed.paths, b"")
         del listed
         if pending:
             outcome.fault = _judge(asked, plan, pending, parts, outcome.tally, sample=sample, stop=stop)
         if outcome.tally.images == plan.n_images:
-            _finish(asked, plan, parts, outcome.tally)
+            _finish(asked, plan, parts, outcome.tally, paths_digest)
         elif outcome.fault is None:
             outcome.fault = "Interrupted."
     return outcome
@@ -134,7 +144,12 @@ def _already_complete(asked: Archive, listed: Listed, parts: Parts, say: Say) ->
         raise StorageError(f"{path} exists and holds no archive; give another file with --to.") from None
     if differing := _differing(metadata["question"], asked.question):
         raise StorageError(f"{path} is an archive {differing}; give another file with --to.")
-    if metadata["listed"] != digest_of(listed.paths):
+    if metadata["listed"] != digest_of(listed.paths, listed.states):
+        if metadata["paths"] == digest_of(listed.paths, b""):
+            raise StorageError(
+                f"{path} is a complete archive of {tally.images:,} images, and files of {asked.source} were changed or "
+                f"replaced since; give another file with --to, or remove {path}, to judge all of them anew."
+            )
         raise StorageError(
             f"{path} is a complete archive of {tally.images:,} images, and {asked.source} has {listed.count:,}, or "
             "others, by now; give another file with --to."
@@ -164,8 +179,12 @@ def _plan(asked: Archive, listed: Listed, parts: Parts, say: Say) -> tuple[Plan,
         done = parts.done(before)
         for number in parts.damaged:
             say(f"Part {number} was damaged, and its images are judged again.")
-    digest = digest_of(listed.paths)
+    digest = digest_of(listed.paths, listed.states)
     same = before is not None and before.listed == digest
+    if before is None:
+        pieces = pieces_of(listed, size=asked.shard)
+    elif not same:
+        pieces = pieces_now(before, done, listed, source=asked.source, size=asked.shard, say=say)
     if before is None or not same or len(done) < len(before.shards):
         judged = Tally.sum_of(done.values())
         require_releases(asked.task, judged, mixed=asked.mixed_releases, folder=parts.folder, say=say)
@@ -173,27 +192,7 @@ def _plan(asked: Archive, listed: Listed, parts: Parts, say: Say) -> tuple[Plan,
         if done:
             say(f"{Tally.sum_of(done.values()).images:,} of {before.n_images:,} images were judged before.")
         return before, done
-    pieces = _pieces(asked, listed, before, done, say)
     return write_plan(parts.plan, question=asked.question, listed=digest, pieces=pieces), done
-
-
-def _pieces(
-    asked: Archive, listed: Listed, before: Plan | None, done: dict[int, Tally], say: Say
-) -> list[tuple[int, bytes]]:
-    """The shards of a new list: those that are done as they are, then all images that are in none of them."""
-    if before is None:
-        return list(enumerate(split(listed.paths, asked.shard)))
-    kept = [(shard.number, before.paths_of(shard)) for shard in before.shards if shard.number in done]
-    judged = set(b"".join(paths for _, paths in kept).split(END)[:-1])
-    now = listed.paths.split(END)[:-1]
-    rest = [path for path in now if path not in judged]
-    gone = len(judged.difference(now))
-    first = max((shard.number for shard in before.shards), default=-1) + 1
-    say(
-        f"{asked.source} has changed since this was begun: {len(judged):,} images were judged before"
-        f"{f', {gone:,} of which are gone' if gone else ''}, and {len(rest):,} are to be judged."
-    )
-    return kept + list(enumerate(split(b"".join(path + END for path in rest), asked.shard), start=first))
 
 
 def _judge(
@@ -208,11 +207,11 @@ def _judge(
 ) -> str | None:
     """Have the shards judged, and keep each; says why it ended before the last one."""
     shards = {shard.number: shard for shard in pending}
-    with ray_cluster(asked.address, workers=asked.workers), progress_bar() as progress:
-        if asked.address is not None:
-            require_alike(sample)
-        bar = progress.add_task("Judging", total=plan.n_images, completed=tally.images)
-        try:
+    try:
+        with ray_cluster(asked.address, workers=asked.workers, stop=stop), progress_bar() as progress:
+            if asked.address is not None:
+                require_alike(sample)
+            bar = progress.add_task("Judging", total=plan.n_images, completed=tally.images)
             for each in judged_shards(plan, pending, asked.task, workers=asked.workers, stop=stop):
                 if each.fault:
                     return each.fault
@@ -222,16 +221,19 @@ def _judge(
                 parts.add(shard, each.content)
                 tally.add(parts.tally_of(shard))
                 progress.update(bar, completed=tally.images)
-        except (ServerError, StorageError) as error:
-            return error.message
+    except (ServerError, StorageError) as error:
+        return error.message
+    except StoppedError as error:
+        return str(error)
     return None
 
 
-def _finish(asked: Archive, plan: Plan, parts: Parts, tally: Tally) -> None:
+def _finish(asked: Archive, plan: Plan, parts: Parts, tally: Tally, paths_digest: str) -> None:
     """Write the results, and remove the parts."""
     metadata = {
         "question": asked.question,
         "listed": plan.listed,
+        "paths": paths_digest,
         "source": os.fsencode(asked.source.absolute()).decode("utf-8", errors="backslashreplace"),
         "tally": tally.to_dict(),
         "client": project_version(),

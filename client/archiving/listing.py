@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from client.archiving.plan import END
+from client.archiving.plan import END, states_of
 from client.core.errors import ImageFileError
 from client.pictures.folders import NO_IMAGE, LeftOut, find_images
 from client.pictures.layout import absolute
@@ -25,11 +25,13 @@ class Listed:
 
     Attributes:
         paths: from the root, in the order of their bytes, each ended by a zero byte.
+        states: of their files, see `plan.states_of`.
         count: of them, at least 1.
         left_out: what is not judged, see `pictures.folders`.
     """
 
     paths: bytes
+    states: bytes
     count: int
     left_out: list[LeftOut]
 
@@ -38,7 +40,7 @@ def list_images(source: Path) -> Listed:
     """The images in a folder, in depth, by the rules of `predict`; or those of a text file with a path a line.
 
     Finding them takes ten times the memory that their paths then have, so that a process of its own does it. A list's
-    files are not looked at here, for they may lie where only the workers see them. A path that does not begin at the
+    files need not be here, for they may lie where only the workers see them. A path that does not begin at the
     root begins in the folder in which this is called.
 
     Raises:
@@ -68,7 +70,8 @@ def find(source: Path) -> Listed:
 
 
 def _listed(paths: list[bytes], left_out: list[LeftOut]) -> Listed:
-    return Listed(b"".join(path + END for path in sorted(paths)), len(paths), left_out)
+    paths = sorted(paths)
+    return Listed(b"".join(path + END for path in paths), states_of(paths), len(paths), left_out)
 
 
 def _read_list(source: Path) -> tuple[list[bytes], list[LeftOut]]:

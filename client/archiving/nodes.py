@@ -10,10 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import client
 import model_repository.grpc_endpoint
 from client.archiving.plan import END
+from client.core.errors import RequestError
 
 PACKAGES = ("ray", "pyarrow", "pillow")  # the last one turns files into pixels
 MOST_LOOKED_FOR = 200  # images, one a folder
@@ -90,6 +92,54 @@ def fault_of(here: Look, others: Sequence[Look]) -> str | None:
                 "all nodes under the same path."
             )
     return None
+
+
+def require_alike(images: list[bytes]) -> None:
+    """Make sure that all machines of the cluster have this one's versions, and the images.
+
+    Raises:
+        RequestError: one does not.
+    """
+    if fault := fault_of(look_around(images), _look_at_nodes(images)):
+        raise RequestError(fault)
+
+
+def _look_at_nodes(images: list[bytes]) -> list[Look]:
+    """What each machine of the cluster has."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    missing_project = {"astmfr": NOT_INSTALLED}
+
+    # In here, so that Ray sends the function itself: a machine without this project says so.
+    def look(images: list[bytes]) -> Any:
+        import socket
+
+        try:
+            from client.archiving.nodes import look_around
+        except ImportError:
+            return socket.gethostname(), missing_project, frozenset()
+        look = look_around(images)
+        return look.node, look.versions, look.missing
+
+    task = ray.remote(num_cpus=0, max_retries=1)(look)
+    asked = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            images
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    try:
+        return [Look(*each) for each in ray.get(asked)]
+    except Exception as error:
+        raise RequestError(f"A node of the cluster runs no task ({first_words(error)}).") from None
+
+
+def first_words(error: Exception) -> str:
+    """What an error says, on one line: Ray's have many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:4]).rstrip(". ") or type(error).__name__
 
 
 def _version(package: str) -> str:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.archiving.plan import Plan, Shard, digest_of
+from client.archiving.plan import Plan, Shard
 from client.archiving.rows import read_metadata
 from client.archiving.tally import Tally
 from client.files import NAME_KEPT, StorageError, replace_file, storage_errors
@@ -63,7 +63,8 @@ class Parts:
                 )
             file = _locked(self.folder / LOCK, self.results)
         try:
-            self._sweep()
+            with storage_errors(self.results):  # it may be a link to a folder that is not there
+                self._sweep()
             yield
         finally:
             if not self.plan.exists():  # nothing was begun, or all is done
@@ -109,7 +110,7 @@ class Parts:
                 try:
                     metadata = read_metadata(path)
                     tally = Tally.from_dict(metadata["tally"])
-                    if metadata["paths"] != digest_of(plan.paths_of(shard)) or tally.images != shard.count:
+                    if metadata["images"] != plan.digest_of(shard) or tally.images != shard.count:
                         raise ValueError("it is of other images")
                 except (ValueError, KeyError, TypeError):
                     path.unlink()

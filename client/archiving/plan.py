@@ -1,13 +1,15 @@
 """Which images are judged together: shards of consecutive paths, written down before the first one is judged.
 
-The plan is one file: a line of JSON, then all paths, each ended by a zero byte. A shard is a range of these bytes, so
-that no process has to hold all paths.
+The plan is one file: a line of JSON, then all paths, each ended by a zero byte, then the state of each file: its size
+and when it was written. A shard is a range of these bytes, so that no process has to hold all paths.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +17,10 @@ from typing import Any, BinaryIO
 
 from client.files import StorageError, replace_file, storage_errors
 
-FORMAT = 1
+FORMAT = 2
 END = b"\0"  # of a path; no path holds it
+STATE = struct.Struct("<qq")  # of a file: bytes, and when it was written, nanoseconds
+MISSING = STATE.pack(-1, -1)  # nothing can be told of it here
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,14 @@ class Shard:
         number: by which its file is named.
         start, length: of its paths among those of the plan, bytes.
         count: of its images.
+        first: of its images, among those of the plan.
     """
 
     number: int
     start: int
     length: int
     count: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -71,37 +77,72 @@ class Plan:
             raise _damaged(self.path)
         return paths
 
+    def states_of(self, shard: Shard) -> bytes:
+        """The states of a shard's files, see `states_of`, as they were when this was planned.
 
-def digest_of(paths: bytes) -> str:
-    """By which images are known as the same ones in the same order."""
-    return hashlib.sha256(paths).hexdigest()
+        Raises:
+            StorageError: they cannot be read.
+        """
+        last = self.shards[-1]
+        states_at = self.paths_at + last.start + last.length
+        with storage_errors(self.path), self.path.open("rb") as file:
+            file.seek(states_at + shard.first * STATE.size)
+            states = file.read(shard.count * STATE.size)
+        if len(states) != shard.count * STATE.size:
+            raise _damaged(self.path)
+        return states
+
+    def digest_of(self, shard: Shard) -> str:
+        """By which a shard's images are known, and that none was written anew since this was planned."""
+        return digest_of(self.paths_of(shard), self.states_of(shard))
 
 
-def split(paths: bytes, size: int) -> list[bytes]:
-    """Paths, each ended by a zero byte, in pieces of `size` paths; the last may have fewer."""
-    each = paths.split(END)[:-1]
+def digest_of(paths: bytes, states: bytes) -> str:
+    """By which images are known as the same ones in the same order, with the same content as far as can be told."""
+    return hashlib.sha256(paths + END + states).hexdigest()
+
+
+def states_of(paths: Sequence[bytes]) -> bytes:
+    """The size of each file and when it was written, `STATE.size` bytes a file; one that is not here is `MISSING`."""
+    return b"".join(_state_of(path) for path in paths)
+
+
+def _state_of(path: bytes) -> bytes:
+    try:
+        found = os.stat(path)  # noqa: PTH116 (bytes)
+    except OSError:
+        return MISSING
+    return STATE.pack(found.st_size, found.st_mtime_ns)
+
+
+def split(paths: Sequence[bytes], states: bytes, size: int) -> list[tuple[bytes, bytes]]:
+    """Paths, each ended by a zero byte, and their states, in pieces of `size` images; the last may have fewer."""
     return [
-        b"".join(path + END for path in each[first : first + size]) for first in range(0, len(each), size)
+        (
+            b"".join(path + END for path in paths[first : first + size]),
+            states[first * STATE.size : (first + size) * STATE.size],
+        )
+        for first in range(0, len(paths), size)
     ]
 
 
 def write_plan(
-    path: Path, *, question: dict[str, Any], listed: str, pieces: Sequence[tuple[int, bytes]]
+    path: Path, *, question: dict[str, Any], listed: str, pieces: Sequence[tuple[int, bytes, bytes]]
 ) -> Plan:
     """Write a plan, whole or not at all.
 
     Args:
         path: the file.
         question, listed: see `Plan`.
-        pieces: number and paths of each shard.
+        pieces: number, paths and states of each shard.
 
     Raises:
         StorageError: it cannot be written.
     """
-    shards, start = [], 0
-    for number, paths in pieces:
-        shards.append(Shard(number, start, len(paths), paths.count(END)))
-        start += len(paths)
+    shards, start, first = [], 0, 0
+    for number, paths, _ in pieces:
+        shards.append(Shard(number, start, len(paths), paths.count(END), first))
+        start, first = start + len(paths), first + shards[-1].count
     values = {
         "format": FORMAT,
         "question": question,
@@ -113,7 +154,8 @@ def write_plan(
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             file.write(head)
-            file.writelines(paths for _, paths in pieces)
+            file.writelines(paths for _, paths, _ in pieces)
+            file.writelines(states for _, _, states in pieces)
 
     replace_file(path, write)
     return Plan(path, question, listed, tuple(shards), len(head))

@@ -109,15 +109,15 @@ def tally_of(rows: Sequence[Row]) -> Tally:
     return tally
 
 
-def shard_file(rows: Sequence[Row], *, paths_digest: str) -> bytes:
+def shard_file(rows: Sequence[Row], *, digest: str) -> bytes:
     """A Parquet file of a shard's rows.
 
     Args:
         rows: one an image, in their order.
-        paths_digest: of the shard's images, see `plan.digest_of`; by it the file is known as this shard's.
+        digest: of the shard's images, see `Plan.digest_of`; by it the file is known as this shard's.
     """
     tally = tally_of(rows)
-    schema = with_metadata({"paths": paths_digest, "tally": tally.to_dict()})
+    schema = with_metadata({"images": digest, "tally": tally.to_dict()})
     table = pa.Table.from_pylist([row.to_dict() for row in rows], schema=schema)
     sink = io.BytesIO()
     pq.write_table(table, sink, compression=COMPRESSION)

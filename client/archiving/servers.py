@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -103,3 +104,33 @@ class Servers:
         """Close all connections."""
         for server in self._servers:
             server.close()
+
+
+def distinct(endpoints: Sequence[Endpoint], say: Callable[[str], None]) -> tuple[Endpoint, ...]:
+    """The endpoints without those that are another one by another name; twice the images would go to its server.
+
+    Args:
+        endpoints: of servers.
+        say: takes a sentence about each that is left out.
+    """
+    kept: list[Endpoint] = []
+    known: dict[tuple[str, int], str] = {}
+    for endpoint in endpoints:
+        addresses = _addresses(endpoint.url)
+        other = next((known[address] for address in addresses if address in known), None)
+        if other is not None:
+            say(f"{endpoint.url} is the same server as {other}; it is asked as one.")
+            continue
+        known |= dict.fromkeys(addresses, endpoint.url)
+        kept.append(endpoint)
+    return tuple(kept)
+
+
+def _addresses(url: str) -> list[tuple[str, int]]:
+    """Where a name leads; nowhere where nobody knows it, which connecting tells."""
+    host, _, port = url.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return []
+    return [(str(address[0]), int(address[1])) for *_, address in found]

@@ -6,20 +6,27 @@ import logging
 import os
 import queue
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from client.archiving.plan import Plan, Shard, digest_of
-from client.archiving.rows import shard_file
+from client.archiving.plan import END, Plan, Shard
+from client.archiving.rows import Row, shard_file
 from client.archiving.work import ShardJudge, StoppedError, Task
 from client.core.errors import ClientError, ServerError
 from model_repository.grpc_endpoint import INSECURE
 
 WAVE = 200  # shards whose paths Ray holds at a time
 LOOK_S = 0.2  # between looks at whether the run is to stop
+DEATHS = 3  # of the workers of one shard; then it is the shard
+DIED = (
+    f"the worker that judged its shard died {DEATHS} times (out of memory?); judge these images with a small --shard "
+    "into another file to find the one to blame."
+)
 BLOCK_BYTES = 8 << 20  # more than a shard's rows have; Ray Data reserves some of these for each worker
 
 
@@ -54,12 +61,14 @@ class Worker:
             {name: [getattr(each, name) for each in done] for name in ("number", "content", "fault")}
         )
 
-    def _judged(self, number: int, paths: bytes) -> Done:
+    def _judged(self, number: int, paths: bytes, digest: str) -> Done:
         try:
             rows = self._judge.judge(paths)
         except (StoppedError, ClientError) as error:
             return Done(number, b"", str(error))
-        return Done(number, shard_file(rows, paths_digest=digest_of(paths)), "")
+        except Exception as error:  # otherwise Ray would drop the shard without a word
+            return Done(number, b"", f"A worker failed: {type(error).__name__}: {error}")
+        return Done(number, shard_file(rows, digest=digest), "")
 
 
 def judged_shards(
@@ -67,14 +76,31 @@ def judged_shards(
 ) -> Iterator[Done]:
     """What workers give back of shards, as each is done; until `stop` is set.
 
+    A shard whose worker has died three times is given back with rows that say so: an image of it may be to blame, one
+    that takes all the memory, and the others go on.
+
     Raises:
         ServerError: Ray cannot go on.
     """
     for first in range(0, len(shards), WAVE):
         wave = shards[first : first + WAVE]
-        yield from _wave(plan, wave, task, workers=min(workers, len(wave)), stop=stop)
+        lost = {shard.number: shard for shard in wave}
+        for done in _wave(plan, wave, task, workers=min(workers, len(wave)), stop=stop):
+            lost.pop(done.number, None)
+            yield done
         if stop.is_set():
             return
+        for shard in lost.values():
+            yield _without_verdicts(plan, shard, task.category)
+
+
+def _without_verdicts(plan: Plan, shard: Shard, category: str) -> Done:
+    """A shard whose worker died each time that it was asked."""
+    rows = [
+        Row(path, category, datetime.now(UTC), error=f"{os.fsdecode(path)} was not judged: {DIED}")
+        for path in plan.paths_of(shard).split(END)[:-1]
+    ]
+    return Done(shard.number, shard_file(rows, digest=plan.digest_of(shard)), "")
 
 
 def _wave(
@@ -112,17 +138,27 @@ def _dataset(plan: Plan, shards: Sequence[Shard], task: Task, workers: int) -> I
 
     _quiet()
     tables = [
-        pa.table({"number": [shard.number], "paths": pa.array([plan.paths_of(shard)], pa.binary())})
+        pa.table(
+            {
+                "number": [shard.number],
+                "paths": pa.array([plan.paths_of(shard)], pa.binary()),
+                "digest": [plan.digest_of(shard)],
+            }
+        )
         for shard in shards
     ]
-    judged = ray.data.from_arrow(tables).map_batches(
-        Worker,
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=1,
-        fn_constructor_kwargs={"task": task.portable()},
-    )
+    with warnings.catch_warnings():  # Ray 2.64 is to have another way of saying how often
+        warnings.simplefilter("ignore", DeprecationWarning)
+        judged = ray.data.from_arrow(tables).map_batches(
+            Worker,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+            max_task_retries=DEATHS - 1,
+            max_restarts=DEATHS * len(shards),
+            fn_constructor_kwargs={"task": task.portable()},
+        )
     # Without looking ahead: a shard is kept as soon as it is done.
     yield from judged.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
@@ -134,6 +170,7 @@ def _quiet() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # a shard whose worker dies is missing at the end, and the others go on
     context.target_max_block_size = BLOCK_BYTES
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -28,6 +29,10 @@ from model_repository.image_decoder.picture_limits import require_file_size
 
 FAILURES_IN_A_ROW = 3  # images that no server judged; by then it is the servers
 MISSING_IN_A_ROW = 10  # images that cannot be reached; by then it is the disk, or a share that is not mounted
+
+
+# Of a path that was no path from the root for the quote or space before it, and of one that ends so.
+ODD_ENDS = re.compile(r"""/["'\s]+/|["'\s]$""")
 
 
 class StoppedError(Exception):
@@ -127,8 +132,8 @@ class ShardJudge:
                 self._answered()
                 return self._row(path, prediction=prediction, server=server.url), False
             except ImageFileError as error:
-                self._look_for(name)
-                return self._row(path, error=error.message), False
+                hint = "" if self._look_for(name) else _hint(name)
+                return self._row(path, error=error.message + hint), False
             except ServerError as error:
                 fault = error
                 if is_of_one_image(error):
@@ -195,8 +200,8 @@ class ShardJudge:
             self._stop(message)
         return self._row(path, error=f"{os.fsdecode(path)} was not judged: {message}"), True
 
-    def _look_for(self, name: str) -> None:
-        """After an image could not be read: is it there at all? After some in a row that are not, the work ends."""
+    def _look_for(self, name: str) -> bool:
+        """After an image could not be read: whether it is there. After some in a row that are not, the work ends."""
         try:
             with open(name, "rb"):  # noqa: PTH123 (a path object would cost as much as reading)
                 missing = 0
@@ -208,8 +213,9 @@ class ShardJudge:
         if ended:
             self._stop(
                 f"{MISSING_IN_A_ROW} images in a row cannot be reached on {socket.gethostname()}, {name} among them; "
-                "mount their folder there, or take them out of the list, and run the same command again."
+                f"mount their folder there, or take them out of the list, and run the same command again.{_hint(name)}"
             )
+        return not missing
 
     def _stop(self, sentence: str) -> None:
         with self._lock:
@@ -224,6 +230,13 @@ class ShardJudge:
         error: str | None = None,
     ) -> Row:
         return Row(path, self._task.category, datetime.now(UTC), prediction, server, error)
+
+
+def _hint(name: str) -> str:
+    """What may be the matter with the line of a list whose image is not there; empty where it looks right."""
+    if ODD_ENDS.search(name) is None:
+        return ""
+    return " Its line in the list has quotes or spaces around the path; write the path alone."
 
 
 def _read(name: str) -> bytes:

@@ -2,105 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from client.__main__ import main
-from client.archiving import archive as archive_module
-from client.archiving.archive import Archive, Outcome, archive
-from client.archiving.listing import find
-from client.archiving.plan import Plan, Shard, digest_of
-from client.archiving.rows import read_metadata, shard_file
-from client.archiving.streaming import Done
-from client.archiving.work import ShardJudge, StoppedError, Task, endpoints_of
+from client.archiving.rows import read_metadata
+from client.archiving.work import endpoints_of
 from client.core.errors import RequestError, Unreachable
 from client.files import StorageError
-from client.predictions.outcome import Asking
-from tests.client.judging.scripted_server import RELEASE, Script, png, scripted_server
+from tests.client.archiving.conftest import Place, expected
+from tests.client.judging.scripted_server import RELEASE, Script, scripted_server
 from tests.products import unused_url
-
-
-@pytest.fixture(autouse=True)
-def stops_after(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Judge in this process; the run is stopped once it has given back so many shards."""
-    limit: list[int] = [1000]
-
-    def judged(
-        plan: Plan, shards: Sequence[Shard], task: Task, *, workers: int, stop: threading.Event
-    ) -> Iterator[Done]:
-        judge = ShardJudge(task)
-        try:
-            for shard in list(shards)[: limit[0]]:
-                paths = plan.paths_of(shard)
-                try:
-                    content = shard_file(judge.judge(paths), paths_digest=digest_of(paths))
-                except StoppedError as error:
-                    yield Done(shard.number, b"", str(error))
-                else:
-                    yield Done(shard.number, content, "")
-        finally:
-            judge.close()
-
-    monkeypatch.setattr(archive_module, "judged_shards", judged)
-    monkeypatch.setattr(archive_module, "ray_cluster", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(archive_module, "list_images", find)
-    return limit
-
-
-class Place:
-    """A folder of images, a server and what was said."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.drop, self.results = folder / "drop", folder / "out" / "results.parquet"
-        self.parts = folder / "out" / "results.parquet.parts"
-        self.said: list[str] = []
-        self.asked = Archive(
-            self.drop, self.results, Task("pill", endpoints_of([url]), Asking(), timeout_s=1.0), shard=4
-        )
-
-    def put(self, *numbers: int) -> None:
-        self.drop.mkdir(exist_ok=True)
-        for number in numbers:
-            (self.drop / f"{number:03}.png").write_bytes(png(number))
-
-    def run(self, **changes: Any) -> Outcome:
-        asked = replace(self.asked, **changes)
-        return archive(asked, stop=threading.Event(), say=self.said.append)
-
-    def asking(self, **changes: Any) -> Task:
-        return replace(self.asked.task, asking=Asking(**changes))
-
-    def rows(self) -> list[tuple[str, float]]:
-        columns = pq.read_table(self.results, columns=["path", "score"]).to_pydict()
-        return [
-            (Path(path).stem, score) for path, score in zip(columns["path"], columns["score"], strict=True)
-        ]
-
-
-@pytest.fixture
-def script() -> Script:
-    return Script()
-
-
-@pytest.fixture
-def place(tmp_path: Path, script: Script) -> Iterator[Place]:
-    with scripted_server(script) as url:
-        made = Place(tmp_path, url)
-        made.put(*range(10))
-        yield made
-
-
-def expected(*numbers: int) -> list[tuple[str, float]]:
-    return [(f"{number:03}", float(number)) for number in numbers]
 
 
 def test_an_archive_that_was_stopped_goes_on_and_asks_nothing_twice(
@@ -204,6 +121,18 @@ def test_servers_of_several_releases_are_refused_unless_it_is_wanted(place: Plac
         assert set(place.run(task=both, mixed_releases=True).tally.releases) == {RELEASE, RELEASE + 1}
 
 
+def test_a_server_that_is_named_twice_is_asked_as_one(place: Place) -> None:
+    (url,) = (endpoint.url for endpoint in place.asked.task.endpoints)
+    port = url.rpartition(":")[2]
+    place.run(
+        task=replace(
+            place.asked.task, endpoints=endpoints_of([url, f"localhost:{port}", "nowhere.invalid:1"])
+        )
+    )
+    assert place.said[0] == f"localhost:{port} is the same server as {url}; it is asked as one."
+    assert "nowhere.invalid:1" in place.said[1]
+
+
 def test_without_a_server_nothing_is_begun(place: Place, script: Script) -> None:
     nobody = replace(place.asked.task, endpoints=endpoints_of([unused_url()]))
     with pytest.raises(Unreachable, match="No Triton server answers"):
@@ -243,6 +172,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(
     for results in (Path("/dev/null"), place.drop, place.drop / "000.png" / "results.parquet"):
         with pytest.raises(StorageError):
             place.run(results=results)
+    with pytest.raises(
+        StorageError, match=r"has the ending \.csv, and what is written is Parquet; give a name"
+    ):
+        place.run(results=place.results.with_name("full.csv"))
     assert not script.asked
 
 

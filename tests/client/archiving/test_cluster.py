@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
+import os
+import signal
+import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from client.__main__ import main
-from client.archiving.cluster import ray_cluster
+from client.archiving import cluster
+from client.archiving.cluster import LOOPBACK, OTHER_ADDRESS, ray_cluster
 from client.archiving.nodes import Look, fault_of, look_around, one_a_folder, versions_here
+from client.archiving.work import StoppedError
 from client.core.errors import RequestError
 from tests.products import unused_url
 
@@ -73,11 +80,11 @@ def test_images_are_looked_for_in_every_folder(tmp_path: Path) -> None:
     ],
 )
 def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> None:
-    with pytest.raises(RequestError, match=said), ray_cluster(address, workers=1):
+    with pytest.raises(RequestError, match=said), ray_cluster(address, workers=1, stop=threading.Event()):
         pass
     with (
         pytest.raises(RequestError, match=r"\(Connection refused\); start one with `ray start --head`"),
-        ray_cluster(unused_url(), workers=1),
+        ray_cluster(unused_url(), workers=1, stop=threading.Event()),
     ):
         pass
 
@@ -88,3 +95,50 @@ def test_a_missing_extra_is_one_sentence(missing: str, monkeypatch: pytest.Monke
     done = CliRunner().invoke(main, ["archive", "drop", "--to", "results.parquet", "--category", "pill"])
     assert done.exit_code == 2
     assert f"needs {missing}, which is not installed here; install the extra: pip install" in done.output
+
+
+def test_what_is_no_ray_is_told_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setenv(OTHER_ADDRESS, "0")
+    with http.server.ThreadingHTTPServer((LOOPBACK, 0), http.server.BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with (
+            pytest.raises(
+                RequestError, match="is not the head node of a Ray cluster; give the address that `ray"
+            ),
+            ray_cluster(f"{LOOPBACK}:{other.server_port}", workers=1, stop=threading.Event()),
+        ):
+            pass
+        other.shutdown()
+
+
+def test_waiting_for_a_cluster_ends_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_speaks_grpc", lambda address: True)
+    monkeypatch.setattr(cluster, "JOIN", "import time; time.sleep(600)")
+    monkeypatch.setenv(OTHER_ADDRESS, "1")
+    stop = threading.Event()
+    with socket.create_server((LOOPBACK, 0)) as mute:
+        address = f"{LOOPBACK}:{mute.getsockname()[1]}"
+        threading.Timer(0.5, stop.set).start()
+        with pytest.raises(StoppedError, match="Interrupted"), ray_cluster(address, workers=1, stop=stop):
+            pass
+        assert os.environ[OTHER_ADDRESS] == "0"  # Ray may use the loopback address
+        monkeypatch.setattr(cluster, "JOIN_TIMEOUT_S", 0.1)
+        with (
+            pytest.raises(
+                RequestError, match=r"cannot be used \(no answer of Ray's within 0\.1 s\); this machine has"
+            ),
+            ray_cluster(address, workers=1, stop=threading.Event()),
+        ):
+            pass
+
+
+def test_a_signal_ends_what_ray_would_not_end() -> None:
+    stop, before = threading.Event(), signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        with pytest.raises(KeyboardInterrupt), cluster._interruptible():
+            signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        signal.raise_signal(signal.SIGINT)  # as before
+    finally:
+        signal.signal(signal.SIGINT, before)

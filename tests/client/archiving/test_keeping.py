@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from client.archiving.listing import find, list_images
 from client.archiving.merging import merge
 from client.archiving.parts import Parts
-from client.archiving.plan import Plan, digest_of, read_plan, split, write_plan
+from client.archiving.plan import MISSING, Plan, digest_of, read_plan, split, states_of, write_plan
 from client.archiving.rows import Row, read_metadata, shard_file
 from client.archiving.tally import Tally
 from client.core.defects import Defect
@@ -52,31 +53,48 @@ def paths(*names: str) -> bytes:
     return b"".join(name.encode() + b"\0" for name in names)
 
 
+def numbered(pieces: Iterable[bytes]) -> list[tuple[int, bytes, bytes]]:
+    """Shards of files that are not there."""
+    return [(number, piece, MISSING * piece.count(b"\0")) for number, piece in enumerate(pieces)]
+
+
 def make_plan(folder: Path, *pieces: bytes) -> Plan:
-    return write_plan(
-        folder / ".plan", question={"category": "pill"}, listed="x", pieces=[*enumerate(pieces)]
-    )
+    return write_plan(folder / ".plan", question={"category": "pill"}, listed="x", pieces=numbered(pieces))
 
 
 def content_of(shard: bytes) -> bytes:
-    return shard_file([judged(path) for path in shard.split(b"\0")[:-1]], paths_digest=digest_of(shard))
+    return shard_file(
+        [judged(path) for path in shard.split(b"\0")[:-1]],
+        digest=digest_of(shard, MISSING * shard.count(b"\0")),
+    )
 
 
 def test_paths_are_cut_into_shards_and_read_back(tmp_path: Path) -> None:
-    pieces = split(paths("/a", "/b\n", "/c"), 2)
-    assert pieces == [b"/a\0/b\n\0", b"/c\0"]
+    (tmp_path / "a").write_bytes(b"abc")
+    images = [b"/b\n", b"/c", bytes(tmp_path / "a")]
+    states = states_of(images)
+    cut = split(images, states, 2)
+    assert cut == [(b"/b\n\0/c\0", 2 * MISSING), (images[2] + b"\0", states[-len(MISSING) :])]
+    pieces = [piece for piece, _ in cut]
     plan = write_plan(
-        tmp_path / ".plan", question={"category": "pill"}, listed="x", pieces=[*enumerate(pieces)]
+        tmp_path / ".plan",
+        question={},
+        listed="x",
+        pieces=[(number, *each) for number, each in enumerate(cut)],
     )
     read = read_plan(tmp_path / ".plan")
     assert read == plan
     assert read is not None
     assert [read.paths_of(shard) for shard in read.shards] == pieces
+    assert [read.states_of(shard) for shard in read.shards] == [states for _, states in cut]
+    whole = read.digest_of(read.shards[1])
+    os.utime(tmp_path / "a", ns=(1, 1))
+    assert digest_of(pieces[1], states_of(images[2:])) != whole  # the same size, at another time
     assert ([shard.count for shard in read.shards], read.n_images) == ([2, 1], 3)
     assert read_plan(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize("content", [b"", b"no plan", b"{}\n", b'{"format": 2}\n'])
+@pytest.mark.parametrize("content", [b"", b"no plan", b"{}\n", b'{"format": 1}\n'])
 def test_what_is_no_plan_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".plan").write_bytes(content)
     with pytest.raises(StorageError, match="is no plan of this version; remove the folder"):
@@ -87,7 +105,7 @@ def test_a_plan_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, paths("/a", "/b"))
     plan.path.write_bytes(plan.path.read_bytes()[:-1])
     with pytest.raises(StorageError, match="is no plan"):
-        plan.paths_of(plan.shards[0])
+        plan.digest_of(plan.shards[0])
 
 
 def test_a_folder_is_listed_by_the_rules_of_predict(tmp_path: Path) -> None:
@@ -146,7 +164,7 @@ def test_rows_are_read_back_as_they_were(tmp_path: Path) -> None:
         judged(b"/lot/\xfc.png", anomalous=True),
         Row(b"/lot/b.png", "pill", NOW, error="/lot/b.png is no image."),
     ]
-    (tmp_path / "part").write_bytes(shard_file(rows, paths_digest="d"))
+    (tmp_path / "part").write_bytes(shard_file(rows, digest="d"))
     first, second = pq.read_table(tmp_path / "part").to_pylist()
     assert first == {
         "path": "/lot/\\udcfc.png", "category": "pill", "score": 2.0, "label": "anomalous", "threshold": 1.0,
@@ -160,7 +178,7 @@ def test_rows_are_read_back_as_they_were(tmp_path: Path) -> None:
     )
     metadata = read_metadata(tmp_path / "part")
     tally = Tally.from_dict(metadata["tally"])
-    assert (metadata["paths"], tally.images, tally.anomalous, tally.not_judged) == ("d", 2, 1, 1)
+    assert (metadata["images"], tally.images, tally.anomalous, tally.not_judged) == ("d", 2, 1, 1)
     assert (tally.releases, tally.errors) == ({RELEASE: 1}, ["/lot/b.png is no image."])
 
 
@@ -201,6 +219,11 @@ def test_a_second_run_and_anothers_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="holds no unfinished archive"), hidden.locked():
         pass
     assert (hidden.folder / ".mine").exists()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "no folder" / "results.parquet")
+    with pytest.raises(StorageError, match=r"link cannot be written \(No such file"), Parts(link).locked():
+        pass
+    assert not Parts(link).folder.exists()
     never = Parts(tmp_path / "never")
     with never.locked():
         pass  # nothing was begun

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from client.archiving import servers as servers_module
+from client.archiving.listing import find
 from client.archiving.rows import Row
 from client.archiving.work import ShardJudge, StoppedError, Task, endpoints_of
 from client.core.errors import RequestError
@@ -134,6 +135,20 @@ def test_images_that_cannot_be_judged_have_a_row_that_says_why(tmp_path: Path) -
     assert "No such file" in str(rows[1].error)
     assert "no image as the category takes it" in str(rows[2].error)
     assert script.tries == 1  # what cannot be judged is not asked again
+
+
+def test_a_line_with_quotes_or_spaces_around_its_path_has_a_hint(tmp_path: Path) -> None:
+    image = tmp_path / "a b.png"
+    image.write_bytes(png(1))
+    (tmp_path / "list").write_text(f'"{image}"\n  {image}\n{image} \n{image}\n{tmp_path}/gone.png\n')
+    with judging(Script(), in_flight=1) as judge:
+        rows = judge.judge(find(tmp_path / "list").paths)
+    hinted = ["has quotes or spaces around the path; write the path alone" in str(row.error) for row in rows]
+    assert sorted(zip(hinted, scores(rows), strict=True), key=str) == [
+        (False, 1.0),
+        (False, None),
+        *[(True, None)] * 3,
+    ]
 
 
 def test_a_share_that_is_gone_ends_the_work(tmp_path: Path) -> None:
