@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -22,10 +21,12 @@ from train.fleet.processes import run_command
 from train.runs.folder import RunFolder
 from train.support.files import read_json
 from train.support.locks import exclusive
+from train.support.temporary import temporary_folder
 
 # A task that is begun again may find its first attempt still at work, whose node is out of reach and not dead.
 LOCK_WAIT_S = 60.0
 LOCKS = {"fit": "trained", "evaluate": "evaluated"}
+SCRATCH_PREFIX = "astmfr-fleet-"
 UP_TO_DATE = "Up to date: "
 # Of what commands say, lines that a table of many categories goes without: bars, the banner's frame, where images lie.
 UNTOLD = re.compile(r".*━|=+$|Trained and judged on |Images: |Stopping after this step")
@@ -84,8 +85,7 @@ def run_category(
         work = Work(job, job.runs_dir, job.build_dir)
         fault = _try_stages(work, node=node, attempt=attempt, report=report)
         return _result(work, node, fault, started), None
-    scratch = Path(tempfile.mkdtemp(prefix="astmfr-fleet-"))
-    try:
+    with temporary_folder(SCRATCH_PREFIX) as scratch:
         work = Work(job, scratch / "runs", scratch / "build")
         if carried is not None:
             unpack(carried, scratch)
@@ -94,8 +94,6 @@ def run_category(
             pack(job.category, runs_dir=work.runs_dir, build_dir=work.build_dir) if work.made else None
         )  # what came before a fault is kept too
         return _result(work, node, fault, started), made
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _try_stages(work: Work, *, node: str, attempt: int, report: Reporting) -> str:
