@@ -82,6 +82,13 @@ def test_the_last_table_has_every_category_and_the_sentences_below(tmp_path: Pat
         require_success(outcome)
 
 
+def test_others_are_made_only_where_there_are_others() -> None:
+    state = FleetState.of(("cap",))
+    state.fail("cap", "broken")
+    with pytest.raises(TrainingError, match=r"says why\. Mend these and give the same"):
+        require_success(FleetOutcome(state, (), (), stopped=False))
+
+
 def test_a_fleet_that_was_stopped_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     state = FleetState.of(("cap", "pill"))
     state.end("cap", RESULT)
