@@ -41,6 +41,8 @@ def test_a_board_counts_beginnings_and_forgets_what_an_earlier_one_says_late() -
 def test_a_line_tells_what_changed_and_steps_alone_are_no_line() -> None:
     state = FleetState.of(("cap", "pill"))
     assert state.heed({"cap": report(step=3, steps=400)}) == ["cap: fitting on press-1"]
+    assert state.heed({"pill": report("check")}) == []  # it may be up to date, which is one line
+    state.rows["pill"].state = "waiting"
     assert state.heed({"cap": report(step=203, steps=400)}) == []
     assert (state.rows["cap"].percent, state.rows["pill"].percent) == (50, None)
     assert state.heed({"cap": report(node="press-2", attempt=1)}) == [
