@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 # What a task is at, by the command that it runs.
-AT_WORK = {"fit": "fitting", "evaluate": "evaluating", "export": "exporting"}
+AT_WORK = {"check": "checking", "fit": "fitting", "evaluate": "evaluating", "export": "exporting"}
 WAITING, DONE, UP_TO_DATE, FAILED, STOPPED = "waiting", "done", "up to date", "failed", "stopped"
 ENDED = (DONE, UP_TO_DATE, FAILED, STOPPED)
 
@@ -18,7 +18,7 @@ class Report(TypedDict):
     Attributes:
         node: its name.
         attempt: which of its beginnings this is, from 0.
-        stage: one of `train.fleet.code.STAGES`.
+        stage: one of `train.fleet.code.STAGES`, or `check` while what is there may be up to date.
         step: training steps done.
         steps: how many there will be; 0 while nobody knows.
     """
@@ -125,7 +125,7 @@ class FleetState:
                 lines.append(f"{category}: its task on {row.node or 'a node'} was lost; it begins again.")
             row.state, row.node, row.attempt = AT_WORK[report["stage"]], report["node"], report["attempt"]
             row.step, row.steps = report["step"], report["steps"]
-            if before != (row.state, row.node, row.attempt):
+            if report["stage"] != "check" and before != (row.state, row.node, row.attempt):
                 lines.append(f"{category}: {row.state} on {row.node}")
         return lines
 

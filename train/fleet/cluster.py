@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,20 +14,14 @@ from typing import Any
 
 from train.errors import ConfigError
 from train.fleet import code, probe
+from train.fleet.address import find_cluster, make_token, require_cluster
 from train.fleet.code import code_ids
 from train.fleet.plan import Share
 from train.support.cores import usable_cores
+from train.support.temporary import temporary_folder
 
-CONNECT_S = 5.0
-JOIN_S = 60.0
-# In a process of its own: where something else than Ray answers, Ray waits for minutes and cannot be interrupted.
-JOIN = """
-import sys, ray
-try:
-    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-except Exception as error:
-    sys.exit(" ".join(str(error.__cause__ or error).split()))
-"""
+FOLDER_PREFIX = "astmfr-fl-"
+LONGEST_FOLDER = 14  # letters; sockets' names, which lie below it, may have 107
 PROBE_S = 120.0  # a node's first process of this kind may have to be started
 STORE_BYTES = 100 * 1024**2  # of Ray's object store on this machine alone, where files need not travel
 # Ray tells its makers of each use unless told otherwise; the rest silences its advice.
@@ -61,21 +51,18 @@ class FleetNode:
     slots: int
 
 
-def import_ray(*, loopback: bool) -> Any:
-    """Ray, told to be silent, and to keep to loopback where that is asked for.
+def prepare_ray(*, loopback: bool) -> None:
+    """Tell Ray, before it is imported, to be silent, and to keep to loopback where that is asked for.
 
     Raises:
         ConfigError: it is not installed.
     """
     for name, value in {**QUIET, **(LOOPBACK if loopback else {})}.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError:
+    if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             "train fleet needs Ray, which is not installed; install it with `pip install 'astmfr[fleet]'`."
-        ) from None
-    return ray
+        )
 
 
 @contextlib.contextmanager
@@ -83,100 +70,54 @@ def connected(address: str | None) -> Iterator[Any]:
     """Ray, connected to the cluster at an address, or without one started on this machine until the block ends.
 
     Args:
-        address: `auto` or host:port; None is this machine.
+        address: `auto` or host:port; None is this machine, where Ray obeys this process alone.
 
     Raises:
-        ConfigError: there is no cluster, or one of another Ray or Python.
+        ConfigError: there is no cluster, one of another Ray or Python, or of another token; or Ray does not start.
     """
     found = None if address is None else find_cluster(address)
-    ray = import_ray(loopback=found is None or found.startswith(LOOPBACK_HOSTS))
-    if found is not None:
+    prepare_ray(loopback=found is None or found.startswith(LOOPBACK_HOSTS))
+    if found is None:
+        make_token()
+    else:
         require_cluster(found)
-    # Names of sockets, which lie in there, may have 107 letters.
-    folder = tempfile.mkdtemp(prefix="fleet-", dir="/tmp" if Path("/tmp").is_dir() else None)
-    alone = {
-        "address": "local",
-        "num_cpus": usable_cores(),
-        "include_dashboard": False,
-        "object_store_memory": STORE_BYTES,
-        "_temp_dir": folder,
-        "_node_ip_address": "127.0.0.1",
-    }
+    import ray  # which keeps what it has been told until here
+
+    joining = contextlib.nullcontext({"address": found}) if found is not None else _local_options()
     # What befalls nodes Ray prints among our output, whatever it is told.
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+    with (
+        joining as options,
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
         try:
-            ray.init(
-                log_to_driver=False, logging_level="ERROR", **(alone if found is None else {"address": found})
-            )
+            _start(ray, options)
             yield ray
         finally:
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
 
 
-def find_cluster(address: str) -> str:
-    """The address of a cluster, after something has answered there.
-
-    Args:
-        address: `auto` is that of RAY_ADDRESS, or of the cluster that was started on this machine last.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    remedy = "start one with `ray start --head`, or leave --address out to use this machine alone"
-    found = address
-    if address == "auto":
-        found = os.environ.get("RAY_ADDRESS") or _current_cluster()
-        if not found:
-            raise ConfigError(f"No Ray cluster runs on this machine, and RAY_ADDRESS names none; {remedy}.")
-    host, colon, port = found.rpartition(":")
-    if "//" in found or not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-        raise ConfigError(
-            f"--address {found!r} is no address of a Ray cluster; expected auto or host:port, as `ray start` prints it."
-        )
+def _start(ray: Any, options: Mapping[str, Any]) -> None:
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+    except Exception as error:  # of many kinds; what Ray says is the reason
+        reason = " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__
         raise ConfigError(
-            f"No Ray cluster answers at {found} ({error.strerror or error}); {remedy}."
+            f"Ray cannot be started or joined ({reason}); where this machine is busy, give the same command again."
         ) from None
-    return found
 
 
-def _current_cluster() -> str:
-    """What `ray start` wrote down on this machine; empty where there is none."""
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    try:
-        return (Path(folder) / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
-def require_cluster(address: str, *, within_s: float = JOIN_S) -> None:
-    """Make sure that this machine can give tasks to the cluster at an address.
-
-    Raises:
-        ConfigError: it cannot, or not within so many seconds; or the cluster has another Ray or Python.
-    """
-    command = [sys.executable, "-c", JOIN, address]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=within_s
-        )
-        if done.returncode == 0:
-            return
-        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
-    except subprocess.TimeoutExpired:
-        said = f"no answer of Ray's within {within_s:g} s"
-    if "Version mismatch" in said:
-        raise ConfigError(
-            f"The cluster at {address} has another Ray or Python than this machine: {said}; install the same on all "
-            "machines."
-        )
-    raise ConfigError(
-        f"The Ray cluster at {address} cannot be used from this machine ({said}); it has to be one of the cluster's: "
-        "join it with `ray start --address`."
-    )
+@contextlib.contextmanager
+def _local_options() -> Iterator[dict[str, Any]]:
+    with temporary_folder(FOLDER_PREFIX, longest=LONGEST_FOLDER) as folder:
+        yield {
+            "address": "local",
+            "num_cpus": usable_cores(),
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+            "_temp_dir": str(folder / "r"),  # which Ray opens to every user
+            "_node_ip_address": "127.0.0.1",
+        }
 
 
 def find_nodes(ray: Any, share: Share) -> list[FleetNode]:

@@ -90,8 +90,8 @@ def require_success(outcome: FleetOutcome) -> None:
         raise click.Abort()
     if failed := [row.category for row in state.rows.values() if row.state == FAILED]:
         raise TrainingError(
-            f"{len(failed)} of {len(state.rows)} categories failed: {_some(failed)}; the table says why. The others "
-            "are made; mend these and give the same command again."
+            f"{len(failed)} of {len(state.rows)} categories failed: {_some(failed)}; the table says why. "
+            f"{'The others are made; mend' if made else 'Mend'} these and give the same command again."
         )
 
 

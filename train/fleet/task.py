@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -19,18 +18,21 @@ from train.fleet.bundle import pack, unpack
 from train.fleet.code import STAGES, read_record, write_record
 from train.fleet.plan import Job
 from train.fleet.processes import run_command
-from train.runs.folder import RunFolder
+from train.runs.folder import CHECKPOINT, RunFolder
 from train.support.files import read_json
 from train.support.locks import exclusive
+from train.support.temporary import temporary_folder
 
 # A task that is begun again may find its first attempt still at work, whose node is out of reach and not dead.
 LOCK_WAIT_S = 60.0
 LOCKS = {"fit": "trained", "evaluate": "evaluated"}
+SCRATCH_PREFIX = "astmfr-fleet-"
 UP_TO_DATE = "Up to date: "
 # Of what commands say, lines that a table of many categories goes without: bars, the banner's frame, where images lie.
 UNTOLD = re.compile(r".*━|=+$|Trained and judged on |Images: |Stopping after this step")
 LONGEST_LOG = 1_000_000  # characters
 REPORT_S = 1.0
+CHECK_S = 20.0  # a command that finds its work up to date has ended by then
 Reporting = Callable[[Report], None]
 
 
@@ -84,8 +86,7 @@ def run_category(
         work = Work(job, job.runs_dir, job.build_dir)
         fault = _try_stages(work, node=node, attempt=attempt, report=report)
         return _result(work, node, fault, started), None
-    scratch = Path(tempfile.mkdtemp(prefix="astmfr-fleet-"))
-    try:
+    with temporary_folder(SCRATCH_PREFIX) as scratch:
         work = Work(job, scratch / "runs", scratch / "build")
         if carried is not None:
             unpack(carried, scratch)
@@ -94,8 +95,6 @@ def run_category(
             pack(job.category, runs_dir=work.runs_dir, build_dir=work.build_dir) if work.made else None
         )  # what came before a fault is kept too
         return _result(work, node, fault, started), made
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _try_stages(work: Work, *, node: str, attempt: int, report: Reporting) -> str:
@@ -175,7 +174,8 @@ def _wait_for_earlier_attempt(work: Work, stage: str) -> None:
 
 def _follow(work: Work, stage: str, *, node: str, attempt: int, report: Reporting) -> Callable[[], None]:
     """What reports, every second, how far a stage is."""
-    run, last, steps = RunFolder(work.run_dir), -REPORT_S, 0
+    run, last, steps, begun = RunFolder(work.run_dir), -REPORT_S, 0, time.monotonic()
+    there = not work.made and _is_there(work, stage)
 
     def follow() -> None:
         nonlocal last, steps
@@ -185,9 +185,17 @@ def _follow(work: Work, stage: str, *, node: str, attempt: int, report: Reportin
         if stage == "fit":
             step = steps_done(run.unfinished / LOSSES_FILE)
             steps = steps or _steps_of(run)
-        report({"node": node, "attempt": attempt, "stage": stage, "step": step, "steps": steps})
+        checking = there and not step and last - begun < CHECK_S
+        at = "check" if checking else stage
+        report({"node": node, "attempt": attempt, "stage": at, "step": step, "steps": steps})
 
     return follow
+
+
+def _is_there(work: Work, stage: str) -> bool:
+    """Whether something was made before, which may be up to date."""
+    made = {"fit": work.run_dir / CHECKPOINT, "evaluate": work.run_dir / "metrics.json"}
+    return made.get(stage, work.build_dir / work.job.category).exists()
 
 
 def steps_done(losses: Path) -> int:

@@ -65,7 +65,9 @@ class FleetTasks:
         self._nodes, self._looked_s = {node.id: node for node in nodes}, time.monotonic()
         here = stays_on_this_node(ray)
         self._board = (
-            ray.remote(Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+            ray.remote(Board)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+            .remote()
         )
         self._task = ray.remote(ray_task).options(
             num_cpus=share.cpus,

@@ -41,6 +41,8 @@ def test_a_board_counts_beginnings_and_forgets_what_an_earlier_one_says_late() -
 def test_a_line_tells_what_changed_and_steps_alone_are_no_line() -> None:
     state = FleetState.of(("cap", "pill"))
     assert state.heed({"cap": report(step=3, steps=400)}) == ["cap: fitting on press-1"]
+    assert state.heed({"pill": report("check")}) == []  # it may be up to date, which is one line
+    state.rows["pill"].state = "waiting"
     assert state.heed({"cap": report(step=203, steps=400)}) == []
     assert (state.rows["cap"].percent, state.rows["pill"].percent) == (50, None)
     assert state.heed({"cap": report(node="press-2", attempt=1)}) == [
@@ -80,6 +82,13 @@ def test_the_last_table_has_every_category_and_the_sentences_below(tmp_path: Pat
     assert "which do not say by which version of the code: cap." in text
     with pytest.raises(TrainingError, match="2 of 4 categories failed: pill, screw; the table says why"):
         require_success(outcome)
+
+
+def test_others_are_made_only_where_there_are_others() -> None:
+    state = FleetState.of(("cap",))
+    state.fail("cap", "broken")
+    with pytest.raises(TrainingError, match=r"says why\. Mend these and give the same"):
+        require_success(FleetOutcome(state, (), (), stopped=False))
 
 
 def test_a_fleet_that_was_stopped_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

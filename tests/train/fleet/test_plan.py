@@ -120,6 +120,7 @@ def test_all_are_those_that_the_set_holds(
         ("all", "gone", "gone is no folder that holds categories"),
         ("all", "products/cap", "is one category, as it holds train/good"),
         ("all", "products/notes", "holds no category"),
+        ("cap,nope", "products", "Unknown category 'nope' in .*products; it holds cap, notes, pill."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_a_sentence(

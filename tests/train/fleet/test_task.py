@@ -119,7 +119,11 @@ def test_a_second_run_makes_nothing(job: Job, commands: Commands) -> None:
     assert first["told"] == ["Skipped: a.png is broken"]
     assert commands.environment["OMP_NUM_THREADS"] == "3"
     assert read_record(job.runs_dir / "cap") == CODE
-    second, _ = run(job)
+    stages: list[str] = []
+    second, _ = task.run_category(
+        job, None, node="press-1", attempt=0, report=lambda report: stages.append(report["stage"])
+    )
+    assert set(stages) == {"check"}
     assert (second["made"], second["other_code"], second["unknown_code"]) == ([], [], False)
 
 

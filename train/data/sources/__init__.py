@@ -73,7 +73,16 @@ def find_categories(listed: str, *, data: str, data_dir: Path) -> tuple[str, tup
         if data == "elpv":
             _require_known(name, elpv.CATEGORIES, "ELPV")
             elpv.lay_out(data_dir / "elpv", category=name)
+        if data not in DATASETS:
+            _require_held(name, Path(data))
     return data, names
+
+
+def _require_held(category: str, root: Path) -> None:
+    """Make sure that a folder holds a category's; one that lies on other machines alone is not looked into."""
+    if root.is_dir() and not (root / category).is_dir():
+        held = ", ".join(path.name for path in folders_of(root)) or "no folder"
+        raise DataError(f"Unknown category {category!r} in {root}; it holds {held}.")
 
 
 def _dataset_of_all(names: Sequence[str], data_dir: Path) -> str:
