@@ -63,7 +63,7 @@ def test_live_float32_judges_as_pytorch_does(server: TritonServer, product: Prod
 
 def test_another_resize_in_the_server_is_caught(server: TritonServer, product: Product) -> None:
     """Files are resized by the server; one that does it otherwise judges other pixels."""
-    backend = product.repository / DECODER / "1" / "image_decoding.py"
+    backend = product.repository / DECODER / "1" / "resizing.py"
     right = backend.read_text()
     wrong = right.replace("Resampling.BILINEAR", "Resampling.NEAREST")
     assert wrong != right

@@ -317,7 +317,7 @@ def test_a_calibration_that_is_interrupted_costs_no_training(
         raise KeyboardInterrupt
 
     options = {"plateau_patience": 1, "validation_interval": 1, "learning_rate": 1e-12, "steps": 50}
-    monkeypatch.setattr(fit_module, "calibrate", interrupted)
+    monkeypatch.setattr(fit_module, "calibrate_run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_data, tmp_path, **options)
     monkeypatch.undo()
@@ -348,7 +348,7 @@ def test_seconds_count_batches_saves_and_calibration_and_what_came_before_an_int
     lasting(TeacherFeatures, "batch", 100)
     lasting(Monitor, "after_step", 1_000)
     lasting(ResumeFile, "save", 10_000)
-    lasting(fit_module, "calibrate", 1_000_000)
+    lasting(fit_module, "calibrate_run", 1_000_000)
     config = fit_config("edge", TINY_OPTIONS | {"steps": 5})
     checkpoint = tmp_path / "checkpoint.safetensors"
     with signal_at(3, signal.SIGINT), pytest.raises(KeyboardInterrupt):
