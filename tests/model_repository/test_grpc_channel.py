@@ -142,4 +142,5 @@ def test_nothing_else_opens_a_channel() -> None:
         for path in sorted((ROOT / folder).rglob("*.py"))
         if re.search(r"InferenceServerClient\(|\b(in)?secure_channel\(", path.read_text())
     ]
-    assert opened == []
+    # To Ray, which is asked nothing over it: whether anybody speaks gRPC there.
+    assert opened == ["client/archiving/cluster.py"]

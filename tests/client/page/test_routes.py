@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -363,7 +364,8 @@ def test_a_candidate_is_shown_beside_the_live_release(
     listed = Candidate(2, RELEASE, "2026-01-02T03:04:05+00:00", 1.5, None, "new", was_live=False)
     monkeypatch.setattr(marking, "candidates", lambda *_: [listed])
     monkeypatch.setattr(marking, "JudgeClient", Asked)
-    monkeypatch.setattr(state.stations["pill"], "judging", nullcontext)
+    live = SimpleNamespace(endpoint="127.0.0.1:8", timeout_s=1.0)
+    monkeypatch.setattr(state.stations["pill"], "judging", lambda: nullcontext(live))
     with client_of(state) as client:
         (found,) = client.get("/api/candidates?category=pill").json()["candidates"]
         assert (found["number"], found["release_id"]) == (2, str(RELEASE))
