@@ -116,7 +116,9 @@ def test_a_request_is_followed_from_the_client_to_each_step(
     for step in steps:
         assert receiver.above(spans[step]) == above_steps, step
         assert spans[step].service == SERVER_NAME
-        assert spans[CALL].started_ns < spans[step].started_ns < spans[step].ended_ns < spans[CALL].ended_ns
+        # the server may end a step's span after the answer was sent and has come
+        assert spans[CALL].started_ns < spans[step].started_ns < spans[CALL].ended_ns
+        assert spans[step].started_ns < spans[step].ended_ns
         computed = [span for span in receiver.named("compute") if span.parent_id == spans[step].span_id]
         assert len(computed) == 1, step
     judged = spans[f"judge {CATEGORY}"]
