@@ -31,6 +31,7 @@ CODE = {
     "distance_fusion": {
         "model.py": "1/model.py",
         "map_fusion.py": "map_fusion.py",
+        "fusion_matrices.py": "fusion_matrices.py",
         "fusion_calibration.py": "fusion_calibration.py",
         "verdict_metrics.py": "verdict_metrics.py",
     },

@@ -202,7 +202,12 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
             f"{path} cannot be used ({error}); nothing is published; train and export again."
         ) from None
     fusion = repository / "distance_fusion" / "fusion_calibration.py"
-    needed = b"weights_id" if isinstance(calibration.image_size, int) else b"sides_of"
+    native = b"NATIVE" if calibration.fusion.is_native else b"sides_of"
+    needed = (
+        b"weights_id"
+        if isinstance(calibration.image_size, int) and not calibration.fusion.is_native
+        else native
+    )
     if not fusion.is_file() or needed not in fusion.read_bytes():
         raise PublishError(
             f"{repository} holds a distance_fusion of an earlier version, which cannot read {path}; nothing is "

@@ -37,7 +37,7 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     anomaly_maps = remove_background(
         fuse_distances(distances, calibration.fusion), _parts(build, method, images)
     )
-    scores = image_scores(anomaly_maps, calibration.score_share).tolist()
+    scores = image_scores(anomaly_maps, calibration.score_share, calibration.score_pixels).tolist()
     return [(_png(image), score) for image, score in zip(images, scores, strict=True)]
 
 

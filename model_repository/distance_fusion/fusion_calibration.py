@@ -16,10 +16,12 @@ import numpy as np
 CODE_FILES = (
     "model.py",
     "map_fusion.py",
+    "fusion_matrices.py",
     "fusion_calibration.py",
 )  # what judges, beside weights and calibration
 LARGEST = float(np.finfo(np.float32).max)
 LARGEST_SIDE = 2048  # pixels; sides and sigma bound the memory that a fusion matrix takes
+NATIVE = -1  # in place of a size: images keep their own, see `model_repository.image_size`
 # The numbers that a calibration may hold.
 RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "release_id": (int, 0, 2**63 - 1),
@@ -27,6 +29,7 @@ RANGES: dict[str, tuple[type[int] | type[float], float, float]] = {
     "smoothing_sigma": (float, 0, 1024),
     "pool_size": (int, 1, 2048),
     "score_share": (float, 0, 1),
+    "score_pixels": (int, 0, LARGEST_SIDE**2),
     "image_threshold": (float, -LARGEST, LARGEST),
     "pixel_threshold": (float, -LARGEST, LARGEST),
 }
@@ -37,7 +40,7 @@ class Fusion:
     """How the stages' distance maps become one anomaly map (Section 3.4).
 
     Attributes:
-        image_size: side of a square anomaly map, or its height and width, in pixels.
+        image_size: side of a square anomaly map, or its height and width, in pixels; -1 of images that keep their own.
         smoothing_sigma: standard deviation of the Gaussian blur, in pixels.
         pool_size: side of the average pooling window, in pixels; odd.
         stage_weights: factor of each stage's distance map, at least 0.
@@ -50,8 +53,13 @@ class Fusion:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of an anomaly map."""
+        """Rows and columns of an anomaly map; -1 each of images that keep their own size."""
         return sides_of(self.image_size)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether images keep their own size."""
+        return self.image_size == NATIVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +75,7 @@ class Calibration:
         foreground: how the background was removed, `none`, `threshold` or `sam`; older releases lack it: not at all.
         foreground_id: which SAM did it, see `train.calibration.sam`; 0 for the other two.
         score_share: see `image_scores`; older releases lack it: the maximum.
+        score_pixels: see `image_scores`; 0 where the share decides, and in older releases.
         weights_id: the weights it was fitted for, which the student's graph names; 0 in releases of before, whose
             graphs name the release itself.
     """
@@ -83,6 +92,7 @@ class Calibration:
     foreground_id: int = 0
     score_share: float = 0.0
     weights_id: int = 0
+    score_pixels: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError that names each value no verdict can rest on: not finite, out of range or no number."""
@@ -91,8 +101,8 @@ class Calibration:
             for name, (kind, least, most) in RANGES.items()
             if not is_number(getattr(self, name), least, most, kind=kind)
         ]
-        sides = sides_of(self.image_size)
-        if len(sides) != 2 or not all(is_number(side, 1, LARGEST_SIDE, kind=int) for side in sides):
+        sides = () if self.image_size == NATIVE else sides_of(self.image_size)
+        if len(sides) not in (0, 2) or not all(is_number(side, 1, LARGEST_SIDE, kind=int) for side in sides):
             faults.insert(0, f"image_size {self.image_size!r}, expected 1 to {LARGEST_SIDE}")
         weights = self.stage_weights
         if len(weights) != 3 or not any(weights) or not all(is_number(w, 0, LARGEST) for w in weights):
@@ -108,7 +118,7 @@ class Calibration:
     def to_json(self) -> str:
         """The calibration as JSON text; what a fusion of before does not know is left out where it is 0."""
         values = asdict(self)
-        for name in ("score_share", "weights_id"):
+        for name in ("score_share", "score_pixels", "weights_id"):
             if not values[name]:
                 del values[name]
         return json.dumps(values, indent=2) + "\n"
@@ -146,6 +156,8 @@ def release_id_of(calibration: Calibration, code_id: str) -> int:
     """
     values = asdict(calibration)
     del values["release_id"], values["category"]
+    if not calibration.score_pixels:
+        del values["score_pixels"]
     judging = {
         name: float(value) if RANGES.get(name, (int,))[0] is float else value
         for name, value in values.items()

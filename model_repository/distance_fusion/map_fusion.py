@@ -1,10 +1,10 @@
 """Distance maps in, anomaly map and verdict out: Section 3.4 of the paper, in numpy alone.
 
 The server fuses with this very file and training evaluates with it: what is measured is what is served. It imports
-numpy and `fusion_calibration` alone. What is not finite is an error and never a label: NaN exceeds no threshold.
+numpy and the two files beside it alone. What is not finite is an error and never a label: NaN exceeds no threshold.
 
 Upsampling, Gaussian blur and average pooling are linear and separable. Their product is one matrix a
-stage and side, built once (`fusion_matrix`), and an anomaly map is
+stage and side, built once (`fusion_matrices.py`), and an anomaly map is
 
     anomaly_map = sum_n  stage_weight_n * A_n @ distance_n @ B_n.T
 
@@ -13,8 +13,8 @@ with A_n for the rows and B_n for the columns, which are the same matrix where t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,20 @@ if __package__:
     from model_repository.distance_fusion.fusion_calibration import fusion_code_id as fusion_code_id
     from model_repository.distance_fusion.fusion_calibration import is_number
     from model_repository.distance_fusion.fusion_calibration import release_id_of as release_id_of
-else:  # in the server, where both files lie side by side
+    from model_repository.distance_fusion.fusion_matrices import STRIDES as STRIDES
+    from model_repository.distance_fusion.fusion_matrices import Window, fusion_matrices, windows
+    from model_repository.distance_fusion.fusion_matrices import fusion_matrix as fusion_matrix
+    from model_repository.distance_fusion.fusion_matrices import gaussian_matrix as gaussian_matrix
+    from model_repository.distance_fusion.fusion_matrices import pooling_matrix as pooling_matrix
+    from model_repository.distance_fusion.fusion_matrices import upsampling_matrix as upsampling_matrix
+else:  # in the server, where the files lie side by side
     from fusion_calibration import LARGEST, Calibration, Fusion, is_number  # type: ignore[import-not-found, no-redef]
     from fusion_calibration import fusion_code_id as fusion_code_id  # type: ignore[no-redef]
     from fusion_calibration import release_id_of as release_id_of  # type: ignore[no-redef]
+    from fusion_matrices import STRIDES, Window, fusion_matrices, windows  # type: ignore[import-not-found, no-redef]
 
 FloatArray = NDArray[np.float32]
 
-STRIDES = (4, 8, 16)  # pixels for each position of the three stages' distance maps
 # What the server answers, in this order: the fields of `Verdict`, and the release that judged.
 VERDICT_OUTPUTS = ("anomaly_map", "pred_score", "pred_label", "pred_mask", "threshold", "release_id")
 # Those of an image's size; a request for the score alone leaves them out.
@@ -68,56 +74,6 @@ class Verdict(Scores):
     pred_mask: NDArray[np.bool_]
 
 
-def upsampling_matrix(source: int, target: int) -> FloatArray:
-    """Bilinear upsampling (`align_corners=False`) of one side as a [target, source] matrix."""
-    position = ((np.arange(target) + 0.5) * source / target - 0.5).clip(0, source - 1)
-    lower = np.floor(position).astype(int)
-    upper = np.minimum(lower + 1, source - 1)
-    fraction = position - lower
-    matrix = np.zeros((target, source), np.float32)
-    rows = np.arange(target)
-    np.add.at(matrix, (rows, lower), 1 - fraction)
-    np.add.at(matrix, (rows, upper), fraction)
-    return matrix
-
-
-def gaussian_matrix(size: int, sigma: float) -> FloatArray:
-    """Gaussian blur of one side as a [size, size] matrix, as SciPy's `gaussian_filter`: to 4 sigma, border mirrored."""
-    if sigma == 0:
-        return np.eye(size, dtype=np.float32)
-    radius = int(4 * sigma + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel /= kernel.sum()
-    mirrored = (np.arange(size)[:, None] + offsets) % (2 * size)
-    columns = np.minimum(mirrored, 2 * size - 1 - mirrored)
-    matrix = np.zeros((size, size), np.float64)
-    np.add.at(matrix, (np.arange(size)[:, None], columns), kernel)
-    return matrix.astype(np.float32)
-
-
-def pooling_matrix(size: int, window: int) -> FloatArray:
-    """Average pooling of one side, stride 1, over the pixels that exist, as a [size, size] matrix."""
-    distance = np.abs(np.arange(size)[:, None] - np.arange(size))
-    inside = (distance <= window // 2).astype(np.float32)
-    return np.asarray(inside / inside.sum(axis=1, keepdims=True), np.float32)
-
-
-def fusion_matrix(source: int, *, target: int, sigma: float, window: int) -> FloatArray:
-    """Upsampling, then blur, then pooling of one side as one [target, source] matrix."""
-    blurred = gaussian_matrix(target, sigma) @ upsampling_matrix(source, target)
-    return np.ascontiguousarray(pooling_matrix(target, window) @ blurred)
-
-
-@lru_cache(maxsize=64)
-def _fusion_matrices(
-    sources: tuple[int, ...], *, target: int, sigma: float, window: int
-) -> tuple[FloatArray, ...]:
-    """`fusion_matrix` of each stage, then all of them side by side; built once a shape."""
-    matrices = [fusion_matrix(source, target=target, sigma=sigma, window=window) for source in sources]
-    return *matrices, np.hstack(matrices)
-
-
 def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
     """Accumulate the stages' distance maps into anomaly maps (Section 3.4).
 
@@ -126,24 +82,61 @@ def fuse_distances(distances: list[FloatArray], fusion: Fusion) -> FloatArray:
         fusion: image size, smoothing and stage weights.
 
     Returns:
-        [B, H, W] float32, of the image size.
+        [B, H, W] float32, of the image size; where images keep their own, of the distances' times the stride.
 
     Raises:
         ValueError: distance maps of another image size or number, or an image's are not finite.
     """
-    side_by_side, half_done = _half_fused(distances, fusion)
-    # All stages in one product of matrices side by side: one pass over the large result in place of three.
-    return np.asarray(side_by_side @ half_done)
+    pieces = _pieces(map_shape(distances, fusion), fusion)
+    _require(finite_images(distances), "its distance maps are not finite")
+    if len(pieces) == 1:
+        side_by_side, half_done = _half_fused(distances, fusion)
+        # All stages in one product of matrices side by side: one pass over the large result in place of three.
+        return np.asarray(side_by_side @ half_done)
+    maps = np.empty((len(distances[0]), *map_shape(distances, fusion)), distances[0].dtype)
+    for rows, columns in pieces:
+        side_by_side, half_done = _half_fused(_seen(distances, rows, columns), fusion)
+        maps[:, rows.start : rows.stop, columns.start : columns.stop] = (
+            side_by_side[rows.kept] @ half_done[..., columns.kept]
+        )
+    return maps
 
 
-def _half_fused(distances: list[FloatArray], fusion: Fusion) -> tuple[FloatArray, FloatArray]:
-    """The matrices [H, R] of all stages' rows side by side, and what they are multiplied with, [B, R, W]."""
+def map_shape(distances: list[FloatArray], fusion: Fusion) -> tuple[int, int]:
+    """Rows and columns of the anomaly maps that distance maps [B, h, w] a stage give.
+
+    Raises:
+        ValueError: they are of another image size or number.
+    """
     height, width = fusion.shape
+    if fusion.is_native and distances:
+        height, width = (side * STRIDES[0] for side in distances[0].shape[1:])
     expected = [(height // stride, width // stride) for stride in STRIDES]
     if (shapes := [stage.shape[1:] for stage in distances]) != expected or 0 in expected[-1]:
         size = str(height) if height == width else f"{height}x{width}"
         raise ValueError(f"distance maps are {shapes}; expected {expected} of {size}-pixel images")
-    _require(finite_images(distances), "its distance maps are not finite")
+    return height, width
+
+
+def _pieces(shape: tuple[int, int], fusion: Fusion) -> list[tuple[Window, Window]]:
+    """Rows and columns of the windows in which maps of a shape are fused."""
+    of_rows, of_columns = (
+        list(windows(side, sigma=fusion.smoothing_sigma, window=fusion.pool_size)) for side in shape
+    )
+    return [(rows, columns) for rows in of_rows for columns in of_columns]
+
+
+def _seen(distances: list[FloatArray], rows: Window, columns: Window) -> list[FloatArray]:
+    """What a window is fused from, [B, h, w] a stage."""
+    return [
+        np.ascontiguousarray(stage[:, rows.positions(stride), columns.positions(stride)])
+        for stage, stride in zip(distances, STRIDES, strict=True)
+    ]
+
+
+def _half_fused(distances: list[FloatArray], fusion: Fusion) -> tuple[FloatArray, FloatArray]:
+    """The matrices [H, R] of all stages' rows side by side, and what they are multiplied with, [B, R, W]."""
+    height, width = (side * STRIDES[-1] for side in distances[-1].shape[1:])
     *_, side_by_side = _matrices_along(distances, 1, fusion, target=height)
     *matrices, _ = _matrices_along(distances, 2, fusion, target=width)
     half_done = []
@@ -158,9 +151,9 @@ def _half_fused(distances: list[FloatArray], fusion: Fusion) -> tuple[FloatArray
 def _matrices_along(
     distances: list[FloatArray], axis: int, fusion: Fusion, *, target: int
 ) -> tuple[FloatArray, ...]:
-    """`_fusion_matrices` of one side of distance maps, axis 1 for their rows and 2 for their columns."""
+    """`fusion_matrices` of one side of distance maps, axis 1 for their rows and 2 for their columns."""
     sources = tuple(distance.shape[axis] for distance in distances)
-    return _fusion_matrices(sources, target=target, sigma=fusion.smoothing_sigma, window=fusion.pool_size)
+    return fusion_matrices(sources, target=target, sigma=fusion.smoothing_sigma, window=fusion.pool_size)
 
 
 def finite_images(maps: list[FloatArray]) -> NDArray[np.bool_]:
@@ -182,10 +175,21 @@ def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | N
     return anomaly_map if foreground is None else anomaly_map * foreground
 
 
-def image_scores(anomaly_map: FloatArray, share: float) -> FloatArray:
-    """[B]: the mean of the highest `share`, 0..1, of each map's [B, H, W] values; of 0, the paper's, the maximum."""
+def n_scored(n_pixels: int, share: float, pixels: int = 0) -> int:
+    """How many of a map's `n_pixels` values, the highest, make its score; see `image_scores`."""
+    return min(pixels, n_pixels) if pixels else max(1, round(share * n_pixels))
+
+
+def image_scores(anomaly_map: FloatArray, share: float, pixels: int = 0) -> FloatArray:
+    """[B]: the mean of the highest values of each map [B, H, W].
+
+    Args:
+        anomaly_map: of B images.
+        share: 0..1, of the map's pixels; of 0, the paper's, the maximum alone.
+        pixels: so many whatever the size of the map, in place of a share: for images that keep their own size.
+    """
     values = anomaly_map.reshape(len(anomaly_map), -1)
-    n_highest = max(1, round(share * values.shape[1]))
+    n_highest = n_scored(values.shape[1], share, pixels)
     if n_highest == 1:
         return np.asarray(values.max(axis=1))
     return np.asarray(np.partition(values, -n_highest, axis=1)[:, -n_highest:].mean(axis=1))
@@ -204,7 +208,7 @@ def judge(anomaly_map: FloatArray, calibration: Calibration, threshold: float | 
     """
     image_threshold = _image_threshold(calibration, threshold)
     _require(finite_images([anomaly_map]), "its anomaly map is not finite")
-    pred_score = image_scores(anomaly_map, calibration.score_share)[:, None]
+    pred_score = image_scores(anomaly_map, calibration.score_share, calibration.score_pixels)[:, None]
     return Verdict(
         anomaly_map=anomaly_map,
         pred_score=pred_score,
@@ -229,16 +233,15 @@ def judge_scores(
         ValueError: as these three.
     """
     image_threshold = _image_threshold(calibration, threshold)
-    side_by_side, half_done = _half_fused(distances, calibration.fusion)
-    shape = calibration.fusion.shape
-    _check_foreground(foreground, (len(half_done), *shape))
-    scores, lowest = np.empty((len(half_done), 1), np.float32), np.empty(len(half_done), np.float32)
-    buffer = np.empty((1, *shape), np.float32)
-    for index, half in enumerate(half_done):
-        np.matmul(side_by_side, half, out=buffer[0])
+    shape = map_shape(distances, calibration.fusion)
+    n_images = len(distances[0])
+    _check_foreground(foreground, (n_images, *shape))
+    scores, lowest = np.empty((n_images, 1), np.float32), np.empty(n_images, np.float32)
+    for index, one in enumerate(_maps_one_by_one(distances, calibration.fusion)):
         if foreground is not None:
-            buffer *= foreground[index]
-        scores[index], lowest[index] = image_scores(buffer, calibration.score_share), buffer.min()
+            one *= foreground[index]
+        scores[index] = image_scores(one, calibration.score_share, calibration.score_pixels)
+        lowest[index] = one.min()
     # What is not finite in a map is among its highest values or its lowest.
     _require(np.isfinite(scores[:, 0]) & np.isfinite(lowest), "its anomaly map is not finite")
     return Scores(
@@ -246,6 +249,21 @@ def judge_scores(
         pred_label=scores > image_threshold,
         threshold=np.full_like(scores, image_threshold),
     )
+
+
+def _maps_one_by_one(distances: list[FloatArray], fusion: Fusion) -> Iterator[FloatArray]:
+    """The anomaly map [1, H, W] of each image, valid until the next; see `fuse_distances`."""
+    shape = map_shape(distances, fusion)
+    if len(_pieces(shape, fusion)) > 1:
+        for index in range(len(distances[0])):
+            yield fuse_distances([stage[index : index + 1] for stage in distances], fusion)
+        return
+    _require(finite_images(distances), "its distance maps are not finite")
+    side_by_side, half_done = _half_fused(distances, fusion)
+    buffer = np.empty((1, *shape), np.float32)
+    for half in half_done:
+        np.matmul(side_by_side, half, out=buffer[0])
+        yield buffer
 
 
 def _image_threshold(calibration: Calibration, threshold: float | None) -> np.float32:

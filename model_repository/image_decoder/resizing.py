@@ -10,20 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+STEP = 32  # pixels; the backbones halve an image five times
+
+
+def is_native(size: int | tuple[int, int]) -> bool:
+    """Whether images keep their own size, see `model_repository.image_size`."""
+    return size in (-1, (-1, -1))
+
 
 def resize_image(
     image: Image.Image, size: int | tuple[int, int], *, keep_aspect: bool = False
 ) -> NDArray[np.uint8]:
     """Resize to a square, aspect ratio given up, as in the paper's protocol (Section 4.1), or to another rectangle.
 
+    An image that keeps its own size is filled alone.
+
     Args:
         image: RGB.
-        size: side of the square, or height and width, in pixels.
+        size: side of the square, or height and width, in pixels; -1 for the image's own, filled up to multiples of
+            32 at the right and below by repeating its edge.
         keep_aspect: the image keeps its shape in the middle, and what is left beside it repeats its edge.
 
     Returns:
         [H, W, 3] uint8, RGB in 0..255.
     """
+    if is_native(size):
+        rows, columns = (-side % STEP for side in (image.height, image.width))
+        return np.pad(np.asarray(image), ((0, rows), (0, columns), (0, 0)), mode="edge")
     height, width = size if isinstance(size, tuple) else (size, size)
     if not keep_aspect:
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -39,8 +52,10 @@ def fitted_part(picture: tuple[int, int], size: int | tuple[int, int]) -> tuple[
 
     Args:
         picture: its width and height, pixels.
-        size: side of the square, or height and width, that it is resized to.
+        size: side of the square, or height and width, that it is resized to; -1 for its own.
     """
+    if is_native(size):
+        return slice(0, picture[1]), slice(0, picture[0])
     height, width = size if isinstance(size, tuple) else (size, size)
     # Whole numbers, so that training, server and client come to the same rows on any machine.
     if picture[1] * width >= picture[0] * height:  # it is the taller one

@@ -130,13 +130,16 @@ def fit_calibration(
         release_id=0,
         category=category,
         **vars(fusion),
-        image_threshold=image_threshold(image_scores(maps, config.score_share), config.false_reject_rate),
+        image_threshold=image_threshold(
+            image_scores(maps, config.score_share, config.score_pixels), config.false_reject_rate
+        ),
         pixel_threshold=pixel_threshold(
             maps, parts, marked_share=config.pixel_false_positive_rate, rate=config.false_reject_rate
         ),
         foreground=config.foreground,
         foreground_id=foreground_id,
         score_share=config.score_share,
+        score_pixels=config.score_pixels,
     )
 
 

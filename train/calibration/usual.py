@@ -7,7 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, remove_background
+from model_repository.distance_fusion.map_fusion import (
+    Calibration,
+    fuse_distances,
+    n_scored,
+    remove_background,
+)
 from train.checkpoint.provenance import Spread, UsualScores
 from train.support.arrays import FloatArray
 
@@ -58,7 +63,7 @@ def _contributions(
         for weights in ((first, 0.0, 0.0), (0.0, second, 0.0), (0.0, 0.0, third))
     ]
     flat = np.stack(maps).reshape(3, len(maps[0]), -1)
-    n_highest = max(1, round(calibration.score_share * flat.shape[2]))
+    n_highest = n_scored(flat.shape[2], calibration.score_share, calibration.score_pixels)
     highest = np.argpartition(flat.sum(axis=0), -n_highest, axis=1)[:, -n_highest:]
     return np.asarray(np.take_along_axis(flat, highest[None], axis=2).mean(axis=2, dtype=np.float64))
 

@@ -102,7 +102,7 @@ def fused_scores(
 ) -> NDArray[np.float64]:
     """[N]: each image's score, were its stages weighted so."""
     maps = fuse_distances(distances, fusion_of(config, summing_to_3(weights)))
-    return image_scores(maps, config.score_share).astype(np.float64)
+    return image_scores(maps, config.score_share, config.score_pixels).astype(np.float64)
 
 
 def detectability(good: NDArray[np.floating[Any]], pasted: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -119,4 +119,6 @@ def stage_scores(distances: list[FloatArray], *, config: FitConfig) -> NDArray[n
     """[3, N]: each image's score, were its anomaly map made of one stage alone."""
     only_one_stage = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     maps = (fuse_distances(distances, fusion_of(config, weights)) for weights in only_one_stage)
-    return np.stack([image_scores(stage, config.score_share) for stage in maps]).astype(np.float64)
+    return np.stack([image_scores(stage, config.score_share, config.score_pixels) for stage in maps]).astype(
+        np.float64
+    )

@@ -102,6 +102,7 @@ def calibration_of(arrays: Mapping[str, NDArray[Any]], header: Header, path: Pat
             foreground=config.foreground,
             foreground_id=foreground_id,
             score_share=config.score_share,
+            score_pixels=config.score_pixels,
             weights_id=weights_id_of(arrays, config, header.provenance.category),
         )
     except ValueError as error:

@@ -14,7 +14,7 @@ from pydantic import (
     model_serializer,
 )
 
-from model_repository.image_size import ImageSize, height_width, parse_size
+from model_repository.image_size import NATIVE, ImageSize, height_width, parse_size
 
 LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
 MOST_STEPS = 10_000_000  # weeks of training
@@ -38,8 +38,16 @@ class FitConfig(BaseModel):
     )
     image_size: ImageSize = Field(
         256,
-        description="Side of the square that networks see, or HEIGHTxWIDTH; pixels, multiples of 32; of fit also auto, "
-        "which proposes one and says why",
+        description="Side of the square that networks see, or HEIGHTxWIDTH; pixels, multiples of 32; native: each "
+        "picture's own; of fit also auto, which proposes one and says why",
+    )
+    crop_size: int = Field(
+        256,
+        ge=64,
+        le=1024,
+        multiple_of=32,
+        description="With --image-size native: side of the square crops that are trained on, pixels; also what "
+        "score_share is a share of",
     )
     aspect: Literal["auto", "stretch", "keep"] = Field(
         "auto",
@@ -115,7 +123,8 @@ class FitConfig(BaseModel):
         0.0,
         ge=0,
         le=1,
-        description="Share of the anomaly map's pixels, the highest, whose mean is the score; 0: their maximum",
+        description="Share of the anomaly map's pixels, the highest, whose mean is the score; 0: their maximum; with "
+        "--image-size native a share of a crop's pixels",
     )
     stage_weighting: Literal["equal", "good_maximum", "pasted_defects"] = Field(
         "equal",
@@ -140,6 +149,8 @@ class FitConfig(BaseModel):
         values: dict[str, Any] = serialize(self)
         if self.aspect == "auto":
             values.pop("aspect", None)
+        if not self.is_native:
+            values.pop("crop_size", None)
         return values
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.
@@ -228,9 +239,10 @@ class FitConfig(BaseModel):
     @classmethod
     def _within_the_image(cls, sigma: float, info: ValidationInfo) -> float:
         # A wider blur leaves one value for the whole map, and its matrix takes the memory of the machine.
-        size = info.data.get("image_size")
+        bound = "crop_size" if info.data.get("image_size") == NATIVE else "image_size"
+        size = info.data.get(bound)
         if size is not None and sigma > min(height_width(size)) / 2:
-            raise ValueError("expected at most half the image_size")
+            raise ValueError(f"expected at most half the {bound}")
         return sigma
 
     @field_validator("pool_size")
@@ -239,6 +251,21 @@ class FitConfig(BaseModel):
         if pool_size % 2 == 0:
             raise ValueError("expected an odd number")
         return pool_size
+
+    @property
+    def is_native(self) -> bool:
+        """Whether pictures keep their own size; crops of them are trained on then."""
+        return self.image_size == NATIVE
+
+    @property
+    def training_size(self) -> ImageSize:
+        """The size of what is trained on: of images, or of crops."""
+        return self.crop_size if self.is_native else self.image_size
+
+    @property
+    def score_pixels(self) -> int:
+        """How many of the map's highest pixels make the score of pictures at their own size; 0 where a share does."""
+        return max(1, round(self.score_share * self.crop_size**2)) if self.is_native else 0
 
     @property
     def can_sharpen(self) -> bool:

@@ -97,7 +97,7 @@ def evaluate(
     verdict = judge(remove_background(whole_map, parts), checkpoint.calibration)
     judged = JudgedSet(test, verdict, masks, images.shown)
     # Of the same maps, for Table 9.
-    scores = image_scores(whole_map, checkpoint.calibration.score_share)
+    scores = image_scores(whole_map, checkpoint.calibration.score_share, checkpoint.calibration.score_pixels)
     with_background = None if parts is None else auroc(scores, judged.labels)
     metrics = {
         "format": METRICS_FORMAT,

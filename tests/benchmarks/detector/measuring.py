@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[3]
 DECIDING_CODE = (
     "train/config", "train/data", "train/method", "train/fitting", "train/calibration", "train/evaluation",
     "model_repository/distance_fusion/map_fusion.py", "model_repository/distance_fusion/fusion_calibration.py",
+    "model_repository/distance_fusion/fusion_matrices.py",
 )  # fmt: skip
 
 

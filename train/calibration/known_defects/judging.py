@@ -98,7 +98,7 @@ class Bench:
         setting, weights = self.settings[choice[0]], self.tables[0].weights[choice[0]]
         maps = self._crossed_maps(choice)
         config = self.config
-        scores = image_scores(maps, config.score_share)
+        scores = image_scores(maps, config.score_share, config.score_pixels)
         rate = config.false_reject_rate
         calibration = Calibration(
             release_id=0,
@@ -114,6 +114,7 @@ class Bench:
             foreground=setting.foreground,
             foreground_id=self.foreground_ids.get(setting.foreground, 0),
             score_share=config.score_share,
+            score_pixels=config.score_pixels,
         )
         return Judge(setting, calibration, scores)
 

@@ -119,7 +119,9 @@ def _scores(
             for column in columns:
                 fused = np.tensordot(np.array(weights[column], np.float32), stages, axes=1)
                 maps = remove_background(fused, some.foregrounds[settings[column].foreground])
-                scores[column, start : start + len(some)] = image_scores(maps, config.score_share)
+                scores[column, start : start + len(some)] = image_scores(
+                    maps, config.score_share, config.score_pixels
+                )
         advance(len(some))
     return scores
 
