@@ -4,6 +4,8 @@ The paper compares directions (Eq. 1 and 3) and takes each difference for as tel
 much at some places and in some channels and not at all at others. Here the difference is measured by how much it
 varies on good images at its place: the Mahalanobis distance, as PaDiM (Defard et al. 2021) has for the teacher's
 features alone. What the student foretells does not vary, so that a defect stands out more.
+
+Pictures that keep their own size have no common places: what is usual is then the same everywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_repository.image_size import ImageSize, size_text, stage_shape
+from model_repository.image_size import NATIVE, ImageSize, size_text, stage_shape
 from train.errors import ConfigError
 from train.method.backbones import STRIDES
 
@@ -37,7 +39,7 @@ class StageResiduals(nn.Module):
 
     Args:
         channels: C, of the teacher's features.
-        shape: rows and columns of positions, h and w.
+        shape: rows and columns of positions, h and w; (1, 1) where all places of a picture share their statistics.
         neighbourhood: side of the square of positions that residuals are averaged over; odd, 1 for none.
     """
 
@@ -56,6 +58,11 @@ class StageResiduals(nn.Module):
         self.whitening: (
             Tensor  # [h * w, C, C], lower triangular: the inverse Cholesky factor of their covariance
         )
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all places of a picture have the same statistics."""
+        return len(self.whitening) == 1
 
     def set_channels(self, mean: Tensor, std: Tensor) -> None:
         """Set what the teacher's features are standardised by, [C] each."""
@@ -78,6 +85,9 @@ class StageResiduals(nn.Module):
     def forward(self, regenerated: Tensor, teacher_feature: Tensor) -> Tensor:
         """Distance [B, h, w] of regenerated and teacher's features [B, C, h, w]; about 1 on good images."""
         residual = self.averaged(self.standardized(teacher_feature) - self.gain * regenerated)
+        if self.is_shared:
+            whitened = F.conv2d(residual - self.place_mean, self.whitening[0].T[:, :, None, None])
+            return whitened.square().mean(dim=1).sqrt()
         # Rows times matrices: for one image, ONNX Runtime takes a fifth of the time that matrices times columns take.
         by_place = (residual - self.place_mean).flatten(2).permute(2, 0, 1)  # [h * w, B, C]
         squared = (by_place @ self.whitening).square().mean(dim=2)  # [h * w, B]
@@ -90,7 +100,7 @@ class Residuals(nn.Module):
 
     Args:
         teacher_channels: of the teacher's features at each stage.
-        image_size: of the images.
+        image_size: of the images; NATIVE where they keep their own, and all places share their statistics.
         neighbourhoods: of each stage, see `StageResiduals`.
 
     Raises:
@@ -101,7 +111,7 @@ class Residuals(nn.Module):
         self, *, teacher_channels: Sequence[int], image_size: ImageSize, neighbourhoods: Sequence[int]
     ) -> None:
         super().__init__()
-        shapes = [stage_shape(image_size, stride) for stride in STRIDES]
+        shapes = [(1, 1) if image_size == NATIVE else stage_shape(image_size, stride) for stride in STRIDES]
         numbers = sum(
             rows * columns * channels**2
             for (rows, columns), channels in zip(shapes, teacher_channels, strict=True)
@@ -117,6 +127,11 @@ class Residuals(nn.Module):
             StageResiduals(channels=channels, shape=shape, neighbourhood=neighbourhood)
             for channels, shape, neighbourhood in zip(teacher_channels, shapes, neighbourhoods, strict=True)
         )
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether all places of a picture have the same statistics."""
+        return all(stage.is_shared for stage in self)
 
     def __iter__(self) -> Iterator[StageResiduals]:
         return iter(self.stages)  # type: ignore[arg-type]
