@@ -4,9 +4,6 @@ The covariance at a place comes from the training images. Few images leave it un
 mean covariance of all places. How far, and how much of the student's word is subtracted, is decided by what makes the
 held-out good images most likely. Parts that lie alike keep the statistics of each place; textures, which lie anyhow,
 share those of all.
-
-Pictures at their own size share one mean and one covariance from the start, see `fit_shared_residuals`. They are seen
-whole, as they are served: a crop's border is not what a picture has there.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.method.backbones import Backbone
 from train.method.residuals import Residuals, StageResiduals
 from train.method.student import TEST_BATCH_SIZE, Student
 from train.support.arrays import FloatArray, require_finite
@@ -38,8 +34,6 @@ VARIANCE_FLOOR = 0.01
 # Of the mean variance, the teacher's being 1: below, as of copies of one picture, there is rounding alone.
 LEAST_VARIANCE = 0.01
 MAX_HELD_OUT = 64  # images; each gives as many samples as it has places
-MAX_PICTURES = 24  # of which the statistics of all places are made; each has some 100,000 places
-MAX_SAMPLES = 2**18  # places of held-out pictures that choose, of each stage
 
 
 @dataclass(frozen=True)
@@ -126,69 +120,6 @@ def fit_residuals(
         )
 
 
-def fit_shared_residuals(
-    teacher: Backbone,
-    student: Student,
-    train: NDArray[np.uint8],
-    *,
-    held_out: NDArray[np.uint8],
-    device: torch.device,
-) -> None:
-    """As `fit_residuals`, of whole pictures [N, H, W, 3] uint8 whose places share their statistics.
-
-    Raises:
-        NotFiniteError: what the student regenerates is not finite.
-    """
-    if student.residuals is None:
-        return
-    few, others = _some(train, MAX_PICTURES), _some(held_out, MAX_PICTURES)
-    stages = list(student.residuals)
-    moments = [Moments(1, len(stage.channel_mean)) for stage in stages]
-    seen: list[list[tuple[Tensor, Tensor]]] = [[] for _ in stages]
-    with torch.inference_mode(), progress_bar("What is usual", len(few) + len(others)) as bar:
-        for picture in few:
-            for of_stage, (theirs, ours) in zip(
-                moments, _seen_whole(teacher, student, picture, device), strict=True
-            ):
-                of_stage.add(theirs, ours)
-            bar.advance()
-        for picture in others:
-            for samples, pair in zip(seen, _seen_whole(teacher, student, picture, device), strict=True):
-                step = max(1, len(others) * pair[0].shape[-1] // MAX_SAMPLES)
-                samples.append((pair[0][..., ::step], pair[1][..., ::step]))
-            bar.advance()
-        for stage, of_stage, samples in zip(stages, moments, seen, strict=True):
-            theirs, ours = (torch.cat([pair[k] for pair in samples], dim=-1) for k in (0, 1))
-            choose_statistics(stage, of_stage, theirs=theirs, ours=ours)
-
-
-def _seen_whole(
-    teacher: Backbone, student: Student, picture: NDArray[np.uint8], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """What teacher and student see in a picture [H, W, 3], [1, C, h * w] each on the CPU, a stage."""
-    if student.residuals is None:
-        return
-    image = torch.from_numpy(picture[None]).to(device)
-    for stage, theirs, ours in zip(student.residuals, teacher(image), student(image), strict=True):
-        _require_finite_student(ours)
-        pair = stage.averaged(stage.standardized(theirs)), stage.averaged(ours)
-        yield pair[0].cpu().flatten(2), pair[1].cpu().flatten(2)
-
-
-def _some(pictures: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """At most `count` of the pictures, evenly from first to last."""
-    chosen = np.linspace(0, len(pictures) - 1, num=min(count, len(pictures))).astype(int)
-    return np.asarray(pictures[chosen])
-
-
-def _require_finite_student(feature: Tensor) -> None:
-    require_finite(
-        feature.cpu().numpy(),
-        what="The student's features",
-        remedy="train again, with a lower --learning-rate or --mixed-precision off",
-    )
-
-
 def fit_statistics(
     residuals: Residuals,
     regenerate: Callable[[Tensor], Sequence[Tensor]],
@@ -209,7 +140,7 @@ def fit_statistics(
         for batch in _seen_by_place(residuals, regenerate, train, device):
             for of_stage, (theirs, ours) in zip(moments, batch, strict=True):
                 of_stage.add(theirs, ours)
-            bar.advance(min(TEST_BATCH_SIZE, len(train)))
+            bar.advance(batch[0][0].shape[-1])
         few = KnownImages(
             held_out.images[:MAX_HELD_OUT], [stage[:MAX_HELD_OUT] for stage in held_out.teacher_features]
         )
@@ -252,28 +183,23 @@ def _seen_by_place(
     known: KnownImages,
     device: torch.device,
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Batch by batch and for each stage, what teacher and student see, [P, C, B] each, on the CPU.
-
-    Where places share their statistics P is 1, and each place of each image counts as one of B.
-    """
+    """Batch by batch and for each stage, what teacher and student see, [P, C, B] each, on the CPU."""
     for start in range(0, len(known), TEST_BATCH_SIZE):
         of_batch = slice(start, start + TEST_BATCH_SIZE)
         regenerated = regenerate(torch.from_numpy(known.images[of_batch]).to(device))
         seen: list[tuple[Tensor, Tensor]] = []
         for stage, ours, features in zip(residuals, regenerated, known.teacher_features, strict=True):
             theirs = torch.from_numpy(features[of_batch]).to(device).permute(0, 3, 1, 2)
-            _require_finite_student(ours)
-            pair = stage.averaged(stage.standardized(theirs)), stage.averaged(ours.expand_as(theirs))
-            arranged = _places_alike if stage.is_shared else _by_place
-            seen.append((arranged(pair[0]), arranged(pair[1])))
+            require_finite(
+                ours.cpu().numpy(),
+                what=f"The student's features at stage {len(seen) + 1}",
+                remedy="train again, with a lower --learning-rate or --mixed-precision off",
+            )
+            pair = stage.averaged(stage.standardized(theirs)), stage.averaged(ours)
+            seen.append((_by_place(pair[0]), _by_place(pair[1])))
         yield seen
 
 
 def _by_place(feature: Tensor) -> Tensor:
-    """[B, C, h, w] to [h * w, C, B], on the CPU."""
+    """[B, C, h, w] to [h * h, C, B], on the CPU."""
     return feature.cpu().flatten(2).permute(2, 1, 0)
-
-
-def _places_alike(feature: Tensor) -> Tensor:
-    """[B, C, h, w] to [1, C, B * h * w], on the CPU."""
-    return feature.cpu().permute(1, 0, 2, 3).flatten(1)[None]

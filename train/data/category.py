@@ -223,10 +223,18 @@ def load_images(
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
     shown = None
     if keep_aspect or image_size == NATIVE:
-        shown = np.zeros(pixels.shape[:3], np.bool_)
-        for mask, index in zip(shown, readable, strict=True):
-            mask[parts[paths[index]]] = True
+        shown = _shown_pixels(pixels.shape[:3], [parts[paths[index]] for index in readable])
     return LoadedImages(pixels, readable, broken, shown)
+
+
+def _shown_pixels(
+    shape: tuple[int, int, int], parts: Sequence[tuple[slice, slice]]
+) -> NDArray[np.bool_] | None:
+    """[N, H, W]: which pixels show the picture, whose rows and columns are given; None where all do."""
+    shown = np.zeros(shape, np.bool_)
+    for mask, part in zip(shown, parts, strict=True):
+        mask[part] = True
+    return None if shown.all() else shown
 
 
 def _require_one_size(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from train.calibration.foreground import load_foreground
-from train.calibration.residuals import KnownImages, fit_residuals, fit_shared_residuals
+from train.calibration.residuals import KnownImages, fit_residuals
+from train.calibration.shared_residuals import fit_shared_residuals
 from train.checkpoint.provenance import Provenance
 from train.checkpoint.tensors import save_checkpoint
 from train.config import FitConfig

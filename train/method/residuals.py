@@ -5,7 +5,9 @@ much at some places and in some channels and not at all at others. Here the diff
 varies on good images at its place: the Mahalanobis distance, as PaDiM (Defard et al. 2021) has for the teacher's
 features alone. What the student foretells does not vary, so that a defect stands out more.
 
-Pictures that keep their own size have no common places: what is usual is then the same everywhere.
+Pictures that keep their own size have no common places. Good ones then have a number of usual differences, wherever
+they are: of the ground, of an edge, of print. What counts is the distance from the nearest of them, as in PatchCore
+(Roth et al. 2022) with the teacher's features alone.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from train.errors import ConfigError
 from train.method.backbones import STRIDES
 
 LEAST_RELATIVE_STD = 0.01  # a channel's standard deviation, as a share of its mean
+USUAL_DIFFERENCES = 256  # a stage, where places share them; more cost time, and find little more
 LARGEST_WHITENING = 2**26  # numbers in all places' matrices together: 256 MB
 
 
@@ -51,6 +54,8 @@ class StageResiduals(nn.Module):
         self.register_buffer("gain", torch.ones(()))
         self.register_buffer("place_mean", torch.zeros(channels, *shape))
         self.register_buffer("whitening", torch.eye(channels).repeat(shape[0] * shape[1], 1, 1))
+        if shape == (1, 1):
+            self.register_buffer("usual", torch.zeros(USUAL_DIFFERENCES, channels))
         self.channel_mean: Tensor  # [C], of the teacher's features over good images and positions
         self.channel_std: Tensor  # [C], likewise
         self.gain: Tensor  # 0..1, how much of what the student regenerates is subtracted
@@ -58,6 +63,7 @@ class StageResiduals(nn.Module):
         self.whitening: (
             Tensor  # [h * w, C, C], lower triangular: the inverse Cholesky factor of their covariance
         )
+        self.usual: Tensor  # [K, C], whitened differences that good images have; only where places share them
 
     @property
     def is_shared(self) -> bool:
@@ -86,13 +92,24 @@ class StageResiduals(nn.Module):
         """Distance [B, h, w] of regenerated and teacher's features [B, C, h, w]; about 1 on good images."""
         residual = self.averaged(self.standardized(teacher_feature) - self.gain * regenerated)
         if self.is_shared:
-            whitened = F.conv2d(residual - self.place_mean, self.whitening[0].T[:, :, None, None])
-            return whitened.square().mean(dim=1).sqrt()
+            return self._from_nearest(self.whitened(residual))
         # Rows times matrices: for one image, ONNX Runtime takes a fifth of the time that matrices times columns take.
         by_place = (residual - self.place_mean).flatten(2).permute(2, 0, 1)  # [h * w, B, C]
         squared = (by_place @ self.whitening).square().mean(dim=2)  # [h * w, B]
         rows, columns = self.place_mean.shape[-2:]
         return squared.permute(1, 0).reshape(-1, rows, columns).sqrt()
+
+    def whitened(self, residual: Tensor) -> Tensor:
+        """Differences [B, C, h, w] of any place, relative to how much they vary on good images, likewise."""
+        return F.conv2d(residual - self.place_mean, self.whitening[0].T[:, :, None, None])
+
+    def _from_nearest(self, whitened: Tensor) -> Tensor:
+        """Distance [B, h, w] of whitened differences [B, C, h, w] from the nearest usual one."""
+        squares = self.usual.square().sum(dim=1)
+        # |a - b|^2 = |a|^2 - (2 a b - |b|^2): one convolution for all of them.
+        nearest = F.conv2d(whitened, 2 * self.usual[:, :, None, None], -squares).amax(dim=1)
+        squared = (whitened.square().sum(dim=1) - nearest).clamp_min(0)
+        return (squared / whitened.shape[1]).sqrt()
 
 
 class Residuals(nn.Module):

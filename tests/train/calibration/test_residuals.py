@@ -12,7 +12,6 @@ from train.calibration.residuals import (
     Moments,
     choose_statistics,
     fit_residuals,
-    fit_shared_residuals,
     negative_log_likelihood,
 )
 from train.config import fit_config
@@ -120,37 +119,3 @@ def test_copies_of_one_image_do_not_blow_up_their_rounding() -> None:
     stage = chosen(one, torch.zeros(4, 3, 60), n_train=50)
     # Noise of a millionth stays below a thousandth of what a difference as large as a feature's usual one gives.
     assert float(stage.whitening.abs().max()) <= 101
-
-
-def test_places_that_share_their_statistics_have_one_mean_and_covariance() -> None:
-    stage = StageResiduals(channels=3, shape=(1, 1), neighbourhood=1)
-    teacher, student = normal(1, 3, 4000), 0.3 * normal(1, 3, 4000, seed=1)
-    moments = Moments(1, 3)
-    moments.add(teacher, student)
-    choose_statistics(stage, moments, theirs=teacher, ours=student)
-    assert stage.is_shared
-    feature, regenerated = normal(2, 3, 5, 7, seed=2), normal(2, 3, 5, 7, seed=3)
-    residual = feature - stage.gain * regenerated - stage.place_mean
-    expected = (residual.permute(0, 2, 3, 1) @ stage.whitening[0]).square().mean(dim=-1).sqrt()
-    torch.testing.assert_close(stage(regenerated, feature), expected)
-
-
-def test_whole_pictures_give_the_statistics_of_pictures_that_keep_their_size() -> None:
-    config = fit_config("edge", {"image_size": "native", "weights": "random", "sharpening": (0.0,)})
-    teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
-    teacher.eval(), student.eval()
-    generator = np.random.default_rng(0)
-    pictures = generator.integers(0, 256, (4, 64, 96, 3), np.uint8)
-    fit_shared_residuals(teacher, student, pictures[:3], held_out=pictures[3:], device=CPU)
-    assert student.residuals is not None
-    assert student.residuals.are_shared
-    with torch.inference_mode():
-        image = torch.from_numpy(pictures[:3])
-        for stage, theirs, ours in zip(student.residuals, teacher(image), student(image), strict=True):
-            residual = stage.averaged(stage.standardized(theirs) - stage.gain * ours)
-            torch.testing.assert_close(
-                stage.place_mean[:, 0, 0], residual.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3
-            )
-        # One release judges pictures of any size.
-        small = student.distances(image[:1, :32, :64], teacher(image[:1, :32, :64]), scale=1.0)
-    assert [tuple(stage.shape) for stage in small] == [(1, 8, 16), (1, 4, 8), (1, 2, 4)]
