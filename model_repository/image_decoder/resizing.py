@@ -35,8 +35,8 @@ def resize_image(
         [H, W, 3] uint8, RGB in 0..255.
     """
     if is_native(size):
-        rows, columns = (-side % STEP for side in (image.height, image.width))
-        return np.pad(np.asarray(image), ((0, rows), (0, columns), (0, 0)), mode="edge")
+        below, beyond = -image.height % STEP, -image.width % STEP
+        return np.pad(np.asarray(image), ((0, below), (0, beyond), (0, 0)), mode="edge")
     height, width = size if isinstance(size, tuple) else (size, size)
     if not keep_aspect:
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -28,7 +28,7 @@ from train.config import PRESETS, FitConfig, fit_config
 from train.data.category import load_images
 from train.data.sources import find_category
 from train.errors import DataError
-from train.fitting.batches import GoodImages
+from train.fitting.features import GoodImages
 from train.method.student import build_teacher_and_student
 from train.support.devices import choose_device, hardware_name
 from train.support.progress import progress_bar

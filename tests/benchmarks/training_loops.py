@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from train.config import FitConfig
-from train.fitting.batches import GoodImages, batch_indices, load_batches
-from train.fitting.features import Features, compute_teacher_features
+from train.fitting.features import Features, GoodImages, batch_indices, compute_teacher_features, load_batches
 from train.fitting.gpu.room import choose_place, keep_features
 from train.fitting.loop import masked_regeneration_loss, steps_of
 from train.fitting.preparation import fast_training, initial_state, learning_rate_factor, set_training_mode

@@ -15,17 +15,20 @@ SCAR_AREA, SCAR_ASPECT = (0.003, 0.02), (4.5, 20.0)  # lying or standing
 MIN_SIDE = 2  # pixels
 
 
-def paste_patches(images: NDArray[np.uint8], *, seed: int) -> NDArray[np.uint8]:
+def paste_patches(
+    images: NDArray[np.uint8], *, seed: int, within: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
     """Paste a rectangle of some good image into each good image, `COPIES` times.
 
-    From [N, H, W, 3] to [COPIES * N, H, W, 3] uint8; the seed decides sizes, places and sources.
+    From [N, H, W, 3] to [COPIES * N, H, W, 3] uint8; the seed decides sizes, places and sources. Rectangles are as
+    large as in pictures of the height and width `within`, in pixels; unless given, of the images'.
     """
     generator = np.random.default_rng(seed)
     pasted = np.concatenate([images] * COPIES)
     rows, columns = images.shape[1:3]
     for index, image in enumerate(pasted):
         scar = (index // len(images)) % 2 == 1
-        height, width = _rectangle((rows, columns), scar=scar, generator=generator)
+        height, width = _rectangle(within or (rows, columns), scar=scar, generator=generator)
         source = images[generator.integers(len(images))]
         from_row, to_row = generator.integers(0, rows - height + 1, 2)
         from_column, to_column = generator.integers(0, columns - width + 1, 2)

@@ -18,6 +18,7 @@ from torch import Tensor
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores
 from train.calibration.pasting import paste_patches
 from train.calibration.residuals import KnownImages, fit_statistics
+from train.calibration.shared_residuals import Seen, fit_shared
 from train.calibration.weighing import (
     MAX_PASTED_IMAGES,
     MIN_GOOD_IMAGES,
@@ -114,9 +115,24 @@ def _usual_features(
     for stage, features in zip(residuals, known.teacher_features, strict=True):
         channels = torch.from_numpy(features).flatten(0, 2)
         stage.set_channels(channels.mean(dim=0), channels.std(dim=0))
+    if residuals.are_shared:
+        seen, others_seen = _seen(residuals, known), _seen(residuals, others)
+        fit_shared(residuals, seen, held_out=others_seen, n_train=len(train), gains=(0.0,))
+        return residuals
     nothing = partial(_nothing, residuals)
     fit_statistics(residuals, nothing, known, held_out=others, gains=(0.0,), device=device, what=what)
     return residuals
+
+
+def _seen(residuals: Residuals, known: KnownImages) -> Iterator[Seen]:
+    """What the teacher sees in each image, beside a student that foretells nothing."""
+    for index in range(len(known)):
+        pairs = []
+        for stage, features in zip(residuals, known.teacher_features, strict=True):
+            theirs = torch.from_numpy(features[index : index + 1]).permute(0, 3, 1, 2)
+            seen = stage.averaged(stage.standardized(theirs.to(stage.channel_mean)))[0].flatten(1).cpu()
+            pairs.append((seen, torch.zeros_like(seen)))
+        yield pairs
 
 
 def _nothing(residuals: Residuals, images: Tensor) -> list[Tensor]:

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from model_repository.distance_fusion.map_fusion import Calibration, image_scores, remove_background
+from model_repository.image_size import height_width
 from train.calibration.conformal import conformal_quantile, conformal_rank
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.pasting import paste_patches
 from train.calibration.usual import usual_scores
-from train.calibration.weighing import MAX_PASTED_IMAGES, cross_fused, fusion_of, stage_weights
+from train.calibration.weighing import cross_fused, fusion_of, most_pasted, stage_weights
 from train.checkpoint.provenance import UsualScores
 from train.config import FitConfig
 from train.method.backbones import Backbone
@@ -88,9 +89,11 @@ def look_at(
 
     pasted = None
     if config.stage_weighting == "pasted_defects":
-        pasted = distances_of(
-            paste_patches(images[:MAX_PASTED_IMAGES], seed=config.seed), "Weighing the stages"
-        )
+        few = images[: most_pasted(images.shape[1:3])]
+        # As large as in a crop: in a whole picture a share of it would be no defect but half a part.
+        within = height_width(config.crop_size) if config.is_native else None
+        copies = paste_patches(few, seed=config.seed, within=within)
+        pasted = distances_of(copies, "Weighing the stages")
     foreground = find_foreground(images, finder, device=device)
     # Where the background stays, the part is looked for all the same: for the pixel threshold alone.
     parts = find_foreground(images, WITHOUT_NETWORK, device=device) if foreground is None else foreground

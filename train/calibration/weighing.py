@@ -14,11 +14,19 @@ from train.config import FitConfig
 from train.support.arrays import FloatArray
 
 MAX_PASTED_IMAGES = 64  # enough for a mean; several pasted images are made of each
+MAX_PASTED_PIXELS = 2**26  # of these together, where images are large; their copies take 0.8 GiB
+MIN_PASTED_IMAGES = 8
 DETECTABILITY_POWER = 2
 # At this d', a threshold half-way between good and pasted takes one image in 30,000 for the other kind.
 DETECTABILITY_LIMIT = 8.0
 FOLDS = 5
 MIN_GOOD_IMAGES = 8  # with fewer, the spread of their maxima is too uncertain to weigh by
+
+
+def most_pasted(shape: tuple[int, int]) -> int:
+    """How many images of this height and width get patches pasted in."""
+    fitting = MAX_PASTED_PIXELS // (shape[0] * shape[1])
+    return min(MAX_PASTED_IMAGES, max(MIN_PASTED_IMAGES, fitting))
 
 
 def fusion_of(config: FitConfig, stage_weights: tuple[float, float, float]) -> Fusion:
@@ -58,7 +66,8 @@ def folds(
     n_images = len(distances[0])
     fold_of = np.arange(n_images) % FOLDS
     # Copies of one image after those of another; not of every image there are any.
-    fold_of_pasted = np.tile(fold_of[:MAX_PASTED_IMAGES], COPIES)
+    n_copied = 0 if pasted is None else len(pasted[0]) // COPIES
+    fold_of_pasted = np.tile(fold_of[:n_copied], COPIES)
     for fold in range(min(FOLDS, n_images)):
         yield (
             np.flatnonzero(fold_of == fold),

@@ -245,6 +245,15 @@ class FitConfig(BaseModel):
             raise ValueError(f"expected at most half the {bound}")
         return sigma
 
+    @field_validator("foreground")
+    @classmethod
+    def _of_a_size_that_sam_takes(cls, method: str, info: ValidationInfo) -> str:
+        if method == "sam" and info.data.get("image_size") == NATIVE:
+            raise ValueError(
+                "SAM takes pictures of one size; expected threshold or none where each keeps its own"
+            )
+        return method
+
     @field_validator("pool_size")
     @classmethod
     def _odd(cls, pool_size: int) -> int:

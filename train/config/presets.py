@@ -61,6 +61,18 @@ def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
     return changed_config(PRESETS[preset], overrides)
 
 
+def require_one_size(config: FitConfig, what: str) -> None:
+    """Refuse pictures that keep their own size.
+
+    Raises:
+        ConfigError: they do; `what` names who cannot take them.
+    """
+    if config.is_native:
+        raise ConfigError(
+            f"{what} takes pictures of one size, and found native; expected --image-size 256 or 384x512."
+        )
+
+
 def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
     """A configuration with some fields replaced, see `fit_config`.
 

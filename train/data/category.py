@@ -18,7 +18,7 @@ from model_repository.image_decoder.image_decoding import (
     resize_image,
 )
 from model_repository.image_decoder.resizing import fitted_part
-from model_repository.image_size import ImageSize
+from model_repository.image_size import NATIVE, ImageSize
 from train.data.layout import read_layout
 from train.data.mask_files import match_masks
 from train.errors import DataError
@@ -218,13 +218,38 @@ def load_images(
         raise DataError(
             f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
         )
+    if image_size == NATIVE:
+        _require_one_size([(paths[index], parts[paths[index]]) for index in readable])
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
     shown = None
-    if keep_aspect:
-        shown = np.zeros(pixels.shape[:3], np.bool_)
-        for mask, index in zip(shown, readable, strict=True):
-            mask[parts[paths[index]]] = True
+    if keep_aspect or image_size == NATIVE:
+        shown = _shown_pixels(pixels.shape[:3], [parts[paths[index]] for index in readable])
     return LoadedImages(pixels, readable, broken, shown)
+
+
+def _shown_pixels(
+    shape: tuple[int, int, int], parts: Sequence[tuple[slice, slice]]
+) -> NDArray[np.bool_] | None:
+    """[N, H, W]: which pixels show the picture, whose rows and columns are given; None where all do."""
+    shown = np.zeros(shape, np.bool_)
+    for mask, part in zip(shown, parts, strict=True):
+        mask[part] = True
+    return None if shown.all() else shown
+
+
+def _require_one_size(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:
+    """Refuse pictures of several sizes, where each keeps its own.
+
+    Raises:
+        DataError: they are.
+    """
+    by_size = {(columns.stop, rows.stop): path for path, (rows, columns) in parts}
+    if len(by_size) > 1:
+        (first, one), (second, other) = sorted(by_size.items())[:: len(by_size) - 1]
+        raise DataError(
+            f"{one} is {first[0]} x {first[1]} pixels and {other} {second[0]} x {second[1]}; expected pictures of one "
+            "size where each keeps its own: crop them to one, or take an --image-size for all."
+        )
 
 
 def _warn_of_plain(

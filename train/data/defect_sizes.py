@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from model_repository.image_size import ImageSize, height_width, size_text
+from model_repository.image_size import NATIVE, ImageSize, height_width, size_text
 from train.data.category import CategoryData
 from train.data.ground_truth import read_mask
 from train.errors import DataError
@@ -68,7 +68,9 @@ def smallest_at(
 
 
 def warn_of_small_defects(data: CategoryData, size: ImageSize, *, keep_aspect: bool) -> None:
-    """Tell of a size at which a defect is smaller than `LEAST_PIXELS`."""
+    """Tell of a size at which a defect is smaller than `LEAST_PIXELS`; pictures of their own size show all there is."""
+    if size == NATIVE:
+        return
     smallest = smallest_at(defect_sizes(data), size, keep_aspect=keep_aspect)
     if smallest is None or smallest[1] >= LEAST_PIXELS:
         return

@@ -102,9 +102,11 @@ class Orientations:
 
 
 def load_masks(
-    test: Sequence[TestImage], *, image_size: ImageSize, keep_aspect: bool = False
+    test: Sequence[TestImage], *, image_size: ImageSize, keep_aspect: bool = False, native: bool = False
 ) -> NDArray[np.bool_] | None:
     """Ground truth masks [N, H, W] for test images, or None where not one of them has a mask.
+
+    Where pictures are `native`, which keep their own size, `image_size` is that at which they are judged.
 
     Whatever is not 0 marks a defect, whichever values a file has. A mask is resized with the nearest neighbour, so that
     it stays a mask; beside a shape that is kept nothing is marked. An image without one gets an empty one. A mask that
@@ -122,7 +124,11 @@ def load_masks(
         if image.mask_path is None:
             continue
         mask = _load_mask(image, image.mask_path, orientations)
-        masks[index] = _resize(mask.marked, image_size, keep_aspect=keep_aspect)
+        masks[index] = (
+            _filled(mask.marked, image_size)
+            if native
+            else _resize(mask.marked, image_size, keep_aspect=keep_aspect)
+        )
         if mask.marked.any() and not mask.marked.all():
             drawn.append(image)
         if mask.in_between:
@@ -194,6 +200,13 @@ def _resize(marked: NDArray[np.bool_], size: ImageSize, *, keep_aspect: bool) ->
     shown = (columns.stop - columns.start, rows.stop - rows.start)
     resized[rows, columns] = np.asarray(mask.resize(shown, Image.Resampling.NEAREST), bool)
     return resized
+
+
+def _filled(marked: NDArray[np.bool_], size: ImageSize) -> NDArray[np.bool_]:
+    """A mask of a picture that keeps its size; where that is filled, nothing is marked."""
+    filled = np.zeros(height_width(size), bool)
+    filled[: marked.shape[0], : marked.shape[1]] = marked
+    return filled
 
 
 def _said_of(paths: Sequence[Path], n_masks: int, what: str, then: str) -> list[str]:

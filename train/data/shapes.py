@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_repository.image_decoder.image_decoding import ImageError
-from model_repository.image_size import SIDE_STEP, ImageSize, height_width, image_size, size_text
+from model_repository.image_size import NATIVE, SIDE_STEP, ImageSize, height_width, image_size, size_text
 from train.data.category import CategoryData
 from train.data.file_sizes import upright_size
 from train.support.progress import console
@@ -65,6 +65,8 @@ def keeps_aspect(data: CategoryData, *, asked: str, size: ImageSize, quiet: bool
         asked: `auto`, `stretch` or `keep`, see `FitConfig.aspect`.
         size: that they are resized to.
     """
+    if size == NATIVE:
+        return False  # nothing is resized
     shapes = read_shapes(data.train_good)
     keep = asked == "keep" or (asked == "auto" and differ_in_shape(shapes))
     if shapes and not quiet and (sentence := _told(data.category, shapes, asked=asked, keep=keep, size=size)):

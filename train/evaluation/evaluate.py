@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores, judge, remove_background
+from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.bit_depth import warn_of_8_bits
@@ -90,7 +91,10 @@ def evaluate(
     )
     test = tuple(data.test[index] for index in images.readable)
     masks = load_masks(
-        test, image_size=config.image_size, keep_aspect=checkpoint.provenance.keep_aspect
+        test,
+        image_size=image_size(*images.pixels.shape[1:3]),
+        keep_aspect=checkpoint.provenance.keep_aspect,
+        native=config.is_native,
     )  # a wrong mask stops here, before the long part
     whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)

@@ -1,4 +1,4 @@
-"""The teacher's features, computed once: it never changes, and training uses no augmentation.
+"""The teacher's features, computed once, and the batches of them: it never changes, and training uses no augmentation.
 
 Here they are in the machine's memory or in a file; what a GPU trains on is in `gpu.stores`.
 """
@@ -6,6 +6,7 @@ Here they are in the machine's memory or in a file; what a GPU trains on is in `
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_repository.image_size import ImageSize, stage_shape
+from train.config import FitConfig
 from train.errors import StorageError, TrainingError
 from train.method.backbones import STRIDES, Backbone
 from train.support.arrays import FloatArray
@@ -105,6 +107,51 @@ class TeacherFeatures:
             ]
             stds.append(torch.from_numpy(np.sqrt(np.mean(variances, axis=0)).astype(np.float32)))
         return stds
+
+
+@dataclass(frozen=True)
+class GoodImages:
+    """Good images in memory and the teacher's features of them.
+
+    Attributes:
+        images: [N, H, W, 3] uint8.
+        teacher_features: of the same images, in the same order.
+        file_names: for messages.
+    """
+
+    images: NDArray[np.uint8]
+    teacher_features: Features
+    file_names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_batches(
+    good: GoodImages, *, config: FitConfig, steps: range, device: torch.device
+) -> Iterator[Batch]:
+    """The batches of these steps; which images a step sees depends on its number and the seed alone.
+
+    A batch is valid until the next one is asked for.
+    """
+    order = batch_indices(
+        len(good), batch_size=config.batch_size, seed=config.seed, drop_last=config.drop_last
+    )
+    # One after the other: a list of all would fill the memory when millions of steps are asked for.
+    asked = itertools.islice(order, steps.start, steps.stop)
+    return good.teacher_features.batches(asked, good.images, device)
+
+
+def batch_indices(
+    n_images: int, *, batch_size: int, seed: int, drop_last: bool = True
+) -> Iterator[NDArray[np.intp]]:
+    """Endless batches of positions, each epoch in a new order; its smaller rest is its last batch, or is left out."""
+    end = n_images - batch_size + 1 if drop_last else n_images
+    generator = np.random.default_rng(seed)
+    while True:
+        order = generator.permutation(n_images)
+        for start in range(0, end, batch_size):
+            yield order[start : start + batch_size]
 
 
 def compute_teacher_features(

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
-import shlex
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
-from train.calibration.sharpening import choose_sharpening
+from train.calibration.shared_residuals import fit_shared_residuals
 from train.checkpoint.provenance import Provenance
 from train.checkpoint.tensors import save_checkpoint
 from train.config import FitConfig
-from train.data.bit_depth import find_bit_depth
-from train.data.category import CategoryData, LoadedImages, load_images, split_good
-from train.data.defect_sizes import warn_of_small_defects
+from train.data.category import CategoryData
 from train.data.known_defects import KnownDefects
-from train.data.shapes import keeps_aspect
-from train.errors import DataError
-from train.fitting.batches import GoodImages
-from train.fitting.features import compute_teacher_features
-from train.fitting.gpu.room import choose_place, keep_features
+from train.fitting.features import GoodImages
+from train.fitting.good_images import GoodSplit, load_good
 from train.fitting.judging import Judging, calibrate_run
 from train.fitting.known_defects import (
     DefectImages,
@@ -43,35 +34,9 @@ from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime, memory_errors
-from train.support.files import require_writable
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
-
-
-@dataclass(frozen=True)
-class GoodSplit:
-    """A category's good images and what the teacher sees in them, split for a run.
-
-    Attributes:
-        train: to train on.
-        held_out: to validate and calibrate on.
-        sharpening: of what the teacher sees, see `choose_sharpening`.
-        bit_depth: that they were read with, see `find_bit_depth`.
-        keep_aspect: whether they kept their shape, see `keeps_aspect`.
-        shown: of the held-out ones, see `LoadedImages`.
-        n_broken: files that could not be read.
-        fingerprint: of the files, see `CategoryData.fingerprint`.
-    """
-
-    train: GoodImages
-    held_out: GoodImages
-    sharpening: float
-    bit_depth: int
-    keep_aspect: bool
-    shown: NDArray[np.bool_] | None
-    n_broken: int
-    fingerprint: str
 
 
 @memory_errors("lower --batch-size or --image-size, or take a smaller backbone")
@@ -104,7 +69,7 @@ def fit(
     finder = load_foreground(config.foreground, weights_dir=runtime.weights_dir)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    good = _load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
+    good = load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
     defects = None if known is None else _read_defects(known, data, good, config=config, runtime=runtime)
     _set_teacher_statistics(student, good.train)
     inputs = _inputs(data, good, config=config, device=device, weights=weight_sources)
@@ -120,10 +85,10 @@ def fit(
             device=device,
             started=started,
         )
-    fit_residuals(student, _known(good.train), held_out=_known(good.held_out), device=device)
+    _fit_residuals(teacher, student, good, device=device)
     judging = calibrate_run(
         Networks(teacher, student, device),
-        good.held_out.images,
+        good.whole[1],
         defects,
         config=config,
         category=data.category,
@@ -149,97 +114,22 @@ def _inputs(
         config=config,
         data_fingerprint=good.fingerprint,
         n_images=len(data.train_good),
-        n_train=len(good.train),
+        n_train=len(good.whole[0]),
         surroundings={
             "device": device.type,
             "torch": torch.__version__,
-            "aspect": _aspect(good),
+            "aspect": good.aspect,
             **weights,
         },
-    )
-
-
-def _aspect(good: GoodSplit) -> Literal["keep", "stretch"]:
-    return "keep" if good.keep_aspect else "stretch"
-
-
-def _read_good(data: CategoryData, *, config: FitConfig, strict: bool) -> tuple[LoadedImages, int, bool]:
-    """A category's good images, and what was decided on how all of its images are read: bit depth, shape."""
-    bit_depth = find_bit_depth(data, asked=config.bit_depth)
-    keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
-    warn_of_small_defects(data, config.image_size, keep_aspect=keep_aspect)
-    images = load_images(
-        data.train_good,
-        image_size=config.image_size,
-        strict=strict,
-        bit_depth=bit_depth,
-        keep_aspect=keep_aspect,
-        what="good images",
-    )
-    return images, bit_depth, keep_aspect
-
-
-def _load_good(
-    data: CategoryData,
-    teacher: Backbone,
-    student: Student,
-    *,
-    config: FitConfig,
-    scratch_dir: Path,
-    runtime: Runtime,
-) -> GoodSplit:
-    """Read a category's good images, split them, and run the teacher over them once.
-
-    On a GPU the features are kept where they fit beside the training of the student.
-
-    Raises:
-        DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
-    """
-    images, bit_depth, keep_aspect = _read_good(data, config=config, strict=runtime.strict)
-    split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
-    n_train, n_held_out = map(len, split)
-    if config.drop_last and n_train < config.batch_size:
-        raise DataError(
-            f"Category {data.category!r} has {n_train} good images to train on, {n_held_out} held out; expected at "
-            f"least one batch of {config.batch_size}; add {config.batch_size - n_train} more, or train smaller "
-            f"batches: python -m train fit --category {shlex.quote(data.category)} --batch-size {n_train} and the "
-            "options of before."
-        )
-    require_writable(scratch_dir)
-    place, device = None, runtime.torch_device
-    pixels_of = [images.pixels[indices] for indices in split]
-    sharpening = choose_sharpening(teacher, pixels_of[0], held_out=pixels_of[1], config=config, device=device)
-    if device.type == "cuda":
-        place = choose_place(teacher, student, n_images=n_train + n_held_out, config=config, device=device)
-    parts = []
-    for indices, pixels in zip(split, pixels_of, strict=True):
-        features = (
-            compute_teacher_features(teacher, pixels, scratch_dir=scratch_dir, device=device)
-            if place is None
-            else keep_features(place, teacher, pixels, device)
-        )
-        file_names = [data.train_good[images.readable[index]].name for index in indices]
-        parts.append(GoodImages(pixels, features, file_names))
-    train, held_out = parts
-    return GoodSplit(
-        train=train,
-        held_out=held_out,
-        sharpening=sharpening,
-        bit_depth=bit_depth,
-        keep_aspect=keep_aspect,
-        shown=None if images.shown is None else images.shown[split[1]],
-        n_broken=len(images.broken),
-        fingerprint=data.fingerprint(),
     )
 
 
 def _read_defects(
     known: KnownDefects, data: CategoryData, good: GoodSplit, *, config: FitConfig, runtime: Runtime
 ) -> DefectImages:
-    folder = data.train_good[0].parent
     return read_defects(
         known,
-        [(part.images, [folder / name for name in part.file_names]) for part in (good.train, good.held_out)],
+        good.files_in(data.train_good[0].parent),
         config=config,
         bit_depth=good.bit_depth,
         keep_aspect=good.keep_aspect,
@@ -254,16 +144,23 @@ def _set_teacher_statistics(student: Student, train: GoodImages) -> None:
     student.set_teacher_statistics(features.means(), stds)
 
 
+def _fit_residuals(teacher: Backbone, student: Student, good: GoodSplit, *, device: torch.device) -> None:
+    if student.residuals is not None and student.residuals.are_shared:
+        pictures, others = good.whole
+        fit_shared_residuals(teacher, student, pictures, held_out=others, device=device)
+        return
+    train, held_out = (
+        KnownImages(part.images, part.teacher_features.stages) for part in (good.train, good.held_out)
+    )
+    fit_residuals(student, train, held_out=held_out, device=device)
+
+
 def _full_memory_of_gpu(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
     """Within it, a GPU whose memory is full is told with a batch to try."""
     if device.type == "cpu":
         return nullcontext()
     half = max(1, config.batch_size // 2)
     return memory_errors(f"try --batch-size {half}, a smaller --image-size or a smaller backbone")
-
-
-def _known(good: GoodImages) -> KnownImages:
-    return KnownImages(good.images, good.teacher_features.stages)
 
 
 def _provenance(
@@ -281,11 +178,11 @@ def _provenance(
         data_path=str(data.root.absolute()),
         data_fingerprint=good.fingerprint,
         synthetic=data.synthetic,
-        n_train=len(good.train),
-        n_held_out=len(good.held_out),
+        n_train=len(good.whole[0]),
+        n_held_out=len(good.whole[1]),
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
-        aspect=_aspect(good),
+        aspect=good.aspect,
         sharpening=good.sharpening,
         weights=weights | judging.finder.sources,
         steps=ended.step,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.known_defects.figures import Figures
 from train.calibration.known_defects.judging import Bench
@@ -141,7 +142,12 @@ def read_defects(
             style="yellow",
         )
     kept = tuple(images[index] for index in once)
-    masks = load_masks(kept, image_size=config.image_size, keep_aspect=keep_aspect)
+    masks = load_masks(
+        kept,
+        image_size=image_size(*loaded.pixels.shape[1:3]),
+        keep_aspect=keep_aspect,
+        native=config.is_native,
+    )
     return DefectImages(known, kept, loaded.pixels[once], masks)
 
 

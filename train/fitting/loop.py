@@ -14,9 +14,8 @@ from torch import Tensor
 
 from train.config import FitConfig
 from train.errors import StorageError, TrainingError
-from train.fitting.batches import GoodImages, load_batches
 from train.fitting.cpu.allocator import keep_freed_memory
-from train.fitting.features import Batch
+from train.fitting.features import Batch, GoodImages, load_batches
 from train.fitting.finite import BadStepError, BeforeStep, require_finite_step
 from train.fitting.gpu.late_looks import LateLooks, SeenStep, steps_between_looks
 from train.fitting.interruption import deferred_signals

@@ -17,7 +17,7 @@ from model_repository.distance_fusion.map_fusion import fuse_distances
 from train.calibration.weighing import fusion_of
 from train.config import FitConfig
 from train.errors import TrainingError
-from train.fitting.batches import GoodImages
+from train.fitting.features import GoodImages
 from train.fitting.gpu.late_looks import SeenStep
 from train.fitting.losses import EVENTS_FOLDER, LOSSES_FILE, append_losses, begin_losses
 from train.fitting.resume import TrainingState

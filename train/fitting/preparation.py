@@ -102,7 +102,7 @@ def fast_training(
             yield compiled_loss(min(config.batch_size, n_images or config.batch_size))
             return
         if config.freeze_batchnorm and device.type != "cuda":
-            stack.enter_context(folded_batchnorm(student.backbone, image_size=config.image_size))
+            stack.enter_context(folded_batchnorm(student.backbone, image_size=config.training_size))
         if device.type == "cpu" and autocast_dtype(config, device) is None:
             stack.enter_context(winograd_convolutions(student.generation_blocks))
         yield loss_under_masks

@@ -4,6 +4,10 @@ The paper compares directions (Eq. 1 and 3) and takes each difference for as tel
 much at some places and in some channels and not at all at others. Here the difference is measured by how much it
 varies on good images at its place: the Mahalanobis distance, as PaDiM (Defard et al. 2021) has for the teacher's
 features alone. What the student foretells does not vary, so that a defect stands out more.
+
+Pictures that keep their own size have no common places. Good ones then have a number of usual differences, wherever
+they are: of the ground, of an edge, of print. What counts is the distance from the nearest of them, as in PatchCore
+(Roth et al. 2022) with the teacher's features alone.
 """
 
 from __future__ import annotations
@@ -14,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_repository.image_size import ImageSize, size_text, stage_shape
+from model_repository.image_size import NATIVE, ImageSize, size_text, stage_shape
 from train.errors import ConfigError
 from train.method.backbones import STRIDES
 
 LEAST_RELATIVE_STD = 0.01  # a channel's standard deviation, as a share of its mean
+USUAL_DIFFERENCES = 256  # a stage, where places share them; more cost time, and find little more
 LARGEST_WHITENING = 2**26  # numbers in all places' matrices together: 256 MB
 
 
@@ -37,7 +42,7 @@ class StageResiduals(nn.Module):
 
     Args:
         channels: C, of the teacher's features.
-        shape: rows and columns of positions, h and w.
+        shape: rows and columns of positions, h and w; (1, 1) where all places of a picture share their statistics.
         neighbourhood: side of the square of positions that residuals are averaged over; odd, 1 for none.
     """
 
@@ -49,6 +54,8 @@ class StageResiduals(nn.Module):
         self.register_buffer("gain", torch.ones(()))
         self.register_buffer("place_mean", torch.zeros(channels, *shape))
         self.register_buffer("whitening", torch.eye(channels).repeat(shape[0] * shape[1], 1, 1))
+        if shape == (1, 1):
+            self.register_buffer("usual", torch.zeros(USUAL_DIFFERENCES, channels))
         self.channel_mean: Tensor  # [C], of the teacher's features over good images and positions
         self.channel_std: Tensor  # [C], likewise
         self.gain: Tensor  # 0..1, how much of what the student regenerates is subtracted
@@ -56,6 +63,12 @@ class StageResiduals(nn.Module):
         self.whitening: (
             Tensor  # [h * w, C, C], lower triangular: the inverse Cholesky factor of their covariance
         )
+        self.usual: Tensor  # [K, C], whitened differences that good images have; only where places share them
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all places of a picture have the same statistics."""
+        return len(self.whitening) == 1
 
     def set_channels(self, mean: Tensor, std: Tensor) -> None:
         """Set what the teacher's features are standardised by, [C] each."""
@@ -78,11 +91,25 @@ class StageResiduals(nn.Module):
     def forward(self, regenerated: Tensor, teacher_feature: Tensor) -> Tensor:
         """Distance [B, h, w] of regenerated and teacher's features [B, C, h, w]; about 1 on good images."""
         residual = self.averaged(self.standardized(teacher_feature) - self.gain * regenerated)
+        if self.is_shared:
+            return self._from_nearest(self.whitened(residual))
         # Rows times matrices: for one image, ONNX Runtime takes a fifth of the time that matrices times columns take.
         by_place = (residual - self.place_mean).flatten(2).permute(2, 0, 1)  # [h * w, B, C]
         squared = (by_place @ self.whitening).square().mean(dim=2)  # [h * w, B]
         rows, columns = self.place_mean.shape[-2:]
         return squared.permute(1, 0).reshape(-1, rows, columns).sqrt()
+
+    def whitened(self, residual: Tensor) -> Tensor:
+        """Differences [B, C, h, w] of any place, relative to how much they vary on good images, likewise."""
+        return F.conv2d(residual - self.place_mean, self.whitening[0].T[:, :, None, None])
+
+    def _from_nearest(self, whitened: Tensor) -> Tensor:
+        """Distance [B, h, w] of whitened differences [B, C, h, w] from the nearest usual one."""
+        squares = self.usual.square().sum(dim=1)
+        # |a - b|^2 = |a|^2 - (2 a b - |b|^2): one convolution for all of them.
+        nearest = F.conv2d(whitened, 2 * self.usual[:, :, None, None], -squares).amax(dim=1)
+        squared = (whitened.square().sum(dim=1) - nearest).clamp_min(0)
+        return (squared / whitened.shape[1]).sqrt()
 
 
 class Residuals(nn.Module):
@@ -90,7 +117,7 @@ class Residuals(nn.Module):
 
     Args:
         teacher_channels: of the teacher's features at each stage.
-        image_size: of the images.
+        image_size: of the images; NATIVE where they keep their own, and all places share their statistics.
         neighbourhoods: of each stage, see `StageResiduals`.
 
     Raises:
@@ -101,7 +128,7 @@ class Residuals(nn.Module):
         self, *, teacher_channels: Sequence[int], image_size: ImageSize, neighbourhoods: Sequence[int]
     ) -> None:
         super().__init__()
-        shapes = [stage_shape(image_size, stride) for stride in STRIDES]
+        shapes = [(1, 1) if image_size == NATIVE else stage_shape(image_size, stride) for stride in STRIDES]
         numbers = sum(
             rows * columns * channels**2
             for (rows, columns), channels in zip(shapes, teacher_channels, strict=True)
@@ -117,6 +144,11 @@ class Residuals(nn.Module):
             StageResiduals(channels=channels, shape=shape, neighbourhood=neighbourhood)
             for channels, shape, neighbourhood in zip(teacher_channels, shapes, neighbourhoods, strict=True)
         )
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether all places of a picture have the same statistics."""
+        return all(stage.is_shared for stage in self)
 
     def __iter__(self) -> Iterator[StageResiduals]:
         return iter(self.stages)  # type: ignore[arg-type]

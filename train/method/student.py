@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model_repository.image_size import n_pixels
 from train.config import FitConfig
 from train.errors import ConfigError
 from train.method.backbones import STAGES, Backbone, build_backbone
@@ -20,7 +21,8 @@ from train.support.arrays import FloatArray, require_finite
 from train.support.devices import memory_errors
 from train.support.progress import progress_bar
 
-TEST_BATCH_SIZE = 16
+TEST_BATCH_SIZE = 16  # images of up to TEST_PIXELS, fewer of larger ones
+TEST_PIXELS = 256**2
 
 
 class GenerationBlock(nn.Module):
@@ -179,8 +181,9 @@ def compute_distances(
     """
     batches = []
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:
-        for start in range(0, len(images), TEST_BATCH_SIZE):
-            image = torch.from_numpy(images[start : start + TEST_BATCH_SIZE]).to(device)
+        at_once = max(1, TEST_BATCH_SIZE * TEST_PIXELS // max(TEST_PIXELS, n_pixels(images.shape[1:3])))
+        for start in range(0, len(images), at_once):
+            image = torch.from_numpy(images[start : start + at_once]).to(device)
             distances = student.distances(image, teacher(image), scale=scale)
             batches.append([distance.cpu().numpy() for distance in distances])
             bar.advance(len(image))

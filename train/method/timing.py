@@ -22,7 +22,7 @@ def time_pair(config: FitConfig, *, device: torch.device, repeats: int) -> tuple
     teacher, student, _ = build_teacher_and_student(untrained, weights_dir=None)
     for network in (teacher, student.eval()):
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.randint(256, (1, *height_width(config.image_size), 3), dtype=torch.uint8).to(device)
+    image = torch.randint(256, (1, *height_width(config.training_size), 3), dtype=torch.uint8).to(device)
 
     def pair() -> list[Tensor]:
         return student.distances(image, teacher(image), scale=config.distance_scale)

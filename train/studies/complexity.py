@@ -64,7 +64,7 @@ def measure_pair(config: FitConfig, *, device: torch.device, repeats: int) -> Pa
     return PairComplexity(
         teacher=config.teacher,
         student=config.student,
-        image_size=config.image_size,
+        image_size=config.training_size,
         parameters_m=parameters / 1e6,
         gmacs=macs / 1e9,
         student_ms=student_ms,
@@ -125,7 +125,7 @@ def _shape(config: FitConfig) -> tuple[Any, ...]:
     return (
         config.teacher,
         config.student,
-        config.image_size,
+        config.training_size,
         config.generation_stages,
         config.generation_width,
     )

@@ -18,7 +18,7 @@ from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, read_category
 from train.errors import CheckpointError, ConfigError, DataError, StorageError
 from train.fitting import features
-from train.fitting.batches import batch_indices
+from train.fitting.features import batch_indices
 from train.fitting.preparation import learning_rate_factor
 from train.method.pretrained_weights import random_weights
 from train.runs import fit_category

@@ -19,10 +19,9 @@ from train.config import FitConfig, fit_config
 from train.data.category import CategoryData
 from train.errors import ConfigError
 from train.fitting import fit as fit_module
-from train.fitting.batches import GoodImages, batch_indices, load_batches
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
 from train.fitting.cpu.winograd import winograd_convolutions
-from train.fitting.features import TeacherFeatures
+from train.fitting.features import GoodImages, TeacherFeatures, batch_indices, load_batches
 from train.fitting.loop import masked_regeneration_loss
 from train.fitting.losses import read_losses
 from train.fitting.preparation import learning_rate_factor, set_training_mode

@@ -15,8 +15,7 @@ from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import ConfigError
 from train.fitting import fit as fit_module
-from train.fitting.batches import GoodImages
-from train.fitting.features import TeacherFeatures
+from train.fitting.features import GoodImages, TeacherFeatures
 from train.fitting.finite import changing_buffers
 from train.fitting.masked_loss import require_compiler
 from train.fitting.monitor import look_at_held_out

@@ -80,7 +80,7 @@ def choose_place(
     if _in_use(others, total):
         _tell(f"The GPU is in use: other processes hold {gib(others)} of its memory, and share its time.")
     return place_of(
-        bytes_of(teacher, n_images=n_images, image_size=config.image_size),
+        bytes_of(teacher, n_images=n_images, image_size=config.training_size),
         free_on_device=free,
         free_in_machine=available_memory(),
         training=need.of_batch(config.batch_size),
@@ -162,7 +162,7 @@ def require_memory(need: TrainingMemory, *, free: int, total: int, others: int, 
     remedy = f"--batch-size {fitting} would fit" if fitting else "take a smaller --image-size or backbone"
     raise ConfigError(
         f"The GPU's memory does not suffice: training with batches of {config.batch_size} images of "
-        f"{size_text(config.image_size)} px takes at least {gib(takes)}, and {gib(free)} of {gib(total)} are "
+        f"{size_text(config.training_size)} px takes at least {gib(takes)}, and {gib(free)} of {gib(total)} are "
         f"free{in_use}; {remedy}."
     )
 
@@ -212,7 +212,7 @@ def _drawn_batch(
     n_images: int, teacher_channels: list[int], *, config: FitConfig, device: torch.device
 ) -> Batch:
     """Gray images and features of ones, in the shapes of a batch."""
-    size = config.image_size
+    size = config.training_size
     features = [
         torch.ones(n_images, *stage_shape(size, stride), channels, device=device).permute(0, 3, 1, 2)
         for stride, channels in zip(STRIDES, teacher_channels, strict=True)

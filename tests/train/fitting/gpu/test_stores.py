@@ -10,8 +10,7 @@ import torch
 
 from train.config import fit_config
 from train.errors import TrainingError
-from train.fitting.batches import GoodImages, load_batches
-from train.fitting.features import TeacherFeatures, compute_teacher_features
+from train.fitting.features import GoodImages, TeacherFeatures, compute_teacher_features, load_batches
 from train.fitting.gpu.room import STORES, Place
 from train.method.backbones import Backbone, build_backbone
 from train.method.pretrained_weights import random_weights

@@ -17,8 +17,8 @@ from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import ConfigError, WeightsError
 from train.fitting import fit as fit_module
-from train.fitting.batches import GoodImages, load_batches
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
+from train.fitting.features import GoodImages, load_batches
 from train.fitting.fit import _full_memory_of_gpu, fit
 from train.fitting.gpu.late_looks import LateLooks
 from train.fitting.gpu.room import STORES, Place, choose_place
