@@ -22,10 +22,11 @@ from model_repository.picture_strips import STEP
 # What looks at one position alone, whatever lies around it; constants beside a map change nothing.
 POINTWISE = frozenset(
     {
-        "Abs", "Add", "Cast", "Clip", "Concat", "Div", "Elu", "Erf", "Exp", "Expand", "Gelu", "HardSigmoid",
-        "HardSwish", "Identity", "LeakyRelu", "Log", "MatMul", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow",
-        "QuantizeLinear", "DequantizeLinear", "Reciprocal", "Relu", "Reshape", "Flatten", "Sigmoid", "Softplus", "Sqrt", "Squeeze", "Sub",
-        "Tanh", "Transpose", "Unsqueeze", "BatchNormalization", "Gather", "Slice", "Split",
+        "Abs", "Add", "BatchNormalization", "Cast", "Clip", "Concat", "DequantizeLinear", "Div", "Elu", "Erf",
+        "Exp", "Expand", "Flatten", "Gather", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",
+        "MatMul", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu",
+        "Reshape", "Sigmoid", "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
+        "Unsqueeze",
     }
 )  # fmt: skip
 REDUCING = frozenset({"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"})

@@ -58,9 +58,9 @@ def _plain_convolution(layer: Conv2dSame) -> nn.Conv2d:
     plain = nn.Conv2d(
         layer.in_channels,
         layer.out_channels,
-        layer.kernel_size,  # type: ignore[arg-type]
-        layer.stride,  # type: ignore[arg-type]
-        dilation=layer.dilation,  # type: ignore[arg-type]
+        layer.kernel_size,
+        layer.stride,
+        dilation=layer.dilation,
         groups=layer.groups,
         bias=layer.bias is not None,
     )

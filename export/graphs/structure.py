@@ -18,11 +18,13 @@ from export.manifest import GraphFiles, Parity
 from model_repository.onnx_contents import OnnxError, require_plain
 from train.calibration.sam import SamForeground
 from train.checkpoint.tensors import Checkpoint
+from train.method.residuals import StageResiduals
 from train.method.student import GenerationBlock
 
 PARITY_BATCHES = (1, 3, 8)
 MAX_DISTANCE_DIFFERENCE = 1e-4
 PIECES = ((128, 192), (640, 512))  # rows and columns, at most, of images that keep their own size
+CONVOLUTIONS_OF_SHARED = 2
 FOREGROUND_BATCHES = (1, 2)  # SAM takes seconds an image on a CPU
 MAX_FOREGROUND_DIFFERENCE = 1e-3  # share of the pixels: those that lie on the mask's very edge
 
@@ -151,6 +153,11 @@ def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:
     """
     for path, network in zip(files, (checkpoint.teacher, checkpoint.student), strict=True):
         expected = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+        # Where all places share their statistics, whitening and the nearest usual difference are convolutions too.
+        shared = [
+            module for module in network.modules() if isinstance(module, StageResiduals) and module.is_shared
+        ]
+        expected += CONVOLUTIONS_OF_SHARED * len(shared)
         count = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
         if count != expected:
             raise VerificationError(

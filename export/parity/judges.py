@@ -29,6 +29,7 @@ from model_repository.distance_fusion.map_fusion import (
     map_shape,
     remove_background,
 )
+from model_repository.image_size import image_size
 from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, load_images
@@ -156,8 +157,9 @@ class JudgedTestSet:
             images=loaded.pixels,
             masks=load_masks(
                 test,
-                image_size=checkpoint.config.image_size,
+                image_size=image_size(*loaded.pixels.shape[1:3]),
                 keep_aspect=checkpoint.provenance.keep_aspect,
+                native=checkpoint.config.is_native,
             ),
             parts=find_foreground(loaded.pixels, foreground, device=device),
             maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),

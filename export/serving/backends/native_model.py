@@ -22,7 +22,7 @@ if __package__ == "export.serving.backends":
     from model_repository.onnx_contents import require_plain
     from model_repository.picture_strips import STEP, join, strips
 else:  # in the server, where it is `<version>.model` and all files lie side by side
-    import onnxruntime_model  # type: ignore[import-not-found, no-redef]
+    import onnxruntime_model  # type: ignore[no-redef]
     from onnx_contents import require_plain  # type: ignore[import-not-found, no-redef]
     from onnxruntime_model import open_turns, usable_threads  # type: ignore[import-not-found, no-redef]
     from picture_strips import STEP, join, strips  # type: ignore[import-not-found, no-redef]
@@ -34,7 +34,7 @@ class RequestError(ValueError):
     """A picture that is not judged: the fault of who asked."""
 
 
-class TritonPythonModel(onnxruntime_model.TritonPythonModel):  # type: ignore[misc]
+class TritonPythonModel(onnxruntime_model.TritonPythonModel):
     """An ONNX graph whose tensors are named as in config.pbtxt, for one picture a request."""
 
     def initialize(self, args: dict[str, str]) -> None:
