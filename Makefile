@@ -192,10 +192,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching archive endurance training metrics detector page export verdict-metrics dashboards
+BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching archive endurance training metrics detector page export verdict-metrics traces dashboards
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|archive|endurance|training|metrics|detector|page|export|verdict-metrics|dashboards
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|archive|endurance|training|metrics|detector|page|export|verdict-metrics|traces|dashboards
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -249,6 +249,9 @@ measure-page: setup # 200 pictures a minute on the page in Debian's chromium, an
 
 measure-verdict-metrics: setup # what the metrics of verdicts take of a request; docs/measurements/verdict-metrics.md
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.verdict_metrics --build "build/$$CATEGORY" --images "$$images"
+
+measure-traces: setup # what tracing costs in images a second, latency and processor time; docs/guides/traces.md
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.traces --build "build/$$CATEGORY" --images "$$images"
 
 measure-dashboards: setup # the dashboards as pictures, drawn from a real Prometheus' answers: runs/benchmarks/dashboards
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.dashboards --build "build/$$CATEGORY" --images "$$images"
