@@ -34,6 +34,12 @@ class ClusterOptions:
     retries: int
 
 
+class AskedInVainError(DataError):
+    """What a fleet was asked for is not there."""
+
+    exit_code = 2  # as of a wrong option
+
+
 def parse_gpus(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     """A part of one GPU, or whole ones: Ray gives no others."""
     if value is not None and value > 1 and not value.is_integer():
@@ -155,9 +161,8 @@ def fleet(
 
 @contextmanager
 def _exiting_with_2() -> Iterator[None]:
-    """Let a fault in what was asked for end the command as a wrong option does: nothing has begun."""
+    """Let a fault in what was asked for end the command as a wrong option does, as nothing has begun."""
     try:
         yield
     except DataError as error:
-        error.exit_code = 2
-        raise
+        raise AskedInVainError(error.message) from None
