@@ -20,6 +20,7 @@ from export.agreement import GOOD_IMAGES, TEST_IMAGES, TRAINING_IMAGES, Agreemen
 from export.errors import ExportError
 from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
+from model_repository.distance_fusion.fusion_regions import inspected_pixels
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -163,12 +164,14 @@ class JudgedTestSet:
 
     def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
         """What the server would answer with maps [N, H, W]; `labels` [N] replace those that follow from the maps."""
-        verdict = judge(remove_background(maps, self.parts), self.calibration)
+        verdict = judge(remove_background(maps, self.parts, self.calibration.regions), self.calibration)
         return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
 
     def measures(self, verdict: Verdict) -> dict[str, float | None]:
         """Image AUROC, PRO and false-reject rate; None where the test set lacks the images or masks for one."""
-        judged = JudgedSet(self.test, verdict, self.masks)
+        regions = self.calibration.regions
+        inspected = None if regions is None else inspected_pixels(regions, verdict.anomaly_map.shape[1:])
+        judged = JudgedSet(self.test, verdict, self.masks, inspected=inspected)
         measured = subset_measures(judged, np.flatnonzero(judged.labels))
         rejected = judged.rejected[~judged.labels]
         return {

@@ -33,6 +33,7 @@ CODE = {
         "map_fusion.py": "map_fusion.py",
         "fusion_matrices.py": "fusion_matrices.py",
         "fusion_calibration.py": "fusion_calibration.py",
+        "fusion_regions.py": "fusion_regions.py",
         "verdict_metrics.py": "verdict_metrics.py",
     },
     "image_decoder": {

@@ -35,7 +35,7 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     images = np.stack([_blocks(number, size) for number in range(1 if method == "sam" else PROBES)])
     distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(images)
     anomaly_maps = remove_background(
-        fuse_distances(distances, calibration.fusion), _parts(build, method, images)
+        fuse_distances(distances, calibration.fusion), _parts(build, method, images), calibration.regions
     )
     scores = image_scores(anomaly_maps, calibration.score_share, calibration.score_pixels).tolist()
     return [(_png(image), score) for image, score in zip(images, scores, strict=True)]

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from model_repository.image_size import NATIVE, ImageSize, height_width, parse_size
+from train.config.regions import DrawnRegions
 
 LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
 MOST_STEPS = 10_000_000  # weeks of training
@@ -134,6 +135,9 @@ class FitConfig(BaseModel):
     foreground: Literal["none", "threshold", "sam"] = Field(
         "none", description="How the background is removed from the anomaly map (Section 4.4, Table 9)"
     )
+    regions: DrawnRegions | None = Field(
+        None, description="Where pictures are inspected and what is ignored there, as drawn on one of them"
+    )
     holdout_ratio: float = Field(0.15, gt=0, lt=1, description="Share of good images kept for calibration")
     false_reject_rate: float = Field(0.01, ge=1e-6, le=0.5, description="Share of good images it may reject")
     pixel_false_positive_rate: float = Field(
@@ -151,6 +155,8 @@ class FitConfig(BaseModel):
             values.pop("aspect", None)
         if not self.is_native:
             values.pop("crop_size", None)
+        if self.regions is None:
+            values.pop("regions", None)
         return values
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.

@@ -78,15 +78,17 @@ def calibrate_again(
     *,
     asked: FitConfig,
     runtime: Runtime,
+    what: str = "another choice by known defects",
 ) -> tuple[Checkpoint, dict[str, Any] | None]:
-    """A finished run's checkpoint as it would be with known defects, or without; nothing is trained or written.
+    """A finished run's checkpoint by known defects and regions, or without either; nothing is trained or written.
 
     Args:
         checkpoint: it stays as it is.
         data: the images that it was trained on.
         known: by which is chosen; None for as it was asked for.
-        asked: its configuration without what known defects chose.
+        asked: its configuration without what known defects chose, with the regions that are asked for.
         runtime: where to compute.
+        what: needs other thresholds, for messages.
 
     Returns:
         The checkpoint, and the content of known_defects.json; None where there are none.
@@ -94,7 +96,7 @@ def calibrate_again(
     Raises:
         DataError: other images than those that it was trained on, or known defects that cannot be used.
     """
-    good = read_good_images(checkpoint, data, runtime=runtime, what="Another choice by known defects")
+    good = read_good_images(checkpoint, data, runtime=runtime, what=what)
     device, category = runtime.torch_device, data.category
     networks = Networks(checkpoint.teacher.to(device), checkpoint.student.to(device), device)
     finder = load_foreground(asked.foreground, weights_dir=runtime.weights_dir)
