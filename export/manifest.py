@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
@@ -53,6 +53,8 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         kept_in_float: convolutions that int8 left in float, with the change of the anomaly maps that each alone causes.
         tensorrt_verdict: the TensorRT that accepted both graphs at export, a sentence; None where none was asked.
         engines: TensorRT engines by graph, `teacher` and `student`; empty where none were built.
+        strip_margins: of builds for pictures that keep their own size, how far `teacher` and `student` look, in pixels:
+            see `export.graphs.receptive_field`.
     """
 
     format: str
@@ -75,6 +77,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     kept_in_float: list[str] = []
     tensorrt_verdict: str | None = None
     engines: dict[str, EngineRecord] = {}
+    strip_margins: dict[str, int] = Field({}, exclude_if=lambda margins: not margins)
     config: FitConfig
     provenance: Provenance
     versions: dict[str, str]

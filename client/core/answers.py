@@ -14,6 +14,7 @@ from client.core.requests import ORIGINAL_SIZE, Request
 from client.core.verdicts import SCORE_OUTPUTS, Score, Verdict
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 from model_repository.image_decoder.resizing import fitted_part
+from model_repository.image_size import NATIVE, filled_size
 
 TYPES: dict[str, tuple[str, type[np.generic]]] = {
     "anomaly_map": ("FP32", np.float32),
@@ -81,6 +82,8 @@ class Answer:
 
     def _seen(self, original_size: tuple[int, int]) -> tuple[slice, slice]:
         """Rows and columns of a map that show the image, and not what was filled beside it."""
+        if self.request.native:
+            return fitted_part(original_size, NATIVE)
         if not self.request.keep_aspect:
             return slice(None), slice(None)
         return fitted_part(original_size, self.request.map_shape[1:])
@@ -118,11 +121,26 @@ def read_answer(request: Request, response: Any, *, latency_ms: float, maps: Map
         raise _fault(
             request, f"original_size is {values[ORIGINAL_SIZE].tolist()}, expected sides of at least 1"
         )
+    if request.native and ORIGINAL_SIZE in values:
+        _require_own_size(request, values)
     if (values["pred_label"] != (score > threshold)).any():
         raise _fault(request, "pred_label is not what pred_score and threshold come to")
     if "anomaly_map" in values and not _score_is_of_map(score[:, 0], values["anomaly_map"]):
         raise _fault(request, "pred_score does not lie between the mean and the maximum of anomaly_map")
     return Answer(request, values, latency_ms)
+
+
+def _require_own_size(request: Request, values: Maps) -> None:
+    """The maps of a file that keeps its own size are as large as it is, filled up.
+
+    Raises:
+        OtherSizeError: they are not.
+    """
+    height, width = values[ORIGINAL_SIZE][0].tolist()
+    for name in MAP_OUTPUTS:
+        if (found := values[name].shape[1:]) != filled_size(height, width):
+            fault = f"{name} has {found[0]} rows and {found[1]} columns of an image of {height} and {width}"
+            raise OtherSizeError(_fault(request, fault).message)
 
 
 def _score_is_of_map(score: NDArray[Any], anomaly_map: NDArray[Any]) -> bool:
@@ -139,11 +157,11 @@ def _read_output(request: Request, response: Any, name: str, maps: Maps) -> NDAr
         raise _fault(request, f"{name} is missing")
     found = (outputs[index].datatype, list(outputs[index].shape))
     datatype, kind = TYPES[name]
-    shape = (
-        request.map_shape
-        if name in MAP_OUTPUTS
-        else (request.map_shape[0], 2 if name == ORIGINAL_SIZE else 1)
-    )
+    shape: tuple[int, ...] = (request.map_shape[0], 2 if name == ORIGINAL_SIZE else 1)
+    if name in MAP_OUTPUTS:
+        shape = request.map_shape
+        if NATIVE in shape and found[1][:1] == [1]:  # of a file that keeps its own size, checked with that
+            shape = tuple(found[1])
     expected = (datatype, list(shape))
     if found != expected:
         error = _fault(request, f"{name} is {found[0]} {found[1]}, expected {expected[0]} {expected[1]}")

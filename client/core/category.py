@@ -8,7 +8,7 @@ from typing import Any
 
 from client.core.errors import NotServed
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
-from model_repository.image_size import ImageSize, image_size
+from model_repository.image_size import NATIVE, ImageSize, image_size
 
 ENCODED = "_encoded"  # ends the name of the ensemble that takes image files
 CHANNELS = 3
@@ -19,7 +19,8 @@ class Category:
     """What a category's ensemble says of itself.
 
     Attributes:
-        image_size: that its networks see images at: the side of a square, or height and width, pixels.
+        image_size: that its networks see images at: the side of a square, or height and width, pixels; -1 where each
+            image keeps its own.
         max_batch: images that one request may hold.
         synthetic: it was trained on rendered images.
         precision: of its graphs.
@@ -27,6 +28,7 @@ class Category:
         bit_depth: white of images with more than 8 bits a channel is 2**bit_depth - 1.
         release_id: which weights judge.
         keep_aspect: images keep their shape where they are resized, and what is left beside them is filled.
+        max_pixels: of an image that keeps its own size, filled up to multiples of 32; 0 for any.
     """
 
     image_size: ImageSize
@@ -37,6 +39,12 @@ class Category:
     bit_depth: int
     release_id: int
     keep_aspect: bool = False
+    max_pixels: int = 0
+
+    @property
+    def is_native(self) -> bool:
+        """Whether images keep their own size."""
+        return self.image_size == NATIVE
 
 
 def read_category(config: Any, name: str, *, url: str) -> Category:
@@ -56,14 +64,16 @@ def read_category(config: Any, name: str, *, url: str) -> Category:
             f"{expected}."
         )
     dims = [int(side) for side in shapes["image"]]
-    if len(dims) != 3 or min(dims) < 1 or dims[2] != CHANNELS or config.max_batch_size < 1:
+    has_size = min(dims[:2], default=0) >= 1 or dims[:2] == [NATIVE, NATIVE]
+    if len(dims) != 3 or not has_size or dims[2] != CHANNELS or config.max_batch_size < 1:
         raise NotServed(
             f"Model {name!r} at {url} takes images {shapes['image']} in batches of up to {config.max_batch_size}; "
             f"{expected}."
         )
     parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
     release, bit_depth = parameters.get("release_id", "0"), parameters.get("bit_depth", "8")
-    if not (release.isdecimal() and bit_depth.isdecimal()):
+    max_pixels = parameters.get("max_pixels", "0")
+    if not (release.isdecimal() and bit_depth.isdecimal() and max_pixels.isdecimal()):
         raise NotServed(
             f"Model {name!r} at {url} names release {release!r} and a bit depth of {bit_depth!r}; {expected}."
         )
@@ -76,6 +86,7 @@ def read_category(config: Any, name: str, *, url: str) -> Category:
         bit_depth=int(bit_depth),
         release_id=int(release),
         keep_aspect=parameters.get("aspect") == "keep",
+        max_pixels=int(max_pixels),
     )
 
 

@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import service_pb2
 
-from client.core.category import ENCODED
+from client.core.category import ENCODED, Category
+from client.core.errors import RefusedImage
 from client.core.inputs import Prepared
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
+from model_repository.image_decoder import picture_limits
 from model_repository.image_decoder.image_decoding import resize_image
-from model_repository.image_size import ImageSize, height_width, n_pixels
+from model_repository.image_size import (
+    NATIVE,
+    ImageSize,
+    filled_size,
+    height_width,
+    n_pixels,
+)
+from model_repository.image_size import image_size as size_of
 
 ORIGINAL_SIZE = "original_size"  # that the server says of files: it decodes them
 MAP_TYPES = {"anomaly_map": np.float32, "pred_mask": np.bool_}
@@ -77,10 +86,12 @@ class Request:
         model: the ensemble.
         content: image files, or pixels [B, H, W, 3] uint8.
         sizes: width and height of each image as it came; empty for files, which the server decodes.
-        map_shape: of the anomaly maps and of the masks, [B, H, W].
+        map_shape: of the anomaly maps and of the masks, [B, H, W]; H and W are -1 of files that keep their own size,
+            which the server alone decodes.
         question: what to ask for.
         place: where images and maps are handed over, or None for the wire; files always take the wire.
         keep_aspect: images keep their shape, and maps show them and what is filled beside them.
+        native: images keep their own size, and maps show them and what they are filled up with.
     """
 
     model: str
@@ -90,6 +101,7 @@ class Request:
     question: Question
     place: Place | None
     keep_aspect: bool = False
+    native: bool = False
 
     @property
     def pixels(self) -> NDArray[np.uint8] | None:
@@ -162,15 +174,44 @@ def make_request(
         images: at least one.
         question: what is asked.
         category: the published product.
-        image_size: of the images that its networks see.
+        image_size: of the images that its networks see; -1 where each keeps its own.
         place: shared memory, or None for the wire.
         keep_aspect: see `Category`.
     """
     files = [image.sent for image in images if isinstance(image.sent, bytes)]
     pictures = [image.sent for image in images if isinstance(image.sent, Image.Image)]
-    map_shape = len(images), *height_width(image_size)
+    map_shape, native = (len(images), *height_width(image_size)), image_size == NATIVE
     if files:
-        return Request(category + ENCODED, files, (), map_shape, question, place, keep_aspect)
-    pixels = np.stack([resize_image(picture, image_size, keep_aspect=keep_aspect) for picture in pictures])
+        return Request(category + ENCODED, files, (), map_shape, question, place, keep_aspect, native)
+    resized = [resize_image(picture, image_size, keep_aspect=keep_aspect) for picture in pictures]
+    pixels = np.stack(resized) if len(resized) > 1 else resized[0][None]  # which may be large: not copied
     sizes = tuple(picture.size for picture in pictures)
-    return Request(category, pixels, sizes, map_shape, question, place, keep_aspect)
+    return Request(category, pixels, sizes, pixels.shape[:3], question, place, keep_aspect, native)
+
+
+def size_in_memory(images: Sequence[Prepared], found: Category) -> ImageSize | None:
+    """The size of the images as they go to the server in shared memory.
+
+    Of images that keep their own size it is that of the one picture; None of a file, whose maps' size the server alone
+    knows: it takes the wire.
+    """
+    if not found.is_native:
+        return found.image_size
+    picture = images[0].sent
+    if not isinstance(picture, Image.Image):
+        return None
+    return size_of(*filled_size(picture.height, picture.width))
+
+
+def require_own_size(images: Sequence[Prepared], found: Category) -> None:
+    """Refuse a picture that is too large to be judged at its own size, before it is sent.
+
+    Raises:
+        RefusedImage: it is.
+    """
+    for picture in (image.sent for image in images if found.max_pixels):
+        if isinstance(picture, Image.Image):
+            try:
+                picture_limits.require_own_size(*picture.size, max_pixels=found.max_pixels)
+            except picture_limits.ImageError as error:
+                raise RefusedImage(f"The image {error}.") from None

@@ -22,7 +22,7 @@ from client.judging.connection import JudgeClient
 from model_repository.grpc_channel import connect
 from model_repository.image_decoder.image_decoding import resize_image
 from model_repository.image_decoder.resizing import fitted_part
-from model_repository.image_size import height_width
+from model_repository.image_size import NATIVE
 
 Tensors = dict[str, NDArray[Any]]
 TRIES = 3  # a release may be switched between two calls
@@ -65,8 +65,9 @@ def _explain_once(
 ) -> Explanation:
     plan, usual = steps.look_up()
     verdict = judge.judge(image, min_area=min_area)
+    pixels = resize_image(image, judge.image_size, keep_aspect=judge.keep_aspect)
     try:
-        tensors = steps.run(plan, resize_image(image, judge.image_size, keep_aspect=judge.keep_aspect)[None])
+        tensors = steps.run(plan, pixels[None])
     except ServerError:  # a version was unloaded, or it takes images of another size by now
         if steps.look_up()[0] != plan:
             raise Switched from None
@@ -77,20 +78,20 @@ def _explain_once(
     _require_same(judge, verdict, float(fused["pred_score"].item()))
     stage_maps = np.stack([steps.fuse(plan, tensors, stage)[ANOMALY_MAP][0] for stage in DISTANCES])
     try:
-        pixels = score_pixels(fused[ANOMALY_MAP][0], float(fused["pred_score"].item()))
-        added = contributions(stage_maps, fused[ANOMALY_MAP][0], pixels)
+        highest = score_pixels(fused[ANOMALY_MAP][0], float(fused["pred_score"].item()))
+        added = contributions(stage_maps, fused[ANOMALY_MAP][0], highest)
     except ValueError as error:
         raise AnswerError(
             f"Category {judge.category!r} at {judge.url} cannot be explained: {error}."
         ) from None
     total = sum(added)
     rows, columns = slice(None), slice(None)
-    if judge.keep_aspect:
+    if judge.keep_aspect or judge.image_size == NATIVE:
         rows, columns = fitted_part(image.size, judge.image_size)
 
     def seen(distances: NDArray[np.float32]) -> NDArray[np.float32]:
         """The positions that show the image, and not what was filled beside it."""
-        stride = height_width(judge.image_size)[0] // len(distances)
+        stride = len(pixels) // len(distances)
         own = (
             slice((side.start or 0) // stride, side.stop and -(-side.stop // stride))
             for side in (rows, columns)
@@ -107,7 +108,7 @@ def _explain_once(
         synthetic=judge.synthetic,
         verdict=verdict,
         maximum=Maximum(*maximum_of(verdict.anomaly_map, verdict.original_size)),
-        n_score_pixels=len(pixels),
+        n_score_pixels=len(highest),
         stages=(first, second, third),
         usual=usual,
     )

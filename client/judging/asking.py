@@ -25,7 +25,7 @@ from client.core.errors import (
 )
 from client.core.faults import fault_of, is_misfit, is_of_another_size, is_of_one_image
 from client.core.inputs import Picture, Prepared
-from client.core.requests import Question, Request, make_request
+from client.core.requests import Question, Request, make_request, require_own_size, size_in_memory
 from client.core.retries import Tries
 from client.core.verdicts import Score
 from client.judging.calls import named_errors, peer_of
@@ -39,6 +39,7 @@ from client.tracing.spans import Spans, spans_of
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 from model_repository.grpc_channel import connect
 from model_repository.grpc_endpoint import Endpoint
+from model_repository.image_size import NATIVE, SMALLEST_SIDE
 
 GRACE_S = 5.0  # in which who waits for an answer has learnt of its deadline
 MOST_RELEASES = 4  # that a category may have while one request is asked
@@ -85,7 +86,9 @@ class Asker:
         with self.calls.one_more(), self._named_errors():
             self.category.look_up()  # once: where nobody is, that is told at once
             # A server that does not see this host's memory is told now.
-            self.lender.give_back(self._take_region(self.lender, self.category.found))
+            size = self.category.found.image_size
+            size = SMALLEST_SIDE if size == NATIVE else size
+            self.lender.give_back(self.lender.take(image_size=size, timeout_s=self.timeout_s))
 
     def close(self) -> None:
         """Wait for the calls that have begun, let no other begin, and free what the connection holds.
@@ -202,7 +205,9 @@ class Asker:
         renews: bool,
     ) -> Steps[Answer]:
         """The answer about images of the size and bit depth that `found` names."""
-        region = self._take_region(lender, found)
+        require_own_size(images, found)
+        size = size_in_memory(images, found)
+        region = None if size is None else lender.take(image_size=size, timeout_s=self.timeout_s)
         try:
             place = None if region is None else region.place
             request = make_request(
@@ -276,9 +281,6 @@ class Asker:
         """Whether the release that answered takes images as they were sent: as `found` says, which may be of before."""
         now = self.category.found
         return now.keep_aspect == found.keep_aspect and all(image.fits(now.bit_depth) for image in sent)
-
-    def _take_region(self, lender: Lender, found: Category) -> SharedRegion | None:
-        return lender.take(image_size=found.image_size, timeout_s=self.timeout_s)
 
     def _is_misfit(self, error: Exception) -> bool:
         """Whether a request failed as where the category takes other images than it did; it is looked up anew then."""

@@ -94,6 +94,11 @@ class FollowedCategory:
         """
         if batch > self.found.max_batch:
             self.look_up_if_there()
+        if batch > self.found.max_batch and self.found.is_native:
+            raise ServerError(
+                f"Category {self.name!r} at {self.url} judges each image at its own size, and those of different sizes "
+                f"cannot be put together: {batch} a request were asked for; give a batch of 1."
+            )
         if batch > self.found.max_batch:
             raise ServerError(
                 f"Category {self.name!r} at {self.url} takes batches of up to {self.found.max_batch} images, and "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from export.engines.check import tensorrt_verdict
 from export.errors import ExportError
+from export.graphs.receptive_field import strip_margin
 from export.graphs.structure import PARITY_BATCHES, check_parity, verify_foreground, verify_structure
 from export.graphs.write import OPSET, write_foreground_graph, write_graphs
 from export.manifest import FORMAT, GraphFiles, Manifest, library_versions
@@ -34,6 +35,11 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
         raise ExportError(
             f"{product.checkpoint} was trained for category {checkpoint.provenance.category!r}; expected "
             f"{product.category!r}."
+        )
+    if checkpoint.config.is_native and checkpoint.config.foreground == "sam":
+        raise ExportError(
+            f"{product.category} judges each picture at its own size, and SAM sees pictures of one size; train with "
+            "--foreground threshold or none, or with a fixed --image-size."
         )
     foreground = load_foreground(checkpoint.config.foreground, weights_dir=product.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
@@ -73,6 +79,9 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
             foreground_id=foreground.id,
             foreground_difference=difference,
             tensorrt_verdict=verdict,
+            strip_margins=(
+                {path.stem: strip_margin(path) for path in files} if checkpoint.config.is_native else {}
+            ),
             config=checkpoint.config,
             provenance=checkpoint.provenance,
             versions=library_versions(),
@@ -92,9 +101,9 @@ def hashed_id(text: str) -> int:
 
 
 def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uint8]:
-    """Eight real images [8, H, W, 3] uint8, spread over the test set where there is one."""
+    """Eight real images [8, H, W, 3] uint8, spread over the test set where there is one; one where they are large."""
     candidates = [image.path for image in data.test] or list(data.train_good)
-    needed = max(PARITY_BATCHES)
+    needed = 1 if checkpoint.config.is_native else max(PARITY_BATCHES)
     spread = np.linspace(0, len(candidates) - 1, num=min(needed, len(candidates))).astype(int)
     loaded = load_images(
         [candidates[index] for index in spread],

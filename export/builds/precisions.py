@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from export.agreement import Agreement, Limits
 from export.builds.build import hashed_id
@@ -118,8 +120,11 @@ def write_int8(
         keep_aspect=checkpoint.provenance.keep_aspect,
         what="good images",
     )
-    trained_on, _ = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
-    quantized = quantize(source, images.pixels[trained_on], checkpoint.calibration)
+    pixels = images.pixels
+    if config.is_native:  # their middles, as large as what the networks were trained on
+        pixels = _middles(pixels, config.crop_size)
+    trained_on, _ = split_good(len(pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
+    quantized = quantize(source, pixels[trained_on], checkpoint.calibration)
     onnx.save(quantized.teacher, files.teacher)
     onnx.save(quantized.student, files.student)
     console.print(
@@ -127,6 +132,13 @@ def write_int8(
         f"others stay in float (anomaly maps change by {quantized.change:.0%} of their spread)."
     )
     return quantized.in_float
+
+
+def _middles(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The squares in the middle of pictures [N, H, W, 3], or all of a side that is shorter."""
+    height, width = (min(side, whole) for whole in pixels.shape[1:3])
+    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+    return pixels[:, top : top + height, left : left + width]
 
 
 def hold_to_gate(

@@ -78,6 +78,11 @@ def build_category_engines(
     """
     folder = find_build(build_dir, category, precision)
     manifest = read_manifest(folder)
+    if manifest.config.is_native:
+        raise ExportError(
+            f"{category} judges each picture at its own size, and engines are built for one; publish it with "
+            "--platform python, or onnxruntime with --execution-provider cuda, or train with a fixed --image-size."
+        )
     trt, gpu = load_tensorrt(), require_gpu()
     origin: dict[str, Any] = {
         "tensorrt": trt.__version__,

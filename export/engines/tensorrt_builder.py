@@ -17,12 +17,13 @@ from typing import Any
 
 from export.errors import ExportError, VerificationError
 from export.records import EngineOptions
-from export.tensors import TensorSpec
+from export.tensors import STRIDES, TEACHER_OUTPUTS, TensorSpec
 
 # The second holds the bindings alone, for libraries that were installed without pip, as in NVIDIA's container.
 PACKAGES = ("tensorrt", "tensorrt_bindings")
 RTX_PACKAGE = "tensorrt_rtx"
 OLDEST_MAJOR = 10
+SIDES = (32, 512, 2048)  # pixels, of images that keep their own size: least, usual and most
 TRITON_TYPES = {"FLOAT": "FP32", "HALF": "FP16"}  # the others have the same name in both
 
 
@@ -195,7 +196,13 @@ def _profile(builder: Any, network: Any, options: EngineOptions) -> Any:
     batches = (options.min_batch, options.opt_batch, options.max_batch)
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        profile.set_shape(tensor.name, *((batch, *tuple(tensor.shape)[1:]) for batch in batches))
+        sides = SIDES if -1 in tuple(tensor.shape)[1:] else SIDES[:1] * len(batches)
+        stride = dict(zip(TEACHER_OUTPUTS, STRIDES, strict=True)).get(tensor.name, 1)
+        shapes = (
+            (batch, *(side // stride if length == -1 else length for length in tuple(tensor.shape)[1:]))
+            for batch, side in zip(batches, sides, strict=True)
+        )
+        profile.set_shape(tensor.name, *shapes)
     return profile
 
 

@@ -18,10 +18,13 @@ from export.manifest import GraphFiles, Parity
 from model_repository.onnx_contents import OnnxError, require_plain
 from train.calibration.sam import SamForeground
 from train.checkpoint.tensors import Checkpoint
+from train.method.residuals import StageResiduals
 from train.method.student import GenerationBlock
 
 PARITY_BATCHES = (1, 3, 8)
 MAX_DISTANCE_DIFFERENCE = 1e-4
+PIECES = ((128, 192), (640, 512))  # rows and columns, at most, of images that keep their own size
+CONVOLUTIONS_OF_SHARED = 2
 FOREGROUND_BATCHES = (1, 2)  # SAM takes seconds an image on a CPU
 MAX_FOREGROUND_DIFFERENCE = 1e-3  # share of the pixels: those that lie on the mask's very edge
 
@@ -150,6 +153,11 @@ def check_convolutions(files: GraphFiles, checkpoint: Checkpoint) -> None:
     """
     for path, network in zip(files, (checkpoint.teacher, checkpoint.student), strict=True):
         expected = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+        # Where all places share their statistics, whitening and the nearest usual difference are convolutions too.
+        shared = [
+            module for module in network.modules() if isinstance(module, StageResiduals) and module.is_shared
+        ]
+        expected += CONVOLUTIONS_OF_SHARED * len(shared)
         count = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
         if count != expected:
             raise VerificationError(
@@ -235,16 +243,18 @@ def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.u
     Args:
         checkpoint: what the graphs were made from.
         files: the two ONNX files.
-        images: [N, H, W, 3] uint8 real images, at least max(PARITY_BATCHES).
+        images: [N, H, W, 3] uint8 real images, at least max(PARITY_BATCHES), or one of a checkpoint whose images keep
+            their own size: of those the graphs are compared on pieces of two shapes.
 
     Raises:
         VerificationError: a difference beyond MAX_DISTANCE_DIFFERENCE, other shapes, or another id of the weights.
     """
     chain = OnnxChain.open(files)
     results = []
-    for batch in PARITY_BATCHES:
-        expected = reference_distances(checkpoint, images[:batch])
-        distances, release = chain.run(images[:batch])
+    for compared in _compared(images, native=checkpoint.config.is_native):
+        batch = len(compared)
+        expected = reference_distances(checkpoint, compared)
+        distances, release = chain.run(compared)
         if release.shape != (batch, 1) or (release != checkpoint.weights_id).any():
             raise VerificationError(
                 f"student.onnx gives weights {release.ravel()[:1]}; expected {checkpoint.weights_id}."
@@ -269,6 +279,14 @@ def check_parity(checkpoint: Checkpoint, files: GraphFiles, images: NDArray[np.u
             )
         results.append(Parity(batch=batch, max_difference=largest, mean_difference=mean))
     return results
+
+
+def _compared(images: NDArray[np.uint8], *, native: bool) -> Iterator[NDArray[np.uint8]]:
+    """The images of each comparison: batches of several sizes, or pieces of several shapes."""
+    if native:
+        yield from (images[:1, :height, :width] for height, width in PIECES)
+    else:
+        yield from (images[:batch] for batch in PARITY_BATCHES)
 
 
 def reference_distances(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

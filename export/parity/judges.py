@@ -27,8 +27,10 @@ from model_repository.distance_fusion.map_fusion import (
     finite_images,
     fuse_distances,
     judge,
+    map_shape,
     remove_background,
 )
+from model_repository.image_size import image_size
 from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage, load_images
@@ -84,7 +86,9 @@ class GraphJudge:
     def of_onnx(cls, precision: str, files: GraphFiles, calibration: Calibration) -> GraphJudge:
         """Two ONNX files of a precision in ONNX Runtime on the CPU."""
         chain = HalfChain.open(files) if precision == "fp16" else OnnxChain.open(files)
-        return cls(f"ONNX {precision}", chain.run, calibration)
+        # Images that keep their own size are large.
+        batch_size = 1 if calibration.fusion.is_native else BATCH_SIZE
+        return cls(f"ONNX {precision}", chain.run, calibration, batch_size)
 
     def maps(self, images: Images) -> Maps:
         """Anomaly maps [N, H, W] float32 of `images` [N, H, W, 3] uint8, before the background is removed.
@@ -109,9 +113,9 @@ class GraphJudge:
         return np.concatenate(parts)
 
     def _fuse(self, distances: list[NDArray[np.float32]]) -> Maps:
-        finite, shape = finite_images(distances), self.calibration.fusion.shape
-        maps = np.full((len(finite), *shape), np.nan, np.float32)
+        finite = finite_images(distances)
         try:
+            maps = np.full((len(finite), *map_shape(distances, self.calibration.fusion)), np.nan, np.float32)
             maps[finite] = fuse_distances([stage[finite] for stage in distances], self.calibration.fusion)
         except ValueError as error:
             raise ExportError(f"{self.name} does not fit its calibration: {error}; export again.") from None
@@ -154,8 +158,9 @@ class JudgedTestSet:
             images=loaded.pixels,
             masks=load_masks(
                 test,
-                image_size=checkpoint.config.image_size,
+                image_size=image_size(*loaded.pixels.shape[1:3]),
                 keep_aspect=checkpoint.provenance.keep_aspect,
+                native=checkpoint.config.is_native,
             ),
             parts=find_foreground(loaded.pixels, foreground, device=device),
             maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),

@@ -25,6 +25,7 @@ from export.serving.ensembles import ensemble_config
 from export.serving.steps import FULL_IMAGE_SIZE, foreground_config, image_decoder_config, to_text
 from export.tensors import DISTANCES, RELEASE_ID, TensorSpec
 from model_repository import onnx_contents as contents_check
+from model_repository import picture_strips
 
 # The files of a version of each step that is code, by where they lie in the folder of the project's own.
 CODE = {
@@ -47,6 +48,7 @@ CODE = {
     },
     "foreground": {"model.py": "1/model.py", "foreground_mask.py": "foreground_mask.py"},
 }
+BACKEND = "onnxruntime_model"
 ONNX_CONTENTS = "onnx_contents.py"  # beside the backend, which looks at the graph with it before it opens it
 WARM_UP = "warmup/encoded_image"  # of the decoder; in the model's folder, where Triton wants it
 
@@ -75,10 +77,10 @@ class VersionFiles:
     def write(self, folder: Path) -> None:
         """Fill a new version folder."""
         shutil.copyfile(self.build / f"{self.graph}.onnx", folder / "model.onnx")
-        (folder / "model.py").write_bytes(backend())
+        for name, content in backend_files(native=self.manifest.config.is_native).items():
+            (folder / name).write_bytes(content)
         if self.engine is not None:
             shutil.copyfile(engine_path(self.build, self.graph), folder / "model.plan")
-        (folder / ONNX_CONTENTS).write_bytes(onnx_contents())
         (folder / "manifest.json").write_bytes(self.manifest.to_json().encode())
         (folder / NO_BYTECODE).write_bytes(b"")
 
@@ -102,10 +104,10 @@ class VersionFiles:
             return False
         return (
             self.record.describes(folder / "model.onnx")
-            and target.has_file(model, version, "model.py")
-            and (folder / "model.py").read_bytes() == backend()
-            and target.has_file(model, version, ONNX_CONTENTS)
-            and (folder / ONNX_CONTENTS).read_bytes() == onnx_contents()
+            and all(
+                target.has_file(model, version, name) and (folder / name).read_bytes() == content
+                for name, content in backend_files(native=self.manifest.config.is_native).items()
+            )
             and target.has_file(model, version, NO_BYTECODE)
             and (self.engine is None or self.engine.file.describes(folder / "model.plan"))
         )
@@ -226,11 +228,20 @@ def write_idle(target: Repository, configs: Mapping[str, pb.ModelConfig], change
         write_config(target, config, changes)
 
 
-def backend() -> bytes:
-    """The Python backend that runs a graph where the server has no ONNX Runtime of its own."""
-    return resources.files("export.serving.backends").joinpath("onnxruntime_model.py").read_bytes()
+def backend_files(*, native: bool) -> dict[str, bytes]:
+    """The Python backend that runs a graph where the server has no ONNX Runtime of its own, and what lies beside it.
 
-
-def onnx_contents() -> bytes:
-    """The module that the backend looks at a graph with."""
-    return Path(contents_check.__file__).read_bytes()
+    Args:
+        native: for pictures that keep their own size; that backend is made from the usual one.
+    """
+    backends = resources.files("export.serving.backends")
+    usual = backends.joinpath(f"{BACKEND}.py").read_bytes()
+    contents = Path(contents_check.__file__).read_bytes()
+    if not native:
+        return {"model.py": usual, ONNX_CONTENTS: contents}
+    return {
+        "model.py": backends.joinpath("native_model.py").read_bytes(),
+        f"{BACKEND}.py": usual,
+        ONNX_CONTENTS: contents,
+        "picture_strips.py": Path(picture_strips.__file__).read_bytes(),
+    }

@@ -21,11 +21,11 @@ from export.releases.switch import Served, demands_of_others
 from export.releases.versions import student_model
 from export.serving.backbones import Platform
 from export.serving.model_files import spec_of
+from export.serving.native_pictures import MAX_BATCH, require_servable, usual_size
 from export.serving.steps import verdict_specs
 from export.serving.throughput import chosen_batch, measure_load
 from export.tensors import ITEM_BYTES, image_bytes
 from model_repository.distance_fusion.map_fusion import Calibration
-from model_repository.image_size import ImageSize
 from train.support.cores import usable_cores
 
 COLUMNS = ("instances", "threads", "queue", "batch", "one image, ms", "bytes in", "bytes out")
@@ -61,16 +61,18 @@ def plan_table(
     table.add_column("step", footer="all")
     for heading in COLUMNS:
         table.add_column(heading, footer=sums.get(heading, ""), justify="right")
-    n_bytes = _tensor_bytes(configs.values(), release.size)
+    n_bytes = _tensor_bytes(configs.values(), release)
     for step, config in configs.items():
         table.add_row(*_cells(config, service_ms.get(step), n_bytes))
     return table
 
 
-def _tensor_bytes(configs: Iterable[pb.ModelConfig], image_size: ImageSize) -> dict[str, int]:
-    """Bytes that one image takes in each tensor of fixed size, by tensor."""
+def _tensor_bytes(configs: Iterable[pb.ModelConfig], release: Release) -> dict[str, int]:
+    """Bytes that one image takes in each tensor of fixed size, by tensor; of any size where it is the usual one."""
     configured = (spec_of(tensor) for config in configs for tensor in (*config.input, *config.output))
-    specs = [*configured, *verdict_specs(image_size)]  # the fusion's are of any size
+    specs = [*configured, *verdict_specs(release.usual_size)]  # the fusion's are of any size
+    if release.manifest.config.is_native:
+        specs += release.usual_specs
     return {
         spec.name: image_bytes([spec]) for spec in specs if spec.type in ITEM_BYTES and -1 not in spec.shape
     }
@@ -111,6 +113,9 @@ def stated_release(
     images_per_s: float | None,
 ) -> Release:
     """The release with the batches that its platform wants, where none were stated, and the load of the fusion."""
+    require_servable(manifest, platform=platform.name, provider=platform.provider)
+    if manifest.config.is_native:
+        platform = replace(platform, max_batch_size=MAX_BATCH)
     release = beside_others(Release(manifest, build, Repository(repository), platform, server))
     if not platform.max_batch_size:
         engines = _engines_served_with(release) if platform.name == "tensorrt" else ()
@@ -125,7 +130,8 @@ def stated_release(
         if before is not None and before.load is not None and before.load.images_per_s == images_per_s:
             load = before.load
         else:
-            load = measure_load(images_per_s, Calibration.load(build / "calibration.json"))
+            calibration = Calibration.load(build / "calibration.json")
+            load = measure_load(images_per_s, calibration, usual_size=usual_size(manifest))
         release = replace(release, load=load)
     return release
 

@@ -29,6 +29,7 @@ from export.serving.backbones import Platform, backbone_config
 from export.serving.backend_rules import broken_rules, lone_instance
 from export.serving.memory_pools import MemoryPools, size_pools
 from export.serving.model_files import ModelFile, mismatches
+from export.serving.native_pictures import NativePictures, max_pixels, usual_size
 from export.serving.queues import QueuePolicy
 from export.serving.throughput import FusionLoad, queue_size
 from export.tensors import (
@@ -76,6 +77,20 @@ class Release:
         return self.manifest.config.image_size
 
     @property
+    def usual_size(self) -> ImageSize:
+        """The same; of images that keep their own size, that of the crops that it was trained on."""
+        return usual_size(self.manifest)
+
+    @property
+    def usual_specs(self) -> list[TensorSpec]:
+        """The tensors of one image of the usual size, but the verdict's."""
+        features = feature_specs(
+            self.usual_size, self.manifest.teacher_channels, precision=self.manifest.precision
+        )
+        tensors = [image_spec(self.usual_size), *features, *distance_specs(self.usual_size)]
+        return [*tensors, foreground_spec(self.usual_size)]
+
+    @property
     def decoder(self) -> str:
         """Name of the model that decodes image files."""
         provenance = self.manifest.provenance
@@ -116,9 +131,9 @@ class Release:
     def memory_pools(self) -> MemoryPools:
         """The pools that a server needs to keep this category's features on the GPU."""
         return size_pools(
-            image_bytes=image_bytes([image_spec(self.size)]),
-            feature_bytes=image_bytes(self._features),
-            distance_bytes=image_bytes([*distance_specs(self.size), RELEASE_ID]),
+            image_bytes=image_bytes([image_spec(self.usual_size)]),
+            feature_bytes=image_bytes(self._usual("teacher_")),
+            distance_bytes=image_bytes([*self._usual("distance_"), RELEASE_ID]),
             max_batch_size=self.platform.max_batch_size,
             instances=self.platform.concurrency(shared=False).instances,
             queue_size=queue_size(self.platform.max_batch_size),
@@ -191,6 +206,7 @@ class Release:
             "student": ([image, *features], [*distance_specs(self.size), RELEASE_ID]),
             "foreground": ([image], [foreground_spec(self.size)]),
         }[graph]
+        native, names = NativePictures.of(self.manifest, graph), {spec.name for spec in inputs}
         return backbone_config(
             self.models[graph],
             inputs=inputs,
@@ -201,6 +217,8 @@ class Release:
             memory_arena=not self._is_of_edge(graph),
             queue=SAM_QUEUE if graph == "foreground" else queue,
             warm_up_sizes=[1] if graph == "foreground" else (),  # SAM takes gigabytes an image
+            native=native,
+            usual_inputs=[spec for spec in self.usual_specs if spec.name in names] if native else (),
         )
 
     def _is_of_edge(self, graph: str) -> bool:
@@ -211,7 +229,8 @@ class Release:
     def _foreground_config(self, versions: Sequence[int]) -> pb.ModelConfig:
         if "foreground" in self.graphs:
             return self._backbone_config("foreground", versions)
-        return steps.foreground_config(self.size, self._queue(self.models["foreground"]))
+        queue = self._queue(self.models["foreground"])
+        return steps.foreground_config(self.size, queue, usual_size=self.usual_size)
 
     def _decoder_config(self) -> pb.ModelConfig:
         provenance = self.manifest.provenance
@@ -220,6 +239,7 @@ class Release:
             self._queue(self.decoder),
             bit_depth=provenance.bit_depth,
             keep_aspect=provenance.keep_aspect,
+            max_pixels=max_pixels() if self.manifest.config.is_native else None,
         )
 
     def _fusion_config(self) -> pb.ModelConfig:
@@ -231,7 +251,7 @@ class Release:
         """What this release asks of the steps that it shares."""
         models = frozenset([*self.models.values(), self.decoder, FUSION])
         batch = self.platform.max_batch_size
-        return Demand(self.manifest.category, models, batch, self.load)
+        return Demand(self.manifest.category, models, batch, self.load, self.manifest.config.is_native)
 
     def _queue(self, model: str) -> QueuePolicy:
         return queue_of(model, [*self.others, self.demand])
@@ -244,6 +264,10 @@ class Release:
     def _features(self) -> list[TensorSpec]:
         manifest = self.manifest
         return feature_specs(self.size, manifest.teacher_channels, precision=manifest.precision)
+
+    def _usual(self, name: str) -> list[TensorSpec]:
+        """The tensors of one image of the usual size whose names begin so."""
+        return [spec for spec in self.usual_specs if spec.name.startswith(name)]
 
     def engine(self, graph: str) -> EngineRecord | None:
         """The engine that runs a graph; None where the graph itself runs."""

@@ -21,7 +21,7 @@ def serving_remarks(release: Release) -> list[str]:
         fusion=sum(group.count for group in release.step_configs()["fusion"].instance_group),
         cores=usable_cores(),
         batch=platform.max_batch_size,
-        image_bytes=image_bytes([*distance_specs(release.size), *verdict_specs(release.size)]),
+        image_bytes=image_bytes([*distance_specs(release.usual_size), *verdict_specs(release.usual_size)]),
         backbones=platform.concurrency(shared=False).instances,
         on_gpu=platform.on_gpu,
         engine_batch=platform.max_batch_size if too_small else None,

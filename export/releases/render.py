@@ -17,6 +17,8 @@ from export.releases.repository import Repository, parameters_of, pinned_version
 from export.releases.versions import ModelVersions
 from export.serving.backbones import Platform
 from export.serving.ensembles import category_ensembles, decoding_step, judging_steps
+from export.serving.native_pictures import QUEUE as NATIVE_QUEUE
+from export.serving.native_pictures import limit_parameter
 from export.serving.queues import QueuePolicy
 from export.serving.steps import set_instances, set_queue
 from export.serving.throughput import FusionLoad, fusion_instances, queue_size
@@ -36,19 +38,21 @@ class Demand:
         models: its steps.
         max_batch_size: images a batch, at most.
         load: the images a second that were stated at publishing.
+        native: its pictures keep their own size.
     """
 
     category: str
     models: frozenset[str]
     max_batch_size: int
     load: FusionLoad | None = None
+    native: bool = False
 
     @classmethod
     def of_record(cls, record: Record) -> Demand:
         """That of a release."""
         models = frozenset(step.model for step in record.steps.values())
         batch = record.platform.max_batch_size
-        return cls(record.category, models, batch, record.load)
+        return cls(record.category, models, batch, record.load, record.manifest.config.is_native)
 
     @classmethod
     def of_ensemble(cls, ensemble: pb.ModelConfig) -> Demand:
@@ -65,7 +69,10 @@ class Demand:
 
 def queue_of(model: str, demands: Iterable[Demand]) -> QueuePolicy:
     """The queue of a step, which holds whole batches of each of the categories that share it."""
-    largest = max((demand.max_batch_size for demand in demands if model in demand.models), default=1)
+    sharing = [demand for demand in demands if model in demand.models]
+    if sharing and all(demand.native for demand in sharing):
+        return NATIVE_QUEUE
+    largest = max((demand.max_batch_size for demand in sharing), default=1)
     return QueuePolicy(queue_size(largest))
 
 
@@ -185,5 +192,6 @@ def ensemble_configs(record: Record) -> list[pb.ModelConfig]:
         parameters={
             **(record.load.to_parameters() if record.load else {}),
             **(record.pools.to_parameters() if record.pools else {}),
+            **limit_parameter(record.steps["decoder"].parsed_config()),
         },
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from export.serving.native_pictures import NativePictures
 from export.serving.queues import QueuePolicy
 from export.serving.steps import LEAST_INSTANCES, instance_groups, step_config, zeros_warm_up
 from export.tensors import TensorSpec
@@ -104,6 +105,8 @@ def backbone_config(
     memory_arena: bool = True,
     queue: QueuePolicy | None = None,
     warm_up_sizes: Sequence[int] = (),
+    native: NativePictures | None = None,
+    usual_inputs: Sequence[TensorSpec] = (),
 ) -> pb.ModelConfig:
     """The configuration of teacher, student or SAM.
 
@@ -116,6 +119,8 @@ def backbone_config(
         memory_arena: whether a session on the CPU keeps the memory of a run for the next one; see `_set_memory`.
         queue: see `step_config`.
         warm_up_sizes: batches to run before the first request; unless given, one image and the largest batch.
+        native: how pictures that keep their own size are run; None where they have one size.
+        usual_inputs: the inputs that it is warmed up with; unless given, `inputs`.
     """
     concurrency = platform.concurrency(shared=shared)
     # The largest first: when the first single image comes, the Python backend gives the largest batch's memory back.
@@ -131,19 +136,26 @@ def backbone_config(
         backend=platform.name,
         default_model_filename="" if platform.name == "python" else platform.file_name,
         instance_group=_instance_groups(platform, concurrency.instances),
-        model_warmup=[zeros_warm_up(f"batch_{size}", inputs, batch_size=size) for size in sizes],
+        model_warmup=[
+            zeros_warm_up(f"batch_{size}", usual_inputs or inputs, batch_size=size) for size in sizes
+        ],
     )
     config.model_warmup[-1].count = 2
     # The pool's threads are those of the machine that serves, unless they were stated.
     if threads := platform.threads if platform.one_pool else concurrency.threads:
         config.parameters["intra_op_thread_count"].string_value = str(threads)
+    if native is not None and platform.name == "python":  # other backends run whole pictures
+        for name, value in native.parameters().items():
+            config.parameters[name].string_value = value
     if platform.name == "onnxruntime":
         # One operator after the other: the graphs have one branch.
         config.parameters["execution_mode"].string_value = "0"
         if platform.on_gpu:
             _add_accelerator(config, platform, inputs)
         else:
-            _set_memory(config, memory_arena=memory_arena)
+            _set_memory(config, memory_arena=memory_arena or native is not None)
+            if native is not None:  # an arena would keep the memory of the largest picture for ever
+                config.parameters["memory.enable_memory_arena_shrinkage"].string_value = "cpu:0"
     elif platform.name == "tensorrt":
         _configure_tensorrt(config, inputs)
     return config

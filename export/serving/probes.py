@@ -11,6 +11,7 @@ from PIL import Image
 
 from export.graphs.chain import OnnxChain, open_session
 from export.manifest import GraphFiles, Manifest
+from export.serving.native_pictures import usual_size
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     fuse_distances,
@@ -30,7 +31,7 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     They are coloured blocks, the same for every product: what is asked is whether a server computes what was judged
     at publishing, and for that any picture does. SAM takes seconds an image, so that it gets one.
     """
-    size, method = manifest.config.image_size, manifest.config.foreground
+    size, method = usual_size(manifest), manifest.config.foreground
     calibration = Calibration.load(build / "calibration.json")
     images = np.stack([_blocks(number, size) for number in range(1 if method == "sam" else PROBES)])
     distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(images)

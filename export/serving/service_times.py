@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from export.errors import PublishError
 from export.graphs.chain import open_session
 from export.manifest import Manifest
 from export.serving.backbones import Platform
-from export.tensors import STRIDES
+from export.serving.native_pictures import usual_size
+from export.tensors import STRIDES, feature_specs, image_spec
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
 from model_repository.foreground.foreground_mask import foreground_mask
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
@@ -74,7 +75,7 @@ def time_steps(
 
 def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, OpenStep]:
     """The steps in the order in which an image goes through them."""
-    size = manifest.config.image_size
+    size = usual_size(manifest)
     maps = [np.zeros((1, *stage_shape(size, stride)), np.float32) for stride in STRIDES]
     keep_aspect = manifest.provenance.keep_aspect
 
@@ -89,7 +90,11 @@ def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, OpenSt
     def graph(name: str) -> RunStep:
         session = open_session(build / f"{name}.onnx", threads=threads, stop_spinning=True)
         outputs = [entry.name for entry in session.get_outputs()]
-        feed = {entry.name: _zeros(entry) for entry in session.get_inputs()}
+        shapes = {
+            spec.name: spec.shape
+            for spec in [image_spec(size), *feature_specs(size, manifest.teacher_channels)]
+        }
+        feed = {entry.name: _zeros(entry, shapes[entry.name]) for entry in session.get_inputs()}
         return lambda: session.run(outputs, feed)
 
     def fusion() -> RunStep:
@@ -118,10 +123,10 @@ def _median_ms(run: RunStep) -> float:
     return statistics.median(times_ms)
 
 
-def _zeros(entry: Any) -> NDArray[Any]:
+def _zeros(entry: Any, shape: Sequence[int]) -> NDArray[Any]:
     """An input of a graph for one image, all zeros: its values do not change the time."""
     types = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
-    return np.zeros((1, *entry.shape[1:]), types[entry.type])
+    return np.zeros((1, *shape), types[entry.type])
 
 
 def _jpeg() -> bytes:

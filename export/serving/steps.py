@@ -20,7 +20,7 @@ from export.tensors import (
     image_spec,
 )
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS, VERDICT_OUTPUTS
-from model_repository.image_size import ImageSize, height_width, size_text
+from model_repository.image_size import NATIVE, ImageSize, height_width, size_text
 
 HEADER = "# Written by `python -m export publish`; changes here are lost.\n"
 FULL_IMAGE_SIZE = 256  # the paper's; models of another size carry it in their name
@@ -90,17 +90,20 @@ def image_decoder_config(
     *,
     bit_depth: int = 8,
     keep_aspect: bool = False,
+    max_pixels: int | None = None,
 ) -> pb.ModelConfig:
     """The decoder for one image size; a bit depth that is not 8 and a shape that is kept are its parameters.
 
-    `queue` is as in `step_config`.
+    `queue` is as in `step_config`; `max_pixels` are those of an image that keeps its own size, at most.
     """
     # A real file: zeros are no image.
     file = {"data_type": "TYPE_STRING", "dims": [1], "input_data_file": "encoded_image"}
     warm_up = pb.ModelWarmup(name="one_png", batch_size=1, inputs={"encoded_image": file})
     outputs = [image_spec(image_size), ORIGINAL_SIZE]
     name = decoder_name(image_size, bit_depth, keep_aspect=keep_aspect)
-    config = _python_config(name, [ENCODED_IMAGE], outputs, warm_up, queue)
+    config = _python_config(
+        name, [ENCODED_IMAGE], outputs, warm_up, queue, max_batch_size=_largest_batch(image_size)
+    )
     # Requests are not put together: one whose lengths lie would take the others of its batch with it (Triton 2.51), and
     # files are decoded one after the other anyhow.
     config.dynamic_batching.preferred_batch_size.append(1)
@@ -108,14 +111,27 @@ def image_decoder_config(
         config.parameters["bit_depth"].string_value = str(bit_depth)
     if keep_aspect:
         config.parameters["aspect"].string_value = "keep"
+    if max_pixels is not None:
+        config.parameters["max_pixels"].string_value = str(max_pixels)
     return config
 
 
-def foreground_config(image_size: ImageSize, queue: QueuePolicy | None = None) -> pb.ModelConfig:
-    """The `threshold` method of background removal for one image size; `queue` as in `step_config`."""
+def foreground_config(
+    image_size: ImageSize, queue: QueuePolicy | None = None, *, usual_size: ImageSize | None = None
+) -> pb.ModelConfig:
+    """The `threshold` method of background removal for one image size; `queue` as in `step_config`.
+
+    It is warmed up with an image of `usual_size`, where images keep their own.
+    """
     inputs, outputs = [image_spec(image_size)], [foreground_spec(image_size)]
-    warm_up = zeros_warm_up("black", inputs, batch_size=1)
-    return _python_config(foreground_name("threshold", image_size), inputs, outputs, warm_up, queue)
+    warm_up = zeros_warm_up("black", [image_spec(usual_size or image_size)], batch_size=1)
+    name = foreground_name("threshold", image_size)
+    return _python_config(name, inputs, outputs, warm_up, queue, max_batch_size=_largest_batch(image_size))
+
+
+def _largest_batch(image_size: ImageSize) -> int:
+    """Images that a step takes at once: of those that keep their own size one, as they cannot be put together."""
+    return 1 if image_size == NATIVE else STEP_BATCH_SIZE
 
 
 def _python_config(
@@ -125,6 +141,8 @@ def _python_config(
     warm_up: pb.ModelWarmup,
     queue: QueuePolicy | None,
     instances: int = LEAST_INSTANCES,
+    *,
+    max_batch_size: int = STEP_BATCH_SIZE,
 ) -> pb.ModelConfig:
     """A step that is Python code, whose batches are as large as any backbone's."""
     return step_config(
@@ -132,7 +150,7 @@ def _python_config(
         inputs=inputs,
         outputs=outputs,
         queue=queue,
-        max_batch_size=STEP_BATCH_SIZE,
+        max_batch_size=max_batch_size,
         backend="python",
         instance_group=instance_groups(instances),
         model_warmup=[warm_up],

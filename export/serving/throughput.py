@@ -16,7 +16,7 @@ from export.serving.queues import DEFAULT_SIZE
 from export.serving.steps import LEAST_INSTANCES, STEP_BATCH_SIZE
 from export.tensors import STRIDES
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
-from model_repository.image_size import ImageSize, n_pixels, stage_shape
+from model_repository.image_size import NATIVE, ImageSize, n_pixels, stage_shape
 
 CPU_BATCH = 8
 GPU_PIXELS = 32 * 256 * 256  # of the images in a batch together: fewer leave units of a large GPU idle
@@ -29,7 +29,12 @@ CONTAINER_SHM_BYTES = 64 << 20
 
 
 def chosen_batch(image_size: ImageSize, *, on_gpu: bool, engine_batches: Iterable[int] = ()) -> int:
-    """Images a batch, at most, where none are stated: 8 on a CPU; on a GPU as many as fill it, and the engines take."""
+    """Images a batch, at most, where none are stated: 8 on a CPU; on a GPU as many as fill it, and the engines take.
+
+    Of images that keep their own size one, as they cannot be put together.
+    """
+    if image_size == NATIVE:
+        return 1
     if not on_gpu:
         return CPU_BATCH
     filling = max(CPU_BATCH, min(STEP_BATCH_SIZE, GPU_PIXELS // n_pixels(image_size)))
@@ -78,9 +83,14 @@ class FusionLoad:
         return load
 
 
-def measure_load(images_per_s: float, calibration: Calibration) -> FusionLoad:
-    """Time the fusion with maps on this machine, on one thread as the server's processes have."""
-    shapes = [stage_shape(calibration.image_size, stride) for stride in STRIDES]
+def measure_load(
+    images_per_s: float, calibration: Calibration, *, usual_size: ImageSize | None = None
+) -> FusionLoad:
+    """Time the fusion with maps on this machine, on one thread as the server's processes have.
+
+    They are maps of images of `usual_size`, unless given the calibration's.
+    """
+    shapes = [stage_shape(usual_size or calibration.image_size, stride) for stride in STRIDES]
     maps = [np.ones((TIMED_BATCH, *shape), np.float32) for shape in shapes]
     times_ms = []
     with threadpool_limits(1):

@@ -53,6 +53,21 @@ def require_size(width: int, height: int, *, bytes_per_pixel: int = 0) -> None:
         )
 
 
+def require_own_size(width: int, height: int, *, max_pixels: int) -> None:
+    """Refuse an image that is to be judged at its own size, filled up to multiples of 32.
+
+    Raises:
+        ImageError: it has more than `max_pixels` then.
+    """
+    filled_width, filled_height = (-(-side // 32) * 32 for side in (width, height))
+    if filled_width * filled_height > max_pixels:
+        raise ImageError(
+            f"is too large: {width} x {height} are {width * height / 1e6:,.1f} megapixels, and images are judged at "
+            f"their own size up to {max_pixels / 1e6:,.4g}; cut it into parts, or publish with "
+            "ASTMFR_NATIVE_MEGAPIXELS set to more"
+        )
+
+
 def require_file_size(n_bytes: int) -> None:
     """Refuse a file that is larger than any image that is read, before it is in memory.
 

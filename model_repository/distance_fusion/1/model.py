@@ -179,6 +179,8 @@ def judged_images(verdict: map_fusion.Scores, calibration: Calibration) -> list[
 
 def build_matrices(calibration: Calibration) -> None:
     """Fuse maps of zeros, so that a release's first request finds its fusion matrices built."""
+    if calibration.fusion.is_native:  # images of any size: those of its first are built when that comes
+        return
     height, width = calibration.fusion.shape
     shapes = [(1, height // stride, width // stride) for stride in map_fusion.STRIDES]
     map_fusion.fuse_distances([np.zeros(shape, np.float32) for shape in shapes], calibration.fusion)

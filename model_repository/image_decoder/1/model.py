@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 
 import image_decoding
 import numpy as np
+import picture_limits
 import triton_python_backend_utils as pb_utils
 
 MAX_FAULTS = 10  # that an error describes: gRPC cuts long messages off
@@ -26,6 +28,8 @@ class TritonPythonModel:
         parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
         self.bit_depth = int(parameters.get("bit_depth", "8"))
         self.keep_aspect = parameters.get("aspect") == "keep"
+        # Of an image that keeps its own size; what that is comes with it.
+        self.max_pixels = int(parameters.get("max_pixels", "0"))
         # A line in the server's log for each odd tag, of which a file may have thousands.
         warnings.filterwarnings("ignore", module="PIL")
 
@@ -44,14 +48,17 @@ class TritonPythonModel:
     def decode(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         """Decode the [B, 1] image files of one request; where some are broken, the error names each of them."""
         encoded = pb_utils.get_input_tensor_by_name(request, "encoded_image").as_numpy()
-        images = np.empty((len(encoded), *self.image_size, 3), np.uint8)
+        images: list[np.ndarray] = []
         sizes, faults = np.empty((len(encoded), 2), np.int32), []  # height, width
         for index, data in enumerate(encoded[:, 0]):
             which = f"image {index + 1} of {len(encoded)}: encoded_image"
             try:
-                images[index], sizes[index] = image_decoding.decode_resized(
+                if self.max_pixels:
+                    require_own_size(data, self.max_pixels)
+                image, sizes[index] = image_decoding.decode_resized(
                     data, self.image_size, bit_depth=self.bit_depth, keep_aspect=self.keep_aspect
                 )
+                images.append(image)
             except image_decoding.ImageError as error:
                 faults.append(f"{which} {error}")
             except (
@@ -62,8 +69,27 @@ class TritonPythonModel:
         if faults:
             return pb_utils.InferenceResponse(error=bad_files(faults))
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor("image", images), pb_utils.Tensor("original_size", sizes)]
+            [pb_utils.Tensor("image", together(images)), pb_utils.Tensor("original_size", sizes)]
         )
+
+
+def require_own_size(data: bytes, max_pixels: int) -> None:
+    """Refuse an image that keeps its own size and is too large to be judged at it, by its header.
+
+    Raises:
+        ImageError: it is.
+    """
+    try:
+        with image_decoding.open_image(io.BytesIO(data)) as image:
+            size = image.size
+    except OSError:
+        return  # what it is, is told where it is decoded
+    picture_limits.require_own_size(*size, max_pixels=max_pixels)
+
+
+def together(images: list[np.ndarray]) -> np.ndarray:
+    """[B, H, W, 3] of images of one size; a single one is not copied."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
 
 
 def bad_files(faults: list[str]) -> pb_utils.TritonError:

@@ -1,0 +1,142 @@
+"""Triton Python backend for pictures that keep their own size: runs the `model.onnx` beside it, in strips where needed.
+
+Published with a teacher or student of such pictures; `onnxruntime_model` and `picture_strips` lie beside it.
+A large picture runs in strips of so many pixels, which give what one pass over all of it gives. So the memory of a run
+does not grow with the picture, but for what goes in and comes out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+if __package__ == "export.serving.backends":
+    from export.serving.backends import onnxruntime_model
+    from export.serving.backends.onnxruntime_model import open_turns, usable_threads
+    from model_repository.onnx_contents import require_plain
+    from model_repository.picture_strips import STEP, join, strips
+else:  # in the server, where it is `<version>.model` and all files lie side by side
+    import onnxruntime_model  # type: ignore[no-redef]
+    from onnx_contents import require_plain  # type: ignore[import-not-found, no-redef]
+    from onnxruntime_model import open_turns, usable_threads  # type: ignore[import-not-found, no-redef]
+    from picture_strips import STEP, join, strips  # type: ignore[import-not-found, no-redef]
+
+Tensors = dict[str, NDArray[Any]]
+
+
+class RequestError(ValueError):
+    """A picture that is not judged: the fault of who asked."""
+
+
+class TritonPythonModel(onnxruntime_model.TritonPythonModel):
+    """An ONNX graph whose tensors are named as in config.pbtxt, for one picture a request."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the session.
+
+        Raises:
+            OnnxError: the graph has weights in other files, or operators that are not ONNX's own.
+        """
+        config = json.loads(args["model_config"])
+        parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
+        self.margin, self.strip_pixels, self.max_pixels = (
+            int(parameters[name]) for name in ("strip_margin", "strip_pixels", "max_pixels")
+        )
+        threads = usable_threads(parameters.get("intra_op_thread_count", "0"))
+        path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        require_plain(path)
+        self.session = open_session(path, threads)
+        self.turns = open_turns(threads)
+        self.size: tuple[int, ...] = ()  # of the picture before
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer each request; a fault in one is that one's error alone."""
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+        """The outputs of one request, or its error."""
+        names = request.requested_output_names()
+        try:
+            feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            self.require_size(feed["image"].shape)
+            with self.turn():
+                outputs = self.run_strips(names, feed)
+            return pb_utils.InferenceResponse(
+                [pb_utils.Tensor(*pair) for pair in zip(names, outputs, strict=True)]
+            )
+        except RequestError as error:
+            fault = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+        except Exception as error:  # memory that does not suffice, say
+            fault = pb_utils.TritonError(f"the picture cannot be judged ({type(error).__name__}: {error})")
+        return pb_utils.InferenceResponse(error=fault)
+
+    def require_size(self, shape: tuple[int, ...]) -> None:
+        """Refuse a picture [B, H, W, 3] that the graph does not take.
+
+        Raises:
+            RequestError: more pixels than the release takes, or a side that is no multiple of 32.
+        """
+        height, width = shape[1:3]
+        if height * width > self.max_pixels:
+            raise RequestError(
+                f"image is too large: {width} x {height} are {height * width / 1e6:,.1f} megapixels, and images are "
+                f"judged at their own size up to {self.max_pixels / 1e6:,.4g}; cut it into parts, or publish with "
+                "ASTMFR_NATIVE_MEGAPIXELS set to more"
+            )
+        if height % STEP or width % STEP or not height * width:
+            raise RequestError(
+                f"image has {height} rows and {width} columns; expected multiples of {STEP}, filled up at the right "
+                "and below with its edge"
+            )
+
+    def run_strips(self, names: list[str], feed: Tensors) -> list[NDArray[Any]]:
+        """Run the graph over all of a picture."""
+        shape = feed["image"].shape[1:3]
+        over = strips(*shape, margin=self.margin, pixels=self.strip_pixels)
+        # What a picture took is kept for the next one of that size; a line has one camera. Then it is given back.
+        another, self.size = shape != self.size, shape
+        parts: list[list[NDArray[Any]]] = []
+        for strip in over:
+            seen = (
+                feed
+                if len(over) == 1
+                else {
+                    name: strip.cut(value, rows_axis=1 if name == "image" else 2)
+                    for name, value in feed.items()
+                }
+            )
+            options = ort.RunOptions()
+            if another and strip is over[-1]:
+                options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            parts.append(list(self.session.run(names, seen, options)))
+        if another:
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what is freed
+        # Feature maps are [1, C, h, w], distance maps [1, h, w]; an id has no rows.
+        return [
+            values[0] if values[0].ndim == 2 else join(values, over, rows_axis=values[0].ndim - 2)
+            for values in map(list, zip(*parts, strict=True))
+        ]
+
+
+def open_session(path: Path, threads: int) -> ort.InferenceSession:
+    """A session whose arena grows by what a run needs; the usual one doubles, to twice the memory of a picture."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    # As in `onnxruntime_model`.
+    for name, value in (
+        ("session.use_env_allocators", "1"),
+        ("session.intra_op.allow_spinning", "1"),
+        ("session.force_spinning_stop", "1"),
+        ("session.use_device_allocator_for_initializers", "1"),
+    ):
+        options.add_session_config_entry(name, value)
+    options.enable_mem_pattern = False
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

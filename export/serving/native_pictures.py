@@ -1,0 +1,115 @@
+"""How pictures that keep their own size are served: one a request, of so many pixels at most, large ones in strips.
+
+Pictures of different sizes cannot be put together, and one of megapixels fills a processor alone: batches hold one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export.errors import PublishError
+from export.manifest import Manifest
+from export.serving.queues import QueuePolicy
+from model_repository.image_size import ImageSize
+
+MAX_BATCH = 1
+MAX_MEGAPIXELS = "ASTMFR_NATIVE_MEGAPIXELS"  # an environment variable, read at publishing
+DEFAULT_MAX_MEGAPIXELS = 25.0  # cameras of factories have 5 to 20
+# Of a strip with its margins. A camera's 5 megapixels run in one piece, since margins are computed twice; the networks
+# of `edge` take 0.1 GB a megapixel then (docs/measurements/native.md).
+STRIP_PIXELS = 6_000_000
+QUEUE = QueuePolicy(size=8)  # each request holds a picture, or its feature maps: megabytes
+
+
+@dataclass(frozen=True)
+class NativePictures:
+    """How a graph is run over pictures of any size.
+
+    Attributes:
+        usual_size: of those that it is warmed up with.
+        strip_margin: pixels beside a strip, see `export.graphs.receptive_field`.
+        max_pixels: of a picture.
+    """
+
+    usual_size: ImageSize
+    strip_margin: int
+    max_pixels: int
+
+    @classmethod
+    def of(cls, manifest: Manifest, graph: str) -> NativePictures | None:
+        """That of a build's graph; None where its pictures have one size.
+
+        Raises:
+            PublishError: the build does not say how far the graph looks, or see `max_pixels`.
+        """
+        if not manifest.config.is_native:
+            return None
+        if graph not in manifest.strip_margins:
+            raise PublishError(
+                f"The build of {manifest.category} does not say how far its {graph} looks; nothing is published; "
+                "export again."
+            )
+        return cls(usual_size(manifest), manifest.strip_margins[graph], max_pixels())
+
+    def parameters(self) -> dict[str, str]:
+        """As the Python backend reads them among its model's parameters."""
+        return {
+            "strip_margin": str(self.strip_margin),
+            "strip_pixels": str(STRIP_PIXELS),
+            "max_pixels": str(self.max_pixels),
+        }
+
+
+def usual_size(manifest: Manifest) -> ImageSize:
+    """The size that its networks see images at; of images that keep their own, that of the crops it was trained on."""
+    return manifest.config.training_size
+
+
+def max_pixels() -> int:
+    """Pixels of a picture that is judged at its own size: those that the environment states, else 25 million.
+
+    Raises:
+        PublishError: the environment states no number of at least 0.1.
+    """
+    text = os.environ.get(MAX_MEGAPIXELS) or str(DEFAULT_MAX_MEGAPIXELS)
+    try:
+        megapixels = float(text)
+    except ValueError:
+        megapixels = math.nan
+    if not 0.1 <= megapixels <= 10_000:
+        raise PublishError(
+            f"{MAX_MEGAPIXELS} is {text!r}; expected megapixels from 0.1 to 10,000; nothing is published."
+        )
+    return round(megapixels * 1e6)
+
+
+def limit_parameter(config: pb.ModelConfig) -> dict[str, str]:
+    """The limit that a step was configured with, as a parameter of the ensembles over it; empty where it has none."""
+    if "max_pixels" not in config.parameters:
+        return {}
+    return {"max_pixels": str(config.parameters["max_pixels"].string_value)}
+
+
+def require_servable(manifest: Manifest, *, platform: str, provider: str) -> None:
+    """Refuse what pictures of their own size are not served with.
+
+    Raises:
+        PublishError: SAM, or TensorRT.
+    """
+    if not manifest.config.is_native:
+        return
+    if manifest.config.foreground == "sam":
+        raise PublishError(
+            "SAM sees pictures of one size and takes gigabytes for it, and this category judges each at its own; "
+            "nothing is published; train with --foreground threshold or none, or with a fixed --image-size."
+        )
+    if "tensorrt" in (platform, provider):
+        raise PublishError(
+            "TensorRT builds engines for pictures of one size, and this category judges each at its own; nothing is "
+            "published; take --platform python, or onnxruntime with --execution-provider cuda, or train with a fixed "
+            "--image-size."
+        )
