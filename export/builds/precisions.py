@@ -116,6 +116,7 @@ def write_int8(
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
+        reference=checkpoint.reference,
         what="good images",
     )
     trained_on, _ = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)

@@ -95,6 +95,7 @@ def read_good_images(
         strict=runtime.strict,
         bit_depth=checkpoint.provenance.bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
+        reference=checkpoint.reference,
         what="good images",
     )
     _, held_out = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)

@@ -46,6 +46,11 @@ class FitConfig(BaseModel):
         description="Stretch pictures onto that size, or keep their shape and fill the rest with their edge; auto: "
         "keep where good images differ in shape",
     )
+    align: Literal["off", "auto", "on"] = Field(
+        "off",
+        description="Shift and turn each picture so that its part lies as in a reference picture made of good ones; "
+        "auto: where patches pasted into held-out good images stand out more then",
+    )
     bit_depth: int | None = Field(
         None,
         ge=1,
@@ -140,6 +145,8 @@ class FitConfig(BaseModel):
         values: dict[str, Any] = serialize(self)
         if self.aspect == "auto":
             values.pop("aspect", None)
+        if self.align == "off":
+            values.pop("align", None)
         return values
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
 from model_repository.image_decoder.image_decoding import (
     SUFFIXES,
     ImageError,
@@ -90,6 +91,21 @@ class CategoryData:
 
 
 @dataclass(frozen=True)
+class SentPictures:
+    """Images as they lie, and how they were aligned.
+
+    Attributes:
+        pixels: [N, H, W, 3] uint8, RGB.
+        shown: see `LoadedImages`.
+        motions: [N, 2, 3], see `model_repository.alignment.picture_alignment`.
+    """
+
+    pixels: NDArray[np.uint8]
+    shown: NDArray[np.bool_] | None
+    motions: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class LoadedImages:
     """Images of one size in memory.
 
@@ -98,12 +114,14 @@ class LoadedImages:
         readable: positions of the images that could be read, in the list that was given.
         broken: one sentence for each image that could not be read.
         shown: [N, H, W] bool, False where an image that kept its shape is filled; None where all were stretched.
+        sent: the same images before they were aligned; None where they are as they lie.
     """
 
     pixels: NDArray[np.uint8]
     readable: tuple[int, ...]
     broken: tuple[str, ...]
     shown: NDArray[np.bool_] | None = None
+    sent: SentPictures | None = None
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -174,6 +192,7 @@ def load_images(
     bit_depth: int = 8,
     keep_aspect: bool = False,
     what: str = "images",
+    reference: Reference | None = None,
 ) -> LoadedImages:
     """Read, resize and stack images, on all cores.
 
@@ -184,6 +203,7 @@ def load_images(
         bit_depth: of the category, see `train.data.bit_depth`.
         keep_aspect: of the category, see `train.data.shapes`.
         what: what the progress bar calls them.
+        reference: to align them to; one that cannot be aligned is skipped as a broken one is.
 
     Raises:
         DataError: a broken image when strict, or no readable image at all.
@@ -224,7 +244,12 @@ def load_images(
         shown = np.zeros(pixels.shape[:3], np.bool_)
         for mask, index in zip(shown, readable, strict=True):
             mask[parts[paths[index]]] = True
-    return LoadedImages(pixels, readable, broken, shown)
+    images = LoadedImages(pixels, readable, broken, shown)
+    if reference is None:
+        return images
+    from train.data.alignment import align_images  # OpenCV is loaded where something is aligned
+
+    return align_images(images, paths, reference=reference, strict=strict, what=what)
 
 
 def _warn_of_plain(

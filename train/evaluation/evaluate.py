@@ -16,6 +16,7 @@ from train.data.bit_depth import warn_of_8_bits
 from train.data.category import CategoryData, load_images
 from train.data.ground_truth import load_masks
 from train.evaluation import METRICS_FORMAT
+from train.evaluation.aligned import as_sent
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
 from train.evaluation.pixel_metrics import BoolArray
@@ -87,6 +88,7 @@ def evaluate(
         bit_depth=bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
         what="test images",
+        reference=checkpoint.reference,
     )
     test = tuple(data.test[index] for index in images.readable)
     masks = load_masks(
@@ -95,6 +97,7 @@ def evaluate(
     whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)
     verdict = judge(remove_background(whole_map, parts), checkpoint.calibration)
+    images, verdict, parts = as_sent(images, verdict, parts)
     judged = JudgedSet(test, verdict, masks, images.shown)
     # Of the same maps, for Table 9.
     scores = image_scores(whole_map, checkpoint.calibration.score_share)

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
+from train.calibration.alignment import align_good_images
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
 from train.calibration.sharpening import choose_sharpening
@@ -59,6 +61,7 @@ class GoodSplit:
         sharpening: of what the teacher sees, see `choose_sharpening`.
         bit_depth: that they were read with, see `find_bit_depth`.
         keep_aspect: whether they kept their shape, see `keeps_aspect`.
+        reference: that they were aligned to; None where they are as they lie.
         shown: of the held-out ones, see `LoadedImages`.
         n_broken: files that could not be read.
         fingerprint: of the files, see `CategoryData.fingerprint`.
@@ -69,6 +72,7 @@ class GoodSplit:
     sharpening: float
     bit_depth: int
     keep_aspect: bool
+    reference: Reference | None
     shown: NDArray[np.bool_] | None
     n_broken: int
     fingerprint: str
@@ -133,7 +137,8 @@ def fit(
     )
     ended.count_seconds()
     provenance = _provenance(data, good, ended, weights=weight_sources, judging=judging)
-    save_checkpoint(checkpoint_path, judging.checkpoint(provenance, teacher, student))
+    checkpoint = judging.checkpoint(provenance, teacher, student, good.reference)
+    save_checkpoint(checkpoint_path, checkpoint)
     resume.remove()
 
 
@@ -196,6 +201,14 @@ def _load_good(
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
     images, bit_depth, keep_aspect = _read_good(data, config=config, strict=runtime.strict)
+    images, reference = align_good_images(
+        images,
+        data.train_good,
+        teacher,
+        config=config,
+        strict=runtime.strict,
+        device=runtime.torch_device,
+    )
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     n_train, n_held_out = map(len, split)
     if config.drop_last and n_train < config.batch_size:
@@ -227,6 +240,7 @@ def _load_good(
         sharpening=sharpening,
         bit_depth=bit_depth,
         keep_aspect=keep_aspect,
+        reference=reference,
         shown=None if images.shown is None else images.shown[split[1]],
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),
@@ -245,6 +259,7 @@ def _read_defects(
         keep_aspect=good.keep_aspect,
         category=data.category,
         strict=runtime.strict,
+        reference=good.reference,
     )
 
 
@@ -286,6 +301,7 @@ def _provenance(
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
         aspect=_aspect(good),
+        aligned=good.reference is not None,
         sharpening=good.sharpening,
         weights=weights | judging.finder.sources,
         steps=ended.step,

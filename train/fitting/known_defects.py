@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.known_defects.figures import Figures
 from train.calibration.known_defects.judging import Bench
@@ -113,6 +114,7 @@ def read_defects(
     keep_aspect: bool,
     category: str,
     strict: bool,
+    reference: Reference | None = None,
 ) -> DefectImages:
     """Read known defects, and make sure that none has the pixels of a good image; `good` are these and their paths.
 
@@ -126,6 +128,7 @@ def read_defects(
         bit_depth=bit_depth,
         keep_aspect=keep_aspect,
         category=category,
+        reference=reference,
     )
     images = [known.images[index] for index in loaded.readable]
     for pixels, paths in good:
@@ -142,6 +145,10 @@ def read_defects(
         )
     kept = tuple(images[index] for index in once)
     masks = load_masks(kept, image_size=config.image_size, keep_aspect=keep_aspect)
+    if masks is not None and loaded.sent is not None:
+        from model_repository.alignment.picture_alignment import move_masks  # it loads OpenCV
+
+        masks = move_masks(masks, loaded.sent.motions[once])
     return DefectImages(known, kept, loaded.pixels[once], masks)
 
 

@@ -23,6 +23,7 @@ from export.releases.render import FUSION
 from export.releases.repository import Repository
 from export.releases.store import Store
 from export.serving import steps
+from export.serving.alignment import alignment_name
 from model_repository.distance_fusion.fusion_calibration import CODE_FILES
 from model_repository.distance_fusion.map_fusion import release_id_of
 from train.support.category_names import check_category_name
@@ -129,6 +130,8 @@ def models_of(manifest: Manifest, student: str = "") -> dict[str, str]:
     }
     if config.foreground != "none":
         models["foreground"] = steps.foreground_name(config.foreground, config.image_size)
+    if manifest.provenance.aligned:
+        models["alignment"] = alignment_name(manifest.category, config.image_size)
     return models
 
 
