@@ -46,7 +46,7 @@ class Plan:
     @property
     def anomaly_map(self) -> str:
         """The ensemble's name of the fusion's anomaly map."""
-        return self.fusion.outputs[ANOMALY_MAP]
+        return self.fusion.outputs.get(ANOMALY_MAP, ANOMALY_MAP)
 
 
 def read_plan(config: Any, *, url: str) -> Plan:

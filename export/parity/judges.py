@@ -5,7 +5,7 @@ The test set is only compared on here, never fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,8 @@ from export.agreement import GOOD_IMAGES, TEST_IMAGES, TRAINING_IMAGES, Agreemen
 from export.errors import ExportError
 from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
+from export.parity.answers import Answers as Answers
+from export.parity.answers import Maps as Maps
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -41,29 +43,7 @@ from train.support.progress import progress_bar
 BATCH_SIZE = 8
 MAP_PIXELS = 256  # side of each picture of a flipped image
 Images = NDArray[np.uint8]
-Maps = NDArray[np.float32]
 RunGraphs = Callable[[Images], tuple[list[NDArray[np.float32]], NDArray[np.int64]]]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a judge answered about a test set.
-
-    Attributes:
-        judge: its name.
-        precision: of its graphs or engines.
-        files: SHA-256 by name of those that it judged with.
-        maps: [N, H, W] anomaly maps; not finite where it could not judge.
-        labels: [N] of its own; None where the maps alone decide.
-        scores: [N] of its own, where `maps` are restored to images that were aligned; else None.
-    """
-
-    judge: str
-    precision: str
-    files: Mapping[str, str]
-    maps: Maps
-    labels: NDArray[np.bool_] | None = None
-    scores: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

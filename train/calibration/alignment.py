@@ -28,6 +28,7 @@ from train.data.category import LoadedImages, split_good
 from train.method.backbones import Backbone
 from train.method.student import TEST_BATCH_SIZE
 from train.support.arrays import FloatArray
+from train.support.devices import Runtime
 from train.support.progress import console
 
 MAX_REFERENCE_IMAGES = 64  # enough for a median
@@ -45,8 +46,7 @@ def align_good_images(
     teacher: Backbone,
     *,
     config: FitConfig,
-    strict: bool,
-    device: torch.device,
+    runtime: Runtime,
 ) -> tuple[LoadedImages, Reference | None]:
     """A run's good images as it sees them, and what they are aligned to; None where they stay as they lie.
 
@@ -55,8 +55,7 @@ def align_good_images(
         paths: the files that they were loaded from.
         teacher: on the device, by whose features `auto` chooses.
         config: asks for alignment or not.
-        strict: stop at an image that cannot be aligned.
-        device: where to compute.
+        runtime: where to compute, and whether to stop at an image that cannot be aligned.
 
     Raises:
         DataError: one cannot be aligned when strict, or none can be.
@@ -67,6 +66,7 @@ def align_good_images(
         images.pixels[indices]
         for indices in split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     )
+    device, strict = runtime.torch_device, runtime.strict
     if config.align == "auto" and not _helps(teacher, train, held_out, config=config, device=device):
         return images, None
     reference = fit_reference(train, held_out, seed=config.seed)

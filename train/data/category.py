@@ -229,27 +229,37 @@ def load_images(
             bar.advance()
     readable = tuple(i for i, image in enumerate(loaded) if isinstance(image, np.ndarray))
     broken = tuple(str(image) for image in loaded if isinstance(image, ImageError))
-    for sentence in broken:
-        console.print(f"Skipped: {sentence}", style="yellow", markup=False)
-    if broken:
-        console.print(f"{len(broken)} of {len(paths)} {what} skipped.", style="yellow")
+    _tell_of_broken(broken, len(paths), what)
     _warn_of_plain(loaded, paths, what)
     if not readable:
         raise DataError(
             f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
         )
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
-    shown = None
-    if keep_aspect:
-        shown = np.zeros(pixels.shape[:3], np.bool_)
-        for mask, index in zip(shown, readable, strict=True):
-            mask[parts[paths[index]]] = True
-    images = LoadedImages(pixels, readable, broken, shown)
+    own_parts = [parts[paths[index]] for index in readable] if keep_aspect else None
+    images = LoadedImages(pixels, readable, broken, _shown(own_parts, pixels.shape[:3]))
     if reference is None:
         return images
     from train.data.alignment import align_images  # OpenCV is loaded where something is aligned
 
     return align_images(images, paths, reference=reference, strict=strict, what=what)
+
+
+def _shown(parts: Sequence[tuple[slice, slice]] | None, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """[N, H, W], True on the part that each picture takes; None where all take the whole."""
+    if parts is None:
+        return None
+    shown = np.zeros(shape, np.bool_)
+    for mask, part in zip(shown, parts, strict=True):
+        mask[part] = True
+    return shown
+
+
+def _tell_of_broken(broken: Sequence[str], count: int, what: str) -> None:
+    for sentence in broken:
+        console.print(f"Skipped: {sentence}", style="yellow", markup=False)
+    if broken:
+        console.print(f"{len(broken)} of {count} {what} skipped.", style="yellow")
 
 
 def _warn_of_plain(

@@ -6,7 +6,6 @@ import datetime as dt
 import importlib.metadata
 import shlex
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,6 +39,7 @@ from train.fitting.known_defects import (
 )
 from train.fitting.loop import train_student
 from train.fitting.masked_loss import require_compiler
+from train.fitting.preparation import full_memory_of_gpu, set_teacher_statistics
 from train.fitting.resume import ResumeFile, TrainingState
 from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
@@ -110,10 +110,10 @@ def fit(
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     good = _load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
     defects = None if known is None else _read_defects(known, data, good, config=config, runtime=runtime)
-    _set_teacher_statistics(student, good.train)
+    set_teacher_statistics(student, good.train)
     inputs = _inputs(data, good, config=config, device=device, weights=weight_sources)
     resume = ResumeFile(run_dir / RESUME_FILE, run=inputs, interval_s=save_interval_s)
-    with _full_memory_of_gpu(config, device):
+    with full_memory_of_gpu(config, device):
         ended = train_student(
             student,
             good.train,
@@ -168,20 +168,23 @@ def _aspect(good: GoodSplit) -> Literal["keep", "stretch"]:
     return "keep" if good.keep_aspect else "stretch"
 
 
-def _read_good(data: CategoryData, *, config: FitConfig, strict: bool) -> tuple[LoadedImages, int, bool]:
-    """A category's good images, and what was decided on how all of its images are read: bit depth, shape."""
+def _read_good(
+    data: CategoryData, teacher: Backbone, *, config: FitConfig, runtime: Runtime
+) -> tuple[LoadedImages, int, bool, Reference | None]:
+    """A category's good images, and how all of its images are read: bit depth, shape, what they are aligned to."""
     bit_depth = find_bit_depth(data, asked=config.bit_depth)
     keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
     warn_of_small_defects(data, config.image_size, keep_aspect=keep_aspect)
     images = load_images(
         data.train_good,
         image_size=config.image_size,
-        strict=strict,
+        strict=runtime.strict,
         bit_depth=bit_depth,
         keep_aspect=keep_aspect,
         what="good images",
     )
-    return images, bit_depth, keep_aspect
+    images, reference = align_good_images(images, data.train_good, teacher, config=config, runtime=runtime)
+    return images, bit_depth, keep_aspect, reference
 
 
 def _load_good(
@@ -200,15 +203,7 @@ def _load_good(
     Raises:
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
-    images, bit_depth, keep_aspect = _read_good(data, config=config, strict=runtime.strict)
-    images, reference = align_good_images(
-        images,
-        data.train_good,
-        teacher,
-        config=config,
-        strict=runtime.strict,
-        device=runtime.torch_device,
-    )
+    images, bit_depth, keep_aspect, reference = _read_good(data, teacher, config=config, runtime=runtime)
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     n_train, n_held_out = map(len, split)
     if config.drop_last and n_train < config.batch_size:
@@ -261,20 +256,6 @@ def _read_defects(
         strict=runtime.strict,
         reference=good.reference,
     )
-
-
-def _set_teacher_statistics(student: Student, train: GoodImages) -> None:
-    features = train.teacher_features
-    stds = features.stds() if student.residuals is not None else ()  # a pass over all features
-    student.set_teacher_statistics(features.means(), stds)
-
-
-def _full_memory_of_gpu(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
-    """Within it, a GPU whose memory is full is told with a batch to try."""
-    if device.type == "cpu":
-        return nullcontext()
-    half = max(1, config.batch_size // 2)
-    return memory_errors(f"try --batch-size {half}, a smaller --image-size or a smaller backbone")
 
 
 def _known(good: GoodImages) -> KnownImages:
