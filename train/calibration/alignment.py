@@ -48,20 +48,18 @@ def align_good_images(
     config: FitConfig,
     runtime: Runtime,
 ) -> tuple[LoadedImages, Reference | None]:
-    """A run's good images as it sees them, and what they are aligned to; None where they stay as they lie.
+    """A run's good images as it sees them, and what they are aligned to; None where `auto` leaves them as they lie.
 
     Args:
         images: as they lie.
         paths: the files that they were loaded from.
         teacher: on the device, by whose features `auto` chooses.
-        config: asks for alignment or not.
+        config: asks for alignment, or leaves it to be chosen.
         runtime: where to compute, and whether to stop at an image that cannot be aligned.
 
     Raises:
         DataError: one cannot be aligned when strict, or none can be.
     """
-    if config.align == "off":
-        return images, None
     train, held_out = (
         images.pixels[indices]
         for indices in split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)

@@ -25,6 +25,7 @@ from train.data.mask_files import match_masks
 from train.errors import DataError
 from train.support.category_names import check_category_name
 from train.support.files import readable_text
+from train.support.opencv import require_opencv
 from train.support.progress import console, progress_bar
 
 
@@ -240,7 +241,8 @@ def load_images(
     images = LoadedImages(pixels, readable, broken, _shown(own_parts, pixels.shape[:3]))
     if reference is None:
         return images
-    from train.data.alignment import align_images  # OpenCV is loaded where something is aligned
+    require_opencv()
+    from train.data.alignment import align_images
 
     return align_images(images, paths, reference=reference, strict=strict, what=what)
 

@@ -113,6 +113,7 @@ def evaluate(
         "foreground_share": None if parts is None else float(parts.mean()),
         "image_auroc_without_foreground": with_background,
         "n_broken": len(images.broken),
+        **({} if checkpoint.reference is None else {"aligned": True}),
     }
     return Evaluation(metrics, judged, images.pixels)
 

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from model_repository.alignment.reference_picture import Reference
-from train.calibration.alignment import align_good_images
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
 from train.calibration.sharpening import choose_sharpening
@@ -46,6 +45,7 @@ from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime, memory_errors
 from train.support.files import require_writable
+from train.support.opencv import require_opencv
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
@@ -63,7 +63,7 @@ class GoodSplit:
         keep_aspect: whether they kept their shape, see `keeps_aspect`.
         reference: that they were aligned to; None where they are as they lie.
         shown: of the held-out ones, see `LoadedImages`.
-        n_broken: files that could not be read.
+        n_broken: files that could not be read, or aligned.
         fingerprint: of the files, see `CategoryData.fingerprint`.
     """
 
@@ -183,6 +183,11 @@ def _read_good(
         keep_aspect=keep_aspect,
         what="good images",
     )
+    if config.align == "off":
+        return images, bit_depth, keep_aspect, None
+    require_opencv()
+    from train.calibration.alignment import align_good_images
+
     images, reference = align_good_images(images, data.train_good, teacher, config=config, runtime=runtime)
     return images, bit_depth, keep_aspect, reference
 

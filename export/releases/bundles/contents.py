@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import PublishError
-from export.manifest import Manifest
+from export.manifest import ALIGNMENT_FILE, Manifest
 from export.records import FileRecord
 from export.releases.audit.signatures import RECORD as SIGNED_RECORD
 from export.releases.audit.signatures import is_valid, load_public_key, parse_signatures, short
@@ -199,6 +199,9 @@ def _faults(archive: Archive, record: Record) -> Iterator[str]:
         if archive.members.get(name, hashes) != hashes:
             yield f"{name!r} is not the file of its record"
     yield from _id_faults(record)
+    aligning = record.steps.get("alignment")
+    if aligning and aligning.files.get(ALIGNMENT_FILE) != manifest.files.get(ALIGNMENT_FILE):
+        yield "its alignment has another reference picture than its manifest names"
 
 
 def _config_faults(name: str, model: str, record: Record) -> Iterator[str]:
