@@ -29,6 +29,8 @@ from train.support.arrays import names_of_not_finite
 FORMAT = "astmfr-1"
 FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # how a tensor names the method
 FOREGROUND_TENSOR = "calibration.foreground"
+REFERENCE_TENSOR = "alignment.reference"  # [H, W] uint8
+CORRELATION_TENSOR = "alignment.least_correlation"  # float64
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 

@@ -55,6 +55,11 @@ class FitConfig(BaseModel):
         description="Stretch pictures onto that size, or keep their shape and fill the rest with their edge; auto: "
         "keep where good images differ in shape",
     )
+    align: Literal["off", "auto", "on"] = Field(
+        "off",
+        description="Shift and turn each picture so that its part lies as in a reference picture made of good ones; "
+        "auto: where patches pasted into held-out good images stand out more then",
+    )
     bit_depth: int | None = Field(
         None,
         ge=1,
@@ -157,6 +162,8 @@ class FitConfig(BaseModel):
             values.pop("crop_size", None)
         if self.regions is None:
             values.pop("regions", None)
+        if self.align == "off":
+            values.pop("align", None)
         return values
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.
@@ -250,6 +257,24 @@ class FitConfig(BaseModel):
         if size is not None and sigma > min(height_width(size)) / 2:
             raise ValueError(f"expected at most half the {bound}")
         return sigma
+
+    @field_validator("align")
+    @classmethod
+    def _pictures_of_one_size(cls, align: str, info: ValidationInfo) -> str:
+        if align != "off" and info.data.get("image_size") == NATIVE:
+            raise ValueError("goes with one image_size; expected off where each picture keeps its own")
+        return align
+
+    @field_validator("regions")
+    @classmethod
+    def _where_parts_lie_alike(
+        cls, regions: DrawnRegions | None, info: ValidationInfo
+    ) -> DrawnRegions | None:
+        if regions is not None and info.data.get("align", "off") != "off":
+            raise ValueError(
+                "are places of a picture as it comes, and align moves its part; expected align off"
+            )
+        return regions
 
     @field_validator("foreground")
     @classmethod

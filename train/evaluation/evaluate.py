@@ -22,6 +22,7 @@ from train.data.ground_truth import load_masks
 from train.data.regions import require_drawn_shape
 from train.data.shapes import read_shapes
 from train.evaluation import METRICS_FORMAT
+from train.evaluation.aligned import as_sent
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
 from train.evaluation.pixel_metrics import EIGHT_NEIGHBOURS, BoolArray
@@ -95,6 +96,7 @@ def evaluate(
         bit_depth=bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
         what="test images",
+        reference=checkpoint.reference,
     )
     test = tuple(data.test[index] for index in images.readable)
     masks = load_masks(
@@ -109,6 +111,7 @@ def evaluate(
     require_something_left(parts, regions, what="test images")
     verdict = judge(remove_background(whole_map, parts, regions), checkpoint.calibration)
     inspected = None if regions is None else inspected_pixels(regions, whole_map.shape[1:])
+    images, verdict, parts = as_sent(images, verdict, parts)
     judged = JudgedSet(test, verdict, masks, images.shown, inspected)
     # Of the same maps, for Table 9.
     inspected_map = remove_background(whole_map, None, regions)
@@ -128,6 +131,7 @@ def evaluate(
         "image_auroc_without_foreground": with_background,
         "n_broken": len(images.broken),
         **describe_regions(checkpoint, judged),
+        **({} if checkpoint.reference is None else {"aligned": True}),
     }
     return Evaluation(metrics, judged, images.pixels)
 

@@ -146,6 +146,7 @@ def _pictures(
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
+        reference=checkpoint.reference,
         what="escapes among known defects",
     )
     maps = remove_background(

@@ -46,7 +46,9 @@ def summary(metrics: dict[str, Any]) -> str:
         parts[0] += f" with foreground {metrics['foreground']} and {without:.4f} without"
     parts.append(f"{metrics['n_test']} images")
     if metrics["n_broken"]:
-        parts.append(f"{metrics['n_broken']} more could not be read")
+        parts.append(
+            f"{metrics['n_broken']} more could not be read{' or aligned' if metrics.get('aligned') else ''}"
+        )
     return ", ".join(parts)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
 from train.calibration.foreground import ForegroundFinder, load_foreground
 from train.calibration.recalibration import read_good_images
 from train.calibration.thresholds import Calibrated, calibrate
@@ -31,9 +32,11 @@ class Judging(NamedTuple):
     finder: ForegroundFinder
     known_defects: ChosenByKnownDefects | None = None
 
-    def checkpoint(self, provenance: Provenance, teacher: Backbone, student: Student) -> Checkpoint:
-        """That of trained networks which it judges with."""
-        return Checkpoint(self.config, provenance, self.calibrated.calibration, teacher, student)
+    def checkpoint(
+        self, provenance: Provenance, teacher: Backbone, student: Student, reference: Reference | None
+    ) -> Checkpoint:
+        """That of trained networks which it judges with, and of what pictures are aligned to."""
+        return Checkpoint(self.config, provenance, self.calibrated.calibration, teacher, student, reference)
 
 
 def calibrate_run(
@@ -121,6 +124,7 @@ def calibrate_again(
         keep_aspect=history.keep_aspect,
         category=category,
         strict=runtime.strict,
+        reference=checkpoint.reference,
     )
     chosen = calibrate_by(
         defects, networks, held_out, config=asked, category=category, finder=finder, shown=shown
@@ -141,4 +145,4 @@ def _with(checkpoint: Checkpoint, judging: Judging) -> Checkpoint:
             "known_defects": judging.known_defects,
         }
     )
-    return judging.checkpoint(provenance, checkpoint.teacher, checkpoint.student)
+    return judging.checkpoint(provenance, checkpoint.teacher, checkpoint.student, checkpoint.reference)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
 from model_repository.distance_fusion.fusion_regions import inspected_pixels
 from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground
@@ -123,6 +124,7 @@ def read_defects(
     keep_aspect: bool,
     category: str,
     strict: bool,
+    reference: Reference | None = None,
 ) -> DefectImages:
     """Read known defects, and make sure that none has the pixels of a good image; `good` are these and their paths.
 
@@ -136,6 +138,7 @@ def read_defects(
         bit_depth=bit_depth,
         keep_aspect=keep_aspect,
         category=category,
+        reference=reference,
     )
     images = [known.images[index] for index in loaded.readable]
     for pixels, paths in good:
@@ -157,6 +160,10 @@ def read_defects(
         keep_aspect=keep_aspect,
         native=config.is_native,
     )
+    if masks is not None and loaded.sent is not None:
+        from model_repository.alignment.picture_alignment import move_masks  # it loads OpenCV
+
+        masks = move_masks(masks, loaded.sent.motions[once])
     return DefectImages(known, kept, loaded.pixels[once], masks)
 
 

@@ -22,9 +22,9 @@ if __package__ == "export.serving.backends":
     from model_repository.onnx_contents import require_plain
     from model_repository.picture_strips import STEP, join, strips
 else:  # in the server, where it is `<version>.model` and all files lie side by side
-    import onnxruntime_model  # type: ignore[no-redef]
+    import onnxruntime_model  # type: ignore[import-not-found, no-redef]
     from onnx_contents import require_plain  # type: ignore[import-not-found, no-redef]
-    from onnxruntime_model import open_turns, usable_threads  # type: ignore[import-not-found, no-redef]
+    from onnxruntime_model import open_turns, usable_threads  # type: ignore[no-redef]
     from picture_strips import STEP, join, strips  # type: ignore[import-not-found, no-redef]
 
 Tensors = dict[str, NDArray[Any]]
