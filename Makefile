@@ -3,7 +3,7 @@
 #   make demo                    everything on real solar cells, from training to a benchmark
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
-# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND BIT_DEPTH KNOWN_DEFECTS WEIGHTS_DIR FORCE
+# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND BIT_DEPTH KNOWN_DEFECTS REGIONS WEIGHTS_DIR FORCE
 #          URL IMAGES WHAT RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE PROMOTE KEEP YES PUBLIC_KEY PROFILE
 
 PYTHON   ?= python3.11
@@ -20,7 +20,7 @@ RUN  := runs/$(CATEGORY)
 
 # Recipes read what was asked for from their environment: a value with spaces or quotes reaches the command as it is,
 # and the command says what is wrong with it.
-export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH KNOWN_DEFECTS WEIGHTS_DIR PLATFORM PRECISION URL IMAGES \
+export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH KNOWN_DEFECTS REGIONS WEIGHTS_DIR PLATFORM PRECISION URL IMAGES \
        WHAT RUN DEVICE RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE KEEP PUBLIC_KEY PROFILE
 
 # Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
@@ -31,7 +31,8 @@ FIT_OPTIONS  := $(if $(PRESET),--preset "$$PRESET") $(if $(STEPS),--steps "$$STE
                 $(if $(EPOCHS),--epochs "$$EPOCHS") $(WEIGHTS) \
                 $(if $(FOREGROUND),--foreground "$$FOREGROUND") \
                 $(if $(BIT_DEPTH),--bit-depth "$$BIT_DEPTH") \
-                $(if $(KNOWN_DEFECTS),--known-defects "$$KNOWN_DEFECTS")
+                $(if $(KNOWN_DEFECTS),--known-defects "$$KNOWN_DEFECTS") \
+                $(if $(REGIONS),--regions "$$REGIONS")
 PRECISELY    := $(NAMED) --precision "$$PRECISION"
 # In a recipe: sets $$images to IMAGES, or to the folder of the category's test images, or fails.
 FIND_IMAGES   = images=$$IMAGES; \
@@ -51,7 +52,7 @@ help: ## This list
 	@sed -n 's/^##@ /\n/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo; echo "Options, with their defaults: CATEGORY=$$CATEGORY PLATFORM=$$PLATFORM URL=$$URL"
 	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"; \
-	echo "FOREGROUND=none|threshold|sam  BIT_DEPTH=BITS  KNOWN_DEFECTS=FOLDER  PRECISION=fp32|fp16|int8  FORCE=1 to train anew; the run before is kept"
+	echo "FOREGROUND=none|threshold|sam  BIT_DEPTH=BITS  KNOWN_DEFECTS=FOLDER  REGIONS=FILE  PRECISION=fp32|fp16|int8  FORCE=1 to train anew; the run before is kept"
 
 # Two environments, made by themselves and made again when their lists change.
 # .triton/ has its own because the server's Python stub needs numpy 1.
@@ -192,10 +193,10 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching archive endurance training metrics detector page export verdict-metrics dashboards
+BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching archive endurance training metrics detector page export verdict-metrics traces dashboards
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|archive|endurance|training|metrics|detector|page|export|verdict-metrics|dashboards
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|archive|endurance|training|metrics|detector|page|export|verdict-metrics|traces|dashboards
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
@@ -249,6 +250,9 @@ measure-page: setup # 200 pictures a minute on the page in Debian's chromium, an
 
 measure-verdict-metrics: setup # what the metrics of verdicts take of a request; docs/measurements/verdict-metrics.md
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.verdict_metrics --build "build/$$CATEGORY" --images "$$images"
+
+measure-traces: setup # what tracing costs in images a second, latency and processor time; docs/guides/traces.md
+	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.traces --build "build/$$CATEGORY" --images "$$images"
 
 measure-dashboards: setup # the dashboards as pictures, drawn from a real Prometheus' answers: runs/benchmarks/dashboards
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.dashboards --build "build/$$CATEGORY" --images "$$images"

@@ -1,15 +1,17 @@
-"""Write files whole or not at all, and find out beforehand whether that will work."""
+"""Write files whole or not at all, find out beforehand whether that will work, and keep other processes off."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NAME_KEPT = 50  # characters of a file's name in that of its temporary file, which must stay below 255 bytes
 PROBE_BYTES = 4096  # a full disk still makes empty files
+LONGEST_NOTE = 200  # bytes read of what the holder of a lock wrote into it
 
 
 class StorageError(Exception):
@@ -107,6 +109,37 @@ def require_writable_folder(path: Path) -> None:
         if path.exists() and not path.is_dir():
             raise StorageError(f"{path} is a file; give a folder.")
         _probe(path)
+
+
+def lock_file(path: Path, refusal: Callable[[str], str]) -> int:
+    """Lock a file, which is made where there is none; the system lets go when the process ends, however it does.
+
+    Args:
+        path: the file, into which the holder's process is written.
+        refusal: the sentence for whom it is locked already, of who holds it.
+
+    Returns:
+        The open file; closing it lets go of the lock.
+
+    Raises:
+        StorageError: another process holds it.
+        OSError: it cannot be opened or written, or its file system has no locks.
+    """
+    import fcntl  # which Windows lacks, where the rest of this module is needed all the same
+
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    except BlockingIOError:
+        holder = os.pread(file, LONGEST_NOTE, 0).decode(errors="replace") or "another process"
+        os.close(file)
+        raise StorageError(refusal(holder)) from None
+    except OSError:
+        os.close(file)
+        raise
+    return file
 
 
 def _probe(folder: Path) -> None:

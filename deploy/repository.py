@@ -21,7 +21,7 @@ PROBED = f".releases/calibrations/{2**63 - 1}.json"  # of a release that is prob
 RELEASES = ".releases"
 READ_OF_RELEASES = ("calibrations", "records")  # by the fusion
 # Committed beside what is published; alone they judge no image.
-SHARED_MODELS = frozenset({"distance_fusion", "foreground", "image_decoder"})
+SHARED_MODELS = frozenset({"alignment", "distance_fusion", "foreground", "image_decoder"})
 
 
 def find_models(repository: Path) -> list[str]:

@@ -20,6 +20,7 @@ from train.support.files import write_text
 
 PRECISIONS = tuple(LIMITS)
 FORMAT = "astmfr-build-1"
+ALIGNMENT_FILE = "alignment.json"  # the reference picture, of builds whose pictures are aligned
 REQUIRED_FILES = ("teacher.onnx", "student.onnx", "calibration.json")
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript", "torch")
 
@@ -88,7 +89,8 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             if not is_safe_name(backbone):  # a model is named after it
                 raise ValueError(unsafe_name(backbone))
         sam = ["foreground.onnx"] if self.config.foreground == "sam" else []
-        expected = sorted([*REQUIRED_FILES, *sam])
+        aligned = [ALIGNMENT_FILE] if self.provenance.aligned else []
+        expected = sorted([*REQUIRED_FILES, *sam, *aligned])
         if sorted(self.files) != expected:
             raise ValueError(
                 f"it lists the files {', '.join(sorted(self.files))}; expected {', '.join(expected)}"

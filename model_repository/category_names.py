@@ -13,9 +13,9 @@ MAX_LENGTH = 100  # characters; a file name has 255, and models add an ending, f
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 EXPECTED = "expected letters, digits, '.', '_' or '-', starting with a letter or digit"
 # Models that categories share, alone or followed by `_`: teacher_<backbone>, image_decoder_<size>, foreground_sam.
-SHARED_MODELS = ("distance_fusion", "foreground", "image_decoder", "teacher")
+SHARED_MODELS = ("alignment", "distance_fusion", "foreground", "image_decoder", "teacher")
 # What ends the names of a category's own models; `<category>` is one too.
-OWN_MODELS = ("_encoded", "_student", "_student_fp16", "_student_int8")
+OWN_MODELS = ("_alignment", "_encoded", "_student", "_student_fp16", "_student_int8")
 
 
 def is_safe_name(name: str) -> bool:

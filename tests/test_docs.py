@@ -39,6 +39,7 @@ GROUPS = {
 REPOSITORY_PATH = re.compile(r"(train|export|client|deploy|model_repository|tests|docs|\.ci)/[\w./-]*")
 DATA_FOLDERS = ("train/good",)  # of a data set, not of the repository
 OTHERS_OPTIONS = ("--rate-limit",)  # tritonserver's
+UNLISTED = {"cli", "support", "config"}  # chapters that the figure of the architecture goes without
 SOURCES = ("train", "export", "client", "deploy", "model_repository", "tests")
 
 
@@ -192,6 +193,21 @@ def test_the_readme_lists_chapters_that_exist() -> None:
         for chapter in folders[stage].partition(";")[0].split(", "):
             path = ROOT / stage / chapter
             assert path.is_dir() or path.with_suffix(".py").is_file(), f"{stage}{chapter}"
+
+
+@pytest.mark.parametrize("stage", ["train", "export", "client"])
+def test_the_architecture_lists_chapters_as_the_contracts_do(stage: str) -> None:
+    (figure,) = (block for block in code_blocks(ROOT / "docs/architecture.md", "text") if "client" in block)
+    (listed,) = re.findall(rf"^[ |]*{stage}  +(\w+ (?:\s*> [\w, ]+)+)$", figure, re.MULTILINE)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (each["layers"] for each in contracts if each.get("containers") == [stage])
+    order = {chapter: -place for place, layer in enumerate(layers) for chapter in layer.split(" | ")}
+    groups = [group.split(",") for group in listed.split(">")]
+    places = [{order[chapter.strip()] for chapter in group} for group in groups]
+    assert [len(place) for place in places] == [1] * len(places)
+    assert sorted(places, key=min) == places
+    folders = {path.parent.name for path in (ROOT / stage).glob("*/__init__.py")}
+    assert {chapter.strip() for group in groups for chapter in group} >= folders - UNLISTED
 
 
 def test_pages_and_targets_that_the_code_names_exist() -> None:

@@ -29,6 +29,7 @@ BENCHMARKS = (
     "page",
     "export",
     "verdict-metrics",
+    "traces",
     "dashboards",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from train.cli.options import (
     FIT_FIELDS,
     KNOWN_DEFECTS,
     PATH,
+    REGIONS,
     RUNS_DIR,
     CategoryOptions,
     ConfigOptions,
@@ -58,6 +60,7 @@ def data(category: CategoryOptions, runs_dir: Path, print_test_dir: bool) -> Non
 @run_options
 @config_options(*FIT_FIELDS)
 @KNOWN_DEFECTS
+@REGIONS
 @click.option(
     "--ms-per-image",
     type=FiniteRange(min=0, min_open=True),
@@ -84,6 +87,7 @@ def fit(
     run: RunOptions,
     asked: ConfigOptions,
     known_defects: str | None,
+    regions: Mapping[str, Any],
     ms_per_image: float | None,
     as_before: bool,
     force: bool,
@@ -98,7 +102,7 @@ def fit(
     check_training_data(images, fingerprints=data_fingerprints(run.runs_dir), force=force)
     runtime = run.runtime(asked.weights_dir)
     overrides = with_image_size(
-        asked.overrides,
+        {**asked.overrides, **regions},
         images,
         preset=asked.preset,
         ms_per_image=ms_per_image,

@@ -6,6 +6,7 @@ UserError
 ├── CheckpointError    a file that is no checkpoint, or is damaged
 ├── RunError           a run in the way: made otherwise, or at work in another process
 ├── ConfigError        options that contradict each other
+├── RegionsError       a file of regions that cannot be used, or not for these pictures
 ├── TrainingError      losses, gradients, features or weights that are not finite
 ├── NotFiniteError     distances, maps or scores that are not finite
 └── StorageError       a file that cannot be read or written
@@ -36,6 +37,12 @@ class RunError(UserError):
 
 class ConfigError(UserError):
     """Options are out of range or contradict each other."""
+
+
+class RegionsError(UserError):
+    """Regions cannot be read, or do not hold for the pictures; the command line exits with 2, as for other options."""
+
+    exit_code = 2
 
 
 class TrainingError(UserError):

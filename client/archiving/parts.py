@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from client.archiving.plan import Plan, Shard
 from client.archiving.rows import read_metadata
 from client.archiving.tally import Tally
-from client.files import NAME_KEPT, StorageError, replace_file, storage_errors
+from client.files import NAME_KEPT, StorageError, lock_file, replace_file, storage_errors
 
 # Hidden, for the folder may lie among the images.
 PLAN, LOCK = ".plan", ".lock"
 SUFFIX = ".parts"
-LARGEST_NOTE = 200
 HALF_WRITTEN = re.compile(r"\.(\.plan|\d+\.parquet)\.\d+$")  # as `replace_file` names what it writes
 
 
@@ -61,7 +58,13 @@ class Parts:
                     f"{self.folder} exists and holds no unfinished archive; move it away, or give another file with "
                     "--to."
                 )
-            file = _locked(self.folder / LOCK, self.results)
+            file = lock_file(
+                self.folder / LOCK,
+                lambda holder: (
+                    f"{self.results} is being written already, by {holder}; wait for it, or give another file with "
+                    "--to."
+                ),
+            )
         try:
             with storage_errors(self.results):  # it may be a link to a folder that is not there
                 self._sweep()
@@ -131,22 +134,3 @@ class Parts:
         """Remove the folder: all of it is in the results."""
         with storage_errors(self.folder):
             shutil.rmtree(self.folder)
-
-
-def _locked(lock: Path, results: Path) -> int:
-    """A lock that the system lets go of when the process ends, however it does."""
-    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    except BlockingIOError:
-        holder = os.pread(file, LARGEST_NOTE, 0).decode(errors="replace") or "another process"
-        os.close(file)
-        raise StorageError(
-            f"{results} is being written already, by {holder}; wait for it, or give another file with --to."
-        ) from None
-    except OSError:
-        os.close(file)
-        raise
-    return file

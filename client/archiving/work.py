@@ -18,7 +18,7 @@ from client.archiving.rows import Row
 from client.archiving.servers import Server, Servers
 from client.core.errors import ClientError, ImageFileError, RequestError, ServerError
 from client.core.faults import is_of_one_image
-from client.core.verdicts import Score, Verdict
+from client.core.verdicts import Score
 from client.judging.connection import JudgeClient
 from client.pictures.images import load_image
 from client.predictions.outcome import Asking
@@ -164,20 +164,8 @@ class ShardJudge:
                 verdict = ask(picture, threshold=asking.threshold)
             else:
                 verdict = ask(name, threshold=asking.threshold)
-            whole = verdict if isinstance(verdict, Verdict) else None
-            return Prediction(
-                image=name,
-                category=self._task.category,
-                defect=None,
-                score=verdict.score,
-                threshold=verdict.threshold,
-                anomalous=verdict.anomalous,
-                release_id=verdict.release_id,
-                latency_ms=round(verdict.latency_ms, 3),
-                synthetic=judge.synthetic,
-                overlay=None,
-                original_size=whole.original_size if whole else size,
-                defects=whole.defects if whole else None,
+            return Prediction.of(
+                verdict, image=name, category=self._task.category, synthetic=judge.synthetic, size=size
             )
         except ClientError:
             raise

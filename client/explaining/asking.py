@@ -13,9 +13,10 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from client.core.errors import AnswerError, ServerError
 from client.core.verdicts import Verdict
+from client.explaining.alignment import as_sent
 from client.explaining.explanation import Explanation, Maximum, Stage
 from client.explaining.shares import contributions, maximum_of, score_pixels
-from client.explaining.steps import ANOMALY_MAP, DISTANCES, IMAGE, Plan, Step, read_plan
+from client.explaining.steps import DISTANCES, IMAGE, Plan, Step, read_plan
 from client.explaining.usual import Usual, read_usual
 from client.judging.calls import named_error, retrying
 from client.judging.connection import JudgeClient
@@ -76,10 +77,10 @@ def _explain_once(
     if int(fused["release_id"].item()) != verdict.release_id or steps.look_up()[0] != plan:
         raise Switched
     _require_same(judge, verdict, float(fused["pred_score"].item()))
-    stage_maps = np.stack([steps.fuse(plan, tensors, stage)[ANOMALY_MAP][0] for stage in DISTANCES])
+    stage_maps = np.stack([steps.fuse(plan, tensors, stage)[plan.anomaly_map][0] for stage in DISTANCES])
     try:
-        highest = score_pixels(fused[ANOMALY_MAP][0], float(fused["pred_score"].item()))
-        added = contributions(stage_maps, fused[ANOMALY_MAP][0], highest)
+        highest = score_pixels(fused[plan.anomaly_map][0], float(fused["pred_score"].item()))
+        added = contributions(stage_maps, fused[plan.anomaly_map][0], highest)
     except ValueError as error:
         raise AnswerError(
             f"Category {judge.category!r} at {judge.url} cannot be explained: {error}."
@@ -99,7 +100,12 @@ def _explain_once(
         return distances[tuple(own)]
 
     first, second, third = (
-        Stage(number, seen(tensors[plan.fusion.inputs[distances]][0]), part, part / total if total else 0.0)
+        Stage(
+            number,
+            seen(as_sent(tensors, plan.fusion.inputs[distances])),
+            part,
+            part / total if total else 0.0,
+        )
         for number, (distances, part) in enumerate(zip(DISTANCES, added, strict=True), start=1)
     )
     return Explanation(

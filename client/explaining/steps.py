@@ -36,27 +36,35 @@ class Plan:
 
     Attributes:
         before: the steps before the fusion.
-        fusion: the last step, which gives the anomaly map and the verdict.
+        fusion: the step that gives the anomaly map and the verdict. Where images are aligned, its maps are those of the
+            aligned image, and a step after it brings them back, which needs not be asked.
     """
 
     before: Sequence[Step]
     fusion: Step
+
+    @property
+    def anomaly_map(self) -> str:
+        """The ensemble's name of the fusion's anomaly map."""
+        return self.fusion.outputs.get(ANOMALY_MAP, ANOMALY_MAP)
 
 
 def read_plan(config: Any, *, url: str) -> Plan:
     """The steps of an ensemble by its ModelConfig.
 
     Raises:
-        NotServed: it is no ensemble whose last step fuses the distance maps of three stages.
+        NotServed: it is no ensemble one of whose steps fuses the distance maps of three stages.
     """
     steps = [
         Step(step.model_name, int(step.model_version), dict(step.input_map), dict(step.output_map))
         for step in config.ensemble_scheduling.step
     ]
-    fusions = [step for step in steps if ANOMALY_MAP in step.outputs.values()]
-    if len(fusions) != 1 or not set(DISTANCES) <= fusions[0].inputs.keys():
+    fusions = [step for step in steps if set(DISTANCES) <= step.inputs.keys() and ANOMALY_MAP in step.outputs]
+    if len(fusions) != 1:
         raise _unexplained(config, url)
-    known, waiting, before = {IMAGE}, [step for step in steps if step is not fusions[0]], list[Step]()
+    fused = fusions[0].outputs[ANOMALY_MAP]
+    others = [step for step in steps if step is not fusions[0] and fused not in step.inputs.values()]
+    known, waiting, before = {IMAGE}, others, list[Step]()
     while waiting:
         ready = next((step for step in waiting if known.issuperset(step.inputs.values())), None)
         if ready is None:
@@ -72,5 +80,5 @@ def read_plan(config: Any, *, url: str) -> Plan:
 def _unexplained(config: Any, url: str) -> NotServed:
     return NotServed(
         f"Model {config.name!r} at {url} cannot be explained: expected an ensemble published by `python -m export "
-        f"publish`, whose last step fuses {', '.join(DISTANCES)}."
+        f"publish`, one of whose steps fuses {', '.join(DISTANCES)}."
     )

@@ -36,6 +36,7 @@ ROUTES = [
     Route("/threshold", shell.threshold),
     Route("/marks", shell.marks),
     Route("/history", shell.history),
+    Route("/regions", shell.regions),
     Route("/login", shell.login),
     Route("/login", shell.log_in, methods=["POST"]),
     Route("/api/logout", shell.log_out, methods=["POST"]),

@@ -158,7 +158,15 @@ def predict_images(
                 queue.hand_on_missed(miss)
                 draw = cache(partial(_draw, asked, verdict, synthetic=judge.synthetic))
                 overlay = _write(pictures.get(asked.image.path), draw, outcome)
-                prediction = _prediction(judge, asked, verdict, overlay)
+                prediction = Prediction.of(
+                    verdict,
+                    image=str(asked.image.path),
+                    category=judge.category,
+                    synthetic=judge.synthetic,
+                    defect=asked.image.defect,
+                    overlay=overlay,
+                    size=asked.size,
+                )
                 if show is not None:
                     show(prediction, draw)
                 keep(prediction)
@@ -244,21 +252,3 @@ def _write(path: Path | None, draw: Draw, outcome: Outcome) -> str | None:
         outcome.no_pictures = error.message
         return None
     return str(path)
-
-
-def _prediction(judge: JudgeClient, asked: _Asked, verdict: Score, overlay: str | None) -> Prediction:
-    whole = verdict if isinstance(verdict, Verdict) else None
-    return Prediction(
-        image=str(asked.image.path),
-        category=judge.category,
-        defect=asked.image.defect,
-        score=verdict.score,
-        threshold=verdict.threshold,
-        anomalous=verdict.anomalous,
-        release_id=verdict.release_id,
-        latency_ms=round(verdict.latency_ms, 3),
-        synthetic=judge.synthetic,
-        overlay=overlay,
-        original_size=whole.original_size if whole else asked.size,
-        defects=whole.defects if whole else None,
-    )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from client.core.defects import Defect
+from client.core.verdicts import Score, Verdict
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,41 @@ class Prediction:
     overlay: str | None
     original_size: tuple[int, int] | None = None
     defects: tuple[Defect, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        answer: Score,
+        *,
+        image: str,
+        category: str,
+        synthetic: bool,
+        defect: str | None = None,
+        overlay: str | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Prediction:
+        """The line of a server's answer.
+
+        Args:
+            answer: a verdict, or a score alone, which comes without regions.
+            image, category, synthetic, defect, overlay: see the attributes.
+            size: width and height of the image, upright, where it is known; a verdict knows it itself.
+        """
+        verdict = answer if isinstance(answer, Verdict) else None
+        return cls(
+            image=image,
+            category=category,
+            defect=defect,
+            score=answer.score,
+            threshold=answer.threshold,
+            anomalous=answer.anomalous,
+            release_id=answer.release_id,
+            latency_ms=round(answer.latency_ms, 3),
+            synthetic=synthetic,
+            overlay=overlay,
+            original_size=verdict.original_size if verdict else size,
+            defects=verdict.defects if verdict else None,
+        )
 
     def to_json(self) -> str:
         """The line; ASCII, so that a file name of any encoding is read back as it was.

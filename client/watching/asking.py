@@ -11,7 +11,6 @@ from pathlib import Path
 
 from client.core.errors import ClientError, ImageFileError, RefusedImage, RequestError, ServerError
 from client.core.inputs import FILE
-from client.core.verdicts import Verdict
 from client.judging.connection import JudgeClient
 from client.predictions.prediction import Prediction
 from client.watching.arrivals import Arrival, digest_of
@@ -118,25 +117,8 @@ def ask(server: Server, folder: Path, arrival: Arrival) -> Outcome:
     ) as error:  # a file that no decoder foresaw, or too large for the memory: the others go on
         why = error.message if isinstance(error, ClientError) else f"{type(error).__name__}: {error}"
         return Outcome(arrival, End.REFUSED, digest, message=f"{path} was not judged: {why}")
-    return Outcome(arrival, End.JUDGED, digest, prediction=prediction_of(judge, path, verdict))
-
-
-def prediction_of(judge: JudgeClient, path: Path, verdict: Verdict) -> Prediction:
-    """A verdict as a line of predictions.jsonl."""
-    return Prediction(
-        image=str(path),
-        category=judge.category,
-        defect=None,
-        score=verdict.score,
-        threshold=verdict.threshold,
-        anomalous=verdict.anomalous,
-        release_id=verdict.release_id,
-        latency_ms=round(verdict.latency_ms, 3),
-        synthetic=judge.synthetic,
-        overlay=None,
-        original_size=verdict.original_size,
-        defects=verdict.defects,
-    )
+    prediction = Prediction.of(verdict, image=str(path), category=judge.category, synthetic=judge.synthetic)
+    return Outcome(arrival, End.JUDGED, digest, prediction=prediction)
 
 
 def _read(path: Path, arrival: Arrival) -> tuple[bytes, Arrival] | None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.files import StorageError
+from client.files import StorageError, lock_file
 from client.watching.journal import HIDDEN
-
-LARGEST_NOTE = 200
 
 
 class FolderLock:
@@ -28,10 +24,16 @@ class FolderLock:
         """Take the lock.
 
         Raises:
-            StorageError: another one watches the folder.
+            StorageError: another one watches the folder, or it cannot be locked.
         """
         self.path = _lock_file(folder)
-        self._file = _locked(self.path, folder)
+        try:
+            self._file = _lock(self.path, folder)
+        except OSError as error:
+            raise StorageError(
+                f"{folder} cannot be locked against a second watch ({self.path}: {error.strerror}); watch a folder on "
+                "a file system that has locks."
+            ) from None
 
     def now_ns(self) -> int:
         """The time by the clock of the folder's file system, which may be that of another machine."""
@@ -51,7 +53,7 @@ def locked_folder(folder: Path) -> Iterator[FolderLock]:
     """Hold a folder's lock for the length of a `with` block.
 
     Raises:
-        StorageError: another one watches it.
+        StorageError: another one watches it, or it cannot be locked.
     """
     with contextlib.closing(FolderLock(folder)) as lock:
         yield lock
@@ -67,7 +69,7 @@ def locked_file(path: Path) -> Iterator[None]:
     lock = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = _locked(lock, path)
+        held = _lock(lock, path)
     except OSError as error:
         raise StorageError(
             f"The journal {path} cannot be used ({error.strerror}); choose another place with --journal."
@@ -88,23 +90,11 @@ def _lock_file(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"astmfr-watch-{digest}.lock"
 
 
-def _locked(lock: Path, watched: Path) -> int:
-    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    except BlockingIOError:
-        holder = os.pread(file, LARGEST_NOTE, 0).decode(errors="replace") or "another process"
-        os.close(file)
-        raise StorageError(
+def _lock(lock: Path, watched: Path) -> int:
+    return lock_file(
+        lock,
+        lambda holder: (
             f"{watched} is watched already, by {holder}; a second watch would judge its pictures twice. Stop the "
             "first, or watch another folder."
-        ) from None
-    except OSError as error:
-        os.close(file)
-        raise StorageError(
-            f"{watched} cannot be locked against a second watch ({lock}: {error.strerror}); watch a folder on a "
-            "file system that has locks."
-        ) from None
-    return file
+        ),
+    )

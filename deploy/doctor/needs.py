@@ -26,12 +26,14 @@ class Needs:
         gpu: Whether a model is to run on a GPU.
         python_instances: Processes of the Python backend, each with a region of shared memory.
         onnx_in_python: Whether a Python model runs an ONNX graph.
+        opencv: Whether a Python model aligns pictures.
     """
 
     backends: frozenset[str] = frozenset()
     gpu: bool = False
     python_instances: int = 0
     onnx_in_python: bool = False
+    opencv: bool = False
 
     @property
     def beyond_python(self) -> str:
@@ -46,7 +48,7 @@ def read_needs(repository: Path) -> Needs:
         RepositoryError: a configuration cannot be read.
     """
     backends: set[str] = set()
-    gpu = onnx_in_python = False
+    gpu = onnx_in_python = opencv = False
     python_instances = 0
     for path in repository.glob("*/config.pbtxt"):
         if path.parent.name.startswith("."):  # no model, as for `find_models`
@@ -59,7 +61,8 @@ def read_needs(repository: Path) -> Needs:
         if stated[1] == "python":
             python_instances += count_instances(config)
             onnx_in_python = onnx_in_python or any(path.parent.glob("*/model.onnx"))
-    return Needs(frozenset(backends), gpu, python_instances, onnx_in_python)
+            opencv = opencv or any(path.parent.glob("*/alignment.json"))
+    return Needs(frozenset(backends), gpu, python_instances, onnx_in_python, opencv)
 
 
 def count_instances(config: str) -> int:

@@ -39,6 +39,7 @@ def judge_packages(versions: dict[str, str], needs: Needs, *, python: str, embed
     name, pip = "Python packages", f"Run `{python} -m pip install"
     anew = f"{pip} -r deploy/triton-requirements.txt`, {OFFLINE}"
     wanted = ["numpy", "pillow", "tifffile", *(["onnxruntime"] if needs.onnx_in_python or embedded else [])]
+    wanted += ["opencv-python-headless"] if needs.opencv else []
     listed = ", ".join(f"{package} {versions[package]}" for package in wanted if package in versions)
     if absent := [package for package in wanted if package not in versions]:
         remedy = anew if embedded else f"{pip} {' '.join(absent)}` in the server's image, {OFFLINE}"

@@ -18,6 +18,7 @@ from export.manifest import FORMAT, GraphFiles, Manifest, library_versions
 from export.parity.images import product_images
 from export.product import ProductPaths
 from export.records import FileRecord
+from model_repository.alignment.reference_picture import FILE
 from model_repository.image_size import ImageSize, size_text
 from train.calibration.foreground import load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, tensors_id
@@ -25,7 +26,7 @@ from train.data.category import CategoryData, load_images
 from train.support.files import replacing_folder, sha256_of, write_text
 from train.support.progress import console
 
-FILES = ("teacher.onnx", "student.onnx", "foreground.onnx", "calibration.json")
+FILES = ("teacher.onnx", "student.onnx", "foreground.onnx", "calibration.json", FILE)
 
 
 def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
@@ -62,6 +63,8 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
                 write_foreground_graph(sam, path, image_size=checkpoint.config.image_size)
                 difference = verify_foreground(sam, path, images)
         write_text(folder / "calibration.json", checkpoint.calibration.to_json())
+        if checkpoint.reference is not None:
+            write_text(folder / FILE, checkpoint.reference.to_json())
         first, second, third = checkpoint.teacher.channels
         manifest = Manifest(
             format=FORMAT,
@@ -111,6 +114,7 @@ def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uin
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
+        reference=checkpoint.reference,
         what="images for verification",
     )
     # A small set is gone through again.

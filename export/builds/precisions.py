@@ -118,6 +118,7 @@ def write_int8(
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
+        reference=checkpoint.reference,
         what="good images",
     )
     pixels = images.pixels

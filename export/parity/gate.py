@@ -97,7 +97,7 @@ def verify_category(
         if url is not None:
             # Last: a server that cannot judge an image ends this with an error, and the builds' results are kept.
             encoded = [image.path for image in judged.test]
-            live = server.judge(judged.images, files), server.judge_files(encoded, files)
+            live = server.judge(judged.sent, files), server.judge_files(encoded, files)
             precision = server.precision
             agreements = [*offline[precision], *map(compare, live)]
             keep_agreements(folders[precision], agreements, limits[precision])

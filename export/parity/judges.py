@@ -5,7 +5,7 @@ The test set is only compared on here, never fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,9 @@ from export.agreement import GOOD_IMAGES, TEST_IMAGES, TRAINING_IMAGES, Agreemen
 from export.errors import ExportError
 from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
+from export.parity.answers import Answers as Answers
+from export.parity.answers import Maps as Maps
+from model_repository.distance_fusion.fusion_regions import inspected_pixels
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -32,8 +35,9 @@ from model_repository.distance_fusion.map_fusion import (
 from model_repository.image_size import image_size
 from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
-from train.data.category import CategoryData, TestImage, load_images
+from train.data.category import CategoryData, LoadedImages, TestImage, load_images
 from train.data.ground_truth import load_masks
+from train.evaluation.aligned import as_sent
 from train.evaluation.breakdown import JudgedSet, subset_measures
 from train.evaluation.evaluate import compute_maps
 from train.support.files import replacing
@@ -42,27 +46,7 @@ from train.support.progress import progress_bar
 BATCH_SIZE = 8
 MAP_PIXELS = 256  # side of each picture of a flipped image
 Images = NDArray[np.uint8]
-Maps = NDArray[np.float32]
 RunGraphs = Callable[[Images], tuple[list[NDArray[np.float32]], NDArray[np.int64]]]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a judge answered about a test set.
-
-    Attributes:
-        judge: its name.
-        precision: of its graphs or engines.
-        files: SHA-256 by name of those that it judged with.
-        maps: [N, H, W] anomaly maps; not finite where it could not judge.
-        labels: [N] of its own; None where the maps alone decide.
-    """
-
-    judge: str
-    precision: str
-    files: Mapping[str, str]
-    maps: Maps
-    labels: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,11 +107,20 @@ class GraphJudge:
 
 @dataclass(frozen=True)
 class JudgedTestSet:
-    """A category's test set with PyTorch's maps of it: what every judge is compared with."""
+    """A category's test set with PyTorch's maps of it: what every judge is compared with.
+
+    Attributes:
+        calibration: of the checkpoint.
+        test: the N images.
+        loaded: as networks see them, aligned where the category's are.
+        masks: [N, H, W] of the images as they were sent.
+        parts, maps: [N, H, W] of the images as networks see them.
+        judged_on: see `export.agreement.Agreement`.
+    """
 
     calibration: Calibration
     test: tuple[TestImage, ...]
-    images: Images
+    loaded: LoadedImages
     masks: NDArray[np.bool_] | None
     parts: NDArray[np.bool_] | None
     maps: Maps
@@ -148,13 +141,14 @@ class JudgedTestSet:
             strict=False,
             bit_depth=checkpoint.provenance.bit_depth,
             keep_aspect=checkpoint.provenance.keep_aspect,
+            reference=checkpoint.reference,
             what="test images",
         )
         test = tuple(test[index] for index in loaded.readable)
         return cls(
             calibration=checkpoint.calibration,
             test=test,
-            images=loaded.pixels,
+            loaded=loaded,
             masks=load_masks(
                 test,
                 image_size=image_size(*loaded.pixels.shape[1:3]),
@@ -166,14 +160,38 @@ class JudgedTestSet:
             judged_on=_kind_of_images(checkpoint, data),
         )
 
-    def verdict(self, maps: Maps, labels: NDArray[np.bool_] | None = None) -> Verdict:
-        """What the server would answer with maps [N, H, W]; `labels` [N] replace those that follow from the maps."""
-        verdict = judge(remove_background(maps, self.parts), self.calibration)
-        return verdict if labels is None else replace(verdict, pred_label=labels[:, None])
+    @property
+    def images(self) -> Images:
+        """[N, H, W, 3] uint8: what networks see."""
+        return self.loaded.pixels
+
+    @property
+    def sent(self) -> Images:
+        """[N, H, W, 3] uint8: what the server is sent, which it aligns itself."""
+        return self.loaded.pixels if self.loaded.sent is None else self.loaded.sent.pixels
+
+    def verdict(self, maps: Maps) -> Verdict:
+        """What the server would answer with maps [N, H, W] of the images that networks see."""
+        verdict = judge(remove_background(maps, self.parts, self.calibration.regions), self.calibration)
+        return as_sent(self.loaded, verdict, None)[1]
+
+    def verdict_of(self, answers: Answers) -> Verdict:
+        """What a judge answered, its own labels in place of those that follow from its maps."""
+        labels, scores = answers.labels, answers.scores
+        if labels is None:
+            return self.verdict(answers.maps)
+        if self.loaded.sent is None or scores is None:
+            return replace(self.verdict(answers.maps), pred_label=labels[:, None])
+        # These maps are of the images as they were sent already; scores are of the aligned ones.
+        return replace(
+            judge(answers.maps, self.calibration), pred_label=labels[:, None], pred_score=scores[:, None]
+        )
 
     def measures(self, verdict: Verdict) -> dict[str, float | None]:
         """Image AUROC, PRO and false-reject rate; None where the test set lacks the images or masks for one."""
-        judged = JudgedSet(self.test, verdict, self.masks)
+        regions = self.calibration.regions
+        inspected = None if regions is None else inspected_pixels(regions, verdict.anomaly_map.shape[1:])
+        judged = JudgedSet(self.test, verdict, self.masks, inspected=inspected)
         measured = subset_measures(judged, np.flatnonzero(judged.labels))
         rejected = judged.rejected[~judged.labels]
         return {
@@ -193,7 +211,7 @@ class JudgedTestSet:
         judged = finite_images([answers.maps])
         if not judged.all():
             return self._refuse(answers, judged)
-        ours, (theirs, expected) = self.verdict(answers.maps, answers.labels), self.expected
+        ours, (theirs, expected) = self.verdict_of(answers), self.expected
         measures = self.measures(ours)
         map_difference = np.abs(ours.anomaly_map - theirs.anomaly_map)
         score_difference = np.abs(ours.pred_score - theirs.pred_score)
@@ -250,12 +268,12 @@ class JudgedTestSet:
         """
         if not finite_images([answers.maps]).all():
             return []
-        ours, (theirs, _) = self.verdict(answers.maps, answers.labels), self.expected
+        ours, (theirs, _) = self.verdict_of(answers), self.expected
         flipped = np.flatnonzero(ours.pred_label[:, 0] != theirs.pred_label[:, 0])
         top = 2 * max(self.calibration.image_threshold, 1e-12)
         written = []
         for index in flipped:
-            panels = [self.images[index]] + [
+            panels = [self.sent[index]] + [
                 (255 * colormaps["inferno"](verdict.anomaly_map[index] / top)[..., :3]).astype(np.uint8)
                 for verdict in (theirs, ours)
             ]

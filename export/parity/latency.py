@@ -83,6 +83,7 @@ def measure_builds(product: ProductPaths, *, threads: int, rounds: int) -> Laten
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
+        reference=checkpoint.reference,
     ).pixels
     chains = {
         precision: OnnxChain.open(GraphFiles.in_folder(folder), threads=threads)

@@ -94,6 +94,7 @@ class LiveJudge:
     ) -> Answers:
         maps: list[NDArray[np.float32]] = []
         labels: list[bool] = []
+        scores: list[float] = []
         with progress_bar(name, count) as bar:
             for tensor in inputs:
                 try:
@@ -107,8 +108,10 @@ class LiveJudge:
                     ) from None
                 maps.append(answer.as_numpy("anomaly_map")[0])
                 labels.append(bool(answer.as_numpy("pred_label")[0, 0]))
+                scores.append(float(answer.as_numpy("pred_score")[0, 0]))
                 bar.advance()
-        return Answers(name, self.precision, files, np.stack(maps), np.array(labels))
+        found = np.array(labels), np.array(scores, np.float32)
+        return Answers(name, self.precision, files, np.stack(maps), *found)
 
 
 def _input(name: str, kind: str, value: NDArray[Any]) -> grpcclient.InferInput:

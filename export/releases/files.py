@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -34,6 +35,7 @@ CODE = {
         "map_fusion.py": "map_fusion.py",
         "fusion_matrices.py": "fusion_matrices.py",
         "fusion_calibration.py": "fusion_calibration.py",
+        "fusion_regions.py": "fusion_regions.py",
         "verdict_metrics.py": "verdict_metrics.py",
     },
     "image_decoder": {
@@ -46,6 +48,11 @@ CODE = {
         "whole_pictures.py": "whole_pictures.py",
     },
     "foreground": {"model.py": "1/model.py", "foreground_mask.py": "foreground_mask.py"},
+    "alignment": {
+        "model.py": "1/model.py",
+        "picture_alignment.py": "picture_alignment.py",
+        "reference_picture.py": "reference_picture.py",
+    },
 }
 BACKEND = "onnxruntime_model"
 ONNX_CONTENTS = "onnx_contents.py"  # beside the backend, which looks at the graph with it before it opens it
@@ -148,13 +155,19 @@ def read_code(target: Repository, committed: str) -> dict[str, bytes]:
     return {name: (source / part).read_bytes() for name, part in CODE[committed].items()} | {NO_BYTECODE: b""}
 
 
-def add_code(target: Repository, model: str, committed: str, changes: Changes) -> AddedVersion:
-    """The newest version of a step that holds today's code; added if there is none.
+def add_code(
+    target: Repository,
+    model: str,
+    committed: str,
+    changes: Changes,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
+) -> AddedVersion:
+    """The newest version of a step that holds today's code, and what lies `beside` it; added if there is none.
 
     Raises:
         PublishError: the repository lacks the project's own code.
     """
-    code, versions = read_code(target, committed), target.versions(model)
+    code, versions = {**read_code(target, committed), **beside}, target.versions(model)
     if committed == "image_decoder":
         changes.write(target.root / model / WARM_UP, (target.root / committed / WARM_UP).read_bytes())
     files = {name: _record_of(content) for name, content in code.items()}
@@ -191,8 +204,9 @@ def write_config(target: Repository, config: pb.ModelConfig, changes: Changes) -
 def idle_configs(target: Repository, configs: Mapping[str, pb.ModelConfig]) -> list[pb.ModelConfig]:
     """What lets a server that loads every folder of the repository, as `deploy`'s does not, find a model in each.
 
-    Without one it ends at once. The folder of the records is an ensemble over the fusion that nobody asks; decoder and
-    foreground of the project that no release uses are configured for images of the paper's size.
+    Without one it ends at once. The folder of the records is an ensemble over the fusion that nobody asks, and so is
+    the project's own alignment, which has no reference picture; decoder and foreground of the project that no release
+    uses are configured for images of the paper's size.
 
     Args:
         target: the repository.
@@ -204,18 +218,26 @@ def idle_configs(target: Repository, configs: Mapping[str, pb.ModelConfig]) -> l
         input_map={name: name for name in (*DISTANCES, RELEASE_ID.name)},
         output_map={"pred_score": "pred_score"},
     )
-    return [
-        ensemble_config(
-            FOLDER,
+
+    def of(folder: str) -> pb.ModelConfig:
+        return ensemble_config(
+            folder,
             inputs=[*(TensorSpec(name, "FP32", (-1, -1)) for name in DISTANCES), RELEASE_ID],
             outputs=[TensorSpec("pred_score", "FP32", (1,))],
             steps=[step],
             parameters={},
             max_batch_size=1,
-        ),
+        )
+
+    return [
+        of(FOLDER),
         *(
             config
-            for config in (image_decoder_config(FULL_IMAGE_SIZE), foreground_config(FULL_IMAGE_SIZE))
+            for config in (
+                image_decoder_config(FULL_IMAGE_SIZE),
+                foreground_config(FULL_IMAGE_SIZE),
+                of("alignment"),
+            )
             if config.name not in configs and target.has_file(config.name, 1, "model.py")
         ),
     ]

@@ -103,7 +103,7 @@ class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         number: counts the releases of the category.
         category: the product.
         release_id: weights, calibration and fusion code together, as verdicts name it.
-        steps: `decoder`, `teacher`, `student`, `fusion` and, with background removal, `foreground`.
+        steps: `decoder`, `teacher`, `student`, `fusion` and, where there is one, `foreground` and `alignment`.
         platform: what runs the backbones.
         budget: what releases of before may hold, a latency budget; nothing heeds it any more.
         load: the images a second that were stated.

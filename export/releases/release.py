@@ -25,6 +25,7 @@ from export.releases.render import FUSION, SAM_QUEUE, Demand, fusion_instances_o
 from export.releases.repository import Repository
 from export.releases.versions import ModelVersions
 from export.serving import steps
+from export.serving.alignment import alignment_config, alignment_name
 from export.serving.backbones import Platform, backbone_config
 from export.serving.backend_rules import broken_rules, lone_instance
 from export.serving.memory_pools import MemoryPools, size_pools
@@ -42,6 +43,7 @@ from export.tensors import (
     image_bytes,
     image_spec,
 )
+from model_repository.alignment.reference_picture import FILE
 from model_repository.image_size import ImageSize
 from train.config import PRESETS
 
@@ -98,7 +100,7 @@ class Release:
 
     @property
     def models(self) -> dict[str, str]:
-        """Names of the models `teacher`, `student` and, with background removal, `foreground`."""
+        """Names of the models `teacher`, `student` and, where there is one, `foreground` and `alignment`."""
         config, precision = self.manifest.config, self.manifest.precision
         models = {
             "teacher": steps.teacher_name(config.teacher, self.size, precision=precision),
@@ -106,6 +108,8 @@ class Release:
         }
         if config.foreground != "none":
             models["foreground"] = steps.foreground_name(config.foreground, self.size)
+        if self.manifest.provenance.aligned:
+            models["alignment"] = alignment_name(self.manifest.category, self.size)
         return models
 
     @property
@@ -122,6 +126,7 @@ class Release:
         """Configuration of each step as a first version, in the order in which an image goes through the steps."""
         return {
             "decoder": self._decoder_config(),
+            **({"alignment": self._alignment_config()} if "alignment" in self.models else {}),
             **({"foreground": self._foreground_config([1])} if "foreground" in self.models else {}),
             "teacher": self._backbone_config("teacher", [1]),
             "student": self._backbone_config("student", [1]),
@@ -184,8 +189,9 @@ class Release:
             if step in self.graphs:
                 added[step] = add_version(self.target, config.name, self._files(step), changes)
             else:
-                committed = {"decoder": "image_decoder", "foreground": "foreground", "fusion": FUSION}[step]
-                added[step] = add_code(self.target, config.name, committed, changes)
+                committed = {"decoder": "image_decoder", "fusion": FUSION}.get(step, step)
+                beside = {FILE: (self.build / FILE).read_bytes()} if step == "alignment" else {}
+                added[step] = add_code(self.target, config.name, committed, changes, beside)
         return {step: _step_record(added[step], config) for step, config in configs.items()}
 
     def remarks(self, configs: dict[str, pb.ModelConfig]) -> list[str]:
@@ -231,6 +237,10 @@ class Release:
             return self._backbone_config("foreground", versions)
         queue = self._queue(self.models["foreground"])
         return steps.foreground_config(self.size, queue, usual_size=self.usual_size)
+
+    def _alignment_config(self) -> pb.ModelConfig:
+        queue = self._queue(self.models["alignment"])
+        return alignment_config(self.manifest.category, self.size, queue)
 
     def _decoder_config(self) -> pb.ModelConfig:
         provenance = self.manifest.provenance

@@ -54,9 +54,10 @@ def what_was_published(release: Release, record: Record, *, changed: bool) -> st
     over = {
         name: f"{step.model} {step.version}"
         for name, step in record.steps.items()
-        if name in ("teacher", "student", "foreground")
+        if name in ("teacher", "student", "foreground", "alignment")
     }
     masked = f", masked by {over['foreground']}" if "foreground" in over else ""
+    masked += f", aligned by {over['alignment']}" if "alignment" in over else ""
     return (
         f"{'Published' if changed else 'Up to date'}: {' and '.join(release.ensembles)} over {over['teacher']} and "
         f"{over['student']}{masked}, platform {release.platform.name}, release {record.release_id}, number "

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.manifest import Manifest
+from export.serving.alignment import aligning_steps
 from export.serving.steps import tensor_fields, verdict_specs
 from export.tensors import (
     DISTANCES,
@@ -102,19 +103,28 @@ def ensemble_config(
 
 
 def judging_steps(
-    *, teacher: Pinned, student: Pinned, fusion: Pinned, foreground: Pinned | None = None
+    *,
+    teacher: Pinned,
+    student: Pinned,
+    fusion: Pinned,
+    foreground: Pinned | None = None,
+    alignment: Pinned | None = None,
 ) -> list[pb.ModelEnsembling.Step]:
-    """image -> teacher -> student -> fusion -> verdict; and image -> foreground -> fusion."""
+    """image -> teacher -> student -> fusion -> verdict; and image -> foreground -> fusion.
+
+    Where images are aligned, that is around it all; see `aligning_steps`.
+    """
     mask = {"foreground": "foreground"} if foreground else {}
     distances = {name: name for name in DISTANCES} | {"release_id": "student_release_id"}
     features = {name: name for name in TEACHER_OUTPUTS}
     image = {"image": "image"}
-    return [
+    steps = [
         *([_step(foreground, image, mask)] if foreground else []),
         _step(teacher, image, features),
         _step(student, image | features, distances),
         _step(fusion, distances | mask, {name: name for name in VERDICT_OUTPUTS}),
     ]
+    return aligning_steps(alignment, steps) if alignment else steps
 
 
 def decoding_step(decoder: Pinned) -> pb.ModelEnsembling.Step:

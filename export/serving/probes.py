@@ -12,6 +12,7 @@ from PIL import Image
 from export.graphs.chain import OnnxChain, open_session
 from export.manifest import GraphFiles, Manifest
 from export.serving.native_pictures import usual_size
+from model_repository.alignment.reference_picture import FILE, Reference
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     fuse_distances,
@@ -22,6 +23,7 @@ from model_repository.foreground.foreground_mask import foreground_mask
 from model_repository.image_size import ImageSize, height_width
 
 PROBES = 2
+TINT = 0.1  # of the blocks in probes that are aligned
 BLOCKS = 16  # a side: few enough for a small file, with edges in every part
 
 
@@ -29,17 +31,36 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     """PNG files and their scores by a build's graphs in ONNX Runtime, its fusion and its calibration.
 
     They are coloured blocks, the same for every product: what is asked is whether a server computes what was judged
-    at publishing, and for that any picture does. SAM takes seconds an image, so that it gets one.
+    at publishing, and for that any picture does, but where images are aligned: see `_aligned_probes`. SAM takes seconds
+    an image, so that it gets one.
     """
     size, method = usual_size(manifest), manifest.config.foreground
     calibration = Calibration.load(build / "calibration.json")
     images = np.stack([_blocks(number, size) for number in range(1 if method == "sam" else PROBES)])
+    sent = images
+    if manifest.provenance.aligned:
+        sent, images = _aligned_probes(Reference.load(build / FILE), images)
     distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(images)
     anomaly_maps = remove_background(
-        fuse_distances(distances, calibration.fusion), _parts(build, method, images)
+        fuse_distances(distances, calibration.fusion), _parts(build, method, images), calibration.regions
     )
     scores = image_scores(anomaly_maps, calibration.score_share, calibration.score_pixels).tolist()
-    return [(_png(image), score) for image, score in zip(images, scores, strict=True)]
+    return [(_png(image), score) for image, score in zip(sent, scores, strict=True)]
+
+
+def _aligned_probes(
+    reference: Reference, blocks: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """What is sent where images are aligned, as blocks cannot be, and what the networks see of it.
+
+    That is the reference picture with a little of the blocks' colours, which leaves it what it is.
+    """
+    from model_repository.alignment.picture_alignment import Aligner  # it loads OpenCV
+
+    tinted = reference.picture * (1 - TINT) + blocks * TINT
+    sent = tinted.round().astype(np.uint8)
+    aligner = Aligner(reference)
+    return sent, np.stack([aligner.align(image).pixels for image in sent])
 
 
 def _parts(build: Path, method: str, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:

@@ -20,6 +20,7 @@ from export.manifest import Manifest
 from export.serving.backbones import Platform
 from export.serving.native_pictures import usual_size
 from export.tensors import STRIDES, feature_specs, image_spec
+from model_repository.alignment.reference_picture import FILE, Reference
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances, judge
 from model_repository.foreground.foreground_mask import foreground_mask
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
@@ -44,7 +45,7 @@ def time_steps(
     *,
     stated_ms: Mapping[str, float],
 ) -> dict[str, float]:
-    """Milliseconds of each step: `decoder`, `foreground` where there is one, `teacher`, `student`, `fusion`.
+    """Milliseconds of `decoder`, `alignment` and `foreground` where there are any, `teacher`, `student` and `fusion`.
 
     The graphs run in ONNX Runtime with the threads that they are served with. Decoder, `threshold` foreground and
     fusion are the functions that are served. Each time is the median of RUNS runs and HOP_MS. A step that a GPU
@@ -83,6 +84,13 @@ def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, OpenSt
         encoded = _jpeg()
         return lambda: resize_image(decode_image(encoded), size, keep_aspect=keep_aspect)
 
+    def alignment() -> RunStep:
+        from model_repository.alignment.picture_alignment import Aligner, restore_maps  # it loads OpenCV
+
+        aligner = Aligner(Reference.load(build / FILE))
+        picture, anomaly_map = aligner.reference.picture, np.zeros((1, *height_width(size)), np.float32)
+        return lambda: restore_maps(anomaly_map, aligner.nearest(picture).motion[None])
+
     def threshold() -> RunStep:
         image = np.random.default_rng(0).integers(0, 256, (1, *height_width(size), 3), np.uint8)
         return lambda: foreground_mask(image)
@@ -105,6 +113,7 @@ def _steps(build: Path, manifest: Manifest, *, threads: int) -> dict[str, OpenSt
     method = manifest.config.foreground
     return {
         "decoder": decoder,
+        **({"alignment": alignment} if manifest.provenance.aligned else {}),
         **({"foreground": removers[method]} if method != "none" else {}),
         "teacher": partial(graph, "teacher"),
         "student": partial(graph, "student"),

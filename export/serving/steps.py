@@ -39,7 +39,7 @@ def to_text(config: pb.ModelConfig) -> str:
 
 def teacher_name(backbone: str, image_size: ImageSize, *, precision: str = "fp32") -> str:
     """`teacher_<backbone>`, shared by every category of one image size and precision."""
-    return _of_precision(_sized(f"teacher_{backbone}", image_size), precision)
+    return _of_precision(sized(f"teacher_{backbone}", image_size), precision)
 
 
 def student_name(category: str, *, precision: str = "fp32") -> str:
@@ -50,12 +50,12 @@ def student_name(category: str, *, precision: str = "fp32") -> str:
 def decoder_name(image_size: ImageSize, bit_depth: int = 8, *, keep_aspect: bool = False) -> str:
     """`image_decoder`, then what is not as in the paper: the image size, `<bits>bit`, and `kept` for the shape."""
     of_depth = "" if bit_depth == 8 else f"_{bit_depth}bit"
-    return _sized("image_decoder", image_size) + of_depth + ("_kept" if keep_aspect else "")
+    return sized("image_decoder", image_size) + of_depth + ("_kept" if keep_aspect else "")
 
 
 def foreground_name(method: str, image_size: ImageSize) -> str:
     """`foreground` or `foreground_sam`, followed by the image size where it is not the paper's."""
-    return _sized("foreground_sam" if method == "sam" else "foreground", image_size)
+    return sized("foreground_sam" if method == "sam" else "foreground", image_size)
 
 
 def verdict_specs(image_size: ImageSize) -> list[TensorSpec]:
@@ -241,5 +241,6 @@ def _of_precision(name: str, precision: str) -> str:
     return name if precision == "fp32" else f"{name}_{precision}"
 
 
-def _sized(name: str, image_size: ImageSize) -> str:
+def sized(name: str, image_size: ImageSize) -> str:
+    """A model's name, followed by the image size where it is not the paper's."""
     return name if image_size == FULL_IMAGE_SIZE else f"{name}_{size_text(image_size)}"

@@ -1,6 +1,6 @@
 """How distance maps become a verdict: what a release was calibrated to, read and checked, and the id of all of it.
 
-Like `map_fusion` it runs in the server too, and imports numpy alone.
+Like `map_fusion` it runs in the server too, and imports numpy and `fusion_regions` beside it alone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from typing import Any
 
 import numpy as np
 
+if __package__:
+    from model_repository.distance_fusion.fusion_regions import Regions as Regions
+else:  # in the server, where the files lie side by side
+    from fusion_regions import Regions  # type: ignore[import-not-found, no-redef]
+
 CODE_FILES = (
     "model.py",
     "map_fusion.py",
     "fusion_matrices.py",
     "fusion_calibration.py",
+    "fusion_regions.py",
 )  # what judges, beside weights and calibration
 LARGEST = float(np.finfo(np.float32).max)
 LARGEST_SIDE = 2048  # pixels; sides and sigma bound the memory that a fusion matrix takes
@@ -78,6 +84,7 @@ class Calibration:
         score_pixels: see `image_scores`; 0 where the share decides, and in older releases.
         weights_id: the weights it was fitted for, which the student's graph names; 0 in releases of before, whose
             graphs name the release itself.
+        regions: where images are inspected; None for everywhere, and in older releases.
     """
 
     release_id: int
@@ -93,6 +100,7 @@ class Calibration:
     score_share: float = 0.0
     weights_id: int = 0
     score_pixels: int = 0
+    regions: Regions | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError that names each value no verdict can rest on: not finite, out of range or no number."""
@@ -107,6 +115,9 @@ class Calibration:
         weights = self.stage_weights
         if len(weights) != 3 or not any(weights) or not all(is_number(w, 0, LARGEST) for w in weights):
             faults.append(f"stage_weights {list(weights)}, expected three of at least 0, one of them above")
+        own = self.image_size == NATIVE or len(sides) != 2  # no size that they could be compared with
+        if self.regions is not None and not own and self.regions.size != sides[::-1]:
+            faults.append(f"regions of {self.regions.size} pixels, expected {sides[::-1]}")
         if faults:
             raise ValueError(f"a calibration holds {'; '.join(faults)}")
 
@@ -116,9 +127,9 @@ class Calibration:
         return Fusion(**{field.name: getattr(self, field.name) for field in fields(Fusion)})
 
     def to_json(self) -> str:
-        """The calibration as JSON text; what a fusion of before does not know is left out where it is 0."""
+        """The calibration as JSON text; what a fusion of before does not know is left out where it is 0 or none."""
         values = asdict(self)
-        for name in ("score_share", "score_pixels", "weights_id"):
+        for name in ("score_share", "score_pixels", "weights_id", "regions"):
             if not values[name]:
                 del values[name]
         return json.dumps(values, indent=2) + "\n"
@@ -139,6 +150,8 @@ class Calibration:
         weights, size = values["stage_weights"], values["image_size"]
         values["stage_weights"] = tuple(weights) if isinstance(weights, list) else ()
         values["image_size"] = tuple(size) if isinstance(size, list) else size
+        if values.get("regions") is not None:
+            values["regions"] = Regions.from_values(values["regions"])
         return cls(**values)
 
     @classmethod
@@ -156,8 +169,9 @@ def release_id_of(calibration: Calibration, code_id: str) -> int:
     """
     values = asdict(calibration)
     del values["release_id"], values["category"]
-    if not calibration.score_pixels:
-        del values["score_pixels"]
+    for name in ("score_pixels", "regions"):  # ids of before there were any stay as they were
+        if not values[name]:
+            del values[name]
     judging = {
         name: float(value) if RANGES.get(name, (int,))[0] is float else value
         for name, value in values.items()

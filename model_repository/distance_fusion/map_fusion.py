@@ -1,7 +1,7 @@
 """Distance maps in, anomaly map and verdict out: Section 3.4 of the paper, in numpy alone.
 
 The server fuses with this very file and training evaluates with it: what is measured is what is served. It imports
-numpy and the two files beside it alone. What is not finite is an error and never a label: NaN exceeds no threshold.
+numpy and the three files beside it alone. What is not finite is an error and never a label: NaN exceeds no threshold.
 
 Upsampling, Gaussian blur and average pooling are linear and separable. Their product is one matrix a
 stage and side, built once (`fusion_matrices.py`), and an anomaly map is
@@ -32,11 +32,15 @@ if __package__:
     from model_repository.distance_fusion.fusion_matrices import gaussian_matrix as gaussian_matrix
     from model_repository.distance_fusion.fusion_matrices import pooling_matrix as pooling_matrix
     from model_repository.distance_fusion.fusion_matrices import upsampling_matrix as upsampling_matrix
+    from model_repository.distance_fusion.fusion_regions import Regions, counted_pixels
+    from model_repository.distance_fusion.fusion_regions import require_images as _require
 else:  # in the server, where the files lie side by side
     from fusion_calibration import LARGEST, Calibration, Fusion, is_number  # type: ignore[import-not-found, no-redef]
     from fusion_calibration import fusion_code_id as fusion_code_id  # type: ignore[no-redef]
     from fusion_calibration import release_id_of as release_id_of  # type: ignore[no-redef]
     from fusion_matrices import STRIDES, Window, fusion_matrices, windows  # type: ignore[import-not-found, no-redef]
+    from fusion_regions import Regions, counted_pixels  # type: ignore[import-not-found, no-redef]
+    from fusion_regions import require_images as _require  # type: ignore[no-redef]
 
 FloatArray = NDArray[np.float32]
 
@@ -161,18 +165,23 @@ def finite_images(maps: list[FloatArray]) -> NDArray[np.bool_]:
     return np.asarray(np.all([np.isfinite(array).all(axis=(1, 2)) for array in maps], axis=0))
 
 
-def remove_background(anomaly_map: FloatArray, foreground: NDArray[np.bool_] | None) -> FloatArray:
-    """Multiply anomaly maps with the masks of their parts (Section 4.4); without masks they stay as they are.
+def remove_background(
+    anomaly_map: FloatArray, foreground: NDArray[np.bool_] | None, regions: Regions | None = None
+) -> FloatArray:
+    """Multiply anomaly maps with the masks of their parts (Section 4.4) and of the regions that are inspected.
+
+    Without either they stay as they are. Scores are of as many pixels as without: what is hidden counts as 0.
 
     Args:
         anomaly_map: [B, H, W] float32.
         foreground: [B, H, W] bool, True on the part, or None.
+        regions: of the calibration, or None.
 
     Raises:
-        ValueError: masks of another shape than the maps', or one that hides its whole image.
+        ValueError: masks or regions for maps of another shape, or nothing is left of an image.
     """
-    _check_foreground(foreground, anomaly_map.shape)
-    return anomaly_map if foreground is None else anomaly_map * foreground
+    counted = counted_pixels(foreground, regions, anomaly_map.shape)
+    return anomaly_map if counted is None else anomaly_map * counted
 
 
 def n_scored(n_pixels: int, share: float, pixels: int = 0) -> int:
@@ -235,11 +244,11 @@ def judge_scores(
     image_threshold = _image_threshold(calibration, threshold)
     shape = map_shape(distances, calibration.fusion)
     n_images = len(distances[0])
-    _check_foreground(foreground, (n_images, *shape))
+    counted = counted_pixels(foreground, calibration.regions, (n_images, *shape))
     scores, lowest = np.empty((n_images, 1), np.float32), np.empty(n_images, np.float32)
     for index, one in enumerate(_maps_one_by_one(distances, calibration.fusion)):
-        if foreground is not None:
-            one *= foreground[index]
+        if counted is not None:
+            one *= counted[index]
         scores[index] = image_scores(one, calibration.score_share, calibration.score_pixels)
         lowest[index] = one.min()
     # What is not finite in a map is among its highest values or its lowest.
@@ -270,20 +279,3 @@ def _image_threshold(calibration: Calibration, threshold: float | None) -> np.fl
     if threshold is not None and not is_number(threshold, -LARGEST, LARGEST):
         raise ValueError(f"image threshold is {threshold}; expected a finite number")
     return np.float32(calibration.image_threshold if threshold is None else threshold)
-
-
-def _check_foreground(foreground: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> None:
-    if foreground is None:
-        return
-    if foreground.shape != shape:
-        raise ValueError(
-            f"foreground has shape {list(foreground.shape)}; expected the anomaly map's, {list(shape)}"
-        )
-    _require(np.asarray(foreground.any(axis=(1, 2))), "its foreground mask hides all of it")
-
-
-def _require(holds: NDArray[np.bool_], fault: str) -> None:
-    """Raise ValueError about the images of a batch, counted from 1, for which something does not hold."""
-    if not holds.all():
-        images = ", ".join(map(str, np.flatnonzero(~holds)[:10] + 1))
-        raise ValueError(f"image {images} of {len(holds)} cannot be judged: {fault}")

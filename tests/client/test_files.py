@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +11,13 @@ import pytest
 
 from client.files import (
     StorageError,
+    lock_file,
     replace_file,
     require_writable_file,
     require_writable_folder,
     write_text,
 )
+from client.watching.locking import FolderLock, locked_file
 
 
 def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
@@ -77,3 +81,29 @@ def test_a_disk_that_takes_no_file_is_told(
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(StorageError, match=r"new/a cannot be written \(Read-only file system\)"):
         check(tmp_path / "new" / "a")
+
+
+def test_a_lock_names_its_holder_and_ends_with_its_file(tmp_path: Path) -> None:
+    held = lock_file(tmp_path / "lock", str)
+    with pytest.raises(StorageError, match=rf"^taken by process {os.getpid()} on "):
+        lock_file(tmp_path / "lock", lambda holder: f"taken by {holder}")
+    os.close(held)
+    os.close(lock_file(tmp_path / "lock", str))
+
+
+def test_a_file_system_without_locks_is_told_by_who_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_locks(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with pytest.raises(OSError, match="No locks available"):
+        lock_file(tmp_path / "lock", str)
+    with pytest.raises(StorageError, match=r"cannot be locked against a second watch .*No locks available\)"):
+        FolderLock(tmp_path)
+    with (
+        pytest.raises(StorageError, match=r"journal.sqlite cannot be used \(No locks available\)"),
+        locked_file(tmp_path / "journal.sqlite"),
+    ):
+        pass

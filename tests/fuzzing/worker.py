@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from model_repository.distance_fusion import fusion_calibration, fusion_matrices, map_fusion, verdict_metrics
+from model_repository.distance_fusion import (
+    fusion_calibration,
+    fusion_matrices,
+    fusion_regions,
+    map_fusion,
+    verdict_metrics,
+)
 from model_repository.image_decoder import image_decoding
 from tests.model_repository import server_stub
 from tests.model_repository.test_not_finite import CALIBRATION
@@ -36,6 +42,7 @@ def fusion() -> Any:
         "map_fusion": map_fusion,
         "fusion_calibration": fusion_calibration,
         "fusion_matrices": fusion_matrices,
+        "fusion_regions": fusion_regions,
         "verdict_metrics": verdict_metrics,
     }
     step = server_stub.load_step("distance_fusion")

@@ -95,8 +95,16 @@ def read_good_images(
         strict=runtime.strict,
         bit_depth=checkpoint.provenance.bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
+        reference=checkpoint.reference,
         what="good images",
     )
+    history = checkpoint.provenance
+    if checkpoint.reference is not None and len(images.pixels) != history.n_train + history.n_held_out:
+        raise DataError(
+            f"{len(images.pixels)} good images can be aligned here, and {history.n_train + history.n_held_out} could "
+            f"where {history.category!r} was trained, so that the held-out ones cannot be known: is it another OpenCV? "
+            "Take the version of constraints.txt, or train again."
+        )
     _, held_out = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     return GoodImages(
         images.pixels, [data.train_good[index] for index in images.readable], held_out, images.shown

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_repository.distance_fusion.fusion_regions import Regions, inspected_pixels
 from model_repository.distance_fusion.map_fusion import Calibration, image_scores, remove_background
 from model_repository.image_size import height_width
 from train.calibration.conformal import conformal_quantile, conformal_rank
@@ -18,6 +19,8 @@ from train.calibration.usual import usual_scores
 from train.calibration.weighing import cross_fused, fusion_of, most_pasted, stage_weights
 from train.checkpoint.provenance import UsualScores
 from train.config import FitConfig
+from train.data.regions import map_regions
+from train.errors import RegionsError
 from train.method.backbones import Backbone
 from train.method.student import Student, compute_distances
 from train.support.arrays import FloatArray
@@ -40,6 +43,7 @@ class HeldOut(NamedTuple):
     pasted: list[FloatArray] | None
     foreground: NDArray[np.bool_] | None
     parts: NDArray[np.bool_] | None
+    regions: Regions | None = None
 
 
 def calibrate(
@@ -67,6 +71,7 @@ def calibrate(
         foreground=held_out.foreground,
         foreground_id=finder.id,
         parts=held_out.parts,
+        regions=held_out.regions,
     )
     return Calibrated(calibration, usual_scores(held_out.distances, calibration, held_out.foreground))
 
@@ -99,7 +104,38 @@ def look_at(
     parts = find_foreground(images, WITHOUT_NETWORK, device=device) if foreground is None else foreground
     if shown is not None:
         parts = shown if parts is None else parts & shown
-    return HeldOut(distances_of(images, "Calibration"), pasted, foreground, parts)
+    regions = map_regions(config, keep_aspect=shown is not None)
+    require_something_left(foreground, regions, what="held-out good images")
+    return HeldOut(distances_of(images, "Calibration"), pasted, foreground, parts, regions)
+
+
+def require_something_left(
+    foreground: NDArray[np.bool_] | None, regions: Regions | None, *, what: str
+) -> None:
+    """Make sure that regions show something of the part in each image, where the background is removed.
+
+    Args:
+        foreground: [N, H, W] masks of the parts.
+        regions: where the images are inspected.
+        what: the images, for the message.
+
+    Raises:
+        RegionsError: they hide the whole part of some images, which cannot be judged.
+    """
+    seen = something_left(foreground, regions)
+    if not seen.all():
+        raise RegionsError(
+            f"In {(~seen).sum()} of {len(seen)} {what} the part lies outside the regions to inspect, and the "
+            "background is removed: nothing is left to judge; draw the regions over the part, or take --foreground "
+            "none."
+        )
+
+
+def something_left(foreground: NDArray[np.bool_] | None, regions: Regions | None) -> NDArray[np.bool_]:
+    """[N]: whether regions show something of each part; [1], True where there are no masks or no regions."""
+    if foreground is None or regions is None:
+        return np.ones(1, bool)
+    return np.asarray((foreground & inspected_pixels(regions, foreground.shape[1:])).any(axis=(1, 2)))
 
 
 def fit_calibration(
@@ -111,6 +147,7 @@ def fit_calibration(
     foreground: NDArray[np.bool_] | None = None,
     foreground_id: int = 0,
     parts: NDArray[np.bool_] | None = None,
+    regions: Regions | None = None,
 ) -> Calibration:
     """Fit a category's calibration on the distance maps of its held-out good images.
 
@@ -123,12 +160,13 @@ def fit_calibration(
             masked maps; the weights of the stages on whole ones, so that a mask changes nothing but what it hides.
         foreground_id: of the SAM that made the masks.
         parts: [N, H, W] bool, where the parts are, for the pixel threshold; None where all of a picture counts.
+        regions: where the images are inspected; like the foreground they change nothing but what they hide.
 
     Returns:
         A calibration whose `release_id` is still 0: the id is computed from the whole checkpoint.
     """
     fusion = fusion_of(config, stage_weights(distances, pasted, config=config))
-    maps = remove_background(cross_fused(distances, pasted, config=config), foreground)
+    maps = remove_background(cross_fused(distances, pasted, config=config), foreground, regions)
     return Calibration(
         release_id=0,
         category=category,
@@ -137,12 +175,17 @@ def fit_calibration(
             image_scores(maps, config.score_share, config.score_pixels), config.false_reject_rate
         ),
         pixel_threshold=pixel_threshold(
-            maps, parts, marked_share=config.pixel_false_positive_rate, rate=config.false_reject_rate
+            maps,
+            parts,
+            marked_share=config.pixel_false_positive_rate,
+            rate=config.false_reject_rate,
+            regions=regions,
         ),
         foreground=config.foreground,
         foreground_id=foreground_id,
         score_share=config.score_share,
         score_pixels=config.score_pixels,
+        regions=regions,
     )
 
 
@@ -163,7 +206,12 @@ def image_threshold(good_scores: FloatArray, false_reject_rate: float) -> float:
 
 
 def pixel_threshold(
-    good_maps: FloatArray, parts: NDArray[np.bool_] | None, *, marked_share: float, rate: float
+    good_maps: FloatArray,
+    parts: NDArray[np.bool_] | None,
+    *,
+    marked_share: float,
+    rate: float,
+    regions: Regions | None = None,
 ) -> float:
     """The anomaly above which a pixel is marked: few new good images have more than a share of them marked.
 
@@ -178,7 +226,12 @@ def pixel_threshold(
         marked_share: 0 to 1.
         rate: how many new good images may have more than that marked, 0 to 1; as for `image_threshold`, with few
             images it is 1 / (n + 1).
+        regions: where the images are inspected; other pixels count as none of a part's and none of an image's.
     """
+    if regions is not None:
+        inspected = inspected_pixels(regions, good_maps.shape[1:])
+        parts = None if parts is None else parts[:, inspected]
+        good_maps = good_maps[:, inspected]
     levels = [_level(one, marked_share) for one in good_maps]
     if parts is not None:
         on_part = [

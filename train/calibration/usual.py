@@ -58,7 +58,9 @@ def _contributions(
     first, second, third = calibration.stage_weights
     maps = [
         remove_background(
-            fuse_distances(distances, replace(calibration.fusion, stage_weights=weights)), foreground
+            fuse_distances(distances, replace(calibration.fusion, stage_weights=weights)),
+            foreground,
+            calibration.regions,
         )
         for weights in ((first, 0.0, 0.0), (0.0, second, 0.0), (0.0, 0.0, third))
     ]

@@ -22,12 +22,15 @@ from safetensors.numpy import load_file
 from model_repository.distance_fusion.map_fusion import Calibration, fusion_code_id, release_id_of
 from train.checkpoint.provenance import Provenance
 from train.config import FitConfig
+from train.data.regions import map_regions
 from train.errors import CheckpointError
 from train.support.arrays import names_of_not_finite
 
 FORMAT = "astmfr-1"
 FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # how a tensor names the method
 FOREGROUND_TENSOR = "calibration.foreground"
+REFERENCE_TENSOR = "alignment.reference"  # [H, W] uint8
+CORRELATION_TENSOR = "alignment.least_correlation"  # float64
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
@@ -104,6 +107,7 @@ def calibration_of(arrays: Mapping[str, NDArray[Any]], header: Header, path: Pat
             score_share=config.score_share,
             score_pixels=config.score_pixels,
             weights_id=weights_id_of(arrays, config, header.provenance.category),
+            regions=map_regions(config, keep_aspect=header.provenance.keep_aspect),
         )
     except ValueError as error:
         raise CheckpointError(f"{path} cannot judge: {error}; train again.") from None

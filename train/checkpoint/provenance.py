@@ -112,6 +112,7 @@ class Provenance(BaseModel):
     aspect: Literal["stretch", "keep"] = (
         "stretch"  # older checkpoints do not say, and neither do those that stretch
     )
+    aligned: bool = False  # older checkpoints do not say, and neither do those that are not
     sharpening: float = 0.0  # of what the teacher sees; older checkpoints had none
     weights: dict[str, str]
     steps: int | None = None  # older checkpoints do not say
@@ -133,6 +134,8 @@ class Provenance(BaseModel):
         values: dict[str, Any] = serialize(self)
         if self.aspect == "stretch":
             values.pop("aspect", None)
+        if not self.aligned:
+            values.pop("aligned", None)
         return values
 
     @property

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from model_repository.alignment.reference_picture import Reference
 from model_repository.distance_fusion.map_fusion import Calibration
+from model_repository.image_size import height_width
 from train.checkpoint.header import (
+    CORRELATION_TENSOR,
     FOREGROUND_CODES,
     FOREGROUND_TENSOR,
     FORMAT,
+    REFERENCE_TENSOR,
     calibration_of,
     read_header,
     require_finite,
@@ -48,6 +52,7 @@ class Checkpoint:
     calibration: Calibration
     teacher: Backbone
     student: Student
+    reference: Reference | None = None  # what pictures are aligned to; None where they are judged as they lie
 
     @property
     def release_id(self) -> int:
@@ -73,7 +78,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
         StorageError: the file cannot be written; what stood there stays.
     """
     tensors = _network_tensors(checkpoint.teacher, checkpoint.student)
-    tensors |= _calibration_tensors(checkpoint.calibration)
+    tensors |= _calibration_tensors(checkpoint.calibration) | _reference_tensors(checkpoint.reference)
     wrong = names_of_not_finite(_arrays(tensors))
     if wrong:
         raise CheckpointError(
@@ -110,6 +115,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     expected |= CALIBRATION_SHAPES
     if config.foreground != "none":
         expected[FOREGROUND_TENSOR] = (2,)
+    if header.provenance.aligned:
+        expected |= {REFERENCE_TENSOR: height_width(config.image_size), CORRELATION_TENSOR: ()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wrong = sorted(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
     if wrong:
@@ -126,6 +133,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         calibration=calibration_of(_arrays(tensors), header, path),
         teacher=teacher.eval().requires_grad_(False),
         student=student.eval().requires_grad_(False),
+        reference=_reference_of(tensors) if header.provenance.aligned else None,
     )
 
 
@@ -150,6 +158,18 @@ def _calibration_tensors(calibration: Calibration) -> dict[str, Tensor]:
         code = FOREGROUND_CODES[calibration.foreground]
         tensors[FOREGROUND_TENSOR] = torch.tensor([code, calibration.foreground_id], dtype=torch.int64)
     return tensors
+
+
+def _reference_tensors(reference: Reference | None) -> dict[str, Tensor]:
+    """They shape what is judged, so that they count in the weights' id."""
+    if reference is None:
+        return {}
+    least = torch.tensor(reference.least_correlation, dtype=torch.float64)
+    return {REFERENCE_TENSOR: torch.from_numpy(reference.pixels.copy()), CORRELATION_TENSOR: least}
+
+
+def _reference_of(tensors: Mapping[str, Tensor]) -> Reference:
+    return Reference(tensors[REFERENCE_TENSOR].numpy(), tensors[CORRELATION_TENSOR].item())
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from train.cli.options import (
     run_options,
     show_banner,
 )
+from train.errors import DataError
 from train.support.command_options import FiniteRange, options_as
 
 
@@ -29,6 +32,12 @@ class ClusterOptions:
     gpus_per_task: float | None
     memory_per_task: float
     retries: int
+
+
+class AskedInVainError(DataError):
+    """What a fleet was asked for is not there."""
+
+    exit_code = 2  # as of a wrong option
 
 
 def parse_gpus(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -115,13 +124,16 @@ def fleet(
     Each task runs `train fit`, `train evaluate` and `export onnx`, each in a process of its own.
     """
     from train.data.sources import find_categories
+    from train.fleet.alike import require_here
     from train.fleet.outcome import final_table, require_success
     from train.fleet.plan import FleetPlan, Share
     from train.fleet.run import run_fleet
 
     asked.config()  # wrong options are told once, and not by every task
-    dataset, names = find_categories(categories, data=data, data_dir=data_dir)
-    show_banner(dataset == "synthetic")
+    with _exiting_with_2():
+        dataset, names = find_categories(
+            categories, data=data, data_dir=data_dir, elsewhere=cluster.address is not None
+        )
     plan = FleetPlan(
         categories=names,
         data=dataset,
@@ -136,8 +148,21 @@ def fleet(
         precision=precision,
         force=force,
     )
+    if cluster.address is None:
+        with _exiting_with_2():
+            require_here(plan)
+    show_banner(dataset == "synthetic")
     gpus = cluster.gpus_per_task
     share = Share(cluster.cpus_per_task, gpus or 0.0, cluster.memory_per_task, cluster.retries)
     outcome = run_fleet(plan, address=cluster.address, share=share, gpus_asked=gpus is not None)
     click.echo(final_table(outcome, runs_dir=run.runs_dir).markdown(), nl=False)
     require_success(outcome)
+
+
+@contextmanager
+def _exiting_with_2() -> Iterator[None]:
+    """Let a fault in what was asked for end the command as a wrong option does, as nothing has begun."""
+    try:
+        yield
+    except DataError as error:
+        raise AskedInVainError(error.message) from None

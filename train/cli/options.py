@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from train.data.category import CategoryData
 
 PATH = click.Path(path_type=Path)
-FIT_FIELDS = tuple(name for name in FitConfig.model_fields if name not in ("preset", "weights"))
+FIT_FIELDS = tuple(name for name in FitConfig.model_fields if name not in ("preset", "weights", "regions"))
+NO_REGIONS = "none"  # asked for in place of a file
 DATA = click.option(
     "--data",
     help="mvtec_ad, elpv, synthetic, a folder of your own, or auto: MVTec AD where data/mvtec_ad has the category, "
@@ -34,6 +35,27 @@ KNOWN_DEFECTS = click.option(
     metavar="DIR",
     help="Folder of images of defective parts, with or without masks. Nothing is trained on them: they choose stage "
     "weights, smoothing and foreground, and show what escapes; none: without.  [default: those that the category's run "
+    "remembers]",
+)
+
+
+def read_asked_regions(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Mapping[str, Any]:
+    """The field `regions` of a configuration as it was asked for; empty where nothing was asked."""
+    if value is None:
+        return {}
+    from train.data.regions import read_regions
+
+    return {"regions": None if value == NO_REGIONS else read_regions(Path(value))}
+
+
+REGIONS = click.option(
+    "--regions",
+    metavar="FILE",
+    callback=read_asked_regions,
+    help="Polygons of where pictures are inspected and what is ignored there, as JSON, which the page draws; none: all "
+    "is inspected. A finished run is calibrated anew and not trained.  [default: those that the category's run "
     "remembers]",
 )
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -14,7 +12,9 @@ from pydantic import (
     model_serializer,
 )
 
-from model_repository.image_size import NATIVE, ImageSize, height_width, parse_size
+from model_repository.image_size import NATIVE, height_width
+from train.config.regions import DrawnRegions
+from train.config.seen_pictures import SeenPictures
 
 LARGEST_SEED = 2**63 - 1  # that torch and numpy both take
 MOST_STEPS = 10_000_000  # weeks of training
@@ -22,44 +22,9 @@ LARGEST_BATCH = 100_000
 Strength = Annotated[float, Field(ge=0, le=16)]
 
 
-class FitConfig(BaseModel):
+class FitConfig(SeenPictures):
     """All choices of a run. The defaults are the paper's (Section 4.1); each field states its unit and range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    preset: str = "paper"
-    teacher: str = Field("wide_resnet50_2", description="timm name of the frozen teacher")
-    student: str = Field("resnext50_32x4d", description="timm name of the student")
-    weights: Literal["pretrained", "random"] = Field(
-        "pretrained", description="Of both backbones; random is for tests and timings"
-    )
-    student_weights: Literal["pretrained", "scratch"] = Field(
-        "pretrained", description="The student's start (Table 7)"
-    )
-    image_size: ImageSize = Field(
-        256,
-        description="Side of the square that networks see, or HEIGHTxWIDTH; pixels, multiples of 32; native: each "
-        "picture's own; of fit also auto, which proposes one and says why",
-    )
-    crop_size: int = Field(
-        256,
-        ge=64,
-        le=1024,
-        multiple_of=32,
-        description="With --image-size native: side of the square crops that are trained on, pixels; also what "
-        "score_share is a share of",
-    )
-    aspect: Literal["auto", "stretch", "keep"] = Field(
-        "auto",
-        description="Stretch pictures onto that size, or keep their shape and fill the rest with their edge; auto: "
-        "keep where good images differ in shape",
-    )
-    bit_depth: int | None = Field(
-        None,
-        ge=1,
-        le=32,
-        description="Bits a channel of images with more than 8; 1: floating-point from 0 to 1; else found from them",
-    )
     mask_ratio: float = Field(0.5, ge=0, lt=1, description="Share of feature positions hidden (Algorithm 1)")
     generation_stages: tuple[int, ...] = Field(
         (1, 2, 3),
@@ -134,6 +99,9 @@ class FitConfig(BaseModel):
     foreground: Literal["none", "threshold", "sam"] = Field(
         "none", description="How the background is removed from the anomaly map (Section 4.4, Table 9)"
     )
+    regions: DrawnRegions | None = Field(
+        None, description="Where pictures are inspected and what is ignored there, as drawn on one of them"
+    )
     holdout_ratio: float = Field(0.15, gt=0, lt=1, description="Share of good images kept for calibration")
     false_reject_rate: float = Field(0.01, ge=1e-6, le=0.5, description="Share of good images it may reject")
     pixel_false_positive_rate: float = Field(
@@ -151,14 +119,13 @@ class FitConfig(BaseModel):
             values.pop("aspect", None)
         if not self.is_native:
             values.pop("crop_size", None)
+        if self.regions is None:
+            values.pop("regions", None)
+        if self.align == "off":
+            values.pop("align", None)
         return values
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.
-    @field_validator("image_size", mode="before")
-    @classmethod
-    def _a_size_that_networks_take(cls, size: Any) -> ImageSize:
-        return parse_size(size)
-
     @field_validator("steps")
     @classmethod
     def _either_epochs_or_steps(cls, steps: int | None, info: ValidationInfo) -> int | None:
@@ -228,13 +195,6 @@ class FitConfig(BaseModel):
             raise ValueError("a student from scratch has no statistics to keep; expected false")
         return freeze
 
-    @field_validator("bit_depth")
-    @classmethod
-    def _whole_bytes_or_more(cls, bit_depth: int | None) -> int | None:
-        if bit_depth is not None and 1 < bit_depth < 8:
-            raise ValueError("expected 1, or 8 to 32")
-        return bit_depth
-
     @field_validator("smoothing_sigma")
     @classmethod
     def _within_the_image(cls, sigma: float, info: ValidationInfo) -> float:
@@ -244,6 +204,17 @@ class FitConfig(BaseModel):
         if size is not None and sigma > min(height_width(size)) / 2:
             raise ValueError(f"expected at most half the {bound}")
         return sigma
+
+    @field_validator("regions")
+    @classmethod
+    def _where_parts_lie_alike(
+        cls, regions: DrawnRegions | None, info: ValidationInfo
+    ) -> DrawnRegions | None:
+        if regions is not None and info.data.get("align", "off") != "off":
+            raise ValueError(
+                "are places of a picture as it comes, and align moves its part; expected align off"
+            )
+        return regions
 
     @field_validator("foreground")
     @classmethod
@@ -260,16 +231,6 @@ class FitConfig(BaseModel):
         if pool_size % 2 == 0:
             raise ValueError("expected an odd number")
         return pool_size
-
-    @property
-    def is_native(self) -> bool:
-        """Whether pictures keep their own size; crops of them are trained on then."""
-        return self.image_size == NATIVE
-
-    @property
-    def training_size(self) -> ImageSize:
-        """The size of what is trained on: of images, or of crops."""
-        return self.crop_size if self.is_native else self.image_size
 
     @property
     def score_pixels(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
 from model_repository.image_decoder.image_decoding import (
     SUFFIXES,
     ImageError,
@@ -24,6 +25,7 @@ from train.data.mask_files import match_masks
 from train.errors import DataError
 from train.support.category_names import check_category_name
 from train.support.files import readable_text
+from train.support.opencv import require_opencv
 from train.support.progress import console, progress_bar
 
 
@@ -90,6 +92,21 @@ class CategoryData:
 
 
 @dataclass(frozen=True)
+class SentPictures:
+    """Images as they lie, and how they were aligned.
+
+    Attributes:
+        pixels: [N, H, W, 3] uint8, RGB.
+        shown: see `LoadedImages`.
+        motions: [N, 2, 3], see `model_repository.alignment.picture_alignment`.
+    """
+
+    pixels: NDArray[np.uint8]
+    shown: NDArray[np.bool_] | None
+    motions: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class LoadedImages:
     """Images of one size in memory.
 
@@ -98,12 +115,14 @@ class LoadedImages:
         readable: positions of the images that could be read, in the list that was given.
         broken: one sentence for each image that could not be read.
         shown: [N, H, W] bool, False where an image that kept its shape is filled; None where all were stretched.
+        sent: the same images before they were aligned; None where they are as they lie.
     """
 
     pixels: NDArray[np.uint8]
     readable: tuple[int, ...]
     broken: tuple[str, ...]
     shown: NDArray[np.bool_] | None = None
+    sent: SentPictures | None = None
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -174,6 +193,7 @@ def load_images(
     bit_depth: int = 8,
     keep_aspect: bool = False,
     what: str = "images",
+    reference: Reference | None = None,
 ) -> LoadedImages:
     """Read, resize and stack images, on all cores.
 
@@ -184,6 +204,7 @@ def load_images(
         bit_depth: of the category, see `train.data.bit_depth`.
         keep_aspect: of the category, see `train.data.shapes`.
         what: what the progress bar calls them.
+        reference: to align them to; one that cannot be aligned is skipped as a broken one is.
 
     Raises:
         DataError: a broken image when strict, or no readable image at all.
@@ -209,10 +230,7 @@ def load_images(
             bar.advance()
     readable = tuple(i for i, image in enumerate(loaded) if isinstance(image, np.ndarray))
     broken = tuple(str(image) for image in loaded if isinstance(image, ImageError))
-    for sentence in broken:
-        console.print(f"Skipped: {sentence}", style="yellow", markup=False)
-    if broken:
-        console.print(f"{len(broken)} of {len(paths)} {what} skipped.", style="yellow")
+    _tell_of_broken(broken, len(paths), what)
     _warn_of_plain(loaded, paths, what)
     if not readable:
         raise DataError(
@@ -221,20 +239,31 @@ def load_images(
     if image_size == NATIVE:
         _require_one_size([(paths[index], parts[paths[index]]) for index in readable])
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
-    shown = None
-    if keep_aspect or image_size == NATIVE:
-        shown = _shown_pixels(pixels.shape[:3], [parts[paths[index]] for index in readable])
-    return LoadedImages(pixels, readable, broken, shown)
+    own_parts = [parts[paths[index]] for index in readable] if keep_aspect or image_size == NATIVE else None
+    images = LoadedImages(pixels, readable, broken, _shown(own_parts, pixels.shape[:3]))
+    if reference is None:
+        return images
+    require_opencv()
+    from train.data.alignment import align_images
+
+    return align_images(images, paths, reference=reference, strict=strict, what=what)
 
 
-def _shown_pixels(
-    shape: tuple[int, int, int], parts: Sequence[tuple[slice, slice]]
-) -> NDArray[np.bool_] | None:
-    """[N, H, W]: which pixels show the picture, whose rows and columns are given; None where all do."""
+def _shown(parts: Sequence[tuple[slice, slice]] | None, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """[N, H, W], True on the part that each picture takes; None where all take the whole."""
+    if parts is None:
+        return None
     shown = np.zeros(shape, np.bool_)
     for mask, part in zip(shown, parts, strict=True):
         mask[part] = True
     return None if shown.all() else shown
+
+
+def _tell_of_broken(broken: Sequence[str], count: int, what: str) -> None:
+    for sentence in broken:
+        console.print(f"Skipped: {sentence}", style="yellow", markup=False)
+    if broken:
+        console.print(f"{len(broken)} of {count} {what} skipped.", style="yellow")
 
 
 def _require_one_size(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:

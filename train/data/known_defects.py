@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
 from model_repository.image_decoder.deep_pixels import white_of
 from model_repository.image_decoder.image_decoding import SUFFIXES
 from model_repository.image_size import ImageSize
@@ -190,6 +191,7 @@ def load_known_defects(
     bit_depth: int,
     keep_aspect: bool,
     category: str,
+    reference: Reference | None = None,
 ) -> LoadedImages:
     """Read known defects as the category's images are read; broken ones are skipped and told.
 
@@ -213,6 +215,7 @@ def load_known_defects(
         bit_depth=bit_depth,
         keep_aspect=keep_aspect,
         what="known defective images",
+        reference=reference,
     )
 
 

@@ -28,11 +28,13 @@ class GroundTruth:
         test: the N images.
         masks: [N, H, W] ground truth, all False where an image has no mask file; None where no image has one.
         shown: [N, H, W], False beside pictures that kept their shape, see `LoadedImages`; None where all fill theirs.
+        inspected: [H, W], False where regions hide something, which counts for no pixel measure; None where none do.
     """
 
     test: tuple[TestImage, ...]
     masks: BoolArray | None
     shown: BoolArray | None = None
+    inspected: BoolArray | None = None
 
     @cached_property
     def labels(self) -> BoolArray:
@@ -40,17 +42,29 @@ class GroundTruth:
         return np.array([image.anomalous for image in self.test], bool)
 
     @cached_property
+    def counted(self) -> BoolArray | None:
+        """The masks, without what regions hide of them."""
+        return self.masks if self.masks is None or self.inspected is None else self.masks & self.inspected
+
+    @cached_property
     def marked(self) -> BoolArray:
-        """[N]: which defective images have a mask that marks something."""
+        """[N]: which defective images have a mask that marks something where it is inspected."""
+        if self.counted is None:
+            return np.zeros(len(self.test), bool)
+        return self.counted.any(axis=(1, 2)) & self.labels
+
+    @cached_property
+    def outside(self) -> BoolArray:
+        """[N]: which defective images have a mask that marks nothing but what regions hide."""
         if self.masks is None:
             return np.zeros(len(self.test), bool)
-        return self.masks.any(axis=(1, 2)) & self.labels
+        return self.masks.any(axis=(1, 2)) & self.labels & ~self.marked
 
     @cached_property
     def unmasked(self) -> BoolArray:
         """[N]: which defective images have no mask file."""
         without_file = np.array([image.mask_path is None for image in self.test], bool)
-        return without_file & self.labels & ~self.marked
+        return without_file & self.labels & ~self.marked & ~self.outside
 
     @property
     def kinds(self) -> dict[str, IntArray]:
@@ -63,9 +77,12 @@ class GroundTruth:
 
         None without masks.
         """
-        if self.masks is None or not self.marked.any():
+        if self.counted is None or not self.marked.any():
             return None
-        return PixelScores(maps, self.masks, good=np.flatnonzero(~self.labels), shown=self.shown)
+        shown = self.shown
+        if self.inspected is not None:
+            shown = np.broadcast_to(self.inspected, maps.shape) if shown is None else shown & self.inspected
+        return PixelScores(maps, self.counted, good=np.flatnonzero(~self.labels), shown=shown)
 
     def measure_pixels(self, pixels: PixelScores | None, images: IntArray) -> PixelMeasures | None:
         """The measures of the defective images at these positions and of all good ones.
@@ -86,17 +103,19 @@ class JudgedSet:
         test: the N images.
         verdict: of each of them, in their order.
         masks, shown: [N, H, W], see `GroundTruth`.
+        inspected: [H, W], see `GroundTruth`.
     """
 
     test: tuple[TestImage, ...]
     verdict: Verdict
     masks: BoolArray | None
     shown: BoolArray | None = None
+    inspected: BoolArray | None = None
 
     @cached_property
     def truth(self) -> GroundTruth:
         """The same images without the verdict."""
-        return GroundTruth(self.test, self.masks, self.shown)
+        return GroundTruth(self.test, self.masks, self.shown, self.inspected)
 
     @property
     def scores(self) -> FloatArray:
@@ -189,11 +208,19 @@ def unavailable(truth: GroundTruth) -> list[str]:
     if not truth.marked.any() and truth.unmasked.any():
         return [*sentences, "There are no masks: pixel measures and defect sizes cannot be computed."]
     for kind, images in truth.kinds.items():
-        unmasked, empty = truth.unmasked[images], ~truth.marked[images] & ~truth.unmasked[images]
+        unmasked, outside = truth.unmasked[images], truth.outside[images]
+        empty = ~truth.marked[images] & ~unmasked & ~outside
         if unmasked.any():
             sentences.append(
                 f"{unmasked.sum()} of {_images(len(images))} of kind {kind} have no mask: pixel measures of this kind "
                 f"and of the whole test set, and defect sizes cannot be computed; put them into ground_truth/{kind}."
+            )
+        if outside.any():
+            first = truth.test[int(images[outside][0])].path.name
+            sentences.append(
+                f"{outside.sum()} of {_images(len(images))} of kind {kind} show defects that lie wholly outside the "
+                f"regions to inspect, {kind}/{first} among them: pixel measures and defect sizes leave them out, the "
+                "image measures count them as defective all the same."
             )
         if empty.any():
             first = truth.test[int(images[empty][0])].path.name

@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
+from model_repository.distance_fusion.fusion_regions import inspected_pixels
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores, judge, remove_background
 from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
+from train.calibration.thresholds import require_something_left
 from train.checkpoint.tensors import Checkpoint
 from train.data.bit_depth import warn_of_8_bits
 from train.data.category import CategoryData, load_images
 from train.data.ground_truth import load_masks
+from train.data.regions import require_drawn_shape
+from train.data.shapes import read_shapes
 from train.evaluation import METRICS_FORMAT
+from train.evaluation.aligned import as_sent
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
-from train.evaluation.pixel_metrics import BoolArray
+from train.evaluation.pixel_metrics import EIGHT_NEIGHBOURS, BoolArray
 from train.evaluation.protocol import deviations_from_paper
 from train.method.student import compute_distances
 from train.support.arrays import FloatArray
@@ -81,6 +87,8 @@ def evaluate(
     paths, bit_depth = [image.path for image in data.test], checkpoint.provenance.bit_depth
     if bit_depth != 8:
         warn_of_8_bits(paths, bit_depth, category=data.category, what="test")
+    if config.regions is not None:
+        require_drawn_shape(config, read_shapes(paths), what=f"test pictures of {data.category!r}")
     images = load_images(
         paths,
         image_size=config.image_size,
@@ -88,6 +96,7 @@ def evaluate(
         bit_depth=bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
         what="test images",
+        reference=checkpoint.reference,
     )
     test = tuple(data.test[index] for index in images.readable)
     masks = load_masks(
@@ -98,10 +107,17 @@ def evaluate(
     )  # a wrong mask stops here, before the long part
     whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)
-    verdict = judge(remove_background(whole_map, parts), checkpoint.calibration)
-    judged = JudgedSet(test, verdict, masks, images.shown)
+    regions = checkpoint.calibration.regions
+    require_something_left(parts, regions, what="test images")
+    verdict = judge(remove_background(whole_map, parts, regions), checkpoint.calibration)
+    inspected = None if regions is None else inspected_pixels(regions, whole_map.shape[1:])
+    images, verdict, parts = as_sent(images, verdict, parts)
+    judged = JudgedSet(test, verdict, masks, images.shown, inspected)
     # Of the same maps, for Table 9.
-    scores = image_scores(whole_map, checkpoint.calibration.score_share, checkpoint.calibration.score_pixels)
+    inspected_map = remove_background(whole_map, None, regions)
+    scores = image_scores(
+        inspected_map, checkpoint.calibration.score_share, checkpoint.calibration.score_pixels
+    )
     with_background = None if parts is None else auroc(scores, judged.labels)
     metrics = {
         "format": METRICS_FORMAT,
@@ -114,6 +130,8 @@ def evaluate(
         "foreground_share": None if parts is None else float(parts.mean()),
         "image_auroc_without_foreground": with_background,
         "n_broken": len(images.broken),
+        **describe_regions(checkpoint, judged),
+        **({} if checkpoint.reference is None else {"aligned": True}),
     }
     return Evaluation(metrics, judged, images.pixels)
 
@@ -130,6 +148,26 @@ def describe_test_set(data: CategoryData) -> dict[str, Any]:
             "test_fingerprint": test_fingerprint,
         },
         "test_fingerprint": test_fingerprint,
+    }
+
+
+def describe_regions(checkpoint: Checkpoint, judged: JudgedSet) -> dict[str, Any]:
+    """Where the images were inspected, and what of the ground truth lies elsewhere; empty where all was inspected."""
+    drawn, inspected, masks = checkpoint.config.regions, judged.inspected, judged.masks
+    if drawn is None or inspected is None:
+        return {}
+    n_defects = n_outside = 0
+    for mask in [] if masks is None else masks[judged.labels]:
+        defects, count = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
+        n_defects += count
+        n_outside += count - len(np.unique(defects[mask & inspected]))
+    return {
+        "regions": {
+            **drawn.model_dump(mode="json"),
+            "inspected_share": float(inspected.mean()),
+            "n_defects": n_defects,
+            "n_defects_outside": n_outside,
+        }
     }
 
 
@@ -158,7 +196,7 @@ def marked_share_of_good(judged: JudgedSet, parts: BoolArray | None) -> float | 
         return None
     marked = judged.verdict.pred_mask[good]
     part = np.ones_like(marked) if parts is None else parts[good]
-    if judged.shown is not None:
-        part = part & judged.shown[good]
+    for counted in (None if judged.shown is None else judged.shown[good], judged.inspected):
+        part = part if counted is None else part & counted
     shares = (marked & part).sum(axis=(1, 2)) / part.sum(axis=(1, 2)).clip(1)
     return float(shares.mean())

@@ -102,11 +102,12 @@ def panels(
     *,
     usual: float,
     threshold: float,
+    inspected: NDArray[np.bool_] | None = None,
 ) -> Figure:
     """Image [H, W, 3], mask where there is one, anomaly map [H, W], and the map over the image, side by side.
 
     A pixel of the `usual` score is black in the map and clear in the overlay; the colours' full scale is one and a half
-    times the threshold.
+    times the threshold. Where only a part of the image is `inspected` [H, W], a white line shows its outline.
     """
     titles = ["image", *(["mask"] if mask is not None else []), "anomaly map", "overlay"]
     # The places are known, and to have them found takes twice as long as to draw.
@@ -129,6 +130,10 @@ def panels(
         overlay.contour(anomaly_map, levels=[threshold], colors="cyan", linewidths=1)
     if mask is not None and not mask.all():
         overlay.contour(mask, levels=[0.5], colors="lime", linewidths=1)
+    if inspected is not None and not inspected.all():
+        for axes in (shown["image"], overlay):
+            axes.contour(inspected, levels=[0.5], colors="black", linewidths=1.6)
+            axes.contour(inspected, levels=[0.5], colors="white", linewidths=1, linestyles="dashed")
     return figure
 
 

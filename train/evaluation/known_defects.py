@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from model_repository.distance_fusion.fusion_regions import inspected_pixels
 from model_repository.distance_fusion.map_fusion import remove_background
 from model_repository.image_size import parse_size, size_text
 from train.calibration.foreground import ForegroundFinder, find_foreground
@@ -145,19 +146,26 @@ def _pictures(
         strict=False,
         bit_depth=checkpoint.provenance.bit_depth,
         keep_aspect=checkpoint.provenance.keep_aspect,
+        reference=checkpoint.reference,
         what="escapes among known defects",
     )
     maps = remove_background(
         compute_maps(checkpoint, loaded.pixels, device=device, what="Escapes among known defects"),
         find_foreground(loaded.pixels, finder, device=device),
+        checkpoint.calibration.regions,
     )
+    regions = checkpoint.calibration.regions
+    inspected = None if regions is None else inspected_pixels(regions, maps.shape[1:])
     threshold = checkpoint.calibration.image_threshold
     usual = min(float(np.median(maps)), threshold)
     shown: list[tuple[str, str]] = []
     for index, pixels, own_map in zip(loaded.readable, loaded.pixels, maps, strict=True):
         defect = there[index]
         seen = np.s_[:, :] if loaded.shown is None else extent_of(loaded.shown[len(shown)])
-        figure = panels(pixels[seen], own_map[seen], None, usual=usual, threshold=threshold)
+        outline = None if inspected is None else inspected[seen]
+        figure = panels(
+            pixels[seen], own_map[seen], None, usual=usual, threshold=threshold, inspected=outline
+        )
         verdict = defect["after"]
         caption = f"{defect['file']}: {verdict['score']:.3f}, threshold {verdict['threshold']:.3f}"
         shown.append((data_uri(figure, dpi=100), caption))

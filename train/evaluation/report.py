@@ -46,7 +46,9 @@ def summary(metrics: dict[str, Any]) -> str:
         parts[0] += f" with foreground {metrics['foreground']} and {without:.4f} without"
     parts.append(f"{metrics['n_test']} images")
     if metrics["n_broken"]:
-        parts.append(f"{metrics['n_broken']} more could not be read")
+        parts.append(
+            f"{metrics['n_broken']} more could not be read{' or aligned' if metrics.get('aligned') else ''}"
+        )
     return ", ".join(parts)
 
 
@@ -71,7 +73,9 @@ def render_report(
         judged=evaluation.metrics["judged_on"],
         sizes=SIZES,
         image_size=size_text(checkpoint.config.image_size),
-        config=checkpoint.config.model_dump(),
+        config=checkpoint.config.model_dump(exclude={"regions"}),
+        regions=evaluation.metrics.get("regions"),
+        drawn_regions=str(checkpoint.config.regions),
         provenance=checkpoint.provenance.model_dump(),
         origin=checkpoint.provenance.model_dump(
             exclude={"versions", "category", "synthetic", "usual_scores", "known_defects"}
@@ -133,6 +137,7 @@ def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, 
         mask if mask is not None and mask.any() else None,
         usual=usual,
         threshold=evaluation.metrics["threshold"],
+        inspected=None if judged.inspected is None else judged.inspected[seen],
     )
     item = judged.test[index]
     caption = f"{item.defect}/{item.path.name}: {judged.scores[index]:.3f}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from train.checkpoint.tensors import save_checkpoint
 from train.config import FitConfig
 from train.data.category import CategoryData
 from train.data.known_defects import KnownDefects
-from train.fitting.features import GoodImages
 from train.fitting.good_images import GoodSplit, load_good
 from train.fitting.judging import Judging, calibrate_run
 from train.fitting.known_defects import (
@@ -29,6 +27,7 @@ from train.fitting.known_defects import (
 )
 from train.fitting.loop import train_student
 from train.fitting.masked_loss import require_compiler
+from train.fitting.preparation import full_memory_of_gpu, set_teacher_statistics
 from train.fitting.resume import ResumeFile, TrainingState
 from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
@@ -71,10 +70,10 @@ def fit(
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     good = load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
     defects = None if known is None else _read_defects(known, data, good, config=config, runtime=runtime)
-    _set_teacher_statistics(student, good.train)
+    set_teacher_statistics(student, good.train)
     inputs = _inputs(data, good, config=config, device=device, weights=weight_sources)
     resume = ResumeFile(run_dir / RESUME_FILE, run=inputs, interval_s=save_interval_s)
-    with _full_memory_of_gpu(config, device):
+    with full_memory_of_gpu(config, device):
         ended = train_student(
             student,
             good.train,
@@ -98,7 +97,8 @@ def fit(
     )
     ended.count_seconds()
     provenance = _provenance(data, good, ended, weights=weight_sources, judging=judging)
-    save_checkpoint(checkpoint_path, judging.checkpoint(provenance, teacher, student))
+    checkpoint = judging.checkpoint(provenance, teacher, student, good.reference)
+    save_checkpoint(checkpoint_path, checkpoint)
     resume.remove()
 
 
@@ -135,13 +135,8 @@ def _read_defects(
         keep_aspect=good.keep_aspect,
         category=data.category,
         strict=runtime.strict,
+        reference=good.reference,
     )
-
-
-def _set_teacher_statistics(student: Student, train: GoodImages) -> None:
-    features = train.teacher_features
-    stds = features.stds() if student.residuals is not None else ()  # a pass over all features
-    student.set_teacher_statistics(features.means(), stds)
 
 
 def _fit_residuals(teacher: Backbone, student: Student, good: GoodSplit, *, device: torch.device) -> None:
@@ -153,14 +148,6 @@ def _fit_residuals(teacher: Backbone, student: Student, good: GoodSplit, *, devi
         KnownImages(part.images, part.teacher_features.stages) for part in (good.train, good.held_out)
     )
     fit_residuals(student, train, held_out=held_out, device=device)
-
-
-def _full_memory_of_gpu(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
-    """Within it, a GPU whose memory is full is told with a batch to try."""
-    if device.type == "cpu":
-        return nullcontext()
-    half = max(1, config.batch_size // 2)
-    return memory_errors(f"try --batch-size {half}, a smaller --image-size or a smaller backbone")
 
 
 def _provenance(
@@ -183,6 +170,7 @@ def _provenance(
         n_broken=good.n_broken,
         bit_depth=good.bit_depth,
         aspect=good.aspect,
+        aligned=good.reference is not None,
         sharpening=good.sharpening,
         weights=weights | judging.finder.sources,
         steps=ended.step,

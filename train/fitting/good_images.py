@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
 from train.calibration.sharpening import choose_sharpening
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
@@ -24,6 +25,7 @@ from train.method.backbones import Backbone
 from train.method.student import Student
 from train.support.devices import Runtime
 from train.support.files import require_writable
+from train.support.opencv import require_opencv
 
 Images = NDArray[np.uint8]
 
@@ -40,8 +42,9 @@ class GoodSplit:
         sharpening: of what the teacher sees, see `choose_sharpening`.
         bit_depth: that they were read with, see `find_bit_depth`.
         keep_aspect: whether they kept their shape, see `keeps_aspect`.
+        reference: that they were aligned to; None where they are as they lie.
         shown: of the held-out ones, see `LoadedImages`.
-        n_broken: files that could not be read.
+        n_broken: files that could not be read, or aligned.
         fingerprint: of the files, see `CategoryData.fingerprint`.
     """
 
@@ -52,6 +55,7 @@ class GoodSplit:
     sharpening: float
     bit_depth: int
     keep_aspect: bool
+    reference: Reference | None
     shown: NDArray[np.bool_] | None
     n_broken: int
     fingerprint: str
@@ -69,20 +73,28 @@ class GoodSplit:
         ]
 
 
-def _read_good(data: CategoryData, *, config: FitConfig, strict: bool) -> tuple[LoadedImages, int, bool]:
-    """A category's good images, and what was decided on how all of its images are read: bit depth, shape."""
+def _read_good(
+    data: CategoryData, teacher: Backbone, *, config: FitConfig, runtime: Runtime
+) -> tuple[LoadedImages, int, bool, Reference | None]:
+    """A category's good images, and how all of its images are read: bit depth, shape, what they are aligned to."""
     bit_depth = find_bit_depth(data, asked=config.bit_depth)
     keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
     warn_of_small_defects(data, config.image_size, keep_aspect=keep_aspect)
     images = load_images(
         data.train_good,
         image_size=config.image_size,
-        strict=strict,
+        strict=runtime.strict,
         bit_depth=bit_depth,
         keep_aspect=keep_aspect,
         what="good images",
     )
-    return images, bit_depth, keep_aspect
+    if config.align == "off":
+        return images, bit_depth, keep_aspect, None
+    require_opencv()
+    from train.calibration.alignment import align_good_images
+
+    images, reference = align_good_images(images, data.train_good, teacher, config=config, runtime=runtime)
+    return images, bit_depth, keep_aspect, reference
 
 
 def load_good(
@@ -101,7 +113,7 @@ def load_good(
     Raises:
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
-    images, bit_depth, keep_aspect = _read_good(data, config=config, strict=runtime.strict)
+    images, bit_depth, keep_aspect, reference = _read_good(data, teacher, config=config, runtime=runtime)
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     whole = (images.pixels[split[0]], images.pixels[split[1]])
     names = [[data.train_good[images.readable[index]].name for index in indices] for indices in split]
@@ -136,6 +148,7 @@ def load_good(
         sharpening=sharpening,
         bit_depth=bit_depth,
         keep_aspect=keep_aspect,
+        reference=reference,
         shown=None if images.shown is None else images.shown[split[1]],
         n_broken=len(images.broken),
         fingerprint=data.fingerprint(),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
 from train.calibration.foreground import ForegroundFinder, load_foreground
 from train.calibration.recalibration import read_good_images
 from train.calibration.thresholds import Calibrated, calibrate
@@ -31,9 +32,11 @@ class Judging(NamedTuple):
     finder: ForegroundFinder
     known_defects: ChosenByKnownDefects | None = None
 
-    def checkpoint(self, provenance: Provenance, teacher: Backbone, student: Student) -> Checkpoint:
-        """That of trained networks which it judges with."""
-        return Checkpoint(self.config, provenance, self.calibrated.calibration, teacher, student)
+    def checkpoint(
+        self, provenance: Provenance, teacher: Backbone, student: Student, reference: Reference | None
+    ) -> Checkpoint:
+        """That of trained networks which it judges with, and of what pictures are aligned to."""
+        return Checkpoint(self.config, provenance, self.calibrated.calibration, teacher, student, reference)
 
 
 def calibrate_run(
@@ -78,15 +81,17 @@ def calibrate_again(
     *,
     asked: FitConfig,
     runtime: Runtime,
+    what: str = "another choice by known defects",
 ) -> tuple[Checkpoint, dict[str, Any] | None]:
-    """A finished run's checkpoint as it would be with known defects, or without; nothing is trained or written.
+    """A finished run's checkpoint by known defects and regions, or without either; nothing is trained or written.
 
     Args:
         checkpoint: it stays as it is.
         data: the images that it was trained on.
         known: by which is chosen; None for as it was asked for.
-        asked: its configuration without what known defects chose.
+        asked: its configuration without what known defects chose, with the regions that are asked for.
         runtime: where to compute.
+        what: needs other thresholds, for messages.
 
     Returns:
         The checkpoint, and the content of known_defects.json; None where there are none.
@@ -94,7 +99,7 @@ def calibrate_again(
     Raises:
         DataError: other images than those that it was trained on, or known defects that cannot be used.
     """
-    good = read_good_images(checkpoint, data, runtime=runtime, what="Another choice by known defects")
+    good = read_good_images(checkpoint, data, runtime=runtime, what=what)
     device, category = runtime.torch_device, data.category
     networks = Networks(checkpoint.teacher.to(device), checkpoint.student.to(device), device)
     finder = load_foreground(asked.foreground, weights_dir=runtime.weights_dir)
@@ -119,6 +124,7 @@ def calibrate_again(
         keep_aspect=history.keep_aspect,
         category=category,
         strict=runtime.strict,
+        reference=checkpoint.reference,
     )
     chosen = calibrate_by(
         defects, networks, held_out, config=asked, category=category, finder=finder, shown=shown
@@ -139,4 +145,4 @@ def _with(checkpoint: Checkpoint, judging: Judging) -> Checkpoint:
             "known_defects": judging.known_defects,
         }
     )
-    return judging.checkpoint(provenance, checkpoint.teacher, checkpoint.student)
+    return judging.checkpoint(provenance, checkpoint.teacher, checkpoint.student, checkpoint.reference)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_repository.alignment.reference_picture import Reference
+from model_repository.distance_fusion.fusion_regions import inspected_pixels
 from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.known_defects.figures import Figures
@@ -19,7 +21,15 @@ from train.calibration.known_defects.judging import Bench
 from train.calibration.known_defects.settings import settings_to_try
 from train.calibration.known_defects.study import DefectFile, study_known_defects
 from train.calibration.known_defects.tables import Images, score_tables
-from train.calibration.thresholds import WITHOUT_NETWORK, Calibrated, HeldOut, image_threshold, look_at
+from train.calibration.thresholds import (
+    WITHOUT_NETWORK,
+    Calibrated,
+    HeldOut,
+    image_threshold,
+    look_at,
+    require_something_left,
+    something_left,
+)
 from train.calibration.usual import usual_scores
 from train.checkpoint.known_defects import (
     FIGURES_FILE,
@@ -114,6 +124,7 @@ def read_defects(
     keep_aspect: bool,
     category: str,
     strict: bool,
+    reference: Reference | None = None,
 ) -> DefectImages:
     """Read known defects, and make sure that none has the pixels of a good image; `good` are these and their paths.
 
@@ -127,6 +138,7 @@ def read_defects(
         bit_depth=bit_depth,
         keep_aspect=keep_aspect,
         category=category,
+        reference=reference,
     )
     images = [known.images[index] for index in loaded.readable]
     for pixels, paths in good:
@@ -148,6 +160,10 @@ def read_defects(
         keep_aspect=keep_aspect,
         native=config.is_native,
     )
+    if masks is not None and loaded.sent is not None:
+        from model_repository.alignment.picture_alignment import move_masks  # it loads OpenCV
+
+        masks = move_masks(masks, loaded.sent.motions[once])
     return DefectImages(known, kept, loaded.pixels[once], masks)
 
 
@@ -175,7 +191,10 @@ def calibrate_by(
     seen, bench, bad, finders = _set_up(
         defects, networks, held_out, config=config, category=category, finder=finder, shown=shown
     )
-    judge, figures = study_known_defects(bench, bad, defects.masks, defects.files())
+    masks = defects.masks
+    if masks is not None and seen.regions is not None:  # what is ignored of a defect is not to be marked
+        masks = masks & inspected_pixels(seen.regions, masks.shape[1:])
+    judge, figures = study_known_defects(bench, bad, masks, defects.files())
     image_threshold(judge.good_scores, config.false_reject_rate)  # tells where there are too few for the rate
     calibration = judge.calibration
     usual = usual_scores(seen.distances, calibration, bench.good.foregrounds[judge.setting.foreground])
@@ -209,15 +228,20 @@ def _set_up(
     elif seen.parts is not None and seen.parts.mean() < SEEN:
         finders["threshold"] = WITHOUT_NETWORK
         without_background["threshold"] = parts["threshold"] = seen.parts
-    good = Images(seen.distances, without_background)
+    good = Images(seen.distances, without_background, seen.regions)
     scale = config.distance_scale
     distances = compute_distances(
         teacher, student, defects.pixels, scale=scale, device=device, what="Known defects"
     )
-    bad = Images(
-        distances,
-        {method: find_foreground(defects.pixels, own, device=device) for method, own in finders.items()},
-    )
+    foregrounds = {
+        method: find_foreground(defects.pixels, own, device=device) for method, own in finders.items()
+    }
+    require_something_left(foregrounds[finder.method], seen.regions, what="known defects")
+    for method in [method for method in finders if method != finder.method]:  # no way that leaves nothing
+        masks = (without_background[method], foregrounds[method])
+        if not all(something_left(mask, seen.regions).all() for mask in masks):
+            del finders[method], without_background[method], foregrounds[method]
+    bad = Images(distances, foregrounds, seen.regions)
     settings = settings_to_try(
         FusionSetting.of(config),
         foregrounds=tuple(finders),

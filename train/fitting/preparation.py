@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -13,12 +13,28 @@ from torch import nn
 from train.config import PRESETS, FitConfig
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
 from train.fitting.cpu.winograd import winograd_convolutions
+from train.fitting.features import GoodImages
 from train.fitting.masked_loss import ComputeLoss, compiled_loss, loss_under_masks
 from train.fitting.resume import TrainingState
 from train.method.student import Student
-from train.support.devices import tf32
+from train.support.devices import memory_errors, tf32
 
 WARM_UP_STEPS = 20  # of the cosine schedule
+
+
+def set_teacher_statistics(student: Student, train: GoodImages) -> None:
+    """Give a student what the teacher sees in the images to train on, on average, and its spread where that counts."""
+    features = train.teacher_features
+    stds = features.stds() if student.residuals is not None else ()  # a pass over all features
+    student.set_teacher_statistics(features.means(), stds)
+
+
+def full_memory_of_gpu(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
+    """Within it, a GPU whose memory is full is told with a batch to try."""
+    if device.type == "cpu":
+        return nullcontext()
+    half = max(1, config.batch_size // 2)
+    return memory_errors(f"try --batch-size {half}, a smaller --image-size or a smaller backbone")
 
 
 def initial_state(

@@ -30,6 +30,7 @@ AFTER_TRAINING = {
     "score_share",
     "stage_weighting",
     "foreground",
+    "regions",
     "false_reject_rate",
     "pixel_false_positive_rate",
 }

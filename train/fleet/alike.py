@@ -1,18 +1,33 @@
-"""Nodes have the driver's versions, its code and the images, or a sentence says which do not."""
+"""Nodes have the driver's versions, its code and what is trained with, or a sentence says which do not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from train.errors import ConfigError, DataError
 from train.fleet.code import code_ids
+from train.fleet.plan import FleetPlan
 from train.fleet.probe import look
 
 
 def own_look(paths: Sequence[str]) -> dict[str, Any]:
     """What this machine has, see `train.fleet.probe.look`."""
     return look(code_ids, paths, ())
+
+
+def require_here(plan: FleetPlan) -> None:
+    """Make sure that what is needed lies on this machine, where no other one works.
+
+    Raises:
+        DataError: a folder lacks.
+    """
+    missing = [path for path in plan.needed_paths() if not Path(path).exists()]
+    if missing:
+        raise DataError(
+            f"There is no {', no '.join(missing)}; give folders that are there with --data and --weights-dir."
+        )
 
 
 def require_alike(expected: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> None:

@@ -22,11 +22,12 @@ def code_ids(root: Path) -> dict[str, str]:
     """
     # In here, as `train.fleet.probe` runs this function on nodes that may have another version of this module.
     chapters = ("calibration", "checkpoint", "data", "fitting", "method", "support")
+    served = ("alignment", "distance_fusion", "foreground", "image_decoder")
     of_stages = {
         "fit": [
             "train/config.py",
             *(f"train/{name}/**/*.py" for name in chapters),
-            *(f"model_repository/{name}/*.py" for name in ("distance_fusion", "foreground", "image_decoder")),
+            *(f"model_repository/{name}/*.py" for name in served),
         ],
         "evaluate": ["train/evaluation/**/*.py", "train/evaluation/*.j2"],
         "export": ["export/*.py", *(f"export/{name}/**/*.py" for name in ("builds", "engines", "graphs", "parity"))],

@@ -55,19 +55,24 @@ def find_known_defects(asked: str | None, *, run_dir: Path) -> KnownDefects | No
 def choose_anew(
     run: RunFolder, data: CategoryData, asked: RunRecord, known: KnownDefects | None, *, runtime: Runtime
 ) -> None:
-    """Calibrate a finished run anew where it has other known defects than are asked for; what it was is kept.
+    """Calibrate a finished run anew where it has other known defects or regions than asked for; what it was is kept.
 
     Raises:
         DataError: known defects that cannot be used; the run stays as it is.
+        RegionsError: regions that leave nothing of a part; the run stays as it is.
     """
-    if RunRecord.of_checkpoint(read_header(run.checkpoint)).has_known_defects_of(asked):
+    before = RunRecord.of_checkpoint(read_header(run.checkpoint))
+    if before.judges_as(asked):
         return
+    how = _what_is_new(before, asked)
     from train.checkpoint.tensors import load_checkpoint, save_checkpoint
     from train.fitting.judging import calibrate_again
 
     with run.lock("trained"):
         checkpoint = load_checkpoint(run.checkpoint)
-        again, figures = calibrate_again(checkpoint, data, known, asked=asked.config, runtime=runtime)
+        again, figures = calibrate_again(
+            checkpoint, data, known, asked=asked.config, runtime=runtime, what=f"a calibration {how}"
+        )
 
         def write(folder: Path) -> None:
             save_checkpoint(folder / CHECKPOINT, again)
@@ -75,11 +80,19 @@ def choose_anew(
                 write_json(folder / FIGURES_FILE, figures)
 
         kept = run.calibrate_anew(write)
-    how = "with" if known is not None else "without"
     console.print(
-        f"Calibrated anew {how} known defects, nothing was trained; the run before is kept in {kept}.",
-        markup=False,
+        f"Calibrated anew {how}, nothing was trained; the run before is kept in {kept}.", markup=False
     )
+
+
+def _what_is_new(before: RunRecord, asked: RunRecord) -> str:
+    news = []
+    if not before.has_known_defects_of(asked):
+        news.append("without known defects" if asked.known_defects is None else "with known defects")
+    regions = asked.config.regions
+    if before.config.regions != regions:
+        news.append("without regions" if regions is None else f"with regions ({regions})")
+    return " and ".join(news)
 
 
 def figures_of(run: RunFolder, chosen: ChosenByKnownDefects) -> dict[str, Any] | None:

@@ -43,10 +43,14 @@ class RunRecord(BaseModel):
             return then is now
         return then.fingerprint == now.fingerprint
 
+    def judges_as(self, asked: RunRecord) -> bool:
+        """Whether both are calibrated alike: with the same known defects and the same regions, or without either."""
+        return self.has_known_defects_of(asked) and self.config.regions == asked.config.regions
+
     def differences(self, asked: RunRecord) -> list[str]:
         """In words how this run's training differs from the one that is asked for; none where they are the same."""
-        # The preset is a name for values, and those are compared.
-        fields = [name for name in FitConfig.model_fields if name != "preset"]
+        # The preset is a name for values, and those are compared. Regions take no training.
+        fields = [name for name in FitConfig.model_fields if name not in ("preset", "regions")]
         then, now = self.config, asked.config
         changed = [name for name in fields if getattr(then, name) != getattr(now, name)]
         sentences = [

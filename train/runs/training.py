@@ -13,6 +13,7 @@ from train.checkpoint.provenance import DataOrigin
 from train.config import FitConfig, changed_config, fit_config
 from train.data.category import CategoryData
 from train.data.known_defects import KnownDefects, check_known_defects
+from train.data.regions import require_regions_hold
 from train.errors import CheckpointError, RunError
 from train.runs.folder import CHECKPOINT, RunFolder
 from train.runs.known_defects import choose_anew
@@ -42,7 +43,7 @@ def fit_category(
     Args:
         data: the category's images.
         preset: None means `edge`, or with `as_before` the configuration of the run that is there.
-        overrides: fields of `FitConfig` that were asked for.
+        overrides: fields of `FitConfig` that were asked for. Without `regions` they are the run's own.
         run_dir: takes checkpoint.safetensors, losses.csv and tensorboard/.
         runtime: where and how to train.
         known: defective images that choose among what was fitted; None for none. A run that differs in these alone is
@@ -59,8 +60,10 @@ def fit_category(
     """
     run = RunFolder(run_dir)
     # First of all: wrong options are an error even where the run is up to date.
+    overrides = _with_regions(run, overrides)
     before = _config_before(run) if as_before and preset is None else None
     config = fit_config(preset or "edge", overrides) if before is None else changed_config(before, overrides)
+    require_regions_hold(data, config)
     asked = _record(config, data, known)
     weights_are_kept = as_before and runtime.weights_dir is None
 
@@ -81,6 +84,18 @@ def fit_category(
             return True
     choose_anew(run, data, asked, known, runtime=runtime)
     return False
+
+
+def _with_regions(run: RunFolder, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options, with the regions that a run remembers where none were asked for; that is told."""
+    if "regions" in overrides:
+        return overrides
+    header = run.finished()
+    record = RunRecord.of_checkpoint(header) if header is not None else run.begun()
+    if record is None or record.config.regions is None:
+        return overrides
+    console.print(f"Regions: {record.config.regions}; {run.path} remembers them.", markup=False)
+    return {**overrides, "regions": record.config.regions}
 
 
 def _tell_unfinished(run: RunFolder) -> None:

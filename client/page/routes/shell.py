@@ -44,6 +44,7 @@ VIEWS = (
     View("threshold", "Threshold", "/threshold"),
     View("marks", "Marks", "/marks"),
     View("history", "History", "/history"),
+    View("regions", "Regions", "/regions"),
 )
 LOOK = View("look", "Look closer", "/look")
 
@@ -66,6 +67,11 @@ def marks(request: Request) -> Response:
 def history(request: Request) -> Response:
     """Everything that was judged."""
     return _view(request, VIEWS[3])
+
+
+def regions(request: Request) -> Response:
+    """Where pictures are inspected, drawn on one of them."""
+    return _view(request, VIEWS[4])
 
 
 def look(request: Request) -> Response:

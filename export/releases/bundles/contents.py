@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import PublishError
-from export.manifest import Manifest
+from export.manifest import ALIGNMENT_FILE, Manifest
 from export.records import FileRecord
 from export.releases.audit.signatures import RECORD as SIGNED_RECORD
 from export.releases.audit.signatures import is_valid, load_public_key, parse_signatures, short
@@ -23,6 +23,7 @@ from export.releases.render import FUSION
 from export.releases.repository import Repository
 from export.releases.store import Store
 from export.serving import steps
+from export.serving.alignment import alignment_name
 from model_repository.distance_fusion.fusion_calibration import CODE_FILES
 from model_repository.distance_fusion.map_fusion import release_id_of
 from train.support.category_names import check_category_name
@@ -129,6 +130,8 @@ def models_of(manifest: Manifest, student: str = "") -> dict[str, str]:
     }
     if config.foreground != "none":
         models["foreground"] = steps.foreground_name(config.foreground, config.image_size)
+    if manifest.provenance.aligned:
+        models["alignment"] = alignment_name(manifest.category, config.image_size)
     return models
 
 
@@ -196,6 +199,9 @@ def _faults(archive: Archive, record: Record) -> Iterator[str]:
         if archive.members.get(name, hashes) != hashes:
             yield f"{name!r} is not the file of its record"
     yield from _id_faults(record)
+    aligning = record.steps.get("alignment")
+    if aligning and aligning.files.get(ALIGNMENT_FILE) != manifest.files.get(ALIGNMENT_FILE):
+        yield "its alignment has another reference picture than its manifest names"
 
 
 def _config_faults(name: str, model: str, record: Record) -> Iterator[str]:

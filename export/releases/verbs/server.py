@@ -17,6 +17,7 @@ from export.errors import PublishError
 from export.releases.changes import changing
 from export.releases.record import Record
 from export.releases.store import PROBE_WEIGHTS_ID, Store
+from export.serving.alignment import ALIGNED_IMAGE, MOTION
 from export.tensors import DISTANCES, ENCODED, TEACHER_OUTPUTS
 from model_repository.grpc_channel import connect, through_proxy
 from model_repository.image_decoder.image_decoding import decode_image
@@ -179,6 +180,8 @@ class RunningServer:
 
     def _probe_one(self, record: Record, image: NDArray[np.uint8], expected: float, number: int) -> None:
         pixels = {"image": image}
+        if "alignment" in record.steps:
+            pixels = {"image": self._ask(record, "alignment", pixels, (ALIGNED_IMAGE, MOTION))[ALIGNED_IMAGE]}
         mask = {}
         if "foreground" in record.steps:
             mask = self._ask(record, "foreground", pixels, ("foreground",))

@@ -111,7 +111,7 @@ class TritonPythonModel:
             )
         else:
             anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
-            shown = map_fusion.remove_background(anomaly_map, foreground)
+            shown = map_fusion.remove_background(anomaly_map, foreground, calibration.regions)
             verdict = map_fusion.judge(shown, calibration, threshold)
         if self.metrics is not None and calibration is not WARM_UP and not probe:
             self.metrics.note(judged_images(verdict, calibration))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+import train.fleet.run
 from train.__main__ import main
 from train.data.sources import find_categories
 from train.data.sources.synthetic.dataset import render_category
@@ -121,6 +123,9 @@ def test_all_are_those_that_the_set_holds(
         ("all", "products/cap", "is one category, as it holds train/good"),
         ("all", "products/notes", "holds no category"),
         ("cap,nope", "products", "Unknown category 'nope' in .*products; it holds cap, notes, pill."),
+        ("cap,notes", "products", "products/notes holds no images; put some there, or leave the category out."),
+        ("cap", "gone", "--data gone is neither a folder nor a data set"),
+        ("bottle", "mvtec_ad", "mvtec_ad/bottle does not exist; unpack your copy of MVTec AD there"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_a_sentence(
@@ -129,6 +134,45 @@ def test_what_cannot_be_meant_is_a_sentence(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=sentence):
         find_categories(listed, data=data, data_dir=tmp_path / "data")
+
+
+def test_images_may_lie_on_other_machines_alone(products: Path, tmp_path: Path) -> None:
+    for data in ("/gone", "mvtec_ad"):
+        found = find_categories("pill", data=data, data_dir=tmp_path, elsewhere=True)
+        assert found == (data, ("pill",))
+    with pytest.raises(DataError, match="Unknown category 'nope'"):
+        find_categories("nope", data=str(products), data_dir=tmp_path, elsewhere=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--data", "gone", "--categories", "cap"), "--data gone is neither a folder nor a data set"),
+        (("--data", "gone"), "gone is no folder that holds categories"),
+        (("--data", "products/notes"), "holds no category"),
+        (
+            ("--data", "mvtec_ad", "--categories", "pill"),
+            "data/mvtec_ad/pill does not exist; unpack your copy",
+        ),
+        (
+            ("--data", "products", "--weights-dir", "lost"),
+            "There is no /.*/lost; give folders that are there",
+        ),
+    ],
+)
+def test_what_is_not_here_is_told_before_ray_starts(
+    options: tuple[str, ...],
+    sentence: str,
+    products: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train.fleet.run, "run_fleet", None)
+    result = CliRunner().invoke(main, ["fleet", *options])
+    assert result.exit_code == 2
+    assert re.match(f"Error: .*{sentence}", result.stderr.splitlines()[-1])
+    assert [path.name for path in tmp_path.iterdir()] == ["products"]
 
 
 @pytest.mark.parametrize("options", [("--gpus-per-task", "1.5"), ("--cpus-per-task", "0"), ("--steps", "0")])

@@ -110,11 +110,13 @@ class Bench:
                 self.parts[setting.foreground],
                 marked_share=config.pixel_false_positive_rate,
                 rate=rate,
+                regions=self.good.regions,
             ),
             foreground=setting.foreground,
             foreground_id=self.foreground_ids.get(setting.foreground, 0),
             score_share=config.score_share,
             score_pixels=config.score_pixels,
+            regions=self.good.regions,
         )
         return Judge(setting, calibration, scores)
 
@@ -141,7 +143,7 @@ def calibrate_setting(
 ) -> Calibration:
     """The calibration of one setting, whatever chose it, on what held-out good images give."""
     method = setting.foreground
-    good = Images(seen.distances, {method: seen.foreground})
+    good = Images(seen.distances, {method: seen.foreground}, seen.regions)
     nothing = good.some(np.arange(0))
     bench = Bench(
         settings=[setting],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model_repository.distance_fusion.fusion_regions import Regions
 from model_repository.distance_fusion.map_fusion import (
     STRIDES,
     fuse_distances,
@@ -35,10 +36,12 @@ class Images:
     Attributes:
         distances: [N, h, h] a stage.
         foregrounds: [N, H, W] masks of the parts by each way to remove the background; None for `none`.
+        regions: where the images are inspected; None for everywhere.
     """
 
     distances: list[FloatArray]
     foregrounds: Mapping[str, Masks]
+    regions: Regions | None = None
 
     def __len__(self) -> int:
         return len(self.distances[0])
@@ -46,12 +49,13 @@ class Images:
     def some(self, positions: NDArray[np.intp]) -> Images:
         """Those at some positions."""
         masks = {how: None if mask is None else mask[positions] for how, mask in self.foregrounds.items()}
-        return Images([stage[positions] for stage in self.distances], masks)
+        return Images([stage[positions] for stage in self.distances], masks, self.regions)
 
     def maps(self, setting: FusionSetting, weights: Weights, config: FitConfig) -> FloatArray:
         """Anomaly maps [N, H, W] by a setting and its stage weights."""
         fusion = fusion_of(setting.applied_to(config), weights)
-        return remove_background(fuse_distances(self.distances, fusion), self.foregrounds[setting.foreground])
+        foreground = self.foregrounds[setting.foreground]
+        return remove_background(fuse_distances(self.distances, fusion), foreground, self.regions)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ def _scores(
             columns = [c for c, setting in enumerate(settings) if setting.smoothing_sigma == sigma]
             for column in columns:
                 fused = np.tensordot(np.array(weights[column], np.float32), stages, axes=1)
-                maps = remove_background(fused, some.foregrounds[settings[column].foreground])
+                foreground = some.foregrounds[settings[column].foreground]
+                maps = remove_background(fused, foreground, some.regions)
                 scores[column, start : start + len(some)] = image_scores(
                     maps, config.score_share, config.score_pixels
                 )

@@ -44,7 +44,9 @@ def find_category(category: str, *, data: str, data_dir: Path) -> CategoryData:
     return files
 
 
-def find_categories(listed: str, *, data: str, data_dir: Path) -> tuple[str, tuple[str, ...]]:
+def find_categories(
+    listed: str, *, data: str, data_dir: Path, elsewhere: bool = False
+) -> tuple[str, tuple[str, ...]]:
     """Several categories of one data set; those of ELPV are laid out.
 
     Args:
@@ -52,6 +54,7 @@ def find_categories(listed: str, *, data: str, data_dir: Path) -> tuple[str, tup
         data: `mvtec_ad`, `elpv`, `synthetic`, a folder of the user's that holds the categories' folders, or `auto`: the
             set that has the names; for `all`, MVTec AD where there is a copy, else ELPV.
         data_dir: where data sets lie.
+        elsewhere: whether the images of categories that are named may lie on other machines alone.
 
     Returns:
         The data set, or the folder, and the names.
@@ -70,19 +73,39 @@ def find_categories(listed: str, *, data: str, data_dir: Path) -> tuple[str, tup
         check_category_name(name)
         if data == "mvtec_ad":
             _require_known(name, MVTEC_AD_CATEGORIES, "MVTec AD")
+            if not elsewhere or (data_dir / "mvtec_ad").is_dir():
+                _require_unpacked(data_dir / "mvtec_ad" / name)
         if data == "elpv":
             _require_known(name, elpv.CATEGORIES, "ELPV")
             elpv.lay_out(data_dir / "elpv", category=name)
-        if data not in DATASETS:
+        if data not in DATASETS and not (elsewhere and not Path(data).exists()):
             _require_held(name, Path(data))
     return data, names
 
 
 def _require_held(category: str, root: Path) -> None:
-    """Make sure that a folder holds a category's; one that lies on other machines alone is not looked into."""
-    if root.is_dir() and not (root / category).is_dir():
+    """Make sure that a folder holds a category's, and that in it there are images."""
+    _require_folder(root)
+    if not (root / category).is_dir():
         held = ", ".join(path.name for path in folders_of(root)) or "no folder"
         raise DataError(f"Unknown category {category!r} in {root}; it holds {held}.")
+    if not list_images(root / category).images:
+        raise DataError(f"{root / category} holds no images; put some there, or leave the category out.")
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(
+            f"--data {folder} is neither a folder nor a data set; expected one of {', '.join(DATASETS)} or a folder."
+        )
+
+
+def _require_unpacked(root: Path) -> None:
+    if not root.is_dir():
+        raise DataError(
+            f"{root} does not exist; unpack your copy of MVTec AD there, or use --data synthetic "
+            "(its licence does not allow us to ship it)."
+        )
 
 
 def _dataset_of_all(names: Sequence[str], data_dir: Path) -> str:
@@ -138,11 +161,7 @@ def _find(category: str, *, data: str, data_dir: Path) -> CategoryData:
     if data == "mvtec_ad":
         _require_known(category, MVTEC_AD_CATEGORIES, "MVTec AD")
         root = data_dir / "mvtec_ad" / category
-        if not root.is_dir():
-            raise DataError(
-                f"{root} does not exist; unpack your copy of MVTec AD there, or use --data synthetic "
-                "(its licence does not allow us to ship it)."
-            )
+        _require_unpacked(root)
         files = read_category(root, dataset=data, category=category)
         fault = _missing_part(files)
         if fault:
@@ -188,10 +207,7 @@ def _missing_part(files: CategoryData) -> str | None:
 
 
 def _own_folder(folder: Path, category: str) -> CategoryData:
-    if not folder.is_dir():
-        raise DataError(
-            f"--data {folder} is neither a folder nor a data set; expected one of {', '.join(DATASETS)} or a folder."
-        )
+    _require_folder(folder)
     nested = folder / category
     if nested.is_dir():
         return read_category(nested, dataset=_kind_of(nested), category=category)

@@ -19,13 +19,13 @@ from train.errors import ConfigError, WeightsError
 from train.fitting import fit as fit_module
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
 from train.fitting.features import GoodImages, load_batches
-from train.fitting.fit import _full_memory_of_gpu, fit
+from train.fitting.fit import fit
 from train.fitting.gpu.late_looks import LateLooks
 from train.fitting.gpu.room import STORES, Place, choose_place
 from train.fitting.loop import masked_regeneration_loss
 from train.fitting.losses import read_losses
 from train.fitting.monitor import look_at_held_out
-from train.fitting.preparation import fast_training, initial_state, set_training_mode
+from train.fitting.preparation import fast_training, full_memory_of_gpu, initial_state, set_training_mode
 from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime, tf32_is_allowed
 
@@ -221,7 +221,7 @@ def test_a_gpu_that_turns_out_too_small_is_told_with_a_batch_to_try() -> None:
         pytest.raises(
             ConfigError, match=r"\(CUDA out of memory\); try --batch-size 16, a smaller --image-size"
         ),
-        _full_memory_of_gpu(config, torch.device("cuda")),
+        full_memory_of_gpu(config, torch.device("cuda")),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
 

@@ -1,0 +1,152 @@
+"""What pictures are aligned to, and whether it helps: on good images alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from model_repository.alignment.picture_alignment import Aligner, AlignmentError, gray_of, turn_of
+from tests.conftest import CATEGORY, FitTiny
+from tests.model_repository.test_picture_alignment import drawn, laid
+from tests.train.calibration.test_thresholds import with_other_test_set
+from train.calibration.alignment import align_good_images, fit_reference, reference_pixels
+from train.calibration.recalibration import read_good_images
+from train.checkpoint.header import read_header, read_release_id
+from train.checkpoint.tensors import load_checkpoint
+from train.config import fit_config
+from train.data.category import CategoryData, LoadedImages, load_images, read_category
+from train.errors import DataError, RunError
+from train.method.student import load_teacher
+from train.support.devices import Runtime
+
+SIDE = 96
+Images = NDArray[np.uint8]
+
+
+def parts(count: int, *, turn: float, shift: float, seed: int = 0) -> Images:
+    """The drawn part, laid anyhow."""
+    generator = np.random.default_rng(seed)
+    poses = zip(
+        generator.uniform(-turn, turn, count), *generator.uniform(-shift, shift, (2, count)), strict=True
+    )
+    noise = generator.normal(scale=3, size=(count, SIDE, SIDE, 3))
+    pictures = np.stack([laid(drawn(), *pose)[0] for pose in poses])
+    return np.asarray((pictures + noise).clip(0, 255).astype(np.uint8))
+
+
+def chosen(images: Images, capsys: pytest.CaptureFixture[str], align: str) -> tuple[bool, str]:
+    config = fit_config(
+        "edge",
+        {
+            "teacher": "test_resnet",
+            "weights": "random",
+            "image_size": SIDE,
+            "align": align,
+            "holdout_ratio": 0.3,
+        },
+    )
+    teacher = load_teacher(config, weights_dir=None)[0]
+    loaded = LoadedImages(images, tuple(range(len(images))), ())
+    paths = [Path(f"{index}.png") for index in range(len(images))]
+    _, reference = align_good_images(loaded, paths, teacher, config=config, runtime=Runtime("cpu"))
+    return reference is not None, " ".join(capsys.readouterr().err.split())
+
+
+def test_the_reference_lies_in_the_middle_of_how_parts_lie() -> None:
+    images = parts(15, turn=25, shift=10)
+    reference = fit_reference(images[:10], images[10:], seed=0)
+    motion = Aligner(reference).nearest(drawn()).motion
+    shift, turn = turn_of(motion, (SIDE, SIDE))
+    assert shift < 8
+    assert abs(turn) < 12
+    aligner = Aligner(reference)
+    for image in images[10:]:
+        aligner.align(image)
+    noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+    with pytest.raises(AlignmentError):
+        aligner.align(noise)
+
+
+def test_a_few_other_pictures_do_not_blur_the_reference() -> None:
+    images = parts(10, turn=20, shift=8)
+    others = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.uint8)
+    aligned = Aligner(fit_reference(images, images, seed=0))
+    spoilt = reference_pixels(np.concatenate([images, others]))
+    sharp = np.abs(np.diff(gray_of(drawn()).astype(float))).max()
+    assert np.abs(np.diff(spoilt.astype(float))).max() > 0.7 * sharp
+    assert aligned.reference.least_correlation > 0.5
+
+
+@pytest.mark.parametrize(("turn", "shift", "helps"), [(25.0, 10.0, True), (0.0, 0.0, False)])
+def test_auto_aligns_where_patches_stand_out_more_then(
+    capsys: pytest.CaptureFixture[str], turn: float, shift: float, helps: bool
+) -> None:
+    aligned, told = chosen(parts(36, turn=turn, shift=shift), capsys, "auto")
+    assert aligned == helps
+    assert (
+        f"Alignment {'on' if helps else 'off'}: images with a pasted patch stand out from held-out good"
+        in told
+    )
+    assert ("Aligned 36 good images to a reference picture: shifts of up to" in told) == helps
+
+
+def test_auto_leaves_too_few_images_as_they_lie(capsys: pytest.CaptureFixture[str]) -> None:
+    aligned, told = chosen(parts(6, turn=20, shift=8), capsys, "auto")
+    assert not aligned
+    assert (
+        "Alignment off: 6 good images are too few to see whether it helps; --align on aligns all the same."
+        in told
+    )
+
+
+def strange_data(data: CategoryData, root: Path) -> CategoryData:
+    """The category with noise in place of one of its good images."""
+    poisoned = with_other_test_set(data, root, "none")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(poisoned.train_good[3])
+    return read_category(root, dataset="folder", category=CATEGORY)
+
+
+def test_a_good_image_that_cannot_be_aligned_is_named_and_left_out(
+    tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = strange_data(tiny_data, tmp_path / CATEGORY)
+    path = fit_tiny(data, tmp_path / "run", align="on")
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"Skipped: {data.train_good[3]} cannot be aligned: its correlation with the reference picture is"
+        in told
+    )
+    assert "1 of 16 good images cannot be aligned; the server refuses a part that lies so" in told
+    checkpoint = load_checkpoint(path)
+    history = checkpoint.provenance
+    assert (history.n_train + history.n_held_out, history.n_broken, history.aligned) == (15, 1, True)
+    good = read_good_images(checkpoint, data, runtime=Runtime("cpu"), what="this")
+    assert (len(good.pixels), len(good.held_out)) == (15, history.n_held_out)
+    with pytest.raises(DataError, match=r"cannot be aligned: .*; or leave out --strict to skip it\."):
+        load_images(data.train_good, image_size=64, strict=True, reference=checkpoint.reference)
+
+
+def test_alignment_is_in_the_weights_id_and_the_test_set_has_no_say(
+    tiny_data: CategoryData, tiny_checkpoint: Path, fit_tiny: FitTiny, tmp_path: Path
+) -> None:
+    aligned = fit_tiny(tiny_data, tmp_path / "aligned", align="on")
+    poisoned = with_other_test_set(tiny_data, tmp_path / CATEGORY, "defective training images")
+    other = fit_tiny(poisoned, tmp_path / "poisoned", align="on")
+    assert read_release_id(aligned) == read_release_id(other) != read_release_id(tiny_checkpoint)
+    assert read_header(aligned).provenance.aligned
+    plain = read_header(tiny_checkpoint)
+    assert "align" not in plain.config.model_dump()
+    assert "aligned" not in plain.provenance.model_dump()
+
+
+def test_without_opencv_it_is_said_at_once(
+    tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.support.opencv.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RunError, match="aligned with OpenCV, which is not installed; pip install opencv"):
+        fit_tiny(tiny_data, tmp_path / "run", align="on")
