@@ -19,6 +19,11 @@ from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, load_images
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_written_once(graphs_written_once: None) -> None:
+    """In all tests of this stage."""
+
+
 @pytest.fixture
 def build_dir(tiny_build: Path, tmp_path: Path) -> Path:
     """A copy of the tiny build."""

@@ -21,6 +21,8 @@ from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, load_images
 from train.errors import WeightsError
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 CPU = torch.device("cpu")
 
 
