@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import shlex
 import time
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime, memory_errors
 from train.support.files import require_writable
-from train.support.opencv import require_opencv
+from train.support.libraries import require_opencv, versions_of
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
@@ -294,7 +293,7 @@ def _provenance(
         seconds_train=round(ended.seconds, 1),
         final_loss=round(float(np.mean(ended.recent_losses)), 6),
         usual_scores=judging.calibrated.usual,
-        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        versions=versions_of(LIBRARIES, aligned=good.reference is not None),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         known_defects=judging.known_defects,
     )
