@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,8 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
                 difference = verify_foreground(sam, path, images)
         write_text(folder / "calibration.json", checkpoint.calibration.to_json())
         if checkpoint.reference is not None:
-            write_text(folder / FILE, checkpoint.reference.to_json())
+            made_with = checkpoint.provenance.versions["opencv"]
+            write_text(folder / FILE, replace(checkpoint.reference, opencv=made_with).to_json())
         first, second, third = checkpoint.teacher.channels
         manifest = Manifest(
             format=FORMAT,

@@ -25,7 +25,7 @@ from train.data.mask_files import match_masks
 from train.errors import DataError
 from train.support.category_names import check_category_name
 from train.support.files import readable_text
-from train.support.opencv import require_opencv
+from train.support.libraries import require_opencv
 from train.support.progress import console, progress_bar
 
 

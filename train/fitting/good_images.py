@@ -25,7 +25,7 @@ from train.method.backbones import Backbone
 from train.method.student import Student
 from train.support.devices import Runtime
 from train.support.files import require_writable
-from train.support.opencv import require_opencv
+from train.support.libraries import require_opencv
 
 Images = NDArray[np.uint8]
 
