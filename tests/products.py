@@ -39,7 +39,8 @@ from model_repository.distance_fusion.map_fusion import (
 from tests.conftest import FitTiny, leave_out_pictures
 from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
-from train.data.category import CategoryData, load_images, read_category
+from train.data.category import CategoryData, read_category
+from train.data.pictures.loading import load_images
 from train.data.sources.synthetic.dataset import render_category
 from train.method.student import compute_distances
 from train.runs import evaluate_category, fit_category

@@ -23,7 +23,8 @@ from model_repository.alignment.reference_picture import FILE
 from model_repository.image_size import ImageSize, size_text
 from train.calibration.foreground import load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, tensors_id
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
 from train.support.files import replacing_folder, sha256_of, write_text
 from train.support.progress import console
 

@@ -23,8 +23,9 @@ from model_repository.distance_fusion.map_fusion import fuse_distances, image_sc
 from train.calibration.pasting import paste_patches
 from train.calibration.weighing import MAX_PASTED_IMAGES, MIN_GOOD_IMAGES, detectability, fusion_of
 from train.config import FitConfig
-from train.data.alignment import align_each, align_images
-from train.data.category import LoadedImages, split_good
+from train.data.category import split_good
+from train.data.pictures.alignment import align_each, align_images
+from train.data.pictures.loading import LoadedImages
 from train.method.backbones import Backbone
 from train.method.student import TEST_BATCH_SIZE
 from train.support.arrays import FloatArray

@@ -18,7 +18,8 @@ from train.calibration.recalibration import read_good_images
 from train.checkpoint.header import read_header, read_release_id
 from train.checkpoint.tensors import load_checkpoint
 from train.config import fit_config
-from train.data.category import CategoryData, LoadedImages, load_images, read_category
+from train.data.category import CategoryData, read_category
+from train.data.pictures.loading import LoadedImages, load_images
 from train.errors import DataError, RunError
 from train.method.student import load_teacher
 from train.support.devices import Runtime
