@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -35,9 +36,11 @@ from model_repository.distance_fusion.map_fusion import (
     release_id_of,
     remove_background,
 )
+from tests.conftest import FitTiny, leave_out_pictures
 from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
-from train.data.category import CategoryData, load_images, read_category
+from train.data.category import CategoryData, read_category
+from train.data.pictures.loading import load_images
 from train.data.sources.synthetic.dataset import render_category
 from train.method.student import compute_distances
 from train.runs import evaluate_category, fit_category
@@ -117,7 +120,9 @@ def train_and_build(
     run_dir = work / "runs" / category
     runtime = Runtime("cpu", weights_dir, strict=True)
     fit_category(data, preset=preset, overrides=overrides, run_dir=run_dir, runtime=runtime)
-    evaluate_category(data, run_dir=run_dir, runtime=runtime)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch)
+        evaluate_category(data, run_dir=run_dir, runtime=runtime)
     build_category(ProductPaths(category, work / "runs", work / "build", weights_dir=weights_dir))
 
 
@@ -147,6 +152,20 @@ def publish_product(
         pixels=pixels,
         expected=reference_verdict(checkpoint, pixels, weights_dir=weights_dir),
     )
+
+
+def publish_tiny(data: CategoryData, work: Path, fit_tiny: FitTiny, **overrides: Any) -> ProductPaths:
+    """Tiny networks trained on the images, built, and published into `work`/model_repository, which is made."""
+    product = ProductPaths(data.category, work / "runs", work / "build")
+    fit_tiny(data, product.checkpoint.parent, **overrides)
+    build_category(product)
+    publish_category(
+        product.build,
+        repository=copy_backends(work / "model_repository"),
+        platform=Platform(max_batch_size=MAX_BATCH_SIZE),
+        read_graph=read_onnx_file,
+    )
+    return product
 
 
 def reference_verdict(

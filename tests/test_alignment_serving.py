@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,19 @@ from client.core.errors import RefusedImage
 from client.explaining.asking import explain
 from deploy.server import TritonServer, running_server
 from export.builds.up_to_date import build_category
+from export.errors import ExportError
+from export.manifest import read_manifest
 from export.parity.gate import verify_category
 from export.product import ProductPaths
-from export.releases.publish import publish_category
+from export.releases.publish import Circumstances, publish_category
+from export.releases.store import Store
+from export.releases.verbs.bundle import bundle_release, import_bundle
+from export.releases.verbs.check import check
+from export.releases.verbs.server import connected
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
+from export.serving.probes import make_probes
+from model_repository.alignment.reference_picture import FILE
 from tests.conftest import CATEGORY, FitTiny
 from tests.moved_parts import move_category
 from tests.products import ROOT, TIMEOUT_S, copy_backends
@@ -52,6 +61,7 @@ def product(work: Path, moved: CategoryData, fit_tiny: FitTiny) -> ProductPaths:
         repository=work / "model_repository",
         platform=Platform(max_batch_size=4),
         read_graph=read_onnx_file,
+        circumstances=Circumstances(probes=make_probes),
     )
     return product
 
@@ -112,6 +122,40 @@ def test_an_image_that_cannot_be_aligned_is_refused_alone(judge: JudgeClient, mo
         judge.judge(noise)
     good = load_image(moved.test[0].path)
     assert judge.judge(good).score > 0
+
+
+def test_the_probes_of_a_release_can_be_aligned(
+    server: TritonServer, work: Path, product: ProductPaths
+) -> None:
+    repository = work / "model_repository"
+    record = Store(repository).read(CATEGORY, 1)
+    assert len(record.probes) == 2
+    with connected(server.grpc_url) as running:
+        running.probe(record, repository)
+
+
+def test_the_reference_is_a_file_of_the_release_and_of_its_bundle(work: Path, product: ProductPaths) -> None:
+    repository, line = work / "model_repository", work / "line"
+    record = Store(repository).read(CATEGORY, 1)
+    step = record.steps["alignment"]
+    assert (step.model, step.version) == (f"{CATEGORY}_alignment_64", 1)
+    assert step.files[FILE] == read_manifest(product.build).files[FILE]
+    bundle_release(repository, CATEGORY, 1, work / "pill.bundle")
+    line.mkdir()
+    import_bundle(line, work / "pill.bundle")
+    assert Store(line).read(CATEGORY, 1).steps["alignment"].files == step.files
+    assert check(line).faults == []
+    path = line / step.model / "1" / FILE
+    path.write_text(path.read_text().replace("astmfr", "astmfR"))
+    (fault,) = check(line).faults
+    assert f"{path} is not the file of release 1 of {CATEGORY!r}: it was changed" in fault
+
+
+def test_a_build_whose_reference_was_changed_is_not_published(work: Path, product: ProductPaths) -> None:
+    build = shutil.copytree(product.build, work / "changed" / CATEGORY)
+    (build / FILE).write_text((build / FILE).read_text().replace("0.", "0.1", 1))
+    with pytest.raises(ExportError, match=r"alignment\.json is not the file that was verified; export again"):
+        read_manifest(build)
 
 
 def test_an_explanation_shows_the_picture_as_it_was_sent(judge: JudgeClient, moved: CategoryData) -> None:

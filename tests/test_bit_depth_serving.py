@@ -14,14 +14,10 @@ from tritonclient.utils import InferenceServerException
 from client import JudgeClient, load_image
 from client.core.errors import ServerError
 from deploy.server import TritonServer, running_server
-from export.builds.up_to_date import build_category
 from export.parity.gate import verify_category
 from export.product import ProductPaths
-from export.releases.publish import publish_category
-from export.serving.backbones import Platform
-from export.serving.onnx_files import read_onnx_file
 from tests.conftest import CATEGORY, FitTiny
-from tests.products import ROOT, TIMEOUT_S, copy_backends
+from tests.products import ROOT, TIMEOUT_S, publish_tiny
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, read_category
 from train.evaluation.evaluate import Evaluation, evaluate
@@ -54,17 +50,7 @@ def deep_data(work: Path, tiny_data: CategoryData) -> CategoryData:
 
 @pytest.fixture(scope="module")
 def product(work: Path, deep_data: CategoryData, fit_tiny: FitTiny) -> ProductPaths:
-    fit_tiny(deep_data, work / "runs" / CATEGORY, steps=4)
-    product = ProductPaths(CATEGORY, work / "runs", work / "build")
-    build_category(product)
-    copy_backends(work / "model_repository")
-    publish_category(
-        product.build,
-        repository=work / "model_repository",
-        platform=Platform(max_batch_size=4),
-        read_graph=read_onnx_file,
-    )
-    return product
+    return publish_tiny(deep_data, work, fit_tiny, steps=4)
 
 
 @pytest.fixture(scope="module")

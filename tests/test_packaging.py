@@ -65,10 +65,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def line(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of a fresh environment that has the client alone."""
     folder = tmp_path_factory.mktemp("line")
-    run(sys.executable, "-m", "venv", folder / "env", cwd=folder)
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "env", cwd=folder)
     programs = folder / "env" / "bin"
-    pip = (programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    run(*pip, "-c", ROOT / "constraints.txt", f"{wheel}[client]", cwd=folder)
+    # By this environment's pip, and without compiling what these tests do not import.
+    pip = (sys.executable, "-m", "pip", "--python", programs / "python", "install")
+    quick = ("--quiet", "--disable-pip-version-check", "--no-compile")
+    run(*pip, *quick, "-c", ROOT / "constraints.txt", f"{wheel}[client]", cwd=folder)
     return programs
 
 

@@ -12,15 +12,11 @@ from PIL import Image
 from client import JudgeClient, load_image
 from client.explaining.asking import explain
 from deploy.server import TritonServer, running_server
-from export.builds.up_to_date import build_category
 from export.parity.gate import verify_category
 from export.product import ProductPaths
-from export.releases.publish import publish_category
-from export.serving.backbones import Platform
-from export.serving.onnx_files import read_onnx_file
 from model_repository.image_decoder.resizing import fitted_part
 from tests.conftest import CATEGORY, FitTiny
-from tests.products import ROOT, TIMEOUT_S, copy_backends
+from tests.products import ROOT, TIMEOUT_S, publish_tiny
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, read_category
 from train.evaluation.evaluate import Evaluation, evaluate
@@ -50,17 +46,7 @@ def long_data(work: Path, tiny_data: CategoryData) -> CategoryData:
 
 @pytest.fixture(scope="module")
 def product(work: Path, long_data: CategoryData, fit_tiny: FitTiny) -> ProductPaths:
-    fit_tiny(long_data, work / "runs" / CATEGORY, image_size="64x96", foreground="threshold")
-    product = ProductPaths(CATEGORY, work / "runs", work / "build")
-    build_category(product)
-    copy_backends(work / "model_repository")
-    publish_category(
-        product.build,
-        repository=work / "model_repository",
-        platform=Platform(max_batch_size=4),
-        read_graph=read_onnx_file,
-    )
-    return product
+    return publish_tiny(long_data, work, fit_tiny, image_size="64x96", foreground="threshold")
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,8 @@ from tests.conftest import CATEGORY, FitTiny
 from tests.export.releases.conftest import contents, unlogged
 from tests.products import ROOT, TIMEOUT_S, copy_as, copy_backends, reference_verdict
 from train.checkpoint.tensors import load_checkpoint
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
 
 pytestmark = pytest.mark.triton
 

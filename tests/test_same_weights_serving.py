@@ -21,7 +21,8 @@ from tests.conftest import CATEGORY
 from tests.products import ROOT, TIMEOUT_S, copy_backends, reference_verdict
 from tests.test_releases_serving import publish, require_each_of_one_release, under_load
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, save_checkpoint
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
 
 pytestmark = pytest.mark.triton
 

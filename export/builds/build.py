@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,8 @@ from model_repository.alignment.reference_picture import FILE
 from model_repository.image_size import ImageSize, size_text
 from train.calibration.foreground import load_foreground
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, tensors_id
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
 from train.support.files import replacing_folder, sha256_of, write_text
 from train.support.progress import console
 
@@ -64,7 +66,8 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
                 difference = verify_foreground(sam, path, images)
         write_text(folder / "calibration.json", checkpoint.calibration.to_json())
         if checkpoint.reference is not None:
-            write_text(folder / FILE, checkpoint.reference.to_json())
+            made_with = checkpoint.provenance.versions["opencv"]
+            write_text(folder / FILE, replace(checkpoint.reference, opencv=made_with).to_json())
         first, second, third = checkpoint.teacher.channels
         manifest = Manifest(
             format=FORMAT,

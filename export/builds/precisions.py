@@ -23,7 +23,8 @@ from export.product import ProductPaths
 from export.records import FileRecord
 from export.tensors import TEACHER_OUTPUTS
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
-from train.data.category import CategoryData, load_images, split_good
+from train.data.category import CategoryData, split_good
+from train.data.pictures.loading import load_images
 from train.support.files import replacing_folder, sha256_of
 from train.support.progress import console
 

@@ -35,8 +35,9 @@ from model_repository.distance_fusion.map_fusion import (
 from model_repository.image_size import image_size
 from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
-from train.data.category import CategoryData, LoadedImages, TestImage, load_images
+from train.data.category import CategoryData, TestImage
 from train.data.ground_truth import load_masks
+from train.data.pictures.loading import LoadedImages, load_images
 from train.evaluation.aligned import as_sent
 from train.evaluation.breakdown import JudgedSet, subset_measures
 from train.evaluation.evaluate import compute_maps

@@ -19,7 +19,7 @@ from export.parity.gate import require_release
 from export.parity.images import product_images
 from export.product import ProductPaths
 from train.checkpoint.tensors import load_checkpoint
-from train.data.category import load_images
+from train.data.pictures.loading import load_images
 from train.support.cores import usable_cores
 from train.support.devices import hardware_name
 from train.support.files import write_text

@@ -42,6 +42,8 @@ COARSE_STEPS, FINE_STEPS = 30, 40  # iterations at most
 PRECISION = 1e-5  # change of the correlation below which an iteration is the last
 NOISE_SIGMA = 1.0  # pixels of the blur that takes the camera's noise out of what is compared
 
+OPENCV: str = cv2.__version__
+
 cv2.setNumThreads(1)  # pictures are aligned beside each other, and the server's other steps need the cores
 
 

@@ -24,10 +24,12 @@ class Reference:
     Attributes:
         pixels: [H, W] uint8, gray: good parts at the networks' size.
         least_correlation: of an aligned picture with it, -1 to 1; one of less cannot be aligned.
+        opencv: the version that good images were aligned with; another one comes to other pixels, by a little.
     """
 
     pixels: NDArray[np.uint8]
     least_correlation: float
+    opencv: str = ""
 
     @property
     def picture(self) -> NDArray[np.uint8]:
@@ -41,6 +43,7 @@ class Reference:
             "height": self.pixels.shape[0],
             "width": self.pixels.shape[1],
             "least_correlation": self.least_correlation,
+            "opencv": self.opencv,
             "gray": base64.b64encode(np.ascontiguousarray(self.pixels).tobytes()).decode(),
         }
         return json.dumps(content, indent=1) + "\n"
@@ -64,4 +67,4 @@ class Reference:
             raise ValueError(f"it is no reference picture ({type(error).__name__}: {error})") from None
         if not -1 <= least <= 1:
             raise ValueError(f"its least_correlation is {least}; expected -1 to 1")
-        return cls(pixels, least)
+        return cls(pixels, least, str(content["opencv"]))

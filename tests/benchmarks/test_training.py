@@ -19,7 +19,8 @@ from tests.benchmarks.training import (
 )
 from tests.conftest import TINY_OPTIONS
 from train.config import FitConfig, fit_config
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
 from train.fitting import loop
 from train.fitting.features import TeacherFeatures
 

@@ -25,7 +25,7 @@ from client.benchmark.bars import Bar
 from tests.benchmarks.results import FOLDER, run, write_results
 from tests.benchmarks.training_loops import kept_features, our_losses, plain_losses
 from train.config import PRESETS, FitConfig, fit_config
-from train.data.category import load_images
+from train.data.pictures.loading import load_images
 from train.data.sources import find_category
 from train.errors import DataError
 from train.fitting.features import GoodImages

@@ -16,7 +16,13 @@ from tests.export.ahead_of_time import ADA, build_ahead_of_time
 from tests.export.three_precisions import build
 from tests.once import made_once
 from train.checkpoint.tensors import Checkpoint, load_checkpoint
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_written_once(graphs_written_once: None) -> None:
+    """In all tests of this stage."""
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ from tests.conftest import CATEGORY, TINY_OPTIONS
 from tests.products import copy_backends
 from tests.tiny_sam import save_tiny_sam
 from train.calibration.sam import load_sam
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
 from train.errors import WeightsError
 from train.runs import fit_category
 from train.support.devices import Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -141,12 +141,12 @@ def test_the_highest_value_stays_where_it_lies_beyond_the_edge() -> None:
 
 
 def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
-    reference = Reference(gray_of(drawn((32, 64))), 0.625)
+    reference = Reference(gray_of(drawn((32, 64))), 0.625, "4.11.0")
     path = tmp_path / FILE
     path.write_text(reference.to_json())
     read = Reference.load(path)
     np.testing.assert_array_equal(read.pixels, reference.pixels)
-    assert read.least_correlation == 0.625
+    assert (read.least_correlation, read.opencv) == (0.625, "4.11.0")
     assert FILE == ALIGNMENT_FILE
 
 
@@ -179,7 +179,7 @@ def step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setitem(sys.modules, name, module)
     step = load_step("alignment")
     (tmp_path / "1").mkdir()
-    (tmp_path / "1" / FILE).write_text(Reference(gray_of(drawn()), LEAST).to_json())
+    (tmp_path / "1" / FILE).write_text(Reference(gray_of(drawn()), LEAST, cv2.__version__).to_json())
     step.initialize({"model_repository": str(tmp_path), "model_version": "1"})
     return step
 
@@ -202,6 +202,20 @@ def test_the_step_names_each_image_that_cannot_be_aligned_and_answers_the_others
     assert [tensor.name() for tensor in restored.tensors] == ["anomaly_map", "pred_mask"]
     (faulty,) = step.execute([Request({"aligned_map": maps})])
     assert str(faulty.error).startswith("no image can be aligned (TypeError")
+
+
+def test_another_opencv_is_told_in_the_servers_log(
+    step: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    logger = SimpleNamespace(log_warn=told.append)
+    monkeypatch.setattr(PB_UTILS, "Logger", logger, raising=False)
+    (tmp_path / "1" / FILE).write_text(Reference(gray_of(drawn()), LEAST, "3.1.4").to_json())
+    step.initialize({"model_repository": str(tmp_path), "model_version": "1"})
+    assert len(told) == 1
+    assert (
+        f"was made with OpenCV 3.1.4, and this is {cv2.__version__}: scores will differ a little" in told[0]
+    )
 
 
 def test_the_step_does_not_start_without_its_reference(step: Any, tmp_path: Path) -> None:

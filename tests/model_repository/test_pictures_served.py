@@ -26,7 +26,7 @@ from tests.model_repository.bad_pictures import BAD_PICTURES
 from tests.model_repository.odd_pictures import ODD_PICTURES
 from tests.model_repository.picture_bytes import encoded, photo
 from tests.products import ROOT, TIMEOUT_S, copy_backends
-from train.data.category import load_images
+from train.data.pictures.loading import load_images
 
 pytestmark = [pytest.mark.triton, pytest.mark.filterwarnings("ignore::UserWarning")]
 

@@ -21,6 +21,8 @@ from train.cli.options import CategoryOptions
 from train.data.category import CategoryData
 from train.data.sources.synthetic.dataset import render_category
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     *("--teacher", "test_resnet", "--student", "test_efficientnet", "--random-weights"),

@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.conftest import CATEGORY, FitTiny
 from train.checkpoint.tensors import load_checkpoint
-from train.data.category import CategoryData, load_images, read_category
+from train.data.category import CategoryData, read_category
+from train.data.pictures.loading import load_images
 from train.data.sources.synthetic.dataset import render_category
 from train.errors import DataError
 from train.evaluation.evaluate import compute_maps, evaluate

@@ -23,8 +23,9 @@ from model_repository.distance_fusion.map_fusion import fuse_distances, image_sc
 from train.calibration.pasting import paste_patches
 from train.calibration.weighing import MAX_PASTED_IMAGES, MIN_GOOD_IMAGES, detectability, fusion_of
 from train.config import FitConfig
-from train.data.alignment import align_each, align_images
-from train.data.category import LoadedImages, split_good
+from train.data.category import split_good
+from train.data.pictures.alignment import align_each, align_images
+from train.data.pictures.loading import LoadedImages
 from train.method.backbones import Backbone
 from train.method.student import TEST_BATCH_SIZE
 from train.support.arrays import FloatArray
@@ -84,7 +85,9 @@ def align_good_images(
 def fit_reference(train: Images, held_out: Images, *, seed: int) -> Reference:
     """What pictures are aligned to, of good images [N, H, W, 3] uint8 to train on and held out."""
     pixels = reference_pixels(_some(train, MAX_REFERENCE_IMAGES))
-    return Reference(pixels, least_correlation(pixels, _some(held_out, MAX_PASTED_IMAGES), seed=seed))
+    # The reference is a median, which owes little to each of the images that it was made of.
+    known = held_out if len(held_out) >= MIN_GOOD_IMAGES else np.concatenate([train, held_out])
+    return Reference(pixels, least_correlation(pixels, _some(known, MAX_PASTED_IMAGES), seed=seed))
 
 
 def reference_pixels(images: Images) -> NDArray[np.uint8]:
@@ -103,24 +106,25 @@ def reference_pixels(images: Images) -> NDArray[np.uint8]:
     return np.asarray(pixels)
 
 
-def least_correlation(pixels: NDArray[np.uint8], held_out: Images, *, seed: int) -> float:
+def least_correlation(pixels: NDArray[np.uint8], images: Images, *, seed: int) -> float:
     """How alike an aligned picture must be: half-way between parts, with pasted patches too, and what is no part.
 
-    Where these overlap, most good parts pass.
+    A few of the images, one at least, may be odd ones. Where the rest overlaps with what is no part, the rest passes.
 
     Args:
         pixels: [H, W] uint8, of the reference.
-        held_out: [N, H, W, 3] uint8, good.
+        images: [N, H, W, 3] uint8, good.
         seed: of patches and shuffling.
     """
     reference = Reference(pixels, -1.0)
-    parts = [*held_out, *paste_patches(held_out, seed=seed)]
+    parts = [*images, *paste_patches(images, seed=seed)]  # copies of one image after those of another
     of_parts, of_pieces = (
-        [one.correlation for one in _nearest(pictures, reference)]
-        for pictures in (parts, list(_shuffled(held_out, seed=seed)))
+        np.array([one.correlation for one in _nearest(pictures, reference)])
+        for pictures in (parts, list(_shuffled(images, seed=seed)))
     )
-    lowest = float(np.quantile(of_parts, TAIL, method="lower"))
-    highest = float(np.quantile(of_pieces, 1 - TAIL, method="higher"))
+    of_images = of_parts.reshape(-1, len(images)).min(axis=0)
+    lowest = float(np.quantile(of_images, TAIL, method="higher"))
+    highest = float(np.quantile(of_pieces, 1 - TAIL, method="lower"))
     return (lowest + highest) / 2 if highest < lowest else lowest
 
 

@@ -13,7 +13,8 @@ from train.calibration.known_defects.judging import calibrate_setting
 from train.calibration.thresholds import calibrate, look_at
 from train.checkpoint.known_defects import FusionSetting
 from train.checkpoint.tensors import Checkpoint
-from train.data.category import CategoryData, load_images, split_good
+from train.data.category import CategoryData, split_good
+from train.data.pictures.loading import load_images
 from train.errors import DataError
 from train.support.devices import Runtime
 from train.support.progress import console

@@ -1,10 +1,9 @@
 """Images of a category: where they come from and how they are read.
 
-`layout` and `mask_files` find a category's files in a folder, `category` names and loads them, `file_sizes` measures
-files by their headers, and `ground_truth` loads the masks of defects. `bit_depth` finds what is white in images of more
-than 8 bits, `checks` warns about likely mistakes, `shapes` decides whether pictures keep theirs where they are resized,
-`crops` cuts what is trained on out of pictures that keep their size, `alignment` brings loaded images to where a
-reference picture has their part, `defect_sizes` measures what masks mark, `size_proposal` proposes an image size, and
-`sources` finds or makes the data sets that have a name. `known_defects` lists defective images that nothing is trained
-on.
+`layout` and `mask_files` find a category's files in a folder, `category` names them, `file_sizes` measures files by
+their headers, `pictures` loads them, and `ground_truth` loads the masks of defects. `bit_depth` finds what is white in
+images of more than 8 bits, `checks` warns about likely mistakes, `shapes` decides whether pictures keep theirs where
+they are resized, `regions` reads what is drawn to be inspected or ignored, `defect_sizes` measures what masks mark,
+`size_proposal` proposes an image size, and `sources` finds or makes the data sets that have a name. `known_defects`
+lists defective images that nothing is trained on.
 """

@@ -1,32 +1,23 @@
-"""The files of one category, and how its images are read."""
+"""The files of one category, and how its good images are split."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_repository.alignment.reference_picture import Reference
 from model_repository.image_decoder.image_decoding import (
     SUFFIXES,
-    ImageError,
-    read_image,
-    resize_image,
 )
-from model_repository.image_decoder.resizing import fitted_part
-from model_repository.image_size import NATIVE, ImageSize
 from train.data.layout import read_layout
 from train.data.mask_files import match_masks
 from train.errors import DataError
 from train.support.category_names import check_category_name
 from train.support.files import readable_text
-from train.support.opencv import require_opencv
-from train.support.progress import console, progress_bar
 
 
 @dataclass(frozen=True)
@@ -91,40 +82,6 @@ class CategoryData:
         return fingerprint([*(image.path for image in self.test), *masks])
 
 
-@dataclass(frozen=True)
-class SentPictures:
-    """Images as they lie, and how they were aligned.
-
-    Attributes:
-        pixels: [N, H, W, 3] uint8, RGB.
-        shown: see `LoadedImages`.
-        motions: [N, 2, 3], see `model_repository.alignment.picture_alignment`.
-    """
-
-    pixels: NDArray[np.uint8]
-    shown: NDArray[np.bool_] | None
-    motions: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LoadedImages:
-    """Images of one size in memory.
-
-    Attributes:
-        pixels: [N, H, W, 3] uint8, RGB.
-        readable: positions of the images that could be read, in the list that was given.
-        broken: one sentence for each image that could not be read.
-        shown: [N, H, W] bool, False where an image that kept its shape is filled; None where all were stretched.
-        sent: the same images before they were aligned; None where they are as they lie.
-    """
-
-    pixels: NDArray[np.uint8]
-    readable: tuple[int, ...]
-    broken: tuple[str, ...]
-    shown: NDArray[np.bool_] | None = None
-    sent: SentPictures | None = None
-
-
 def fingerprint(paths: Sequence[Path]) -> str:
     """SHA-256 over the folders' and files' names and the bytes of images, in hexadecimal.
 
@@ -183,120 +140,6 @@ def read_category(root: Path, *, dataset: str, category: str) -> CategoryData:
         ),
         notes=tuple(map(readable_text, layout.notes)),
     )
-
-
-def load_images(
-    paths: Sequence[Path],
-    *,
-    image_size: ImageSize,
-    strict: bool,
-    bit_depth: int = 8,
-    keep_aspect: bool = False,
-    what: str = "images",
-    reference: Reference | None = None,
-) -> LoadedImages:
-    """Read, resize and stack images, on all cores.
-
-    Args:
-        paths: image files.
-        image_size: of the result.
-        strict: stop at the first broken image instead of skipping it with a warning.
-        bit_depth: of the category, see `train.data.bit_depth`.
-        keep_aspect: of the category, see `train.data.shapes`.
-        what: what the progress bar calls them.
-        reference: to align them to; one that cannot be aligned is skipped as a broken one is.
-
-    Raises:
-        DataError: a broken image when strict, or no readable image at all.
-    """
-
-    def load(path: Path) -> NDArray[np.uint8] | ImageError:
-        try:
-            image = read_image(path, bit_depth=bit_depth)
-        except ImageError as error:
-            return error
-        parts[path] = fitted_part(image.size, image_size)
-        return resize_image(image, image_size, keep_aspect=keep_aspect)
-
-    parts: dict[Path, tuple[slice, slice]] = {}
-
-    loaded: list[NDArray[np.uint8] | ImageError] = []
-    with ThreadPoolExecutor() as pool, progress_bar(f"Reading {what}", len(paths)) as bar:
-        for result in pool.map(load, paths):
-            if strict and isinstance(result, ImageError):
-                pool.shutdown(cancel_futures=True)
-                raise DataError(f"{result}; mend or remove it, or leave out --strict to skip it.")
-            loaded.append(result)
-            bar.advance()
-    readable = tuple(i for i, image in enumerate(loaded) if isinstance(image, np.ndarray))
-    broken = tuple(str(image) for image in loaded if isinstance(image, ImageError))
-    _tell_of_broken(broken, len(paths), what)
-    _warn_of_plain(loaded, paths, what)
-    if not readable:
-        raise DataError(
-            f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
-        )
-    if image_size == NATIVE:
-        _require_one_size([(paths[index], parts[paths[index]]) for index in readable])
-    pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
-    own_parts = [parts[paths[index]] for index in readable] if keep_aspect or image_size == NATIVE else None
-    images = LoadedImages(pixels, readable, broken, _shown(own_parts, pixels.shape[:3]))
-    if reference is None:
-        return images
-    require_opencv()
-    from train.data.alignment import align_images
-
-    return align_images(images, paths, reference=reference, strict=strict, what=what)
-
-
-def _shown(parts: Sequence[tuple[slice, slice]] | None, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """[N, H, W], True on the part that each picture takes; None where all take the whole."""
-    if parts is None:
-        return None
-    shown = np.zeros(shape, np.bool_)
-    for mask, part in zip(shown, parts, strict=True):
-        mask[part] = True
-    return None if shown.all() else shown
-
-
-def _tell_of_broken(broken: Sequence[str], count: int, what: str) -> None:
-    for sentence in broken:
-        console.print(f"Skipped: {sentence}", style="yellow", markup=False)
-    if broken:
-        console.print(f"{len(broken)} of {count} {what} skipped.", style="yellow")
-
-
-def _require_one_size(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:
-    """Refuse pictures of several sizes, where each keeps its own.
-
-    Raises:
-        DataError: they are.
-    """
-    by_size = {(columns.stop, rows.stop): path for path, (rows, columns) in parts}
-    if len(by_size) > 1:
-        (first, one), (second, other) = sorted(by_size.items())[:: len(by_size) - 1]
-        raise DataError(
-            f"{one} is {first[0]} x {first[1]} pixels and {other} {second[0]} x {second[1]}; expected pictures of one "
-            "size where each keeps its own: crop them to one, or take an --image-size for all."
-        )
-
-
-def _warn_of_plain(
-    loaded: Sequence[NDArray[np.uint8] | ImageError], paths: Sequence[Path], what: str
-) -> None:
-    """Tell of images of one colour: transparent throughout, or taken with the lens covered."""
-    plain = [
-        path
-        for path, image in zip(paths, loaded, strict=True)
-        if isinstance(image, np.ndarray) and (image == image[0, 0]).all()
-    ]
-    if plain:
-        console.print(
-            f"Warning: {len(plain)} of {len(paths)} {what} are of one colour throughout, {plain[0].name} among them; "
-            "they may be transparent, or taken in the dark; look at them.",
-            style="yellow",
-            markup=False,
-        )
 
 
 def split_good(

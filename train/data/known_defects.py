@@ -19,7 +19,7 @@ from model_repository.image_decoder.deep_pixels import white_of
 from model_repository.image_decoder.image_decoding import SUFFIXES
 from model_repository.image_size import ImageSize
 from train.data.bit_depth import deep_images, warn_of_8_bits
-from train.data.category import CategoryData, LoadedImages, TestImage, fingerprint, load_images
+from train.data.category import CategoryData, TestImage, fingerprint
 from train.data.checks import MAX_ASPECT_SPREAD, MAX_SIDE_RATIO, identical_files
 from train.data.layout import (
     Layout,
@@ -34,6 +34,7 @@ from train.data.layout import (
     note_listing,
 )
 from train.data.mask_files import match_kind, match_masks
+from train.data.pictures.loading import LoadedImages, load_images
 from train.data.shapes import read_shape
 from train.errors import DataError
 from train.support.files import readable_text

@@ -17,8 +17,9 @@ from train.calibration.foreground import ForegroundFinder, find_foreground, load
 from train.calibration.thresholds import require_something_left
 from train.checkpoint.tensors import Checkpoint
 from train.data.bit_depth import warn_of_8_bits
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
 from train.data.ground_truth import load_masks
+from train.data.pictures.loading import load_images
 from train.data.regions import require_drawn_shape
 from train.data.shapes import read_shapes
 from train.evaluation import METRICS_FORMAT

@@ -15,7 +15,8 @@ from model_repository.distance_fusion.map_fusion import remove_background
 from model_repository.image_size import parse_size, size_text
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.checkpoint.tensors import Checkpoint
-from train.data.category import TestImage, load_images
+from train.data.category import TestImage
+from train.data.pictures.loading import load_images
 from train.evaluation.evaluate import compute_maps
 from train.evaluation.figures import data_uri, extent_of, panels
 from train.support.files import readable_text, sha256_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import time
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime, memory_errors
+from train.support.libraries import versions_of
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
 SAVE_INTERVAL_S = 60.0
@@ -177,7 +177,7 @@ def _provenance(
         seconds_train=round(ended.seconds, 1),
         final_loss=round(float(np.mean(ended.recent_losses)), 6),
         usual_scores=judging.calibrated.usual,
-        versions={name: importlib.metadata.version(name) for name in LIBRARIES},
+        versions=versions_of(LIBRARIES, aligned=good.reference is not None),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         known_defects=judging.known_defects,
     )

@@ -14,9 +14,10 @@ from model_repository.alignment.reference_picture import Reference
 from train.calibration.sharpening import choose_sharpening
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
-from train.data.category import CategoryData, LoadedImages, load_images, split_good
-from train.data.crops import choose_crops
+from train.data.category import CategoryData, split_good
 from train.data.defect_sizes import warn_of_small_defects
+from train.data.pictures.crops import choose_crops
+from train.data.pictures.loading import LoadedImages, load_images
 from train.data.shapes import keeps_aspect
 from train.errors import DataError
 from train.fitting.features import GoodImages, compute_teacher_features
@@ -25,7 +26,7 @@ from train.method.backbones import Backbone
 from train.method.student import Student
 from train.support.devices import Runtime
 from train.support.files import require_writable
-from train.support.opencv import require_opencv
+from train.support.libraries import require_opencv
 
 Images = NDArray[np.uint8]
 

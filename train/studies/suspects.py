@@ -22,7 +22,8 @@ from model_repository.distance_fusion.map_fusion import upsampling_matrix
 from model_repository.image_size import size_text
 from train.config import FitConfig, require_one_size
 from train.data.bit_depth import find_bit_depth
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
 from train.data.shapes import keeps_aspect
 from train.errors import DataError
 from train.fitting.features import compute_teacher_features

@@ -31,6 +31,11 @@ class TritonPythonModel:
             reference = Reference.load(path)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be used ({error}); publish the category again") from None
+        if reference.opencv != picture_alignment.OPENCV:
+            pb_utils.Logger.log_warn(
+                f"{path} was made with OpenCV {reference.opencv or 'unknown'}, and this is {picture_alignment.OPENCV}: "
+                "scores will differ a little from those measured; install that version"
+            )
         self.aligner = picture_alignment.Aligner(reference)
         self.aligner.nearest(reference.picture)
 

@@ -18,7 +18,8 @@ from train.calibration.weighing import cross_fused
 from train.checkpoint.header import read_header
 from train.checkpoint.provenance import DataOrigin
 from train.checkpoint.tensors import Checkpoint, load_checkpoint, save_checkpoint
-from train.data.category import CategoryData, load_images, split_good
+from train.data.category import CategoryData, split_good
+from train.data.pictures.loading import load_images
 from train.errors import CheckpointError, ConfigError
 from train.evaluation.evaluate import Evaluation, evaluate
 from train.method.student import compute_distances

@@ -18,6 +18,8 @@ from train.evaluation.evaluate import evaluate
 from train.runs import evaluate_category
 from train.support.devices import Runtime
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 CPU = torch.device("cpu")
 
 

@@ -18,8 +18,11 @@ from train.calibration import sam as sam_module
 from train.calibration.sam import load_sam
 from train.checkpoint.header import read_header
 from train.checkpoint.tensors import load_checkpoint
-from train.data.category import CategoryData, load_images
+from train.data.category import CategoryData
+from train.data.pictures.loading import load_images
 from train.errors import WeightsError
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 CPU = torch.device("cpu")
 

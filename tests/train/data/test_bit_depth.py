@@ -14,7 +14,8 @@ from tests.conftest import CATEGORY, FitTiny
 from train.checkpoint.header import read_header
 from train.config import fit_config
 from train.data.bit_depth import find_bit_depth
-from train.data.category import CategoryData, load_images, read_category
+from train.data.category import CategoryData, read_category
+from train.data.pictures.loading import load_images
 from train.errors import ConfigError, DataError
 from train.evaluation.evaluate import evaluate
 from train.support.devices import Runtime

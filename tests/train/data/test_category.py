@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.category import (
-    CategoryData,
-    TestImage,
-    fingerprint,
-    load_images,
-    read_category,
-    split_good,
-)
+from train.data.category import CategoryData, TestImage, fingerprint, read_category, split_good
 from train.data.layout import list_images
+from train.data.pictures.loading import load_images
 from train.errors import DataError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from train.data.crops import Crop, choose_crops, cut
+from train.data.pictures.crops import Crop, choose_crops, cut
 
 NOISE = np.random.default_rng(0).integers(0, 256, (3, 96, 160, 3), np.uint8)
 

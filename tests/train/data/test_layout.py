@@ -10,7 +10,8 @@ import pytest
 
 from tests.train.data.test_category import write_image, write_mask
 from train.data import layout
-from train.data.category import CategoryData, load_images, read_category
+from train.data.category import CategoryData, read_category
+from train.data.pictures.loading import load_images
 from train.data.sources import find_category
 from train.errors import DataError
 

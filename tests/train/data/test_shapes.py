@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.category import CategoryData, load_images, read_category
+from train.data.category import CategoryData, read_category
 from train.data.ground_truth import load_masks
+from train.data.pictures.loading import load_images
 from train.data.shapes import keeps_aspect
 
 

@@ -24,6 +24,8 @@ from train.runs.folder import RunFolder
 from train.runs.record import RunRecord, weights_differences
 from train.support.devices import Runtime
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 EVALUATED = ("metrics.json", "report.html", "predictions.jsonl")
 
 

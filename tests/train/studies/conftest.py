@@ -1,4 +1,4 @@
-"""Reports show one picture of each kind here: they are many, and tests/train/evaluation looks at them."""
+"""Reports have no pictures here: they are many, and tests/train/evaluation looks at them."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.evaluation.report.EXAMPLES_PER_KIND", 1)
+def _without_pictures(without_pictures: None) -> None:
+    """In all tests of studies."""

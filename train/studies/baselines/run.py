@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from train.config import FitConfig, require_one_size
 from train.data.bit_depth import find_bit_depth
-from train.data.category import CategoryData, load_images, split_good
+from train.data.category import CategoryData, split_good
 from train.data.ground_truth import load_masks
+from train.data.pictures.loading import load_images
 from train.data.shapes import keeps_aspect
 from train.errors import ConfigError, DataError
 from train.evaluation.breakdown import GroundTruth, unavailable

@@ -11,7 +11,7 @@ import numpy as np
 
 from model_repository.alignment.picture_alignment import Aligned, Aligner, AlignmentError, Pixels, move_masks
 from model_repository.alignment.reference_picture import Reference
-from train.data.category import LoadedImages, SentPictures
+from train.data.pictures.loading import LoadedImages, SentPictures
 from train.errors import DataError
 from train.support.files import readable_text
 from train.support.progress import console, progress_bar
