@@ -16,7 +16,7 @@ from client.core.errors import RefusedImage, ServerError
 from client.explaining.asking import explain
 from deploy.protection.protection import Protection
 from deploy.server import TritonServer, running_server
-from export.builds.up_to_date import build_category
+from export.manifest import read_manifest
 from export.parity.gate import verify_category
 from export.product import ProductPaths
 from export.releases.publish import publish_category
@@ -24,13 +24,12 @@ from export.serving import native_pictures
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from export.serving.probes import make_probes
-from tests.conftest import CATEGORY, FitTiny
+from tests.conftest import CATEGORY
 from tests.products import ROOT, TIMEOUT_S, copy_backends
-from train.data.category import CategoryData, read_category
-from train.data.sources.synthetic.dataset import render_category
+from train.data.category import CategoryData
 
 pytestmark = pytest.mark.triton
-SIZE = (160, 224)
+pytest_plugins = ["tests.tiny_native"]
 CROP = (32, 64, 128, 160)  # left, upper, right, lower
 ODD = (0, 0, 210, 150)
 STRIP_PIXELS = 224 * 96  # the whole pictures are judged in strips
@@ -42,35 +41,22 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(work: Path) -> CategoryData:
-    root = render_category(
-        work / "data", category=CATEGORY, image_size=SIZE, n_train=8, n_test_good=2, n_per_defect=1
-    )
-    return read_category(root, dataset="synthetic", category=CATEGORY)
-
-
-@pytest.fixture(scope="module")
-def product(work: Path, data: CategoryData, fit_tiny: FitTiny) -> ProductPaths:
-    fit_tiny(data, work / "runs" / CATEGORY, student="test_resnet", image_size="native", crop_size=96)
-    product = ProductPaths(CATEGORY, work / "runs", work / "build")
-    build_category(product)
-    copy_backends(work / "model_repository")
+def repository(work: Path, native_product: ProductPaths) -> Path:
+    repository = work / "model_repository"
+    copy_backends(repository)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native_pictures, "STRIP_PIXELS", STRIP_PIXELS)
         patch.setenv(native_pictures.MAX_MEGAPIXELS, "0.2")
         publish_category(
-            product.build,
-            repository=work / "model_repository",
-            platform=Platform(),
-            read_graph=read_onnx_file,
+            native_product.build, repository=repository, platform=Platform(), read_graph=read_onnx_file
         )
-    return product
+    return repository
 
 
 @pytest.fixture(scope="module")
-def server(work: Path, product: ProductPaths) -> Iterator[TritonServer]:
+def server(work: Path, repository: Path) -> Iterator[TritonServer]:
     with running_server(
-        repository=work / "model_repository",
+        repository=repository,
         log=work / "tritonserver.log",
         triton_env=ROOT / ".triton",
         protection=Protection(client_shm=True),
@@ -85,9 +71,9 @@ def judge(server: TritonServer) -> Iterator[JudgeClient]:
 
 
 @pytest.fixture(scope="module")
-def pictures(data: CategoryData) -> list[Image.Image]:
+def pictures(native_data: CategoryData) -> list[Image.Image]:
     """A whole picture, a crop of it and one of odd sides."""
-    whole = load_image(next(image.path for image in data.test if image.defect != "good"))
+    whole = load_image(next(image.path for image in native_data.test if image.defect != "good"))
     return [whole, whole.crop(CROP), whole.crop(ODD)]
 
 
@@ -153,14 +139,15 @@ def test_what_is_too_large_is_told_in_a_sentence(judge: JudgeClient) -> None:
         next(iter(judge.judge_many([large], batch=2)))
 
 
-def test_the_gate_compares_whole_pictures(server: TritonServer, product: ProductPaths) -> None:
-    result = verify_category(product, url=server.grpc_url)
+def test_the_gate_compares_whole_pictures(server: TritonServer, native_product: ProductPaths) -> None:
+    result = verify_category(native_product, url=server.grpc_url)
     assert {agreement.judge for agreement in result.agreements} == {
         "ONNX fp32",
         "live fp32",
         "live fp32, encoded",
     }
-    assert max(agreement.max_score_difference for agreement in result.agreements) < 1e-4
+    # Of scores in the thousands: the networks have random weights.
+    assert max(agreement.max_score_difference for agreement in result.agreements) < 1e-2
 
 
 def test_an_explanation_shows_the_picture_alone(judge: JudgeClient, pictures: list[Image.Image]) -> None:
@@ -169,8 +156,6 @@ def test_an_explanation_shows_the_picture_alone(judge: JudgeClient, pictures: li
     assert [stage.distances.shape for stage in explanation.stages] == [(38, 53), (19, 27), (10, 14)]
 
 
-def test_probes_are_judged_alike(judge: JudgeClient, product: ProductPaths) -> None:
-    from export.manifest import read_manifest
-
-    for png, score in make_probes(product.build, read_manifest(product.build)):
+def test_probes_are_judged_alike(judge: JudgeClient, native_product: ProductPaths) -> None:
+    for png, score in make_probes(native_product.build, read_manifest(native_product.build)):
         assert judge.judge(png).score == pytest.approx(score, rel=1e-5)
