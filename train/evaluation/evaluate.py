@@ -17,9 +17,9 @@ from train.calibration.foreground import ForegroundFinder, find_foreground, load
 from train.calibration.thresholds import require_something_left
 from train.checkpoint.tensors import Checkpoint
 from train.data.bit_depth import warn_of_8_bits
-from train.data.category import CategoryData
+from train.data.category import CategoryData, TestImage
 from train.data.ground_truth import load_masks
-from train.data.pictures.loading import load_images
+from train.data.pictures.loading import LoadedImages, load_images
 from train.data.regions import require_drawn_shape
 from train.data.shapes import read_shapes
 from train.evaluation import METRICS_FORMAT
@@ -83,29 +83,9 @@ def evaluate(
         return None
     foreground = foreground or load_foreground(checkpoint.config.foreground, weights_dir=runtime.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
-    config, device = checkpoint.config, runtime.torch_device
+    device = runtime.torch_device
     judged_on = describe_test_set(data)  # of the files as they are now, not after the minutes of judging
-    paths, bit_depth = [image.path for image in data.test], checkpoint.provenance.bit_depth
-    if bit_depth != 8:
-        warn_of_8_bits(paths, bit_depth, category=data.category, what="test")
-    if config.regions is not None:
-        require_drawn_shape(config, read_shapes(paths), what=f"test pictures of {data.category!r}")
-    images = load_images(
-        paths,
-        image_size=config.image_size,
-        strict=runtime.strict,
-        bit_depth=bit_depth,
-        keep_aspect=checkpoint.provenance.keep_aspect,
-        what="test images",
-        reference=checkpoint.reference,
-    )
-    test = tuple(data.test[index] for index in images.readable)
-    masks = load_masks(
-        test,
-        image_size=image_size(*images.pixels.shape[1:3]),
-        keep_aspect=checkpoint.provenance.keep_aspect,
-        native=config.is_native,
-    )  # a wrong mask stops here, before the long part
+    images, test, masks = _read_test_set(checkpoint, data, strict=runtime.strict)
     whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)
     regions = checkpoint.calibration.regions
@@ -135,6 +115,38 @@ def evaluate(
         **({} if checkpoint.reference is None else {"aligned": True}),
     }
     return Evaluation(metrics, judged, images.pixels)
+
+
+def _read_test_set(
+    checkpoint: Checkpoint, data: CategoryData, *, strict: bool
+) -> tuple[LoadedImages, tuple[TestImage, ...], BoolArray | None]:
+    """A test set as the checkpoint takes it: pictures, which they are, and masks, where there are any.
+
+    A wrong mask stops here, before the long part.
+    """
+    config, bit_depth = checkpoint.config, checkpoint.provenance.bit_depth
+    paths = [image.path for image in data.test]
+    if bit_depth != 8:
+        warn_of_8_bits(paths, bit_depth, category=data.category, what="test")
+    if config.regions is not None:
+        require_drawn_shape(config, read_shapes(paths), what=f"test pictures of {data.category!r}")
+    images = load_images(
+        paths,
+        image_size=config.image_size,
+        strict=strict,
+        bit_depth=bit_depth,
+        keep_aspect=checkpoint.provenance.keep_aspect,
+        what="test images",
+        reference=checkpoint.reference,
+    )
+    test = tuple(data.test[index] for index in images.readable)
+    masks = load_masks(
+        test,
+        image_size=image_size(*images.pixels.shape[1:3]),
+        keep_aspect=checkpoint.provenance.keep_aspect,
+        native=config.is_native,
+    )
+    return images, test, masks
 
 
 def describe_test_set(data: CategoryData) -> dict[str, Any]:
