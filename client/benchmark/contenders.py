@@ -18,6 +18,7 @@ from client.benchmark.statistics import ServerStatistics, between
 from client.core.category import ENCODED
 from client.judging.connection import JudgeClient
 from model_repository.image_decoder.image_decoding import decode_image, resize_image
+from model_repository.image_size import NATIVE
 
 WARM_UP_RUNS = 3
 
@@ -64,7 +65,8 @@ class Bench:
         The chain runs the very graphs that are served; it is None where they are missing.
         """
         self.judge, self.analyzer, self.images, self.chain = judge, analyzer, images, chain
-        self.files = [as_jpeg(image) for image in images]
+        own_size = judge.image_size == NATIVE
+        self.files = [as_jpeg(image, own_size=own_size) for image in images]
         self._inputs = {
             judge.category: image_inputs(images),
             judge.category + ENCODED: encoded_inputs(self.files),
@@ -86,6 +88,7 @@ class Bench:
                 concurrency=concurrency,
                 requests=requests,
                 batch=batch,
+                megapixels=self.images[0, ..., 0].size / 1e6,
             )
             return replace(load, steps=between(before, self._statistics[model].snapshot()))
 

@@ -13,9 +13,10 @@ from client.core.errors import ImageFileError
 from client.pictures.folders import find_images
 from client.pictures.images import load_image
 from model_repository.image_decoder.image_decoding import resize_image
-from model_repository.image_size import ImageSize
+from model_repository.image_size import NATIVE, ImageSize
 
 MAX_IMAGES = 16  # sent in turn
+MAX_BYTES = 64_000_000  # of all of them, where they are large
 JPEG_SIZE = 1024
 JPEG_QUALITY = 90
 
@@ -25,16 +26,26 @@ def load_pixels(
 ) -> NDArray[np.uint8]:
     """Resized images [N, H, W, 3], up to MAX_IMAGES spread over a folder; those that cannot be read are left out.
 
+    Images that keep their own size are fewer where they are large, and all of one size, that of the first.
+
     Raises:
         ImageFileError: there are none, or none can be read.
     """
     files = find_images([folder]).images
     n_sent = min(len(files), MAX_IMAGES)
+    native = image_size == NATIVE
     pixels, faults = [], []
     for index in range(n_sent):
         try:
             image = load_image(files[index * len(files) // n_sent].path, bit_depth=bit_depth)
-            pixels.append(resize_image(image, image_size, keep_aspect=keep_aspect))
+            resized = resize_image(image, image_size, keep_aspect=keep_aspect)
+            if (
+                native
+                and pixels
+                and (resized.shape != pixels[0].shape or len(pixels) * resized.size > MAX_BYTES)
+            ):
+                continue
+            pixels.append(resized)
         except ImageFileError as error:
             faults.append(error)
     if not pixels:
@@ -42,10 +53,11 @@ def load_pixels(
     return np.stack(pixels)
 
 
-def as_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """An image [H, W, 3] as a JPEG file of a camera's size, and of its own shape."""
+def as_jpeg(image: NDArray[np.uint8], *, own_size: bool = False) -> bytes:
+    """An image [H, W, 3] as a JPEG file of a camera's size, and of its own shape; or of its own size."""
     buffer, picture = io.BytesIO(), Image.fromarray(image)
-    width, height = (JPEG_SIZE * side // max(picture.size) for side in picture.size)
-    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    if not own_size:
+        width, height = (JPEG_SIZE * side // max(picture.size) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -63,10 +63,12 @@ class PerfAnalyzer:
         concurrency: int,
         requests: int,
         batch: int = 1,
+        megapixels: float = 0.0,
     ) -> Load:
         """Send `requests` requests of `batch` images each over gRPC, `concurrency` of them in flight.
 
-        The `inputs`, which `image_inputs` or `encoded_inputs` makes, are sent in turn.
+        The `inputs`, which `image_inputs` or `encoded_inputs` makes, are sent in turn; `megapixels` are those of an
+        image, for one larger than 1 may take longer.
 
         Raises:
             BenchmarkError: perf_analyzer failed.
@@ -88,7 +90,7 @@ class PerfAnalyzer:
                 "--request-parameter": "probe:true:bool",  # no parts, and not counted as such
                 "--profile-export-file": export_path,
             }
-            timeout_s = START_TIMEOUT_S + IMAGE_TIMEOUT_S * requests * batch
+            timeout_s = START_TIMEOUT_S + IMAGE_TIMEOUT_S * requests * batch * max(1.0, megapixels)
             self._run(
                 [str(part) for option in options.items() for part in option] + tls_options(endpoint),
                 timeout_s=timeout_s,

@@ -21,7 +21,7 @@ from export.releases.switch import Served, demands_of_others
 from export.releases.versions import student_model
 from export.serving.backbones import Platform
 from export.serving.model_files import spec_of
-from export.serving.native_pictures import MAX_BATCH, require_servable, usual_size
+from export.serving.native_pictures import MAX_BATCH, require_servable
 from export.serving.steps import verdict_specs
 from export.serving.throughput import chosen_batch, measure_load
 from export.tensors import ITEM_BYTES, image_bytes
@@ -131,7 +131,7 @@ def stated_release(
             load = before.load
         else:
             calibration = Calibration.load(build / "calibration.json")
-            load = measure_load(images_per_s, calibration, usual_size=usual_size(manifest))
+            load = measure_load(images_per_s, calibration)
         release = replace(release, load=load)
     return release
 

@@ -7,6 +7,7 @@ from export.releases.release import Release
 from export.releases.switch import Served
 from export.serving import throughput
 from export.serving.backend_rules import start_options
+from export.serving.native_pictures import largest_size
 from export.serving.steps import verdict_specs
 from export.tensors import distance_specs, image_bytes
 from train.support.cores import usable_cores
@@ -16,12 +17,13 @@ def serving_remarks(release: Release) -> list[str]:
     """A sentence each, without a full stop."""
     platform, engine = release.platform, release.manifest.engines.get("student")
     wanted = throughput.chosen_batch(release.size, on_gpu=platform.on_gpu)
+    largest = largest_size(release.manifest)
     too_small = platform.name == "tensorrt" and engine is not None and engine.options.max_batch < wanted
     return throughput.remarks(
         fusion=sum(group.count for group in release.step_configs()["fusion"].instance_group),
         cores=usable_cores(),
         batch=platform.max_batch_size,
-        image_bytes=image_bytes([*distance_specs(release.usual_size), *verdict_specs(release.usual_size)]),
+        image_bytes=image_bytes([*distance_specs(largest), *verdict_specs(largest)]),
         backbones=platform.concurrency(shared=False).instances,
         on_gpu=platform.on_gpu,
         engine_batch=platform.max_batch_size if too_small else None,

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.errors import PublishError
 from export.manifest import Manifest
 from export.serving.queues import QueuePolicy
-from model_repository.image_size import ImageSize
+from model_repository.image_size import SIDE_STEP, ImageSize
 
 MAX_BATCH = 1
 MAX_MEGAPIXELS = "ASTMFR_NATIVE_MEGAPIXELS"  # an environment variable, read at publishing
@@ -67,6 +67,12 @@ class NativePictures:
 def usual_size(manifest: Manifest) -> ImageSize:
     """The size that its networks see images at; of images that keep their own, that of the crops it was trained on."""
     return manifest.config.training_size
+
+
+def largest_size(manifest: Manifest) -> ImageSize:
+    """The same; of images that keep their own size, a square of as many pixels as are judged."""
+    size = manifest.config.image_size
+    return math.isqrt(max_pixels()) // SIDE_STEP * SIDE_STEP if manifest.config.is_native else size
 
 
 def max_pixels() -> int:

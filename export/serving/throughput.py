@@ -23,6 +23,7 @@ GPU_PIXELS = 32 * 256 * 256  # of the images in a batch together: fewer leave un
 QUEUED_BATCHES = 4  # a batch that ends at one step arrives at the next as so many single requests at once
 HEADROOM = 1.25  # of the fusion's processes: images do not come evenly
 TIMED_BATCH, TIMED_RUNS = 8, 9
+CAMERA_SIDE = 2048  # pixels
 HOP_MS = 0.3  # of a request into a process and back, see docs/measurements/serving.md
 GRPC_BYTES = 4 << 20  # that a gRPC client takes in an answer, unless told otherwise
 CONTAINER_SHM_BYTES = 64 << 20
@@ -83,22 +84,21 @@ class FusionLoad:
         return load
 
 
-def measure_load(
-    images_per_s: float, calibration: Calibration, *, usual_size: ImageSize | None = None
-) -> FusionLoad:
+def measure_load(images_per_s: float, calibration: Calibration) -> FusionLoad:
     """Time the fusion with maps on this machine, on one thread as the server's processes have.
 
-    They are maps of images of `usual_size`, unless given the calibration's.
+    Of images that keep their own size they are those of a camera of 4 megapixels.
     """
-    shapes = [stage_shape(usual_size or calibration.image_size, stride) for stride in STRIDES]
-    maps = [np.ones((TIMED_BATCH, *shape), np.float32) for shape in shapes]
+    native = calibration.fusion.is_native
+    size, batch = (CAMERA_SIDE, 1) if native else (calibration.image_size, TIMED_BATCH)
+    maps = [np.ones((batch, *stage_shape(size, stride)), np.float32) for stride in STRIDES]
     times_ms = []
     with threadpool_limits(1):
         for _ in range(TIMED_RUNS):
             started = time.perf_counter()
             judge(fuse_distances(maps, calibration.fusion), calibration)
             times_ms.append(1e3 * (time.perf_counter() - started))
-    image_ms = (statistics.median(times_ms) + HOP_MS) / TIMED_BATCH
+    image_ms = (statistics.median(times_ms) + HOP_MS) / batch
     return FusionLoad(images_per_s, HEADROOM * images_per_s * image_ms / 1e3)
 
 

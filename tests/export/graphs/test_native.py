@@ -1,0 +1,192 @@
+"""Graphs that take pictures of any size: their shapes, how far they look, and strips beside one pass in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from timm.layers import AvgPool2dSame, Conv2dSame, create_pool2d
+from torch import nn
+
+from export.engines.check import tensorrt_verdict
+from export.errors import VerificationError
+from export.graphs.chain import OnnxChain
+from export.graphs.receptive_field import strip_margin
+from export.graphs.static_padding import with_static_padding
+from export.graphs.structure import check_convolutions, check_generation_blocks, check_structure
+from export.graphs.write import write_graphs
+from export.manifest import GraphFiles
+from export.serving.onnx_files import read_onnx_file
+from model_repository.picture_strips import in_strips, strips
+from train.config import FitConfig
+from train.config.presets import fit_config
+from train.method.student import build_teacher_and_student
+
+OPTIONS: dict[str, Any] = {
+    "teacher": "test_resnet",
+    "student": "test_resnet",
+    "weights": "random",
+    "image_size": "native",
+    "sharpening": (2.0,),
+}
+
+
+@dataclass(frozen=True)
+class Native:
+    """What `write_graphs` takes of a checkpoint, and what it wrote."""
+
+    checkpoint: Any
+    files: GraphFiles
+    margins: tuple[int, int]
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Distance maps by PyTorch, in the precision of its networks."""
+        image, config = torch.from_numpy(images), self.checkpoint.config
+        with torch.inference_mode():
+            features = self.checkpoint.teacher(image)
+            distances = self.checkpoint.student.distances(image, features, scale=config.distance_scale)
+        return [distance.numpy() for distance in distances]
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
+    """Networks with random weights and statistics, not trained."""
+    config: FitConfig = fit_config("edge", OPTIONS)
+    teacher, student, _ = build_teacher_and_student(config, weights_dir=None)
+    teacher.sharpen(2.0)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        for stage in student.residuals:
+            stage.whitening.copy_(torch.randn_like(stage.whitening) / 8)
+            stage.usual.normal_()
+    checkpoint = SimpleNamespace(config=config, teacher=teacher.eval(), student=student.eval(), weights_id=7)
+    files = GraphFiles.in_folder(tmp_path_factory.mktemp("native_graphs"))
+    write_graphs(checkpoint, files)  # type: ignore[arg-type]
+    return Native(checkpoint, files, (strip_margin(files.teacher), strip_margin(files.student)))
+
+
+def test_rows_and_columns_are_any(native: Native) -> None:
+    for path in native.files:
+        check_structure(path)
+        file = read_onnx_file(path)
+        shapes = {spec.name: spec.shape for spec in (*file.inputs, *file.outputs)}
+        assert shapes["image"] == (-1, -1, 3)
+        assert shapes["teacher_2"] == (native.checkpoint.teacher.channels[1], -1, -1)
+    assert shapes["distance_3"] == (-1, -1)
+    check_convolutions(native.files, native.checkpoint)
+    check_generation_blocks(native.checkpoint, native.files.student)
+
+
+def test_pictures_of_all_shapes_as_in_pytorch(native: Native) -> None:
+    chain = OnnxChain.open(native.files)
+    for shape in ((1, 32, 32), (1, 160, 224), (3, 96, 64)):
+        images = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        distances, ids = chain.run(images)
+        assert ids.tolist() == [[7]] * shape[0]
+        for ours, theirs in zip(distances, native.run(images), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(640, 64), (64, 640)])
+def test_strips_are_one_pass_in_float64(native: Native, shape: tuple[int, int]) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), np.uint8)
+    margin, budget = sum(native.margins), 64 * 448
+    assert len(strips(*shape, margin=margin, pixels=budget)) > 1
+    double = Native(
+        SimpleNamespace(
+            config=native.checkpoint.config,
+            teacher=native.checkpoint.teacher.double(),
+            student=native.checkpoint.student.double(),
+        ),
+        native.files,
+        native.margins,
+    )
+    try:
+        whole = double.run(images)
+        assert whole[0].dtype == np.float64
+        for ours, theirs in zip(
+            in_strips(double.run, images, margin=margin, pixels=budget), whole, strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=0)
+        narrow = in_strips(double.run, images, margin=32, pixels=64 * 160)
+        assert not np.allclose(narrow[2], whole[2], rtol=1e-9, atol=0)  # the margin is needed
+    finally:
+        native.checkpoint.teacher.float()
+        native.checkpoint.student.float()
+
+
+def test_tensorrt_takes_them(native: Native) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    assert "teacher" in str(tensorrt_verdict(native.files, "fp32"))
+
+
+class Net(nn.Module):
+    """TensorFlow's padding before convolutions and pools with a stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (
+            Conv2dSame(3, 4, 3, stride=2),
+            Conv2dSame(4, 4, 5, stride=2, groups=4, bias=False),
+        )
+        self.pools = nn.Sequential(
+            create_pool2d("max", 3, stride=2, padding="same"), AvgPool2dSame(2, stride=2)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pools(self.second(self.first(x)))
+
+
+def test_static_padding_is_tensorflows() -> None:
+    network = Net().eval()
+    fixed = with_static_padding(network)
+    assert isinstance(network.first, Conv2dSame)
+    assert not any(isinstance(module, Conv2dSame) for module in fixed.modules())
+    for shape in ((32, 96), (64, 160)):
+        image = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(fixed(image), network(image), rtol=0, atol=0)
+    plain = nn.Sequential(nn.Conv2d(3, 3, 3))
+    assert with_static_padding(plain) is plain
+
+
+def written(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "rows", "columns"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 3, None, None])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    return path
+
+
+def test_how_far_a_graph_looks(tmp_path: Path) -> None:
+    weight = np.zeros((3, 3, 5, 5), np.float32)
+    convolutions = [
+        helper.make_node("Conv", ["image", "w"], ["half"], strides=[2, 2], pads=[1, 2, 2, 1]),
+        helper.make_node("Relu", ["half"], ["relu"]),
+        helper.make_node("Conv", ["relu", "w"], ["out"], pads=[12, 2, 12, 2], dilations=[6, 1]),
+    ]
+    # Rows: 1 pixel, then 12 positions of 2 pixels before; after 5 - 1 - 1 = 3, then as many, less one of the own two.
+    assert strip_margin(written(tmp_path / "a.onnx", convolutions, {"w": weight})) == 32  # of 26
+    convolutions[2] = helper.make_node("Conv", ["relu", "w"], ["out"], pads=[32, 2, 32, 2], dilations=[16, 1])
+    assert strip_margin(written(tmp_path / "b.onnx", convolutions, {"w": weight})) == 96  # of 66
+
+
+def test_what_looks_at_whole_pictures_is_refused(tmp_path: Path) -> None:
+    mean = [helper.make_node("ReduceMean", ["image", "axes"], ["out"], name="squeeze")]
+    path = written(tmp_path / "student.onnx", mean, {"axes": np.array([2, 3])})
+    with pytest.raises(
+        VerificationError, match=r"^student\.onnx looks at whole pictures \(squeeze, ReduceMean\)"
+    ):
+        strip_margin(path)
+    with pytest.raises(VerificationError, match=r"How far student\.onnx looks is not known \(up, Resize\)"):
+        strip_margin(written(path, [helper.make_node("Resize", ["image"], ["out"], name="up")], {}))
