@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from export.errors import PublishError
 from export.graphs.chain import OnnxChain, open_session
 from export.manifest import GraphFiles, Manifest
 from model_repository.distance_fusion.map_fusion import (
@@ -29,14 +30,22 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
 
     They are coloured blocks, the same for every product: what is asked is whether a server computes what was judged
     at publishing, and for that any picture does. SAM takes seconds an image, so that it gets one.
+
+    Raises:
+        PublishError: regions and background removal leave nothing of one.
     """
     size, method = manifest.config.image_size, manifest.config.foreground
     calibration = Calibration.load(build / "calibration.json")
     images = np.stack([_blocks(number, size) for number in range(1 if method == "sam" else PROBES)])
     distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(images)
-    anomaly_maps = remove_background(
-        fuse_distances(distances, calibration.fusion), _parts(build, method, images), calibration.regions
-    )
+    fused, parts = fuse_distances(distances, calibration.fusion), _parts(build, method, images)
+    try:
+        anomaly_maps = remove_background(fused, parts, calibration.regions)
+    except ValueError as error:  # of blocks the regions may show the background alone
+        raise PublishError(
+            f"{build} cannot be probed: of the blocks that a server is asked about, {error}; draw its regions "
+            "larger."
+        ) from None
     scores = image_scores(anomaly_maps, calibration.score_share, calibration.score_pixels).tolist()
     return [(_png(image), score) for image, score in zip(images, scores, strict=True)]
 
