@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model_repository.distance_fusion.fusion_regions import inspected_pixels
+from model_repository.distance_fusion.fusion_regions import Regions, inspected_pixels
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores, judge, remove_background
 from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
 from train.calibration.thresholds import require_something_left
 from train.checkpoint.tensors import Checkpoint
+from train.config import FitConfig
 from train.data.bit_depth import warn_of_8_bits
 from train.data.category import CategoryData, TestImage
 from train.data.ground_truth import load_masks
@@ -91,14 +93,12 @@ def evaluate(
     regions = checkpoint.calibration.regions
     require_something_left(parts, regions, what="test images")
     verdict = judge(remove_background(whole_map, parts, regions), checkpoint.calibration)
-    inspected = None if regions is None else inspected_pixels(regions, whole_map.shape[1:])
+    inspected = inspected_of(regions, whole_map)
     images, verdict, parts = as_sent(images, verdict, parts)
     judged = JudgedSet(test, verdict, masks, images.shown, inspected)
     # Of the same maps, for Table 9.
-    inspected_map = remove_background(whole_map, None, regions)
-    scores = image_scores(
-        inspected_map, checkpoint.calibration.score_share, checkpoint.calibration.score_pixels
-    )
+    whole_map = remove_background(whole_map, None, regions)
+    scores = image_scores(whole_map, checkpoint.calibration.score_share, checkpoint.calibration.score_pixels)
     with_background = None if parts is None else auroc(scores, judged.labels)
     metrics = {
         "format": METRICS_FORMAT,
@@ -128,8 +128,7 @@ def _read_test_set(
     paths = [image.path for image in data.test]
     if bit_depth != 8:
         warn_of_8_bits(paths, bit_depth, category=data.category, what="test")
-    if config.regions is not None:
-        require_drawn_shape(config, read_shapes(paths), what=f"test pictures of {data.category!r}")
+    require_regions_hold_for(paths, config, category=data.category)
     images = load_images(
         paths,
         image_size=config.image_size,
@@ -162,6 +161,17 @@ def describe_test_set(data: CategoryData) -> dict[str, Any]:
         },
         "test_fingerprint": test_fingerprint,
     }
+
+
+def require_regions_hold_for(paths: list[Path], config: FitConfig, *, category: str) -> None:
+    """Make sure that test pictures are of the shape that regions are drawn on, where there are any; see there."""
+    if config.regions is not None:
+        require_drawn_shape(config, read_shapes(paths), what=f"test pictures of {category!r}")
+
+
+def inspected_of(regions: Regions | None, maps: FloatArray) -> BoolArray | None:
+    """[H, W]: which pixels of anomaly maps [N, H, W] are inspected; None for all of them."""
+    return None if regions is None else inspected_pixels(regions, maps.shape[1:])
 
 
 def describe_regions(checkpoint: Checkpoint, judged: JudgedSet) -> dict[str, Any]:
