@@ -182,7 +182,9 @@ def reference_verdict(
     )
     finder = load_foreground(checkpoint.config.foreground, weights_dir=weights_dir)
     anomaly_map = remove_background(
-        fuse_distances(distances, checkpoint.calibration.fusion), find_foreground(pixels, finder, device=CPU)
+        fuse_distances(distances, checkpoint.calibration.fusion),
+        find_foreground(pixels, finder, device=CPU),
+        checkpoint.calibration.regions,
     )
     return judge(anomaly_map, checkpoint.calibration)
 

@@ -34,7 +34,8 @@ def load_pixels(
     files = find_images([folder]).images
     n_sent = min(len(files), MAX_IMAGES)
     native = image_size == NATIVE
-    pixels, faults = [], []
+    pixels: list[NDArray[np.uint8]] = []
+    faults = []
     for index in range(n_sent):
         try:
             image = load_image(files[index * len(files) // n_sent].path, bit_depth=bit_depth)

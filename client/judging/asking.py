@@ -284,11 +284,10 @@ class Asker:
 
     def _is_misfit(self, error: Exception) -> bool:
         """Whether a request failed as where the category takes other images than it did; it is looked up anew then."""
-        misfit = isinstance(error, InferenceServerException) and is_misfit(error)
-        if not misfit and not isinstance(error, AnswerError):
-            return False
-        self.category.look_up_again()
-        return True
+        of_server = isinstance(error, InferenceServerException)
+        if misfit := is_misfit(error) if of_server else isinstance(error, AnswerError):
+            self.category.look_up_again()
+        return misfit
 
     def _named_errors(self) -> contextlib.AbstractContextManager[None]:
         return named_errors(url=self.url, timeout_s=self.timeout_s)

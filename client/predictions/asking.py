@@ -158,15 +158,7 @@ def predict_images(
                 queue.hand_on_missed(miss)
                 draw = cache(partial(_draw, asked, verdict, synthetic=judge.synthetic))
                 overlay = _write(pictures.get(asked.image.path), draw, outcome)
-                prediction = Prediction.of(
-                    verdict,
-                    image=str(asked.image.path),
-                    category=judge.category,
-                    synthetic=judge.synthetic,
-                    defect=asked.image.defect,
-                    overlay=overlay,
-                    size=asked.size,
-                )
+                prediction = _prediction(judge, asked, verdict, overlay)
                 if show is not None:
                     show(prediction, draw)
                 keep(prediction)
@@ -231,6 +223,18 @@ def _leave_unanswered(failures: list[tuple[list[Path], str]], queue: _Queue, out
 
 def _small(picture: Image.Image) -> Image.Image:
     return picture.resize((PANEL, PANEL), Image.Resampling.BILINEAR)  # as `draw_overlay` would
+
+
+def _prediction(judge: JudgeClient, asked: _Asked, verdict: Score, overlay: str | None) -> Prediction:
+    return Prediction.of(
+        verdict,
+        image=str(asked.image.path),
+        category=judge.category,
+        synthetic=judge.synthetic,
+        defect=asked.image.defect,
+        overlay=overlay,
+        size=asked.size,
+    )
 
 
 def _draw(asked: _Asked, verdict: Score, *, synthetic: bool) -> Image.Image:

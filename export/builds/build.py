@@ -34,16 +34,7 @@ FILES = ("teacher.onnx", "student.onnx", "foreground.onnx", "calibration.json", 
 def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
     """Write and verify a checkpoint's graphs; see `export.builds.up_to_date.build_category`."""
     checkpoint = load_checkpoint(product.checkpoint)
-    if checkpoint.provenance.category != product.category:
-        raise ExportError(
-            f"{product.checkpoint} was trained for category {checkpoint.provenance.category!r}; expected "
-            f"{product.category!r}."
-        )
-    if checkpoint.config.is_native and checkpoint.config.foreground == "sam":
-        raise ExportError(
-            f"{product.category} judges each picture at its own size, and SAM sees pictures of one size; train with "
-            "--foreground threshold or none, or with a fixed --image-size."
-        )
+    _require_exportable(product, checkpoint)
     foreground = load_foreground(checkpoint.config.foreground, weights_dir=product.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
     data = product_images(checkpoint.provenance, product.images_dir)
@@ -94,6 +85,24 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
         )
         manifest.write(folder)
     return manifest
+
+
+def _require_exportable(product: ProductPaths, checkpoint: Checkpoint) -> None:
+    """Make sure that a checkpoint is the product's, and that all of its networks take its pictures.
+
+    Raises:
+        ExportError: it is not, or they do not.
+    """
+    if checkpoint.provenance.category != product.category:
+        raise ExportError(
+            f"{product.checkpoint} was trained for category {checkpoint.provenance.category!r}; expected "
+            f"{product.category!r}."
+        )
+    if checkpoint.config.is_native and checkpoint.config.foreground == "sam":
+        raise ExportError(
+            f"{product.category} judges each picture at its own size, and SAM sees pictures of one size; train with "
+            "--foreground threshold or none, or with a fixed --image-size."
+        )
 
 
 def teacher_id(teacher: Mapping[str, Tensor], image_size: ImageSize) -> int:

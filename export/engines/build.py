@@ -78,11 +78,7 @@ def build_category_engines(
     """
     folder = find_build(build_dir, category, precision)
     manifest = read_manifest(folder)
-    if manifest.config.is_native:
-        raise ExportError(
-            f"{category} judges each picture at its own size, and engines are built for one; publish it with "
-            "--platform python, or onnxruntime with --execution-provider cuda, or train with a fixed --image-size."
-        )
+    _require_one_size(manifest)
     trt, gpu = load_tensorrt(), require_gpu()
     origin: dict[str, Any] = {
         "tensorrt": trt.__version__,
@@ -118,6 +114,14 @@ def build_category_engines(
         records = {"teacher": parse_manifest(taken / "manifest.json").engines["teacher"], **records}
     manifest.model_copy(update={"engines": records}).write(folder)
     return EngineBuild(records, built=True)
+
+
+def _require_one_size(manifest: Manifest) -> None:
+    if manifest.config.is_native:
+        raise ExportError(
+            f"{manifest.category} judges each picture at its own size, and engines are built for one; publish it with "
+            "--platform python, or onnxruntime with --execution-provider cuda, or train with a fixed --image-size."
+        )
 
 
 def _build(

@@ -22,7 +22,6 @@ from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
 from export.parity.answers import Answers as Answers
 from export.parity.answers import Maps as Maps
-from model_repository.distance_fusion.fusion_regions import inspected_pixels
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -40,7 +39,7 @@ from train.data.ground_truth import load_masks
 from train.data.pictures.loading import LoadedImages, load_images
 from train.evaluation.aligned import as_sent
 from train.evaluation.breakdown import JudgedSet, subset_measures
-from train.evaluation.evaluate import compute_maps
+from train.evaluation.evaluate import compute_maps, inspected_of
 from train.support.files import replacing
 from train.support.progress import progress_bar
 
@@ -190,8 +189,7 @@ class JudgedTestSet:
 
     def measures(self, verdict: Verdict) -> dict[str, float | None]:
         """Image AUROC, PRO and false-reject rate; None where the test set lacks the images or masks for one."""
-        regions = self.calibration.regions
-        inspected = None if regions is None else inspected_pixels(regions, verdict.anomaly_map.shape[1:])
+        inspected = inspected_of(self.calibration.regions, verdict.anomaly_map)
         judged = JudgedSet(self.test, verdict, self.masks, inspected=inspected)
         measured = subset_measures(judged, np.flatnonzero(judged.labels))
         rejected = judged.rejected[~judged.labels]

@@ -208,6 +208,7 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
         if isinstance(calibration.image_size, int) and not calibration.fusion.is_native
         else native
     )
+    needed = needed if calibration.regions is None else b"fusion_regions"
     if not fusion.is_file() or needed not in fusion.read_bytes():
         raise PublishError(
             f"{repository} holds a distance_fusion of an earlier version, which cannot read {path}; nothing is "

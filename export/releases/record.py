@@ -7,12 +7,13 @@ import getpass
 import json
 import os
 import socket
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_serializer, field_validator
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
@@ -139,6 +140,14 @@ class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     @classmethod
     def _calibration(cls, given: Any) -> Any:
         return Calibration.from_json(json.dumps(given)) if isinstance(given, dict) else given
+
+    @field_serializer("calibration")
+    def _calibration_values(self, calibration: Calibration) -> dict[str, Any]:
+        """Without regions where there are none: an earlier version reads such a record."""
+        values = asdict(calibration)
+        if calibration.regions is None:
+            del values["regions"]
+        return values
 
     @property
     def weights_id(self) -> int:

@@ -228,7 +228,7 @@ class Release:
         )
 
     def _is_of_edge(self, graph: str) -> bool:
-        """Whether a graph is one of the networks of the `edge` preset, in any preset: a teacher may be shared."""
+        """Whether a graph is a network of the `edge` preset, in any preset: a teacher may be shared."""
         config, edge = self.manifest.config, PRESETS["edge"]
         return (graph, getattr(config, graph, None)) in (("teacher", edge.teacher), ("student", edge.student))
 
@@ -239,8 +239,7 @@ class Release:
         return steps.foreground_config(self.size, queue, usual_size=self.usual_size)
 
     def _alignment_config(self) -> pb.ModelConfig:
-        queue = self._queue(self.models["alignment"])
-        return alignment_config(self.manifest.category, self.size, queue)
+        return alignment_config(self.manifest.category, self.size, self._queue(self.models["alignment"]))
 
     def _decoder_config(self) -> pb.ModelConfig:
         provenance = self.manifest.provenance
@@ -259,21 +258,20 @@ class Release:
     @property
     def demand(self) -> Demand:
         """What this release asks of the steps that it shares."""
-        models = frozenset([*self.models.values(), self.decoder, FUSION])
-        batch = self.platform.max_batch_size
-        return Demand(self.manifest.category, models, batch, self.load, self.manifest.config.is_native)
+        models, manifest = frozenset([*self.models.values(), self.decoder, FUSION]), self.manifest
+        batch, native = self.platform.max_batch_size, manifest.config.is_native
+        return Demand(manifest.category, models, batch, self.load, native)
 
     def _queue(self, model: str) -> QueuePolicy:
         return queue_of(model, [*self.others, self.demand])
 
     def _platform(self, graph: str) -> Platform:
-        """What runs a graph; see `graph_platform`."""
         return graph_platform(self.platform, graph)
 
     @property
     def _features(self) -> list[TensorSpec]:
-        manifest = self.manifest
-        return feature_specs(self.size, manifest.teacher_channels, precision=manifest.precision)
+        channels, precision = self.manifest.teacher_channels, self.manifest.precision
+        return feature_specs(self.size, channels, precision=precision)
 
     def _usual(self, name: str) -> list[TensorSpec]:
         """The tensors of one image of the usual size whose names begin so."""
@@ -287,9 +285,8 @@ class Release:
         return VersionFiles(graph, self.build, self.manifest, self.engine(graph))
 
     def _versions(self, graph: str) -> ModelVersions:
-        return ModelVersions(
-            self.target, self.models[graph], graph, self.manifest, self._platform(graph), self.server
-        )
+        model, platform = self.models[graph], self._platform(graph)
+        return ModelVersions(self.target, model, graph, self.manifest, platform, self.server)
 
 
 def _step_record(added: AddedVersion, config: pb.ModelConfig) -> StepRecord:

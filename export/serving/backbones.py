@@ -145,20 +145,32 @@ def backbone_config(
     if threads := platform.threads if platform.one_pool else concurrency.threads:
         config.parameters["intra_op_thread_count"].string_value = str(threads)
     if native is not None and platform.name == "python":  # other backends run whole pictures
-        for name, value in native.parameters().items():
-            config.parameters[name].string_value = value
+        for parameter, value in native.parameters().items():
+            config.parameters[parameter].string_value = value
+    _set_backend(config, platform, inputs, memory_arena=memory_arena, native=native is not None)
+    return config
+
+
+def _set_backend(
+    config: pb.ModelConfig,
+    platform: Platform,
+    inputs: Sequence[TensorSpec],
+    *,
+    memory_arena: bool,
+    native: bool,
+) -> None:
+    """What ONNX Runtime's and TensorRT's backends are told."""
     if platform.name == "onnxruntime":
         # One operator after the other: the graphs have one branch.
         config.parameters["execution_mode"].string_value = "0"
         if platform.on_gpu:
             _add_accelerator(config, platform, inputs)
         else:
-            _set_memory(config, memory_arena=memory_arena or native is not None)
-            if native is not None:  # an arena would keep the memory of the largest picture for ever
+            _set_memory(config, memory_arena=memory_arena or native)
+            if native:  # an arena would keep the memory of the largest picture for ever
                 config.parameters["memory.enable_memory_arena_shrinkage"].string_value = "cpu:0"
     elif platform.name == "tensorrt":
         _configure_tensorrt(config, inputs)
-    return config
 
 
 def _instance_groups(platform: Platform, count: int) -> list[dict[str, Any]]:

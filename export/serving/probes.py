@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from export.errors import PublishError
 from export.graphs.chain import OnnxChain, open_session
 from export.manifest import GraphFiles, Manifest
 from export.serving.native_pictures import usual_size
@@ -33,6 +34,9 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     They are coloured blocks, the same for every product: what is asked is whether a server computes what was judged
     at publishing, and for that any picture does, but where images are aligned: see `_aligned_probes`. SAM takes seconds
     an image, so that it gets one.
+
+    Raises:
+        PublishError: regions and background removal leave nothing of one.
     """
     size, method = usual_size(manifest), manifest.config.foreground
     calibration = Calibration.load(build / "calibration.json")
@@ -41,9 +45,14 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     if manifest.provenance.aligned:
         sent, images = _aligned_probes(Reference.load(build / FILE), images)
     distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(images)
-    anomaly_maps = remove_background(
-        fuse_distances(distances, calibration.fusion), _parts(build, method, images), calibration.regions
-    )
+    fused, parts = fuse_distances(distances, calibration.fusion), _parts(build, method, images)
+    try:
+        anomaly_maps = remove_background(fused, parts, calibration.regions)
+    except ValueError as error:  # of blocks the regions may show the background alone
+        raise PublishError(
+            f"{build} cannot be probed: of the blocks that a server is asked about, {error}; draw its regions "
+            "larger."
+        ) from None
     scores = image_scores(anomaly_maps, calibration.score_share, calibration.score_pixels).tolist()
     return [(_png(image), score) for image, score in zip(sent, scores, strict=True)]
 

@@ -36,7 +36,7 @@ LARGEST_SHIFT = 0.25  # of the picture's height and width
 SEARCH_SIDE = 48  # pixels of the longer side of the small copies that are searched through
 SEARCH_STEP = 7.5  # degrees between the angles that are tried: ECC finds its way from half of it
 CANDIDATES = 3  # of the angles, the best, that are followed on small copies: the nearest is not always the best at once
-COARSE_SIDE = 96  # pixels of the longer side of the copies that the candidates are followed on
+COARSE_SIDE = 64  # pixels of the longer side of the copies that the candidates are followed on
 BLUR = 5  # pixels of the Gaussian window that ECC smooths with
 COARSE_STEPS, FINE_STEPS = 30, 40  # iterations at most
 PRECISION = 1e-5  # change of the correlation below which an iteration is the last
@@ -224,8 +224,9 @@ def _correlation(reference: Gray, gray: Gray, motion: NDArray[Any]) -> float:
         return 0.0
     first, second = (values[shown].astype(np.float64) for values in (reference, warp(gray, motion)))
     first, second = first - first.mean(), second - second.mean()
-    scale = math.sqrt(float(first @ first) * float(second @ second))
-    return float(first @ second) / scale if scale > 1e-9 else 0.0
+    # Sums, not products of vectors: for these BLAS would start threads, which the server's other steps need.
+    scale = math.sqrt(float((first * first).sum() * (second * second).sum()))
+    return float((first * second).sum()) / scale if scale > 1e-9 else 0.0
 
 
 def turn_of(motion: Motion, shape: tuple[int, ...]) -> tuple[float, float]:

@@ -145,8 +145,8 @@ def main() -> None:
     camera = [result for result in results if (result["height"], result["width"]) == SIZES[1]]
     bars = (
         [
-            Bar("ensemble / bare chain at 5 megapixels", camera[0]["ratio"], RATIO_BAR),
-            Bar("server's memory at 5 megapixels, MiB", camera[0]["server_mib"], MEMORY_BAR_MIB),
+            Bar("ensemble / bare chain at 5 megapixels", camera[0]["ratio"], RATIO_BAR, True),
+            Bar("server's memory at 5 megapixels, MiB", camera[0]["server_mib"], MEMORY_BAR_MIB, True),
         ]
         if camera
         else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model_repository.distance_fusion.fusion_regions import inspected_pixels
+from model_repository.distance_fusion.fusion_regions import Regions, inspected_pixels
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores, judge, remove_background
 from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
 from train.calibration.thresholds import require_something_left
 from train.checkpoint.tensors import Checkpoint
+from train.config import FitConfig
 from train.data.bit_depth import warn_of_8_bits
-from train.data.category import CategoryData
+from train.data.category import CategoryData, TestImage
 from train.data.ground_truth import load_masks
-from train.data.pictures.loading import load_images
+from train.data.pictures.loading import LoadedImages, load_images
 from train.data.regions import require_drawn_shape
 from train.data.shapes import read_shapes
 from train.evaluation import METRICS_FORMAT
@@ -83,42 +85,20 @@ def evaluate(
         return None
     foreground = foreground or load_foreground(checkpoint.config.foreground, weights_dir=runtime.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
-    config, device = checkpoint.config, runtime.torch_device
+    device = runtime.torch_device
     judged_on = describe_test_set(data)  # of the files as they are now, not after the minutes of judging
-    paths, bit_depth = [image.path for image in data.test], checkpoint.provenance.bit_depth
-    if bit_depth != 8:
-        warn_of_8_bits(paths, bit_depth, category=data.category, what="test")
-    if config.regions is not None:
-        require_drawn_shape(config, read_shapes(paths), what=f"test pictures of {data.category!r}")
-    images = load_images(
-        paths,
-        image_size=config.image_size,
-        strict=runtime.strict,
-        bit_depth=bit_depth,
-        keep_aspect=checkpoint.provenance.keep_aspect,
-        what="test images",
-        reference=checkpoint.reference,
-    )
-    test = tuple(data.test[index] for index in images.readable)
-    masks = load_masks(
-        test,
-        image_size=image_size(*images.pixels.shape[1:3]),
-        keep_aspect=checkpoint.provenance.keep_aspect,
-        native=config.is_native,
-    )  # a wrong mask stops here, before the long part
+    images, test, masks = _read_test_set(checkpoint, data, strict=runtime.strict)
     whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
     parts = find_foreground(images.pixels, foreground, device=device)
     regions = checkpoint.calibration.regions
     require_something_left(parts, regions, what="test images")
     verdict = judge(remove_background(whole_map, parts, regions), checkpoint.calibration)
-    inspected = None if regions is None else inspected_pixels(regions, whole_map.shape[1:])
+    inspected = inspected_of(regions, whole_map)
     images, verdict, parts = as_sent(images, verdict, parts)
     judged = JudgedSet(test, verdict, masks, images.shown, inspected)
     # Of the same maps, for Table 9.
-    inspected_map = remove_background(whole_map, None, regions)
-    scores = image_scores(
-        inspected_map, checkpoint.calibration.score_share, checkpoint.calibration.score_pixels
-    )
+    whole_map = remove_background(whole_map, None, regions)
+    scores = image_scores(whole_map, checkpoint.calibration.score_share, checkpoint.calibration.score_pixels)
     with_background = None if parts is None else auroc(scores, judged.labels)
     metrics = {
         "format": METRICS_FORMAT,
@@ -137,6 +117,37 @@ def evaluate(
     return Evaluation(metrics, judged, images.pixels)
 
 
+def _read_test_set(
+    checkpoint: Checkpoint, data: CategoryData, *, strict: bool
+) -> tuple[LoadedImages, tuple[TestImage, ...], BoolArray | None]:
+    """A test set as the checkpoint takes it: pictures, which they are, and masks, where there are any.
+
+    A wrong mask stops here, before the long part.
+    """
+    config, bit_depth = checkpoint.config, checkpoint.provenance.bit_depth
+    paths = [image.path for image in data.test]
+    if bit_depth != 8:
+        warn_of_8_bits(paths, bit_depth, category=data.category, what="test")
+    require_regions_hold_for(paths, config, category=data.category)
+    images = load_images(
+        paths,
+        image_size=config.image_size,
+        strict=strict,
+        bit_depth=bit_depth,
+        keep_aspect=checkpoint.provenance.keep_aspect,
+        what="test images",
+        reference=checkpoint.reference,
+    )
+    test = tuple(data.test[index] for index in images.readable)
+    masks = load_masks(
+        test,
+        image_size=image_size(*images.pixels.shape[1:3]),
+        keep_aspect=checkpoint.provenance.keep_aspect,
+        native=config.is_native,
+    )
+    return images, test, masks
+
+
 def describe_test_set(data: CategoryData) -> dict[str, Any]:
     """What was judged: data set, folder and fingerprint of the test images."""
     test_fingerprint = data.test_fingerprint()
@@ -150,6 +161,17 @@ def describe_test_set(data: CategoryData) -> dict[str, Any]:
         },
         "test_fingerprint": test_fingerprint,
     }
+
+
+def require_regions_hold_for(paths: list[Path], config: FitConfig, *, category: str) -> None:
+    """Make sure that test pictures are of the shape that regions are drawn on, where there are any; see there."""
+    if config.regions is not None:
+        require_drawn_shape(config, read_shapes(paths), what=f"test pictures of {category!r}")
+
+
+def inspected_of(regions: Regions | None, maps: FloatArray) -> BoolArray | None:
+    """[H, W]: which pixels of anomaly maps [N, H, W] are inspected; None for all of them."""
+    return None if regions is None else inspected_pixels(regions, maps.shape[1:])
 
 
 def describe_regions(checkpoint: Checkpoint, judged: JudgedSet) -> dict[str, Any]:

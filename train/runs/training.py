@@ -60,10 +60,7 @@ def fit_category(
     """
     run = RunFolder(run_dir)
     # First of all: wrong options are an error even where the run is up to date.
-    overrides = _with_regions(run, overrides)
-    before = _config_before(run) if as_before and preset is None else None
-    config = fit_config(preset or "edge", overrides) if before is None else changed_config(before, overrides)
-    require_regions_hold(data, config)
+    config = _config(run, preset, overrides, as_before=as_before)
     asked = _record(config, data, known)
     weights_are_kept = as_before and runtime.weights_dir is None
 
@@ -86,6 +83,15 @@ def fit_category(
     return False
 
 
+def _config(
+    run: RunFolder, preset: str | None, overrides: Mapping[str, Any], *, as_before: bool
+) -> FitConfig:
+    """The configuration that is asked for, by a preset or by the run that is there."""
+    overrides = _with_regions(run, overrides)
+    before = _config_before(run) if as_before and preset is None else None
+    return fit_config(preset or "edge", overrides) if before is None else changed_config(before, overrides)
+
+
 def _with_regions(run: RunFolder, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options, with the regions that a run remembers where none were asked for; that is told."""
     if "regions" in overrides:
@@ -104,7 +110,8 @@ def _tell_unfinished(run: RunFolder) -> None:
 
 
 def _record(config: FitConfig, data: CategoryData, known: KnownDefects | None) -> RunRecord:
-    """What is asked for; known defects are checked beside the images first."""
+    """What is asked for; regions and known defects are checked beside the images first."""
+    require_regions_hold(data, config)
     if known is not None:
         check_known_defects(known, data)
     origin = None if known is None else KnownDefectsOrigin.of(known)

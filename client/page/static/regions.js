@@ -160,8 +160,8 @@ canvas.addEventListener("pointerup", (event) => {
   held = null;
   if (!click) return;
   const { corner } = click;
-  if (corner?.polygon.open) {
-    if (corner.index === 0 && corner.polygon.corners.length >= 3) close();
+  if (corner && (corner.polygon.open || !polygons.open())) { // a polygon may share corners with others
+    if (corner.polygon.open && corner.index === 0 && corner.polygon.corners.length >= 3) close();
     return;
   }
   const [x, y] = view.place(event);

@@ -32,6 +32,7 @@ from tests.conftest import CATEGORY
 from tests.products import ROOT, TIMEOUT_S, copy_backends
 from tests.tiny_products import publish_tiny
 from train.data.category import CategoryData
+from train.data.regions import read_regions
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -40,7 +41,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; apt-get install chromium"),
 ]
 
-VIEWS = ("/", "/threshold", "/marks", "/history", "/look/1")
+VIEWS = ("/", "/threshold", "/marks", "/history", "/regions", "/look/1")
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
 DROP = """
 ([name, content]) => {
@@ -296,6 +297,52 @@ def test_the_history_is_searched_and_exported(line: Line) -> None:
         exported = json.loads(text) if kind == "json" else list(csv.DictReader(io.StringIO(text)))
         assert [float(row["score"]) for row in exported] == [row["score"] for row in rows]
         assert [str(row["release_id"]) for row in exported] == [row["release_id"] for row in rows]
+
+
+def test_regions_are_drawn_typed_undone_and_downloaded_for_a_calibration(line: Line) -> None:
+    """By clicks on a judged picture of 64 x 64 pixels and by keys; the file is one that `train fit` takes."""
+    line.open("/regions")
+    line.tab.wait_for_selector("body[data-ready=yes]")
+    tab, status, fault = line.tab, line.tab.locator("#regions-status"), line.tab.locator("#regions-fault")
+    expect(status).to_have_text("All of the picture is inspected.")
+    expect(tab.locator("#download")).to_be_disabled()
+    box = tab.locator("#drawing").bounding_box()
+    assert box is not None
+    scale = min(box["width"], box["height"]) / 64
+    left, top = box["x"] + (box["width"] - 64 * scale) / 2, box["y"] + (box["height"] - 64 * scale) / 2
+    for x, y in ((4, 4), (60, 4), (60, 60), (4, 60), (4, 4)):  # the last one closes it
+        tab.mouse.click(left + x * scale, top + y * scale)
+    expect(status).to_contain_text("1 to inspect, 0 to ignore; about 7")
+    tab.focus("#add-ignore")
+    tab.keyboard.press("Enter")
+    for x, y in ((20, 20), (40, 20), (30, 99)):
+        tab.keyboard.press("Enter")  # on the button that adds a corner
+        number = tab.locator("fieldset[data-kind=ignore] li").count()
+        for axis, value in (("x", x), ("y", y)):
+            tab.fill(f"[aria-label='ignore 1, corner {number}, {axis}']", str(value))
+        tab.focus("[aria-label='Add a corner to ignore 1']")
+    expect(fault).to_have_text("Corner 3 of ignore 1 lies at 30, 99, outside the picture of 64 × 64 pixels.")
+    expect(tab.locator("#download")).to_be_disabled()
+    tab.click("#undo")
+    tab.fill("[aria-label='ignore 1, corner 3, y']", "40")
+    tab.focus("#undo")
+    expect(fault).to_be_empty()
+    with tab.expect_download() as loading:
+        tab.click("#download")
+    drawn = read_regions(Path(loading.value.path()))
+    assert drawn.picture == (64, 64)
+    assert drawn.ignore == (((20, 20), (40, 20), (30, 40)),)
+    np.testing.assert_allclose(drawn.inspect, [[(4, 4), (60, 4), (60, 60), (4, 60)]], atol=0.5)
+    tab.reload()  # what was drawn is there again
+    expect(status).to_contain_text("1 to inspect, 1 to ignore")
+    tab.click("[aria-label='Remove inspect 1']")
+    tab.set_input_files("#regions-file", loading.value.path())
+    expect(status).to_contain_text("1 to inspect, 1 to ignore")
+    other = line.folder / "other.json"
+    other.write_text(json.dumps({**drawn.model_dump(mode="json"), "picture": [640, 480]}))
+    tab.set_input_files("#regions-file", other)
+    expect(tab.locator(".toast")).to_contain_text("640 × 480 pixels, and this one has 64 × 64, another shape")
+    expect(tab.locator("pre")).to_have_text(f"make export CATEGORY={CATEGORY} REGIONS=regions.json")
 
 
 @pytest.mark.parametrize("path", VIEWS)

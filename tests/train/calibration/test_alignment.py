@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from model_repository.alignment.picture_alignment import Aligner, AlignmentError, gray_of, turn_of
 from tests.conftest import CATEGORY, FitTiny
 from tests.model_repository.test_picture_alignment import drawn, laid
+from tests.moved_parts import move_category
 from tests.train.calibration.test_thresholds import with_other_test_set
 from train.calibration.alignment import align_good_images, fit_reference, reference_pixels
 from train.calibration.recalibration import read_good_images
@@ -19,8 +21,10 @@ from train.checkpoint.header import read_header, read_release_id
 from train.checkpoint.tensors import load_checkpoint
 from train.config import fit_config
 from train.data.category import CategoryData, read_category
+from train.data.known_defects import read_known_defects
 from train.data.pictures.loading import LoadedImages, load_images
 from train.errors import DataError, RunError
+from train.fitting.known_defects import read_defects
 from train.method.student import load_teacher
 from train.support.devices import Runtime
 
@@ -143,3 +147,26 @@ def test_without_opencv_it_is_said_at_once(
     monkeypatch.setattr("train.support.libraries.importlib.util.find_spec", lambda name: None)
     with pytest.raises(RunError, match="aligned with OpenCV, which is not installed; pip install opencv"):
         fit_tiny(tiny_data, tmp_path / "run", align="on")
+
+
+def test_masks_of_known_defects_go_with_their_aligned_images(tiny_data: CategoryData, tmp_path: Path) -> None:
+    moved = move_category(tiny_data, tmp_path / CATEGORY)
+    good = load_images(tiny_data.train_good, image_size=64, strict=True).pixels
+    reference = fit_reference(good, good[:8], seed=0)
+    shutil.rmtree(moved.root / "test" / "good")
+    known = read_known_defects(moved.root)
+    config = fit_config("edge", {"image_size": 64})
+    asked = {"config": config, "bit_depth": 8, "keep_aspect": False, "category": CATEGORY, "strict": True}
+    lying, aligned = (read_defects(known, [], **asked, reference=one) for one in (None, reference))
+    assert lying.masks is not None
+    assert aligned.masks is not None
+    as_drawn = {
+        path.parent.name: np.asarray(Image.open(path).resize((64, 64))) > 0
+        for path in (tiny_data.root / "ground_truth").rglob("*.png")
+    }
+    for index, image in enumerate(aligned.images):
+        overlap = [
+            (mask[index] & as_drawn[image.defect]).sum() / (mask[index] | as_drawn[image.defect]).sum()
+            for mask in (lying.masks, aligned.masks)
+        ]
+        assert overlap[1] > max(0.4, overlap[0])  # of a few pixels, moved there and back

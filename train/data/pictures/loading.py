@@ -100,10 +100,6 @@ def load_images(
     broken = tuple(str(image) for image in loaded if isinstance(image, ImageError))
     _tell_of_broken(broken, len(paths), what)
     _warn_of_plain(loaded, paths, what)
-    if not readable:
-        raise DataError(
-            f"None of the {len(paths)} {what} can be read; the first: {broken[0] if broken else 'none'}."
-        )
     if image_size == NATIVE:
         _require_one_size([(paths[index], parts[paths[index]]) for index in readable])
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
@@ -132,6 +128,10 @@ def _tell_of_broken(broken: Sequence[str], count: int, what: str) -> None:
         console.print(f"Skipped: {sentence}", style="yellow", markup=False)
     if broken:
         console.print(f"{len(broken)} of {count} {what} skipped.", style="yellow")
+    if len(broken) == count:
+        raise DataError(
+            f"None of the {count} {what} can be read; the first: {broken[0] if broken else 'none'}."
+        )
 
 
 def _require_one_size(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:
