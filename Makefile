@@ -193,16 +193,19 @@ else
 endif
 
 # What `make bench-all` can measure; each has a target measure-<name>.
-BENCHMARKS := sizes categories peers fusion warm-up switching releases faults watching archive endurance training metrics detector page export verdict-metrics traces dashboards
+BENCHMARKS := sizes native categories peers fusion warm-up switching releases faults watching archive endurance training metrics detector page export verdict-metrics traces dashboards
 .PHONY: no-such-benchmark $(BENCHMARKS:%=measure-%)
 
-bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|categories|peers|fusion|warm-up|switching|releases|faults|watching|archive|endurance|training|metrics|detector|page|export|verdict-metrics|traces|dashboards
+bench-all: $(if $(or $(filter-out $(BENCHMARKS),$(WHAT)),$(if $(WHAT),,missing)),no-such-benchmark,$(WHAT:%=measure-%)) ## Any other benchmark: WHAT=sizes|native|categories|peers|fusion|warm-up|switching|releases|faults|watching|archive|endurance|training|metrics|detector|page|export|verdict-metrics|traces|dashboards
 
 no-such-benchmark:
 	@echo "Error: WHAT is '$$WHAT'; expected one of: $(BENCHMARKS)." >&2; exit 2
 
 measure-sizes: setup # latency against image size, 128 to 384 px
 	@$(PY) -m tests.benchmarks.sizes $(if $(PRESET),--preset "$$PRESET")
+
+measure-native: setup # pictures of a camera's size at their own: time a megapixel, in strips too, and memory
+	@$(PY) -m tests.benchmarks.native
 
 measure-categories: setup # memory, start-up and latency of 1, 5 and 15 categories over one teacher
 	@$(FIND_IMAGES); $(PY) -m tests.benchmarks.categories --build "build/$$CATEGORY" --images "$$images"

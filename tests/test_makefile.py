@@ -13,6 +13,7 @@ from tests.products import ROOT
 
 BENCHMARKS = (
     "sizes",
+    "native",
     "categories",
     "peers",
     "fusion",

@@ -4,6 +4,7 @@
 - `backbones`: configurations of teacher, student and SAM on each platform, with instances and threads from the machine.
 - `ensembles`: the two ensembles of a category over these steps.
 - `alignment`: the step that aligns images, and where it stands in them.
+- `native_pictures`: batches, limits and strips of pictures that keep their own size.
 - `queues`: how many requests wait at a step.
 - `throughput`: batches that fill a GPU, and instances of the fusion from the images a second that were stated.
 - `probes`: images that a release is asked about before it becomes live.
