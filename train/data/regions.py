@@ -170,14 +170,14 @@ def require_drawn_shape(config: FitConfig, shapes: list[ImageShape], *, what: st
     width, height = config.regions.picture
     if config.is_native:
         others = [shape for shape in shapes if (shape.width, shape.height) != (width, height)]
-        hold, seen = "hold for pictures of just that size", "at their own resolution "
+        hold = "hold at native resolution for pictures of just that size"
     else:
         others = [
             shape
             for shape in shapes
             if max(shape.aspect * height, width) > SAME_SHAPE * min(shape.aspect * height, width)
         ]
-        hold, seen = "hold for pictures of that shape", ""
+        hold = "hold for pictures of that shape"
     if not others:
         return
     drawn = f"Regions are drawn on a picture of {width} x {height} pixels and {hold}"
@@ -187,7 +187,7 @@ def require_drawn_shape(config: FitConfig, shapes: list[ImageShape], *, what: st
             "differ, no region can hold for all; sort the pictures by shape, or take --regions none."
         )
     raise RegionsError(
-        f"{drawn}; the {what} are {seen}others, such as {others[0]}; draw them on one of these."
+        f"{drawn}; {others[0]} of the {what} has another; draw them on one of these, or take --regions none."
     )
 
 

@@ -206,7 +206,7 @@ function fieldset(polygon, position) {
     ...["x", "y"].map((axis, at) => make("input", {
       type: "number", step: "any", min: 0, max: at ? polygons.height : polygons.width, value: Number.isFinite(corner[at]) ? corner[at] : "",
       "aria-label": `${name}, corner ${index + 1}, ${axis}`, "data-place": `${position} ${index} ${axis}`,
-      onchange: (event) => change(() => { corner[at] = event.target.value === "" ? null : Number(event.target.value); })(),
+      onchange: ({ target }) => { polygons.remember(); corner[at] = target.value === "" ? null : Number(target.value); changed(false); },
     })),
     make("button", { type: "button", class: "plain", "aria-label": `Remove corner ${index + 1} of ${name}`, "data-place": `${position} ${index} remove`, onclick: change(() => polygon.corners.splice(index, 1)) }, "✕")));
   const other = KINDS.find((each) => each !== polygon.kind);
@@ -219,9 +219,9 @@ function fieldset(polygon, position) {
       make("button", { type: "button", "data-place": `${position} gone`, "aria-label": `Remove ${name}`, onclick: change(() => polygons.list.splice(polygons.list.indexOf(polygon), 1)) }, "Remove")));
 }
 
-// After every change.
+// After every change; a field that holds what was typed into it stays, and with it the focus that is just moving on.
 
-function changed() {
+function changed(anew = true) {
   share = polygons.width && polygons.list.length ? inspectedShare() : null;
   const fault = polygons.fault() ?? (share === 0 ? "Nothing is left to inspect." : null), open = polygons.open();
   byId("regions-fault").textContent = fault && !(open && open.corners.length < 3) ? fault : "";
@@ -232,7 +232,7 @@ function changed() {
   for (const name of KINDS) byId(`add-${name}`).disabled = !polygons.width;
   byId("pointer").textContent = sizeText();
   localStorage.setItem(DRAFT, JSON.stringify([polygons.list, polygons.width, polygons.height]));
-  fields();
+  if (anew) fields();
   draw();
 }
 

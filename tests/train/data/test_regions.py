@@ -122,7 +122,7 @@ def test_a_command_with_such_a_file_ends_with_2_and_writes_nothing(tmp_path: Pat
         (
             [(64, 48)],
             (48, 64),
-            "a picture of 48 x 64 pixels .* others, such as train/good/0.png .64 x 48.; draw them",
+            "a picture of 48 x 64 pixels .* train/good/0.png .64 x 48. of the training pictures of 'cup' has",
         ),
         ([(64, 48), (64, 64)], (64, 48), "1 of 2 training pictures of 'cup' have another, train/good/1.png"),
     ],
@@ -159,7 +159,7 @@ def test_pictures_at_their_own_resolution_have_that_very_size(tmp_path: Path) ->
     assert (regions.size, regions.ignore) == ((70, 40), (((0, 0), (9, 0), (0, 9)),))
     larger = config.model_copy(update={"regions": drawn((140, 80), corners)})
     with pytest.raises(
-        RegionsError, match=r"140 x 80 .* of just that size; .* at their own resolution others"
+        RegionsError, match=r"140 x 80 .* at native resolution for pictures of just that size; .* has another"
     ):
         require_regions_hold(data, larger)
 

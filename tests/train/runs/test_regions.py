@@ -102,7 +102,7 @@ def test_regions_that_do_not_hold_leave_the_run_as_it_is(tiny_data: CategoryData
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     wide = DrawnRegions.model_validate({"picture": [640, 480], "inspect": [BOX]})
     with pytest.raises(
-        RegionsError, match=r"drawn on a picture of 640 x 480 pixels .* \(64 x 64\); draw them"
+        RegionsError, match=r"drawn on a picture of 640 x 480 pixels .* \(64 x 64\) of the training pictures"
     ):
         fit(tiny_data, run_dir, regions=wide)
     speck = DrawnRegions.model_validate({"picture": [64, 64], "inspect": [[[3, 3], [3.1, 3], [3, 3.1]]]})
