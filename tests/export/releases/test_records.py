@@ -52,8 +52,8 @@ def upgrade(repository: Path) -> None:
 
 
 def versions_of(repository: Path) -> dict[str, bytes]:
-    """All that lies in version folders which something names; the project's own code lies in 1/ of three models."""
-    own = ("distance_fusion/1", "image_decoder/1", "foreground/1")
+    """All that lies in version folders which something names; the project's own code lies in 1/ of four models."""
+    own = ("alignment/1", "distance_fusion/1", "image_decoder/1", "foreground/1")
     files = contents(repository)
     return {
         name: content
