@@ -16,6 +16,7 @@ from client.core.inputs import Prepared
 from client.core.requests import Place, Question, make_request
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 from model_repository.image_decoder.image_decoding import resize_image
+from model_repository.image_size import NATIVE
 
 SIZE = (64, 96)
 WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8))
@@ -35,9 +36,10 @@ def test_height_and_width_are_those_of_the_served_tensor() -> None:
     assert (square.image_size, square.keep_aspect) == (64, False)
     assert (strip.image_size, strip.keep_aspect) == (SIZE, False)
     assert read_category(config([*SIZE, 3], aspect="keep"), "pill", url="").keep_aspect
+    assert read_category(config([-1, -1, 3]), "pill", url="").image_size == NATIVE
 
 
-@pytest.mark.parametrize("dims", [[], [64], [64, 96], [64, 96, 1], [0, 96, 3], [64, 96, 3, 1], [-1, -1, 3]])
+@pytest.mark.parametrize("dims", [[], [64], [64, 96], [64, 96, 1], [0, 96, 3], [64, 96, 3, 1], [-1, 96, 3]])
 def test_another_tensor_is_no_category_s(dims: list[int]) -> None:
     with pytest.raises(NotServed, match=r"takes images \[.*\] in batches of up to 4"):
         read_category(config(dims), "pill", url="")

@@ -26,7 +26,12 @@ from tests.export.releases.conftest import TEACHER, contents, publish
 from tests.no_torch import run_without_torch
 from tests.products import calibration_file, copy_backends
 
-OWN = ("alignment", "distance_fusion", "image_decoder", "foreground")  # the project's own code, which no release is
+OWN = (
+    "alignment",
+    "distance_fusion",
+    "image_decoder",
+    "foreground",
+)  # the project's own code, which no release is
 
 
 @pytest.fixture
