@@ -17,8 +17,8 @@ def require_opencv() -> None:
     """
     if importlib.util.find_spec("cv2") is None:
         raise RunError(
-            "Pictures are aligned with OpenCV, which is not installed; pip install opencv-python-headless, or train "
-            "with --align off."
+            "Pictures are aligned with OpenCV, which is not installed; install it with the extra `align`, or "
+            "train with --align off."
         )
 
 
