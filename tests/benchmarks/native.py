@@ -27,15 +27,15 @@ from client import JudgeClient
 from client.benchmark.bars import Bar
 from client.benchmark.chain import BareChain, ChainSettings, Spinning
 from client.benchmark.machine import usable_cores
-from export.manifest import read_manifest
-from export.serving.native_pictures import STRIP_PIXELS
 from model_repository.picture_strips import in_strips
 from tests.benchmarks.archive import memory_of
 from tests.benchmarks.releases import serving
 from tests.benchmarks.results import FOLDER, run, time_in_turns, write_results
 from tests.products import copy_backends, make_product
+from train.method.receptive_field import chain_margin
 
 SIZES = ((1024, 1024), (2464, 2048), (3648, 5472))  # rows and columns
+STRIP_PIXELS = 2_000_000  # fewer than are served with, to see what strips cost
 TIMEOUT_S = 300
 RATIO_BAR, MEMORY_BAR_MIB = 1.15, 2000
 BETWEEN_LOOKS_S = 0.05
@@ -85,7 +85,9 @@ def measure(
     taken = time_in_turns(
         {
             "bare chain": lambda: chain.run(whole),
-            "in strips": lambda: in_strips(chain.run, whole, margin=margin, pixels=STRIP_PIXELS),
+            "in strips of 2 megapixels": lambda: in_strips(
+                chain.run, whole, margin=margin, pixels=STRIP_PIXELS
+            ),
             "ensemble": lambda: judge.judge(pixels),
             "encoded": lambda: judge.judge(file),
             "decoding": lambda: Image.open(io.BytesIO(file)).load(),
@@ -126,7 +128,7 @@ def main() -> None:
         repository = Path(folder) / "model_repository"
         copy_backends(repository)
         product = make_product("plate", "edge", TRAINING, repository, n_train=8, n_test_good=2)
-        margin = sum(read_manifest(product.build).strip_margins.values())
+        margin = chain_margin(product.checkpoint.teacher, product.checkpoint.student)
         results = []
         with serving(repository, log=Path(folder) / "tritonserver.log") as server:
             chain = BareChain(product.build, ChainSettings(usable_cores(), Spinning.DURING_RUNS))

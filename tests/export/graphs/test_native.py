@@ -25,6 +25,7 @@ from export.product import ProductPaths
 from export.serving.onnx_files import read_onnx_file
 from model_repository.picture_strips import in_strips, strips
 from train.checkpoint.tensors import load_checkpoint
+from train.method.receptive_field import chain_margin
 
 pytest_plugins = ["tests.tiny_native"]
 
@@ -75,7 +76,8 @@ def test_pictures_of_all_shapes_as_in_pytorch(native: Native) -> None:
 @pytest.mark.parametrize("shape", [(640, 64), (64, 640)])
 def test_strips_are_one_pass_in_float64(native: Native, shape: tuple[int, int]) -> None:
     images = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), np.uint8)
-    margin, budget = sum(native.margins), 64 * 448
+    margin = chain_margin(native.checkpoint.teacher, native.checkpoint.student)
+    budget = 64 * 448
     assert len(strips(*shape, margin=margin, pixels=budget)) > 1
     double = Native(
         SimpleNamespace(
@@ -98,6 +100,11 @@ def test_strips_are_one_pass_in_float64(native: Native, shape: tuple[int, int]) 
     finally:
         native.checkpoint.teacher.float()
         native.checkpoint.student.float()
+
+
+def test_the_layers_look_at_least_as_far_as_the_graphs(native: Native) -> None:
+    margin = chain_margin(native.checkpoint.teacher, native.checkpoint.student)
+    assert max(native.margins) <= margin <= sum(native.margins)
 
 
 def test_tensorrt_takes_them(native: Native) -> None:
