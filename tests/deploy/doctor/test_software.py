@@ -201,3 +201,10 @@ def test_nvidias_server_needs_no_onnxruntime_in_python_unless_a_model_asks() -> 
     check = judge_packages(versions, Needs(onnx_in_python=True), python=PYTHON, embedded=False)
     assert check.found == "no onnxruntime"
     assert check.remedy.startswith(f"Run `{PYTHON} -m pip install onnxruntime` in the server's image")
+
+
+def test_categories_that_are_aligned_need_opencv() -> None:
+    versions = {"numpy": "1.26.4", "pillow": "13.0.0", "tifffile": "2026.3.3"}
+    check = judge_packages(versions, Needs(opencv=True), python=PYTHON, embedded=False)
+    assert "no opencv-python-headless" in check.found
+    assert judge_packages(versions, Needs(), python=PYTHON, embedded=False).verdict is Verdict.OK
