@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model_repository.picture_strips import strips
 from tests.conftest import CATEGORY, FitTiny
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, read_category
@@ -16,6 +17,8 @@ from train.data.pictures.loading import load_images
 from train.data.sources.synthetic.dataset import render_category
 from train.errors import DataError
 from train.evaluation.evaluate import compute_maps, evaluate
+from train.method import student
+from train.method.receptive_field import chain_margin
 from train.support.devices import Runtime
 
 HEIGHT, WIDTH = 96, 150  # filled up to 160
@@ -84,3 +87,16 @@ def test_pictures_of_several_sizes_are_refused(tmp_path: Path) -> None:
         DataError, match=r"a.png is 64 x 96 pixels and .*b.png 96 x 64; expected pictures of one size"
     ):
         load_images(paths, image_size=-1, strict=True)
+
+
+def test_large_pictures_are_judged_in_strips_without_a_seam(
+    checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(checkpoint_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 640, 64, 3), np.uint8)
+    whole = compute_maps(checkpoint, pictures, device=CPU.torch_device, what="Whole")
+    monkeypatch.setattr(student, "STRIP_PIXELS", 320 * 64)
+    margin = chain_margin(checkpoint.teacher, checkpoint.student)
+    assert len(strips(640, 64, margin=margin, pixels=320 * 64)) > 1
+    joined = compute_maps(checkpoint, pictures, device=CPU.torch_device, what="In strips")
+    np.testing.assert_allclose(joined, whole, rtol=1e-4, atol=1e-5)

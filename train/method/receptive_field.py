@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from model_repository.picture_strips import STEP
 from train.method.backbones import STRIDES, Backbone
-from train.method.student import Student
+
+if TYPE_CHECKING:
+    from train.method.student import Student
 
 TRIED_SIDE = 64  # pixels of the picture that tells the layers' strides
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)

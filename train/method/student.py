@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_repository.image_size import n_pixels
+from model_repository.picture_strips import in_strips
 from train.config import FitConfig
 from train.errors import ConfigError
 from train.method.backbones import STAGES, Backbone, build_backbone
 from train.method.distances import distance_maps, distillation_loss, summed_means
 from train.method.pretrained_weights import LoadedWeights, load_weights, random_weights
+from train.method.receptive_field import chain_margin
 from train.method.residuals import Residuals
 from train.support.arrays import FloatArray, require_finite
 from train.support.devices import memory_errors
@@ -23,6 +25,7 @@ from train.support.progress import progress_bar
 
 TEST_BATCH_SIZE = 16  # images of up to TEST_PIXELS, fewer of larger ones
 TEST_PIXELS = 256**2
+STRIP_PIXELS = 6_000_000  # of a strip with its margins, in which larger images are computed
 
 
 class GenerationBlock(nn.Module):
@@ -179,14 +182,20 @@ def compute_distances(
         NotFiniteError: a distance is not finite. An image with such a distance would count as good.
         ConfigError: the device's memory does not suffice.
     """
+
+    def compute(pixels: NDArray[np.uint8]) -> list[FloatArray]:
+        image = torch.from_numpy(pixels).to(device)
+        distances = student.distances(image, teacher(image), scale=scale)
+        return [distance.cpu().numpy() for distance in distances]
+
     batches = []
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:
         at_once = max(1, TEST_BATCH_SIZE * TEST_PIXELS // max(TEST_PIXELS, n_pixels(images.shape[1:3])))
+        margin = chain_margin(teacher, student) if n_pixels(images.shape[1:3]) > STRIP_PIXELS else 0
         for start in range(0, len(images), at_once):
-            image = torch.from_numpy(images[start : start + at_once]).to(device)
-            distances = student.distances(image, teacher(image), scale=scale)
-            batches.append([distance.cpu().numpy() for distance in distances])
-            bar.advance(len(image))
+            batch = images[start : start + at_once]
+            batches.append(in_strips(compute, batch, margin=margin, pixels=STRIP_PIXELS))
+            bar.advance(len(batch))
     stages = [np.concatenate(stage) for stage in zip(*batches, strict=True)]
     for stage in stages:
         require_finite(

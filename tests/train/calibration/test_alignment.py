@@ -145,7 +145,7 @@ def test_without_opencv_it_is_said_at_once(
     tiny_data: CategoryData, fit_tiny: FitTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.support.libraries.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RunError, match="aligned with OpenCV, which is not installed; install it with the extra `align`"):
+    with pytest.raises(RunError, match="which is not installed; install it with the extra `align`"):
         fit_tiny(tiny_data, tmp_path / "run", align="on")
 
 
