@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.errors import PublishError
 from export.manifest import Manifest
 from export.serving.queues import QueuePolicy
-from model_repository.image_size import SIDE_STEP, ImageSize
+from model_repository.image_size import SIDE_STEP, ImageSize, filled_size, image_size
 
 MAX_BATCH = 1
 MAX_MEGAPIXELS = "ASTMFR_NATIVE_MEGAPIXELS"  # an environment variable, read at publishing
@@ -65,8 +65,15 @@ class NativePictures:
 
 
 def usual_size(manifest: Manifest) -> ImageSize:
-    """The size that its networks see images at; of images that keep their own, that of the crops it was trained on."""
-    return manifest.config.training_size
+    """The size that its networks see images at; of images that keep their own, that of the crops it was trained on.
+
+    With regions it is that of the picture that they are drawn on, since they hold for no other.
+    """
+    config = manifest.config
+    if config.is_native and config.regions is not None:
+        width, height = config.regions.picture
+        return image_size(*filled_size(height, width))
+    return config.training_size
 
 
 def largest_size(manifest: Manifest) -> ImageSize:
