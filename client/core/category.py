@@ -46,6 +46,13 @@ class Category:
         """Whether images keep their own size."""
         return self.image_size == NATIVE
 
+    def resizes_as(self, other: Category) -> bool:
+        """Whether images go to its networks as to those of another.
+
+        Networks that see images at their own size take them shrunk for others too, and do not notice.
+        """
+        return (self.image_size, self.keep_aspect) == (other.image_size, other.keep_aspect)
+
 
 def read_category(config: Any, name: str, *, url: str) -> Category:
     """A category by the configuration of its ensemble.

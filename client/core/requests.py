@@ -204,11 +204,15 @@ def size_in_memory(images: Sequence[Prepared], found: Category) -> ImageSize | N
 
 
 def require_own_size(images: Sequence[Prepared], found: Category) -> None:
-    """Refuse a picture that is too large to be judged at its own size, before it is sent.
+    """Refuse a picture that is too large to be judged at its own size, before it is sent, or several in one request.
 
     Raises:
-        RefusedImage: it is.
+        RefusedImage: it is, or there are several, which were put together for a release of before.
     """
+    if found.is_native and len(images) > 1:
+        raise RefusedImage(
+            f"None of {len(images)} images is judged: the category judges each at its own size, one a request."
+        )
     for picture in (image.sent for image in images if found.max_pixels):
         if isinstance(picture, Image.Image):
             try:

@@ -21,6 +21,8 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from client import JudgeClient
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
+from model_repository.image_decoder.resizing import resize_image
+from model_repository.image_size import NATIVE
 
 SIZE = 8
 MAX_BATCH = 4
@@ -43,7 +45,7 @@ class Script:
     """What the server does; a test changes it while the server runs.
 
     Attributes:
-        size: side of the images that the category takes.
+        size: side of the images that the category takes; NATIVE where they keep their own.
         release_id: which judges.
         synthetic, max_batch, bit_depth, aspect: as its configuration says.
         refuse: called with the number of an inference, from 1 on; gives its error, or None to answer it.
@@ -140,7 +142,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             images, sizes = self.images(request, size)
         except OSError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"encoded_image is not an image ({error})")
-        if images.shape[1:3] != (size, size):
+        if size != NATIVE and images.shape[1:3] != (size, size):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'image'")
         if len(images) > self.script.max_batch:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "inference request batch-size is too large")
@@ -167,7 +169,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         while raw:
             length = int.from_bytes(raw[:4], "little")
             picture = Image.open(io.BytesIO(raw[4 : 4 + length])).convert("RGB")
-            images.append(np.asarray(picture.resize((size, size))))
+            images.append(resize_image(picture, size))
             sizes.append((picture.height, picture.width))
             raw = raw[4 + length :]
         return np.stack(images), {"original_size": np.array(sizes, np.int32)}

@@ -24,6 +24,7 @@ from client import (
     ServerFault,
 )
 from client.core.errors import AnswerError
+from model_repository.image_size import NATIVE, SIDE_STEP
 from tests.client.judging.scripted_server import SIZE, TIMEOUT_S, Script, grey, png, scripted_server
 from tests.deploy.conftest import comes_true
 
@@ -188,6 +189,37 @@ def test_a_release_of_another_size_breaks_no_running_client(
             assert got[-1].anomaly_map.shape == (new_size, new_size)
             assert [verdict.original_size for verdict in got] == [(SIZE, SIZE)] * 8
         assert comes_true(lambda: not script.registered, within_s=20)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("there", [False, True], ids=["to their own size", "back"])
+def test_a_release_that_keeps_the_size_of_images_gets_them_whole(
+    shell: str, method: str, there: bool
+) -> None:
+    """It would take one that was shrunk for the release before, and judge what is left of it."""
+    releases = [(SIDE_STEP, 4, 77), (NATIVE, 1, 78)][:: -1 if there else 1]
+    script, seen = Script(), list[tuple[int, ...]]()
+    script.size, script.max_batch, script.release_id = releases[0]
+    script.change = lambda outputs: seen.append(outputs["anomaly_map"].shape[1:])
+    # One of them fills up to the other release's size; those of different sizes cannot be put together.
+    pictures = [Image.new("RGB", size, (10, 10, 10)) for size in ((30, 31), (40, 50), (30, 31))]
+
+    def images() -> Iterator[Any]:
+        yield pictures[0]
+        script.size, script.max_batch, script.release_id = releases[1]
+        yield from pictures[1:]
+
+    options = {"batch": 1 if there else 3, "in_flight": 1} if method.endswith("_many") else {}
+    with scripted_server(script) as url:
+        got = results(shell, url, method, images(), **options)
+    assert [score.score for score in got] == [10] * 3
+    fixed = (SIDE_STEP, SIDE_STEP)
+    assert seen[-2:] == ([fixed] * 2 if there else [(64, 64), fixed])
+    if method.startswith("judge"):
+        assert [verdict.anomaly_map.shape for verdict in got[1:]] == (
+            [fixed] * 2 if there else [(50, 40), (31, 30)]
+        )
 
 
 @pytest.mark.parametrize("shell", SHELLS)
