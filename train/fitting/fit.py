@@ -136,8 +136,7 @@ def fit(
     )
     ended.count_seconds()
     provenance = _provenance(data, good, ended, weights=weight_sources, judging=judging)
-    checkpoint = judging.checkpoint(provenance, teacher, student, good.reference)
-    save_checkpoint(checkpoint_path, checkpoint)
+    save_checkpoint(checkpoint_path, judging.checkpoint(provenance, teacher, student, good.reference))
     resume.remove()
 
 
