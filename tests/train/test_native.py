@@ -15,7 +15,7 @@ from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, read_category
 from train.data.pictures.loading import load_images
 from train.data.sources.synthetic.dataset import render_category
-from train.errors import DataError
+from train.errors import ConfigError, DataError
 from train.evaluation.evaluate import compute_maps, evaluate
 from train.method import student
 from train.method.receptive_field import chain_margin
@@ -40,7 +40,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> CategoryData:
 
 @pytest.fixture(scope="module")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory, data: CategoryData, fit_tiny: FitTiny) -> Path:
-    return fit_tiny(data, tmp_path_factory.mktemp("run"), image_size="native", crop_size=64)
+    return fit_tiny(
+        data, tmp_path_factory.mktemp("run"), student="test_resnet", image_size="native", crop_size=64
+    )
 
 
 def test_a_test_set_is_judged_at_its_own_size(checkpoint_path: Path, data: CategoryData) -> None:
@@ -73,7 +75,7 @@ def test_what_was_chosen_follows_from_good_images_alone(
     tmp_path: Path, checkpoint_path: Path, data: CategoryData, fit_tiny: FitTiny
 ) -> None:
     poisoned = replace(data, test=(replace(data.test[0], defect="poison"),) * 3)
-    again = fit_tiny(poisoned, tmp_path / "run", image_size="native", crop_size=64)
+    again = fit_tiny(poisoned, tmp_path / "run", student="test_resnet", image_size="native", crop_size=64)
     first, second = load_checkpoint(checkpoint_path), load_checkpoint(again)
     assert second.calibration == first.calibration
     assert second.weights_id == first.weights_id
@@ -100,3 +102,11 @@ def test_large_pictures_are_judged_in_strips_without_a_seam(
     assert len(strips(640, 64, margin=margin, pixels=320 * 64)) > 1
     joined = compute_maps(checkpoint, pictures, device=CPU.torch_device, what="In strips")
     np.testing.assert_allclose(joined, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_that_look_at_whole_pictures_are_refused_before_training(
+    tmp_path: Path, data: CategoryData, fit_tiny: FitTiny
+) -> None:
+    with pytest.raises(ConfigError, match="test_efficientnet looks at whole pictures"):
+        fit_tiny(data, tmp_path / "run", image_size="native", crop_size=64, student="test_efficientnet")
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()

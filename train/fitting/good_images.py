@@ -23,6 +23,7 @@ from train.errors import DataError
 from train.fitting.features import GoodImages, compute_teacher_features
 from train.fitting.gpu.room import choose_place, keep_features
 from train.method.backbones import Backbone
+from train.method.receptive_field import require_local
 from train.method.student import Student
 from train.support.devices import Runtime
 from train.support.files import require_writable
@@ -112,8 +113,12 @@ def load_good(
     On a GPU the features are kept where they fit beside the training of the student.
 
     Raises:
+        ConfigError: pictures are to keep their size, and a network looks at whole ones.
         DataError: no readable image, or fewer to train on than a batch where smaller batches are left out.
     """
+    if config.is_native:
+        require_local(config.teacher, teacher)
+        require_local(config.student, student.backbone)
     images, bit_depth, keep_aspect, reference = _read_good(data, teacher, config=config, runtime=runtime)
     split = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     whole = (images.pixels[split[0]], images.pixels[split[1]])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model_repository.picture_strips import STEP
+from train.errors import ConfigError
 from train.method.backbones import STRIDES, Backbone
 
 if TYPE_CHECKING:
@@ -30,6 +31,30 @@ def chain_margin(teacher: Backbone, student: Student) -> int:
         sides = (stage.neighbourhood for stage in student.residuals)
         farthest += max(side // 2 * stride for side, stride in zip(sides, STRIDES, strict=True))
     return -(-farthest // STEP) * STEP
+
+
+def require_local(name: str, network: Backbone) -> None:
+    """Make sure that what a network sees at a place does not depend on what is far from it.
+
+    Squeeze-and-excitation, say, weighs channels by the mean of the whole picture: crops would show another picture.
+
+    Raises:
+        ConfigError: it depends.
+    """
+    width = 2 * _reach(network) // STEP * STEP + 2 * STEP
+    pictures = torch.full(
+        (2, STEP, width, 3), 128, dtype=torch.uint8, device=next(network.parameters()).device
+    )
+    pictures[1, :, -STEP:] = 0
+    training = network.training
+    with torch.inference_mode():
+        features = network.eval()(pictures)
+    network.train(training)
+    if any(not torch.equal(stage[0, ..., 0], stage[1, ..., 0]) for stage in features):
+        raise ConfigError(
+            f"{name} looks at whole pictures (squeeze-and-excitation, say), so that crops tell it something else; "
+            "expected a network of convolutions for --image-size native, such as those of the preset edge."
+        )
 
 
 def _reach(network: nn.Module) -> int:
