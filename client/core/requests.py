@@ -204,7 +204,7 @@ def size_in_memory(images: Sequence[Prepared], found: Category) -> ImageSize | N
 
 
 def require_own_size(images: Sequence[Prepared], found: Category) -> None:
-    """Refuse a picture that is too large to be judged at its own size, before it is sent, or several in one request.
+    """Refuse a picture that is too large or small for its own size, before it is sent, or several in one request.
 
     Raises:
         RefusedImage: it is, or there are several, which were put together for a release of before.

@@ -279,9 +279,8 @@ class Asker:
 
     def _was_sent_right(self, found: Category, sent: Sequence[Prepared]) -> bool:
         """Whether the release that answered takes images as they were sent: as `found` says, which may be of before."""
-        return self.category.found.resizes_as(found) and all(
-            image.fits(self.category.found.bit_depth) for image in sent
-        )
+        now = self.category.found
+        return now.resizes_as(found) and all(image.fits(now.bit_depth) for image in sent)
 
     def _is_misfit(self, error: Exception) -> bool:
         """Whether a request failed as where the category takes other images than it did; it is looked up anew then."""

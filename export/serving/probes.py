@@ -21,7 +21,8 @@ from model_repository.distance_fusion.map_fusion import (
     remove_background,
 )
 from model_repository.foreground.foreground_mask import foreground_mask
-from model_repository.image_size import ImageSize, height_width
+from model_repository.image_decoder.resizing import resize_image
+from model_repository.image_size import NATIVE, ImageSize, height_width, image_size
 
 PROBES = 2
 TINT = 0.1  # of the blocks in probes that are aligned
@@ -38,13 +39,32 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     Raises:
         PublishError: regions and background removal leave nothing of one.
     """
-    size, method = usual_size(manifest), manifest.config.foreground
-    calibration = Calibration.load(build / "calibration.json")
-    images = np.stack([_blocks(number, size) for number in range(1 if method == "sam" else PROBES)])
-    sent = images
+    size, method = _size(manifest), manifest.config.foreground
+    sent = np.stack([_blocks(number, size) for number in range(1 if method == "sam" else PROBES)])
+    images = sent
     if manifest.provenance.aligned:
-        sent, images = _aligned_probes(Reference.load(build / FILE), images)
-    distances, _ = OnnxChain.open(GraphFiles.in_folder(build)).run(images)
+        sent, images = _aligned_probes(Reference.load(build / FILE), sent)
+    if manifest.config.is_native:
+        images = np.stack([resize_image(Image.fromarray(image), NATIVE) for image in sent])
+    # Images that keep their own size may be large: one after the other.
+    runs = [image[None] for image in images] if manifest.config.is_native else [images]
+    chain = OnnxChain.open(GraphFiles.in_folder(build))
+    scores = [score for run in runs for score in _scores(build, method, chain, run)]
+    return [(_png(image), score) for image, score in zip(sent, scores, strict=True)]
+
+
+def _size(manifest: Manifest) -> ImageSize:
+    """The usual one; regions of images that keep their own size hold for that of the picture they are drawn on."""
+    if manifest.config.is_native and manifest.config.regions is not None:
+        width, height = manifest.config.regions.picture
+        return image_size(height, width)
+    return usual_size(manifest)
+
+
+def _scores(build: Path, method: str, chain: OnnxChain, images: NDArray[np.uint8]) -> list[float]:
+    """The scores of images [N, H, W, 3] as networks see them; raises as `make_probes`."""
+    calibration = Calibration.load(build / "calibration.json")
+    distances, _ = chain.run(images)
     fused, parts = fuse_distances(distances, calibration.fusion), _parts(build, method, images)
     try:
         anomaly_maps = remove_background(fused, parts, calibration.regions)
@@ -53,8 +73,10 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
             f"{build} cannot be probed: of the blocks that a server is asked about, {error}; draw its regions "
             "larger."
         ) from None
-    scores = image_scores(anomaly_maps, calibration.score_share, calibration.score_pixels).tolist()
-    return [(_png(image), score) for image, score in zip(sent, scores, strict=True)]
+    scores: list[float] = image_scores(
+        anomaly_maps, calibration.score_share, calibration.score_pixels
+    ).tolist()
+    return scores
 
 
 def _aligned_probes(

@@ -16,6 +16,7 @@ DEFAULT_MAX_MEGAPIXELS = 200.0
 BYTES_PER_PIXEL = 8  # as read, of the largest images: 16 bits of RGB and alpha
 OTHER_MB = 64  # of a file, that are no pixels
 MAX_SIDE = 65_535  # pixels; the filter that shrinks a longer side to a few pixels takes gigabytes
+SMALLEST_OWN_SIDE = 32  # pixels of an image that keeps its own size: the networks halve it five times
 # Up to here a file may be as small as it likes: 48 MB of pixels.
 FREE_MEGAPIXELS = 16.0
 # A frame without a grain of noise, the lens covered, has 1,032 in a PNG of 8 bits and 1,312 in a TIFF of LZW.
@@ -57,8 +58,14 @@ def require_own_size(width: int, height: int, *, max_pixels: int) -> None:
     """Refuse an image that is to be judged at its own size, filled up to multiples of 32.
 
     Raises:
-        ImageError: it has more than `max_pixels` then.
+        ImageError: it has more than `max_pixels` then, or a side below 32, where all that is seen is what it is
+            filled up with.
     """
+    if min(width, height) < SMALLEST_OWN_SIDE:
+        raise ImageError(
+            f"is too small: {width} x {height}, and images are judged at their own size; expected sides of at least "
+            f"{SMALLEST_OWN_SIDE} pixels"
+        )
     filled_width, filled_height = (-(-side // 32) * 32 for side in (width, height))
     if filled_width * filled_height > max_pixels:
         raise ImageError(

@@ -194,6 +194,8 @@ def require_drawn_shape(config: FitConfig, shapes: list[ImageShape], *, what: st
 def map_regions(config: FitConfig, *, keep_aspect: bool) -> Regions | None:
     """A configuration's regions in pixels of its anomaly map; of native resolution, of the picture; None for none.
 
+    What a picture is filled up with is in none of them: it repeats the edge, which may be ignored.
+
     Args:
         config: with the regions as they are drawn, and the size.
         keep_aspect: whether pictures keep their shape where they are resized, see `train.data.shapes`.
@@ -223,4 +225,7 @@ def map_regions(config: FitConfig, *, keep_aspect: bool) -> Regions | None:
             for polygon in polygons
         )
 
-    return Regions(size=size, inspect=moved(drawn.inspect), ignore=moved(drawn.ignore))
+    inspect = drawn.inspect
+    if not inspect and (keep_aspect or config.is_native):
+        inspect = (((0.0, 0.0), (width, 0.0), (width, height), (0.0, height)),)
+    return Regions(size=size, inspect=moved(inspect), ignore=moved(drawn.ignore))

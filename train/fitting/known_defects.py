@@ -227,7 +227,9 @@ def _set_up(
         parts["none"] = find_foreground(held_out, WITHOUT_NETWORK, device=device)
     elif seen.parts is not None and seen.parts.mean() < SEEN:
         finders["threshold"] = WITHOUT_NETWORK
-        without_background["threshold"] = parts["threshold"] = seen.parts
+        # As the server masks: `seen.parts` leaves out what pictures are filled with, which scores do not.
+        without_background["threshold"] = find_foreground(held_out, WITHOUT_NETWORK, device=device)
+        parts["threshold"] = seen.parts
     good = Images(seen.distances, without_background, seen.regions)
     scale = config.distance_scale
     distances = compute_distances(

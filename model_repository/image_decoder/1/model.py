@@ -74,7 +74,7 @@ class TritonPythonModel:
 
 
 def require_own_size(data: bytes, max_pixels: int) -> None:
-    """Refuse an image that keeps its own size and is too large to be judged at it, by its header.
+    """Refuse an image that keeps its own size and is too large or small to be judged at it, by its header.
 
     Raises:
         ImageError: it is.

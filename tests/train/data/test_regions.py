@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from model_repository.distance_fusion.fusion_regions import inspected_pixels
-from model_repository.image_decoder.resizing import resize_image
+from model_repository.image_decoder.resizing import fitted_part, resize_image
 from train.__main__ import main
 from train.config import DrawnRegions, FitConfig
 from train.data.category import CategoryData, read_category
@@ -181,3 +181,24 @@ def test_regions_lie_on_the_map_where_the_resized_picture_shows_them(
     inspected = inspected_pixels(regions, (64, 96))
     assert (seen != inspected).mean() < 0.02
     assert 0.02 < inspected.mean() < 0.5
+
+
+@pytest.mark.parametrize(("size", "keep_aspect"), [("native", False), (64, True)])
+def test_what_pictures_are_filled_with_is_not_inspected(tmp_path: Path, size: Any, keep_aspect: bool) -> None:
+    """It repeats the edge: what is ignored there would count after all."""
+    edge = [[60.0, 0.0], [70.0, 0.0], [70.0, 40.0], [60.0, 40.0]]
+    config = FitConfig(image_size=size, aspect="keep", regions=drawn((70, 40), edge))
+    regions = map_regions(config, keep_aspect=keep_aspect)
+    assert regions is not None
+    shape = (64, 96) if size == "native" else (64, 64)
+    inspected = inspected_pixels(regions, shape)
+    rows, columns = fitted_part((70, 40), -1 if size == "native" else size)
+    within = np.zeros(shape, bool)
+    within[rows, columns] = True
+    assert not inspected[~within].any()
+    assert inspected[within].mean() == pytest.approx(60 / 70, abs=0.02)
+    whole = [[0.0, 0.0], [70.0, 0.0], [70.0, 40.0], [0.0, 40.0]]
+    with pytest.raises(RegionsError, match="leave nothing to inspect"):
+        require_regions_hold(
+            category(tmp_path, (70, 40)), config.model_copy(update={"regions": drawn((70, 40), whole)})
+        )
