@@ -51,6 +51,7 @@ REGION_UNKNOWN = "Unable to find shared memory region"  # it was registered with
 OTHER_SHAPE = "unexpected shape for input"
 REGION_TOO_SMALL = "bytes to hold the results"  # in shared memory: a new release's maps are larger
 ONE_IMAGE = "cannot be judged"  # its values are not finite
+OTHER_THAN_DRAWN_ON = "regions are for images of"  # its own size is another
 NO_REQUEST_ID = "[request id: <id_unknown>] "
 # In gRPC's: it never got to a server; the connection ended.
 NEVER_THERE = ("failed to connect", "resolving", "resolution", "Failed to create", "HTTP proxy")
@@ -95,6 +96,10 @@ def fault_of(error: InferenceServerException) -> Fault:
         return Fault(Unreachable, again=True)
     if status == "NOT_FOUND":
         return Fault(NotServed, again=BETWEEN_VERSIONS in message)
+    if (
+        status == "INTERNAL" and OTHER_THAN_DRAWN_ON in message
+    ):  # the image's fault, which the fusion does not say
+        return Fault(RefusedImage)
     if status == "INTERNAL":
         return Fault(ServerFault, again=all(words in message for words in STEP_DIED))
     kinds: dict[str, type[ServerError]] = {

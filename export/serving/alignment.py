@@ -84,9 +84,10 @@ def aligning_steps(
     for step in steps:
         own = pb.ModelEnsembling.Step()
         own.CopyFrom(step)
-        for tensor, name in own.input_map.items():
+        # Of copies: a map of protobuf that changes while it is gone through may leave some out.
+        for tensor, name in dict(own.input_map).items():
             own.input_map[tensor] = ALIGNED_IMAGE if name == "image" else name
-        for tensor, name in own.output_map.items():
+        for tensor, name in dict(own.output_map).items():
             own.output_map[tensor] = ALIGNED_MAPS.get(name, name)
         aligned.append(own)
     first = pb.ModelEnsembling.Step(

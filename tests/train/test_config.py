@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.config import PRESETS, FitConfig, fit_config
+from train.config import PRESETS, DrawnRegions, FitConfig, fit_config
 from train.errors import ConfigError
 from train.method.pretrained_weights import random_weights
 
@@ -199,3 +199,11 @@ def test_the_distance_cosine_brings_what_goes_with_it() -> None:
     config = fit_config("edge", {"distance": "cosine", "sharpening": (2.0,)})
     assert (config.neighbourhoods, config.sharpening) == ((1, 1, 1), (2.0,))
     assert fit_config("edge", {"distance": "cosine"}).sharpening == (0.0,)
+
+
+def test_refused_regions_are_told_without_their_corners() -> None:
+    regions = DrawnRegions(picture=(64, 64), ignore=(((0.0, 0.0), (9.0, 0.0), (0.0, 9.0)),))
+    with pytest.raises(
+        ConfigError, match=r"expected align off, found 0 to inspect, 1 to ignore, drawn on 64 x 64 pixels\."
+    ):
+        fit_config("edge", {"align": "on", "regions": regions})

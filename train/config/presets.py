@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from model_repository.image_size import NATIVE, NATIVE_TEXT, size_text
 from train.config.fit_config import FitConfig
@@ -94,7 +94,8 @@ def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}, "
-            f"found {fault['input']!r}"
+            # Regions hold thousands of corners.
+            f"found {fault['input'] if isinstance(fault['input'], BaseModel) else repr(fault['input'])}"
             for fault in error.errors()
         )
         raise ConfigError(f"The options of this run cannot be used: {faults}.") from None

@@ -30,6 +30,12 @@ from tests.products import unused_url
 
 VERIFY = "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED"
 SEEN = [
+    (
+        "INTERNAL",
+        "in ensemble 'cup', regions are for images of 210 x 150 pixels; found an anomaly map of 96 x 96",
+        RefusedImage,
+        False,
+    ),
     ("UNAVAILABLE", "in ensemble 'pill', Exceeds maximum queue size", Overloaded, True),
     ("UNAVAILABLE", "in ensemble 'pill', Request timeout expired", Overloaded, True),
     ("UNAVAILABLE", "This protocol is restricted, expecting header 'x'", NotAllowed, False),

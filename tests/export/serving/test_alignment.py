@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from tritonclient.grpc import model_config_pb2 as pb
 
 from export.serving import steps as configs
-from export.serving.alignment import alignment_config, alignment_name
+from export.serving.alignment import aligning_steps, alignment_config, alignment_name
 from export.serving.backend_rules import broken_rules
 from export.serving.ensembles import decoding_step, ensemble_config, judging_steps
 from export.tensors import ENCODED_IMAGE, ORIGINAL_SIZE
+from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 from model_repository.image_size import ImageSize
 
 
@@ -57,3 +59,21 @@ def test_a_step_of_each_category_and_size(size: ImageSize, name: str, dims: list
     assert list(inputs["aligned_map"].dims) == dims[:2]
     assert not config.model_warmup  # zeros cannot be aligned
     assert not broken_rules(config)
+
+
+def test_every_tensor_of_a_step_is_renamed() -> None:
+    """In which order a protobuf map is gone through is chance: formerly some processes left a tensor as it was."""
+    steps = [
+        pb.ModelEnsembling.Step(
+            model_name="fusion",
+            model_version=1,
+            input_map={f"{number}_{name}": name for name in ("image", "a", "b", "c")},
+            output_map={f"{number}_{name}": name for name in VERDICT_OUTPUTS},
+        )
+        for number in range(200)
+    ]
+    for step in aligning_steps(("pill_alignment", 1), steps)[1:-1]:
+        assert set(step.input_map.values()) == {"aligned_image", "a", "b", "c"}
+        assert set(step.output_map.values()) == {
+            *(set(VERDICT_OUTPUTS) - {"anomaly_map", "pred_mask"}), "aligned_map", "aligned_mask",
+        }  # fmt: skip
