@@ -14,7 +14,7 @@ from train.config import FitConfig, changed_config, fit_config
 from train.data.category import CategoryData
 from train.data.known_defects import KnownDefects, check_known_defects
 from train.data.regions import require_regions_hold
-from train.errors import CheckpointError, RunError
+from train.errors import CheckpointError, RunError, UserError
 from train.runs.folder import CHECKPOINT, RunFolder
 from train.runs.known_defects import choose_anew
 from train.runs.record import RunRecord, weights_differences
@@ -96,8 +96,10 @@ def _with_regions(run: RunFolder, overrides: Mapping[str, Any]) -> Mapping[str, 
     """The options, with the regions that a run remembers where none were asked for; that is told."""
     if "regions" in overrides:
         return overrides
-    header = run.finished()
-    record = RunRecord.of_checkpoint(header) if header is not None else run.begun()
+    record = None
+    with suppress(UserError):  # a run that cannot be read is told of where it is in the way
+        header = run.finished()
+        record = RunRecord.of_checkpoint(header) if header is not None else run.begun()
     if record is None or record.config.regions is None:
         return overrides
     console.print(f"Regions: {record.config.regions}; {run.path} remembers them.", markup=False)

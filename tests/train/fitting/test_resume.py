@@ -21,6 +21,7 @@ from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import StorageError, TrainingError
 from train.fitting import fit as fit_module
+from train.fitting import good_images
 from train.fitting.features import TeacherFeatures
 from train.fitting.fit import fit
 from train.fitting.interruption import deferred_signals
@@ -343,8 +344,8 @@ def test_seconds_count_batches_saves_and_calibration_and_what_came_before_an_int
 
         monkeypatch.setattr(owner, name, call)
 
-    lasting(fit_module, "load_images", 1)
-    lasting(fit_module, "compute_teacher_features", 10)  # of two parts
+    lasting(good_images, "load_images", 1)
+    lasting(good_images, "compute_teacher_features", 10)  # of two parts
     lasting(TeacherFeatures, "batch", 100)
     lasting(Monitor, "after_step", 1_000)
     lasting(ResumeFile, "save", 10_000)
