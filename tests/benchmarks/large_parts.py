@@ -35,14 +35,16 @@ def with_small_defect(part: Part, rng: Generator, kind: str) -> Part:
     length = rng.uniform(*LENGTHS) * pixel
     centre = defects._point_on(part, rng)
     if kind == "spot":
-        stain = defects.smoothstep(defects._blob(centre, length / 2, 0.35, part, rng), 2 * pixel)
+        stain = rendering.smoothstep(defects._blob(centre, length / 2, 0.35, part, rng), 2 * pixel)
         opacity = rng.uniform(0.5, 0.85) * stain
         colour = defects._contrast(part, 0.25, tint=(1.15, 1, 0.8))
-        return replace(part, albedo=defects.blend(part.albedo, colour, opacity), ink=part.ink * (1 - opacity))
+        return replace(
+            part, albedo=rendering.blend(part.albedo, colour, opacity), ink=part.ink * (1 - opacity)
+        )
     if kind == "pit":
         radius = length / 2
-        hollow = defects.smoothstep(defects._blob(centre, radius, 0.08, part, rng), 0.7 * radius)
-        darker = hollow * defects.as_image((0.08, 0.11, 0.15))
+        hollow = rendering.smoothstep(defects._blob(centre, radius, 0.08, part, rng), 0.7 * radius)
+        darker = rendering.as_image((0.08, 0.11, 0.15)) * hollow
         return replace(
             part, height=part.height - rng.uniform(0.2, 0.35) * radius * hollow, albedo=part.albedo - darker
         )
@@ -54,7 +56,7 @@ def with_small_defect(part: Part, rng: Generator, kind: str) -> Part:
     return replace(
         part,
         height=part.height - 2 * pixel * groove,
-        albedo=defects.blend(part.albedo, defects._contrast(part, 0.35), strength),
+        albedo=rendering.blend(part.albedo, defects._contrast(part, 0.35), strength),
         ink=part.ink * (1 - strength),
     )
 

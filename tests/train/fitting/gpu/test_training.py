@@ -16,7 +16,7 @@ from train.checkpoint.tensors import load_checkpoint
 from train.config import fit_config
 from train.data.category import CategoryData
 from train.errors import ConfigError, WeightsError
-from train.fitting import good_images
+from train.fitting import good_images as reading
 from train.fitting.cpu.frozen_batchnorm import folded_batchnorm
 from train.fitting.features import GoodImages, load_batches
 from train.fitting.fit import fit
@@ -85,12 +85,12 @@ def test_a_whole_run_is_the_same_wherever_features_are_kept(
     plain = losses_of(run(tiny_data, tmp_path / "plain", device, **options))
     if device.type == "cpu":
         monkeypatch.setattr(
-            good_images,
+            reading,
             "compute_teacher_features",
             lambda teacher, images, *, scratch_dir, device: STORES[place](teacher, images, device),
         )
     else:
-        monkeypatch.setattr(good_images, "choose_place", lambda *_, **__: place)
+        monkeypatch.setattr(reading, "choose_place", lambda *_, **__: place)
     checkpoint = run(tiny_data, tmp_path / "kept", device, **options)
     np.testing.assert_allclose(losses_of(checkpoint), plain, rtol=1e-3 if device.type == "cpu" else 0.02)
     residuals = load_checkpoint(checkpoint).student.residuals
