@@ -19,6 +19,7 @@ from deploy.__main__ import main as deploy
 from deploy.containers.compose import COMPOSE, PROJECT, UNUSED, compose_variables
 from deploy.server import GRACE_S, STOP_TIMEOUT_S
 from deploy.serving_options import GRPC_PORT, HTTP_PORT, METRICS_PORT
+from export.releases.files import CODE
 from model_repository.triton_release import SERVER_IMAGE, TRITON_RELEASE
 from tests.dockerfiles import read_dockerfile
 from tests.products import ROOT
@@ -71,6 +72,7 @@ def test_what_is_copied_is_there_and_not_ignored(dockerfile: Path) -> None:
     assert "*" in ignored
     # Nothing that was published, and no key, is ever in an image.
     assert "model_repository/*" in ignored
+    assert {f"!model_repository/{step}" for step in CODE} <= set(ignored)
 
 
 @pytest.mark.parametrize("dockerfile", [IMAGE, PAGE], ids=lambda path: path.name)

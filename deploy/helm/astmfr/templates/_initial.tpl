@@ -42,11 +42,11 @@
     - --transfers=16
     - --filter=+ /.releases/**
     - --filter=+ /*.py
-{{- range list "distance_fusion" "foreground" "image_decoder" "teacher" }}
+{{- range list "alignment" "distance_fusion" "foreground" "image_decoder" "teacher" }}
     - --filter=+ /{{ . }}*/**
 {{- end }}
 {{- range $category := .shard.categories }}
-{{- range list "" "_encoded" "_student" "_student_fp16" "_student_int8" }}
+{{- range list "" "_alignment" "_alignment_*" "_encoded" "_student" "_student_fp16" "_student_int8" }}
     - --filter=+ /{{ $category }}{{ . }}/**
 {{- end }}
 {{- end }}
