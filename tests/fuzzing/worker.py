@@ -23,7 +23,7 @@ from model_repository.distance_fusion import (
     map_fusion,
     verdict_metrics,
 )
-from model_repository.image_decoder import image_decoding
+from model_repository.image_decoder import image_decoding, picture_limits
 from tests.model_repository import server_stub
 from tests.model_repository.test_not_finite import CALIBRATION
 
@@ -31,7 +31,7 @@ SIZE = 64
 
 
 def decoder() -> Any:
-    sys.modules["image_decoding"] = image_decoding
+    sys.modules |= {"image_decoding": image_decoding, "picture_limits": picture_limits}
     step = server_stub.load_step("image_decoder")
     step.image_size, step.bit_depth = (SIZE, SIZE), 12
     return step

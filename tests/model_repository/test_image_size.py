@@ -40,7 +40,9 @@ def test_a_size_is_read_in_each_of_its_forms(value: Any, expected: ImageSize) ->
     "value", [True, None, 1.5, "", "auto", "64x", "x64", "64x64x3", [], [64, 96, 3], "64 96"]
 )
 def test_another_form_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="expected a side in pixels, or height x width such as 384x512"):
+    with pytest.raises(
+        ValueError, match="expected a side in pixels, height x width such as 384x512, or native"
+    ):
         parse_size(value)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from export.manifest import ALIGNMENT_FILE
 from model_repository.alignment import picture_alignment, reference_picture
@@ -24,33 +23,10 @@ from model_repository.alignment.picture_alignment import (
     turn_of,
 )
 from model_repository.alignment.reference_picture import FILE, Reference
+from tests.model_repository.drawn_parts import MIDDLE, SIDE, drawn, laid
 from tests.model_repository.server_stub import PB_UTILS, Request, TritonError, load_step
 
-SIDE = 96
-MIDDLE = (SIDE - 1) / 2
 LEAST = 0.8
-
-
-def drawn(side: tuple[int, int] = (SIDE, SIDE)) -> NDArray[np.uint8]:
-    """A part without symmetry in the middle of a plain ground."""
-    picture = np.full((*side, 3), (90, 100, 110), np.uint8)
-    down, across = side[0] // 2, side[1] // 2
-    cv2.rectangle(picture, (across - 22, down - 12), (across + 22, down + 12), (200, 190, 60), -1)
-    cv2.circle(picture, (across + 14, down + 2), 6, (40, 40, 160), -1)
-    cv2.line(picture, (across - 18, down - 8), (across + 2, down + 8), (20, 20, 20), 3)
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.8))
-
-
-def laid(picture: NDArray[np.uint8], turn: float, right: float, down: float) -> tuple[Any, Any]:
-    """The picture with its part turned about the middle and shifted, and the matrix that did so."""
-    height, width = picture.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), turn, 1.0)
-    matrix[:, 2] += (right, down)
-    moved = cv2.warpAffine(
-        picture, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    noise = np.random.default_rng(0).normal(scale=3, size=moved.shape)
-    return (moved + noise).clip(0, 255).astype(np.uint8), matrix
 
 
 @pytest.fixture(scope="module")

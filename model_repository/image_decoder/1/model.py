@@ -17,7 +17,9 @@ MAX_FAULTS = 10  # that an error describes: gRPC cuts long messages off
 class TritonPythonModel:
     """Decodes and resizes with the same function as training and the client."""
 
-    keep_aspect = False  # unless the configuration says so
+    # Unless the configuration says so.
+    keep_aspect = False
+    max_pixels = 0
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the image size from the configuration of the `image` output, the rest from its parameters."""

@@ -226,6 +226,8 @@ def test_what_the_server_cannot_decode(judge: JudgeClient, encoded: bytes, reaso
 
 
 def test_a_release_without_its_calibration(server: TritonServer, edge: Product) -> None:
+    # Whatever other tests publish here puts it right.
+    calibration_file(edge.repository, UNCALIBRATED_WEIGHTS).unlink(missing_ok=True)
     with JudgeClient(server.grpc_url, category=UNCALIBRATED, timeout_s=TIMEOUT_S) as judge:
         message = refusal(lambda: judge.judge(PICTURE))
         assert f"release {UNCALIBRATED_WEIGHTS} has no calibration at " in message

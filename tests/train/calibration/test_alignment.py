@@ -12,7 +12,7 @@ from PIL import Image
 
 from model_repository.alignment.picture_alignment import Aligner, AlignmentError, gray_of, turn_of
 from tests.conftest import CATEGORY, FitTiny
-from tests.model_repository.test_picture_alignment import drawn, laid
+from tests.model_repository.drawn_parts import drawn, laid
 from tests.moved_parts import move_category
 from tests.train.calibration.test_thresholds import with_other_test_set
 from train.calibration.alignment import align_good_images, fit_reference, reference_pixels
