@@ -202,14 +202,7 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
             f"{path} cannot be used ({error}); nothing is published; train and export again."
         ) from None
     fusion = repository / "distance_fusion" / "fusion_calibration.py"
-    native = b"NATIVE" if calibration.fusion.is_native else b"sides_of"
-    needed = (
-        b"weights_id"
-        if isinstance(calibration.image_size, int) and not calibration.fusion.is_native
-        else native
-    )
-    needed = needed if calibration.regions is None else b"fusion_regions"
-    if not fusion.is_file() or needed not in fusion.read_bytes():
+    if not fusion.is_file() or _named_by_its_reader(calibration) not in fusion.read_bytes():
         raise PublishError(
             f"{repository} holds a distance_fusion of an earlier version, which cannot read {path}; nothing is "
             "published; copy this version's model_repository/distance_fusion there."
@@ -228,3 +221,12 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
             f"{path} is of weights {found[0]} and images of {found[1]} pixels; expected weights {expected[0]} and "
             f"{expected[1]} pixels; nothing is published; export again."
         )
+
+
+def _named_by_its_reader(calibration: Calibration) -> bytes:
+    """What stands in the code of a fusion that can read a calibration, and not in that of one before."""
+    if calibration.regions is not None:
+        return b"fusion_regions"
+    if calibration.fusion.is_native:
+        return b"NATIVE"
+    return b"weights_id" if isinstance(calibration.image_size, int) else b"sides_of"
