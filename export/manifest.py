@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from export.agreement import LIMITS, Agreement, Limits
 from export.errors import ExportError
-from export.records import EngineRecord, FileRecord, SafeName
+from export.records import EngineRecord, FileRecord, GraphPart, SafeName
 from model_repository.category_names import is_safe_name, unsafe_name
 from model_repository.onnx_contents import OnnxError, require_plain
 from train.checkpoint.provenance import Provenance
@@ -54,8 +54,8 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         kept_in_float: convolutions that int8 left in float, with the change of the anomaly maps that each alone causes.
         tensorrt_verdict: the TensorRT that accepted both graphs at export, a sentence; None where none was asked.
         engines: TensorRT engines by graph, `teacher` and `student`; empty where none were built.
-        strip_margins: of builds for pictures that keep their own size, how far `teacher` and `student` look, in pixels:
-            see `export.graphs.receptive_field`.
+        parts: of builds for pictures that keep their own size, the parts in which `teacher` and `student` run; see
+            `export.graphs.parts`.
     """
 
     format: str
@@ -78,7 +78,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     kept_in_float: list[str] = []
     tensorrt_verdict: str | None = None
     engines: dict[str, EngineRecord] = {}
-    strip_margins: dict[str, int] = Field({}, exclude_if=lambda margins: not margins)
+    parts: dict[str, list[GraphPart]] = Field({}, exclude_if=lambda parts: not parts)
     config: FitConfig
     provenance: Provenance
     versions: dict[str, str]
@@ -90,7 +90,8 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
                 raise ValueError(unsafe_name(backbone))
         sam = ["foreground.onnx"] if self.config.foreground == "sam" else []
         aligned = [ALIGNMENT_FILE] if self.provenance.aligned else []
-        expected = sorted([*REQUIRED_FILES, *sam, *aligned])
+        parts = {part.file for graph in self.parts.values() for part in graph}
+        expected = sorted({*REQUIRED_FILES, *sam, *aligned, *parts})
         if sorted(self.files) != expected:
             raise ValueError(
                 f"it lists the files {', '.join(sorted(self.files))}; expected {', '.join(expected)}"

@@ -43,6 +43,23 @@ class FileRecord(BaseModel, frozen=True, extra="forbid"):
             return False
 
 
+class GraphPart(BaseModel, frozen=True, extra="forbid"):
+    """A part of a graph for pictures of any size, which runs in strips; see `export.graphs.parts`.
+
+    Attributes:
+        file: beside the graph; the graph's own where it is not cut.
+        inputs, outputs: names of its tensors.
+        strip_margin: pixels beside a strip from which it must be computed too, a multiple of 32.
+        bytes_per_pixel: memory that a run takes for a pixel of the picture, as its largest operator needs it.
+    """
+
+    file: SafeName
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    strip_margin: int = Field(ge=0, multiple_of=32)
+    bytes_per_pixel: int = Field(ge=1)
+
+
 class EngineOptions(BaseModel, frozen=True, extra="forbid"):
     """How an engine is built; two engines of the same graph, options, TensorRT and GPU are the same engine."""
 

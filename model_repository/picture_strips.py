@@ -7,7 +7,7 @@ side. Server, training and export share this file, which imports numpy alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,20 +89,73 @@ def join(parts: Sequence[Array], over: Sequence[Strip], *, rows_axis: int) -> Ar
 def in_strips(
     compute: Callable[[Array], list[Array]], images: Array, *, margin: int, pixels: int
 ) -> list[Array]:
-    """What a chain of networks gives of pictures: maps [B, h, w] each, computed strip by strip.
+    """What a chain of networks gives of pictures, computed strip by strip.
 
     Args:
-        compute: the same of [B, H, W, 3] pixels of any size that is a multiple of 32.
+        compute: gives maps [B, h, w] or [B, C, h, w] of [B, H, W, 3] pixels of any size that is a multiple of 32.
         images: [B, H, W, 3].
         margin, pixels: see `strips`; the margin of the whole chain.
     """
     height, width = images.shape[1:3]
     over = strips(height, width, margin=margin, pixels=pixels)
     parts = [compute(strip.cut(images, rows_axis=1)) for strip in over]
-    return [join(maps, over, rows_axis=1) for maps in zip(*parts, strict=True)]
+    return [join(maps, over, rows_axis=maps[0].ndim - 2) for maps in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a network, as it is run over a large picture.
+
+    Attributes:
+        run: gives the outputs, in their order, of tensors by name.
+        inputs: names of the tensors that it takes: pixels `image` [B, H, W, 3], and maps [B, h, w] or [B, C, h, w].
+        outputs: names of those that it gives: maps likewise, or [B, 1], which is the same for every strip.
+        margin, pixels: of its strips, see `strips`.
+    """
+
+    run: Callable[[dict[str, Array]], list[Array]]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    margin: int
+    pixels: int
+
+
+def run_parts(parts: Sequence[Part], tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """What a network gives of one picture, part after part, each in strips of its own.
+
+    Args:
+        parts: in the order in which they run.
+        tensors: the network's inputs by name, `image` among them.
+
+    Returns:
+        The outputs of all parts by name.
+    """
+    height, width = tensors["image"].shape[1:3]
+    known, found = dict(tensors), dict[str, Array]()
+    for part in parts:
+        over = strips(height, width, margin=part.margin, pixels=part.pixels)
+        given = [
+            part.run(
+                {name: strip.cut(known[name], rows_axis=rows_axis(name, known[name])) for name in part.inputs}
+            )
+            for strip in over
+        ]
+        for name, values in zip(part.outputs, zip(*given, strict=True), strict=True):
+            found[name] = (
+                values[0] if values[0].ndim == 2 else join(values, over, rows_axis=values[0].ndim - 2)
+            )
+        known |= found
+    return found
+
+
+def rows_axis(name: str, array: Array) -> int:
+    """Which axis of a tensor holds the rows: 1 of pixels and of maps [B, h, w], 2 of feature maps [B, C, h, w]."""
+    return 1 if name == "image" else array.ndim - 2
 
 
 def _part(array: Array, axis: int, start: int, stop: int) -> Array:
     places = [slice(None)] * array.ndim
     places[axis] = slice(start, stop)
+    if start == 0 and stop == array.shape[axis]:
+        return array
     return np.ascontiguousarray(array[tuple(places)])

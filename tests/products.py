@@ -24,7 +24,7 @@ from export.builds.up_to_date import build_category
 from export.manifest import read_manifest
 from export.product import ProductPaths
 from export.records import FileRecord
-from export.releases.publish import publish_category
+from export.releases.publish import AT_ONCE, Circumstances, publish_category
 from export.serving.backbones import Platform
 from export.serving.onnx_files import read_onnx_file
 from model_repository.distance_fusion.map_fusion import (
@@ -154,7 +154,14 @@ def publish_product(
     )
 
 
-def publish_tiny(data: CategoryData, work: Path, fit_tiny: FitTiny, **overrides: Any) -> ProductPaths:
+def publish_tiny(
+    data: CategoryData,
+    work: Path,
+    fit_tiny: FitTiny,
+    *,
+    circumstances: Circumstances = AT_ONCE,
+    **overrides: Any,
+) -> ProductPaths:
     """Tiny networks trained on the images, built, and published into `work`/model_repository, which is made."""
     product = ProductPaths(data.category, work / "runs", work / "build")
     fit_tiny(data, product.checkpoint.parent, **overrides)
@@ -164,6 +171,7 @@ def publish_tiny(data: CategoryData, work: Path, fit_tiny: FitTiny, **overrides:
         repository=copy_backends(work / "model_repository"),
         platform=Platform(max_batch_size=MAX_BATCH_SIZE),
         read_graph=read_onnx_file,
+        circumstances=circumstances,
     )
     return product
 

@@ -19,18 +19,16 @@ from export.errors import ExportError
 from export.manifest import read_manifest
 from export.parity.gate import verify_category
 from export.product import ProductPaths
-from export.releases.publish import Circumstances, publish_category
+from export.releases.publish import Circumstances
 from export.releases.store import Store
 from export.releases.verbs.bundle import bundle_release, import_bundle
 from export.releases.verbs.check import check
 from export.releases.verbs.server import connected
-from export.serving.backbones import Platform
-from export.serving.onnx_files import read_onnx_file
 from export.serving.probes import make_probes
 from model_repository.alignment.reference_picture import FILE
 from tests.conftest import CATEGORY, FitTiny
 from tests.moved_parts import move_category
-from tests.products import ROOT, TIMEOUT_S, copy_backends
+from tests.products import ROOT, TIMEOUT_S, publish_tiny
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData
 from train.evaluation.evaluate import Evaluation, evaluate
@@ -51,18 +49,15 @@ def moved(work: Path, tiny_data: CategoryData) -> CategoryData:
 
 @pytest.fixture(scope="module")
 def product(work: Path, moved: CategoryData, fit_tiny: FitTiny) -> ProductPaths:
-    fit_tiny(moved, work / "runs" / CATEGORY, align="on", foreground="threshold")
-    product = ProductPaths(CATEGORY, work / "runs", work / "build")
-    build_category(product)
-    build_category(product, "fp16")
-    copy_backends(work / "model_repository")
-    publish_category(
-        product.build,
-        repository=work / "model_repository",
-        platform=Platform(max_batch_size=4),
-        read_graph=read_onnx_file,
+    product = publish_tiny(
+        moved,
+        work,
+        fit_tiny,
         circumstances=Circumstances(probes=make_probes),
+        align="on",
+        foreground="threshold",
     )
+    build_category(product, "fp16")
     return product
 
 

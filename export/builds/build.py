@@ -12,7 +12,7 @@ from torch import Tensor
 
 from export.engines.check import tensorrt_verdict
 from export.errors import ExportError
-from export.graphs.receptive_field import strip_margin
+from export.graphs.parts import part_files, write_parts
 from export.graphs.structure import PARITY_BATCHES, check_parity, verify_foreground, verify_structure
 from export.graphs.write import OPSET, write_foreground_graph, write_graphs
 from export.manifest import FORMAT, GraphFiles, Manifest, library_versions
@@ -34,11 +34,11 @@ FILES = ("teacher.onnx", "student.onnx", "foreground.onnx", "calibration.json", 
 def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
     """Write and verify a checkpoint's graphs; see `export.builds.up_to_date.build_category`."""
     checkpoint = load_checkpoint(product.checkpoint)
-    _require_exportable(product, checkpoint)
+    _require_own(product, checkpoint)
     foreground = load_foreground(checkpoint.config.foreground, weights_dir=product.weights_dir)
     foreground.require_calibrated_with(checkpoint.calibration)
     data = product_images(checkpoint.provenance, product.images_dir)
-    images = _parity_images(checkpoint, data)
+    images = parity_images(checkpoint, data)
     with replacing_folder(product.build) as folder:
         files = GraphFiles.in_folder(folder)
         with console.status("Writing ONNX graphs"):
@@ -46,6 +46,7 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
         with console.status("Verifying them against the checkpoint"):
             verify_structure(checkpoint, files)
             parity = check_parity(checkpoint, files, images)
+            parts = write_parts(files, images) if checkpoint.config.is_native else {}
         verdict = difference = None
         if ask_tensorrt:
             with console.status("Asking TensorRT"):
@@ -70,15 +71,14 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
             opset=OPSET,
             teacher_channels=(first, second, third),
             checkpoint_sha256=sha256_of(product.checkpoint),
-            files={name: FileRecord.of(folder / name) for name in FILES if (folder / name).exists()},
+            files={name: FileRecord.of(folder / name) for name in FILES if (folder / name).exists()}
+            | {name: FileRecord.of(folder / name) for name in part_files(parts)},
             parity=parity,
             parity_images=str(data.root),
             foreground_id=foreground.id,
             foreground_difference=difference,
             tensorrt_verdict=verdict,
-            strip_margins=(
-                {path.stem: strip_margin(path) for path in files} if checkpoint.config.is_native else {}
-            ),
+            parts=parts,
             config=checkpoint.config,
             provenance=checkpoint.provenance,
             versions=library_versions(),
@@ -87,21 +87,16 @@ def build_float32(product: ProductPaths, *, ask_tensorrt: bool) -> Manifest:
     return manifest
 
 
-def _require_exportable(product: ProductPaths, checkpoint: Checkpoint) -> None:
-    """Make sure that a checkpoint is the product's, and that all of its networks take its pictures.
+def _require_own(product: ProductPaths, checkpoint: Checkpoint) -> None:
+    """Make sure that a checkpoint is the product's.
 
     Raises:
-        ExportError: it is not, or they do not.
+        ExportError: it is not.
     """
     if checkpoint.provenance.category != product.category:
         raise ExportError(
             f"{product.checkpoint} was trained for category {checkpoint.provenance.category!r}; expected "
             f"{product.category!r}."
-        )
-    if checkpoint.config.is_native and checkpoint.config.foreground == "sam":
-        raise ExportError(
-            f"{product.category} judges each picture at its own size, and SAM sees pictures of one size; train with "
-            "--foreground threshold or none, or with a fixed --image-size."
         )
 
 
@@ -115,7 +110,7 @@ def hashed_id(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def _parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uint8]:
+def parity_images(checkpoint: Checkpoint, data: CategoryData) -> NDArray[np.uint8]:
     """Eight real images [8, H, W, 3] uint8, spread over the test set where there is one; one where they are large."""
     candidates = [image.path for image in data.test] or list(data.train_good)
     needed = 1 if checkpoint.config.is_native else max(PARITY_BATCHES)

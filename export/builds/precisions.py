@@ -10,11 +10,12 @@ import onnx
 from numpy.typing import NDArray
 
 from export.agreement import Agreement, Limits
-from export.builds.build import hashed_id
+from export.builds.build import hashed_id, parity_images
 from export.engines.check import tensorrt_verdict
 from export.errors import ExportError, VerificationError
 from export.graphs.fp16 import to_half
 from export.graphs.int8 import Sensitivity, quantize
+from export.graphs.parts import part_files, write_parts
 from export.graphs.structure import verify_structure
 from export.manifest import GraphFiles, Manifest
 from export.parity.images import judged_fingerprint, product_images
@@ -27,6 +28,10 @@ from train.data.category import CategoryData, split_good
 from train.data.pictures.loading import load_images
 from train.support.files import replacing_folder, sha256_of
 from train.support.progress import console
+
+# Where a cut is rounded to half precision, ONNX Runtime on a CPU may keep single precision in one graph; of the largest
+# value.
+ROUNDED_DIFFERENCE = 1e-2
 
 
 def build_from_float32(
@@ -61,10 +66,14 @@ def build_from_float32(
             limits=limits,
             rejected_dir=product.build / f"rejected-{precision}",
         )
-        for name in float32.files:
+        parts = {}
+        if checkpoint.config.is_native:
+            parts = write_parts(files, parity_images(checkpoint, data), max_difference=ROUNDED_DIFFERENCE)
+        unchanged = float32.files.keys() - part_files(float32.parts)
+        for name in unchanged:
             if not (new / name).exists():  # the calibration, and SAM
                 shutil.copyfile(product.build / name, new / name)
-        records = {name: FileRecord.of(new / name) for name in float32.files}
+        records = {name: FileRecord.of(new / name) for name in (*unchanged, *part_files(parts))}
         # A half-precision teacher is the same for all categories; int8 is calibrated on one.
         own_sha256 = records["teacher.onnx"].sha256 if precision == "int8" else ""
         manifest = float32.model_copy(
@@ -72,6 +81,7 @@ def build_from_float32(
                 "precision": precision,
                 "teacher_id": hashed_id(f"{float32.teacher_id} {precision} {own_sha256}"),
                 "files": records,
+                "parts": parts,
                 "parity": [],
                 "agreements": [agreement],
                 "limits": limits,

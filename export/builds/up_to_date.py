@@ -21,8 +21,8 @@ from train.support.files import sha256_of
 
 # What the commands of this stage leave in a build's folder, which is replaced as a whole.
 MADE_HERE = re.compile(
-    r"(manifest|calibration|alignment)\.json|(teacher|student|foreground)\.(onnx|plan|rtx)|verification\.json|latency\.json"
-    r"|flipped|rejected-\w+|fp16|int8|\..*"
+    r"(manifest|calibration|alignment|verification|latency)\.json|(teacher|student|foreground)\.(onnx|plan|rtx)"
+    r"|(teacher|student)_part_\d\.onnx|flipped|rejected-\w+|fp16|int8|\..*"
 )
 
 

@@ -78,7 +78,7 @@ def build_category_engines(
     """
     folder = find_build(build_dir, category, precision)
     manifest = read_manifest(folder)
-    _require_one_size(manifest)
+    _refuse_native(manifest)
     trt, gpu = load_tensorrt(), require_gpu()
     origin: dict[str, Any] = {
         "tensorrt": trt.__version__,
@@ -116,7 +116,7 @@ def build_category_engines(
     return EngineBuild(records, built=True)
 
 
-def _require_one_size(manifest: Manifest) -> None:
+def _refuse_native(manifest: Manifest) -> None:
     if manifest.config.is_native:
         raise ExportError(
             f"{manifest.category} judges each picture at its own size, and engines are built for one; publish it with "

@@ -6,9 +6,9 @@ over all of it gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -32,6 +32,8 @@ POINTWISE = frozenset(
 REDUCING = frozenset({"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"})
 WINDOWS = frozenset({"Conv", "AveragePool", "MaxPool"})
 SIDES = {2, 3}  # axes of rows and columns in [B, C, H, W]
+FLOAT_BYTES = 4
+INPUT_JUMPS = {"image": 1, **dict(zip(TEACHER_OUTPUTS, STRIDES, strict=True))}
 
 
 @dataclass(frozen=True)
@@ -53,39 +55,62 @@ class Reach:
         return Reach(self.jump * stride, before, self.after + (size - 1 - padding) * self.jump)
 
 
-def strip_margin(path: Path) -> int:
-    """Pixels beside a strip from which a graph must be computed too, a multiple of 32.
+def strip_margin(graph: onnx.GraphProto, reaches: Mapping[str, Reach]) -> int:
+    """Pixels beside a strip from which a graph must be computed too, a multiple of 32."""
+    margin = max(reaches[output.name].margin for output in graph.output if output.name in reaches)
+    return -(-margin // STEP) * STEP
+
+
+def bytes_per_pixel(graph: onnx.GraphProto, reaches: Mapping[str, Reach]) -> int:
+    """Memory that a run needs at once for a pixel: what the operator with the most takes in and gives."""
+    fixed = {value.name: _fixed_dims(value) for value in _values(graph)}
+    jumps = {name: reach.jump for name, reach in reaches.items()}
+    bytes_of = {name: FLOAT_BYTES * math.prod(fixed.get(name, ())) / jump**2 for name, jump in jumps.items()}
+    return math.ceil(
+        max(sum(bytes_of.get(tensor, 0) for tensor in {*node.input, *node.output}) for node in graph.node)
+    )
+
+
+def find_reaches(
+    graph: onnx.GraphProto, name: str, *, jumps: Mapping[str, int] = INPUT_JUMPS
+) -> dict[str, Reach]:
+    """The reach of each map of a graph whose shapes are inferred, along the side where it is larger.
+
+    Args:
+        graph: of float activations [B, C, h, w] and maps [B, h, w].
+        name: of its file.
+        jumps: pixels from one position of an input to the next.
 
     Raises:
         VerificationError: the graph has an operator that looks at whole pictures, or one whose reach is not known.
     """
-    model = onnx.shape_inference.infer_shapes(onnx.load(path))
-    margin = max(reach.margin for reach in _reaches(model.graph, path.name))
-    return -(-margin // STEP) * STEP
-
-
-def _reaches(graph: onnx.GraphProto, name: str) -> Iterator[Reach]:
-    """The reach of each output along the side where it is larger."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in _values(graph)}
+    sides = []
     for axis in (0, 1):  # rows, columns
-        reaches = {
-            value.name: Reach(_jump_of(value.name), 0, _jump_of(value.name) - 1) for value in graph.input
-        }
+        reaches = {value.name: _of_input(jumps[value.name]) for value in graph.input}
         for node in graph.node:
             before = [reaches[tensor] for tensor in node.input if tensor in reaches]
             if not before or node.op_type == "Shape":
                 continue
             reaches |= dict.fromkeys(node.output, _through(node, before, axis, constants, ranks, name))
-        yield from (reaches[output.name] for output in graph.output if output.name in reaches)
+        sides.append(reaches)
+    return {
+        tensor: max((side[tensor] for side in sides), key=lambda reach: reach.margin) for tensor in sides[0]
+    }
 
 
-def _jump_of(tensor: str) -> int:
-    """Pixels from one position of an input to the next."""
-    return dict(zip(TEACHER_OUTPUTS, STRIDES, strict=True)).get(tensor, 1)
+def _of_input(jump: int) -> Reach:
+    return Reach(jump, 0, jump - 1)
+
+
+def _values(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    return [*graph.input, *graph.value_info, *graph.output]
+
+
+def _fixed_dims(value: onnx.ValueInfoProto) -> list[int]:
+    """The dimensions that are numbers: channels, where batch, rows and columns are any."""
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
 
 
 def _through(

@@ -23,6 +23,7 @@ from export.releases.changes import Changes
 from export.releases.repository import CONFIG, Repository
 from export.releases.store import FOLDER
 from export.serving.ensembles import ensemble_config
+from export.serving.native_pictures import part_names, parts_json
 from export.serving.steps import FULL_IMAGE_SIZE, foreground_config, image_decoder_config, to_text
 from export.tensors import DISTANCES, RELEASE_ID, TensorSpec
 from model_repository import onnx_contents as contents_check
@@ -82,17 +83,30 @@ class VersionFiles:
 
     def write(self, folder: Path) -> None:
         """Fill a new version folder."""
-        shutil.copyfile(self.build / f"{self.graph}.onnx", folder / "model.onnx")
-        for name, content in backend_files(native=self.manifest.config.is_native).items():
+        for name, file in self._graphs().items():
+            shutil.copyfile(self.build / file, folder / name)
+        for name, content in self._code().items():
             (folder / name).write_bytes(content)
         if self.engine is not None:
             shutil.copyfile(engine_path(self.build, self.graph), folder / "model.plan")
         (folder / "manifest.json").write_bytes(self.manifest.to_json().encode())
         (folder / NO_BYTECODE).write_bytes(b"")
 
+    def _graphs(self) -> dict[str, str]:
+        """ONNX files of the build by their names in a version folder: the graph, and the parts in which it runs."""
+        return {"model.onnx": f"{self.graph}.onnx"} | part_names(self.manifest, self.graph)
+
+    def _code(self) -> dict[str, bytes]:
+        """The Python backend, and what it is told of the parts."""
+        if not self.manifest.config.is_native:
+            return backend_files(native=False)
+        return backend_files(native=True) | {"parts.json": parts_json(self.manifest, self.graph)}
+
     def records(self, folder: Path) -> dict[str, FileRecord]:
         """Hash and size of each file of a version that holds these files."""
-        known = {"model.onnx": self.record, **({"model.plan": self.engine.file} if self.engine else {})}
+        known = {name: self.manifest.files[file] for name, file in self._graphs().items()}
+        if self.engine is not None:
+            known["model.plan"] = self.engine.file
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
         return {name: known.get(name) or FileRecord.of(folder / name) for name in names}
 
@@ -109,10 +123,10 @@ class VersionFiles:
         if (name := ids.get(self.graph)) and getattr(published, name) != getattr(self.manifest, name):
             return False
         return (
-            self.record.describes(folder / "model.onnx")
+            all(self.manifest.files[file].describes(folder / name) for name, file in self._graphs().items())
             and all(
                 target.has_file(model, version, name) and (folder / name).read_bytes() == content
-                for name, content in backend_files(native=self.manifest.config.is_native).items()
+                for name, content in self._code().items()
             )
             and target.has_file(model, version, NO_BYTECODE)
             and (self.engine is None or self.engine.file.describes(folder / "model.plan"))

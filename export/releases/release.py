@@ -212,7 +212,7 @@ class Release:
             "student": ([image, *features], [*distance_specs(self.size), RELEASE_ID]),
             "foreground": ([image], [foreground_spec(self.size)]),
         }[graph]
-        native, names = NativePictures.of(self.manifest, graph), {spec.name for spec in inputs}
+        native, names = NativePictures.of(self.manifest), {spec.name for spec in inputs}
         return backbone_config(
             self.models[graph],
             inputs=inputs,

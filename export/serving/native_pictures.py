@@ -5,6 +5,7 @@ Pictures of different sizes cannot be put together, and one of megapixels fills 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ from model_repository.image_size import SIDE_STEP, ImageSize, filled_size, image
 MAX_BATCH = 1
 MAX_MEGAPIXELS = "ASTMFR_NATIVE_MEGAPIXELS"  # an environment variable, read at publishing
 DEFAULT_MAX_MEGAPIXELS = 25.0  # cameras of factories have 5 to 20
-# Of a strip with its margins. A camera's 5 megapixels run in one piece, since margins are computed twice; the networks
-# of `edge` take 0.2 GB a megapixel each then: with 5 the server has 3.1 GiB.
-STRIP_PIXELS = 6_000_000
+# Of a strip with its margins, by what its part takes for a pixel. Less memory is more strips, and margins are computed
+# twice.
+STRIP_BYTES = 150_000_000
 QUEUE = QueuePolicy(size=8)  # each request holds a picture, or its feature maps: megabytes
 
 
@@ -31,37 +32,48 @@ class NativePictures:
 
     Attributes:
         usual_size: of those that it is warmed up with.
-        strip_margin: pixels beside a strip, see `export.graphs.receptive_field`.
         max_pixels: of a picture.
     """
 
     usual_size: ImageSize
-    strip_margin: int
     max_pixels: int
 
     @classmethod
-    def of(cls, manifest: Manifest, graph: str) -> NativePictures | None:
-        """That of a build's graph; None where its pictures have one size.
+    def of(cls, manifest: Manifest) -> NativePictures | None:
+        """That of a build's graphs; None where its pictures have one size.
 
         Raises:
-            PublishError: the build does not say how far the graph looks, or see `max_pixels`.
+            PublishError: see `max_pixels`.
         """
-        if not manifest.config.is_native:
-            return None
-        if graph not in manifest.strip_margins:
-            raise PublishError(
-                f"The build of {manifest.category} does not say how far its {graph} looks; nothing is published; "
-                "export again."
-            )
-        return cls(usual_size(manifest), manifest.strip_margins[graph], max_pixels())
+        return cls(usual_size(manifest), max_pixels()) if manifest.config.is_native else None
 
     def parameters(self) -> dict[str, str]:
         """As the Python backend reads them among its model's parameters."""
-        return {
-            "strip_margin": str(self.strip_margin),
-            "strip_pixels": str(STRIP_PIXELS),
-            "max_pixels": str(self.max_pixels),
+        return {"max_pixels": str(self.max_pixels)}
+
+
+def part_names(manifest: Manifest, graph: str) -> dict[str, str]:
+    """The files of a graph's parts in the build, by those in a version folder, where the graph is `model.onnx`."""
+    return {
+        "model.onnx" if part.file == f"{graph}.onnx" else f"part_{number}.onnx": part.file
+        for number, part in enumerate(manifest.parts.get(graph, ()), start=1)
+    }
+
+
+def parts_json(manifest: Manifest, graph: str) -> bytes:
+    """What `parts.json` in a version folder tells the Python backend: each part's file, tensors and strips."""
+    names = part_names(manifest, graph)
+    parts = [
+        {
+            "file": name,
+            "inputs": part.inputs,
+            "outputs": part.outputs,
+            "strip_margin": part.strip_margin,
+            "strip_pixels": STRIP_BYTES // part.bytes_per_pixel,
         }
+        for name, part in zip(names, manifest.parts[graph], strict=True)
+    ]
+    return (json.dumps(parts, indent=2) + "\n").encode()
 
 
 def usual_size(manifest: Manifest) -> ImageSize:
@@ -111,16 +123,9 @@ def require_servable(manifest: Manifest, *, platform: str, provider: str) -> Non
     """Refuse what pictures of their own size are not served with.
 
     Raises:
-        PublishError: SAM, or TensorRT.
+        PublishError: TensorRT.
     """
-    if not manifest.config.is_native:
-        return
-    if manifest.config.foreground == "sam":
-        raise PublishError(
-            "SAM sees pictures of one size and takes gigabytes for it, and this category judges each at its own; "
-            "nothing is published; train with --foreground threshold or none, or with a fixed --image-size."
-        )
-    if "tensorrt" in (platform, provider):
+    if manifest.config.is_native and "tensorrt" in (platform, provider):
         raise PublishError(
             "TensorRT builds engines for pictures of one size, and this category judges each at its own; nothing is "
             "published; take --platform python, or onnxruntime with --execution-provider cuda, or train with a fixed "

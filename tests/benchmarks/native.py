@@ -1,8 +1,8 @@
 """Pictures of a camera's size, judged at their own: `make bench-all WHAT=native`.
 
 A category of `edge` is trained on crops for one step, as its verdicts do not matter here, exported and served. Pictures
-of 1 to 20 megapixels are judged by the ensemble, as pixels and as JPEG files, and by the bare chain in one pass and in
-strips, all in turns. Memory is the proportional set size (PSS) of the server's processes, the highest that was seen.
+of 1 to 20 megapixels are judged by the ensemble, as pixels and as JPEG files, and by the bare chain in one pass,
+all in turns. Memory is the proportional set size (PSS) of the server's processes, the highest that was seen.
 """
 
 from __future__ import annotations
@@ -27,15 +27,12 @@ from client import JudgeClient
 from client.benchmark.bars import Bar
 from client.benchmark.chain import BareChain, ChainSettings, Spinning
 from client.benchmark.machine import usable_cores
-from model_repository.picture_strips import in_strips
 from tests.benchmarks.archive import memory_of
 from tests.benchmarks.releases import serving
 from tests.benchmarks.results import FOLDER, run, time_in_turns, write_results
 from tests.products import copy_backends, make_product
-from train.method.receptive_field import chain_margin
 
 SIZES = ((1024, 1024), (2464, 2048), (3648, 5472))  # rows and columns
-STRIP_PIXELS = 2_000_000  # fewer than are served with, to see what strips cost
 TIMEOUT_S = 300
 RATIO_BAR, MEMORY_BAR_MIB = 1.15, 2000
 BETWEEN_LOOKS_S = 0.05
@@ -76,18 +73,13 @@ def watched_memory(pid: int) -> Iterator[list[float]]:
         thread.join()
 
 
-def measure(
-    judge: JudgeClient, chain: BareChain, margin: int, pixels: NDArray[np.uint8], turns: int
-) -> dict[str, Any]:
+def measure(judge: JudgeClient, chain: BareChain, pixels: NDArray[np.uint8], turns: int) -> dict[str, Any]:
     """Milliseconds a megapixel of each way to judge a picture [H, W, 3]."""
     size = pixels.shape[:2]
     file, whole = as_jpeg(pixels), pixels[None]
     taken = time_in_turns(
         {
             "bare chain": lambda: chain.run(whole),
-            "in strips of 2 megapixels": lambda: in_strips(
-                chain.run, whole, margin=margin, pixels=STRIP_PIXELS
-            ),
             "ensemble": lambda: judge.judge(pixels),
             "encoded": lambda: judge.judge(file),
             "decoding": lambda: Image.open(io.BytesIO(file)).load(),
@@ -128,7 +120,6 @@ def main() -> None:
         repository = Path(folder) / "model_repository"
         copy_backends(repository)
         product = make_product("plate", "edge", TRAINING, repository, n_train=8, n_test_good=2)
-        margin = chain_margin(product.checkpoint.teacher, product.checkpoint.student)
         results = []
         with serving(repository, log=Path(folder) / "tritonserver.log") as server:
             chain = BareChain(product.build, ChainSettings(usable_cores(), Spinning.DURING_RUNS))
@@ -142,7 +133,7 @@ def main() -> None:
                         for sent in (pixels, as_jpeg(pixels), pixels):
                             judge.judge(sent)
                     memory = {"server_mib": max(seen), "server_mib_before": seen[0]}
-                    results.append({**measure(judge, chain, margin, pixels, given.turns), **memory})
+                    results.append({**measure(judge, chain, pixels, given.turns), **memory})
     Console().print(results_table(results))
     camera = [result for result in results if (result["height"], result["width"]) == SIZES[1]]
     bars = (

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from model_repository.picture_strips import strips
 from tests.conftest import CATEGORY, FitTiny
+from train.calibration.shared_residuals import see_whole
 from train.checkpoint.tensors import load_checkpoint
 from train.data.category import CategoryData, read_category
 from train.data.pictures.loading import load_images
@@ -102,6 +104,22 @@ def test_large_pictures_are_judged_in_strips_without_a_seam(
     assert len(strips(640, 64, margin=margin, pixels=320 * 64)) > 1
     joined = compute_maps(checkpoint, pictures, device=CPU.torch_device, what="In strips")
     np.testing.assert_allclose(joined, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_usual_is_seen_in_strips_too(checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = load_checkpoint(checkpoint_path)
+    picture = np.random.default_rng(0).integers(0, 256, (640, 64, 3), np.uint8)
+
+    def seen() -> list[torch.Tensor]:
+        with torch.inference_mode():
+            pairs = see_whole(checkpoint.teacher, checkpoint.student, picture, CPU.torch_device)
+        return [features for pair in pairs for features in pair]
+
+    whole = seen()
+    assert [features.shape[1] for features in whole[::2]] == [160 * 16, 80 * 8, 40 * 4]
+    monkeypatch.setattr(student, "STRIP_PIXELS", 320 * 64)
+    for joined, features in zip(seen(), whole, strict=True):
+        torch.testing.assert_close(joined, features, rtol=1e-4, atol=1e-5)
 
 
 def test_networks_that_look_at_whole_pictures_are_refused_before_training(

@@ -18,7 +18,7 @@ from torch import Tensor
 from train.calibration.residuals import GAINS, VARIANCE_FLOOR, Moments, choose_statistics
 from train.method.backbones import Backbone
 from train.method.residuals import Residuals, StageResiduals
-from train.method.student import Student
+from train.method.student import Student, strip_by_strip
 from train.support.arrays import require_finite
 from train.support.progress import progress_bar
 
@@ -57,18 +57,22 @@ def fit_shared_residuals(
 
 
 def see_whole(teacher: Backbone, student: Student, picture: NDArray[np.uint8], device: torch.device) -> Seen:
-    """What both see in a whole picture [H, W, 3] uint8; the student has residuals."""
-    image = torch.from_numpy(picture[None]).to(device)
-    pairs = []
-    for stage, theirs, ours in zip(student.residuals or (), teacher(image), student(image), strict=True):
-        require_finite(
-            ours.cpu().numpy(),
-            what="The student's features",
-            remedy="train again, with a lower --learning-rate or --mixed-precision off",
-        )
-        pair = stage.averaged(stage.standardized(theirs)), stage.averaged(ours)
-        pairs.append((pair[0][0].flatten(1).cpu(), pair[1][0].flatten(1).cpu()))
-    return pairs
+    """What both see in a whole picture [H, W, 3] uint8, a large one in strips; the student has residuals."""
+
+    def see(pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        image, seen = torch.from_numpy(pixels).to(device), []
+        for stage, theirs, ours in zip(student.residuals or (), teacher(image), student(image), strict=True):
+            require_finite(
+                ours.cpu().numpy(),
+                what="The student's features",
+                remedy="train again, with a lower --learning-rate or --mixed-precision off",
+            )
+            seen += [stage.averaged(stage.standardized(theirs)), stage.averaged(ours)]
+        return [features.cpu().numpy() for features in seen]
+
+    seen = strip_by_strip(see, picture[None], teacher=teacher, student=student)
+    features = [torch.from_numpy(stage[0]).flatten(1) for stage in seen]
+    return list(zip(features[::2], features[1::2], strict=True))
 
 
 def fit_shared(

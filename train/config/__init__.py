@@ -4,7 +4,7 @@
 """
 
 from train.config.fit_config import FitConfig
-from train.config.presets import PRESETS, changed_config, field_text, fit_config, require_one_size
+from train.config.presets import PRESETS, changed_config, field_text, fit_config, refuse_native
 from train.config.regions import DrawnRegions
 
 __all__ = [
@@ -14,5 +14,5 @@ __all__ = [
     "changed_config",
     "field_text",
     "fit_config",
-    "require_one_size",
+    "refuse_native",
 ]

@@ -64,7 +64,7 @@ def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
     return changed_config(PRESETS[preset], overrides)
 
 
-def require_one_size(config: FitConfig, what: str) -> None:
+def refuse_native(config: FitConfig, what: str) -> None:
     """Refuse pictures that keep their own size.
 
     Raises:

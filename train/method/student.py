@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -191,10 +191,9 @@ def compute_distances(
     batches = []
     with torch.inference_mode(), progress_bar(what, len(images)) as bar:
         at_once = max(1, TEST_BATCH_SIZE * TEST_PIXELS // max(TEST_PIXELS, n_pixels(images.shape[1:3])))
-        margin = chain_margin(teacher, student) if n_pixels(images.shape[1:3]) > STRIP_PIXELS else 0
         for start in range(0, len(images), at_once):
             batch = images[start : start + at_once]
-            batches.append(in_strips(compute, batch, margin=margin, pixels=STRIP_PIXELS))
+            batches.append(strip_by_strip(compute, batch, teacher=teacher, student=student))
             bar.advance(len(batch))
     stages = [np.concatenate(stage) for stage in zip(*batches, strict=True)]
     for stage in stages:
@@ -204,6 +203,21 @@ def compute_distances(
             remedy="train again, with a lower --learning-rate or --mixed-precision off",
         )
     return stages
+
+
+def strip_by_strip(
+    compute: Callable[[NDArray[np.uint8]], list[FloatArray]],
+    images: NDArray[np.uint8],
+    *,
+    teacher: Backbone,
+    student: Student,
+) -> list[FloatArray]:
+    """What both networks give of images [N, H, W, 3] uint8; those of more than `STRIP_PIXELS` are seen in strips.
+
+    `compute` gives maps [N, h, w] or [N, C, h, w], at most as far as the distances look.
+    """
+    margin = chain_margin(teacher, student) if n_pixels(images.shape[1:3]) > STRIP_PIXELS else 0
+    return in_strips(compute, images, margin=margin, pixels=STRIP_PIXELS)
 
 
 def build_teacher_and_student(

@@ -20,7 +20,7 @@ from PIL import Image
 
 from model_repository.distance_fusion.map_fusion import upsampling_matrix
 from model_repository.image_size import size_text
-from train.config import FitConfig, require_one_size
+from train.config import FitConfig, refuse_native
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData
 from train.data.pictures.loading import load_images
@@ -64,7 +64,7 @@ def rank_suspects(data: CategoryData, *, config: FitConfig, scratch_dir: Path, r
     Raises:
         UserError: bad images or weights, fewer than two images, or a folder that nothing can be written into.
     """
-    require_one_size(config, "The search for suspects")
+    refuse_native(config, "The search for suspects")
     device = runtime.torch_device
     teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
     teacher.to(device)

@@ -1,8 +1,9 @@
-"""Triton Python backend for pictures that keep their own size: runs the `model.onnx` beside it, in strips where needed.
+"""Triton Python backend for pictures that keep their own size: runs the graphs beside it, in strips where needed.
 
-Published with a teacher or student of such pictures; `onnxruntime_model` and `picture_strips` lie beside it.
-A large picture runs in strips of so many pixels, which give what one pass over all of it gives. So the memory of a run
-does not grow with the picture, but for what goes in and comes out.
+Published with a teacher or student of such pictures; `onnxruntime_model` and `picture_strips` lie beside it, and
+`parts.json`, which names the parts that the network was cut into. A large picture runs through each part in strips of
+so many pixels, which give what one pass over all of it gives. So the memory of a run does not grow with the picture,
+but for what goes in, what passes between the parts, and what comes out.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if __package__ == "export.serving.backends":
     from export.serving.backends import onnxruntime_model
     from export.serving.backends.onnxruntime_model import open_turns, usable_threads
     from model_repository.onnx_contents import require_plain
-    from model_repository.picture_strips import STEP, join, strips
+    from model_repository.picture_strips import STEP, Part, run_parts
 else:  # in the server, where it is `<version>.model` and all files lie side by side
     import onnxruntime_model  # type: ignore[import-not-found, no-redef]
     from onnx_contents import require_plain  # type: ignore[import-not-found, no-redef]
     from onnxruntime_model import open_turns, usable_threads  # type: ignore[no-redef]
-    from picture_strips import STEP, join, strips  # type: ignore[import-not-found, no-redef]
+    from picture_strips import STEP, Part, run_parts  # type: ignore[import-not-found, no-redef]
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -35,25 +36,39 @@ class RequestError(ValueError):
 
 
 class TritonPythonModel(onnxruntime_model.TritonPythonModel):
-    """An ONNX graph whose tensors are named as in config.pbtxt, for one picture a request."""
+    """An ONNX graph in parts, whose tensors are named as in config.pbtxt, for one picture a request."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the session.
+        """Open a session for each part.
 
         Raises:
-            OnnxError: the graph has weights in other files, or operators that are not ONNX's own.
+            OnnxError: a part has weights in other files, or operators that are not ONNX's own.
         """
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
-        self.margin, self.strip_pixels, self.max_pixels = (
-            int(parameters[name]) for name in ("strip_margin", "strip_pixels", "max_pixels")
-        )
+        self.max_pixels = int(parameters["max_pixels"])
         threads = usable_threads(parameters.get("intra_op_thread_count", "0"))
-        path = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
-        require_plain(path)
-        self.session = open_session(path, threads)
+        folder = Path(args["model_repository"]) / args["model_version"]
+        share_an_arena()
+        described = json.loads((folder / "parts.json").read_text(encoding="utf-8"))
+        self.parts = [self.open_part(folder, part, threads) for part in described]
         self.turns = open_turns(threads)
         self.size: tuple[int, ...] = ()  # of the picture before
+        self.giving_back = False
+
+    def open_part(self, folder: Path, described: dict[str, Any], threads: int) -> Part:
+        """A part of the network, ready to run."""
+        path = folder / described["file"]
+        require_plain(path)
+        session, outputs = open_session(path, threads), described["outputs"]
+
+        def run(feed: Tensors) -> list[NDArray[Any]]:
+            options = ort.RunOptions()
+            if self.giving_back:
+                options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            return list(session.run(outputs, feed, options))
+
+        return Part(run, described["inputs"], outputs, described["strip_margin"], described["strip_pixels"])
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a fault in one is that one's error alone."""
@@ -66,10 +81,8 @@ class TritonPythonModel(onnxruntime_model.TritonPythonModel):
             feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             self.require_size(feed["image"].shape)
             with self.turn():
-                outputs = self.run_strips(names, feed)
-            return pb_utils.InferenceResponse(
-                [pb_utils.Tensor(*pair) for pair in zip(names, outputs, strict=True)]
-            )
+                outputs = self.run_parts(feed)
+            return pb_utils.InferenceResponse([pb_utils.Tensor(name, outputs[name]) for name in names])
         except RequestError as error:
             fault = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:  # memory that does not suffice, say
@@ -95,39 +108,28 @@ class TritonPythonModel(onnxruntime_model.TritonPythonModel):
                 "and below with its edge"
             )
 
-    def run_strips(self, names: list[str], feed: Tensors) -> list[NDArray[Any]]:
-        """Run the graph over all of a picture."""
+    def run_parts(self, feed: Tensors) -> Tensors:
+        """Run all parts over all of a picture.
+
+        What a picture took is kept for the next one of that size, since a line has one camera; where the size is
+        another, it is given back.
+        """
         shape = feed["image"].shape[1:3]
-        over = strips(*shape, margin=self.margin, pixels=self.strip_pixels)
-        # What a picture took is kept for the next one of that size; a line has one camera. Then it is given back.
-        another, self.size = shape != self.size, shape
-        parts: list[list[NDArray[Any]]] = []
-        for strip in over:
-            seen = (
-                feed
-                if len(over) == 1
-                else {
-                    name: strip.cut(value, rows_axis=1 if name == "image" else 2)
-                    for name, value in feed.items()
-                }
-            )
-            options = ort.RunOptions()
-            if another and strip is over[-1]:
-                options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            parts.append(list(self.session.run(names, seen, options)))
-        if another:
+        self.giving_back, self.size = shape != self.size, shape
+        outputs = run_parts(self.parts, feed)
+        if self.giving_back:
             ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what is freed
-        # Feature maps are [1, C, h, w], distance maps [1, h, w]; an id has no rows.
-        return [
-            values[0] if values[0].ndim == 2 else join(values, over, rows_axis=values[0].ndim - 2)
-            for values in map(list, zip(*parts, strict=True))
-        ]
+        return outputs
+
+
+def share_an_arena() -> None:
+    """Give all sessions one arena, which grows by what a run needs; the usual one doubles what it has."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
 
 
 def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """A session whose arena grows by what a run needs; the usual one doubles, to twice the memory of a picture."""
-    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+    """A session of a part, in the arena of all."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # As in `onnxruntime_model`.

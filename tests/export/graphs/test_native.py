@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +20,14 @@ from torch import nn
 from export.engines.check import tensorrt_verdict
 from export.errors import VerificationError
 from export.graphs.chain import OnnxChain
-from export.graphs.receptive_field import strip_margin
+from export.graphs.parts import opened
+from export.graphs.receptive_field import find_reaches, strip_margin
 from export.graphs.static_padding import with_static_padding
 from export.manifest import GraphFiles, read_manifest
 from export.product import ProductPaths
+from export.records import GraphPart
 from export.serving.onnx_files import read_onnx_file
-from model_repository.picture_strips import in_strips, strips
+from model_repository.picture_strips import in_strips, run_parts, strips
 from train.checkpoint.tensors import load_checkpoint
 from train.method.receptive_field import chain_margin
 
@@ -32,11 +36,11 @@ pytest_plugins = ["tests.tiny_native"]
 
 @dataclass(frozen=True)
 class Native:
-    """A checkpoint, its graphs, and how far teacher and student look."""
+    """A checkpoint, its graphs, and the parts that they run in."""
 
     checkpoint: Any
     files: GraphFiles
-    margins: tuple[int, int]
+    parts: dict[str, list[GraphPart]]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Distance maps by PyTorch, in the precision of its networks."""
@@ -50,8 +54,9 @@ class Native:
 @pytest.fixture(scope="module")
 def native(native_product: ProductPaths) -> Native:
     files = GraphFiles.in_folder(native_product.build)
-    margins = read_manifest(native_product.build).strip_margins
-    return Native(load_checkpoint(native_product.checkpoint), files, (margins["teacher"], margins["student"]))
+    return Native(
+        load_checkpoint(native_product.checkpoint), files, read_manifest(native_product.build).parts
+    )
 
 
 def test_rows_and_columns_are_any(native: Native) -> None:
@@ -79,16 +84,7 @@ def test_strips_are_one_pass_in_float64(native: Native, shape: tuple[int, int]) 
     margin = chain_margin(native.checkpoint.teacher, native.checkpoint.student)
     budget = 64 * 448
     assert len(strips(*shape, margin=margin, pixels=budget)) > 1
-    double = Native(
-        SimpleNamespace(
-            config=native.checkpoint.config,
-            teacher=native.checkpoint.teacher.double(),
-            student=native.checkpoint.student.double(),
-        ),
-        native.files,
-        native.margins,
-    )
-    try:
+    with in_double(native) as double:
         whole = double.run(images)
         assert whole[0].dtype == np.float64
         for ours, theirs in zip(
@@ -97,14 +93,67 @@ def test_strips_are_one_pass_in_float64(native: Native, shape: tuple[int, int]) 
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=0)
         narrow = in_strips(double.run, images, margin=32, pixels=64 * 160)
         assert not np.allclose(narrow[2], whole[2], rtol=1e-9, atol=0)  # the margin is needed
+
+
+@pytest.mark.parametrize("shape", [(640, 96), (96, 640)])
+def test_parts_in_thin_strips_are_one_pass_in_float64(native: Native, shape: tuple[int, int]) -> None:
+    images = np.random.default_rng(2).integers(0, 256, (1, *shape, 3), np.uint8)
+    with in_double(native) as double:
+        whole = double.run(images)
+
+    def served(parts: dict[str, list[GraphPart]]) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {"image": images}
+        for graph in ("teacher", "student"):
+            folder = native.files.teacher.parent
+            found |= run_parts(opened(parts[graph], folder, strip_pixels=1), found)
+        return found
+
+    ours = served(native.parts)
+    assert ours["release_id"].tolist() == [[native.checkpoint.weights_id]]
+    for stage, theirs in enumerate(whole, start=1):
+        np.testing.assert_allclose(ours[f"distance_{stage}"], theirs, rtol=0, atol=1e-4 * theirs.max())
+    short = {
+        graph: [part.model_copy(update={"strip_margin": 0}) for part in parts]
+        for graph, parts in native.parts.items()
+    }
+    assert not np.allclose(served(short)["distance_3"], whole[2], rtol=0, atol=1e-4 * whole[2].max())
+
+
+def test_graphs_are_cut_at_the_first_two_stages(native: Native) -> None:
+    ends = {graph: [part.outputs for part in parts] for graph, parts in native.parts.items()}
+    assert ends["teacher"] == [("teacher_1",), ("teacher_2",), ("teacher_3",)]
+    assert [outputs[-1] for outputs in ends["student"]][::2] == [
+        "release_id",
+        ends["student"][2][-1],
+        "distance_3",
+    ]
+    assert ends["student"][1::2] == [("distance_1",), ("distance_2",)]
+    before, *_, last = native.parts["teacher"]
+    assert before.bytes_per_pixel > 4 * last.bytes_per_pixel
+
+
+@contextmanager
+def in_double(native: Native) -> Iterator[Native]:
+    """The same with networks in double precision."""
+    checkpoint = native.checkpoint
+    networks = {"teacher": checkpoint.teacher.double(), "student": checkpoint.student.double()}
+    try:
+        yield Native(SimpleNamespace(config=checkpoint.config, **networks), native.files, native.parts)
     finally:
-        native.checkpoint.teacher.float()
-        native.checkpoint.student.float()
+        checkpoint.teacher.float()
+        checkpoint.student.float()
 
 
 def test_the_layers_look_at_least_as_far_as_the_graphs(native: Native) -> None:
     margin = chain_margin(native.checkpoint.teacher, native.checkpoint.student)
-    assert max(native.margins) <= margin <= sum(native.margins)
+    margins = [margin_of(path) for path in native.files]
+    assert max(margins) <= margin <= sum(margins)
+
+
+def margin_of(path: Path) -> int:
+    """Pixels beside a strip of a whole graph."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    return strip_margin(graph, find_reaches(graph, path.name))
 
 
 def test_tensorrt_takes_them(native: Native) -> None:
@@ -161,9 +210,9 @@ def test_how_far_a_graph_looks(tmp_path: Path) -> None:
         helper.make_node("Conv", ["relu", "w"], ["out"], pads=[12, 2, 12, 2], dilations=[6, 1]),
     ]
     # Rows: 1 pixel, then 12 positions of 2 pixels before; after 5 - 1 - 1 = 3, then as many, less one of the own two.
-    assert strip_margin(written(tmp_path / "a.onnx", convolutions, {"w": weight})) == 32  # of 26
+    assert margin_of(written(tmp_path / "a.onnx", convolutions, {"w": weight})) == 32  # of 26
     convolutions[2] = helper.make_node("Conv", ["relu", "w"], ["out"], pads=[32, 2, 32, 2], dilations=[16, 1])
-    assert strip_margin(written(tmp_path / "b.onnx", convolutions, {"w": weight})) == 96  # of 66
+    assert margin_of(written(tmp_path / "b.onnx", convolutions, {"w": weight})) == 96  # of 66
 
 
 def test_what_looks_at_whole_pictures_is_refused(tmp_path: Path) -> None:
@@ -172,6 +221,6 @@ def test_what_looks_at_whole_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         VerificationError, match=r"^student\.onnx looks at whole pictures \(squeeze, ReduceMean\)"
     ):
-        strip_margin(path)
+        margin_of(path)
     with pytest.raises(VerificationError, match=r"How far student\.onnx looks is not known \(up, Resize\)"):
-        strip_margin(written(path, [helper.make_node("Resize", ["image"], ["out"], name="up")], {}))
+        margin_of(written(path, [helper.make_node("Resize", ["image"], ["out"], name="up")], {}))

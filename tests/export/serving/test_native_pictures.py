@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from export.errors import PublishError
+from export.records import GraphPart
 from export.releases.render import Demand, queue_of
 from export.serving.backbones import Platform, backbone_config
 from export.serving.native_pictures import (
     QUEUE,
+    STRIP_BYTES,
     NativePictures,
     largest_size,
     max_pixels,
+    part_names,
+    parts_json,
     require_servable,
     usual_size,
 )
@@ -25,10 +30,27 @@ from export.tensors import feature_specs, image_spec
 from model_repository.image_size import NATIVE
 from train.config import FitConfig
 
+PARTS = [
+    GraphPart(
+        file="teacher_part_1.onnx",
+        inputs=("image",),
+        outputs=("teacher_1",),
+        strip_margin=32,
+        bytes_per_pixel=200,
+    ),
+    GraphPart(
+        file="teacher_part_2.onnx",
+        inputs=("teacher_1",),
+        outputs=("teacher_2", "teacher_3"),
+        strip_margin=224,
+        bytes_per_pixel=40,
+    ),
+]
+
 
 def manifest(**config: Any) -> Any:
     native = FitConfig(**{"image_size": "native", "crop_size": 96, **config})
-    return SimpleNamespace(category="pill", config=native, strip_margins={"teacher": 64})
+    return SimpleNamespace(category="pill", config=native, parts={"teacher": PARTS})
 
 
 def test_the_limit_is_what_the_environment_states(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +67,7 @@ def test_the_limit_is_what_the_environment_states(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_graph_runs_in_strips_of_one_picture() -> None:
-    native = NativePictures.of(manifest(), "teacher")
+    native = NativePictures.of(manifest())
     assert native is not None
     sizes = usual_size(manifest())
     assert sizes == 96
@@ -62,12 +84,25 @@ def test_a_graph_runs_in_strips_of_one_picture() -> None:
     assert config.max_batch_size == 1
     assert [list(tensor.dims) for tensor in (*config.input, config.output[2])] == [[-1, -1, 3], [32, -1, -1]]
     parameters = {name: value.string_value for name, value in config.parameters.items()}
-    assert parameters["strip_margin"] == "64"
     assert parameters["max_pixels"] == "25000000"
     assert [list(warm.inputs["image"].dims) for warm in config.model_warmup] == [[96, 96, 3]]
-    with pytest.raises(PublishError, match="does not say how far its student looks"):
-        NativePictures.of(manifest(), "student")
-    assert NativePictures.of(manifest(image_size=256), "teacher") is None
+    assert NativePictures.of(manifest(image_size=256)) is None
+
+
+def test_strips_of_a_part_are_as_large_as_memory_allows() -> None:
+    near, far = json.loads(parts_json(manifest(), "teacher"))
+    assert near == {
+        "file": "part_1.onnx",
+        "inputs": ["image"],
+        "outputs": ["teacher_1"],
+        "strip_margin": 32,
+        "strip_pixels": STRIP_BYTES // 200,
+    }
+    assert far["strip_pixels"] == STRIP_BYTES // 40
+    assert part_names(manifest(), "teacher") == {
+        "part_1.onnx": "teacher_part_1.onnx",
+        "part_2.onnx": "teacher_part_2.onnx",
+    }
 
 
 def test_other_steps_take_one_picture_too() -> None:

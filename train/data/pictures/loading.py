@@ -101,7 +101,7 @@ def load_images(
     _tell_of_broken(broken, len(paths), what)
     _warn_of_plain(loaded, paths, what)
     if image_size == NATIVE:
-        _require_one_size([(paths[index], parts[paths[index]]) for index in readable])
+        _require_equal_sizes([(paths[index], parts[paths[index]]) for index in readable])
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
     own_parts = [parts[paths[index]] for index in readable] if keep_aspect or image_size == NATIVE else None
     images = LoadedImages(pixels, readable, broken, _shown(own_parts, pixels.shape[:3]))
@@ -134,7 +134,7 @@ def _tell_of_broken(broken: Sequence[str], count: int, what: str) -> None:
         )
 
 
-def _require_one_size(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:
+def _require_equal_sizes(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:
     """Refuse pictures of several sizes, where each keeps its own.
 
     Raises:

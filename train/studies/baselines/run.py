@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.config import FitConfig, require_one_size
+from train.config import FitConfig, refuse_native
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, split_good
 from train.data.ground_truth import load_masks
@@ -137,7 +137,7 @@ def load_inputs(data: CategoryData, *, config: FitConfig, runtime: Runtime) -> B
     Raises:
         ConfigError: pictures are to keep their own size.
     """
-    require_one_size(config, "The comparison with other methods")
+    refuse_native(config, "The comparison with other methods")
     teacher, _ = load_teacher(config, weights_dir=runtime.weights_dir)
     keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
     reading = partial(
