@@ -49,14 +49,16 @@ class GraphPart(BaseModel, frozen=True, extra="forbid"):
     Attributes:
         file: beside the graph; the graph's own where it is not cut.
         inputs, outputs: names of its tensors.
-        strip_margin: pixels beside a strip from which it must be computed too, a multiple of 32.
+        strip_step: pixels at whose multiples strips begin and end.
+        strip_margin: pixels beside a strip from which it must be computed too.
         bytes_per_pixel: memory that a run takes for a pixel of the picture, as its largest operator needs it.
     """
 
     file: SafeName
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    strip_margin: int = Field(ge=0, multiple_of=32)
+    strip_step: int = Field(ge=1)
+    strip_margin: int = Field(ge=0)
     bytes_per_pixel: int = Field(ge=1)
 
 

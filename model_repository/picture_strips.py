@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-STEP = 32  # pixels: strips begin and end at its multiples, where every stage has a position of its own
+STEP = 32  # pixels: pictures are multiples of it, and every stage has a position of its own there
 
 Array = NDArray[Any]
 
@@ -57,17 +57,18 @@ class Strip:
         return _part(array, axis, (self.start - first) // stride, (self.stop - first) // stride)
 
 
-def strips(height: int, width: int, *, margin: int, pixels: int) -> list[Strip]:
+def strips(height: int, width: int, *, margin: int, pixels: int, step: int = STEP) -> list[Strip]:
     """The strips of a picture, in their order; a single one where the whole picture is within the budget.
 
     Args:
         height, width: of the picture, multiples of 32.
-        margin: pixels on either side that a strip is computed from too; a multiple of 32.
+        margin: pixels on either side that a strip is computed from too; a multiple of `step`.
         pixels: that a strip with its margins may have. It has more where the margins alone need that.
+        step: pixels at whose multiples strips begin and end.
     """
     axis = 0 if height >= width else 1
     side, across = max(height, width), min(height, width)
-    seen = max(pixels // across // STEP * STEP, 2 * margin + max(margin, STEP))
+    seen = max(pixels // across // step * step, 2 * margin + max(margin, step))
     found: list[Strip] = []
     start = 0
     while start < side:
@@ -110,12 +111,13 @@ class Part:
         run: gives the outputs, in their order, of tensors by name.
         inputs: names of the tensors that it takes: pixels `image` [B, H, W, 3], and maps [B, h, w] or [B, C, h, w].
         outputs: names of those that it gives: maps likewise, or [B, 1], which is the same for every strip.
-        margin, pixels: of its strips, see `strips`.
+        step, margin, pixels: of its strips, see `strips`.
     """
 
     run: Callable[[dict[str, Array]], list[Array]]
     inputs: Sequence[str]
     outputs: Sequence[str]
+    step: int
     margin: int
     pixels: int
 
@@ -133,7 +135,7 @@ def run_parts(parts: Sequence[Part], tensors: Mapping[str, Array]) -> dict[str, 
     height, width = tensors["image"].shape[1:3]
     known, found = dict(tensors), dict[str, Array]()
     for part in parts:
-        over = strips(height, width, margin=part.margin, pixels=part.pixels)
+        over = strips(height, width, margin=part.margin, pixels=part.pixels, step=part.step)
         given = [
             part.run(
                 {name: strip.cut(known[name], rows_axis=rows_axis(name, known[name])) for name in part.inputs}

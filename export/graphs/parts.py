@@ -18,7 +18,7 @@ from onnx.utils import Extractor
 
 from export.errors import VerificationError
 from export.graphs.chain import open_session, teacher_features
-from export.graphs.receptive_field import bytes_per_pixel, find_reaches, strip_margin
+from export.graphs.receptive_field import bytes_per_pixel, find_reaches, strip_margin, strip_step
 from export.manifest import GraphFiles
 from export.records import GraphPart
 from model_repository.picture_strips import Array, Part, run_parts
@@ -79,6 +79,7 @@ def _describe(
         file=file,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
+        strip_step=strip_step(graph, reaches),
         strip_margin=strip_margin(graph, reaches),
         bytes_per_pixel=bytes_per_pixel(graph, reaches),
     )
@@ -193,6 +194,7 @@ def opened(parts: Sequence[GraphPart], folder: Path, *, strip_pixels: int = 1 <<
             run=_runner(folder / part.file, part.outputs),
             inputs=part.inputs,
             outputs=part.outputs,
+            step=part.strip_step,
             margin=part.strip_margin,
             pixels=strip_pixels,
         )

@@ -17,7 +17,6 @@ from onnx import helper, numpy_helper
 
 from export.errors import VerificationError
 from export.tensors import STRIDES, TEACHER_OUTPUTS
-from model_repository.picture_strips import STEP
 
 # What looks at one position alone, whatever lies around it; constants beside a map change nothing.
 POINTWISE = frozenset(
@@ -55,10 +54,20 @@ class Reach:
         return Reach(self.jump * stride, before, self.after + (size - 1 - padding) * self.jump)
 
 
+def strip_step(graph: onnx.GraphProto, reaches: Mapping[str, Reach]) -> int:
+    """Pixels at whose multiples strips can begin: each input and output has a position of its own there."""
+    return math.lcm(
+        *(reaches[value.name].jump for value in (*graph.input, *graph.output) if value.name in reaches)
+    )
+
+
 def strip_margin(graph: onnx.GraphProto, reaches: Mapping[str, Reach]) -> int:
-    """Pixels beside a strip from which a graph must be computed too, a multiple of 32."""
-    margin = max(reaches[output.name].margin for output in graph.output if output.name in reaches)
-    return -(-margin // STEP) * STEP
+    """Pixels beside a strip from which a graph must be computed too, a multiple of `strip_step`."""
+    margin, step = (
+        max(reaches[output.name].margin for output in graph.output if output.name in reaches),
+        strip_step(graph, reaches),
+    )
+    return -(-margin // step) * step
 
 
 def bytes_per_pixel(graph: onnx.GraphProto, reaches: Mapping[str, Reach]) -> int:

@@ -68,6 +68,7 @@ def parts_json(manifest: Manifest, graph: str) -> bytes:
             "file": name,
             "inputs": part.inputs,
             "outputs": part.outputs,
+            "strip_step": part.strip_step,
             "strip_margin": part.strip_margin,
             "strip_pixels": STRIP_BYTES // part.bytes_per_pixel,
         }

@@ -68,7 +68,8 @@ class TritonPythonModel(onnxruntime_model.TritonPythonModel):
                 options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             return list(session.run(outputs, feed, options))
 
-        return Part(run, described["inputs"], outputs, described["strip_margin"], described["strip_pixels"])
+        step, margin, pixels = (described[f"strip_{name}"] for name in ("step", "margin", "pixels"))
+        return Part(run, described["inputs"], outputs, step, margin, pixels)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer each request; a fault in one is that one's error alone."""

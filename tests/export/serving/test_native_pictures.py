@@ -35,13 +35,15 @@ PARTS = [
         file="teacher_part_1.onnx",
         inputs=("image",),
         outputs=("teacher_1",),
-        strip_margin=32,
+        strip_step=4,
+        strip_margin=16,
         bytes_per_pixel=200,
     ),
     GraphPart(
         file="teacher_part_2.onnx",
         inputs=("teacher_1",),
         outputs=("teacher_2", "teacher_3"),
+        strip_step=16,
         strip_margin=224,
         bytes_per_pixel=40,
     ),
@@ -95,7 +97,8 @@ def test_strips_of_a_part_are_as_large_as_memory_allows() -> None:
         "file": "part_1.onnx",
         "inputs": ["image"],
         "outputs": ["teacher_1"],
-        "strip_margin": 32,
+        "strip_step": 4,
+        "strip_margin": 16,
         "strip_pixels": STRIP_BYTES // 200,
     }
     assert far["strip_pixels"] == STRIP_BYTES // 40
