@@ -22,7 +22,7 @@ MAX_MEGAPIXELS = "ASTMFR_NATIVE_MEGAPIXELS"  # an environment variable, read at 
 DEFAULT_MAX_MEGAPIXELS = 25.0  # cameras of factories have 5 to 20
 # Of a strip with its margins, by what its part takes for a pixel. Less memory is more strips, and margins are computed
 # twice.
-STRIP_BYTES = 150_000_000
+STRIP_BYTES = 75_000_000
 QUEUE = QueuePolicy(size=8)  # each request holds a picture, or its feature maps: megabytes
 
 

@@ -9,6 +9,7 @@ but for what goes in, what passes between the parts, and what comes out.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -51,20 +52,20 @@ class TritonPythonModel(onnxruntime_model.TritonPythonModel):
         folder = Path(args["model_repository"]) / args["model_version"]
         share_an_arena()
         described = json.loads((folder / "parts.json").read_text(encoding="utf-8"))
-        self.parts = [self.open_part(folder, part, threads) for part in described]
+        self.parts = [self.open_part(folder, part, threads, last=part is described[-1]) for part in described]
         self.turns = open_turns(threads)
         self.size: tuple[int, ...] = ()  # of the picture before
         self.giving_back = False
 
-    def open_part(self, folder: Path, described: dict[str, Any], threads: int) -> Part:
-        """A part of the network, ready to run."""
+    def open_part(self, folder: Path, described: dict[str, Any], threads: int, *, last: bool) -> Part:
+        """A part of the network, ready to run; after the last one memory may be given back."""
         path = folder / described["file"]
         require_plain(path)
         session, outputs = open_session(path, threads), described["outputs"]
 
         def run(feed: Tensors) -> list[NDArray[Any]]:
             options = ort.RunOptions()
-            if self.giving_back:
+            if self.giving_back and last:
                 options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             return list(session.run(outputs, feed, options))
 
@@ -81,8 +82,9 @@ class TritonPythonModel(onnxruntime_model.TritonPythonModel):
         try:
             feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             self.require_size(feed["image"].shape)
+            busy = self.others_compute()
             with self.turn():
-                outputs = self.run_parts(feed)
+                outputs = self.run_parts(feed, busy=busy)
             return pb_utils.InferenceResponse([pb_utils.Tensor(name, outputs[name]) for name in names])
         except RequestError as error:
             fault = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
@@ -109,14 +111,26 @@ class TritonPythonModel(onnxruntime_model.TritonPythonModel):
                 "and below with its edge"
             )
 
-    def run_parts(self, feed: Tensors) -> Tensors:
+    def others_compute(self) -> bool:
+        """Whether another backbone has its turn, so that this one has to wait."""
+        if self.turns is None:
+            return False
+        try:
+            fcntl.flock(self.turns, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self.turns, fcntl.LOCK_UN)
+        return False
+
+    def run_parts(self, feed: Tensors, *, busy: bool) -> Tensors:
         """Run all parts over all of a picture.
 
-        What a picture took is kept for the next one of that size, since a line has one camera; where the size is
-        another, it is given back.
+        What a picture took is kept for the next one of that size, since a line has one camera. It is given back where
+        the size is another, and where others compute: with several pictures on their way each backbone would keep its
+        own.
         """
         shape = feed["image"].shape[1:3]
-        self.giving_back, self.size = shape != self.size, shape
+        self.giving_back, self.size = busy or shape != self.size, shape
         outputs = run_parts(self.parts, feed)
         if self.giving_back:
             ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what is freed
