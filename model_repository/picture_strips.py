@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP = 32  # pixels: pictures are multiples of it, and every stage has a position of its own there
+THIN_MARGINS = 16  # of a thin strip, its margins a side
+LEAST_PIXELS = 100_000  # of a thin strip: a run of fewer takes as long
 
 Array = NDArray[Any]
 
@@ -111,7 +113,8 @@ class Part:
         run: gives the outputs, in their order, of tensors by name.
         inputs: names of the tensors that it takes: pixels `image` [B, H, W, 3], and maps [B, h, w] or [B, C, h, w].
         outputs: names of those that it gives: maps likewise, or [B, 1], which is the same for every strip.
-        step, margin, pixels: of its strips, see `strips`.
+        step, margin: of its strips, see `strips`.
+        pixels: that a strip with its margins may have at most.
     """
 
     run: Callable[[dict[str, Array]], list[Array]]
@@ -120,6 +123,12 @@ class Part:
     step: int
     margin: int
     pixels: int
+
+    def strips(self, height: int, width: int) -> list[Strip]:
+        """Strips of a picture as thin as they can be with margins of an eighth, since those stay in the caches."""
+        thin = THIN_MARGINS * self.margin * min(height, width)
+        pixels = min(self.pixels, max(thin, LEAST_PIXELS))
+        return strips(height, width, margin=self.margin, pixels=pixels, step=self.step)
 
 
 def run_parts(parts: Sequence[Part], tensors: Mapping[str, Array]) -> dict[str, Array]:
@@ -135,7 +144,7 @@ def run_parts(parts: Sequence[Part], tensors: Mapping[str, Array]) -> dict[str, 
     height, width = tensors["image"].shape[1:3]
     known, found = dict(tensors), dict[str, Array]()
     for part in parts:
-        over = strips(height, width, margin=part.margin, pixels=part.pixels, step=part.step)
+        over = part.strips(height, width)
         given = [
             part.run(
                 {name: strip.cut(known[name], rows_axis=rows_axis(name, known[name])) for name in part.inputs}

@@ -20,9 +20,9 @@ from model_repository.image_size import SIDE_STEP, ImageSize, filled_size, image
 MAX_BATCH = 1
 MAX_MEGAPIXELS = "ASTMFR_NATIVE_MEGAPIXELS"  # an environment variable, read at publishing
 DEFAULT_MAX_MEGAPIXELS = 25.0  # cameras of factories have 5 to 20
-# Of a strip with its margins, by what its part takes for a pixel. Less memory is more strips, and margins are computed
-# twice.
-STRIP_BYTES = 75_000_000
+# Of a strip with its margins at most, by what its part takes for a pixel: 5 megapixels of the last stage, whose margins
+# are wide, in one piece. Where margins are thin `model_repository.picture_strips` takes thin strips.
+STRIP_BYTES = 200_000_000
 QUEUE = QueuePolicy(size=8)  # each request holds a picture, or its feature maps: megabytes
 
 
