@@ -54,6 +54,8 @@ def test_a_test_set_is_judged_at_its_own_size(checkpoint_path: Path, data: Categ
     assert (
         evaluation.judged.shown.sum() == n_images * HEIGHT * WIDTH
     )  # what is filled counts for no pixel measure
+    assert load_checkpoint(checkpoint_path).calibration.picture_only
+    assert not verdict.anomaly_map[~evaluation.judged.shown].any()
     assert evaluation.judged.masks is not None
     for image, mask in zip(evaluation.judged.test, evaluation.judged.masks, strict=True):
         if image.mask_path is not None:
@@ -89,6 +91,12 @@ def test_pictures_of_several_sizes_are_refused(tmp_path: Path) -> None:
         DataError, match=r"a.png is 64 x 96 pixels and .*b.png 96 x 64; expected pictures of one size"
     ):
         load_images(paths, image_size=-1, strict=True)
+
+
+def test_pictures_that_the_server_refuses_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 31), "grey").save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a.png is 64 x 31 pixels; expected sides of at least 32 where"):
+        load_images([tmp_path / "a.png"], image_size=-1, strict=True)
 
 
 def test_large_pictures_are_judged_in_strips_without_a_seam(
