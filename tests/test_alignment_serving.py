@@ -51,7 +51,8 @@ def moved(work: Path, tiny_data: CategoryData) -> CategoryData:
 
 @pytest.fixture(scope="module")
 def product(work: Path, moved: CategoryData, fit_tiny: FitTiny) -> ProductPaths:
-    fit_tiny(moved, work / "runs" / CATEGORY, align="on", foreground="threshold")
+    # Of another seed than the usual one, by which two scores differ by less than half precision does.
+    fit_tiny(moved, work / "runs" / CATEGORY, align="on", foreground="threshold", seed=1)
     product = ProductPaths(CATEGORY, work / "runs", work / "build")
     build_category(product)
     build_category(product, "fp16")
