@@ -3,8 +3,8 @@
 #   make demo                    everything on real solar cells, from training to a benchmark
 #   make export CATEGORY=pill    train if needed, verify, publish
 #
-# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND BIT_DEPTH KNOWN_DEFECTS REGIONS WEIGHTS_DIR FORCE
-#          URL IMAGES WHAT RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE PROMOTE KEEP YES PUBLIC_KEY PROFILE
+# Options: CATEGORY PRESET DATA PLATFORM PRECISION EPOCHS STEPS FOREGROUND BIT_DEPTH ALIGN KNOWN_DEFECTS REGIONS FORCE
+#          WEIGHTS_DIR URL IMAGES WHAT RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE PROMOTE KEEP YES PUBLIC_KEY PROFILE
 
 PYTHON   ?= python3.11
 CATEGORY ?= mono
@@ -20,8 +20,8 @@ RUN  := runs/$(CATEGORY)
 
 # Recipes read what was asked for from their environment: a value with spaces or quotes reaches the command as it is,
 # and the command says what is wrong with it.
-export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH KNOWN_DEFECTS REGIONS WEIGHTS_DIR PLATFORM PRECISION URL IMAGES \
-       WHAT RUN DEVICE RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE KEEP PUBLIC_KEY PROFILE
+export CATEGORY DATA PRESET STEPS EPOCHS FOREGROUND BIT_DEPTH ALIGN KNOWN_DEFECTS REGIONS WEIGHTS_DIR PLATFORM PRECISION \
+       URL IMAGES WHAT RUN DEVICE RELEASE THRESHOLD RATE ESCAPES REASON OUTPUT BUNDLE KEEP PUBLIC_KEY PROFILE
 
 # Only what was asked for is passed on; the rest is the run's, which remembers its images too, or the preset's.
 NAMED        := --category "$$CATEGORY"
@@ -31,6 +31,7 @@ FIT_OPTIONS  := $(if $(PRESET),--preset "$$PRESET") $(if $(STEPS),--steps "$$STE
                 $(if $(EPOCHS),--epochs "$$EPOCHS") $(WEIGHTS) \
                 $(if $(FOREGROUND),--foreground "$$FOREGROUND") \
                 $(if $(BIT_DEPTH),--bit-depth "$$BIT_DEPTH") \
+                $(if $(ALIGN),--align "$$ALIGN") \
                 $(if $(KNOWN_DEFECTS),--known-defects "$$KNOWN_DEFECTS") \
                 $(if $(REGIONS),--regions "$$REGIONS")
 PRECISELY    := $(NAMED) --precision "$$PRECISION"
@@ -52,7 +53,7 @@ help: ## This list
 	@sed -n 's/^##@ /\n/p; s/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo; echo "Options, with their defaults: CATEGORY=$$CATEGORY PLATFORM=$$PLATFORM URL=$$URL"
 	@echo "PRESET=edge|paper  DATA=auto|mvtec_ad|elpv|synthetic|FOLDER  STEPS=N or EPOCHS=N  WEIGHTS_DIR=FOLDER  IMAGES=FOLDER"; \
-	echo "FOREGROUND=none|threshold|sam  BIT_DEPTH=BITS  KNOWN_DEFECTS=FOLDER  REGIONS=FILE  PRECISION=fp32|fp16|int8  FORCE=1 to train anew; the run before is kept"
+	echo "FOREGROUND=none|threshold|sam  BIT_DEPTH=BITS  ALIGN=off|auto|on  KNOWN_DEFECTS=FOLDER  REGIONS=FILE  PRECISION=fp32|fp16|int8  FORCE=1 to train anew; the run before is kept"
 
 # Two environments, made by themselves and made again when their lists change.
 # .triton/ has its own because the server's Python stub needs numpy 1.

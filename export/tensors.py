@@ -37,6 +37,9 @@ class TensorSpec:
 RELEASE_ID = TensorSpec("release_id", "INT64", (1,))
 ENCODED_IMAGE = TensorSpec("encoded_image", "STRING", (1,))
 ORIGINAL_SIZE = TensorSpec("original_size", "INT32", (2,))
+# Of what networks see: the first row and column that show the picture of a file, and the first beyond it.
+SHOWN = TensorSpec("shown", "INT32", (4,))
+MOTION = TensorSpec("motion", "FP32", (2, 3))  # from an aligned image to the one that was sent
 
 
 def image_spec(image_size: ImageSize) -> TensorSpec:

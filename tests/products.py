@@ -42,7 +42,7 @@ from train.checkpoint.tensors import Checkpoint, load_checkpoint
 from train.data.category import CategoryData, read_category
 from train.data.pictures.loading import load_images
 from train.data.sources.synthetic.dataset import render_category
-from train.method.student import compute_distances
+from train.method.judging import compute_distances
 from train.runs import evaluate_category, fit_category
 from train.support.devices import Runtime
 

@@ -124,8 +124,9 @@ def test_what_cannot_be_exported_is_told_before_the_training(option: str) -> Non
 
 
 def test_train_means_the_whole_configuration_that_is_given() -> None:
-    (fit,) = commands("train", "CATEGORY=screw", "PRESET=paper", "BIT_DEPTH=12")
+    (fit,) = commands("train", "CATEGORY=screw", "PRESET=paper", "BIT_DEPTH=12", "ALIGN=auto")
     assert "--preset" in fit
+    assert '--align "$ALIGN"' in fit
     assert "--bit-depth" in fit
     assert "--as-before" not in fit
 

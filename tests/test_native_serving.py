@@ -47,9 +47,10 @@ def repository(work: Path, native_product: ProductPaths) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native_pictures, "STRIP_BYTES", STRIP_BYTES)
         patch.setenv(native_pictures.MAX_MEGAPIXELS, "0.2")
-        publish_category(
+        said = publish_category(
             native_product.build, repository=repository, platform=Platform(), read_graph=read_onnx_file
         )
+    assert "; batches and requests hold one picture, at its own size of up to 0.2 megapixels" in said
     return repository
 
 
@@ -92,7 +93,7 @@ def same(ours: Verdict, theirs: Verdict) -> None:
 def test_one_release_judges_all_sizes_files_as_pixels(
     server: TritonServer, judge: JudgeClient, pictures: list[Image.Image]
 ) -> None:
-    assert judge.image_size == -1
+    assert (judge.image_size, judge.max_batch) == (-1, 1)
     with JudgeClient(
         server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S, shared_memory=True
     ) as in_memory:

@@ -14,6 +14,7 @@ from client.explaining.asking import explain
 from deploy.server import TritonServer, running_server
 from export.parity.gate import verify_category
 from export.product import ProductPaths
+from model_repository.distance_fusion.map_fusion import n_scored
 from model_repository.image_decoder.resizing import fitted_part
 from tests.conftest import CATEGORY, FitTiny
 from tests.products import ROOT, TIMEOUT_S, publish_tiny
@@ -72,6 +73,20 @@ def judge(server: TritonServer) -> Iterator[JudgeClient]:
 
 def test_the_client_learns_size_and_shape_from_the_server(judge: JudgeClient) -> None:
     assert (judge.image_size, judge.keep_aspect) == (SIZE, True)
+
+
+def test_what_is_filled_beside_a_picture_does_not_count(
+    judge: JudgeClient, product: ProductPaths, long_data: CategoryData
+) -> None:
+    calibration = load_checkpoint(product.checkpoint).calibration
+    assert calibration.picture_only
+    n_highest = n_scored(SIZE[0] * SIZE[1], calibration.score_share)
+    for image in long_data.test:
+        for sent in (image.path.read_bytes(), load_image(image.path)):
+            verdict = judge.judge(sent)
+            assert verdict.anomaly_map.size > n_highest
+            highest = np.sort(verdict.anomaly_map.ravel())[-n_highest:]
+            assert verdict.score == pytest.approx(float(highest.mean()), rel=1e-5)
 
 
 def test_files_and_pixels_are_judged_as_in_training(

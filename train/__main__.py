@@ -109,6 +109,7 @@ def fit(
         run_dir=run_dir,
         runtime=runtime,
         force=force,
+        known=known,
     )
     trained = fit_category(
         images,

@@ -13,7 +13,6 @@ from client.core.errors import AnswerError, OtherSizeError
 from client.core.requests import ORIGINAL_SIZE, Request
 from client.core.verdicts import SCORE_OUTPUTS, Score, Verdict
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
-from model_repository.image_decoder.resizing import fitted_part
 from model_repository.image_size import NATIVE, filled_size
 
 TYPES: dict[str, tuple[str, type[np.generic]]] = {
@@ -72,21 +71,13 @@ class Answer:
         return [
             Verdict(
                 **vars(score),
-                anomaly_map=anomaly_map[self._seen(size)],
-                mask=mask[self._seen(size)],
+                anomaly_map=anomaly_map[self.request.seen(size)],
+                mask=mask[self.request.seen(size)],
                 original_size=size,
                 min_area=self.request.question.min_area,
             )
             for score, anomaly_map, mask, size in columns
         ]
-
-    def _seen(self, original_size: tuple[int, int]) -> tuple[slice, slice]:
-        """Rows and columns of a map that show the image, and not what was filled beside it."""
-        if self.request.native:
-            return fitted_part(original_size, NATIVE)
-        if not self.request.keep_aspect:
-            return slice(None), slice(None)
-        return fitted_part(original_size, self.request.map_shape[1:])
 
     def _sizes(self) -> tuple[tuple[int, int], ...]:
         """Width and height of each image as it came."""

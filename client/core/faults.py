@@ -9,7 +9,9 @@
     CANCELLED                                               Unreachable       yes    it dropped the call as it stopped
     NOT_FOUND          no available versions                NotServed         yes    a model is loaded anew, or unloaded
                        anything else                        NotServed         no     there is no such model
-    INVALID_ARGUMENT                                        RefusedImage      no     a file is damaged, a shape wrong
+    INVALID_ARGUMENT                                        RefusedImage      no     a file is damaged, a shape wrong,
+                                                                                     nothing of the part is left
+    INTERNAL           foreground, regions                  RefusedImage      no     the same, of an older server
     INTERNAL           Stub process ... is not healthy      ServerFault       yes    a step's process has died
     DEADLINE_EXCEEDED                                       DeadlineExceeded  no     the deadline passed
     UNIMPLEMENTED                                           Unreachable       no     it is no Triton server
@@ -51,7 +53,8 @@ REGION_UNKNOWN = "Unable to find shared memory region"  # it was registered with
 OTHER_SHAPE = "unexpected shape for input"
 REGION_TOO_SMALL = "bytes to hold the results"  # in shared memory: a new release's maps are larger
 ONE_IMAGE = "cannot be judged"  # its values are not finite
-OTHER_THAN_DRAWN_ON = "regions are for images of"  # its own size is another
+# What is the image's fault, which servers of before do not say: nothing of it is left, or its own size is another.
+OF_THE_IMAGE = ("its foreground mask hides", "its foreground lies in none", "regions are for images of")
 NO_REQUEST_ID = "[request id: <id_unknown>] "
 # In gRPC's: it never got to a server; the connection ended.
 NEVER_THERE = ("failed to connect", "resolving", "resolution", "Failed to create", "HTTP proxy")
@@ -96,9 +99,7 @@ def fault_of(error: InferenceServerException) -> Fault:
         return Fault(Unreachable, again=True)
     if status == "NOT_FOUND":
         return Fault(NotServed, again=BETWEEN_VERSIONS in message)
-    if (
-        status == "INTERNAL" and OTHER_THAN_DRAWN_ON in message
-    ):  # the image's fault, which the fusion does not say
+    if status == "INTERNAL" and any(words in message for words in OF_THE_IMAGE):
         return Fault(RefusedImage)
     if status == "INTERNAL":
         return Fault(ServerFault, again=all(words in message for words in STEP_DIED))

@@ -15,9 +15,11 @@ from tritonclient.grpc import service_pb2
 from client.core.category import ENCODED, Category
 from client.core.errors import RefusedImage
 from client.core.inputs import Prepared
+from model_repository.distance_fusion.fusion_shown import PARAMETER, text_of_boxes
 from model_repository.distance_fusion.map_fusion import MAP_OUTPUTS
 from model_repository.image_decoder import picture_limits
 from model_repository.image_decoder.image_decoding import resize_image
+from model_repository.image_decoder.resizing import fitted_part
 from model_repository.image_size import (
     NATIVE,
     ImageSize,
@@ -114,6 +116,24 @@ class Request:
         asks_size = self.question.for_maps and not self.sizes
         return (*self.question.outputs, ORIGINAL_SIZE) if asks_size else tuple(self.question.outputs)
 
+    def seen(self, original_size: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of a map that show an image of this width and height, and not what is filled beside it."""
+        if not (self.keep_aspect or self.native):
+            return slice(0, self.map_shape[1]), slice(0, self.map_shape[2])
+        return fitted_part(original_size, NATIVE if self.native else self.map_shape[1:])
+
+    @property
+    def boxes(self) -> NDArray[np.int64] | None:
+        """[B, 4]: where in the pixels that are sent the images lie; None where the server knows, or they fill them."""
+        if not (self.sizes and (self.keep_aspect or self.native)):
+            return None
+        return np.array(
+            [
+                (rows.start, columns.start, rows.stop, columns.stop)
+                for rows, columns in map(self.seen, self.sizes)
+            ]
+        )
+
     def message(self, *, timeout_s: float) -> Any:
         """The message of gRPC's `ModelInfer` with a deadline of so many seconds."""
         message = service_pb2.ModelInferRequest(model_name=self.model)
@@ -133,6 +153,8 @@ class Request:
             parameters["probe"].bool_param = True
         if self.question.threshold is not None:
             parameters["threshold"].string_param = str(self.question.threshold)
+        if (boxes := self.boxes) is not None:
+            parameters[PARAMETER].string_param = text_of_boxes(boxes)
         return message
 
     def _add_images(self, message: Any) -> None:

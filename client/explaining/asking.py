@@ -20,6 +20,7 @@ from client.explaining.steps import DISTANCES, IMAGE, Plan, Step, read_plan
 from client.explaining.usual import Usual, read_usual
 from client.judging.calls import named_error, retrying
 from client.judging.connection import JudgeClient
+from model_repository.distance_fusion.fusion_shown import PARAMETER, text_of_boxes
 from model_repository.grpc_channel import connect
 from model_repository.image_decoder.image_decoding import resize_image
 from model_repository.image_decoder.resizing import fitted_part
@@ -50,7 +51,7 @@ def explain(judge: JudgeClient, image: Image.Image, *, name: str, min_area: int 
         NotServed: what is served is no ensemble of this project.
         ServerError: the server does not answer, or the steps do not come to the ensemble's verdict.
     """
-    with Steps(judge) as steps:
+    with Steps(judge, shown=_box(judge, image)) as steps:
         for _ in range(TRIES):
             try:
                 return _explain_once(judge, steps, image, name=name, min_area=min_area)
@@ -86,9 +87,7 @@ def _explain_once(
             f"Category {judge.category!r} at {judge.url} cannot be explained: {error}."
         ) from None
     total = sum(added)
-    rows, columns = slice(None), slice(None)
-    if judge.keep_aspect or judge.image_size == NATIVE:
-        rows, columns = fitted_part(image.size, judge.image_size)
+    rows, columns = _lies(judge, image)
 
     def seen(distances: NDArray[np.float32]) -> NDArray[np.float32]:
         """The positions that show the image, and not what was filled beside it."""
@@ -120,6 +119,21 @@ def _explain_once(
     )
 
 
+def _lies(judge: JudgeClient, image: Image.Image) -> tuple[slice, slice]:
+    """Rows and columns of what is sent that show the image."""
+    if judge.keep_aspect or judge.image_size == NATIVE:
+        return fitted_part(image.size, judge.image_size)
+    return slice(None), slice(None)
+
+
+def _box(judge: JudgeClient, image: Image.Image) -> str | None:
+    """The same as a request's parameter; None where the image fills what is sent."""
+    rows, columns = _lies(judge, image)
+    if rows.stop is None:
+        return None
+    return text_of_boxes(np.array([[rows.start, columns.start, rows.stop, columns.stop]]))
+
+
 def _require_same(judge: JudgeClient, verdict: Verdict, score: float) -> None:
     """The steps' score is the ensemble's.
 
@@ -134,11 +148,18 @@ def _require_same(judge: JudgeClient, verdict: Verdict, score: float) -> None:
 
 
 class Steps:
-    """The models of a category's ensemble, asked by name; use it as a context manager."""
+    """The models of a category's ensemble, asked by name; use it as a context manager.
 
-    def __init__(self, judge: JudgeClient) -> None:
+    Args:
+        judge: the category.
+        shown: where in the pixels the image lies, as a request's parameter; None where it fills them.
+    """
+
+    def __init__(self, judge: JudgeClient, *, shown: str | None = None) -> None:
         self._category, self._url, self._timeout_s = judge.category, judge.url, judge.timeout_s
         self._client = connect(judge.endpoint)
+        # The ensemble's verdict is counted already.
+        self._parameters = {"probe": True} | ({} if shown is None else {PARAMETER: shown})
 
     def __enter__(self) -> Steps:
         return self
@@ -179,7 +200,7 @@ class Steps:
                 inputs,
                 model_version="" if step.version < 0 else str(step.version),
                 outputs=outputs,
-                parameters={"probe": True},  # the ensemble's verdict is counted already
+                parameters=self._parameters,
                 client_timeout=self._timeout_s,
                 timeout=max(1, round(1e6 * self._timeout_s)),
             )

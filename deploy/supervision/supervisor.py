@@ -218,7 +218,9 @@ class Supervisor:
     def _watch_server(self) -> None:
         """Begin with the server that runs now."""
         self.control = self.server.control(timeout_s=ANSWER_S)
-        ask = functools.partial(inference_answers, self.server.grpc_url, self.server.http_url)
+        ask = functools.partial(
+            inference_answers, self.server.grpc_url, self.server.http_url, repository=self._repository
+        )
         self._hangs = Hangs(ask, self._repository)
         threading.Thread(target=let_go, args=(self.server,), name="orphans", daemon=True).start()
         self._janitor = Janitor(self.server.control(), self._limit, tell=self._tell) if self._limit else None

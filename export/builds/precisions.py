@@ -18,6 +18,7 @@ from export.graphs.int8 import Sensitivity, quantize
 from export.graphs.parts import part_files, write_parts
 from export.graphs.structure import verify_structure
 from export.manifest import GraphFiles, Manifest
+from export.parity.flipped import write_flipped
 from export.parity.images import judged_fingerprint, product_images
 from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from export.product import ProductPaths
@@ -163,11 +164,11 @@ def hold_to_gate(
     """
     judge = GraphJudge.of_onnx(precision, files, judged.calibration)
     hashes = {path.name: sha256_of(path) for path in files}
-    answers = Answers(judge.name, precision, hashes, judge.maps(judged.images))
+    answers = Answers(judge.name, precision, hashes, judge.maps(judged.images, judged.shown))
     agreement = judged.compare(answers, limits)
     shutil.rmtree(rejected_dir, ignore_errors=True)  # of an earlier try
     if not agreement.accepted:
-        written = judged.write_flipped(answers, rejected_dir)
+        written = write_flipped(judged, answers, rejected_dir)
         where = f"; the images judged otherwise lie in {rejected_dir}" if written else ""
         raise VerificationError(
             f"{judge.name} does not judge as the checkpoint does: {'; '.join(agreement.beyond_limits)}{where}; "

@@ -20,6 +20,7 @@ from export.manifest import (
     require_engines,
 )
 from export.parity.engine import engine_judge
+from export.parity.flipped import write_flipped
 from export.parity.images import product_images
 from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from export.parity.live import LiveJudge
@@ -79,7 +80,7 @@ def verify_category(
 
     def compare(answers: Answers) -> Agreement:
         folder = flipped_dir / answers.judge.replace(",", "").replace(" ", "_")
-        result.flipped.extend(judged.write_flipped(answers, folder))
+        result.flipped.extend(write_flipped(judged, answers, folder))
         result.agreements.append(judged.compare(answers, limits[answers.precision]))
         return result.agreements[-1]
 
@@ -97,7 +98,8 @@ def verify_category(
         if url is not None:
             # Last: a server that cannot judge an image ends this with an error, and the builds' results are kept.
             encoded = [image.path for image in judged.test]
-            live = server.judge(judged.sent, files), server.judge_files(encoded, files)
+            pixels = server.judge(judged.sent, files, boxes=judged.loaded.boxes)
+            live = pixels, server.judge_files(encoded, files)
             precision = server.precision
             agreements = [*offline[precision], *map(compare, live)]
             keep_agreements(folders[precision], agreements, limits[precision])
@@ -112,7 +114,7 @@ def _build_answers(
     """Answers of a build's graphs, and of its engines; `not_run` takes the reason where they cannot run here."""
     precision = manifest.precision
     graphs = GraphJudge.of_onnx(precision, GraphFiles.in_folder(folder), judged.calibration)
-    yield Answers(graphs.name, precision, manifest.graph_hashes, graphs.maps(judged.images))
+    yield Answers(graphs.name, precision, manifest.graph_hashes, graphs.maps(judged.images, judged.shown))
     if not manifest.engines:
         return
     require_engines(folder, manifest)
@@ -121,7 +123,9 @@ def _build_answers(
     except ExportError as error:
         not_run.append(f"TensorRT {precision}: {error.message}")
     else:
-        yield Answers(engines.name, precision, manifest.engine_hashes, engines.maps(judged.images))
+        yield Answers(
+            engines.name, precision, manifest.engine_hashes, engines.maps(judged.images, judged.shown)
+        )
 
 
 def served_files(server: LiveJudge, folders: Mapping[str, Path]) -> dict[str, str]:

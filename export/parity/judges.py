@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image
 
 from export.agreement import GOOD_IMAGES, TEST_IMAGES, TRAINING_IMAGES, Agreement, Limits, beyond
 from export.errors import ExportError
@@ -22,6 +20,7 @@ from export.graphs.chain import HalfChain, OnnxChain
 from export.manifest import GraphFiles
 from export.parity.answers import Answers as Answers
 from export.parity.answers import Maps as Maps
+from model_repository.distance_fusion.fusion_shown import hide_beside, within_picture
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     Verdict,
@@ -39,12 +38,10 @@ from train.data.ground_truth import load_masks
 from train.data.pictures.loading import LoadedImages, load_images
 from train.evaluation.aligned import as_sent
 from train.evaluation.breakdown import JudgedSet, subset_measures
-from train.evaluation.evaluate import compute_maps, inspected_of
-from train.support.files import replacing
+from train.evaluation.evaluate import compute_maps, inspected_of, judged_pixels
 from train.support.progress import progress_bar
 
 BATCH_SIZE = 8
-MAP_PIXELS = 256  # side of each picture of a flipped image
 Images = NDArray[np.uint8]
 RunGraphs = Callable[[Images], tuple[list[NDArray[np.float32]], NDArray[np.int64]]]
 
@@ -73,10 +70,11 @@ class GraphJudge:
         batch_size = 1 if calibration.fusion.is_native else BATCH_SIZE
         return cls(f"ONNX {precision}", chain.run, calibration, batch_size)
 
-    def maps(self, images: Images) -> Maps:
+    def maps(self, images: Images, shown: NDArray[np.bool_] | None = None) -> Maps:
         """Anomaly maps [N, H, W] float32 of `images` [N, H, W, 3] uint8, before the background is removed.
 
-        The map of an image whose distances are not finite, as of activations that overflow, is all NaN.
+        For `shown` see `train.evaluation.evaluate.judged_pixels`. The map of an image whose distances are not finite,
+        as of activations that overflow, is all NaN.
 
         Raises:
             ExportError: `run` answers for other weights or another image size.
@@ -91,7 +89,8 @@ class GraphJudge:
                         f"{self.name} answers for weights {int(weights_ids[0, 0])}; expected {weights_id}; export "
                         "again, and build its engines again if it has any."
                     )
-                parts.append(self._fuse(distances))
+                seen = None if shown is None else shown[start : start + self.batch_size]
+                parts.append(self._fuse(hide_beside(distances, seen)))
                 bar.advance(len(batch))
         return np.concatenate(parts)
 
@@ -114,7 +113,7 @@ class JudgedTestSet:
         test: the N images.
         loaded: as networks see them, aligned where the category's are.
         masks: [N, H, W] of the images as they were sent.
-        parts, maps: [N, H, W] of the images as networks see them.
+        counted, maps: [N, H, W] of the images as networks see them: what counts of them, and their anomaly maps.
         judged_on: see `export.agreement.Agreement`.
     """
 
@@ -122,7 +121,7 @@ class JudgedTestSet:
     test: tuple[TestImage, ...]
     loaded: LoadedImages
     masks: NDArray[np.bool_] | None
-    parts: NDArray[np.bool_] | None
+    counted: NDArray[np.bool_] | None
     maps: Maps
     judged_on: str = TEST_IMAGES
 
@@ -145,6 +144,7 @@ class JudgedTestSet:
             what="test images",
         )
         test = tuple(test[index] for index in loaded.readable)
+        shown = judged_pixels(checkpoint.calibration, loaded)
         return cls(
             calibration=checkpoint.calibration,
             test=test,
@@ -155,8 +155,8 @@ class JudgedTestSet:
                 keep_aspect=checkpoint.provenance.keep_aspect,
                 native=checkpoint.config.is_native,
             ),
-            parts=find_foreground(loaded.pixels, foreground, device=device),
-            maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch"),
+            counted=within_picture(find_foreground(loaded.pixels, foreground, device=device), shown),
+            maps=compute_maps(checkpoint, loaded.pixels, device=device, what="PyTorch", shown=shown),
             judged_on=_kind_of_images(checkpoint, data),
         )
 
@@ -166,13 +166,18 @@ class JudgedTestSet:
         return self.loaded.pixels
 
     @property
+    def shown(self) -> NDArray[np.bool_] | None:
+        """[N, H, W]: where networks see the pictures, if that alone counts; None for everywhere."""
+        return judged_pixels(self.calibration, self.loaded)
+
+    @property
     def sent(self) -> Images:
         """[N, H, W, 3] uint8: what the server is sent, which it aligns itself."""
         return self.loaded.pixels if self.loaded.sent is None else self.loaded.sent.pixels
 
     def verdict(self, maps: Maps) -> Verdict:
         """What the server would answer with maps [N, H, W] of the images that networks see."""
-        verdict = judge(remove_background(maps, self.parts, self.calibration.regions), self.calibration)
+        verdict = judge(remove_background(maps, self.counted, self.calibration.regions), self.calibration)
         return as_sent(self.loaded, verdict, None)[1]
 
     def verdict_of(self, answers: Answers) -> Verdict:
@@ -189,7 +194,7 @@ class JudgedTestSet:
 
     def measures(self, verdict: Verdict) -> dict[str, float | None]:
         """Image AUROC, PRO and false-reject rate; None where the test set lacks the images or masks for one."""
-        inspected = inspected_of(self.calibration.regions, verdict.anomaly_map)
+        inspected = inspected_of(self.calibration.regions, self.loaded)
         judged = JudgedSet(self.test, verdict, self.masks, inspected=inspected)
         measured = subset_measures(judged, np.flatnonzero(judged.labels))
         rejected = judged.rejected[~judged.labels]
@@ -259,31 +264,6 @@ class JudgedTestSet:
             judged_on=self.judged_on,
             files=dict(answers.files),
         )
-
-    def write_flipped(self, answers: Answers, folder: Path) -> list[Path]:
-        """Write each image whose label differs from PyTorch's to `folder`, beside PyTorch's map and the judge's.
-
-        Nothing is written of a judge that could not judge an image.
-        """
-        if not finite_images([answers.maps]).all():
-            return []
-        ours, (theirs, _) = self.verdict_of(answers), self.expected
-        flipped = np.flatnonzero(ours.pred_label[:, 0] != theirs.pred_label[:, 0])
-        top = 2 * max(self.calibration.image_threshold, 1e-12)
-        written = []
-        for index in flipped:
-            panels = [self.sent[index]] + [
-                (255 * colormaps["inferno"](verdict.anomaly_map[index] / top)[..., :3]).astype(np.uint8)
-                for verdict in (theirs, ours)
-            ]
-            picture = Image.fromarray(np.concatenate(panels, axis=1))
-            picture = picture.resize((3 * MAP_PIXELS, MAP_PIXELS), Image.Resampling.BILINEAR)
-            image = self.test[index]
-            scores = f"{theirs.pred_score[index, 0]:.4f}_{ours.pred_score[index, 0]:.4f}"
-            written.append(folder / f"{image.defect}_{image.path.stem}_{scores}.png")
-            with replacing(written[-1]) as temporary:
-                picture.save(temporary, format="PNG")
-        return written
 
 
 def _kind_of_images(checkpoint: Checkpoint, data: CategoryData) -> str:

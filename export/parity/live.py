@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 from export.errors import ExportError
 from export.parity.judges import Answers, Images
 from export.tensors import ENCODED
+from model_repository.distance_fusion.fusion_shown import PARAMETER, text_of_boxes
 from model_repository.grpc_channel import connect, through_proxy
 from train.data.category import read_bytes
 from train.support.progress import progress_bar
@@ -64,14 +65,21 @@ class LiveJudge:
         """Close the connection."""
         self._client.close()
 
-    def judge(self, images: Images, files: Mapping[str, str]) -> Answers:
-        """Ask `<category>` about each of `images` [N, H, W, 3] uint8; `files` are those that the server judges with.
+    def judge(
+        self, images: Images, files: Mapping[str, str], *, boxes: NDArray[np.int32] | None = None
+    ) -> Answers:
+        """Ask `<category>` about each of `images` [N, H, W, 3] uint8.
+
+        Args:
+            images: as they are sent.
+            files: that the server judges with.
+            boxes: [N, 4] where in them the pictures lie, see `LoadedImages`; None where they fill them.
 
         Raises:
             ExportError: an answer that is an error, or too late.
         """
         inputs = (_input("image", "UINT8", image) for image in images)
-        return self._ask(self._category, self.name, inputs, len(images), files)
+        return self._ask(self._category, self.name, inputs, len(images), files, boxes)
 
     def judge_files(self, paths: Sequence[Path], files: Mapping[str, str]) -> Answers:
         """Ask `<category>_encoded` about each image file.
@@ -91,16 +99,20 @@ class LiveJudge:
         inputs: Iterable[grpcclient.InferInput],
         count: int,
         files: Mapping[str, str],
+        boxes: NDArray[np.int32] | None = None,
     ) -> Answers:
         maps: list[NDArray[np.float32]] = []
         labels: list[bool] = []
         scores: list[float] = []
         with progress_bar(name, count) as bar:
-            for tensor in inputs:
+            for index, tensor in enumerate(inputs):
+                parameters: dict[str, Any] = {"probe": True}  # test images, which are not counted as parts
+                if boxes is not None:
+                    parameters[PARAMETER] = text_of_boxes(boxes[index : index + 1])
                 try:
                     answer = self._client.infer(
-                        model, [tensor], client_timeout=TIMEOUT_S, parameters={"probe": True}
-                    )  # test images, which are not counted as parts
+                        model, [tensor], client_timeout=TIMEOUT_S, parameters=parameters
+                    )
                 except InferenceServerException as error:
                     raise ExportError(
                         f"The server at {self.url} answered about test image {len(maps) + 1} of {count}: "

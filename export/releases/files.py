@@ -37,6 +37,7 @@ CODE = {
         "fusion_matrices.py": "fusion_matrices.py",
         "fusion_calibration.py": "fusion_calibration.py",
         "fusion_regions.py": "fusion_regions.py",
+        "fusion_shown.py": "fusion_shown.py",
         "verdict_metrics.py": "verdict_metrics.py",
     },
     "image_decoder": {

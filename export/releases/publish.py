@@ -225,6 +225,8 @@ def require_calibration(build: Path, manifest: Manifest, *, repository: Path) ->
 
 def _named_by_its_reader(calibration: Calibration) -> bytes:
     """What stands in the code of a fusion that can read a calibration, and not in that of one before."""
+    if calibration.picture_only:
+        return b"picture_only"
     if calibration.regions is not None:
         return b"fusion_regions"
     if calibration.fusion.is_native:

@@ -143,10 +143,11 @@ class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @field_serializer("calibration")
     def _calibration_values(self, calibration: Calibration) -> dict[str, Any]:
-        """Without regions where there are none: an earlier version reads such a record."""
+        """Without what there is none of: an earlier version reads such a record."""
         values = asdict(calibration)
-        if calibration.regions is None:
-            del values["regions"]
+        for name in ("regions", "picture_only"):
+            if not values[name]:
+                del values[name]
         return values
 
     @property

@@ -7,7 +7,7 @@ from export.releases.release import Release
 from export.releases.switch import Served
 from export.serving import throughput
 from export.serving.backend_rules import start_options
-from export.serving.native_pictures import largest_size
+from export.serving.native_pictures import largest_size, max_pixels
 from export.serving.steps import verdict_specs
 from export.tensors import distance_specs, image_bytes
 from train.support.cores import usable_cores
@@ -19,7 +19,10 @@ def serving_remarks(release: Release) -> list[str]:
     wanted = throughput.chosen_batch(release.size, on_gpu=platform.on_gpu)
     largest = largest_size(release.manifest)
     too_small = platform.name == "tensorrt" and engine is not None and engine.options.max_batch < wanted
-    return throughput.remarks(
+    own_size = [
+        f"batches and requests hold one picture, at its own size of up to {max_pixels() / 1e6:g} megapixels"
+    ]
+    return (own_size if release.manifest.config.is_native else []) + throughput.remarks(
         fusion=sum(group.count for group in release.step_configs()["fusion"].instance_group),
         cores=usable_cores(),
         batch=platform.max_batch_size,

@@ -16,7 +16,7 @@ from export.releases.record import Record, StepRecord
 from export.releases.repository import Repository, parameters_of, pinned_versions
 from export.releases.versions import ModelVersions
 from export.serving.backbones import Platform
-from export.serving.ensembles import category_ensembles, decoding_step, judging_steps
+from export.serving.ensembles import category_ensembles, encoded_steps, judging_steps
 from export.serving.native_pictures import QUEUE as NATIVE_QUEUE
 from export.serving.native_pictures import limit_parameter
 from export.serving.queues import QueuePolicy
@@ -148,6 +148,8 @@ class Rendering:
         # Of the categories that share it, the one with the largest batches and then the latest gives its instances.
         name, step, record = max(users, key=lambda user: (user[2].platform.max_batch_size, user[2].serial))
         config = step.parsed_config()
+        for _, other, _ in users:  # a step may have learnt to take or give more than an earlier release knew
+            add_missing_tensors(config, other.parsed_config())
         queue = queue_of(model, demands)
         if name == "foreground" and runs_a_graph(record, name):
             set_instances(config, 1)
@@ -173,6 +175,13 @@ class Rendering:
         return versions.unservable(version) is None
 
 
+def add_missing_tensors(config: pb.ModelConfig, other: pb.ModelConfig) -> None:
+    """Let a step take and give what another configuration of it names, after its own; all that is added is optional."""
+    for own, theirs in ((config.input, other.input), (config.output, other.output)):
+        known = {tensor.name for tensor in own}
+        own.extend(tensor for tensor in theirs if tensor.name not in known)
+
+
 def _users(record: Record, model: str) -> list[tuple[str, StepRecord, Record]]:
     return [(name, step, record) for name, step in record.steps.items() if step.model == model]
 
@@ -181,11 +190,14 @@ def ensemble_configs(record: Record) -> list[pb.ModelConfig]:
     """The two ensembles of a release's category."""
     pinned = {name: (step.model, step.version) for name, step in record.steps.items()}
     decoder = pinned.pop("decoder")
-    student = record.steps["student"].files
+    student, manifest = record.steps["student"].files, record.manifest
+    only = record.calibration.picture_only
+    steps = judging_steps(**pinned, picture_only=only)
+    filled = manifest.config.is_native or manifest.provenance.keep_aspect
     return category_ensembles(
-        record.manifest.model_copy(update={"release_id": record.release_id}),
-        judging_steps(**pinned),
-        decoding=decoding_step(decoder),
+        manifest.model_copy(update={"release_id": record.release_id}),
+        steps,
+        encoded=encoded_steps(decoder, steps, says_where=only and filled),
         max_batch_size=record.platform.max_batch_size,
         student_sha256=student["model.plan" if "model.plan" in student else "model.onnx"].sha256,
         verified=record.verified,

@@ -19,11 +19,11 @@ from export.serving.steps import (
     step_config,
     tensor_fields,
 )
-from export.tensors import TensorSpec, image_spec
+from export.tensors import MOTION, TensorSpec, image_spec
 from model_repository.image_size import ImageSize, height_width
 
 COMMITTED = "alignment"  # the folder of the project's own code
-ALIGNED_IMAGE, MOTION = "aligned_image", "motion"
+ALIGNED_IMAGE = "aligned_image"
 ALIGNED_MAPS = {
     "anomaly_map": "aligned_map",
     "pred_mask": "aligned_mask",
@@ -56,7 +56,7 @@ def alignment_config(
         inputs=[],
         outputs=[
             TensorSpec(ALIGNED_IMAGE, "UINT8", (height, width, 3)),
-            TensorSpec(MOTION, "FP32", (2, 3)),
+            MOTION,
             TensorSpec("anomaly_map", "FP32", (height, width)),
             TensorSpec("pred_mask", "BOOL", (height, width)),
         ],
@@ -65,7 +65,7 @@ def alignment_config(
         backend="python",
         instance_group=instance_groups(LEAST_INSTANCES),
     )
-    for spec in (image_spec(image_size), *maps, TensorSpec("aligned_motion", "FP32", (2, 3))):
+    for spec in (image_spec(image_size), *maps, TensorSpec("aligned_motion", MOTION.type, MOTION.shape)):
         config.input.add(**tensor_fields(spec), optional=True)
     return config
 
@@ -94,12 +94,16 @@ def aligning_steps(
         model_name=model,
         model_version=version,
         input_map={"image": "image"},
-        output_map={ALIGNED_IMAGE: ALIGNED_IMAGE, MOTION: MOTION},
+        output_map={name: name for name in (ALIGNED_IMAGE, MOTION.name)},
     )
     last = pb.ModelEnsembling.Step(
         model_name=model,
         model_version=version,
-        input_map={"aligned_map": "aligned_map", "aligned_mask": "aligned_mask", "aligned_motion": MOTION},
+        input_map={
+            "aligned_map": "aligned_map",
+            "aligned_mask": "aligned_mask",
+            "aligned_motion": MOTION.name,
+        },
         output_map={name: name for name in ALIGNED_MAPS},
     )
     return [first, *aligned, last]

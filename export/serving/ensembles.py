@@ -14,7 +14,9 @@ from export.tensors import (
     DISTANCES,
     ENCODED,
     ENCODED_IMAGE,
+    MOTION,
     ORIGINAL_SIZE,
+    SHOWN,
     TEACHER_OUTPUTS,
     TensorSpec,
     image_spec,
@@ -28,7 +30,7 @@ def category_ensembles(
     manifest: Manifest,
     steps: Sequence[pb.ModelEnsembling.Step],
     *,
-    decoding: pb.ModelEnsembling.Step,
+    encoded: Sequence[pb.ModelEnsembling.Step],
     max_batch_size: int,
     student_sha256: str,
     verified: bool,
@@ -39,7 +41,7 @@ def category_ensembles(
     Args:
         manifest: of the build.
         steps: see `judging_steps`.
-        decoding: see `decoding_step`.
+        encoded: see `encoded_steps`.
         max_batch_size: images a batch, at most.
         student_sha256: of the student's file that is served: its graph or its engine.
         verified: whether the parity gate has judged the test set with that file.
@@ -74,7 +76,7 @@ def category_ensembles(
         manifest.category + ENCODED,
         inputs=[ENCODED_IMAGE],
         outputs=[*verdict_specs(size), ORIGINAL_SIZE],
-        steps=[decoding, *steps],
+        steps=encoded,
         parameters=origin,
         max_batch_size=max_batch_size,
     )
@@ -109,28 +111,45 @@ def judging_steps(
     fusion: Pinned,
     foreground: Pinned | None = None,
     alignment: Pinned | None = None,
+    picture_only: bool = False,
 ) -> list[pb.ModelEnsembling.Step]:
     """image -> teacher -> student -> fusion -> verdict; and image -> foreground -> fusion.
 
-    Where images are aligned, that is around it all; see `aligning_steps`.
+    Where images are aligned, that is around it all; see `aligning_steps`. With `picture_only` the fusion learns how.
     """
     mask = {"foreground": "foreground"} if foreground else {}
     distances = {name: name for name in DISTANCES} | {"release_id": "student_release_id"}
     features = {name: name for name in TEACHER_OUTPUTS}
     image = {"image": "image"}
+    motion = {MOTION.name: MOTION.name} if alignment and picture_only else {}
     steps = [
         *([_step(foreground, image, mask)] if foreground else []),
         _step(teacher, image, features),
         _step(student, image | features, distances),
-        _step(fusion, distances | mask, {name: name for name in VERDICT_OUTPUTS}),
+        _step(fusion, distances | mask | motion, {name: name for name in VERDICT_OUTPUTS}),
     ]
     return aligning_steps(alignment, steps) if alignment else steps
 
 
-def decoding_step(decoder: Pinned) -> pb.ModelEnsembling.Step:
-    """encoded_image -> image, original_size."""
+def encoded_steps(
+    decoder: Pinned, steps: Sequence[pb.ModelEnsembling.Step], *, says_where: bool = False
+) -> list[pb.ModelEnsembling.Step]:
+    """encoded_image -> image, original_size; then the steps that judge.
+
+    With `says_where` the fusion learns where the decoder put each picture: encoded_image -> shown -> fusion.
+    """
     outputs = {"image": "image", "original_size": "original_size"}
-    return _step(decoder, {"encoded_image": "encoded_image"}, outputs)
+    shown = {SHOWN.name: SHOWN.name} if says_where else {}
+    decoding = _step(decoder, {"encoded_image": "encoded_image"}, outputs | shown)
+    judging = []
+    for step in steps:
+        own = pb.ModelEnsembling.Step()
+        own.CopyFrom(step)
+        if DISTANCES[0] in step.input_map:
+            for tensor, name in shown.items():
+                own.input_map[tensor] = name
+        judging.append(own)
+    return [decoding, *judging]
 
 
 def _step(pinned: Pinned, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> pb.ModelEnsembling.Step:

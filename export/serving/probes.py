@@ -14,6 +14,7 @@ from export.graphs.chain import OnnxChain, open_session
 from export.manifest import GraphFiles, Manifest
 from export.serving.native_pictures import usual_size
 from model_repository.alignment.reference_picture import FILE, Reference
+from model_repository.distance_fusion.fusion_shown import hide_beside, shown_pixels, within_picture
 from model_repository.distance_fusion.map_fusion import (
     Calibration,
     fuse_distances,
@@ -41,15 +42,22 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     """
     size, method = _size(manifest), manifest.config.foreground
     sent = np.stack([_blocks(number, size) for number in range(1 if method == "sam" else PROBES)])
-    images = sent
+    images, motions = sent, None
     if manifest.provenance.aligned:
-        sent, images = _aligned_probes(Reference.load(build / FILE), sent)
+        sent, images, motions = _aligned_probes(Reference.load(build / FILE), sent)
     if manifest.config.is_native:
         images = np.stack([resize_image(Image.fromarray(image), NATIVE) for image in sent])
+    calibration, shown = Calibration.load(build / "calibration.json"), None
+    if calibration.picture_only:
+        boxes = np.tile((0, 0, *sent.shape[1:3]), (len(sent), 1))
+        shown = shown_pixels(boxes, motions, images.shape[1:3], len(sent))
+    chain, scores = OnnxChain.open(GraphFiles.in_folder(build)), list[float]()
     # Images that keep their own size may be large: one after the other.
-    runs = [image[None] for image in images] if manifest.config.is_native else [images]
-    chain = OnnxChain.open(GraphFiles.in_folder(build))
-    scores = [score for run in runs for score in _scores(build, method, chain, run)]
+    at_once = 1 if manifest.config.is_native else len(images)
+    for start in range(0, len(images), at_once):
+        part = slice(start, start + at_once)
+        seen = None if shown is None else shown[part]
+        scores += _scores(build, method, chain, images[part], calibration=calibration, shown=seen)
     return [(_png(image), score) for image, score in zip(sent, scores, strict=True)]
 
 
@@ -61,11 +69,19 @@ def _size(manifest: Manifest) -> ImageSize:
     return usual_size(manifest)
 
 
-def _scores(build: Path, method: str, chain: OnnxChain, images: NDArray[np.uint8]) -> list[float]:
-    """The scores of images [N, H, W, 3] as networks see them; raises as `make_probes`."""
-    calibration = Calibration.load(build / "calibration.json")
+def _scores(
+    build: Path,
+    method: str,
+    chain: OnnxChain,
+    images: NDArray[np.uint8],
+    *,
+    calibration: Calibration,
+    shown: NDArray[np.bool_] | None,
+) -> list[float]:
+    """The scores of images [N, H, W, 3] as networks see them, by what shows the pictures; raises as `make_probes`."""
     distances, _ = chain.run(images)
-    fused, parts = fuse_distances(distances, calibration.fusion), _parts(build, method, images)
+    fused = fuse_distances(hide_beside(distances, shown), calibration.fusion)
+    parts = within_picture(_parts(build, method, images), shown)
     try:
         anomaly_maps = remove_background(fused, parts, calibration.regions)
     except ValueError as error:  # of blocks the regions may show the background alone
@@ -81,8 +97,8 @@ def _scores(build: Path, method: str, chain: OnnxChain, images: NDArray[np.uint8
 
 def _aligned_probes(
     reference: Reference, blocks: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """What is sent where images are aligned, as blocks cannot be, and what the networks see of it.
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+    """What is sent where images are aligned, as blocks cannot be, what the networks see of it, and the motions.
 
     That is the reference picture with a little of the blocks' colours, which leaves it what it is.
     """
@@ -90,8 +106,8 @@ def _aligned_probes(
 
     tinted = reference.picture * (1 - TINT) + blocks * TINT
     sent = tinted.round().astype(np.uint8)
-    aligner = Aligner(reference)
-    return sent, np.stack([aligner.align(image).pixels for image in sent])
+    aligned = [Aligner(reference).align(image) for image in sent]
+    return sent, np.stack([one.pixels for one in aligned]), np.stack([one.motion for one in aligned])
 
 
 def _parts(build: Path, method: str, images: NDArray[np.uint8]) -> NDArray[np.bool_] | None:

@@ -12,8 +12,10 @@ from export.serving.queues import QueuePolicy
 from export.tensors import (
     DISTANCES,
     ENCODED_IMAGE,
+    MOTION,
     ORIGINAL_SIZE,
     RELEASE_ID,
+    SHOWN,
     TensorSpec,
     distance_specs,
     foreground_spec,
@@ -79,8 +81,10 @@ def distance_fusion_config(
         queue,
         instances,
     )
-    # Optional: without background removal no ensemble sends a mask.
-    config.input.add(**tensor_fields(foreground_spec(-1)), optional=True)
+    # Optional: without background removal no ensemble sends a mask, and of pictures that are stretched onto all of
+    # what networks see none says where they are shown.
+    for spec in (foreground_spec(-1), SHOWN, MOTION):
+        config.input.add(**tensor_fields(spec), optional=True)
     return config
 
 
@@ -100,6 +104,8 @@ def image_decoder_config(
     file = {"data_type": "TYPE_STRING", "dims": [1], "input_data_file": "encoded_image"}
     warm_up = pb.ModelWarmup(name="one_png", batch_size=1, inputs={"encoded_image": file})
     outputs = [image_spec(image_size), ORIGINAL_SIZE]
+    if keep_aspect or image_size == NATIVE:
+        outputs.append(SHOWN)
     name = decoder_name(image_size, bit_depth, keep_aspect=keep_aspect)
     config = _python_config(
         name, [ENCODED_IMAGE], outputs, warm_up, queue, max_batch_size=_largest_batch(image_size)

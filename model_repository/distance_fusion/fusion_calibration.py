@@ -18,13 +18,16 @@ if __package__:
 else:  # in the server, where the files lie side by side
     from fusion_regions import Regions  # type: ignore[import-not-found, no-redef]
 
+# What judges, beside weights and calibration. A fusion of before has the first of them alone: others came at the end.
 CODE_FILES = (
     "model.py",
     "map_fusion.py",
     "fusion_matrices.py",
     "fusion_calibration.py",
     "fusion_regions.py",
-)  # what judges, beside weights and calibration
+    "fusion_shown.py",
+)
+OF_EVERY_FUSION = CODE_FILES[:2]
 LARGEST = float(np.finfo(np.float32).max)
 LARGEST_SIDE = 2048  # pixels; sides and sigma bound the memory that a fusion matrix takes
 NATIVE = -1  # in place of a size: images keep their own, see `model_repository.image_size`
@@ -85,6 +88,8 @@ class Calibration:
         weights_id: the weights it was fitted for, which the student's graph names; 0 in releases of before, whose
             graphs name the release itself.
         regions: where images are inspected; None for everywhere, and in older releases.
+        picture_only: only what shows the picture counts, see `fusion_shown`; older releases lack it: what is filled up
+            beside it counts too.
     """
 
     release_id: int
@@ -101,6 +106,7 @@ class Calibration:
     weights_id: int = 0
     score_pixels: int = 0
     regions: Regions | None = None
+    picture_only: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError that names each value no verdict can rest on: not finite, out of range or no number."""
@@ -118,6 +124,8 @@ class Calibration:
         own = self.image_size == NATIVE or len(sides) != 2  # no size that they could be compared with
         if self.regions is not None and not own and self.regions.size != sides[::-1]:
             faults.append(f"regions of {self.regions.size} pixels, expected {sides[::-1]}")
+        if not isinstance(self.picture_only, bool):
+            faults.append(f"picture_only {self.picture_only!r}, expected true or false")
         if faults:
             raise ValueError(f"a calibration holds {'; '.join(faults)}")
 
@@ -129,7 +137,7 @@ class Calibration:
     def to_json(self) -> str:
         """The calibration as JSON text; what a fusion of before does not know is left out where it is 0 or none."""
         values = asdict(self)
-        for name in ("score_share", "score_pixels", "weights_id", "regions"):
+        for name in ("score_share", "score_pixels", "weights_id", "regions", "picture_only"):
             if not values[name]:
                 del values[name]
         return json.dumps(values, indent=2) + "\n"
@@ -169,7 +177,7 @@ def release_id_of(calibration: Calibration, code_id: str) -> int:
     """
     values = asdict(calibration)
     del values["release_id"], values["category"]
-    for name in ("score_pixels", "regions"):  # ids of before there were any stay as they were
+    for name in ("score_pixels", "regions", "picture_only"):  # ids of before there were any stay as they were
         if not values[name]:
             del values[name]
     judging = {
@@ -193,7 +201,8 @@ def fusion_code_id(folder: Path = Path(__file__).parent) -> str:
     digest = hashlib.sha256()
     for name in CODE_FILES:
         path = folder / name if (folder / name).is_file() else folder / "1" / name
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        if name in OF_EVERY_FUSION or path.is_file():
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

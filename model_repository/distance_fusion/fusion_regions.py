@@ -25,6 +25,10 @@ SIDE_STEP = (
 FIELDS = ("size", "inspect", "ignore")
 
 
+class UnjudgeableImageError(ValueError):
+    """What is wrong with an image, whoever judges it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Regions:
     """What is inspected of each image and what is ignored, as polygons; one may cross itself (even-odd rule).
@@ -85,11 +89,12 @@ def inspected_pixels(regions: Regions, shape: tuple[int, int]) -> BoolArray:
         shape: rows and columns of the map: of the regions' size, or of that filled up to multiples of 32.
 
     Raises:
-        ValueError: the regions are for maps of another size, or nothing is left to inspect.
+        UnjudgeableImageError: the regions are for maps of another size.
+        ValueError: nothing is left to inspect.
     """
     width, height = regions.size
     if shape not in ((height, width), (_filled(height), _filled(width))):
-        raise ValueError(
+        raise UnjudgeableImageError(
             f"regions are for images of {width} x {height} pixels; found an anomaly map of {shape[1]} x {shape[0]}"
         )
     counts = _union(regions.inspect, shape) if regions.inspect else np.ones(shape, bool)
@@ -129,29 +134,38 @@ def counted_pixels(
         shape: of the maps, [B, H, W].
 
     Raises:
-        ValueError: masks or regions for maps of another shape, or nothing is left of an image.
+        UnjudgeableImageError: nothing is left of an image.
+        ValueError: masks or regions for maps of another shape.
     """
     if foreground is not None:
         if foreground.shape != shape:
             raise ValueError(
                 f"foreground has shape {list(foreground.shape)}; expected the anomaly map's, {list(shape)}"
             )
-        require_images(np.asarray(foreground.any(axis=(1, 2))), "its foreground mask hides all of it")
+        require_images(
+            np.asarray(foreground.any(axis=(1, 2))),
+            "its foreground mask hides all of it",
+            UnjudgeableImageError,
+        )
     if regions is None:
         return foreground
     inspected = inspected_pixels(regions, (shape[1], shape[2]))
     if foreground is None:
         return np.broadcast_to(inspected, shape)
     counted: BoolArray = foreground & inspected
-    require_images(np.asarray(counted.any(axis=(1, 2))), "its foreground lies in none of the regions")
+    require_images(
+        np.asarray(counted.any(axis=(1, 2))),
+        "its part lies in none of the regions",
+        UnjudgeableImageError,
+    )
     return counted
 
 
-def require_images(holds: BoolArray, fault: str) -> None:
-    """Raise ValueError about the images of a batch, counted from 1, for which something does not hold."""
+def require_images(holds: BoolArray, fault: str, kind: type[ValueError] = ValueError) -> None:
+    """Raise an error about the images of a batch, counted from 1, for which something does not hold."""
     if not holds.all():
         images = ", ".join(map(str, np.flatnonzero(~holds)[:10] + 1))
-        raise ValueError(f"image {images} of {len(holds)} cannot be judged: {fault}")
+        raise kind(f"image {images} of {len(holds)} cannot be judged: {fault}")
 
 
 def _union(polygons: tuple[Polygon, ...], shape: tuple[int, int]) -> BoolArray:

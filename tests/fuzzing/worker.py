@@ -20,10 +20,11 @@ from model_repository.distance_fusion import (
     fusion_calibration,
     fusion_matrices,
     fusion_regions,
+    fusion_shown,
     map_fusion,
     verdict_metrics,
 )
-from model_repository.image_decoder import image_decoding, picture_limits
+from model_repository.image_decoder import image_decoding, picture_limits, resizing
 from tests.model_repository import server_stub
 from tests.model_repository.test_not_finite import CALIBRATION
 
@@ -31,7 +32,11 @@ SIZE = 64
 
 
 def decoder() -> Any:
-    sys.modules |= {"image_decoding": image_decoding, "picture_limits": picture_limits}
+    sys.modules |= {
+        "image_decoding": image_decoding,
+        "picture_limits": picture_limits,
+        "resizing": resizing,
+    }
     step = server_stub.load_step("image_decoder")
     step.image_size, step.bit_depth = (SIZE, SIZE), 12
     return step
@@ -43,6 +48,7 @@ def fusion() -> Any:
         "fusion_calibration": fusion_calibration,
         "fusion_matrices": fusion_matrices,
         "fusion_regions": fusion_regions,
+        "fusion_shown": fusion_shown,
         "verdict_metrics": verdict_metrics,
     }
     step = server_stub.load_step("distance_fusion")

@@ -125,7 +125,7 @@ def test_scores_without_maps_are_those_with_maps(masked: bool) -> None:
 def test_a_part_that_lies_in_no_region_is_not_judged() -> None:
     foreground = np.ones((2, 64, 64), bool)
     foreground[1, :, 32:] = False
-    with pytest.raises(ValueError, match=r"^image 2 of 2 cannot be judged: its foreground lies in none of"):
+    with pytest.raises(ValueError, match=r"^image 2 of 2 cannot be judged: its part lies in none of"):
         counted_pixels(foreground, IGNORING.regions, (2, 64, 64))
 
 

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_repository.distance_fusion import map_fusion, verdict_metrics
+from model_repository.distance_fusion import fusion_regions, fusion_shown, map_fusion, verdict_metrics
 from model_repository.foreground import foreground_mask
-from model_repository.image_decoder import image_decoding, picture_limits
+from model_repository.image_decoder import image_decoding, picture_limits, resizing
 from tests.model_repository import server_stub
 from tests.model_repository.server_stub import Request, TritonError
 from tests.model_repository.test_not_finite import CALIBRATION, zeros
 
+BESIDE = (picture_limits, resizing, fusion_regions, fusion_shown, verdict_metrics)
 FAULTS = [ZeroDivisionError("division by zero"), MemoryError(), RuntimeError("no such thing")]
 
 
@@ -32,7 +33,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, ModuleType], Any]
 
     def load(model: str, beside: ModuleType) -> Any:
         monkeypatch.setitem(sys.modules, "triton_python_backend_utils", server_stub.PB_UTILS)
-        for module in (beside, picture_limits, verdict_metrics):
+        for module in (beside, *BESIDE):
             monkeypatch.setitem(sys.modules, module.__name__.rpartition(".")[2], module)
         return server_stub.load_step(model)
 

@@ -19,7 +19,7 @@ from train.data.pictures.loading import load_images
 from train.data.sources.synthetic.dataset import render_category
 from train.errors import ConfigError, DataError
 from train.evaluation.evaluate import compute_maps, evaluate
-from train.method import student
+from train.method import judging
 from train.method.receptive_field import chain_margin
 from train.support.devices import Runtime
 
@@ -56,6 +56,8 @@ def test_a_test_set_is_judged_at_its_own_size(checkpoint_path: Path, data: Categ
     assert (
         evaluation.judged.shown.sum() == n_images * HEIGHT * WIDTH
     )  # what is filled counts for no pixel measure
+    assert load_checkpoint(checkpoint_path).calibration.picture_only
+    assert not verdict.anomaly_map[~evaluation.judged.shown].any()
     assert evaluation.judged.masks is not None
     for image, mask in zip(evaluation.judged.test, evaluation.judged.masks, strict=True):
         if image.mask_path is not None:
@@ -93,13 +95,19 @@ def test_pictures_of_several_sizes_are_refused(tmp_path: Path) -> None:
         load_images(paths, image_size=-1, strict=True)
 
 
+def test_pictures_that_the_server_refuses_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 31), "grey").save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a.png is 64 x 31 pixels; expected sides of at least 32 where"):
+        load_images([tmp_path / "a.png"], image_size=-1, strict=True)
+
+
 def test_large_pictures_are_judged_in_strips_without_a_seam(
     checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = load_checkpoint(checkpoint_path)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 640, 64, 3), np.uint8)
     whole = compute_maps(checkpoint, pictures, device=CPU.torch_device, what="Whole")
-    monkeypatch.setattr(student, "STRIP_PIXELS", 320 * 64)
+    monkeypatch.setattr(judging, "STRIP_PIXELS", 320 * 64)
     margin = chain_margin(checkpoint.teacher, checkpoint.student)
     assert len(strips(640, 64, margin=margin, pixels=320 * 64)) > 1
     joined = compute_maps(checkpoint, pictures, device=CPU.torch_device, what="In strips")
@@ -117,7 +125,7 @@ def test_what_is_usual_is_seen_in_strips_too(checkpoint_path: Path, monkeypatch:
 
     whole = seen()
     assert [features.shape[1] for features in whole[::2]] == [160 * 16, 80 * 8, 40 * 4]
-    monkeypatch.setattr(student, "STRIP_PIXELS", 320 * 64)
+    monkeypatch.setattr(judging, "STRIP_PIXELS", 320 * 64)
     for joined, features in zip(seen(), whole, strict=True):
         torch.testing.assert_close(joined, features, rtol=1e-4, atol=1e-5)
 

@@ -27,7 +27,7 @@ from train.data.category import split_good
 from train.data.pictures.alignment import align_each, align_images
 from train.data.pictures.loading import LoadedImages
 from train.method.backbones import Backbone
-from train.method.student import TEST_BATCH_SIZE
+from train.method.judging import TEST_BATCH_SIZE
 from train.support.arrays import FloatArray
 from train.support.devices import Runtime
 from train.support.progress import console

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from train.method.judging import TEST_BATCH_SIZE
 from train.method.residuals import Residuals, StageResiduals
-from train.method.student import TEST_BATCH_SIZE, Student
+from train.method.student import Student
 from train.support.arrays import FloatArray, require_finite
 from train.support.progress import progress_bar
 

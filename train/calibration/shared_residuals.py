@@ -17,8 +17,9 @@ from torch import Tensor
 
 from train.calibration.residuals import GAINS, VARIANCE_FLOOR, Moments, choose_statistics
 from train.method.backbones import Backbone
+from train.method.judging import strip_by_strip
 from train.method.residuals import Residuals, StageResiduals
-from train.method.student import Student, strip_by_strip
+from train.method.student import Student
 from train.support.arrays import require_finite
 from train.support.progress import progress_bar
 

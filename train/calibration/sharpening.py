@@ -27,8 +27,8 @@ from train.calibration.weighing import (
 )
 from train.config import FitConfig
 from train.method.backbones import Backbone
+from train.method.judging import TEST_BATCH_SIZE
 from train.method.residuals import Residuals
-from train.method.student import TEST_BATCH_SIZE
 from train.support.arrays import FloatArray
 from train.support.progress import console
 

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from model_repository.distance_fusion.fusion_regions import Regions, inspected_pixels
+from model_repository.distance_fusion.fusion_shown import hide_beside, within_picture
 from model_repository.distance_fusion.map_fusion import Calibration, image_scores, remove_background
 from model_repository.image_size import height_width
 from train.calibration.conformal import conformal_quantile, conformal_rank
 from train.calibration.foreground import ForegroundFinder, find_foreground
-from train.calibration.pasting import paste_patches
+from train.calibration.pasting import COPIES, paste_patches
 from train.calibration.usual import usual_scores
 from train.calibration.weighing import cross_fused, fusion_of, most_pasted, stage_weights
 from train.checkpoint.provenance import UsualScores
@@ -22,7 +23,8 @@ from train.config import FitConfig
 from train.data.regions import map_regions
 from train.errors import RegionsError
 from train.method.backbones import Backbone
-from train.method.student import Student, compute_distances
+from train.method.judging import compute_distances
+from train.method.student import Student
 from train.support.arrays import FloatArray
 from train.support.progress import console
 
@@ -37,13 +39,20 @@ class Calibrated(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """What a calibration is fitted on; for the arrays see `fit_calibration`."""
+    """What a calibration is fitted on; for the arrays see `fit_calibration`.
+
+    Attributes:
+        distances, pasted, parts, regions: see there.
+        foreground: the same, where it shows the picture.
+        shown: see `look_at`.
+    """
 
     distances: list[FloatArray]
     pasted: list[FloatArray] | None
     foreground: NDArray[np.bool_] | None
     parts: NDArray[np.bool_] | None
     regions: Regions | None = None
+    shown: NDArray[np.bool_] | None = None
 
 
 def calibrate(
@@ -59,8 +68,7 @@ def calibrate(
 ) -> Calibrated:
     """Fit the calibration of trained networks on good images [N, H, W, 3] uint8 held out from training.
 
-    Both networks are on the device; where images kept their shape, `shown` [N, H, W] is False where they are filled,
-    which counts for no pixel threshold; for the rest see `fit_calibration`.
+    Both networks are on the device; for `shown` see `look_at`, for the rest `fit_calibration`.
     """
     held_out = look_at(teacher, student, images, config=config, finder=finder, device=device, shown=shown)
     calibration = fit_calibration(
@@ -72,6 +80,7 @@ def calibrate(
         foreground_id=finder.id,
         parts=held_out.parts,
         regions=held_out.regions,
+        picture_only=held_out.shown is not None,
     )
     return Calibrated(calibration, usual_scores(held_out.distances, calibration, held_out.foreground))
 
@@ -86,11 +95,18 @@ def look_at(
     device: torch.device,
     shown: NDArray[np.bool_] | None = None,
 ) -> HeldOut:
-    """What a calibration needs of held-out good images; see `calibrate`."""
+    """What a calibration needs of held-out good images; see `calibrate`.
 
-    def distances_of(pixels: NDArray[np.uint8], what: str) -> list[FloatArray]:
+    Where images are filled up or aligned, `shown` [N, H, W] is False where one does not show its picture: what lies
+    there counts nowhere, see `model_repository.distance_fusion.fusion_shown`.
+    """
+
+    def distances_of(
+        pixels: NDArray[np.uint8], seen: NDArray[np.bool_] | None, what: str
+    ) -> list[FloatArray]:
         scale = config.distance_scale
-        return compute_distances(teacher, student, pixels, scale=scale, device=device, what=what)
+        whole = compute_distances(teacher, student, pixels, scale=scale, device=device, what=what)
+        return hide_beside(whole, seen)
 
     pasted = None
     if config.stage_weighting == "pasted_defects":
@@ -98,15 +114,16 @@ def look_at(
         # As large as in a crop: in a whole picture a share of it would be no defect but half a part.
         within = height_width(config.crop_size) if config.is_native else None
         copies = paste_patches(few, seed=config.seed, within=within)
-        pasted = distances_of(copies, "Weighing the stages")
-    foreground = find_foreground(images, finder, device=device)
+        of_copies = None if shown is None else np.tile(shown[: len(few)], (COPIES, 1, 1))
+        pasted = distances_of(copies, of_copies, "Weighing the stages")
+    foreground = within_picture(find_foreground(images, finder, device=device), shown)
     # Where the background stays, the part is looked for all the same: for the pixel threshold alone.
-    parts = find_foreground(images, WITHOUT_NETWORK, device=device) if foreground is None else foreground
-    if shown is not None:
-        parts = shown if parts is None else parts & shown
+    parts = foreground
+    if finder.method == "none":
+        parts = within_picture(find_foreground(images, WITHOUT_NETWORK, device=device), shown)
     regions = map_regions(config, keep_aspect=shown is not None)
     require_something_left(foreground, regions, what="held-out good images")
-    return HeldOut(distances_of(images, "Calibration"), pasted, foreground, parts, regions)
+    return HeldOut(distances_of(images, shown, "Calibration"), pasted, foreground, parts, regions, shown)
 
 
 def require_something_left(
@@ -148,6 +165,7 @@ def fit_calibration(
     foreground_id: int = 0,
     parts: NDArray[np.bool_] | None = None,
     regions: Regions | None = None,
+    picture_only: bool = False,
 ) -> Calibration:
     """Fit a category's calibration on the distance maps of its held-out good images.
 
@@ -161,6 +179,7 @@ def fit_calibration(
         foreground_id: of the SAM that made the masks.
         parts: [N, H, W] bool, where the parts are, for the pixel threshold; None where all of a picture counts.
         regions: where the images are inspected; like the foreground they change nothing but what they hide.
+        picture_only: distances and masks leave out what does not show the picture, and so is to be judged.
 
     Returns:
         A calibration whose `release_id` is still 0: the id is computed from the whole checkpoint.
@@ -186,6 +205,7 @@ def fit_calibration(
         score_share=config.score_share,
         score_pixels=config.score_pixels,
         regions=regions,
+        picture_only=picture_only,
     )
 
 

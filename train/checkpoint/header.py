@@ -29,6 +29,7 @@ from train.support.arrays import names_of_not_finite
 FORMAT = "astmfr-1"
 FOREGROUND_CODES = {"none": 0, "threshold": 1, "sam": 2}  # how a tensor names the method
 FOREGROUND_TENSOR = "calibration.foreground"
+PICTURE_ONLY_TENSOR = "calibration.picture_only"  # uint8, where it is so
 REFERENCE_TENSOR = "alignment.reference"  # [H, W] uint8
 CORRELATION_TENSOR = "alignment.least_correlation"  # float64
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -108,6 +109,7 @@ def calibration_of(arrays: Mapping[str, NDArray[Any]], header: Header, path: Pat
             score_pixels=config.score_pixels,
             weights_id=weights_id_of(arrays, config, header.provenance.category),
             regions=map_regions(config, keep_aspect=header.provenance.keep_aspect),
+            picture_only=PICTURE_ONLY_TENSOR in arrays,
         )
     except ValueError as error:
         raise CheckpointError(f"{path} cannot judge: {error}; train again.") from None

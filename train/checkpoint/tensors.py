@@ -20,6 +20,7 @@ from train.checkpoint.header import (
     FOREGROUND_CODES,
     FOREGROUND_TENSOR,
     FORMAT,
+    PICTURE_ONLY_TENSOR,
     REFERENCE_TENSOR,
     calibration_of,
     read_header,
@@ -115,6 +116,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     expected |= CALIBRATION_SHAPES
     if config.foreground != "none":
         expected[FOREGROUND_TENSOR] = (2,)
+    if PICTURE_ONLY_TENSOR in tensors:  # older checkpoints lack it: they count all of a map
+        expected[PICTURE_ONLY_TENSOR] = ()
     if header.provenance.aligned:
         expected |= {REFERENCE_TENSOR: height_width(config.image_size), CORRELATION_TENSOR: ()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -157,6 +160,8 @@ def _calibration_tensors(calibration: Calibration) -> dict[str, Tensor]:
     if calibration.foreground != "none":
         code = FOREGROUND_CODES[calibration.foreground]
         tensors[FOREGROUND_TENSOR] = torch.tensor([code, calibration.foreground_id], dtype=torch.int64)
+    if calibration.picture_only:
+        tensors[PICTURE_ONLY_TENSOR] = torch.tensor(1, dtype=torch.uint8)
     return tensors
 
 

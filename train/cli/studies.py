@@ -33,11 +33,16 @@ def baselines(
     seeds: tuple[int, ...],
     force: bool,
 ) -> None:
-    """Measure anomalib's PaDiM and PatchCore on fit's teacher, split, smoothing and test set; write baselines.json."""
+    """Measure anomalib's PaDiM and PatchCore on fit's teacher, split, smoothing and test set; write baselines.json.
+
+    They see pictures as they lie, also where the category's run aligns them.
+    """
+    from train.runs import tell_not_aligned
     from train.studies.baselines.results import baseline_table
     from train.studies.baselines.run import run_baselines
 
     config = asked.config()
+    tell_not_aligned(run.runs_dir / category.name, "the comparison with other methods")
     results = run_baselines(
         category.find(runs_dir=run.runs_dir),
         config=config,
@@ -56,11 +61,16 @@ def baselines(
 @config_options("teacher", "image_size", "bit_depth")
 @click.option("--top", type=click.IntRange(min=1), default=24, help="Images in the table and on the page.")
 def suspects(category: CategoryOptions, run: RunOptions, asked: ConfigOptions, top: int) -> None:
-    """Rank training images that may show a defect, for a person to look at; write suspects.json and suspects.html."""
+    """Rank training images that may show a defect, for a person to look at; write suspects.json and suspects.html.
+
+    Places are compared wherever they lie in a picture, so that nothing is aligned.
+    """
+    from train.runs import tell_not_aligned
     from train.studies.suspects import rank_suspects, suspects_table, write_suspects
 
     config, run_dir = asked.config(), run.runs_dir / category.name
     images = category.find(runs_dir=run.runs_dir)
+    tell_not_aligned(run_dir, "the search for suspects")
     ranked = rank_suspects(
         images,
         config=config,
@@ -93,9 +103,11 @@ def contamination(
     seeds: tuple[int, ...],
 ) -> None:
     """Measure how far AUROC falls with bad images among the training images; write contamination.json."""
+    from train.runs import tell_not_aligned
     from train.studies.contamination import contamination_table, measure_contamination
 
     configs = [asked.config(seed=seed) for seed in seeds]
+    tell_not_aligned(run.runs_dir / category.name, "the measurement with bad images")
     results = measure_contamination(
         category.find(runs_dir=run.runs_dir),
         configs=configs,

@@ -210,9 +210,10 @@ class FitConfig(SeenPictures):
     def _where_parts_lie_alike(
         cls, regions: DrawnRegions | None, info: ValidationInfo
     ) -> DrawnRegions | None:
-        if regions is not None and info.data.get("align", "off") != "off":
+        if regions is not None and info.data.get("align", "off") == "auto":
             raise ValueError(
-                "are places of a picture as it comes, and align moves its part; expected align off"
+                "are drawn on a picture as it comes where align is off, and on the reference picture where it is on; "
+                "expected one of these in place of auto"
             )
         return regions
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from model_repository.image_size import NATIVE, ImageSize, height_width, size_text
-from train.data.category import CategoryData
+from train.data.category import TestImage
 from train.data.ground_truth import read_mask
 from train.errors import DataError
 from train.support.progress import console
@@ -41,10 +41,10 @@ class DefectSize:
         return self.side * (min(down, across) if keep_aspect else (down * across) ** 0.5)
 
 
-def defect_sizes(data: CategoryData) -> list[DefectSize]:
-    """Those of all masks that can be read and mark something; judging the test set names the others."""
+def defect_sizes(images: Iterable[TestImage]) -> list[DefectSize]:
+    """Those of all masks that can be read and mark something; judging the images names the others."""
     sizes = []
-    for path in dict.fromkeys(image.mask_path for image in data.test):
+    for path in dict.fromkeys(image.mask_path for image in images):
         try:
             marked = None if path is None else read_mask(path).marked
         except DataError:
@@ -67,11 +67,11 @@ def smallest_at(
     return defect, side
 
 
-def warn_of_small_defects(data: CategoryData, size: ImageSize, *, keep_aspect: bool) -> None:
+def warn_of_small_defects(images: Iterable[TestImage], size: ImageSize, *, keep_aspect: bool) -> None:
     """Tell of a size at which a defect is smaller than `LEAST_PIXELS`; pictures of their own size show all there is."""
     if size == NATIVE:
         return
-    smallest = smallest_at(defect_sizes(data), size, keep_aspect=keep_aspect)
+    smallest = smallest_at(defect_sizes(images), size, keep_aspect=keep_aspect)
     if smallest is None or smallest[1] >= LEAST_PIXELS:
         return
     defect, side = smallest

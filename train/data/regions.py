@@ -23,6 +23,9 @@ from train.errors import RegionsError
 from train.support.files import readable_text
 
 MOST_BYTES = 4_000_000
+REFERENCE_PICTURE = (
+    "reference.png"  # what pictures of a run are aligned to, in its folder, to draw regions on
+)
 KEYS = ("format", "picture", "inspect", "ignore")
 EXPECTED = (
     'expected {"format": 1, "picture": [width, height], "inspect": [polygons], "ignore": [polygons]}, a polygon being '
@@ -142,6 +145,13 @@ def require_regions_hold(data: CategoryData, config: FitConfig) -> None:
     drawn = config.regions
     if drawn is None:
         return
+    if config.align == "on" and drawn.picture != height_width(config.image_size)[::-1]:
+        height, width = height_width(config.image_size)
+        raise RegionsError(
+            f"Regions of parts that are aligned are drawn on the reference picture of {width} x {height} pixels, "
+            f"{REFERENCE_PICTURE} in the run's folder, and these on one of {drawn.picture[0]} x {drawn.picture[1]}; "
+            "draw them there, or take --align off."
+        )
     require_drawn_shape(config, read_shapes(data.train_good), what=f"training pictures of {data.category!r}")
     keep = keeps_aspect(data, asked=config.aspect, size=config.image_size, quiet=True)
     regions = map_regions(config, keep_aspect=keep)
@@ -162,10 +172,12 @@ def require_regions_hold(data: CategoryData, config: FitConfig) -> None:
 def require_drawn_shape(config: FitConfig, shapes: list[ImageShape], *, what: str) -> None:
     """Make sure that pictures are of the shape that a configuration's regions are drawn on.
 
+    Parts that are aligned may come in pictures of any shape.
+
     Raises:
         RegionsError: some are of another; of pictures at their own resolution, of another size.
     """
-    if config.regions is None or not shapes:
+    if config.regions is None or config.align == "on" or not shapes:
         return
     width, height = config.regions.picture
     if config.is_native:
@@ -210,7 +222,7 @@ def map_regions(config: FitConfig, *, keep_aspect: bool) -> Regions | None:
         map_height, map_width = height_width(config.image_size)
         size = (map_width, map_height)
         rows, columns = slice(0, map_height), slice(0, map_width)
-        if keep_aspect:
+        if keep_aspect and config.align == "off":  # the reference picture fills all of it
             rows, columns = fitted_part(drawn.picture, config.image_size)
 
     def moved(polygons: tuple[Polygon, ...]) -> tuple[Polygon, ...]:
@@ -226,6 +238,6 @@ def map_regions(config: FitConfig, *, keep_aspect: bool) -> Regions | None:
         )
 
     inspect = drawn.inspect
-    if not inspect and (keep_aspect or config.is_native):
+    if not inspect and ((keep_aspect and config.align == "off") or config.is_native):
         inspect = (((0.0, 0.0), (width, 0.0), (width, height), (0.0, height)),)
     return Regions(size=size, inspect=moved(inspect), ignore=moved(drawn.ignore))

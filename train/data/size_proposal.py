@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from model_repository.image_size import (
     LARGEST_SIDE,
+    NATIVE,
     SIDE_STEP,
     ImageSize,
+    filled_size,
     image_size,
     n_pixels,
     size_text,
@@ -20,6 +22,7 @@ from train.data.shapes import ImageShape, stretch
 # Of the smallest defect where pictures are resized: two positions of stage 1, which has one every 4 pixels.
 WANTED_PIXELS = 8.0
 MOST_STRETCH = 1.1  # of one side of a picture against the other, where a nearer shape can be had
+MUCH = 0.8  # of a defect's pixels: a size that keeps more of them is as good as the picture's own
 MEGA = 1e6
 
 
@@ -46,6 +49,10 @@ class Limits:
         few_enough = self.n_pixels is None or n_pixels(size) <= self.n_pixels
         return few_enough and (self.ms_per_image is None or self.ms(size) <= self.ms_per_image)
 
+    def allow_time(self, size: ImageSize) -> bool:
+        """Whether a time is stated, and suffices; the number of pixels does not count."""
+        return self.ms_per_image is not None and self.ms(size) <= self.ms_per_image
+
     def exceeded_by(self, size: ImageSize) -> str:
         """In words, how a size that is not allowed exceeds them."""
         if self.n_pixels is not None and n_pixels(size) > self.n_pixels:
@@ -69,11 +76,14 @@ def propose_size(
     usual: ImageSize,
     keep_aspect: bool,
     limits: Limits,
+    may_keep_own: bool = False,
 ) -> Proposal:
     """Propose an image size in the shape of the pictures.
 
-    With masks it is the smallest at which the smallest defect has `WANTED_PIXELS`, and no smaller than usual. Without,
-    it is the largest within the limits of time, and without these the one of about as many pixels as usual.
+    With masks it is the smallest at which the smallest defect has `WANTED_PIXELS`, and no smaller than usual. Where no
+    size keeps so many, and pictures at their own would keep more, that is proposed within a stated time, and told
+    otherwise. Without masks it is the largest within the limits of time, and without these the one of about as many
+    pixels as usual.
 
     Args:
         shapes: of the good images, at least one.
@@ -81,6 +91,7 @@ def propose_size(
         usual: the preset's size.
         keep_aspect: whether pictures keep their shape where they are resized.
         limits: on the size.
+        may_keep_own: whether the other options allow that pictures keep their own size.
     """
     picture = sorted(shapes, key=lambda shape: shape.aspect)[len(shapes) // 2]
     any_size = sizes_of_shape(picture)
@@ -103,6 +114,8 @@ def propose_size(
         )
     size = wanted if wanted in allowed else allowed[-1]
     smallest = smallest_at(defects, size, keep_aspect=keep_aspect)
+    if may_keep_own and (why := _why_own_size(picture, smallest, size, limits)):
+        return Proposal(NATIVE, (*reasons, *why))
     if smallest is not None:
         reasons.append(_of_defect(*smallest))
     if limits.ms_per_image is not None:
@@ -134,6 +147,27 @@ def _wanted(sizes: Sequence[ImageSize], defects: Sequence[DefectSize], keep_aspe
     return sizes[-1]
 
 
+def _needs_own_size(smallest: tuple[DefectSize, float] | None) -> bool:
+    """Whether a size leaves too little of the smallest defect, of which pictures have much more at their own."""
+    return smallest is not None and smallest[1] < min(WANTED_PIXELS, MUCH * smallest[0].side)
+
+
+def _why_own_size(
+    picture: ImageShape, smallest: tuple[DefectSize, float] | None, size: ImageSize, limits: Limits
+) -> tuple[str, ...]:
+    """Why pictures are to keep their own size in place of another; empty where that is enough, or the time is not."""
+    own = image_size(*filled_size(picture.height, picture.width))
+    if smallest is None or not (_needs_own_size(smallest) and limits.allow_time(own)):
+        return ()
+    defect, side = smallest
+    return (
+        f"the smallest defect, in {defect.mask_path}, is {defect.side:.1f} pixels wide, of which {size_text(size)} "
+        f"would leave {side:.1f}",
+        f"a picture takes {limits.ms(own):.3g} of {limits.ms_per_image:g} ms at its own size, by "
+        f"{limits.ms_per_megapixel:.0f} ms a megapixel in PyTorch on this machine",
+    )
+
+
 def _of_defect(defect: DefectSize, side: float) -> str:
     return (
         f"the smallest defect, in {defect.mask_path}, is {defect.side:.1f} pixels wide and {side:.1f} at this size, "
@@ -158,5 +192,9 @@ def _warnings(
         sentences.append(
             f"the defect in {defect.mask_path} is {defect.side:.1f} pixels wide and only {side:.1f} at "
             f"{size_text(size)}, so that it may be passed over; {WANTED_PIXELS:g} were wanted"
+        )
+    if smallest is not None and _needs_own_size(smallest):
+        sentences.append(
+            f"--image-size native keeps all {smallest[0].side:.1f} pixels of it, and takes longer"
         )
     return sentences

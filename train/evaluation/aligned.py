@@ -27,4 +27,13 @@ def as_sent(
         pred_mask=restore_masks(verdict.pred_mask, motions),
     )
     lying = replace(images, pixels=images.sent.pixels, shown=images.sent.shown)
-    return lying, restored, None if parts is None else restore_masks(parts, motions)
+    return lying, restored, None if parts is None else masks_as_sent(images, parts)
+
+
+def masks_as_sent(images: LoadedImages, masks: BoolArray) -> BoolArray:
+    """Masks [N, H, W] of images as networks see them, in the images as they were sent."""
+    if images.sent is None:
+        return masks
+    from model_repository.alignment.picture_alignment import restore_masks  # it loads OpenCV
+
+    return restore_masks(masks, images.sent.motions)

@@ -28,7 +28,7 @@ class GroundTruth:
         test: the N images.
         masks: [N, H, W] ground truth, all False where an image has no mask file; None where no image has one.
         shown: [N, H, W], False beside pictures that kept their shape, see `LoadedImages`; None where all fill theirs.
-        inspected: [H, W], False where regions hide something, which counts for no pixel measure; None where none do.
+        inspected: [N, H, W], False where regions hide something, which counts for no pixel measure; None where none do.
     """
 
     test: tuple[TestImage, ...]
@@ -81,7 +81,7 @@ class GroundTruth:
             return None
         shown = self.shown
         if self.inspected is not None:
-            shown = np.broadcast_to(self.inspected, maps.shape) if shown is None else shown & self.inspected
+            shown = self.inspected if shown is None else shown & self.inspected
         return PixelScores(maps, self.counted, good=np.flatnonzero(~self.labels), shown=shown)
 
     def measure_pixels(self, pixels: PixelScores | None, images: IntArray) -> PixelMeasures | None:
@@ -103,7 +103,7 @@ class JudgedSet:
         test: the N images.
         verdict: of each of them, in their order.
         masks, shown: [N, H, W], see `GroundTruth`.
-        inspected: [H, W], see `GroundTruth`.
+        inspected: [N, H, W], see `GroundTruth`.
     """
 
     test: tuple[TestImage, ...]

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model_repository.distance_fusion.fusion_regions import Regions, inspected_pixels
-from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores, judge, remove_background
+from model_repository.distance_fusion.fusion_shown import hide_beside, within_picture
+from model_repository.distance_fusion.map_fusion import (
+    Calibration,
+    fuse_distances,
+    image_scores,
+    judge,
+    remove_background,
+)
 from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground, load_foreground
 from train.calibration.thresholds import require_something_left
@@ -25,12 +32,12 @@ from train.data.pictures.loading import LoadedImages, load_images
 from train.data.regions import require_drawn_shape
 from train.data.shapes import read_shapes
 from train.evaluation import METRICS_FORMAT
-from train.evaluation.aligned import as_sent
+from train.evaluation.aligned import as_sent, masks_as_sent
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.metrics import auroc
 from train.evaluation.pixel_metrics import EIGHT_NEIGHBOURS, BoolArray
 from train.evaluation.protocol import deviations_from_paper
-from train.method.student import compute_distances
+from train.method.judging import compute_distances
 from train.support.arrays import FloatArray
 from train.support.devices import Runtime
 from train.support.files import readable_text
@@ -52,9 +59,14 @@ class Evaluation:
 
 
 def compute_maps(
-    checkpoint: Checkpoint, images: NDArray[np.uint8], *, device: torch.device, what: str
+    checkpoint: Checkpoint,
+    images: NDArray[np.uint8],
+    *,
+    device: torch.device,
+    what: str,
+    shown: BoolArray | None = None,
 ) -> FloatArray:
-    """Anomaly maps [N, H, W] of images, before the background is removed; see `compute_distances`."""
+    """Anomaly maps [N, H, W] of images, before the background is removed; see `compute_distances`, `judged_pixels`."""
     checkpoint.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     distances = compute_distances(
@@ -65,7 +77,12 @@ def compute_maps(
         device=device,
         what=what,
     )
-    return fuse_distances(distances, checkpoint.calibration.fusion)
+    return fuse_distances(hide_beside(distances, shown), checkpoint.calibration.fusion)
+
+
+def judged_pixels(calibration: Calibration, images: LoadedImages) -> BoolArray | None:
+    """[N, H, W]: the pixels that show the pictures, where a calibration counts these alone; None for all of them."""
+    return images.shown if calibration.picture_only else None
 
 
 def evaluate(
@@ -88,16 +105,17 @@ def evaluate(
     device = runtime.torch_device
     judged_on = describe_test_set(data)  # of the files as they are now, not after the minutes of judging
     images, test, masks = _read_test_set(checkpoint, data, strict=runtime.strict)
-    whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation")
+    shown, regions = judged_pixels(checkpoint.calibration, images), checkpoint.calibration.regions
+    whole_map = compute_maps(checkpoint, images.pixels, device=device, what="Evaluation", shown=shown)
     parts = find_foreground(images.pixels, foreground, device=device)
-    regions = checkpoint.calibration.regions
-    require_something_left(parts, regions, what="test images")
-    verdict = judge(remove_background(whole_map, parts, regions), checkpoint.calibration)
-    inspected = inspected_of(regions, whole_map)
+    counted = within_picture(parts, shown)
+    require_something_left(counted, regions, what="test images")
+    verdict = judge(remove_background(whole_map, counted, regions), checkpoint.calibration)
+    inspected = inspected_of(regions, images)
     images, verdict, parts = as_sent(images, verdict, parts)
     judged = JudgedSet(test, verdict, masks, images.shown, inspected)
     # Of the same maps, for Table 9.
-    whole_map = remove_background(whole_map, None, regions)
+    whole_map = remove_background(whole_map, shown, regions)
     scores = image_scores(whole_map, checkpoint.calibration.score_share, checkpoint.calibration.score_pixels)
     with_background = None if parts is None else auroc(scores, judged.labels)
     metrics = {
@@ -169,9 +187,13 @@ def require_regions_hold_for(paths: list[Path], config: FitConfig, *, category: 
         require_drawn_shape(config, read_shapes(paths), what=f"test pictures of {category!r}")
 
 
-def inspected_of(regions: Regions | None, maps: FloatArray) -> BoolArray | None:
-    """[H, W]: which pixels of anomaly maps [N, H, W] are inspected; None for all of them."""
-    return None if regions is None else inspected_pixels(regions, maps.shape[1:])
+def inspected_of(regions: Regions | None, images: LoadedImages) -> BoolArray | None:
+    """[N, H, W]: which pixels are inspected of each image as it was sent; None for all of them."""
+    if regions is None:
+        return None
+    shape = images.pixels.shape[:3]
+    inspected = np.broadcast_to(inspected_pixels(regions, shape[1:]), shape)
+    return masks_as_sent(images, inspected)
 
 
 def describe_regions(checkpoint: Checkpoint, judged: JudgedSet) -> dict[str, Any]:
@@ -180,10 +202,12 @@ def describe_regions(checkpoint: Checkpoint, judged: JudgedSet) -> dict[str, Any
     if drawn is None or inspected is None:
         return {}
     n_defects = n_outside = 0
-    for mask in [] if masks is None else masks[judged.labels]:
+    for mask, seen in (
+        () if masks is None else zip(masks[judged.labels], inspected[judged.labels], strict=True)
+    ):
         defects, count = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
         n_defects += count
-        n_outside += count - len(np.unique(defects[mask & inspected]))
+        n_outside += count - len(np.unique(defects[mask & seen]))
     return {
         "regions": {
             **drawn.model_dump(mode="json"),
@@ -219,7 +243,7 @@ def marked_share_of_good(judged: JudgedSet, parts: BoolArray | None) -> float | 
         return None
     marked = judged.verdict.pred_mask[good]
     part = np.ones_like(marked) if parts is None else parts[good]
-    for counted in (None if judged.shown is None else judged.shown[good], judged.inspected):
-        part = part if counted is None else part & counted
+    for counted in (judged.shown, judged.inspected):
+        part = part if counted is None else part & counted[good]
     shares = (marked & part).sum(axis=(1, 2)) / part.sum(axis=(1, 2)).clip(1)
     return float(shares.mean())

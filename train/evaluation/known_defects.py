@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from model_repository.distance_fusion.fusion_regions import inspected_pixels
+from model_repository.distance_fusion.fusion_shown import within_picture
 from model_repository.distance_fusion.map_fusion import remove_background
 from model_repository.image_size import parse_size, size_text
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import TestImage
 from train.data.pictures.loading import load_images
-from train.evaluation.evaluate import compute_maps, inspected_of
+from train.evaluation.evaluate import compute_maps, judged_pixels
 from train.evaluation.figures import data_uri, extent_of, panels
 from train.support.files import readable_text, sha256_of
 from train.support.pages import render_page
@@ -149,12 +151,18 @@ def _pictures(
         reference=checkpoint.reference,
         what="escapes among known defects",
     )
-    maps = remove_background(
-        compute_maps(checkpoint, loaded.pixels, device=device, what="Escapes among known defects"),
+    parts, judged = (
         find_foreground(loaded.pixels, finder, device=device),
+        judged_pixels(checkpoint.calibration, loaded),
+    )
+    what = "Escapes among known defects"
+    maps = remove_background(
+        compute_maps(checkpoint, loaded.pixels, device=device, what=what, shown=judged),
+        within_picture(parts, judged),
         checkpoint.calibration.regions,
     )
-    inspected = inspected_of(checkpoint.calibration.regions, maps)
+    regions = checkpoint.calibration.regions
+    inspected = None if regions is None else inspected_pixels(regions, maps.shape[1:])
     threshold = checkpoint.calibration.image_threshold
     usual = min(float(np.median(maps)), threshold)
     shown: list[tuple[str, str]] = []

@@ -137,7 +137,7 @@ def _picture(evaluation: Evaluation, index: int, *, usual: float) -> tuple[str, 
         mask if mask is not None and mask.any() else None,
         usual=usual,
         threshold=evaluation.metrics["threshold"],
-        inspected=None if judged.inspected is None else judged.inspected[seen],
+        inspected=None if judged.inspected is None else judged.inspected[index][seen],
     )
     item = judged.test[index]
     caption = f"{item.defect}/{item.path.name}: {judged.scores[index]:.3f}"

@@ -8,15 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
 from train.calibration.shared_residuals import fit_shared_residuals
 from train.checkpoint.provenance import Provenance
-from train.checkpoint.tensors import save_checkpoint
+from train.checkpoint.tensors import Checkpoint, save_checkpoint
 from train.config import FitConfig
 from train.data.category import CategoryData
+from train.data.defect_sizes import warn_of_small_defects
 from train.data.known_defects import KnownDefects
+from train.data.regions import REFERENCE_PICTURE
+from train.data.shapes import keeps_aspect
 from train.fitting.good_images import GoodSplit, load_good
 from train.fitting.judging import Judging, calibrate_run
 from train.fitting.known_defects import (
@@ -32,6 +36,7 @@ from train.fitting.unfinished import RESUME_FILE, RunInputs
 from train.method.backbones import Backbone
 from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime, memory_errors
+from train.support.files import replacing
 from train.support.libraries import versions_of
 
 LIBRARIES = ("torch", "timm", "numpy", "pillow")
@@ -64,10 +69,10 @@ def fit(
     if config.compile:
         require_compiler(device)
     teacher, student, weight_sources = build_teacher_and_student(config, weights_dir=runtime.weights_dir)
-    # Before the training, so that missing weights of SAM are reported at once.
     finder = load_foreground(config.foreground, weights_dir=runtime.weights_dir)
     teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _tell_of_small_defects(data, known, config)
     good = load_good(data, teacher, student, config=config, scratch_dir=run_dir, runtime=runtime)
     defects = None if known is None else _read_defects(known, data, good, config=config, runtime=runtime)
     set_teacher_statistics(student, good.train)
@@ -97,8 +102,23 @@ def fit(
     )
     ended.count_seconds()
     provenance = _provenance(data, good, ended, weights=weight_sources, judging=judging)
-    save_checkpoint(checkpoint_path, judging.checkpoint(provenance, teacher, student, good.reference))
+    _write_run(checkpoint_path, judging.checkpoint(provenance, teacher, student, good.reference))
     resume.remove()
+
+
+def _tell_of_small_defects(data: CategoryData, known: KnownDefects | None, config: FitConfig) -> None:
+    """Warn of a size at which a masked defect of the test set, or a known one, is too small."""
+    size, masked = config.image_size, [*data.test, *(() if known is None else known.images)]
+    keep_aspect = keeps_aspect(data, asked=config.aspect, size=size, quiet=True)
+    warn_of_small_defects(masked, size, keep_aspect=keep_aspect)
+
+
+def _write_run(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, and beside it the picture that parts are aligned to, where they are: to draw regions on."""
+    if checkpoint.reference is not None:
+        with replacing(path.parent / REFERENCE_PICTURE) as temporary:
+            Image.fromarray(checkpoint.reference.pixels).save(temporary, format="PNG")
+    save_checkpoint(path, checkpoint)
 
 
 def _inputs(

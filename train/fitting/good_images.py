@@ -15,7 +15,6 @@ from train.calibration.sharpening import choose_sharpening
 from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, split_good
-from train.data.defect_sizes import warn_of_small_defects
 from train.data.pictures.crops import choose_crops
 from train.data.pictures.loading import LoadedImages, load_images
 from train.data.shapes import keeps_aspect
@@ -81,7 +80,6 @@ def _read_good(
     """A category's good images, and how all of its images are read: bit depth, shape, what they are aligned to."""
     bit_depth = find_bit_depth(data, asked=config.bit_depth)
     keep_aspect = keeps_aspect(data, asked=config.aspect, size=config.image_size)
-    warn_of_small_defects(data, config.image_size, keep_aspect=keep_aspect)
     images = load_images(
         data.train_good,
         image_size=config.image_size,

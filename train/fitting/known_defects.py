@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model_repository.alignment.reference_picture import Reference
 from model_repository.distance_fusion.fusion_regions import inspected_pixels
+from model_repository.distance_fusion.fusion_shown import hide_beside, within_picture
 from model_repository.image_size import image_size
 from train.calibration.foreground import ForegroundFinder, find_foreground
 from train.calibration.known_defects.figures import Figures
@@ -42,7 +43,8 @@ from train.data.category import TestImage
 from train.data.ground_truth import load_masks
 from train.data.known_defects import KnownDefects, load_known_defects, require_other_pixels
 from train.method.backbones import Backbone
-from train.method.student import Student, compute_distances
+from train.method.judging import compute_distances
+from train.method.student import Student
 from train.support.files import json_text, readable_text, sha256_of, write_json
 from train.support.progress import console
 
@@ -58,12 +60,14 @@ class DefectImages:
         images: the M of them that could be read, each once.
         pixels: [M, H, W, 3] uint8.
         masks: [M, H, W] bool; None where none has one.
+        shown: [M, H, W] bool, see `LoadedImages`.
     """
 
     known: KnownDefects
     images: tuple[TestImage, ...]
     pixels: NDArray[np.uint8]
     masks: NDArray[np.bool_] | None
+    shown: NDArray[np.bool_] | None = None
 
     def files(self) -> list[DefectFile]:
         """Which they are."""
@@ -164,7 +168,8 @@ def read_defects(
         from model_repository.alignment.picture_alignment import move_masks  # it loads OpenCV
 
         masks = move_masks(masks, loaded.sent.motions[once])
-    return DefectImages(known, kept, loaded.pixels[once], masks)
+    shown = None if loaded.shown is None else loaded.shown[once]
+    return DefectImages(known, kept, loaded.pixels[once], masks, shown)
 
 
 def calibrate_by(
@@ -186,7 +191,7 @@ def calibrate_by(
         config: the setting that is asked for, and the rates that are promised.
         category: the product's name.
         finder: of the foreground that is asked for.
-        shown: of the held-out images, see `calibrate`.
+        shown: of the held-out images, see `look_at`.
     """
     seen, bench, bad, finders = _set_up(
         defects, networks, held_out, config=config, category=category, finder=finder, shown=shown
@@ -221,29 +226,29 @@ def _set_up(
     teacher, student, device = networks
     seen = look_at(teacher, student, held_out, config=config, finder=finder, device=device, shown=shown)
     finders = {finder.method: finder, "none": ForegroundFinder("none")}
-    without_background = {finder.method: seen.foreground, "none": None}
+    without_background = {finder.method: seen.foreground, "none": shown}
     parts = {finder.method: seen.parts, "none": seen.parts}
     if finder.method == "sam":  # the part of `none` is looked for without a network
-        parts["none"] = find_foreground(held_out, WITHOUT_NETWORK, device=device)
+        parts["none"] = within_picture(find_foreground(held_out, WITHOUT_NETWORK, device=device), shown)
     elif seen.parts is not None and seen.parts.mean() < SEEN:
         finders["threshold"] = WITHOUT_NETWORK
-        # As the server masks: `seen.parts` leaves out what pictures are filled with, which scores do not.
-        without_background["threshold"] = find_foreground(held_out, WITHOUT_NETWORK, device=device)
-        parts["threshold"] = seen.parts
-    good = Images(seen.distances, without_background, seen.regions)
+        without_background["threshold"] = parts["threshold"] = seen.parts
+    picture_only = shown is not None
+    good = Images(seen.distances, without_background, seen.regions, picture_only)
     scale = config.distance_scale
     distances = compute_distances(
         teacher, student, defects.pixels, scale=scale, device=device, what="Known defects"
     )
     foregrounds = {
-        method: find_foreground(defects.pixels, own, device=device) for method, own in finders.items()
+        method: within_picture(find_foreground(defects.pixels, own, device=device), defects.shown)
+        for method, own in finders.items()
     }
     require_something_left(foregrounds[finder.method], seen.regions, what="known defects")
     for method in [method for method in finders if method != finder.method]:  # no way that leaves nothing
         masks = (without_background[method], foregrounds[method])
         if not all(something_left(mask, seen.regions).all() for mask in masks):
             del finders[method], without_background[method], foregrounds[method]
-    bad = Images(distances, foregrounds, seen.regions)
+    bad = Images(hide_beside(distances, defects.shown), foregrounds, seen.regions, picture_only)
     settings = settings_to_try(
         FusionSetting.of(config),
         foregrounds=tuple(finders),

@@ -15,7 +15,7 @@ from train.runs.evaluation import (
     metrics_are_up_to_date,
     require_checkpoint,
 )
-from train.runs.images import remembered_images
+from train.runs.images import remembered_images, tell_not_aligned
 from train.runs.known_defects import find_known_defects
 from train.runs.sizing import with_image_size
 from train.runs.training import data_fingerprints, fit_category
@@ -29,5 +29,6 @@ __all__ = [
     "metrics_are_up_to_date",
     "remembered_images",
     "require_checkpoint",
+    "tell_not_aligned",
     "with_image_size",
 ]

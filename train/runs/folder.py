@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from train.checkpoint.header import Header, read_header
 from train.checkpoint.known_defects import FIGURES_FILE
+from train.data.regions import REFERENCE_PICTURE
 from train.errors import StorageError
 from train.fitting.losses import EVENTS_FOLDER, LOSSES_FILE
 from train.runs.record import RunRecord
@@ -25,7 +26,7 @@ from train.support.locks import exclusive
 
 CHECKPOINT = "checkpoint.safetensors"
 STATE = "resume.pt"  # `train.fitting.unfinished.RESUME_FILE`, which loads torch; of this run, not of others beside it
-OF_A_TRAINING = (LOSSES_FILE, EVENTS_FOLDER, FIGURES_FILE, CHECKPOINT)
+OF_A_TRAINING = (LOSSES_FILE, EVENTS_FOLDER, FIGURES_FILE, REFERENCE_PICTURE, CHECKPOINT)
 # What belongs to a checkpoint: measures, and what a server said with it. The other files in the folder are of
 # studies, which say themselves what they were made with.
 OF_A_RUN = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def remembered_images(category: str, *, run_dir: Path, data_dir: Path) -> Catego
     images = _find(origin, run_dir=run_dir, data_dir=data_dir)
     console.print(f"Images: {images.root}, which {run_dir} remembers.", markup=False)
     return images
+
+
+def tell_not_aligned(run_dir: Path, what: str) -> None:
+    """Tell that `what` takes pictures as they lie, where the finished run of the category aligns them."""
+    header = None
+    with suppress(CheckpointError):
+        header = RunFolder(run_dir).finished()
+    if header is not None and header.provenance.aligned:
+        console.print(
+            f"The run in {run_dir} aligns its pictures; {what} takes them as they lie.",
+            style="yellow",
+            markup=False,
+        )
 
 
 def _origin(run_dir: Path) -> DataOrigin | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from model_repository.image_decoder.picture_limits import SMALLEST_OWN_SIDE
 from model_repository.image_size import ImageSize, image_size, n_pixels, size_text
 from train.config import FitConfig, fit_config
-from train.data.category import CategoryData
+from train.data.category import CategoryData, TestImage
 from train.data.defect_sizes import defect_sizes
-from train.data.shapes import keeps_aspect, read_shapes
+from train.data.known_defects import KnownDefects
+from train.data.shapes import ImageShape, keeps_aspect, read_shapes
 from train.data.size_proposal import MEGA, Limits, propose_size
 from train.errors import ConfigError, DataError
 from train.runs.folder import RunFolder
@@ -32,6 +34,7 @@ def with_image_size(
     run_dir: Path,
     runtime: Runtime,
     force: bool,
+    known: KnownDefects | None = None,
 ) -> Mapping[str, Any]:
     """The options of a run, with an image size in place of `auto`.
 
@@ -46,6 +49,7 @@ def with_image_size(
         run_dir: of the category.
         runtime: where the networks are timed.
         force: propose a size even where a run has one.
+        known: defects whose masks count beside those of the test set.
 
     Raises:
         ConfigError: other options cannot be used, or a time is given without `auto`.
@@ -67,7 +71,9 @@ def with_image_size(
             markup=False,
         )
         return {**others, "image_size": kept}
-    return {**others, "image_size": _propose(data, config, ms_per_image=ms_per_image, runtime=runtime)}
+    masked = [*data.test, *(() if known is None else known.images)]
+    size = _propose(data, masked, config, ms_per_image=ms_per_image, runtime=runtime)
+    return {**others, "image_size": size}
 
 
 def _size_of_run(run: RunFolder, data: CategoryData) -> ImageSize | None:
@@ -80,7 +86,12 @@ def _size_of_run(run: RunFolder, data: CategoryData) -> ImageSize | None:
 
 
 def _propose(
-    data: CategoryData, config: FitConfig, *, ms_per_image: float | None, runtime: Runtime
+    data: CategoryData,
+    masked: Sequence[TestImage],
+    config: FitConfig,
+    *,
+    ms_per_image: float | None,
+    runtime: Runtime,
 ) -> ImageSize:
     shapes = read_shapes(data.train_good)
     if not shapes:
@@ -95,15 +106,23 @@ def _propose(
     )
     proposal = propose_size(
         shapes,
-        defect_sizes(data),
+        defect_sizes(masked),
         usual=config.image_size,
         keep_aspect=keeps_aspect(data, asked=config.aspect, size=config.image_size, quiet=True),
         limits=limits,
+        may_keep_own=_may_keep_own(shapes, config),
     )
     console.print(f"Image size {size_text(proposal.size)}: {'; '.join(proposal.reasons)}.", markup=False)
     for sentence in proposal.warnings:
         console.print(f"Warning: {sentence}.", style="yellow", markup=False)
     return proposal.size
+
+
+def _may_keep_own(shapes: Sequence[ImageShape], config: FitConfig) -> bool:
+    """Whether pictures may keep their own size: all have the same, and nothing is asked for that takes another."""
+    sizes = {(shape.width, shape.height) for shape in shapes}
+    large_enough = len(sizes) == 1 and min(*sizes.pop()) >= SMALLEST_OWN_SIDE
+    return large_enough and config.align == "off" and config.foreground != "sam"
 
 
 def _most_pixels(config: FitConfig) -> int | None:

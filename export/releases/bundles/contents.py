@@ -24,7 +24,7 @@ from export.releases.repository import Repository
 from export.releases.store import Store
 from export.serving import steps
 from export.serving.alignment import alignment_name
-from model_repository.distance_fusion.fusion_calibration import CODE_FILES
+from model_repository.distance_fusion.fusion_calibration import CODE_FILES, OF_EVERY_FUSION
 from model_repository.distance_fusion.map_fusion import release_id_of
 from train.support.category_names import check_category_name
 
@@ -216,11 +216,11 @@ def _config_faults(name: str, model: str, record: Record) -> Iterator[str]:
 
 def _id_faults(record: Record) -> Iterator[str]:
     code: Mapping[str, FileRecord] = record.steps["fusion"].files if "fusion" in record.steps else {}
-    if missing := [name for name in CODE_FILES if name not in code]:
+    if missing := [name for name in OF_EVERY_FUSION if name not in code]:
         yield f"its fusion has no {missing[0]}"
         return
     digest = hashlib.sha256(
-        b"".join(bytes.fromhex(code[name].sha256) for name in CODE_FILES)
+        b"".join(bytes.fromhex(code[name].sha256) for name in CODE_FILES if name in code)
     )  # `fusion_code_id`
     expected = release_id_of(record.calibration, digest.hexdigest())
     if (record.release_id, record.calibration.release_id) != (expected, expected):

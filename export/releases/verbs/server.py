@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
+from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from export.errors import PublishError
 from export.releases.changes import changing
 from export.releases.record import Record
 from export.releases.store import PROBE_WEIGHTS_ID, Store
-from export.serving.alignment import ALIGNED_IMAGE, MOTION
-from export.tensors import DISTANCES, ENCODED, TEACHER_OUTPUTS
+from export.serving.alignment import ALIGNED_IMAGE
+from export.tensors import DISTANCES, ENCODED, MOTION, SHOWN, TEACHER_OUTPUTS
 from model_repository.grpc_channel import connect, through_proxy
 from model_repository.image_decoder.image_decoding import decode_image
+from model_repository.image_decoder.resizing import resize_image
+from model_repository.image_size import NATIVE
 from model_repository.tls_faults import tls_fault
 
 PROBE = {"probe": True}  # what is judged here are no parts, and is not counted as such
@@ -179,12 +182,18 @@ class RunningServer:
             path.unlink(missing_ok=True)
 
     def _probe_one(self, record: Record, image: NDArray[np.uint8], expected: float, number: int) -> None:
-        pixels = {"image": image}
+        pixels, beside = {"image": image}, dict[str, NDArray[Any]]()
+        if record.manifest.config.is_native:
+            pixels = {"image": resize_image(Image.fromarray(image[0]), NATIVE)[None]}
+            if record.calibration.picture_only:
+                beside = {SHOWN.name: np.array([[0, 0, *image.shape[1:3]]], np.int32)}
         if "alignment" in record.steps:
-            pixels = {"image": self._ask(record, "alignment", pixels, (ALIGNED_IMAGE, MOTION))[ALIGNED_IMAGE]}
-        mask = {}
+            aligned = self._ask(record, "alignment", pixels, (ALIGNED_IMAGE, MOTION.name))
+            pixels = {"image": aligned[ALIGNED_IMAGE]}
+            if record.calibration.picture_only:
+                beside = {MOTION.name: aligned[MOTION.name]}
         if "foreground" in record.steps:
-            mask = self._ask(record, "foreground", pixels, ("foreground",))
+            beside |= self._ask(record, "foreground", pixels, ("foreground",))
         features = self._ask(record, "teacher", pixels, TEACHER_OUTPUTS)
         distances = self._ask(record, "student", pixels | features, (*DISTANCES, "release_id"))
         weights = int(distances["release_id"][0, 0])
@@ -195,7 +204,7 @@ class RunningServer:
             )
         distances["release_id"] = np.array([[PROBE_WEIGHTS_ID]], np.int64)
         try:
-            verdict = self._ask(record, "fusion", distances | mask, ("pred_score", "threshold"))
+            verdict = self._ask(record, "fusion", distances | beside, ("pred_score", "threshold"))
         except PublishError as error:
             if f"{PROBE_WEIGHTS_ID} has no calibration" not in error.message:
                 raise

@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fusion_shown
 import map_fusion
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from fusion_regions import UnjudgeableImageError
 from map_fusion import Calibration
 from verdict_metrics import Judged, VerdictMetrics
 
@@ -74,7 +76,7 @@ class TritonPythonModel:
         """Fuse the maps of one request, whose images were all seen by one student."""
         try:
             return pb_utils.InferenceResponse(self.judge(request))
-        except RequestError as error:
+        except (RequestError, UnjudgeableImageError) as error:
             fault = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
         except ValueError as error:
             fault = pb_utils.TritonError(str(error))
@@ -87,6 +89,7 @@ class TritonPythonModel:
 
         Raises:
             RequestError: a parameter of another form.
+            UnjudgeableImageError: nothing of an image is left, or it has another size than regions are drawn on.
             ValueError: unknown weights, distance maps or a mask of other shapes than its calibration's, a mask
                 that is missing or that its thresholds were not fitted with, or an image whose distances are not
                 finite; the message names the image.
@@ -100,8 +103,10 @@ class TritonPythonModel:
             raise ValueError(f"one request holds images of weights {sorted(set(weights_ids[:, 0].tolist()))}")
         calibration = self.calibration(int(weights_ids[0, 0]))
         distances = [inputs[f"distance_{stage}"] for stage in (1, 2, 3)]
-        foreground = inputs.get("foreground")
-        check_foreground(calibration, given=foreground is not None)
+        check_foreground(calibration, given="foreground" in inputs)
+        shown = shown_of(distances, calibration, inputs, parameters)
+        distances = fusion_shown.hide_beside(distances, shown)
+        foreground = fusion_shown.within_picture(inputs.get("foreground"), shown)
         requested = set(request.requested_output_names())
         verdict: map_fusion.Scores
         if score_only or not requested & set(map_fusion.MAP_OUTPUTS):
@@ -111,8 +116,8 @@ class TritonPythonModel:
             )
         else:
             anomaly_map = map_fusion.fuse_distances(distances, calibration.fusion)
-            shown = map_fusion.remove_background(anomaly_map, foreground, calibration.regions)
-            verdict = map_fusion.judge(shown, calibration, threshold)
+            anomaly_map = map_fusion.remove_background(anomaly_map, foreground, calibration.regions)
+            verdict = map_fusion.judge(anomaly_map, calibration, threshold)
         if self.metrics is not None and calibration is not WARM_UP and not probe:
             self.metrics.note(judged_images(verdict, calibration))
         outputs = {**vars(verdict), "release_id": np.full_like(weights_ids, calibration.release_id)}
@@ -203,6 +208,32 @@ def check_foreground(calibration: Calibration, *, given: bool) -> None:
             f"release {calibration.release_id} was calibrated with the background, but its ensemble gives a "
             "foreground mask; publish the release again"
         )
+
+
+def shown_of(
+    distances: list[np.ndarray],
+    calibration: Calibration,
+    inputs: dict[str, np.ndarray],
+    parameters: dict[str, Any],
+) -> np.ndarray | None:
+    """[B, H, W]: where the maps show the pictures that were sent; None for everywhere, or where all of a map counts.
+
+    The decoder says where it put the picture of a file, and who sends pixels in a parameter; without either, pictures
+    fill all of what was sent.
+
+    Raises:
+        RequestError: the parameter cannot be used.
+    """
+    if not calibration.picture_only:
+        return None
+    shape, count = map_fusion.map_shape(distances, calibration.fusion), len(distances[0])
+    boxes, text = inputs.get("shown"), parameters.get(fusion_shown.PARAMETER)
+    try:
+        if boxes is None and text is not None:
+            boxes = fusion_shown.boxes_of_text(text, count)
+        return fusion_shown.shown_pixels(boxes, inputs.get("motion"), shape, count)
+    except ValueError as error:
+        raise RequestError(f"request parameter {error}" if boxes is None else str(error)) from None
 
 
 def requested_threshold(parameters: dict[str, Any]) -> float | None:

@@ -9,6 +9,7 @@ import warnings
 import image_decoding
 import numpy as np
 import picture_limits
+import resizing
 import triton_python_backend_utils as pb_utils
 
 MAX_FAULTS = 10  # that an error describes: gRPC cuts long messages off
@@ -52,6 +53,7 @@ class TritonPythonModel:
         encoded = pb_utils.get_input_tensor_by_name(request, "encoded_image").as_numpy()
         images: list[np.ndarray] = []
         sizes, faults = np.empty((len(encoded), 2), np.int32), []  # height, width
+        shown = np.empty((len(encoded), 4), np.int32)  # top, left, bottom, right
         for index, data in enumerate(encoded[:, 0]):
             which = f"image {index + 1} of {len(encoded)}: encoded_image"
             try:
@@ -61,6 +63,7 @@ class TritonPythonModel:
                     data, self.image_size, bit_depth=self.bit_depth, keep_aspect=self.keep_aspect
                 )
                 images.append(image)
+                shown[index] = self.shown(*sizes[index].tolist())
             except image_decoding.ImageError as error:
                 faults.append(f"{which} {error}")
             except (
@@ -70,9 +73,17 @@ class TritonPythonModel:
                 return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason))
         if faults:
             return pb_utils.InferenceResponse(error=bad_files(faults))
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor("image", together(images)), pb_utils.Tensor("original_size", sizes)]
-        )
+        tensors = [pb_utils.Tensor("image", together(images)), pb_utils.Tensor("original_size", sizes)]
+        if "shown" in request.requested_output_names():
+            tensors.append(pb_utils.Tensor("shown", shown))
+        return pb_utils.InferenceResponse(tensors)
+
+    def shown(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The first row and column that show an image of a size where it is put, and the first beyond it."""
+        if not (self.keep_aspect or resizing.is_native(self.image_size)):
+            return 0, 0, *self.image_size
+        rows, columns = resizing.fitted_part((width, height), self.image_size)
+        return rows.start, columns.start, rows.stop, columns.stop
 
 
 def require_own_size(data: bytes, max_pixels: int) -> None:

@@ -36,6 +36,18 @@ SEEN = [
         RefusedImage,
         False,
     ),
+    (
+        "INTERNAL",
+        "in ensemble 'cup', image 1 of 2 cannot be judged: its foreground mask hides all of it",
+        RefusedImage,
+        False,
+    ),
+    (
+        "INTERNAL",
+        "in ensemble 'cup', image 1 of 2 cannot be judged: its distance maps are not finite",
+        ServerFault,
+        False,
+    ),
     ("UNAVAILABLE", "in ensemble 'pill', Exceeds maximum queue size", Overloaded, True),
     ("UNAVAILABLE", "in ensemble 'pill', Request timeout expired", Overloaded, True),
     ("UNAVAILABLE", "This protocol is restricted, expecting header 'x'", NotAllowed, False),

@@ -16,7 +16,7 @@ from client.core.inputs import Prepared
 from client.core.requests import Place, Question, make_request
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 from model_repository.image_decoder.image_decoding import resize_image
-from model_repository.image_size import NATIVE
+from model_repository.image_size import NATIVE, ImageSize
 
 SIZE = (64, 96)
 WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8))
@@ -73,6 +73,27 @@ def test_maps_and_defects_are_of_the_image_alone(keep_aspect: bool) -> None:
     else:
         assert verdict.anomaly_map.shape == SIZE
         assert len(boxes) == 2
+
+
+@pytest.mark.parametrize(
+    ("image_size", "keep_aspect", "expected"),
+    [
+        (SIZE, False, None),
+        (SIZE, True, "13,0,51,96;0,0,64,96"),
+        (NATIVE, False, "0,0,40,100"),
+    ],
+)
+def test_the_server_learns_where_pixels_show_the_images(
+    image_size: ImageSize, keep_aspect: bool, expected: str | None
+) -> None:
+    fitting = Image.new("RGB", (96, 64))
+    images = [Prepared(WIDE)] if image_size == NATIVE else [Prepared(WIDE), Prepared(fitting)]
+    asked: Any = {"category": "pill", "image_size": image_size, "place": None, "keep_aspect": keep_aspect}
+    request = make_request(images, Question(VERDICT_OUTPUTS, None), **asked)
+    parameters = request.message(timeout_s=1).parameters
+    assert (parameters["shown"].string_param if "shown" in parameters else None) == expected
+    files = make_request([Prepared(b"a file")], Question(VERDICT_OUTPUTS, None), **asked)
+    assert "shown" not in files.message(timeout_s=1).parameters  # the decoder knows it
 
 
 def test_shared_memory_has_room_for_a_rectangle() -> None:

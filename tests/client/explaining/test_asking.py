@@ -23,7 +23,7 @@ from deploy.server import TritonServer
 from model_repository.distance_fusion.map_fusion import fuse_distances
 from tests.client.samples import RELEASE, make_verdict, save_image
 from tests.products import CPU, Product, unused_url
-from train.method.student import compute_distances
+from train.method.judging import compute_distances
 
 pytest_plugins = ["tests.serving"]
 

@@ -12,7 +12,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from deploy.supervision import hangs
-from deploy.supervision.inference_probe import http_answers, inference_answers
+from deploy.supervision.inference_probe import http_answers, inference_answers, probe_picture
 from deploy.supervision.stalls import read_work
 from deploy.supervision.supervised import supervised_server
 from deploy.supervision.supervisor import Supervisor
@@ -68,7 +68,7 @@ def test_it_is_asked_when_nobody_asks_and_killed_when_it_does_not_answer(
     ) as supervisor:
         server = supervisor.server
         assert inference_answers(server.grpc_url, server.http_url, ENSEMBLE, 20)
-        assert http_answers(server.http_url, ENSEMBLE, within_s=20)
+        assert http_answers(server.http_url, ENSEMBLE, probe_picture(None, ENSEMBLE), within_s=20)
         assert answered(supervisor) == 2  # verdicts, no errors
         assert inference_answers(server.grpc_url, server.http_url, "nothing_encoded", 20)
         assert comes_true(lambda: answered(supervisor) > 3, within_s=20)  # of its own

@@ -17,6 +17,7 @@ from export.agreement import LIMITS, Agreement
 from export.builds.precisions import hold_to_gate
 from export.errors import ExportError, VerificationError
 from export.manifest import GraphFiles
+from export.parity.flipped import write_flipped
 from export.parity.judges import Answers, GraphJudge, JudgedTestSet
 from export.parity.table import agreement_table
 from tests.export.three_precisions import LOOSE
@@ -36,12 +37,12 @@ def test_flipped_images_are_written_with_both_maps(
     assert agreement.flips == 1
     assert agreement.max_map_difference == 0
     assert not agreement.accepted
-    (picture,) = judged.write_flipped(answers, tmp_path / "flipped")
+    (picture,) = write_flipped(judged, answers, tmp_path / "flipped")
     with Image.open(picture) as opened:
         assert opened.size == (768, 256)
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"file/flipped/.*\.png cannot be written \(.+\); make room"):
-        judged.write_flipped(answers, tmp_path / "file" / "flipped")
+        write_flipped(judged, answers, tmp_path / "file" / "flipped")
 
 
 def overflowing(source: Path, folder: Path) -> GraphFiles:
@@ -87,7 +88,7 @@ def test_one_map_of_many_that_is_not_finite_is_refused_even_where_every_label_ag
     assert (
         f"1 of 11 images are not finite, that of {tiny_data.test[3].path} first" in agreement.beyond_limits[0]
     )
-    assert judged.write_flipped(answers, tmp_path) == []
+    assert write_flipped(judged, answers, tmp_path) == []
 
 
 def test_a_judge_keeps_the_maps_of_the_images_that_it_can_judge(

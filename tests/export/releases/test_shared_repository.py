@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import PublishError
 from export.manifest import read_manifest
+from export.releases.repository import Repository
+from export.releases.store import Store
 from tests.conftest import CATEGORY
 from tests.export.releases.conftest import (
     TEACHER,
@@ -182,3 +187,24 @@ def test_files_from_elsewhere_are_named(
         publish(nut, repository)
     assert "\n" not in refused.value.message
     assert contents(repository) == before
+
+
+def test_a_step_takes_what_any_live_release_gives_it(pill: Path, nut: Path, repository: Path) -> None:
+    """A release of before knows fewer tensors of the fusion, and may have the larger batches."""
+    publish(pill, repository, max_batch_size=16)
+    path = Store(repository).record_path("pill", 1)
+    values = json.loads(path.read_text())
+    fusion = text_format.Parse(values["steps"]["fusion"]["config"], pb.ModelConfig())
+    before = [tensor for tensor in fusion.input if tensor.name not in ("shown", "motion")]
+    assert len(before) == len(fusion.input) - 2
+    del fusion.input[:]
+    fusion.input.extend(before)
+    values["steps"]["fusion"]["config"] = text_format.MessageToString(fusion)
+    path.write_text(json.dumps(values))
+    publish(nut, repository, max_batch_size=4)
+    served = Repository(repository).read_config("distance_fusion")
+    assert served is not None
+    inputs = {tensor.name: tensor.optional for tensor in served.input}
+    assert inputs["shown"]
+    assert inputs["motion"]
+    assert served.max_batch_size == 16

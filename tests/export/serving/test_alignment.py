@@ -8,26 +8,30 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.serving import steps as configs
 from export.serving.alignment import aligning_steps, alignment_config, alignment_name
 from export.serving.backend_rules import broken_rules
-from export.serving.ensembles import decoding_step, ensemble_config, judging_steps
+from export.serving.ensembles import encoded_steps, ensemble_config, judging_steps
 from export.tensors import ENCODED_IMAGE, ORIGINAL_SIZE
 from model_repository.distance_fusion.map_fusion import VERDICT_OUTPUTS
 from model_repository.image_size import ImageSize
 
 
 @pytest.mark.parametrize("foreground", [None, ("foreground", 3)])
-def test_only_the_first_step_sees_the_image_as_it_came(foreground: tuple[str, int] | None) -> None:
+@pytest.mark.parametrize("picture_only", [False, True])
+def test_only_the_first_step_sees_the_image_as_it_came(
+    foreground: tuple[str, int] | None, picture_only: bool
+) -> None:
     judging = judging_steps(
         teacher=("teacher_x", 2),
         student=("pill_student", 5),
         fusion=("distance_fusion", 4),
         foreground=foreground,
         alignment=("pill_alignment", 7),
+        picture_only=picture_only,
     )
     ensemble = ensemble_config(
         "pill_encoded",
         inputs=[ENCODED_IMAGE],
         outputs=[*configs.verdict_specs(256), ORIGINAL_SIZE],
-        steps=[decoding_step(("image_decoder", 1)), *judging],
+        steps=encoded_steps(("image_decoder", 1), judging, says_where=picture_only),
         parameters={},
         max_batch_size=8,
     )
@@ -44,6 +48,13 @@ def test_only_the_first_step_sees_the_image_as_it_came(foreground: tuple[str, in
     assert {tensor.name for tensor in ensemble.output} <= known
     assert "anomaly_map" not in found[-2].output_map.values()  # the fusion's is of the aligned image
     assert found[-1].input_map["aligned_motion"] == found[1].output_map["motion"]
+    # Of a release of before, which counts all of a map, the fusion is not told where it shows the picture.
+    told = {name: name for name in ("shown", "motion") if picture_only}
+    assert {
+        name: found[-2].input_map[name] for name in ("shown", "motion") if name in found[-2].input_map
+    } == told
+    assert ("shown" in found[0].output_map) == picture_only
+    assert "shown" not in judging[-2].input_map  # pixels: who sends them says so
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,11 @@ def test_other_steps_take_one_picture_too() -> None:
     decoder = image_decoder_config(NATIVE, max_pixels=1000)
     assert (decoder.name, decoder.max_batch_size) == ("image_decoder_native", 1)
     assert decoder.parameters["max_pixels"].string_value == "1000"
+    says_where = [
+        "shown" in {tensor.name for tensor in config.output}
+        for config in (decoder, image_decoder_config(256, keep_aspect=True), image_decoder_config(256))
+    ]
+    assert says_where == [True, True, False]
     foreground = foreground_config(NATIVE, usual_size=96)
     assert (foreground.name, foreground.max_batch_size) == ("foreground_native", 1)
     assert "max_pixels" not in image_decoder_config(256).parameters

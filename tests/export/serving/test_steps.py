@@ -9,7 +9,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export import tensors
 from export.serving import steps as configs
 from export.serving.backbones import Platform, backbone_config
-from export.serving.ensembles import decoding_step, ensemble_config, judging_steps
+from export.serving.ensembles import encoded_steps, ensemble_config, judging_steps
 from export.tensors import ENCODED_IMAGE, ORIGINAL_SIZE, TensorSpec, distance_specs, feature_specs, image_spec
 from model_repository.distance_fusion import map_fusion
 from train.method import backbones
@@ -130,7 +130,7 @@ def test_ensemble_pins_its_steps_and_every_tensor_has_a_source(foreground: str |
         "pill_encoded",
         inputs=[ENCODED_IMAGE],
         outputs=[*configs.verdict_specs(256), ORIGINAL_SIZE],
-        steps=[decoding_step(("image_decoder", 2)), *judging],
+        steps=encoded_steps(("image_decoder", 2), judging),
         parameters={"synthetic": "true"},
         max_batch_size=8,
     )

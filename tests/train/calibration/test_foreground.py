@@ -22,7 +22,7 @@ from train.data.category import CategoryData, split_good
 from train.data.pictures.loading import load_images
 from train.errors import CheckpointError, ConfigError
 from train.evaluation.evaluate import Evaluation, evaluate
-from train.method.student import compute_distances
+from train.method.judging import compute_distances
 from train.runs.record import RunRecord
 from train.support.devices import Runtime
 

@@ -65,6 +65,19 @@ def test_round_trip_bit_for_bit(checkpoint: Checkpoint, tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+def test_what_counts_of_a_picture_is_kept_and_is_part_of_the_release_alone(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "again.safetensors"
+    assert not checkpoint.calibration.picture_only
+    only = replace(checkpoint, calibration=replace(checkpoint.calibration, picture_only=True))
+    returned = save_checkpoint(path, only)
+    again = load_checkpoint(path)
+    assert again.calibration.picture_only
+    assert returned == again.release_id == read_release_id(path) != checkpoint.release_id
+    assert again.weights_id == checkpoint.weights_id
+
+
 def test_loaded_networks_judge_the_same(checkpoint: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "again", checkpoint)
     again = load_checkpoint(tmp_path / "again")

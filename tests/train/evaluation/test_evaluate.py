@@ -23,7 +23,7 @@ from train.data.category import CategoryData, TestImage, read_category
 from train.errors import DataError
 from train.evaluation.breakdown import JudgedSet, measures_of
 from train.evaluation.evaluate import Evaluation, evaluate, marked_share_of_good
-from train.method.student import compute_distances
+from train.method.judging import compute_distances
 from train.runs import metrics_are_up_to_date
 from train.support.devices import Runtime
 from train.support.files import write_json

@@ -20,7 +20,8 @@ from train.fitting.fit import fit
 from train.fitting.preparation import initial_state
 from train.fitting.resume import ResumeFile, arrays_of
 from train.fitting.unfinished import RESUME_FILE
-from train.method.student import Student, build_teacher_and_student, compute_distances
+from train.method.judging import compute_distances
+from train.method.student import Student, build_teacher_and_student
 from train.support.devices import Runtime
 
 CONFIG = fit_config(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.conftest import CATEGORY
+from tests.train.data.test_shapes import category
 from train.data.category import CategoryData
+from train.data.known_defects import read_known_defects
 from train.errors import ConfigError
 from train.runs import sizing, with_image_size
 from train.support.devices import Runtime
@@ -41,6 +46,21 @@ def test_a_time_bounds_it(
     assert "64 was wanted and takes 4.1 ms of 2" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(ConfigError, match="--ms-per-image bounds the size that --image-size auto proposes"):
         resolve(tiny_data, tmp_path, {"image_size": 64}, ms_per_image=2.0)
+
+
+def test_the_masks_of_known_defects_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = replace(category(tmp_path / "cup", (1000, 1000)), test=())
+    assert resolve(data, tmp_path, {"image_size": "auto"})["image_size"] == 128
+    folder = tmp_path / "known"
+    (folder / "ground_truth" / "speck").mkdir(parents=True)
+    (folder / "speck").mkdir()
+    shutil.copy(data.train_good[0], folder / "speck" / "a.png")
+    mask = Image.new("L", (1000, 1000))
+    mask.paste(255, (10, 10, 30, 30))
+    mask.save(folder / "ground_truth" / "speck" / "a_mask.png")
+    known = read_known_defects(folder)
+    assert resolve(data, tmp_path, {"image_size": "auto"}, known=known)["image_size"] == 416  # 8 of 20 pixels
+    assert "a_mask.png, is 20.0 pixels wide and 8.3 at this size" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_networks_are_timed(tiny_data: CategoryData, tmp_path: Path) -> None:

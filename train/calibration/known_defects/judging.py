@@ -117,6 +117,7 @@ class Bench:
             score_share=config.score_share,
             score_pixels=config.score_pixels,
             regions=self.good.regions,
+            picture_only=self.good.picture_only,
         )
         return Judge(setting, calibration, scores)
 
@@ -143,7 +144,7 @@ def calibrate_setting(
 ) -> Calibration:
     """The calibration of one setting, whatever chose it, on what held-out good images give."""
     method = setting.foreground
-    good = Images(seen.distances, {method: seen.foreground}, seen.regions)
+    good = Images(seen.distances, {method: seen.foreground}, seen.regions, seen.shown is not None)
     nothing = good.some(np.arange(0))
     bench = Bench(
         settings=[setting],

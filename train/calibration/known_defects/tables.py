@@ -35,13 +35,15 @@ class Images:
 
     Attributes:
         distances: [N, h, h] a stage.
-        foregrounds: [N, H, W] masks of the parts by each way to remove the background; None for `none`.
+        foregrounds: [N, H, W] masks of what counts by each way to remove the background; None for all of the images.
         regions: where the images are inspected; None for everywhere.
+        picture_only: both leave out what does not show the picture.
     """
 
     distances: list[FloatArray]
     foregrounds: Mapping[str, Masks]
     regions: Regions | None = None
+    picture_only: bool = False
 
     def __len__(self) -> int:
         return len(self.distances[0])
@@ -49,7 +51,8 @@ class Images:
     def some(self, positions: NDArray[np.intp]) -> Images:
         """Those at some positions."""
         masks = {how: None if mask is None else mask[positions] for how, mask in self.foregrounds.items()}
-        return Images([stage[positions] for stage in self.distances], masks, self.regions)
+        distances = [stage[positions] for stage in self.distances]
+        return Images(distances, masks, self.regions, self.picture_only)
 
     def maps(self, setting: FusionSetting, weights: Weights, config: FitConfig) -> FloatArray:
         """Anomaly maps [N, H, W] by a setting and its stage weights."""

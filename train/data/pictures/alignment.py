@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from model_repository.alignment.picture_alignment import Aligned, Aligner, AlignmentError, Pixels, move_masks
+from model_repository.alignment.picture_alignment import Aligned, Aligner, AlignmentError, Pixels
 from model_repository.alignment.reference_picture import Reference
-from train.data.pictures.loading import LoadedImages, SentPictures
+from train.data.pictures.loading import LoadedImages, SentPictures, shown_of
 from train.errors import DataError
 from train.support.files import readable_text
 from train.support.progress import console, progress_bar
@@ -54,14 +54,16 @@ def align_images(
     if not kept:
         raise DataError(f"None of the {len(results)} {what} can be aligned; the first: {faults[0]}.")
     motions = np.stack([one.motion for one in aligned])
-    shown = None if images.shown is None else images.shown[kept]
+    pixels = np.stack([one.pixels for one in aligned])
+    boxes = None if images.boxes is None else images.boxes[kept]
     return replace(
         images,
-        pixels=np.stack([one.pixels for one in aligned]),
+        pixels=pixels,
         readable=tuple(images.readable[position] for position in kept),
         broken=(*images.broken, *faults),
-        shown=None if shown is None else move_masks(shown, motions),
-        sent=SentPictures(images.pixels[kept], shown, motions),
+        shown=shown_of(boxes, pixels.shape, motions),
+        sent=SentPictures(images.pixels[kept], shown_of(boxes, pixels.shape), motions),
+        boxes=boxes,
     )
 
 

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_repository.alignment.reference_picture import Reference
+from model_repository.distance_fusion.fusion_shown import shown_pixels
 from model_repository.image_decoder.image_decoding import ImageError, read_image, resize_image
+from model_repository.image_decoder.picture_limits import SMALLEST_OWN_SIDE
 from model_repository.image_decoder.resizing import fitted_part
 from model_repository.image_size import NATIVE, ImageSize
 from train.errors import DataError
@@ -25,7 +27,7 @@ class SentPictures:
 
     Attributes:
         pixels: [N, H, W, 3] uint8, RGB.
-        shown: see `LoadedImages`.
+        shown: [N, H, W] bool, False where one is filled up; None where they fill theirs.
         motions: [N, 2, 3], see `model_repository.alignment.picture_alignment`.
     """
 
@@ -42,8 +44,11 @@ class LoadedImages:
         pixels: [N, H, W, 3] uint8, RGB.
         readable: positions of the images that could be read, in the list that was given.
         broken: one sentence for each image that could not be read.
-        shown: [N, H, W] bool, False where an image that kept its shape is filled; None where all were stretched.
+        shown: [N, H, W] bool, False where an image is filled up or an aligned one repeats its edge, see
+            `model_repository.distance_fusion.fusion_shown`; None where images are stretched onto all of theirs.
         sent: the same images before they were aligned; None where they are as they lie.
+        boxes: [N, 4] int32, where each lies among what was sent: first row and column, and the first beyond it; None
+            where images are stretched.
     """
 
     pixels: NDArray[np.uint8]
@@ -51,6 +56,7 @@ class LoadedImages:
     broken: tuple[str, ...]
     shown: NDArray[np.bool_] | None = None
     sent: SentPictures | None = None
+    boxes: NDArray[np.int32] | None = None
 
 
 def load_images(
@@ -101,10 +107,12 @@ def load_images(
     _tell_of_broken(broken, len(paths), what)
     _warn_of_plain(loaded, paths, what)
     if image_size == NATIVE:
-        _require_equal_sizes([(paths[index], parts[paths[index]]) for index in readable])
+        _require_judged_sizes([(paths[index], parts[paths[index]]) for index in readable])
     pixels = np.stack([image for image in loaded if isinstance(image, np.ndarray)])
-    own_parts = [parts[paths[index]] for index in readable] if keep_aspect or image_size == NATIVE else None
-    images = LoadedImages(pixels, readable, broken, _shown(own_parts, pixels.shape[:3]))
+    boxes = None
+    if keep_aspect or image_size == NATIVE:
+        boxes = np.array([_box(*parts[paths[index]]) for index in readable], np.int32)
+    images = LoadedImages(pixels, readable, broken, shown_of(boxes, pixels.shape), boxes=boxes)
     if reference is None:
         return images
     require_opencv()
@@ -113,14 +121,22 @@ def load_images(
     return align_images(images, paths, reference=reference, strict=strict, what=what)
 
 
-def _shown(parts: Sequence[tuple[slice, slice]] | None, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    """[N, H, W], True on the part that each picture takes; None where all take the whole."""
-    if parts is None:
+def shown_of(
+    boxes: NDArray[np.int32] | None, shape: tuple[int, ...], motions: NDArray[np.float32] | None = None
+) -> NDArray[np.bool_] | None:
+    """`shown` of images by where they lie and how they were aligned, as the server finds it; `shape` begins N, H, W.
+
+    None where nothing is known to lie beside them: they are stretched, and not aligned.
+    """
+    if boxes is None and motions is None:
         return None
-    shown = np.zeros(shape, np.bool_)
-    for mask, part in zip(shown, parts, strict=True):
-        mask[part] = True
-    return None if shown.all() else shown
+    count, height, width = shape[:3]
+    shown = shown_pixels(boxes, motions, (height, width), count)
+    return np.ones(shape[:3], np.bool_) if shown is None else shown
+
+
+def _box(rows: slice, columns: slice) -> tuple[int, int, int, int]:
+    return rows.start, columns.start, rows.stop, columns.stop
 
 
 def _tell_of_broken(broken: Sequence[str], count: int, what: str) -> None:
@@ -134,12 +150,18 @@ def _tell_of_broken(broken: Sequence[str], count: int, what: str) -> None:
         )
 
 
-def _require_equal_sizes(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:
-    """Refuse pictures of several sizes, where each keeps its own.
+def _require_judged_sizes(parts: Sequence[tuple[Path, tuple[slice, slice]]]) -> None:
+    """Refuse pictures of several sizes, where each keeps its own, and those that the server would refuse.
 
     Raises:
         DataError: they are.
     """
+    for path, (rows, columns) in parts:
+        if min(rows.stop, columns.stop) < SMALLEST_OWN_SIDE:
+            raise DataError(
+                f"{path} is {columns.stop} x {rows.stop} pixels; expected sides of at least {SMALLEST_OWN_SIDE} where "
+                "pictures keep their own size, as the server takes them: take --image-size 256, say."
+            )
     by_size = {(columns.stop, rows.stop): path for path, (rows, columns) in parts}
     if len(by_size) > 1:
         (first, one), (second, other) = sorted(by_size.items())[:: len(by_size) - 1]
