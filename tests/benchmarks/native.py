@@ -28,7 +28,7 @@ from client.benchmark.bars import Bar
 from client.benchmark.chain import BareChain, ChainSettings, Spinning
 from client.benchmark.machine import usable_cores
 from model_repository.picture_strips import in_strips
-from tests.benchmarks.archive import memory_of
+from tests.benchmarks.archive.commands import memory_of
 from tests.benchmarks.releases import serving
 from tests.benchmarks.results import FOLDER, run, time_in_turns, write_results
 from tests.products import copy_backends, make_product
