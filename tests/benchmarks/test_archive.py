@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -44,9 +45,10 @@ def test_what_is_started_on_some_cores_stays_there_and_all_threads_move() -> Non
 
 
 def test_a_server_has_half_of_the_cores_and_another_core_is_left() -> None:
-    apart, shared = situations({3, 5, 4, 9, 7})
+    apart, shared, one_thread = situations({3, 5, 4, 9, 7})
     assert (apart.server, apart.clients) == ({3, 4}, {5, 7, 9})
     assert shared.server == shared.clients == {3, 4, 5, 7, 9}
+    assert one_thread == replace(shared, name="one thread", threads=1)
     with pytest.raises(BenchmarkError, match="expected 2 or more"):
         situations({0})
 
@@ -72,7 +74,7 @@ def measured(name: str, *archived: float) -> Throughput:
     return Throughput(
         situation,
         8,
-        Asked([100.0, 50.0, 200.0], [1.0, 1.0, 1.0], [9.0, 9.0, 9.0]),
+        Asked([100.0, 50.0, 200.0], server_ms=[9.0, 9.0, 9.0]),
         Asked([95.0, 94.0, 96.0], [3.0, 3.0, 3.0], [9.0, 9.0, 9.0]),
         Asked([*archived], [4.0, 5.0, 6.0], [9.0, 9.0, 9.0]),
         runs,
@@ -81,15 +83,21 @@ def measured(name: str, *archived: float) -> Throughput:
 
 def test_the_bar_is_of_a_server_with_cores_of_its_own_turn_by_turn() -> None:
     memory = [Archived(count, rate=50, memory_mib=[1000.0 + count]) for count in (1000, 100_000)]
-    both = [measured("apart", 95, 46, 190), measured("shared", 50, 25, 100)]
-    apart, shared, growth = bars_of(both, memory)
+    all_three = [
+        measured("apart", 95, 46, 190),
+        measured("shared", 50, 25, 100),
+        measured("one thread", 70, 35, 140),
+    ]
+    apart, shared, one_thread, growth = bars_of(all_three, memory)
     assert apart.value == 0.95
     assert apart.cleared
     assert (shared.value, shared.limit) == (0.5, None)
+    assert (one_thread.value, one_thread.limit) == (0.7, None)
     assert growth.value == 50.5
     assert not growth.cleared
-    text = page(both, memory, [apart, shared, growth], size=256)
+    text = page(all_three, memory, [apart, shared, growth], size=128)
     lines = text.splitlines()
+    assert "| perf_analyzer, 8 in flight | 100, 50, 200 | 100 | 1.00 |  | 9.0 |" in lines
     assert "| `archive`, 2 workers | 95, 46, 190 | 95 | 0.95 | 5.0 | 9.0 |" in lines
     assert "| 100,000 | 101,000 | 101,000 | 50 |" in lines
     assert lines.index("### A server with cores of its own") < lines.index("### Everything on the same cores")

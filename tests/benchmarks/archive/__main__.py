@@ -46,13 +46,13 @@ def main() -> None:
 
 def bars_of(measured: Sequence[Throughput], memory: Sequence[Archived]) -> list[Bar]:
     """What is asked of an archive: a rate where the server has cores of its own, and memory."""
-    apart = next(each for each in measured if each.situation.name == "apart")
-    shared = next(each for each in measured if each.situation.name == "shared")
+    of_server = {each.situation.name: each.of_server for each in measured}
     rate = "images/s of archive / perf_analyzer's at its best concurrency"
     growth = f"memory with {memory[-1].images:,} images / with {memory[0].images:,}"
     return [
-        Bar(f"{rate}, the server on cores of its own", apart.of_server, LEAST_OF_SERVER, False),
-        Bar(f"{rate}, all on the same cores", shared.of_server, None, False),
+        Bar(f"{rate}, the server on cores of its own", of_server["apart"], LEAST_OF_SERVER, False),
+        Bar(f"{rate}, all on the same cores", of_server["shared"], None, False),
+        Bar(f"{rate}, all on the same cores, a thread a backbone", of_server["one thread"], None, False),
         Bar(growth, memory[-1].peak_mib / memory[0].peak_mib, MOST_GROWTH, True),
     ]
 
@@ -82,7 +82,7 @@ def memory_of_tiny(work: Path, counts: Sequence[int]) -> list[Archived]:
 def _as_json(measured: Throughput) -> dict[str, object]:
     situation = measured.situation
     return asdict(measured) | {
-        "situation": {"name": situation.name, "server": [*situation.server], "clients": [*situation.clients]}
+        "situation": asdict(situation) | {"server": [*situation.server], "clients": [*situation.clients]}
     }
 
 

@@ -18,17 +18,19 @@ class Situation:
     """Where a server and those who ask it run.
 
     Attributes:
-        name: what it is, for people.
+        name: by which the page knows it.
         server, clients: cores, by their numbers.
+        threads: of each backbone; 0 for those that publishing chooses.
     """
 
     name: str
     server: Set[int]
     clients: Set[int]
+    threads: int = 0
 
 
-def situations(cores: Set[int]) -> tuple[Situation, Situation]:
-    """The server with half of the cores for itself, and all of them shared.
+def situations(cores: Set[int]) -> tuple[Situation, ...]:
+    """The server with half of the cores for itself; all of them shared; and the same with a thread a backbone.
 
     Raises:
         BenchmarkError: there is one core, which cannot be parted.
@@ -40,8 +42,12 @@ def situations(cores: Set[int]) -> tuple[Situation, Situation]:
             "One core may be used here, and a server with cores of its own needs one for those who ask; expected 2 or "
             "more."
         )
-    apart = Situation("apart", frozenset(numbers[:half]), frozenset(numbers[half:]))
-    return apart, Situation("shared", frozenset(numbers), frozenset(numbers))
+    every = frozenset(numbers)
+    return (
+        Situation("apart", frozenset(numbers[:half]), frozenset(numbers[half:])),
+        Situation("shared", every, every),
+        Situation("one thread", every, every, threads=1),
+    )
 
 
 @contextmanager

@@ -33,8 +33,16 @@ what the bar is for.
 SHARED = """
 ### Everything on the same cores
 
-Server, clients and Ray share {server}. What decodes images takes the time from what judges them.
+Server, clients and Ray share {server}. What decodes images takes the time from what judges them. The backbones have
+as many threads as there are cores, as published: a thread that waits for another one, whose core somebody else has,
+keeps its own core busy meanwhile.
 """
+ONE_THREAD = """
+### Everything on the same cores, a thread a backbone
+
+The same with `deploy serve --threads 1`: nothing waits for another core.
+"""
+ABOUT = {"apart": APART, "shared": SHARED, "one thread": ONE_THREAD}
 TABLE = """
 | asked by | images/s, each turn | median | of the server's | processor time an image, ms: client | server |
 |---|---|---|---|---|---|
@@ -72,9 +80,9 @@ def page(
         images=runs[0].images,
     )
     for each in measured:
-        about = APART if each.situation.name == "apart" else SHARED
         server, clients = (_cores(len(cores)) for cores in (each.situation.server, each.situation.clients))
-        text += about.format(server=server, clients=clients) + TABLE + _rows(each)
+        about = ABOUT[each.situation.name].format(server=server, clients=clients)
+        text += about + TABLE + _rows(each)
     start_s = statistics.median(run.seconds - run.images / run.rate for run in runs)
     text += MEMORY.format(start_s=start_s)
     for run in memory:
@@ -94,9 +102,9 @@ def _rows(measured: Throughput) -> str:
 
 def _row(name: str, asked: Asked, analyzed: float) -> str:
     turns = ", ".join(f"{rate:.0f}" for rate in asked.rates)
-    client_ms, server_ms = (statistics.median(each) for each in (asked.client_ms, asked.server_ms))
-    share = asked.rate / analyzed
-    return f"| {name} | {turns} | {asked.rate:.0f} | {share:.2f} | {client_ms:.1f} | {server_ms:.1f} |\n"
+    client_ms = f"{statistics.median(asked.client_ms):.1f}" if asked.client_ms else ""
+    server_ms, share = statistics.median(asked.server_ms), asked.rate / analyzed
+    return f"| {name} | {turns} | {asked.rate:.0f} | {share:.2f} | {client_ms} | {server_ms:.1f} |\n"
 
 
 def _cores(count: int) -> str:

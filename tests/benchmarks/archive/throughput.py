@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from client import JudgeClient
@@ -31,7 +32,8 @@ class Asked:
 
     Attributes:
         rates: images a second.
-        client_ms, server_ms: processor time of an image, of who asks and of the server.
+        client_ms, server_ms: processor time of an image, of who asks and of the server. perf_analyzer's own is mostly
+            that of writing down what it has measured, when that is done, and is left out.
     """
 
     rates: list[float] = field(default_factory=list)
@@ -96,18 +98,14 @@ class _Clients:
     def turn(self, measured: Throughput) -> None:
         """Let each of them ask once more."""
         images, server = len(self._paths), self._server
-        asking = {
-            "analyzer": lambda: self.analyze(measured.concurrency, images),
-            "loop": self.loop,
-        }
-        for name, ask in asking.items():
-            asked: Asked = getattr(measured, name)
+        analyze: Callable[[], float] = partial(self.analyze, measured.concurrency, images)
+        for asked, ask in ((measured.analyzer, analyze), (measured.loop, self.loop)):
             server_s, all_s = processor_s(server.pid), processor_s(os.getpid())
             asked.rates.append(ask())
             server_s, all_s = processor_s(server.pid) - server_s, processor_s(os.getpid()) - all_s
-            # The server was started by this process, too.
-            asked.client_ms.append(1000 * (all_s - server_s) / images)
             asked.server_ms.append(1000 * server_s / images)
+            if asked is measured.loop:  # the server was started by this process, too
+                asked.client_ms.append(1000 * (all_s - server_s) / images)
         run = archive(
             self._source,
             self._source.with_name("results.parquet"),
@@ -137,7 +135,7 @@ def throughput_of_edge(
             repository = copy_backends(folder / "models")
             publish(work / "build" / CATEGORY, repository)
             with (
-                serving(repository, log=folder / "log") as server,
+                serving(repository, log=folder / "log", threads=situation.threads) as server,
                 on_cores(situation.clients),
                 JudgeClient(server.grpc_url, category=CATEGORY, timeout_s=TIMEOUT_S) as judge,
             ):
