@@ -48,7 +48,7 @@ def test_a_server_has_half_of_the_cores_and_another_core_is_left() -> None:
     apart, shared, one_thread = situations({3, 5, 4, 9, 7})
     assert (apart.server, apart.clients) == ({3, 4}, {5, 7, 9})
     assert shared.server == shared.clients == {3, 4, 5, 7, 9}
-    assert one_thread == replace(shared, name="one thread", threads=1)
+    assert one_thread == replace(shared, name="one-thread", threads=1)
     with pytest.raises(BenchmarkError, match="expected 2 or more"):
         situations({0})
 
@@ -86,7 +86,7 @@ def test_the_bar_is_of_a_server_with_cores_of_its_own_turn_by_turn() -> None:
     all_three = [
         measured("apart", 95, 46, 190),
         measured("shared", 50, 25, 100),
-        measured("one thread", 70, 35, 140),
+        measured("one-thread", 70, 35, 140),
     ]
     apart, shared, one_thread, growth = bars_of(all_three, memory)
     assert apart.value == 0.95

@@ -52,7 +52,7 @@ def bars_of(measured: Sequence[Throughput], memory: Sequence[Archived]) -> list[
     return [
         Bar(f"{rate}, the server on cores of its own", of_server["apart"], LEAST_OF_SERVER, False),
         Bar(f"{rate}, all on the same cores", of_server["shared"], None, False),
-        Bar(f"{rate}, all on the same cores, a thread a backbone", of_server["one thread"], None, False),
+        Bar(f"{rate}, all on the same cores, a thread a backbone", of_server["one-thread"], None, False),
         Bar(growth, memory[-1].peak_mib / memory[0].peak_mib, MOST_GROWTH, True),
     ]
 

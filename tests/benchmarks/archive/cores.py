@@ -46,7 +46,7 @@ def situations(cores: Set[int]) -> tuple[Situation, ...]:
     return (
         Situation("apart", frozenset(numbers[:half]), frozenset(numbers[half:])),
         Situation("shared", every, every),
-        Situation("one thread", every, every, threads=1),
+        Situation("one-thread", every, every, threads=1),
     )
 
 

@@ -42,7 +42,7 @@ ONE_THREAD = """
 
 The same with `deploy serve --threads 1`: nothing waits for another core.
 """
-ABOUT = {"apart": APART, "shared": SHARED, "one thread": ONE_THREAD}
+ABOUT = {"apart": APART, "shared": SHARED, "one-thread": ONE_THREAD}
 TABLE = """
 | asked by | images/s, each turn | median | of the server's | processor time an image, ms: client | server |
 |---|---|---|---|---|---|
