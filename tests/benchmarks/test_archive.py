@@ -77,6 +77,7 @@ def measured(name: str, *archived: float) -> Throughput:
         Asked([100.0, 50.0, 200.0], server_ms=[9.0, 9.0, 9.0]),
         Asked([95.0, 94.0, 96.0], [3.0, 3.0, 3.0], [9.0, 9.0, 9.0]),
         Asked([*archived], [4.0, 5.0, 6.0], [9.0, 9.0, 9.0]),
+        Asked([99.0, 49.0, 199.0], [2.0, 2.0, 2.0], [7.0, 7.0, 7.0]),
         runs,
     )
 
@@ -99,6 +100,7 @@ def test_the_bar_is_of_a_server_with_cores_of_its_own_turn_by_turn() -> None:
     lines = text.splitlines()
     assert "| perf_analyzer, 8 in flight | 100, 50, 200 | 100 | 1.00 |  | 9.0 |" in lines
     assert "| `archive`, 2 workers | 95, 46, 190 | 95 | 0.95 | 5.0 | 9.0 |" in lines
+    assert "| the same with `--batch 4` | 99, 49, 199 | 99 | 0.99 | 2.0 | 7.0 |" in lines
     assert "| 100,000 | 101,000 | 101,000 | 50 |" in lines
     assert lines.index("### A server with cores of its own") < lines.index("### Everything on the same cores")
     assert "- FALLS SHORT: memory with 100,000 images / with 1,000 is 50.5, expected at most 1.10." in lines

@@ -64,12 +64,20 @@ class Archived:
 
 
 def archive(
-    source: Path, results: Path, *, category: str, url: str, shard: int, server: int, memory: bool = False
+    source: Path,
+    results: Path,
+    *,
+    category: str,
+    url: str,
+    shard: int,
+    server: int,
+    batch: int = 1,
+    memory: bool = False,
 ) -> Archived:
     """Run the command on a folder of images.
 
     Args:
-        source, results, category, url, shard: see the command.
+        source, results, category, url, shard, batch: see the command.
         server: process id of the server.
         memory: look at the memory too, which takes processor time.
     """
@@ -78,7 +86,7 @@ def archive(
     parts = results.with_name(results.name + ".parts")
     command = [
         sys.executable, "-m", "client", "archive", source, "--to", results, "--category", category, "--url", url,
-        "--workers", WORKERS, "--shard", shard, "--timeout-s", TIMEOUT_S,
+        "--workers", WORKERS, "--shard", shard, "--batch", batch, "--timeout-s", TIMEOUT_S,
     ]  # fmt: skip
     began_s = time.monotonic()
     with (

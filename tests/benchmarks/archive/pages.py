@@ -11,7 +11,7 @@ from client.benchmark.bars import Bar
 from client.benchmark.machine import this_machine
 from model_repository.image_size import ImageSize, size_text
 from tests.benchmarks.archive.commands import WORKERS, Archived
-from tests.benchmarks.archive.throughput import Asked, Throughput
+from tests.benchmarks.archive.throughput import BATCH, Asked, Throughput
 
 PAGE = Path("docs/measurements/archive.md")
 HEAD = """# An archive
@@ -76,7 +76,7 @@ def page(
         date=datetime.now(UTC).date(),
         machine=this_machine(),
         size=size_text(size),
-        turns=len(measured[0].runs),
+        turns=len(measured[0].archive.rates),
         images=runs[0].images,
     )
     for each in measured:
@@ -96,6 +96,7 @@ def _rows(measured: Throughput) -> str:
         f"perf_analyzer, {measured.concurrency} in flight": measured.analyzer,
         "`predict`'s loop, one process": measured.loop,
         f"`archive`, {WORKERS} workers": measured.archive,
+        f"the same with `--batch {BATCH}`": measured.batched,
     }
     return "".join(_row(name, asked, measured.analyzer.rate) for name, asked in names.items())
 

@@ -24,6 +24,8 @@ CATEGORY = "plate"
 OPTIONS = {"steps": 4, "batch_size": 4, "sharpening": (0.0,)}  # what it says does not matter here
 CONCURRENCIES = (1, 2, 4, 8, 16)
 IN_FLIGHT = 4  # of each worker, as `archive` has it by itself
+SHARDS = 20
+BATCH = 4  # images a request of `archive`, once more
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Throughput:
         situation: where the server and the others ran.
         concurrency: perf_analyzer's best.
         analyzer, loop, archive: who asked.
+        batched: `archive` with several images a request.
         runs: of the command.
     """
 
@@ -62,6 +65,7 @@ class Throughput:
     analyzer: Asked = field(default_factory=Asked)
     loop: Asked = field(default_factory=Asked)
     archive: Asked = field(default_factory=Asked)
+    batched: Asked = field(default_factory=Asked)
     runs: list[Archived] = field(default_factory=list)
 
     @property
@@ -106,18 +110,20 @@ class _Clients:
             asked.server_ms.append(1000 * server_s / images)
             if asked is measured.loop:  # the server was started by this process, too
                 asked.client_ms.append(1000 * (all_s - server_s) / images)
-        run = archive(
-            self._source,
-            self._source.with_name("results.parquet"),
-            category=CATEGORY,
-            url=server.grpc_url,
-            shard=images // 20,
-            server=server.pid,
-        )
-        measured.runs.append(run)
-        measured.archive.rates.append(run.rate)
-        measured.archive.client_ms.append(run.client_ms)
-        measured.archive.server_ms.append(run.server_ms)
+        for asked, batch in ((measured.archive, 1), (measured.batched, BATCH)):
+            run = archive(
+                self._source,
+                self._source.with_name("results.parquet"),
+                category=CATEGORY,
+                url=server.grpc_url,
+                shard=images // SHARDS,
+                server=server.pid,
+                batch=batch,
+            )
+            measured.runs.append(run)
+            asked.rates.append(run.rate)
+            asked.client_ms.append(run.client_ms)
+            asked.server_ms.append(run.server_ms)
 
 
 def throughput_of_edge(
