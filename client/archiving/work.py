@@ -1,4 +1,4 @@
-"""One shard judged: several images on their way at a time, to all servers, and a row for each."""
+"""One shard judged: several requests on their way at a time, to all servers, and a row for each image."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 
 from client.archiving.plan import END
+from client.archiving.questions import ask_one, ask_together
 from client.archiving.rows import Row
 from client.archiving.servers import Server, Servers
 from client.core.errors import ClientError, ImageFileError, RequestError, ServerError
 from client.core.faults import is_of_one_image
-from client.core.verdicts import Score
 from client.judging.connection import JudgeClient
-from client.pictures.images import load_image
 from client.predictions.outcome import Asking
 from client.predictions.prediction import Prediction
 from model_repository.grpc_endpoint import Endpoint
-from model_repository.image_decoder.image_decoding import ImageError, naming
-from model_repository.image_decoder.picture_limits import require_file_size
 
 FAILURES_IN_A_ROW = 3  # images that no server judged; by then it is the servers
 MISSING_IN_A_ROW = 10  # images that cannot be reached; by then it is the disk, or a share that is not mounted
@@ -46,7 +41,7 @@ class Task:
     Attributes:
         category: that they are asked about.
         endpoints: the servers.
-        asking: how they are asked; without batches.
+        asking: how they are asked.
         timeout_s: deadline of every call, seconds; of an image, at each server that it is sent to.
         load: let a server load the category when it is not in memory.
         insecure: the value of the variable of that name here; workers may be started elsewhere.
@@ -95,8 +90,9 @@ class ShardJudge:
             RequestError: nothing can be asked in this way.
         """
         self._fault, self._failed, self._missing = None, 0, 0
-        images = paths.split(END)[:-1]
-        rows = list(self._pool.map(self._row_unless_stopped, images))
+        images, batch = paths.split(END)[:-1], self._task.asking.batch
+        groups = [images[first : first + batch] for first in range(0, len(images), batch)]
+        rows = [row for rows in self._pool.map(self._rows_unless_stopped, groups) for row in rows]
         # Once more, now that the others are judged: the server may have been busy, or just started again.
         again = [index for index, (_, may_pass) in enumerate(rows) if may_pass]
         for index in again:
@@ -110,6 +106,46 @@ class ShardJudge:
         """End the threads, and close the connections."""
         self._pool.shutdown()
         self._servers.close()
+
+    def _rows_unless_stopped(self, paths: Sequence[bytes]) -> list[tuple[Row, bool]]:
+        """The rows of images that may go together, and of each whether asking again may help.
+
+        Those that have no verdict that way are asked about one by one, which other servers may answer, or which tells
+        why there is none.
+        """
+        together = (
+            self._judge_together(paths) if len(paths) > 1 and self._fault is None else [None] * len(paths)
+        )
+        return [
+            (row, False) if row is not None else self._row_unless_stopped(path)
+            for path, row in zip(paths, together, strict=True)
+        ]
+
+    def _judge_together(self, paths: Sequence[bytes]) -> list[Row | None]:
+        """The rows of images after one request about them, or as few as the category takes; None without a verdict."""
+        server, fault = self._servers.take(), None
+        if server is None:
+            return [None] * len(paths)
+        try:
+            results = ask_together(
+                server.judge(),
+                [os.fsdecode(path) for path in paths],
+                category=self._task.category,
+                asking=self._task.asking,
+            )
+            fault = next((result for result in results if isinstance(result, ServerError)), None)
+        except ServerError as error:  # of connecting
+            results, fault = [error] * len(paths), error
+        except ClientError as error:
+            results = [error] * len(paths)
+        finally:
+            self._servers.give_back(server, fault)
+        if any(isinstance(result, Prediction) for result in results):
+            self._answered()
+        return [
+            self._row(path, prediction=result, server=server.url) if isinstance(result, Prediction) else None
+            for path, result in zip(paths, results, strict=True)
+        ]
 
     def _row_unless_stopped(self, path: bytes) -> tuple[Row, bool]:
         """The row of an image, and whether asking again may help."""
@@ -128,7 +164,9 @@ class ShardJudge:
             tried.append(server)
             fault: ServerError | None = None
             try:
-                prediction = self._ask(server.judge(), name)
+                prediction = ask_one(
+                    server.judge(), name, category=self._task.category, asking=self._task.asking
+                )
                 self._answered()
                 return self._row(path, prediction=prediction, server=server.url), False
             except ImageFileError as error:
@@ -143,36 +181,6 @@ class ShardJudge:
             finally:
                 self._servers.give_back(server, fault)
         return self._unanswered(path, last or self._servers.away)
-
-    def _ask(self, judge: JudgeClient, name: str) -> Prediction:
-        """The verdict of an image.
-
-        Raises:
-            ClientError: there is none.
-        """
-        asking = self._task.asking
-        size: tuple[int, int] | None = None
-        ask: Callable[..., Score] = (
-            judge.score if asking.score_only else partial(judge.judge, min_area=asking.min_area)
-        )
-        try:
-            if asking.encoded:
-                verdict = ask(_read(name), threshold=asking.threshold)
-            elif asking.score_only:
-                picture = load_image(name, bit_depth=judge.bit_depth)
-                size = picture.size
-                verdict = ask(picture, threshold=asking.threshold)
-            else:
-                verdict = ask(name, threshold=asking.threshold)
-            return Prediction.of(
-                verdict, image=name, category=self._task.category, synthetic=judge.synthetic, size=size
-            )
-        except ClientError:
-            raise
-        except (
-            Exception
-        ) as error:  # a file that no decoder foresaw, or too large for the memory: the others go on
-            raise ImageFileError(f"{name} was not judged: {type(error).__name__}: {error}") from None
 
     def _answered(self) -> None:
         with self._lock:
@@ -225,23 +233,6 @@ def _hint(name: str) -> str:
     if ODD_ENDS.search(name) is None:
         return ""
     return " Its line in the list has quotes or spaces around the path; write the path alone."
-
-
-def _read(name: str) -> bytes:
-    """An image file's bytes, for the server to decode.
-
-    Raises:
-        ImageFileError: it cannot be read, or is too large for an image.
-    """
-    path = Path(name)
-    try:
-        with naming(path):
-            require_file_size(path.stat().st_size)
-        return path.read_bytes()
-    except ImageError as error:
-        raise ImageFileError(f"{error}.") from None
-    except OSError as error:
-        raise ImageFileError(f"{name} cannot be read ({error.strerror}).") from None
 
 
 def endpoints_of(urls: Sequence[str]) -> tuple[Endpoint, ...]:

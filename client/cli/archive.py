@@ -48,7 +48,10 @@ STOPPING = "Stopping; what is not done is judged when this is run again. Once mo
     "--in-flight",
     default=4,
     type=AT_LEAST_ONE,
-    help="Images that each worker may have on their way at a time, for each server.",
+    help="Requests that each worker may have on their way at a time, for each server.",
+)
+@click.option(
+    "--batch", default=1, type=AT_LEAST_ONE, help="Images a request; fewer where the category takes fewer."
 )
 @click.option("--threshold", type=ANY_NUMBER, help="Image threshold in place of the release's own.")
 @click.option(

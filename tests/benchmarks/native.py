@@ -27,7 +27,7 @@ from client import JudgeClient
 from client.benchmark.bars import Bar
 from client.benchmark.chain import BareChain, ChainSettings, Spinning
 from client.benchmark.machine import usable_cores
-from tests.benchmarks.archive import memory_of
+from tests.benchmarks.archive.commands import memory_of
 from tests.benchmarks.releases import serving
 from tests.benchmarks.results import FOLDER, run, time_in_turns, write_results
 from tests.products import copy_backends, make_product

@@ -36,9 +36,13 @@ def weight_bytes(graph: Path) -> int:
 
 
 @contextmanager
-def serving(repository: Path, *, log: Path) -> Iterator[TritonServer]:
-    """The real server over a repository, started as `python -m deploy serve` does."""
+def serving(repository: Path, *, log: Path, threads: int = 0) -> Iterator[TritonServer]:
+    """The real server over a repository, started as `python -m deploy serve` does; `threads` as there."""
     with running_server(
-        repository=repository, log=log, triton_env=ROOT / ".triton", timeout_s=START_TIMEOUT_S
+        repository=repository,
+        log=log,
+        triton_env=ROOT / ".triton",
+        timeout_s=START_TIMEOUT_S,
+        threads=threads,
     ) as server:
         yield server

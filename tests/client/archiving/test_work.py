@@ -16,7 +16,15 @@ from client.archiving.rows import Row
 from client.archiving.work import ShardJudge, StoppedError, Task, endpoints_of
 from client.core.errors import RequestError
 from client.predictions.outcome import Asking
-from tests.client.judging.scripted_server import RELEASE, SIZE, Refusal, Script, png, scripted_server
+from tests.client.judging.scripted_server import (
+    MAX_BATCH,
+    RELEASE,
+    SIZE,
+    Refusal,
+    Script,
+    png,
+    scripted_server,
+)
 from tests.products import unused_url
 
 TIMEOUT_S = 0.5
@@ -50,15 +58,19 @@ def scores(rows: list[Row]) -> list[float | None]:
     return [row.prediction.score if row.prediction else None for row in rows]
 
 
+@pytest.mark.parametrize("batch", [1, 3, 9])
 @pytest.mark.parametrize("asking", [(), ("encoded",), ("score_only",), ("encoded", "score_only")])
-def test_rows_come_in_order_from_all_servers(tmp_path: Path, asking: tuple[str, ...]) -> None:
+def test_rows_come_in_order_from_all_servers(tmp_path: Path, asking: tuple[str, ...], batch: int) -> None:
     scripts = [Script(delay_s=0.002), Script(delay_s=0.002)]
     greys = [number * 5 for number in range(40)]
-    with judging(*scripts, threshold=90.0, **dict.fromkeys(asking, True)) as judge:
+    with judging(*scripts, threshold=90.0, batch=batch, **dict.fromkeys(asking, True)) as judge:
         rows = judge.judge(shard(tmp_path, *greys))
     assert scores(rows) == greys
     assert [row.label for row in rows] == ["good"] * 19 + ["anomalous"] * 21
-    assert sorted(len(script.asked) for script in scripts) == pytest.approx([20, 20], abs=8)
+    asked = [sum(count for _, count in script.asked) for script in scripts]
+    assert sum(asked) == 40
+    assert sorted(asked) == pytest.approx([20, 20], abs=8 if batch == 1 else 20)
+    assert max(count for script in scripts for _, count in script.asked) == min(batch, MAX_BATCH)
     assert len({row.server for row in rows}) == 2
     first = rows[0].prediction
     assert first is not None
@@ -117,6 +129,37 @@ def test_an_image_that_no_server_judges_is_asked_about_once_more(
     if score is None:
         assert "002.png was not judged: " in str(rows[2].error)
         assert "the step fell over" in str(rows[2].error)
+
+
+def test_of_a_request_that_fails_each_image_is_asked_about_alone(tmp_path: Path) -> None:
+    script = Script(refuse=lambda number: UNDECODABLE if number in (1, 3, 6) else None)
+    paths = shard(tmp_path, *range(9))
+    (tmp_path / "004.png").write_bytes(b"no image")
+    with judging(script, in_flight=1, batch=4) as judge:
+        rows = judge.judge(paths)
+    # The first request is refused; of its images, asked about alone, the second is, twice. The fifth image is none.
+    assert scores(rows) == [0, None, 2, 3, None, 5, 6, 7, 8]
+    assert "001.png was not judged" in str(rows[1].error)
+    assert "004.png" in str(rows[4].error)
+    assert [count for _, count in script.asked] == [1, 1, 1, 3, 1]
+
+
+def test_batches_of_a_server_that_goes_away_go_to_the_others(tmp_path: Path) -> None:
+    leaving, staying = Script(refuse=lambda number: GONE if number > 2 else None), Script(delay_s=0.001)
+    with judging(leaving, staying, absent=1, batch=4) as judge:
+        assert scores(judge.judge(shard(tmp_path, *range(60)))) == [*range(60)]
+        assert sum(count for _, count in leaving.asked) <= 8
+        tries = leaving.tries
+        assert scores(judge.judge(shard(tmp_path, *range(60)))) == [*range(60)]
+    assert leaving.tries == tries  # it rests
+
+
+def test_with_all_servers_away_no_batch_is_done(tmp_path: Path) -> None:
+    with (
+        judging(absent=2, batch=4) as judge,
+        pytest.raises(StoppedError, match="No Triton server answers at"),
+    ):
+        judge.judge(shard(tmp_path, *range(8)))
 
 
 def test_images_that_cannot_be_judged_have_a_row_that_says_why(tmp_path: Path) -> None:
