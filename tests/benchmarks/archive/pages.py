@@ -16,18 +16,19 @@ from tests.benchmarks.archive.throughput import BATCH, Asked, Throughput
 PAGE = Path("docs/measurements/archive.md")
 HEAD = """# An archive
 
-{date}, the embedded server, {machine}. `make bench-all WHAT=archive` measures it, and writes this page.
+{date}, the embedded server, {machine}.
+`make bench-all WHAT=archive` measures it and writes this page.
 
 ## Throughput
 
 `edge`, {size} px, images of 160 x 160 px; {turns} turns of {images:,} images each. perf_analyzer sends pixels that it
-has in memory, nothing is read or decoded: what the server can do. The others read and decode files and find the
-defects. Processor time is that of a core, with all processes that belong to it, Ray's too.
+has in memory, and decodes nothing: what the server can do. The others read and decode files and find the defects.
+Processor time is that of a core, with all processes that belong to it, Ray's too.
 """
 APART = """
 ### A server with cores of its own
 
-The server has {server}, and those who ask have {clients}: as if the server were another machine. This is
+The server has {server}, and those who ask have {clients} of their own: as if the server were another machine. This is
 what the bar is for.
 """
 SHARED = """
