@@ -90,8 +90,8 @@ def half_nodes(
     """Names of the nodes to compute in half: convolutions, and all nodes between two of them.
 
     A node between a convolution and one of `half_outputs` counts too. The first `float_convolutions` do not count as
-    convolutions, nor do those that something leads to from the inputs `float_behind`: they are of the distance, which of
-    pictures of any size is one of squares that are nearly alike.
+    convolutions, nor do those to which the inputs `float_behind` lead: they are of the distance, which of pictures of
+    any size is one of squares that are nearly alike.
     """
     nodes = list(graph.node)
     convolutions = {

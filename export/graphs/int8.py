@@ -135,7 +135,7 @@ class _Pair:
         return cls({path.stem: onnx.load(path) for path in files}, ranges)
 
     def convolutions(self, graph: str) -> list[str]:
-        """Those of the networks; what the teacher's features lead to is the student's distance, which stays in float."""
+        """Those of the networks; to what the teacher's features lead is the student's distance, left in float."""
         nodes = list(self.models[graph].graph.node)
         distance = (
             connected(nodes, set(), set(TEACHER_OUTPUTS), forward=True) if graph == "student" else set()

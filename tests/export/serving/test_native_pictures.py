@@ -95,7 +95,7 @@ def test_a_build_of_before_is_exported_again() -> None:
     before = manifest()
     before.parts = {}
     with pytest.raises(
-        PublishError, match="^The build of pill does not say in which parts its graphs run; nothing is"
+        PublishError, match=r"^The build of pill does not say in which parts its graphs run; nothing is"
     ):
         NativePictures.of(before)
 
