@@ -55,7 +55,8 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         tensorrt_verdict: the TensorRT that accepted both graphs at export, a sentence; None where none was asked.
         engines: TensorRT engines by graph, `teacher` and `student`; empty where none were built.
         parts: of builds for pictures that keep their own size, the parts in which `teacher` and `student` run; see
-            `export.graphs.parts`.
+            `export.graphs.parts`. Those of before lack them.
+        strip_margins: in their place in builds of before, which are served as they were published.
     """
 
     format: str
@@ -79,6 +80,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     tensorrt_verdict: str | None = None
     engines: dict[str, EngineRecord] = {}
     parts: dict[str, list[GraphPart]] = Field({}, exclude_if=lambda parts: not parts)
+    strip_margins: dict[str, int] = Field({}, exclude_if=lambda margins: not margins)
     config: FitConfig
     provenance: Provenance
     versions: dict[str, str]

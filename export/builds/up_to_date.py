@@ -121,7 +121,8 @@ def _up_to_date_manifest(product: ProductPaths, precision: str) -> Manifest | No
         return None
     found = (manifest.release_id, manifest.checkpoint_sha256, manifest.versions)
     expected = (release_id, sha256_of(product.checkpoint), library_versions())
-    return manifest if found == expected and not manifest.refused else None
+    whole = bool(manifest.parts) == manifest.config.is_native  # builds of before have no parts
+    return manifest if found == expected and whole and not manifest.refused else None
 
 
 def _compared_on(float32: Manifest, images_dir: Path | None) -> bool:

@@ -44,7 +44,7 @@ def to_half(
         for value in (*declared, *graph.value_info)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    halves = half_nodes(graph, half_outputs)
+    halves = half_nodes(graph, half_outputs, float_behind=half_inputs)
     for value in declared:
         if value.name in (*half_inputs, *half_outputs):
             value.type.tensor_type.elem_type = TensorProto.FLOAT16
@@ -81,19 +81,24 @@ def to_half(
 
 
 def half_nodes(
-    graph: onnx.GraphProto, half_outputs: Sequence[str], *, float_convolutions: int = FLOAT_CONVOLUTIONS
+    graph: onnx.GraphProto,
+    half_outputs: Sequence[str],
+    *,
+    float_convolutions: int = FLOAT_CONVOLUTIONS,
+    float_behind: Sequence[str] = (),
 ) -> set[str]:
     """Names of the nodes to compute in half: convolutions, and all nodes between two of them.
 
     A node between a convolution and one of `half_outputs` counts too. The first `float_convolutions` do not count as
-    convolutions.
+    convolutions, nor do those to which the inputs `float_behind` lead: they are of the distance, which of pictures of
+    any size is one of squares that are nearly alike.
     """
     nodes = list(graph.node)
     convolutions = {
         node.name for node in [node for node in nodes if node.op_type == "Conv"][float_convolutions:]
-    }
-    behind = _connected(nodes, convolutions, set(), forward=True)
-    ahead = _connected(nodes[::-1], convolutions, set(half_outputs), forward=False)
+    } - connected(nodes, set(), set(float_behind), forward=True)
+    behind = connected(nodes, convolutions, set(), forward=True)
+    ahead = connected(nodes[::-1], convolutions, set(half_outputs), forward=False)
     return behind & ahead
 
 
@@ -133,7 +138,7 @@ def watch_overflow(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _connected(
+def connected(
     nodes: Sequence[onnx.NodeProto], starts: set[str], tensors: set[str], *, forward: bool
 ) -> set[str]:
     """Names of the nodes in `starts`, and of those that they, or `tensors`, lead to in this direction."""

@@ -24,7 +24,9 @@ from onnxruntime.quantization import CalibrationDataReader, QDQQuantizer, QuantT
 
 from export.errors import ExportError, VerificationError
 from export.graphs.chain import Feed, Images, OnnxChain, open_session, teacher_features
+from export.graphs.fp16 import connected
 from export.manifest import GraphFiles
+from export.tensors import TEACHER_OUTPUTS
 from model_repository.distance_fusion.map_fusion import Calibration, fuse_distances
 from train.support.progress import progress_bar
 
@@ -133,7 +135,12 @@ class _Pair:
         return cls({path.stem: onnx.load(path) for path in files}, ranges)
 
     def convolutions(self, graph: str) -> list[str]:
-        return [node.name for node in self.models[graph].graph.node if node.op_type == "Conv"]
+        """Those of the networks; to what the teacher's features lead is the student's distance, left in float."""
+        nodes = list(self.models[graph].graph.node)
+        distance = (
+            connected(nodes, set(), set(TEACHER_OUTPUTS), forward=True) if graph == "student" else set()
+        )
+        return [node.name for node in nodes if node.op_type == "Conv" and node.name not in distance]
 
     def quantized(self, graph: str, nodes: Sequence[str]) -> onnx.ModelProto:
         """The graph with these convolutions quantised."""

@@ -26,6 +26,8 @@ from export.tensors import ENCODED
 
 FUSION = "distance_fusion"
 SAM_QUEUE = QueuePolicy(size=0)
+# Parameters that versions of pictures of any size read before their graphs ran in parts.
+STRIPS_OF_BEFORE = ("strip_margin", "strip_pixels")
 GRAPHS = ("teacher", "student")  # steps that run a graph of a build; the foreground does where it is SAM's
 
 
@@ -150,6 +152,8 @@ class Rendering:
         config = step.parsed_config()
         for _, other, _ in users:  # a step may have learnt to take or give more than an earlier release knew
             add_missing_tensors(config, other.parsed_config())
+        for _, other, _ in (user for record in (*self._all, *self.spare) for user in _users(record, model)):
+            keep_strips(config, other.parsed_config())
         queue = queue_of(model, demands)
         if name == "foreground" and runs_a_graph(record, name):
             set_instances(config, 1)
@@ -180,6 +184,15 @@ def add_missing_tensors(config: pb.ModelConfig, other: pb.ModelConfig) -> None:
     for own, theirs in ((config.input, other.input), (config.output, other.output)):
         known = {tensor.name for tensor in own}
         own.extend(tensor for tensor in theirs if tensor.name not in known)
+
+
+def keep_strips(config: pb.ModelConfig, other: pb.ModelConfig) -> None:
+    """Tell versions of before, which look for their strips among a model's parameters, the largest margin of any."""
+    for name, parameter in other.parameters.items():
+        if name in STRIPS_OF_BEFORE:
+            own = config.parameters[name].string_value
+            largest = max(int(own or 0), int(parameter.string_value))
+            config.parameters[name].string_value = str(largest)
 
 
 def _users(record: Record, model: str) -> list[tuple[str, StepRecord, Record]]:

@@ -43,9 +43,16 @@ class NativePictures:
         """That of a build's graphs; None where its pictures have one size.
 
         Raises:
-            PublishError: see `max_pixels`.
+            PublishError: the build does not say in which parts its graphs run, or see `max_pixels`.
         """
-        return cls(usual_size(manifest), max_pixels()) if manifest.config.is_native else None
+        if not manifest.config.is_native:
+            return None
+        if not manifest.parts:
+            raise PublishError(
+                f"The build of {manifest.category} does not say in which parts its graphs run; nothing is published; "
+                "export again."
+            )
+        return cls(usual_size(manifest), max_pixels())
 
     def parameters(self) -> dict[str, str]:
         """As the Python backend reads them among its model's parameters."""

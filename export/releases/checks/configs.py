@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.errors import PublishError
 from export.releases.files import idle_configs
 from export.releases.record import Record
-from export.releases.render import ensemble_configs
+from export.releases.render import STRIPS_OF_BEFORE, ensemble_configs
 from export.releases.repository import CONFIG, Repository
 from export.releases.store import FOLDER
 from export.releases.switch import Served
@@ -94,6 +94,8 @@ def _lasting(config: pb.ModelConfig) -> str:
     lasting.CopyFrom(config)
     for part in ("version_policy", "dynamic_batching", "instance_group"):
         lasting.ClearField(part)
+    for name in STRIPS_OF_BEFORE:
+        lasting.parameters.pop(name, None)
     return str(to_text(lasting))
 
 

@@ -78,6 +78,7 @@ def test_half_is_what_has_convolutions_on_both_sides() -> None:
     assert half_nodes(graph, ("e",), float_convolutions=0) == every | {"after"}
     assert half_nodes(graph, ("e",), float_convolutions=1) == {"second", "after"}
     assert half_nodes(graph, (), float_convolutions=2) == set()
+    assert half_nodes(graph, (), float_convolutions=0, float_behind=("b",)) == {"first"}
 
 
 def test_watching_for_overflow_changes_no_distance(built: Path, images: NDArray[np.uint8]) -> None:

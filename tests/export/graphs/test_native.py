@@ -19,7 +19,9 @@ from torch import nn
 
 from export.engines.check import tensorrt_verdict
 from export.errors import VerificationError
-from export.graphs.chain import OnnxChain
+from export.graphs.chain import OnnxChain, open_session
+from export.graphs.fp16 import connected, to_half, watch_overflow
+from export.graphs.int8 import _Pair
 from export.graphs.parts import opened
 from export.graphs.receptive_field import find_reaches, strip_margin
 from export.graphs.static_padding import with_static_padding
@@ -27,6 +29,7 @@ from export.manifest import GraphFiles, read_manifest
 from export.product import ProductPaths
 from export.records import GraphPart
 from export.serving.onnx_files import read_onnx_file
+from export.tensors import TEACHER_OUTPUTS
 from model_repository.picture_strips import in_strips, run_parts, strips
 from train.checkpoint.tensors import load_checkpoint
 from train.method.receptive_field import chain_margin
@@ -130,6 +133,22 @@ def test_graphs_are_cut_at_the_first_two_stages(native: Native) -> None:
     assert ends["student"][1::2] == [("distance_1",), ("distance_2",)]
     before, *_, last = native.parts["teacher"]
     assert before.bytes_per_pixel > 4 * last.bytes_per_pixel
+
+
+def test_the_distance_stays_in_float(native: Native) -> None:
+    """Of squares that are nearly alike, half precision and int8 leave nothing."""
+    whole = onnx.load(native.files.student)
+    after = connected(whole.graph.node, set(), set(TEACHER_OUTPUTS), forward=True)
+    ours = {node.name for node in whole.graph.node if node.op_type == "Conv"} & after
+    assert len(ours) == 6  # of each stage one for the spread, and one for all usual differences
+    half = to_half(whole, half_inputs=TEACHER_OUTPUTS)
+    types = {value.name: value.type.tensor_type.elem_type for value in half.graph.value_info}
+    computed = {node.name: types[node.output[0]] for node in half.graph.node if node.op_type == "Conv"}
+    assert {computed[name] for name in ours} == {TensorProto.FLOAT}
+    assert TensorProto.FLOAT16 in computed.values()
+    open_session(watch_overflow(half).SerializeToString())  # it refused what has no batch
+    pair = _Pair({path.stem: onnx.load(path) for path in native.files}, {})
+    assert not ours & set(pair.convolutions("student"))
 
 
 @contextmanager

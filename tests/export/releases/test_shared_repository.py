@@ -140,6 +140,29 @@ def test_a_backbone_is_not_replaced_by_an_ensemble(pill: Path, nut: Path, reposi
         publish(nut, repository)
 
 
+def test_versions_of_before_find_their_strips(pill: Path, nut: Path, repository: Path) -> None:
+    """Those of pictures of any size read them among the parameters of their model, which newer versions share."""
+    publish(pill, repository)
+    path, folder = Store(repository).record_path("pill", 1), Repository(repository).folder(TEACHER, 1)
+    values = json.loads(path.read_text())
+    teacher = text_format.Parse(values["steps"]["teacher"]["config"], pb.ModelConfig())
+    teacher.parameters["strip_margin"].string_value = "224"
+    teacher.parameters["strip_pixels"].string_value = "6000000"
+    values["steps"]["teacher"]["config"] = text_format.MessageToString(teacher)
+    margins = {"teacher": 224, "student": 352}
+    values["manifest"]["strip_margins"] = margins
+    path.write_text(json.dumps(values))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"strip_margins": margins}))
+    assert Store(repository).read("pill", 1).manifest.strip_margins == margins
+    publish(nut, repository)
+    served = Repository(repository).read_config(TEACHER)
+    assert served is not None
+    found = {name: value.string_value for name, value in served.parameters.items()}
+    assert found["strip_margin"] == "224"
+    assert found["strip_pixels"] == "6000000"
+
+
 def test_a_student_of_another_category_is_not_published_over(pill: Path, nut: Path, repository: Path) -> None:
     publish(pill, repository)
     shutil.copytree(repository / "pill_student", repository / "nut_student")

@@ -91,6 +91,15 @@ def test_a_graph_runs_in_strips_of_one_picture() -> None:
     assert NativePictures.of(manifest(image_size=256)) is None
 
 
+def test_a_build_of_before_is_exported_again() -> None:
+    before = manifest()
+    before.parts = {}
+    with pytest.raises(
+        PublishError, match=r"^The build of pill does not say in which parts its graphs run; nothing is"
+    ):
+        NativePictures.of(before)
+
+
 def test_strips_of_a_part_are_as_large_as_memory_allows() -> None:
     near, far = json.loads(parts_json(manifest(), "teacher"))
     assert near == {
