@@ -102,8 +102,8 @@ class FakeSteps:
     plans: list[Plan]
     score = 3.0
 
-    def __init__(self, _judge: Any) -> None:
-        pass
+    def __init__(self, _judge: Any, *, shown: str | None) -> None:
+        assert shown is None  # these pictures fill what networks see
 
     def __enter__(self) -> FakeSteps:
         return self
