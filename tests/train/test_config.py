@@ -183,6 +183,8 @@ def test_config_survives_json() -> None:
             "takes one strength; expected a single number",
         ),
         ("edge", {"sharpening": (-1,)}, "sharpening"),
+        ("edge", {"distance": "cosine", "common_factors": 4}, "the distance cosine has none; expected 0"),
+        ("edge", {"image_size": "native", "common_factors": 4}, "at their own size have no places in common"),
         ("edge", {"sharpening": ()}, "sharpening"),
         ("paper", {"neighbourhoods": (3, 3, 1)}, "compares single positions; expected 1,1,1"),
         ("paper", {"score_share": 1.5}, "score_share"),
@@ -199,6 +201,15 @@ def test_the_distance_cosine_brings_what_goes_with_it() -> None:
     config = fit_config("edge", {"distance": "cosine", "sharpening": (2.0,)})
     assert (config.neighbourhoods, config.sharpening) == ((1, 1, 1), (2.0,))
     assert fit_config("edge", {"distance": "cosine"}).sharpening == (0.0,)
+    assert fit_config("edge", {"distance": "cosine"}).common_factors == 0
+
+
+def test_a_run_without_common_factors_has_the_header_of_before() -> None:
+    assert fit_config("edge", {}).model_dump()["common_factors"] == 20
+    for preset, overrides in (("edge", {"common_factors": 0}), ("edge", {"image_size": "native"}), ("paper", {})):
+        config = fit_config(preset, overrides)
+        assert config.common_factors == 0
+        assert "common_factors" not in config.model_dump()
 
 
 def test_refused_regions_are_told_without_their_corners() -> None:

@@ -162,6 +162,16 @@ def choose_statistics(
     stage: StageResiduals, moments: Moments, *, theirs: Tensor, ours: Tensor, gains: Sequence[float] = GAINS
 ) -> None:
     """Give a stage the statistics under which held-out features, [P, C, M] of both networks, are most likely."""
+    gain, mean, cholesky = likeliest(moments, theirs=theirs, ours=ours, gains=gains)
+    stage.gain.fill_(gain)
+    stage.place_mean.copy_(mean[..., 0].T.reshape(stage.place_mean.shape))
+    set_covariance(stage, cholesky)
+
+
+def likeliest(
+    moments: Moments, *, theirs: Tensor, ours: Tensor, gains: Sequence[float]
+) -> tuple[float, Tensor, Tensor]:
+    """Gain, mean [P, C, 1] and Cholesky factors [P, C, C] under which held-out features are most likely."""
     best = float("inf")
     for gain in gains:
         usual = moments.residuals(gain)
@@ -171,9 +181,11 @@ def choose_statistics(
             value = negative_log_likelihood(centred, cholesky)
             if value < best:
                 best, chosen = value, (gain, usual.mean, cholesky)
-    gain, mean, cholesky = chosen
-    stage.gain.fill_(gain)
-    stage.place_mean.copy_(mean[..., 0].T.reshape(stage.place_mean.shape))
+    return chosen
+
+
+def set_covariance(stage: StageResiduals, cholesky: Tensor) -> None:
+    """Measure a stage's residuals by the covariances with these Cholesky factors [P, C, C]."""
     identity = torch.eye(cholesky.shape[-1], dtype=cholesky.dtype).expand_as(cholesky)
     stage.whitening.copy_(torch.linalg.solve_triangular(cholesky.mT, identity, upper=True))
 

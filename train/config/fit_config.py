@@ -52,6 +52,13 @@ class FitConfig(SeenPictures):
         description="Side of the square of positions that differences are averaged over at stages 1, 2 and 3, for "
         "the distance mahalanobis; odd",
     )
+    common_factors: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Of what all places of a picture have in common, the main components that are subtracted before a "
+        "place is judged, for the distance mahalanobis at one size; at most one for ten training images",
+    )
     sharpening: tuple[Strength, ...] = Field(
         (0.0,),
         min_length=1,
@@ -123,6 +130,8 @@ class FitConfig(SeenPictures):
             values.pop("regions", None)
         if self.align == "off":
             values.pop("align", None)
+        if self.common_factors == 0:
+            values.pop("common_factors", None)
         return values
 
     # On fields, not on the model: pydantic runs a model's validator only when no field is at fault.
@@ -173,6 +182,15 @@ class FitConfig(SeenPictures):
         if info.data.get("distance") == "cosine" and sides != (1, 1, 1):
             raise ValueError("the distance cosine compares single positions; expected 1,1,1")
         return sides
+
+    @field_validator("common_factors")
+    @classmethod
+    def _of_residuals(cls, count: int, info: ValidationInfo) -> int:
+        if count and info.data.get("distance") == "cosine":
+            raise ValueError("the distance cosine has none; expected 0")
+        if count and info.data.get("image_size") == NATIVE:
+            raise ValueError("pictures at their own size have no places in common; expected 0")
+        return count
 
     @field_validator("sharpening")
     @classmethod

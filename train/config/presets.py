@@ -12,7 +12,7 @@ from train.config.fit_config import FitConfig
 from train.errors import ConfigError
 
 # What goes with the distance cosine and has to go where it is asked for.
-OF_COSINE: Mapping[str, Any] = {"neighbourhoods": (1, 1, 1), "sharpening": (0.0,)}
+OF_COSINE: Mapping[str, Any] = {"neighbourhoods": (1, 1, 1), "sharpening": (0.0,), "common_factors": 0}
 
 # Of pictures at their own size, unless stated: 66 pixels of a crop of 256, about as many as a defect of 8 x 8 has.
 NATIVE_SCORE_SHARE = 0.001
@@ -41,6 +41,7 @@ PRESETS: Mapping[str, FitConfig] = {
         steps=400,
         distance="mahalanobis",
         neighbourhoods=(3, 3, 1),
+        common_factors=20,
         sharpening=(0.0, 4.0),
         schedule="cosine",
         freeze_batchnorm=True,
@@ -54,7 +55,8 @@ PRESETS: Mapping[str, FitConfig] = {
 def fit_config(preset: str, overrides: Mapping[str, Any]) -> FitConfig:
     """A preset with some fields replaced; `steps` takes the place of `epochs` and the other way round.
 
-    The distance cosine takes what only mahalanobis has with it, and pictures at their own size score by fewer pixels.
+    The distance cosine takes what only mahalanobis has with it. Pictures at their own size score by fewer pixels and
+    have no common factors.
 
     Raises:
         ConfigError: an unknown preset, or fields out of range; all faults are reported at once.
@@ -87,8 +89,10 @@ def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
         values |= {"epochs": None, "steps": None}
     if overrides.get("distance") == "cosine":
         values |= OF_COSINE
-    if overrides.get("image_size") in (NATIVE, NATIVE_TEXT) and values["score_share"]:
-        values["score_share"] = NATIVE_SCORE_SHARE
+    if overrides.get("image_size") in (NATIVE, NATIVE_TEXT):
+        values["common_factors"] = 0
+        if values["score_share"]:
+            values["score_share"] = NATIVE_SCORE_SHARE
     try:
         return FitConfig(**{**values, **overrides})
     except ValidationError as error:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from train.calibration.common_factors import fit_common_factors
 from train.calibration.foreground import load_foreground
 from train.calibration.residuals import KnownImages, fit_residuals
 from train.calibration.shared_residuals import fit_shared_residuals
@@ -167,6 +168,7 @@ def _fit_residuals(teacher: Backbone, student: Student, good: GoodSplit, *, devi
         KnownImages(part.images, part.teacher_features.stages) for part in (good.train, good.held_out)
     )
     fit_residuals(student, train, held_out=held_out, device=device)
+    fit_common_factors(student, train, held_out=held_out, device=device)
 
 
 def _provenance(

@@ -199,6 +199,7 @@ def build_student(config: FitConfig, *, backbone: Backbone, teacher_channels: Se
             teacher_channels=teacher_channels,
             image_size=config.image_size,
             neighbourhoods=config.neighbourhoods,
+            common_factors=config.common_factors,
         )
     return Student(
         backbone=backbone,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import mahalanobis
 
+from model_repository.image_size import NATIVE
 from train.config import fit_config
 from train.errors import ConfigError
 from train.method.residuals import Residuals, StageResiduals
@@ -89,3 +90,56 @@ def test_an_image_is_judged_alike_alone_and_in_a_batch() -> None:
     teacher, student = random_features(3, 4, 4, 4, seed=1), random_features(3, 4, 4, 4, seed=2)
     alone = [stage(student[i : i + 1], teacher[i : i + 1]) for i in range(3)]
     torch.testing.assert_close(stage(student, teacher), torch.cat(alone))
+
+
+def with_factors() -> tuple[Residuals, list[torch.Tensor], list[torch.Tensor]]:
+    """Residuals of 3 factors that are no statistics of anything, and features of 5 images of both networks."""
+    residuals = Residuals(
+        teacher_channels=[2, 3, 4], image_size=32, neighbourhoods=(3, 3, 1), common_factors=3
+    )
+    assert residuals.common is not None
+    for stage, loadings in zip(residuals, residuals.common.loadings, strict=True):
+        stage.place_mean.copy_(random_features(*stage.place_mean.shape, seed=7))
+        stage.whitening.copy_(random_features(*stage.whitening.shape, seed=8))
+        loadings.copy_(0.1 * random_features(*loadings.shape, seed=9))
+    shapes = [(5, c, h, h) for c, h in ((2, 8), (3, 4), (4, 2))]
+    teacher, student = ([random_features(*shape, seed=seed) for shape in shapes] for seed in (1, 2))
+    return residuals, teacher, student
+
+
+def test_what_all_places_have_in_common_is_subtracted_before_a_place_is_measured() -> None:
+    residuals, teacher, student = with_factors()
+    assert residuals.common is not None
+    centred = [
+        (stage.residual(ours, theirs) - stage.place_mean).numpy()
+        for stage, ours, theirs in zip(residuals, student, teacher, strict=True)
+    ]
+    found = residuals(student, teacher)
+    loadings = [one.numpy().reshape(3, -1, c) for one, c in zip(residuals.common.loadings, (2, 3, 4), strict=True)]
+    for image in range(5):
+        by_place = [stage[image].reshape(len(stage[image]), -1).T for stage in centred]  # [h * w, C]
+        scores = sum(
+            np.einsum("kpc,pc->k", factor, stage) for factor, stage in zip(loadings, by_place, strict=True)
+        )
+        for stage, factor, differences, distance in zip(residuals, loadings, by_place, found, strict=True):
+            left = differences - np.einsum("k,kpc->pc", scores, factor)
+            whitened = np.einsum("pc,pcd->pd", left, stage.whitening.numpy())
+            expected = np.sqrt((whitened**2).mean(axis=1)).reshape(distance.shape[1:])
+            np.testing.assert_allclose(distance[image].numpy(), expected, rtol=1e-4, atol=1e-5)
+    alone = residuals([one[2:3] for one in student], [one[2:3] for one in teacher])
+    for distance, of_one in zip(found, alone, strict=True):
+        torch.testing.assert_close(distance[2:3], of_one)
+
+
+def test_factors_of_zeros_change_nothing() -> None:
+    residuals, teacher, student = with_factors()
+    assert residuals.common is not None
+    for loadings in residuals.common.loadings:
+        loadings.zero_()
+    expected = [stage(ours, theirs) for stage, ours, theirs in zip(residuals, student, teacher, strict=True)]
+    for found, one in zip(residuals(student, teacher), expected, strict=True):
+        torch.testing.assert_close(found, one, rtol=0, atol=0)
+    shared = Residuals(
+        teacher_channels=[2, 3, 4], image_size=NATIVE, neighbourhoods=(3, 3, 1), common_factors=3
+    )
+    assert shared.common is None
