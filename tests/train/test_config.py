@@ -206,7 +206,11 @@ def test_the_distance_cosine_brings_what_goes_with_it() -> None:
 
 def test_a_run_without_common_factors_has_the_header_of_before() -> None:
     assert fit_config("edge", {}).model_dump()["common_factors"] == 20
-    for preset, overrides in (("edge", {"common_factors": 0}), ("edge", {"image_size": "native"}), ("paper", {})):
+    for preset, overrides in (
+        ("edge", {"common_factors": 0}),
+        ("edge", {"image_size": "native"}),
+        ("paper", {}),
+    ):
         config = fit_config(preset, overrides)
         assert config.common_factors == 0
         assert "common_factors" not in config.model_dump()

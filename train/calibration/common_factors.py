@@ -18,8 +18,9 @@ from train.calibration.residuals import (
     likeliest,
     set_covariance,
 )
+from train.method.judging import TEST_BATCH_SIZE
 from train.method.residuals import CommonFactors, Residuals
-from train.method.student import TEST_BATCH_SIZE, Student
+from train.method.student import Student
 from train.support.progress import progress_bar
 
 IMAGES_A_FACTOR = 10  # of fewer images a factor would be what one of them has alone
@@ -120,4 +121,3 @@ def _centred(
         ]
         yield start, residuals.centred(student(images), features)
         advance(len(images))
-

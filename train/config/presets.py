@@ -41,7 +41,6 @@ PRESETS: Mapping[str, FitConfig] = {
         steps=400,
         distance="mahalanobis",
         neighbourhoods=(3, 3, 1),
-        common_factors=20,
         sharpening=(0.0, 4.0),
         schedule="cosine",
         freeze_batchnorm=True,

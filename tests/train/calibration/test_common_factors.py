@@ -71,7 +71,7 @@ OPTIONS = {"teacher": "test_resnet", "student": "test_efficientnet", "weights": 
 
 
 def fitted(images: Images, features: list[torch.Tensor], *, factors: int, flipped: bool = False) -> Student:
-    """A student whose statistics are fitted on the first 40 images and chosen on the next 20, as they are or flipped."""
+    """A student whose statistics are fitted on 40 images and chosen on the next 20, as they are or flipped."""
     config = fit_config("edge", {**OPTIONS, "common_factors": factors})
     _, student, _ = build_teacher_and_student(config, weights_dir=None)
     student.eval().requires_grad_(False)
@@ -121,11 +121,15 @@ def test_held_out_pictures_decide_no_factor(pictures: Images) -> None:
     with torch.inference_mode():
         features = teacher(torch.from_numpy(pictures))
     once, again = (fitted(pictures, features, factors=4, flipped=flipped) for flipped in (False, True))
-    assert once.residuals is not None and again.residuals is not None
-    assert once.residuals.common is not None and again.residuals.common is not None
+    assert once.residuals is not None
+    assert again.residuals is not None
+    assert once.residuals.common is not None
+    assert again.residuals.common is not None
     for loadings, others in zip(once.residuals.common.loadings, again.residuals.common.loadings, strict=True):
         torch.testing.assert_close(loadings, others, rtol=0, atol=0)
         assert int(loadings.any(dim=1).sum()) == 4
     # They choose how far covariances are shrunk.
-    whitening = [torch.cat([stage.whitening.flatten() for stage in one]) for one in (once.residuals, again.residuals)]
+    whitening = [
+        torch.cat([stage.whitening.flatten() for stage in one]) for one in (once.residuals, again.residuals)
+    ]
     assert not torch.equal(*whitening)

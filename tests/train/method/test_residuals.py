@@ -115,7 +115,9 @@ def test_what_all_places_have_in_common_is_subtracted_before_a_place_is_measured
         for stage, ours, theirs in zip(residuals, student, teacher, strict=True)
     ]
     found = residuals(student, teacher)
-    loadings = [one.numpy().reshape(3, -1, c) for one, c in zip(residuals.common.loadings, (2, 3, 4), strict=True)]
+    loadings = [
+        one.numpy().reshape(3, -1, c) for one, c in zip(residuals.common.loadings, (2, 3, 4), strict=True)
+    ]
     for image in range(5):
         by_place = [stage[image].reshape(len(stage[image]), -1).T for stage in centred]  # [h * w, C]
         scores = sum(
