@@ -4,6 +4,6 @@
 says which are judged again after files have changed, `parts` keeps the
 shards that are done, each a file of `rows`, and `merging` makes one file of them. `work` judges a shard, by `servers`
 of which some may go away, and `questions` are what they are asked; `streaming` hands shards to workers and takes rows
-back. `cluster` starts Ray or connects to it, and `nodes` says which of its machines lacks the images or has other
-versions. `releases` sees to it that one release judges, and `tally` is what has been done.
+back. `machines` starts Ray or connects to it, and says which of its machines lacks the images or has other versions.
+`releases` sees to it that one release judges, and `tally` is what has been done.
 """

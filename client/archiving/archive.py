@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from client.archiving.changes import pieces_now, pieces_of
-from client.archiving.cluster import ray_cluster
 from client.archiving.listing import Listed, list_images
+from client.archiving.machines.cluster import ray_cluster
+from client.archiving.machines.nodes import one_a_folder, project_version, require_alike
 from client.archiving.merging import merge
-from client.archiving.nodes import one_a_folder, project_version, require_alike
 from client.archiving.parts import Parts
 from client.archiving.plan import Plan, Shard, digest_of, read_plan, write_plan
 from client.archiving.releases import require_releases

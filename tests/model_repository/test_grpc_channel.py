@@ -143,4 +143,4 @@ def test_nothing_else_opens_a_channel() -> None:
         if re.search(r"InferenceServerClient\(|\b(in)?secure_channel\(", path.read_text())
     ]
     # To Ray, which is asked nothing over it: whether anybody speaks gRPC there.
-    assert opened == ["client/archiving/cluster.py"]
+    assert opened == ["client/archiving/machines/cluster.py"]

@@ -205,9 +205,9 @@ def test_the_distance_cosine_brings_what_goes_with_it() -> None:
 
 
 def test_a_run_without_common_factors_has_the_header_of_before() -> None:
-    assert fit_config("edge", {}).model_dump()["common_factors"] == 20
+    assert fit_config("edge", {"common_factors": 20}).model_dump()["common_factors"] == 20
     for preset, overrides in (
-        ("edge", {"common_factors": 0}),
+        ("edge", {}),
         ("edge", {"image_size": "native"}),
         ("paper", {}),
     ):
@@ -219,6 +219,6 @@ def test_a_run_without_common_factors_has_the_header_of_before() -> None:
 def test_refused_regions_are_told_without_their_corners() -> None:
     regions = DrawnRegions(picture=(64, 64), ignore=(((0.0, 0.0), (9.0, 0.0), (0.0, 9.0)),))
     with pytest.raises(
-        ConfigError, match=r"expected align off, found 0 to inspect, 1 to ignore, drawn on 64 x 64 pixels\."
+        ConfigError, match=r"in place of auto, found 0 to inspect, 1 to ignore, drawn on 64 x 64 pixels\."
     ):
-        fit_config("edge", {"align": "on", "regions": regions})
+        fit_config("edge", {"align": "auto", "regions": regions})

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from client.__main__ import main
-from client.archiving import cluster
-from client.archiving.cluster import LOOPBACK, OTHER_ADDRESS, ray_cluster
-from client.archiving.nodes import Look, fault_of, look_around, one_a_folder, versions_here
+from client.archiving.machines import cluster
+from client.archiving.machines.cluster import LOOPBACK, OTHER_ADDRESS, ray_cluster
+from client.archiving.machines.nodes import Look, fault_of, look_around, one_a_folder, versions_here
 from client.archiving.work import StoppedError
 from client.core.errors import RequestError
 from tests.products import unused_url

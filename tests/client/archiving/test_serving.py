@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from client.__main__ import main
-from client.archiving.cluster import FOLDER_PREFIX, LOOPBACK
+from client.archiving.machines.cluster import FOLDER_PREFIX, LOOPBACK
 from client.predictions.jsonl import read_jsonl
 from deploy.server import TritonServer
 from tests.client.archiving.dying import KILLER

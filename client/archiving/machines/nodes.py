@@ -116,7 +116,7 @@ def _look_at_nodes(images: list[bytes]) -> list[Look]:
         import socket
 
         try:
-            from client.archiving.nodes import look_around
+            from client.archiving.machines.nodes import look_around
         except ImportError:
             return socket.gethostname(), missing_project, frozenset()
         look = look_around(images)

@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 import psutil
 
-from client.archiving.nodes import first_words
+from client.archiving.machines.nodes import first_words
 from client.archiving.work import StoppedError
 from client.core.errors import RequestError
 
