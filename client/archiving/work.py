@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from client.archiving.plan import END
-from client.archiving.questions import ask_one, ask_together
 from client.archiving.rows import Row
 from client.archiving.servers import Server, Servers
 from client.core.errors import ClientError, ImageFileError, RequestError, ServerError
@@ -20,6 +19,7 @@ from client.core.faults import is_of_one_image
 from client.judging.connection import JudgeClient
 from client.predictions.outcome import Asking
 from client.predictions.prediction import Prediction
+from client.predictions.questions import ask_one, ask_together
 from model_repository.grpc_endpoint import Endpoint
 
 FAILURES_IN_A_ROW = 3  # images that no server judged; by then it is the servers

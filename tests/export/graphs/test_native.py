@@ -22,7 +22,7 @@ from export.errors import VerificationError
 from export.graphs.chain import OnnxChain, open_session
 from export.graphs.fp16 import connected, to_half, watch_overflow
 from export.graphs.int8 import _Pair
-from export.graphs.parts import opened
+from export.graphs.parts import MAX_DIFFERENCE, _check, opened
 from export.graphs.receptive_field import find_reaches, strip_margin
 from export.graphs.static_padding import with_static_padding
 from export.manifest import GraphFiles, read_manifest
@@ -133,6 +133,19 @@ def test_graphs_are_cut_at_the_first_two_stages(native: Native) -> None:
     assert ends["student"][1::2] == [("distance_1",), ("distance_2",)]
     before, *_, last = native.parts["teacher"]
     assert before.bytes_per_pixel > 4 * last.bytes_per_pixel
+
+
+def test_strips_are_held_to_the_graph_when_they_are_made(native: Native) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (1, 320, 96, 3), np.uint8)
+    _check(native.files, native.parts, image, MAX_DIFFERENCE)
+    short = {
+        graph: [part.model_copy(update={"strip_margin": 0}) for part in parts]
+        for graph, parts in native.parts.items()
+    }
+    with pytest.raises(
+        VerificationError, match=r"^teacher\.onnx in parts gives another teacher_1 than in one"
+    ):
+        _check(native.files, short, image, MAX_DIFFERENCE)
 
 
 def test_the_distance_stays_in_float(native: Native) -> None:

@@ -1,4 +1,4 @@
-"""What a server is asked about the images of an archive: one alone, or several that go together."""
+"""What a server is asked about several images in one request, or about one alone, for an archive."""
 
 from __future__ import annotations
 
