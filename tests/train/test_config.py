@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.config import PRESETS, DrawnRegions, FitConfig, fit_config
+from train.config import PRESETS, DrawnRegions, FitConfig, changed_config, fit_config
 from train.errors import ConfigError
 from train.method.pretrained_weights import random_weights
 
@@ -214,6 +214,18 @@ def test_a_run_without_common_factors_has_the_header_of_before() -> None:
         config = fit_config(preset, overrides)
         assert config.common_factors == 0
         assert "common_factors" not in config.model_dump()
+
+
+def test_the_share_that_scores_goes_with_the_size() -> None:
+    native = fit_config("edge", {"image_size": "native"})
+    assert native.score_share == 0.001
+    assert (
+        changed_config(native, {"image_size": 256}).score_share == fit_config("edge", {}).score_share == 0.01
+    )
+    assert changed_config(native, {"seed": 1}).score_share == 0.001
+    assert changed_config(native, {"image_size": 256, "score_share": 0.05}).score_share == 0.05
+    paper = fit_config("paper", {"image_size": "native"})
+    assert changed_config(paper, {"image_size": 256}).score_share == paper.score_share == 0
 
 
 def test_refused_regions_are_told_without_their_corners() -> None:

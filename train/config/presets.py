@@ -16,6 +16,7 @@ OF_COSINE: Mapping[str, Any] = {"neighbourhoods": (1, 1, 1), "sharpening": (0.0,
 
 # Of pictures at their own size, unless stated: 66 pixels of a crop of 256, about as many as a defect of 8 x 8 has.
 NATIVE_SCORE_SHARE = 0.001
+SCORE_SHARE = 0.01  # of `edge` at a fixed size
 
 
 def field_text(name: str, value: Any) -> str:
@@ -45,7 +46,7 @@ PRESETS: Mapping[str, FitConfig] = {
         schedule="cosine",
         freeze_batchnorm=True,
         smoothing_sigma=2.0,
-        score_share=0.01,
+        score_share=SCORE_SHARE,
         stage_weighting="pasted_defects",
     ),
 }
@@ -92,6 +93,8 @@ def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
         values["common_factors"] = 0
         if values["score_share"]:
             values["score_share"] = NATIVE_SCORE_SHARE
+    elif "image_size" in overrides and base.is_native and values["score_share"] == NATIVE_SCORE_SHARE:
+        values["score_share"] = SCORE_SHARE
     try:
         return FitConfig(**{**values, **overrides})
     except ValidationError as error:
