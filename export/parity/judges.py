@@ -35,7 +35,8 @@ from train.calibration.foreground import find_foreground, load_foreground
 from train.checkpoint.tensors import Checkpoint
 from train.data.category import CategoryData, TestImage
 from train.data.ground_truth import load_masks
-from train.data.pictures.loading import LoadedImages, load_images
+from train.data.pictures.loaded import LoadedImages
+from train.data.pictures.loading import load_images
 from train.evaluation.aligned import as_sent
 from train.evaluation.breakdown import JudgedSet, subset_measures
 from train.evaluation.evaluate import compute_maps, inspected_of, judged_pixels

@@ -25,7 +25,7 @@ from train.calibration.weighing import MAX_PASTED_IMAGES, MIN_GOOD_IMAGES, detec
 from train.config import FitConfig
 from train.data.category import split_good
 from train.data.pictures.alignment import align_each, align_images
-from train.data.pictures.loading import LoadedImages
+from train.data.pictures.loaded import LoadedImages
 from train.method.backbones import Backbone
 from train.method.judging import TEST_BATCH_SIZE
 from train.support.arrays import FloatArray

@@ -34,7 +34,8 @@ from train.data.layout import (
     note_listing,
 )
 from train.data.mask_files import match_kind, match_masks
-from train.data.pictures.loading import LoadedImages, load_images
+from train.data.pictures.loaded import LoadedImages
+from train.data.pictures.loading import load_images
 from train.data.shapes import read_shape
 from train.errors import DataError
 from train.support.files import readable_text

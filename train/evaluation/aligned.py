@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model_repository.distance_fusion.map_fusion import Verdict
-from train.data.pictures.loading import LoadedImages
+from train.data.pictures.loaded import LoadedImages
 from train.evaluation.pixel_metrics import BoolArray
 
 

@@ -28,7 +28,8 @@ from train.config import FitConfig
 from train.data.bit_depth import warn_of_8_bits
 from train.data.category import CategoryData, TestImage
 from train.data.ground_truth import load_masks
-from train.data.pictures.loading import LoadedImages, load_images
+from train.data.pictures.loaded import LoadedImages
+from train.data.pictures.loading import load_images
 from train.data.regions import require_drawn_shape
 from train.data.shapes import read_shapes
 from train.evaluation import METRICS_FORMAT

@@ -16,7 +16,8 @@ from train.config import FitConfig
 from train.data.bit_depth import find_bit_depth
 from train.data.category import CategoryData, split_good
 from train.data.pictures.crops import choose_crops
-from train.data.pictures.loading import LoadedImages, load_images
+from train.data.pictures.loaded import LoadedImages
+from train.data.pictures.loading import load_images
 from train.data.shapes import keeps_aspect
 from train.errors import DataError
 from train.fitting.features import GoodImages, compute_teacher_features

@@ -22,7 +22,8 @@ from train.checkpoint.tensors import load_checkpoint
 from train.config import fit_config
 from train.data.category import CategoryData, read_category
 from train.data.known_defects import read_known_defects
-from train.data.pictures.loading import LoadedImages, load_images
+from train.data.pictures.loaded import LoadedImages
+from train.data.pictures.loading import load_images
 from train.errors import DataError, RunError
 from train.fitting.known_defects import read_defects
 from train.method.student import load_teacher

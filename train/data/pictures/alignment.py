@@ -11,7 +11,7 @@ import numpy as np
 
 from model_repository.alignment.picture_alignment import Aligned, Aligner, AlignmentError, Pixels
 from model_repository.alignment.reference_picture import Reference
-from train.data.pictures.loading import LoadedImages, SentPictures, shown_of
+from train.data.pictures.loaded import LoadedImages, SentPictures, shown_of
 from train.errors import DataError
 from train.support.files import readable_text
 from train.support.progress import console, progress_bar
