@@ -94,6 +94,17 @@ class CategoryState:
     seconds: float | None = None
     fault: str = ""
 
+    def is_elsewhere(self, node: str) -> bool:
+        """Whether it was at work on another node than this one, which then was lost.
+
+        The board that counts attempts may die with a node, and its word may come late.
+        """
+        return bool(self.node) and self.node != node
+
+    def lost(self) -> str:
+        """That its task was lost, a line."""
+        return f"{self.category}: its task on {self.node or 'a node'} was lost; it begins again."
+
     @property
     def percent(self) -> int | None:
         """How far the training is; None where it is not known."""
@@ -121,8 +132,8 @@ class FleetState:
             if row.state in ENDED:
                 continue
             before = (row.state, row.node, row.attempt)
-            if report["attempt"] > row.attempt:
-                lines.append(f"{category}: its task on {row.node or 'a node'} was lost; it begins again.")
+            if report["attempt"] > row.attempt or row.is_elsewhere(report["node"]):
+                lines.append(row.lost())
             row.state, row.node, row.attempt = AT_WORK[report["stage"]], report["node"], report["attempt"]
             row.step, row.steps = report["step"], report["steps"]
             if report["stage"] != "check" and before != (row.state, row.node, row.attempt):
@@ -132,12 +143,14 @@ class FleetState:
     def end(self, category: str, result: Result) -> list[str]:
         """Take what a task came to; return what there is to say."""
         row = self.rows[category]
+        lost = [row.lost()] if row.is_elsewhere(result["node"]) else []
         row.node, row.auroc, row.seconds = result["node"], result["auroc"], result["seconds"]
         row.fault = result["fault"]
         row.state = FAILED if row.fault else DONE if result["made"] else UP_TO_DATE
         measured = "" if row.auroc is None else f", AUROC {row.auroc:.4f}"
         said = f": {row.fault}" if row.fault else f" in {row.seconds:.0f} s{measured}"
         return [
+            *lost,
             *(f"{category}: {sentence}" for sentence in result["told"]),
             f"{category}: {row.state} on {row.node}{said}",
         ]

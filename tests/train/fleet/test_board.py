@@ -52,12 +52,25 @@ def test_a_line_tells_what_changed_and_steps_alone_are_no_line() -> None:
     assert state.heed({"cap": report("evaluate", node="press-2", attempt=1)}) == [
         "cap: evaluating on press-2"
     ]
-    assert state.end("cap", result(told=["Skipped: a.png"])) == [
+    assert state.end("cap", result(node="press-2", told=["Skipped: a.png"])) == [
         "cap: Skipped: a.png",
-        "cap: done on press-1 in 62 s, AUROC 0.9615",
+        "cap: done on press-2 in 62 s, AUROC 0.9615",
     ]
     assert state.heed({"cap": report("export", attempt=1)}) == []  # said late
     assert state.end("pill", result(made=[], auroc=None)) == ["pill: up to date on press-1 in 62 s"]
+
+
+def test_a_lost_node_is_told_although_the_board_forgot_the_attempts_or_was_not_read_in_time() -> None:
+    state = FleetState.of(("cap", "pill"))
+    state.heed({"cap": report(), "pill": report()})
+    assert state.heed({"cap": report(node="press-2")}) == [
+        "cap: its task on press-1 was lost; it begins again.",
+        "cap: fitting on press-2",
+    ]
+    assert state.end("pill", result(node="press-2")) == [
+        "pill: its task on press-1 was lost; it begins again.",
+        "pill: done on press-2 in 62 s, AUROC 0.9615",
+    ]
 
 
 def test_the_last_table_has_every_category_and_the_sentences_below(tmp_path: Path) -> None:
