@@ -40,7 +40,7 @@ def fit_common_factors(
     if residuals is None or residuals.common is None:
         return
     with torch.inference_mode(), progress_bar("What places have in common", 2 * len(train)) as bar:
-        most_images = max(1, MOST_NUMBERS // sum(stage.shape[1] for stage in residuals.common.loadings))
+        most_images = max(1, MOST_NUMBERS // sum(stage[:, 0].numel() for stage in residuals.common.loadings))
         step = -(-len(train) // most_images)
         some = [
             [stage[:, -start % step :: step] for stage in batch]
@@ -64,7 +64,7 @@ def set_factors(common: CommonFactors, batches: Sequence[Sequence[Tensor]]) -> N
     # Of all images' products, for there are far fewer images than places and channels.
     products = torch.stack([(stage @ stage.T).double() for stage in stages]).sum(dim=0)
     variances, vectors = torch.linalg.eigh(products)
-    count = min(len(common.loadings[0]), n_images // IMAGES_A_FACTOR)
+    count = min(common.loadings[0].shape[1], n_images // IMAGES_A_FACTOR)
     main = [
         index
         for index in range(n_images - 1, n_images - 1 - count, -1)
@@ -72,8 +72,9 @@ def set_factors(common: CommonFactors, batches: Sequence[Sequence[Tensor]]) -> N
     ]
     weights = (vectors[:, main] / variances[main].sqrt()).T.to(stages[0])  # [K, N]
     for loadings, stage in zip(common.loadings, stages, strict=True):
+        places, _, channels = loadings.shape
         loadings.zero_()
-        loadings[: len(main)] = weights @ stage
+        loadings[:, : len(main)] = (weights @ stage).reshape(-1, places, channels).permute(1, 0, 2)
 
 
 def _fit_covariances(

@@ -42,6 +42,7 @@ PRESETS: Mapping[str, FitConfig] = {
         steps=400,
         distance="mahalanobis",
         neighbourhoods=(3, 3, 1),
+        common_factors=30,
         sharpening=(0.0, 4.0),
         schedule="cosine",
         freeze_batchnorm=True,

@@ -139,24 +139,23 @@ class CommonFactors(nn.Module):
     def __init__(self, count: int, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         for stage, (places, channels) in zip(STAGES, sizes, strict=True):
-            self.register_buffer(f"loadings_{stage}", torch.zeros(count, places * channels))
+            self.register_buffer(f"loadings_{stage}", torch.zeros(places, count, channels))
 
     @property
     def loadings(self) -> list[Tensor]:
-        """[K, h * w * C] of each stage; the rows of a factor that is not used are 0."""
+        """[h * w, K, C] of each stage; those of a factor that is not used are 0."""
         return [getattr(self, f"loadings_{stage}") for stage in STAGES]
 
     def forward(self, centred: Sequence[Tensor]) -> list[Tensor]:
         """Centred residuals [h * w, B, C] a stage, without what their picture's factors tell of them; likewise."""
-        flat = [stage.permute(1, 0, 2).flatten(1) for stage in centred]  # [B, h * w * C]
-        # Matrices times columns: so a graph holds each matrix once, and not its transpose too.
+        # Both products take the matrices of each place as they lie: a runtime keeps no second copy, turned or packed.
         scores = torch.stack(
-            [loadings @ columns.T for loadings, columns in zip(self.loadings, flat, strict=True)]
+            [
+                (loadings @ stage.permute(0, 2, 1)).sum(dim=0)
+                for loadings, stage in zip(self.loadings, centred, strict=True)
+            ]
         ).sum(dim=0)  # [K, B]
-        return [
-            stage - (scores.T @ loadings).reshape(-1, len(stage), stage.shape[2]).permute(1, 0, 2)
-            for stage, loadings in zip(centred, self.loadings, strict=True)
-        ]
+        return [stage - scores.T @ loadings for stage, loadings in zip(centred, self.loadings, strict=True)]
 
 
 class Residuals(nn.Module):

@@ -33,11 +33,20 @@ def residuals_of(n_images: int) -> list[torch.Tensor]:
     return stages
 
 
+def flat_loadings(common: CommonFactors) -> torch.Tensor:
+    """[K, all places and channels of all stages]."""
+    return torch.cat([stage.permute(1, 0, 2).flatten(1) for stage in common.loadings], dim=1)
+
+
+def n_used(common: CommonFactors) -> int:
+    return int(flat_loadings(common).any(dim=1).sum())
+
+
 def test_factors_are_the_main_components_of_all_stages_together() -> None:
     common, stages = CommonFactors(2, SIZES), residuals_of(40)
     set_factors(common, [[stage[:, :15] for stage in stages], [stage[:, 15:] for stage in stages]])
     flat = torch.cat([stage.permute(1, 0, 2).flatten(1) for stage in stages], dim=1)  # [N, all]
-    found = torch.cat(common.loadings, dim=1)
+    found = flat_loadings(common)
     torch.testing.assert_close(found @ found.T, torch.eye(2), atol=1e-5, rtol=0)
     main = torch.linalg.svd(flat, full_matrices=False)[2][:2]
     torch.testing.assert_close(found.T @ found, main.T @ main, atol=1e-4, rtol=0)
@@ -55,16 +64,16 @@ def test_factors_are_the_main_components_of_all_stages_together() -> None:
 def test_there_is_at_most_one_factor_for_ten_images(n_images: int, expected: int) -> None:
     common = CommonFactors(4, SIZES)
     set_factors(common, [residuals_of(n_images)])
-    assert int(torch.cat(common.loadings, dim=1).any(dim=1).sum()) == expected
+    assert n_used(common) == expected
 
 
 def test_copies_of_one_picture_have_no_factor_that_is_not_finite() -> None:
     common = CommonFactors(4, SIZES)
     set_factors(common, [[torch.zeros(places, 50, channels) for places, channels in SIZES]])
-    assert not torch.cat(common.loadings, dim=1).any()
+    assert n_used(common) == 0
     one = [normal(places, 1, channels).expand(-1, 50, -1) for places, channels in SIZES]
     set_factors(common, [one])
-    assert int(torch.cat(common.loadings, dim=1).any(dim=1).sum()) == 1
+    assert n_used(common) == 1
 
 
 OPTIONS = {"teacher": "test_resnet", "student": "test_efficientnet", "weights": "random", "image_size": 64}
@@ -127,7 +136,7 @@ def test_held_out_pictures_decide_no_factor(pictures: Images) -> None:
     assert again.residuals.common is not None
     for loadings, others in zip(once.residuals.common.loadings, again.residuals.common.loadings, strict=True):
         torch.testing.assert_close(loadings, others, rtol=0, atol=0)
-        assert int(loadings.any(dim=1).sum()) == 4
+    assert n_used(once.residuals.common) == 4
     # They choose how far covariances are shrunk.
     whitening = [
         torch.cat([stage.whitening.flatten() for stage in one]) for one in (once.residuals, again.residuals)

@@ -115,16 +115,14 @@ def test_what_all_places_have_in_common_is_subtracted_before_a_place_is_measured
         for stage, ours, theirs in zip(residuals, student, teacher, strict=True)
     ]
     found = residuals(student, teacher)
-    loadings = [
-        one.numpy().reshape(3, -1, c) for one, c in zip(residuals.common.loadings, (2, 3, 4), strict=True)
-    ]
+    loadings = [one.numpy() for one in residuals.common.loadings]  # [h * w, K, C]
     for image in range(5):
         by_place = [stage[image].reshape(len(stage[image]), -1).T for stage in centred]  # [h * w, C]
         scores = sum(
-            np.einsum("kpc,pc->k", factor, stage) for factor, stage in zip(loadings, by_place, strict=True)
+            np.einsum("pkc,pc->k", factor, stage) for factor, stage in zip(loadings, by_place, strict=True)
         )
         for stage, factor, differences, distance in zip(residuals, loadings, by_place, found, strict=True):
-            left = differences - np.einsum("k,kpc->pc", scores, factor)
+            left = differences - np.einsum("k,pkc->pc", scores, factor)
             whitened = np.einsum("pc,pcd->pd", left, stage.whitening.numpy())
             expected = np.sqrt((whitened**2).mean(axis=1)).reshape(distance.shape[1:])
             np.testing.assert_allclose(distance[image].numpy(), expected, rtol=1e-4, atol=1e-5)
