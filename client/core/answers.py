@@ -101,9 +101,8 @@ def read_answer(request: Request, response: Any, *, latency_ms: float, maps: Map
     """
     values = {name: _read_output(request, response, name, maps or {}) for name in request.outputs}
     for name in ("pred_score", "threshold", "anomaly_map"):
-        if name in values and not np.isfinite(values[name]).all():
-            index = int(np.argmin(np.isfinite(values[name]).reshape(len(values[name]), -1).all(axis=1)))
-            raise _fault(request, f"{name} of image {index} is not finite")
+        if name in values:
+            _require_finite(request, name, values[name])
     score, threshold = values["pred_score"], values["threshold"]
     asked = request.question.threshold
     if asked is not None and (threshold != np.float32(asked)).any():
@@ -134,11 +133,26 @@ def _require_own_size(request: Request, values: Maps) -> None:
             raise OtherSizeError(_fault(request, fault).message)
 
 
+def _require_finite(request: Request, name: str, values: NDArray[Any]) -> None:
+    """Refuse an output [B, ...] in which a value is not finite.
+
+    Raises:
+        AnswerError: there is one; it names the image.
+    """
+    of_image = values.reshape(len(values), -1)
+    # What is not finite is the lowest or the highest: no array of answers is made, which large maps feel.
+    finite = np.isfinite(of_image.min(axis=1)) & np.isfinite(of_image.max(axis=1))
+    if not finite.all():
+        raise _fault(request, f"{name} of image {int(np.argmin(finite))} is not finite")
+
+
 def _score_is_of_map(score: NDArray[Any], anomaly_map: NDArray[Any]) -> bool:
     """Whether scores [B] can be the mean of the highest values, or the highest, of maps [B, H, W]."""
-    slack = 1e-4 * np.abs(anomaly_map).max(axis=(1, 2))  # of a mean of thousands of float32 values
-    mean, maximum = anomaly_map.mean(axis=(1, 2)), anomaly_map.max(axis=(1, 2))
-    return bool(((mean - slack <= score) & (score <= maximum + slack)).all())
+    mean, lowest, highest = (
+        find(axis=(1, 2)) for find in (anomaly_map.mean, anomaly_map.min, anomaly_map.max)
+    )
+    slack = 1e-4 * np.maximum(np.abs(lowest), np.abs(highest))  # of a mean of thousands of float32 values
+    return bool(((mean - slack <= score) & (score <= highest + slack)).all())
 
 
 def _read_output(request: Request, response: Any, name: str, maps: Maps) -> NDArray[Any]:

@@ -43,13 +43,13 @@ class Prepared:
     """An image as it is sent.
 
     Attributes:
-        sent: upright 8-bit RGB of any size; or an image file for the server to decode.
+        sent: upright 8-bit RGB of any size, a Pillow image or [H, W, 3]; or an image file for the server to decode.
         bit_depth: that it was read with.
         reread: gives it as read with another bit depth; None where that makes no difference.
         name: of its file, where one is known.
     """
 
-    sent: Image.Image | bytes
+    sent: Image.Image | NDArray[np.uint8] | bytes
     bit_depth: int = 8
     reread: Callable[[int], Prepared] | None = None
     name: str = ""
@@ -72,6 +72,14 @@ class Prepared:
     def is_file(self) -> bool:
         """Whether the server decodes it."""
         return isinstance(self.sent, bytes)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height; None of a file, which the server decodes."""
+        if isinstance(self.sent, np.ndarray):
+            height, width = self.sent.shape[:2]
+            return width, height
+        return None if isinstance(self.sent, bytes) else self.sent.size
 
 
 def prepare(image: Any, *, bit_depth: int = 8, name: str = "The image", own: bool = False) -> Prepared:
@@ -98,8 +106,10 @@ def prepare(image: Any, *, bit_depth: int = 8, name: str = "The image", own: boo
     return replace(prepare_pixels(pixels, bit_depth=bit_depth, name=name), name=file_of(image))
 
 
-def prepare_pixels(pixels: Image.Image | DeepPixels, *, bit_depth: int, name: str) -> Prepared:
-    """Upright pixels as they are sent.
+def prepare_pixels(
+    pixels: Image.Image | DeepPixels | NDArray[np.uint8], *, bit_depth: int, name: str
+) -> Prepared:
+    """Upright pixels as they are sent; an array is RGB already.
 
     Raises:
         BitDepthError: brighter than the bit depth allows; `name` begins the sentence.
@@ -109,6 +119,8 @@ def prepare_pixels(pixels: Image.Image | DeepPixels, *, bit_depth: int, name: st
     def reread(another_depth: int) -> Prepared:
         return prepare_pixels(pixels, bit_depth=another_depth, name=name)
 
+    if isinstance(pixels, np.ndarray):
+        return Prepared(pixels, bit_depth)
     is_deep = isinstance(pixels, DeepPixels) or pixels.mode.startswith(("I", "F"))
     try:
         rgb = image_decoding.to_rgb(pixels, bit_depth=bit_depth)
@@ -175,12 +187,16 @@ def _kind_of(image: Any) -> str:
     return kind.__name__
 
 
-def _pixels_of(image: Image.Image | NDArray[Any], bit_depth: int, name: str) -> Image.Image | DeepPixels:
+def _pixels_of(
+    image: Image.Image | NDArray[Any], bit_depth: int, name: str
+) -> Image.Image | DeepPixels | NDArray[np.uint8]:
     return _upright(image) if isinstance(image, Image.Image) else _from_array(image, bit_depth, name)
 
 
-def _from_array(pixels: NDArray[Any], bit_depth: int, name: str) -> Image.Image | DeepPixels:
-    """Pixels of an array.
+def _from_array(
+    pixels: NDArray[Any], bit_depth: int, name: str
+) -> Image.Image | DeepPixels | NDArray[np.uint8]:
+    """Pixels of an array; deep ones are still those that were given, all others a copy.
 
     Raises:
         ImageTypeError: it is of another type or shape.
@@ -200,10 +216,15 @@ def _from_array(pixels: NDArray[Any], bit_depth: int, name: str) -> Image.Image 
         )
     if 0 in values.shape:
         raise ImageError(f"is an array {list(pixels.shape)} without pixels")
-    return Image.fromarray(np.ascontiguousarray(values)) if plain else DeepPixels(values)
+    if not plain:
+        return DeepPixels(values)
+    # RGB as it is: through Pillow and back takes ten times as long, which large pictures feel.
+    return np.array(values, order="C") if channels == 3 else Image.fromarray(np.ascontiguousarray(values))
 
 
-def _copied(pixels: Image.Image | DeepPixels, given: Any) -> Image.Image | DeepPixels:
+def _copied(
+    pixels: Image.Image | DeepPixels | NDArray[np.uint8], given: Any
+) -> Image.Image | DeepPixels | NDArray[np.uint8]:
     """Pixels that are not those that were given."""
     if isinstance(pixels, DeepPixels):
         return replace(pixels, values=pixels.values.copy())

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tritonclient.grpc import service_pb2
 
 from client.core.category import ENCODED, Category
@@ -201,13 +200,13 @@ def make_request(
         keep_aspect: see `Category`.
     """
     files = [image.sent for image in images if isinstance(image.sent, bytes)]
-    pictures = [image.sent for image in images if isinstance(image.sent, Image.Image)]
+    pictures = [image.sent for image in images if not isinstance(image.sent, bytes)]
     map_shape, native = (len(images), *height_width(image_size)), image_size == NATIVE
     if files:
         return Request(category + ENCODED, files, (), map_shape, question, place, keep_aspect, native)
     resized = [resize_image(picture, image_size, keep_aspect=keep_aspect) for picture in pictures]
     pixels = np.stack(resized) if len(resized) > 1 else resized[0][None]  # which may be large: not copied
-    sizes = tuple(picture.size for picture in pictures)
+    sizes = tuple(image.size for image in images if image.size is not None)
     return Request(category, pixels, sizes, pixels.shape[:3], question, place, keep_aspect, native)
 
 
@@ -219,10 +218,10 @@ def size_in_memory(images: Sequence[Prepared], found: Category) -> ImageSize | N
     """
     if not found.is_native:
         return found.image_size
-    picture = images[0].sent
-    if not isinstance(picture, Image.Image):
+    if images[0].size is None:
         return None
-    return size_of(*filled_size(picture.height, picture.width))
+    width, height = images[0].size
+    return size_of(*filled_size(height, width))
 
 
 def require_own_size(images: Sequence[Prepared], found: Category) -> None:
@@ -235,9 +234,9 @@ def require_own_size(images: Sequence[Prepared], found: Category) -> None:
         raise RefusedImage(
             f"None of {len(images)} images is judged: the category judges each at its own size, one a request."
         )
-    for picture in (image.sent for image in images if found.max_pixels):
-        if isinstance(picture, Image.Image):
+    for size in (image.size for image in images if found.max_pixels):
+        if size is not None:
             try:
-                picture_limits.require_own_size(*picture.size, max_pixels=found.max_pixels)
+                picture_limits.require_own_size(*size, max_pixels=found.max_pixels)
             except picture_limits.ImageError as error:
                 raise RefusedImage(f"The image {error}.") from None

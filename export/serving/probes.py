@@ -46,7 +46,7 @@ def make_probes(build: Path, manifest: Manifest) -> list[tuple[bytes, float]]:
     if manifest.provenance.aligned:
         sent, images, motions = _aligned_probes(Reference.load(build / FILE), sent)
     if manifest.config.is_native:
-        images = np.stack([resize_image(Image.fromarray(image), NATIVE) for image in sent])
+        images = np.stack([resize_image(image, NATIVE) for image in sent])
     calibration, shown = Calibration.load(build / "calibration.json"), None
     if calibration.picture_only:
         boxes = np.tile((0, 0, *sent.shape[1:3]), (len(sent), 1))

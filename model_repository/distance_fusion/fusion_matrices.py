@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 STRIDES = (4, 8, 16)  # pixels for each position of the three stages' distance maps
-WINDOW = 512  # pixels: the longest side that is fused in one piece
+WHOLE = 512  # pixels: the longest side that is fused in one piece
+WINDOW = 256  # pixels of a window with its margins: small ones multiply with fewer zeros, still smaller ones take longer
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,14 @@ def reach(sigma: float, window: int) -> int:
 
 
 def windows(side: int, *, sigma: float, window: int) -> Iterator[Window]:
-    """The windows of a map's side; a single one up to `WINDOW` pixels.
+    """The windows of a map's side; a single one up to `WHOLE` pixels.
 
     Args:
-        side: pixels, a multiple of the largest stride where it is longer than WINDOW.
+        side: pixels, a multiple of the largest stride where it is longer than WHOLE.
         sigma, window: of blur and pooling, see `Fusion`.
     """
     margin = reach(sigma, window)
-    if side <= max(WINDOW, 4 * margin):
+    if side <= max(WHOLE, 4 * margin):
         yield Window(0, side, 0, side)
         return
     step = max(WINDOW - 2 * margin, 2 * margin)

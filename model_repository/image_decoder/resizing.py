@@ -19,14 +19,14 @@ def is_native(size: int | tuple[int, int]) -> bool:
 
 
 def resize_image(
-    image: Image.Image, size: int | tuple[int, int], *, keep_aspect: bool = False
+    image: Image.Image | NDArray[np.uint8], size: int | tuple[int, int], *, keep_aspect: bool = False
 ) -> NDArray[np.uint8]:
     """Resize to a square, aspect ratio given up, as in the paper's protocol (Section 4.1), or to another rectangle.
 
     An image that keeps its own size is filled alone.
 
     Args:
-        image: RGB.
+        image: RGB, a Pillow image or [H, W, 3].
         size: side of the square, or height and width, in pixels; -1 for the image's own, filled up to multiples of
             32 at the right and below by repeating its edge.
         keep_aspect: the image keeps its shape in the middle, and what is left beside it repeats its edge.
@@ -35,8 +35,9 @@ def resize_image(
         [H, W, 3] uint8, RGB in 0..255.
     """
     if is_native(size):
-        below, beyond = -image.height % STEP, -image.width % STEP
-        return np.pad(np.asarray(image), ((0, below), (0, beyond), (0, 0)), mode="edge")
+        return _filled(np.asarray(image))
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     height, width = size if isinstance(size, tuple) else (size, size)
     if not keep_aspect:
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -45,6 +46,14 @@ def resize_image(
     kept = np.asarray(image.resize(shown, Image.Resampling.BILINEAR))
     beside = ((rows.start, height - rows.stop), (columns.start, width - columns.stop), (0, 0))
     return np.pad(kept, beside, mode="edge")
+
+
+def _filled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels [H, W, 3] filled up to multiples of 32; large ones that are so already are not copied."""
+    below, beyond = (-side % STEP for side in pixels.shape[:2])
+    if not below and not beyond:
+        return pixels
+    return np.pad(pixels, ((0, below), (0, beyond), (0, 0)), mode="edge")
 
 
 def fitted_part(picture: tuple[int, int], size: int | tuple[int, int]) -> tuple[slice, slice]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
-from PIL import Image
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from export.errors import PublishError
@@ -184,7 +183,7 @@ class RunningServer:
     def _probe_one(self, record: Record, image: NDArray[np.uint8], expected: float, number: int) -> None:
         pixels, beside = {"image": image}, dict[str, NDArray[Any]]()
         if record.manifest.config.is_native:
-            pixels = {"image": resize_image(Image.fromarray(image[0]), NATIVE)[None]}
+            pixels = {"image": resize_image(image[0], NATIVE)[None]}
             if record.calibration.picture_only:
                 beside = {SHOWN.name: np.array([[0, 0, *image.shape[1:3]]], np.int32)}
         if "alignment" in record.steps:

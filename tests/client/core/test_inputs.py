@@ -27,9 +27,12 @@ class BytesPath:
 
 def pixels(image: object, *, bit_depth: int = 8) -> np.ndarray:
     prepared = prepare_any(image, bit_depth=bit_depth).sent
-    assert isinstance(prepared, Image.Image)
-    assert prepared.mode == "RGB"
-    return np.asarray(prepared)
+    if isinstance(prepared, Image.Image):
+        assert prepared.mode == "RGB"
+        prepared = np.asarray(prepared)
+    assert isinstance(prepared, np.ndarray)
+    assert prepared.dtype == np.uint8
+    return prepared
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,15 @@ def pixels(image: object, *, bit_depth: int = 8) -> np.ndarray:
 )
 def test_colour(image: object) -> None:
     np.testing.assert_array_equal(pixels(image), RGB)
+
+
+@pytest.mark.parametrize("array", [RGB, np.ascontiguousarray(RGB[:, :, ::-1])[:, :, ::-1]])
+def test_who_draws_on_an_array_afterwards_changes_nothing(array: np.ndarray) -> None:
+    given = array.copy(order="K")
+    prepared = prepare_any(given)
+    given[:] = 0
+    assert prepared.size == (given.shape[1], given.shape[0])
+    np.testing.assert_array_equal(np.asarray(prepared.sent), RGB)
 
 
 @pytest.mark.parametrize("image", [Image.fromarray(GREY), GREY, GREY[..., None]])
