@@ -19,7 +19,7 @@ FloatArray = NDArray[np.float32]
 
 STRIDES = (4, 8, 16)  # pixels for each position of the three stages' distance maps
 WHOLE = 512  # pixels: the longest side that is fused in one piece
-WINDOW = 256  # pixels of a window with its margins: small ones multiply with fewer zeros, still smaller ones take longer
+WINDOW = 256  # pixels of a window with its margins: less is multiplied than in large ones; still smaller ones cost time
 
 
 @dataclass(frozen=True)
