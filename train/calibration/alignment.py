@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from model_repository.alignment.picture_alignment import Aligned, Aligner, gray_of, turn_of, warp
 from model_repository.alignment.reference_picture import Reference
+from model_repository.distance_fusion.fusion_shown import hide_beside
 from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores
 from train.calibration.pasting import paste_patches
 from train.calibration.weighing import MAX_PASTED_IMAGES, MIN_GOOD_IMAGES, detectability, fusion_of
 from train.config import FitConfig
 from train.data.category import split_good
 from train.data.pictures.alignment import align_each, align_images
-from train.data.pictures.loaded import LoadedImages
+from train.data.pictures.loaded import LoadedImages, shown_of
 from train.method.backbones import Backbone
 from train.method.judging import TEST_BATCH_SIZE
 from train.support.arrays import FloatArray
@@ -39,6 +40,7 @@ ALIKE_SHARE = 0.75  # of the images, the most alike: the median is of these
 TAIL = 0.05  # share of images that may be odd ones, of those that the least correlation is fitted on
 BLOCKS = 4  # a side, of a picture that is shuffled
 Images = NDArray[np.uint8]
+Shown = NDArray[np.bool_] | None  # see `fusion_shown.shown_pixels`
 
 
 def align_good_images(
@@ -160,12 +162,13 @@ def _helps(
     as_they_lie, aligned, refused, count = [], [], 0, 0
     for fitted_on, others in pairs:
         pasted = paste_patches(others, seed=config.seed)
-        as_they_lie.append(_scores(teacher, fitted_on, others, pasted, config=config, device=device))
+        lying = [(others, None), (pasted, None)]
+        as_they_lie.append(_scores(teacher, fitted_on, lying, config=config, device=device))
         reference = fit_reference(fitted_on, others, seed=config.seed)
-        moved = [_aligned(pictures, reference) for pictures in (fitted_on, others, pasted)]
-        count, refused = count + len(others), refused + len(others) - len(moved[1])
-        if all(map(len, moved)):
-            aligned.append(_scores(teacher, *moved, config=config, device=device))
+        (moved, _), *compared = [_aligned(pictures, reference) for pictures in (fitted_on, others, pasted)]
+        count, refused = count + len(others), refused + len(others) - len(compared[0][0])
+        if all(map(len, (moved, *(pictures for pictures, _ in compared)))):
+            aligned.append(_scores(teacher, moved, compared, config=config, device=device))
     if refused > max(1.0, TAIL * count) or len(aligned) < len(pairs):
         console.print(f"Alignment off: {refused} of {count} good images cannot be aligned to the others.")
         return False
@@ -192,11 +195,14 @@ def _splits(train: Images, held_out: Images) -> list[tuple[Images, Images]]:
     ]
 
 
-def _aligned(images: Images, reference: Reference) -> Images:
-    """Those that can be aligned."""
+def _aligned(images: Images, reference: Reference) -> tuple[Images, Shown]:
+    """Those that can be aligned, and where they show the pictures that they were made of."""
     results = align_each(images, reference, what="to compare")
-    pictures = [one.pixels for one in results if isinstance(one, Aligned)]
-    return np.stack(pictures) if pictures else images[:0]
+    found = [one for one in results if isinstance(one, Aligned)]
+    if not found:
+        return images[:0], None
+    pixels = np.stack([one.pixels for one in found])
+    return pixels, shown_of(None, pixels.shape, np.stack([one.motion for one in found]))
 
 
 def _told_apart(scores: Sequence[tuple[FloatArray, ...]]) -> tuple[float, float]:
@@ -207,23 +213,30 @@ def _told_apart(scores: Sequence[tuple[FloatArray, ...]]) -> tuple[float, float]
 
 
 def _scores(
-    teacher: Backbone, train: Images, *others: Images, config: FitConfig, device: torch.device
+    teacher: Backbone,
+    train: Images,
+    others: Sequence[tuple[Images, Shown]],
+    *,
+    config: FitConfig,
+    device: torch.device,
 ) -> tuple[FloatArray, ...]:
     """Scores [N] of each of the others by the teacher's features: how far they are from what is usual at their place.
 
-    That is the squared distance from the mean of the images to train on, over their variance there and the channel's
-    elsewhere: a diagonal Mahalanobis distance, which any teacher has memory for.
+    The distance is the squared one from the mean of the images to train on, over their variance there and the
+    channel's elsewhere: a diagonal Mahalanobis distance, which any teacher has memory for. What is not shown of a
+    picture counts nowhere, as in the run itself.
     """
     means, squares = _moments(teacher, train, device)
     spreads = [square - mean**2 for mean, square in zip(means, squares, strict=True)]
     spreads = [(one + one.mean(dim=(1, 2), keepdim=True)).clamp_min(1e-12) for one in spreads]
     found = []
-    for images in others:
+    for images, shown in others:
         maps: list[list[NDArray[np.float32]]] = [[], [], []]
         for features in _seen(teacher, images, device):
             for own, feature, mean, spread in zip(maps, features, means, spreads, strict=True):
                 own.append(((feature - mean) ** 2 / spread).mean(dim=1).cpu().numpy())
-        fused = fuse_distances([np.concatenate(own) for own in maps], fusion_of(config, (1.0, 1.0, 1.0)))
+        distances = hide_beside([np.concatenate(own) for own in maps], shown)
+        fused = fuse_distances(distances, fusion_of(config, (1.0, 1.0, 1.0)))
         found.append(image_scores(fused, config.score_share))
     return tuple(found)
 
