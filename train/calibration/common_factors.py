@@ -40,7 +40,7 @@ def fit_common_factors(
     if residuals is None or residuals.common is None:
         return
     with torch.inference_mode(), progress_bar("What places have in common", 2 * len(train)) as bar:
-        most_images = max(1, MOST_NUMBERS // sum(stage[:, 0].numel() for stage in residuals.common.loadings))
+        most_images = max(1, MOST_NUMBERS // sum(map(len, residuals.common.loadings)))
         step = -(-len(train) // most_images)
         some = [
             [stage[:, -start % step :: step] for stage in batch]
@@ -52,6 +52,7 @@ def fit_common_factors(
             held_out.images[:MAX_HELD_OUT], [stage[:MAX_HELD_OUT] for stage in held_out.teacher_features]
         )
         _fit_covariances(residuals, left, list(_left(residuals, student, few, device)))
+        residuals.common.whiten(residuals)
 
 
 def set_factors(common: CommonFactors, batches: Sequence[Sequence[Tensor]]) -> None:
@@ -72,9 +73,8 @@ def set_factors(common: CommonFactors, batches: Sequence[Sequence[Tensor]]) -> N
     ]
     weights = (vectors[:, main] / variances[main].sqrt()).T.to(stages[0])  # [K, N]
     for loadings, stage in zip(common.loadings, stages, strict=True):
-        places, _, channels = loadings.shape
         loadings.zero_()
-        loadings[:, : len(main)] = (weights @ stage).reshape(-1, places, channels).permute(1, 0, 2)
+        loadings[:, : len(main)] = (weights @ stage).T
 
 
 def _fit_covariances(

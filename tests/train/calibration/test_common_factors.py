@@ -35,7 +35,7 @@ def residuals_of(n_images: int) -> list[torch.Tensor]:
 
 def flat_loadings(common: CommonFactors) -> torch.Tensor:
     """[K, all places and channels of all stages]."""
-    return torch.cat([stage.permute(1, 0, 2).flatten(1) for stage in common.loadings], dim=1)
+    return torch.cat(common.loadings).T
 
 
 def n_used(common: CommonFactors) -> int:

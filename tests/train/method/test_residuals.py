@@ -102,6 +102,7 @@ def with_factors() -> tuple[Residuals, list[torch.Tensor], list[torch.Tensor]]:
         stage.place_mean.copy_(random_features(*stage.place_mean.shape, seed=7))
         stage.whitening.copy_(random_features(*stage.whitening.shape, seed=8))
         loadings.copy_(0.1 * random_features(*loadings.shape, seed=9))
+    residuals.common.whiten(residuals)
     shapes = [(5, c, h, h) for c, h in ((2, 8), (3, 4), (4, 2))]
     teacher, student = ([random_features(*shape, seed=seed) for shape in shapes] for seed in (1, 2))
     return residuals, teacher, student
@@ -115,14 +116,16 @@ def test_what_all_places_have_in_common_is_subtracted_before_a_place_is_measured
         for stage, ours, theirs in zip(residuals, student, teacher, strict=True)
     ]
     found = residuals(student, teacher)
-    loadings = [one.numpy() for one in residuals.common.loadings]  # [h * w, K, C]
+    loadings = [
+        one.numpy().reshape(-1, c, 3) for one, c in zip(residuals.common.loadings, (2, 3, 4), strict=True)
+    ]
     for image in range(5):
         by_place = [stage[image].reshape(len(stage[image]), -1).T for stage in centred]  # [h * w, C]
         scores = sum(
-            np.einsum("pkc,pc->k", factor, stage) for factor, stage in zip(loadings, by_place, strict=True)
+            np.einsum("pck,pc->k", factor, stage) for factor, stage in zip(loadings, by_place, strict=True)
         )
         for stage, factor, differences, distance in zip(residuals, loadings, by_place, found, strict=True):
-            left = differences - np.einsum("k,pkc->pc", scores, factor)
+            left = differences - np.einsum("k,pck->pc", scores, factor)
             whitened = np.einsum("pc,pcd->pd", left, stage.whitening.numpy())
             expected = np.sqrt((whitened**2).mean(axis=1)).reshape(distance.shape[1:])
             np.testing.assert_allclose(distance[image].numpy(), expected, rtol=1e-4, atol=1e-5)
@@ -136,6 +139,7 @@ def test_factors_of_zeros_change_nothing() -> None:
     assert residuals.common is not None
     for loadings in residuals.common.loadings:
         loadings.zero_()
+    residuals.common.whiten(residuals)
     expected = [stage(ours, theirs) for stage, ours, theirs in zip(residuals, student, teacher, strict=True)]
     for found, one in zip(residuals(student, teacher), expected, strict=True):
         torch.testing.assert_close(found, one, rtol=0, atol=0)
