@@ -19,7 +19,7 @@ from train.calibration.residuals import (
     set_covariance,
 )
 from train.method.judging import TEST_BATCH_SIZE
-from train.method.residuals import CommonFactors, Residuals
+from train.method.residuals import CommonFactors, Residuals, by_place
 from train.method.student import Student
 from train.support.progress import progress_bar
 
@@ -43,7 +43,7 @@ def fit_common_factors(
         most_images = max(1, MOST_NUMBERS // sum(map(len, residuals.common.loadings)))
         step = -(-len(train) // most_images)
         some = [
-            [stage[:, -start % step :: step] for stage in batch]
+            [stage[-start % step :: step] for stage in batch]
             for start, batch in _centred(residuals, student, train, device, bar.advance)
         ]
         set_factors(residuals.common, some)
@@ -56,9 +56,9 @@ def fit_common_factors(
 
 
 def set_factors(common: CommonFactors, batches: Sequence[Sequence[Tensor]]) -> None:
-    """Take the main components of centred residuals, batches of [h * w, B, C] a stage, for the factors."""
+    """Take the main components of centred residuals, batches of [B, C, h, w] a stage, for the factors."""
     stages = [
-        torch.cat([batch[index].permute(1, 0, 2).flatten(1) for batch in batches])  # [N, h * w * C]
+        torch.cat([batch[index].flatten(1) for batch in batches])  # [N, C * h * w]
         for index in range(len(common.loadings))
     ]
     n_images = len(stages[0])
@@ -102,7 +102,7 @@ def _left(
     """Batch by batch what the factors leave, [P, C, B] a stage, on the CPU."""
     assert residuals.common is not None
     for _, batch in _centred(residuals, student, known, device, advance):
-        yield [left.permute(0, 2, 1).cpu() for left in residuals.common(batch)]
+        yield [by_place(left).permute(0, 2, 1).cpu() for left in residuals.common(batch)]
 
 
 def _centred(

@@ -36,6 +36,11 @@ def most_pixels(teacher_channels: Sequence[int]) -> int:
     )
 
 
+def by_place(maps: Tensor) -> Tensor:
+    """Maps [B, C, h, w] as rows of channels for each place, [h * w, B, C]."""
+    return maps.flatten(2).permute(2, 0, 1)
+
+
 class StageResiduals(nn.Module):
     """One stage's differences, `residuals`, and their distance from what good images have at the same place.
 
@@ -100,14 +105,13 @@ class StageResiduals(nn.Module):
         return self.averaged(self.standardized(teacher_feature) - self.gain * regenerated)
 
     def centred(self, regenerated: Tensor, teacher_feature: Tensor) -> Tensor:
-        """`residual` minus its mean at each place, [h * w, B, C]."""
-        residual = self.residual(regenerated, teacher_feature)
-        return (residual - self.place_mean).flatten(2).permute(2, 0, 1)
+        """`residual` minus its mean at each place, [B, C, h, w]."""
+        return self.residual(regenerated, teacher_feature) - self.place_mean
 
     def distance(self, centred: Tensor, explained: Tensor | None = None) -> Tensor:
-        """Distance [B, h, w] of centred residuals [h * w, B, C]; less what is `explained`, whitened."""
+        """Distance [B, h, w] of centred residuals [B, C, h, w], less what is `explained`, whitened [h * w, B, C]."""
         # Rows times matrices: for one image, ONNX Runtime takes a fifth of the time that matrices times columns take.
-        whitened = centred @ self.whitening
+        whitened = by_place(centred) @ self.whitening
         if explained is not None:
             whitened = whitened - explained
         squared = (whitened * whitened).mean(dim=2)  # [h * w, B]; a power of 2 takes longer
@@ -142,12 +146,12 @@ class CommonFactors(nn.Module):
     def __init__(self, count: int, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         for stage, (places, channels) in zip(STAGES, sizes, strict=True):
-            self.register_buffer(f"loadings_{stage}", torch.zeros(places * channels, count))
+            self.register_buffer(f"loadings_{stage}", torch.zeros(channels * places, count))
             self.register_buffer(f"whitened_{stage}", torch.zeros(count, places * channels))
 
     @property
     def loadings(self) -> list[Tensor]:
-        """[h * w * C, K] of each stage; those of a factor that is not used are 0."""
+        """[C * h * w, K] of each stage; those of a factor that is not used are 0."""
         return [getattr(self, f"loadings_{stage}") for stage in STAGES]
 
     @property
@@ -156,39 +160,37 @@ class CommonFactors(nn.Module):
         return [getattr(self, f"whitened_{stage}") for stage in STAGES]
 
     def scores(self, centred: Sequence[Tensor]) -> Tensor:
-        """[B, K]: how much of each factor a picture has, of its centred residuals [h * w, B, C] a stage."""
-        flat = (stage.permute(1, 0, 2).flatten(1) for stage in centred)
-        return torch.stack([rows @ one for rows, one in zip(flat, self.loadings, strict=True)]).sum(dim=0)
+        """[B, K]: how much of each factor a picture has, of its centred residuals [B, C, h, w] a stage."""
+        first, second, third = (
+            stage.flatten(1) @ loadings for stage, loadings in zip(centred, self.loadings, strict=True)
+        )
+        return first + second + third
 
     def forward(self, centred: Sequence[Tensor]) -> list[Tensor]:
-        """Centred residuals [h * w, B, C] a stage, without what their picture's factors tell of them; likewise."""
+        """Centred residuals [B, C, h, w] a stage, without what their picture's factors tell of them; likewise."""
         scores = self.scores(centred)
         return [
-            stage - _by_place(scores @ loadings.T, stage)
+            stage - (scores @ loadings.T).reshape(stage.shape)
             for stage, loadings in zip(centred, self.loadings, strict=True)
         ]
 
-    def explained(self, scores: Tensor, centred: Sequence[Tensor]) -> list[Tensor]:
-        """What factors tell of centred residuals [h * w, B, C] a stage, whitened as `StageResiduals.distance` does."""
+    def explained(self, centred: Sequence[Tensor]) -> list[Tensor]:
+        """What factors tell of centred residuals [B, C, h, w] a stage, whitened at each place, [h * w, B, C]."""
+        scores = self.scores(centred)
         return [
-            _by_place(scores @ whitened, stage)
+            (scores @ whitened).unflatten(1, (-1, stage.shape[1])).permute(1, 0, 2)
             for stage, whitened in zip(centred, self.whitened, strict=True)
         ]
 
     def whiten(self, stages: Iterable[StageResiduals]) -> None:
         """Set `whitened`, once loadings and the stages' whitening are fitted.
 
-        Both sides of a difference are whitened by themselves. Then what is subtracted is one product of a row and a
-        matrix that is read as it lies, which takes less time than the matrices of all places.
+        Both sides of a difference are whitened by themselves. Then what is subtracted is one row times a matrix that is
+        read as it lies, which takes less time than a product at each place.
         """
         for stage, loadings, whitened in zip(stages, self.loadings, self.whitened, strict=True):
-            by_place = loadings.reshape(len(stage.whitening), -1, loadings.shape[1])  # [h * w, C, K]
-            whitened.copy_((by_place.mT @ stage.whitening).permute(1, 0, 2).flatten(1))
-
-
-def _by_place(flat: Tensor, like: Tensor) -> Tensor:
-    """[B, h * w * C] as [h * w, B, C], the shape of `like`."""
-    return flat.reshape(-1, len(like), like.shape[2]).permute(1, 0, 2)
+            of_factors = loadings.T.reshape(-1, *stage.place_mean.shape)  # [K, C, h, w]
+            whitened.copy_((by_place(of_factors) @ stage.whitening).permute(1, 0, 2).flatten(1))
 
 
 class Residuals(nn.Module):
@@ -262,7 +264,7 @@ class Residuals(nn.Module):
                 for stage, ours, theirs in zip(self, regenerated, teacher_features, strict=True)
             ]
         centred = self.centred(regenerated, teacher_features)
-        explained = self.common.explained(self.common.scores(centred), centred)
+        explained = self.common.explained(centred)
         return [
             stage.distance(residual, part)
             for stage, residual, part in zip(self, centred, explained, strict=True)

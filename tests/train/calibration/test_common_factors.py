@@ -23,13 +23,13 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def residuals_of(n_images: int) -> list[torch.Tensor]:
-    """Centred residuals [h * w, N, C] a stage that rise and fall together along two directions, and noise."""
+    """Centred residuals [N, C, h, 1] a stage that rise and fall together along two directions, and noise."""
     stages = []
     scores = normal(n_images, 2, seed=9) * torch.tensor([5.0, 3.0])
     for seed, (places, channels) in enumerate(SIZES):
-        together = torch.einsum("nk,kpc->pnc", scores, normal(2, places, channels, seed=seed))
-        stage = together + 0.1 * normal(places, n_images, channels, seed=10 + seed)
-        stages.append(stage - stage.mean(dim=1, keepdim=True))
+        together = torch.einsum("nk,kcp->ncp", scores, normal(2, channels, places, seed=seed))
+        stage = together + 0.1 * normal(n_images, channels, places, seed=10 + seed)
+        stages.append((stage - stage.mean(dim=0))[..., None])
     return stages
 
 
@@ -44,8 +44,8 @@ def n_used(common: CommonFactors) -> int:
 
 def test_factors_are_the_main_components_of_all_stages_together() -> None:
     common, stages = CommonFactors(2, SIZES), residuals_of(40)
-    set_factors(common, [[stage[:, :15] for stage in stages], [stage[:, 15:] for stage in stages]])
-    flat = torch.cat([stage.permute(1, 0, 2).flatten(1) for stage in stages], dim=1)  # [N, all]
+    set_factors(common, [[stage[:15] for stage in stages], [stage[15:] for stage in stages]])
+    flat = torch.cat([stage.flatten(1) for stage in stages], dim=1)  # [N, all]
     found = flat_loadings(common)
     torch.testing.assert_close(found @ found.T, torch.eye(2), atol=1e-5, rtol=0)
     main = torch.linalg.svd(flat, full_matrices=False)[2][:2]
@@ -54,7 +54,7 @@ def test_factors_are_the_main_components_of_all_stages_together() -> None:
     assert [one.shape for one in left] == [one.shape for one in stages]
     expected = flat - flat @ main.T @ main
     torch.testing.assert_close(
-        torch.cat([stage.permute(1, 0, 2).flatten(1) for stage in left], dim=1), expected, atol=1e-3, rtol=0
+        torch.cat([stage.flatten(1) for stage in left], dim=1), expected, atol=1e-3, rtol=0
     )
     # Only the noise is left.
     assert float(torch.cat([one.flatten() for one in left]).std()) == pytest.approx(0.1, rel=0.15)
@@ -69,9 +69,9 @@ def test_there_is_at_most_one_factor_for_ten_images(n_images: int, expected: int
 
 def test_copies_of_one_picture_have_no_factor_that_is_not_finite() -> None:
     common = CommonFactors(4, SIZES)
-    set_factors(common, [[torch.zeros(places, 50, channels) for places, channels in SIZES]])
+    set_factors(common, [[torch.zeros(50, channels, places, 1) for places, channels in SIZES]])
     assert n_used(common) == 0
-    one = [normal(places, 1, channels).expand(-1, 50, -1) for places, channels in SIZES]
+    one = [normal(1, channels, places, 1).expand(50, -1, -1, -1) for places, channels in SIZES]
     set_factors(common, [one])
     assert n_used(common) == 1
 

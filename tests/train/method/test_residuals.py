@@ -117,15 +117,15 @@ def test_what_all_places_have_in_common_is_subtracted_before_a_place_is_measured
     ]
     found = residuals(student, teacher)
     loadings = [
-        one.numpy().reshape(-1, c, 3) for one, c in zip(residuals.common.loadings, (2, 3, 4), strict=True)
+        one.numpy().reshape(c, -1, 3) for one, c in zip(residuals.common.loadings, (2, 3, 4), strict=True)
     ]
     for image in range(5):
         by_place = [stage[image].reshape(len(stage[image]), -1).T for stage in centred]  # [h * w, C]
         scores = sum(
-            np.einsum("pck,pc->k", factor, stage) for factor, stage in zip(loadings, by_place, strict=True)
+            np.einsum("cpk,pc->k", factor, stage) for factor, stage in zip(loadings, by_place, strict=True)
         )
         for stage, factor, differences, distance in zip(residuals, loadings, by_place, found, strict=True):
-            left = differences - np.einsum("k,pck->pc", scores, factor)
+            left = differences - np.einsum("k,cpk->pc", scores, factor)
             whitened = np.einsum("pc,pcd->pd", left, stage.whitening.numpy())
             expected = np.sqrt((whitened**2).mean(axis=1)).reshape(distance.shape[1:])
             np.testing.assert_allclose(distance[image].numpy(), expected, rtol=1e-4, atol=1e-5)
