@@ -199,7 +199,8 @@ def reference_verdict(
 
 def copy_backends(repository: Path) -> Path:
     """A model repository with the committed backends, and nothing of what is published in the project's own."""
-    leave_out = shutil.ignore_patterns("__pycache__", "calibrations")
+    # Versions after the first and configurations are what a checkout that serves has published.
+    leave_out = shutil.ignore_patterns("__pycache__", "calibrations", "config.pbtxt", "[2-9]*", "1?*")
     for model in ("alignment", "distance_fusion", "foreground", "image_decoder"):
         shutil.copytree(ROOT / "model_repository" / model, repository / model, ignore=leave_out)
     return repository

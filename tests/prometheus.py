@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from deploy.ports import Ports, claim_ports
+from tests.processes import end
 from tests.products import ROOT
 
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -127,12 +128,7 @@ def running_prometheus(folder: Path, targets: Sequence[str], *, hour_s: float) -
         _wait_until_ready(process, f"http://{host}:{port}/-/ready", log)
         yield Prometheus(f"http://{host}:{port}")
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, within_s=STOP_S)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -43,6 +43,7 @@ from model_repository.trace_collector import Collector, stated_collector
 from tests.benchmarks.many_releases import make_build
 from tests.benchmarks.releases import START_TIMEOUT_S, publish
 from tests.benchmarks.results import run
+from tests.processes import end
 from tests.products import ROOT, copy_backends
 
 HOST = "127.0.0.1"
@@ -120,12 +121,7 @@ def running(
             time.sleep(0.2)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, within_s=STOP_S)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import argparse
 import io
 import statistics
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from client.benchmark.bars import Bar
 from client.benchmark.chain import BareChain, ChainSettings, Spinning
 from client.benchmark.machine import usable_cores
 from tests.benchmarks.archive.commands import memory_of
+from tests.benchmarks.meanwhile import looking
 from tests.benchmarks.releases import serving
 from tests.benchmarks.results import FOLDER, run, time_in_turns, write_results
 from tests.products import copy_backends, make_product
@@ -58,19 +58,9 @@ def as_jpeg(pixels: NDArray[np.uint8]) -> bytes:
 @contextmanager
 def watched_memory(pid: int) -> Iterator[list[float]]:
     """MiB of a process and all that it has started, looked at again and again."""
-    seen, done = [memory_of(pid)], threading.Event()
-
-    def look() -> None:
-        while not done.wait(BETWEEN_LOOKS_S):
-            seen.append(memory_of(pid))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    seen = [memory_of(pid)]
+    with looking(lambda: seen.append(memory_of(pid)), every_s=BETWEEN_LOOKS_S):
         yield seen
-    finally:
-        done.set()
-        thread.join()
 
 
 def measure(judge: JudgeClient, chain: BareChain, pixels: NDArray[np.uint8], turns: int) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def repositories(build: Path, folder: Path) -> dict[str, Path]:
     for name, added in (("with metrics", TIMED), ("without", WITHOUT)):
         made[name] = copy_backends(folder / name.replace(" ", "_"))
         publish(build, made[name])
-        # All versions: a checkout that serves has some of its own.
+        # The committed version, and the one that publishing makes of it.
         for code in made[name].glob("distance_fusion/[0-9]*/verdict_metrics.py"):
             code.write_text(code.read_text(encoding="utf-8") + added, encoding="utf-8")
     return made

@@ -178,7 +178,9 @@ class CommonFactors(nn.Module):
         """What factors tell of centred residuals [B, C, h, w] a stage, whitened at each place, [h * w, B, C]."""
         scores = self.scores(centred)
         return [
-            (scores @ whitened).unflatten(1, (-1, stage.shape[1])).permute(1, 0, 2)
+            (scores @ whitened)
+            .reshape(-1, whitened.shape[1] // stage.shape[1], stage.shape[1])
+            .permute(1, 0, 2)
             for stage, whitened in zip(centred, self.whitened, strict=True)
         ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from tests.benchmarks.archive.cores import processor_s
 from tests.benchmarks.categories import pss_mib
+from tests.benchmarks.meanwhile import looking
 from tests.products import ROOT
 
 WORKERS = 2
@@ -111,27 +111,21 @@ def _looking(
     pid: int, server: int, parts: Path, arrivals: list[Arrival], memory_mib: list[float] | None
 ) -> Iterator[None]:
     """Note when parts come, and the memory."""
-    stop = threading.Event()
+    next_s = 0.0
 
     def look() -> None:
-        next_s = 0.0
-        while not stop.wait(LOOK_S):
-            with suppress(FileNotFoundError):
-                there = sum(not entry.name.startswith(".") for entry in os.scandir(parts))
-                if there > len(arrivals):
-                    now = Arrival(time.monotonic(), processor_s(pid), processor_s(server))
-                    arrivals.extend([now] * (there - len(arrivals)))
-            if memory_mib is not None and time.monotonic() > next_s:
-                memory_mib.append(memory_of(pid))
-                next_s = time.monotonic() + MEMORY_S
+        nonlocal next_s
+        with suppress(FileNotFoundError):
+            there = sum(not entry.name.startswith(".") for entry in os.scandir(parts))
+            if there > len(arrivals):
+                now = Arrival(time.monotonic(), processor_s(pid), processor_s(server))
+                arrivals.extend([now] * (there - len(arrivals)))
+        if memory_mib is not None and time.monotonic() > next_s:
+            memory_mib.append(memory_of(pid))
+            next_s = time.monotonic() + MEMORY_S
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with looking(look, every_s=LOOK_S):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def memory_of(pid: int) -> float:

@@ -11,7 +11,6 @@ import argparse
 import os
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +27,7 @@ from deploy.ports import Ports, claim_ports
 from deploy.server import TritonServer, running_server
 from deploy.supervision.supervised import supervised_server
 from tests.benchmarks.many_releases import make_build
+from tests.benchmarks.meanwhile import looking
 from tests.benchmarks.releases import START_TIMEOUT_S, publish
 from tests.benchmarks.results import FOLDER, run, write_results
 from tests.benchmarks.watching.place import Phase, Place, writing
@@ -109,19 +109,13 @@ def outage(repository: Path, folder: Path, *, pictures: int, seconds: float) -> 
 @contextmanager
 def looking_at_memory(pid: int, phase: Phase) -> Iterator[None]:
     """Note the memory of a process once a second."""
-    stop, process = threading.Event(), psutil.Process(pid)
+    process = psutil.Process(pid)
 
     def look() -> None:
-        while not stop.wait(1):
-            phase.memory_mib.append(process.memory_info().rss / 2**20)
+        phase.memory_mib.append(process.memory_info().rss / 2**20)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with looking(look, every_s=1):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def main() -> None:

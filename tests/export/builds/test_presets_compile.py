@@ -73,4 +73,4 @@ def test_three_precisions(
         for precision, folder in folders.items()
     }
     assert sizes["int8"] < sizes["fp32"]
-    assert sizes["fp16"] < 0.7 * sizes["fp32"]
+    assert sizes["fp16"] < 0.75 * sizes["fp32"]  # statistics of the distance stay in float32
