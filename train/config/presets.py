@@ -94,8 +94,11 @@ def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
         values["common_factors"] = 0
         if values["score_share"]:
             values["score_share"] = NATIVE_SCORE_SHARE
-    elif "image_size" in overrides and base.is_native and values["score_share"] == NATIVE_SCORE_SHARE:
-        values["score_share"] = SCORE_SHARE
+    elif "image_size" in overrides and base.is_native:
+        if values["score_share"] == NATIVE_SCORE_SHARE:
+            values["score_share"] = SCORE_SHARE
+        if {base.distance, overrides.get("distance", base.distance)} == {"mahalanobis"}:
+            values["common_factors"] = PRESETS.get(base.preset, base).common_factors
     try:
         return FitConfig(**{**values, **overrides})
     except ValidationError as error:
