@@ -140,8 +140,9 @@ def _require_finite(request: Request, name: str, values: NDArray[Any]) -> None:
         AnswerError: there is one; it names the image.
     """
     of_image = values.reshape(len(values), -1)
-    # What is not finite is the lowest or the highest: no array of answers is made, which large maps feel.
-    finite = np.isfinite(of_image.min(axis=1)) & np.isfinite(of_image.max(axis=1))
+    # What is not finite is the lowest or the highest: no array of answers is made, which large maps feel. A map without
+    # pixels has neither; it is refused for its size.
+    finite = np.isfinite(of_image.min(axis=1, initial=0)) & np.isfinite(of_image.max(axis=1, initial=0))
     if not finite.all():
         raise _fault(request, f"{name} of image {int(np.argmin(finite))} is not finite")
 

@@ -217,13 +217,18 @@ def test_a_run_without_common_factors_has_the_header_of_before() -> None:
         assert "common_factors" not in config.model_dump()
 
 
-def test_common_factors_go_with_a_fixed_size() -> None:
+def test_common_factors_come_back_with_a_size_for_all() -> None:
     native = fit_config("edge", {"image_size": "native"})
-    fixed = changed_config(native, {"image_size": 256})
-    assert fixed.common_factors == fit_config("edge", {}).common_factors == 15
-    assert changed_config(native, {"seed": 1}).common_factors == 0
+    usual = fit_config("edge", {}).common_factors
+    assert usual > 0
+    assert changed_config(native, {"image_size": 256}).common_factors == usual
     assert changed_config(native, {"image_size": 256, "common_factors": 4}).common_factors == 4
+    assert changed_config(native, {"seed": 1}).common_factors == 0
     assert changed_config(native, {"image_size": 256, "distance": "cosine"}).common_factors == 0
+    cosine = fit_config("edge", {"image_size": "native", "distance": "cosine"})
+    assert changed_config(cosine, {"image_size": 256}).common_factors == 0
+    without = fit_config("edge", {"common_factors": 0})
+    assert changed_config(without, {"image_size": 256}).common_factors == 0
 
 
 def test_the_share_that_scores_goes_with_the_size() -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 from model_repository.alignment.picture_alignment import Aligned, Aligner, gray_of, turn_of, warp
 from model_repository.alignment.reference_picture import Reference
 from model_repository.distance_fusion.fusion_shown import hide_beside
-from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores
-from train.calibration.pasting import paste_patches
+from model_repository.distance_fusion.map_fusion import fuse_distances, image_scores, remove_background
+from train.calibration.pasting import COPIES, paste_patches
 from train.calibration.weighing import MAX_PASTED_IMAGES, MIN_GOOD_IMAGES, detectability, fusion_of
 from train.config import FitConfig
 from train.data.category import split_good
@@ -40,7 +41,10 @@ ALIKE_SHARE = 0.75  # of the images, the most alike: the median is of these
 TAIL = 0.05  # share of images that may be odd ones, of those that the least correlation is fitted on
 BLOCKS = 4  # a side, of a picture that is shuffled
 Images = NDArray[np.uint8]
+Indices = NDArray[np.intp]
+Boxes = NDArray[np.int32] | None  # see `LoadedImages.boxes`
 Shown = NDArray[np.bool_] | None  # see `fusion_shown.shown_pixels`
+Chosen = TypeVar("Chosen", Images, Indices)
 
 
 def align_good_images(
@@ -63,14 +67,11 @@ def align_good_images(
     Raises:
         DataError: one cannot be aligned when strict, or none can be.
     """
-    train, held_out = (
-        images.pixels[indices]
-        for indices in split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
-    )
+    parts = split_good(len(images.pixels), holdout_ratio=config.holdout_ratio, seed=config.seed)
     device, strict = runtime.torch_device, runtime.strict
-    if config.align == "auto" and not _helps(teacher, train, held_out, config=config, device=device):
+    if config.align == "auto" and not _helps(teacher, images, *parts, config=config, device=device):
         return images, None
-    reference = fit_reference(train, held_out, seed=config.seed)
+    reference = fit_reference(*(images.pixels[indices] for indices in parts), seed=config.seed)
     aligned = align_images(images, paths, reference=reference, strict=strict, what="good images")
     assert aligned.sent is not None
     shifts, turns = zip(
@@ -145,7 +146,13 @@ def _shuffled(images: Images, *, seed: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _helps(
-    teacher: Backbone, train: Images, held_out: Images, *, config: FitConfig, device: torch.device
+    teacher: Backbone,
+    images: LoadedImages,
+    train: Indices,
+    held_out: Indices,
+    *,
+    config: FitConfig,
+    device: torch.device,
 ) -> bool:
     """Whether pasted patches stand out more from aligned good images than from those as they lie; told.
 
@@ -160,12 +167,15 @@ def _helps(
         )
         return False
     as_they_lie, aligned, refused, count = [], [], 0, 0
-    for fitted_on, others in pairs:
-        pasted = paste_patches(others, seed=config.seed)
-        lying = [(others, None), (pasted, None)]
+    for indices, others_indices in pairs:
+        fitted_on, others = (images.pixels[some] for some in (indices, others_indices))
+        boxes = None if images.boxes is None else images.boxes[others_indices]
+        of_copies = None if boxes is None else np.tile(boxes, (COPIES, 1))
+        kinds = [(others, boxes), (paste_patches(others, seed=config.seed), of_copies)]
+        lying = [(pictures, shown_of(lie, pictures.shape)) for pictures, lie in kinds]
         as_they_lie.append(_scores(teacher, fitted_on, lying, config=config, device=device))
         reference = fit_reference(fitted_on, others, seed=config.seed)
-        (moved, _), *compared = [_aligned(pictures, reference) for pictures in (fitted_on, others, pasted)]
+        (moved, _), *compared = [_aligned(*one, reference) for one in ((fitted_on, None), *kinds)]
         count, refused = count + len(others), refused + len(others) - len(compared[0][0])
         if all(map(len, (moved, *(pictures for pictures, _ in compared)))):
             aligned.append(_scores(teacher, moved, compared, config=config, device=device))
@@ -181,28 +191,29 @@ def _helps(
     return chosen
 
 
-def _splits(train: Images, held_out: Images) -> list[tuple[Images, Images]]:
-    """Images to fit on, and images to paste patches into: one pair, or two where few are held out."""
+def _splits(train: Indices, held_out: Indices) -> list[tuple[Indices, Indices]]:
+    """Those of images to fit on, and images to paste patches into: one pair, or two where few are held out."""
     if len(held_out) >= MIN_GOOD_IMAGES:
         return [(_some(train, MAX_TRAINING_IMAGES), _some(held_out, MAX_PASTED_IMAGES))]
-    images = np.concatenate([train, held_out])
-    if len(images) < 2 * MIN_GOOD_IMAGES:
+    indices = np.concatenate([train, held_out])
+    if len(indices) < 2 * MIN_GOOD_IMAGES:
         return []
-    halves = images[::2], images[1::2]
+    halves = indices[::2], indices[1::2]
     return [
         (_some(first, MAX_TRAINING_IMAGES), _some(second, MAX_PASTED_IMAGES))
         for first, second in (halves, halves[::-1])
     ]
 
 
-def _aligned(images: Images, reference: Reference) -> tuple[Images, Shown]:
+def _aligned(images: Images, boxes: Boxes, reference: Reference) -> tuple[Images, Shown]:
     """Those that can be aligned, and where they show the pictures that they were made of."""
     results = align_each(images, reference, what="to compare")
-    found = [one for one in results if isinstance(one, Aligned)]
+    found = {index: one for index, one in enumerate(results) if isinstance(one, Aligned)}
     if not found:
         return images[:0], None
-    pixels = np.stack([one.pixels for one in found])
-    return pixels, shown_of(None, pixels.shape, np.stack([one.motion for one in found]))
+    pixels = np.stack([one.pixels for one in found.values()])
+    lie = None if boxes is None else boxes[list(found)]
+    return pixels, shown_of(lie, pixels.shape, np.stack([one.motion for one in found.values()]))
 
 
 def _told_apart(scores: Sequence[tuple[FloatArray, ...]]) -> tuple[float, float]:
@@ -236,7 +247,7 @@ def _scores(
             for own, feature, mean, spread in zip(maps, features, means, spreads, strict=True):
                 own.append(((feature - mean) ** 2 / spread).mean(dim=1).cpu().numpy())
         distances = hide_beside([np.concatenate(own) for own in maps], shown)
-        fused = fuse_distances(distances, fusion_of(config, (1.0, 1.0, 1.0)))
+        fused = remove_background(fuse_distances(distances, fusion_of(config, (1.0, 1.0, 1.0))), shown)
         found.append(image_scores(fused, config.score_share))
     return tuple(found)
 
@@ -276,7 +287,7 @@ def _rigid_inverse(motion: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(cv2.invertAffineTransform(rigid), np.float64)
 
 
-def _some(images: Images, count: int) -> Images:
-    """At most `count` of the images, evenly from first to last."""
-    chosen: Images = images[np.linspace(0, len(images) - 1, num=min(count, len(images))).astype(int)]
+def _some(images: Chosen, count: int) -> Chosen:
+    """At most `count` of images, or of indices, evenly from first to last."""
+    chosen: Chosen = images[np.linspace(0, len(images) - 1, num=min(count, len(images))).astype(int)]
     return chosen

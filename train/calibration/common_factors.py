@@ -42,8 +42,8 @@ def fit_common_factors(
     with torch.inference_mode(), progress_bar("What places have in common", 2 * len(train)) as bar:
         most_images = max(1, MOST_NUMBERS // sum(map(len, residuals.common.loadings)))
         step = -(-len(train) // most_images)
-        some = [
-            [stage[-start % step :: step] for stage in batch]
+        some = [  # copies: a part of a batch would keep all of it in memory
+            [stage[-start % step :: step].clone() for stage in batch]
             for start, batch in _centred(residuals, student, train, device, bar.advance)
         ]
         set_factors(residuals.common, some)

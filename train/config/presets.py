@@ -17,7 +17,6 @@ OF_COSINE: Mapping[str, Any] = {"neighbourhoods": (1, 1, 1), "sharpening": (0.0,
 # Of pictures at their own size, unless stated: 66 pixels of a crop of 256, about as many as a defect of 8 x 8 has.
 NATIVE_SCORE_SHARE = 0.001
 SCORE_SHARE = 0.01  # of `edge` at a fixed size
-COMMON_FACTORS = 15  # of `edge` at a fixed size
 
 
 def field_text(name: str, value: Any) -> str:
@@ -43,7 +42,7 @@ PRESETS: Mapping[str, FitConfig] = {
         steps=400,
         distance="mahalanobis",
         neighbourhoods=(3, 3, 1),
-        common_factors=COMMON_FACTORS,
+        common_factors=15,
         sharpening=(0.0, 4.0),
         schedule="cosine",
         freeze_batchnorm=True,
@@ -96,10 +95,10 @@ def changed_config(base: FitConfig, overrides: Mapping[str, Any]) -> FitConfig:
         if values["score_share"]:
             values["score_share"] = NATIVE_SCORE_SHARE
     elif "image_size" in overrides and base.is_native:
-        if overrides.get("distance", base.distance) == "mahalanobis":
-            values["common_factors"] = COMMON_FACTORS
         if values["score_share"] == NATIVE_SCORE_SHARE:
             values["score_share"] = SCORE_SHARE
+        if {base.distance, overrides.get("distance", base.distance)} == {"mahalanobis"}:
+            values["common_factors"] = PRESETS.get(base.preset, base).common_factors
     try:
         return FitConfig(**{**values, **overrides})
     except ValidationError as error:

@@ -25,7 +25,7 @@ from train.method.backbones import STAGES, STRIDES
 
 LEAST_RELATIVE_STD = 0.01  # a channel's standard deviation, as a share of its mean
 USUAL_DIFFERENCES = 256  # a stage, where places share them; more cost time, and find little more
-LARGEST_WHITENING = 2**26  # numbers in all places' matrices together: 256 MB
+LARGEST_WHITENING = 2**26  # numbers in all places' matrices together, and in all common factors: 256 MB
 
 
 def most_pixels(teacher_channels: Sequence[int]) -> int:
@@ -205,7 +205,7 @@ class Residuals(nn.Module):
         common_factors: how many, see `CommonFactors`; 0 for none, as where places share their statistics.
 
     Raises:
-        ConfigError: the matrices of all places would take more than `LARGEST_WHITENING` numbers.
+        ConfigError: the matrices of all places would take more than `LARGEST_WHITENING` numbers, or the factors would.
     """
 
     def __init__(
@@ -236,6 +236,12 @@ class Residuals(nn.Module):
         self.common: CommonFactors | None = None
         if common_factors and not self.are_shared:
             sizes = [(rows * columns, n) for (rows, columns), n in zip(shapes, teacher_channels, strict=True)]
+            numbers = 2 * common_factors * sum(places * channels for places, channels in sizes)
+            if numbers > LARGEST_WHITENING:
+                raise ConfigError(
+                    f"{common_factors} common factors at {size_text(image_size)} px take {4 * numbers / 2**20:,.0f} "
+                    f"MiB; expected at most {4 * LARGEST_WHITENING / 2**20:.0f}: take fewer --common-factors."
+                )
             self.common = CommonFactors(common_factors, sizes)
 
     @property

@@ -72,7 +72,11 @@ def with_image_size(
         )
         return {**others, "image_size": kept}
     masked = [*data.test, *(() if known is None else known.images)]
-    size = _propose(data, masked, config, ms_per_image=ms_per_image, runtime=runtime)
+    # Those of a preset go where pictures keep their own size, and those that are asked for do not.
+    may_keep_own = not others.get("common_factors")
+    size = _propose(
+        data, masked, config, ms_per_image=ms_per_image, may_keep_own=may_keep_own, runtime=runtime
+    )
     return {**others, "image_size": size}
 
 
@@ -91,6 +95,7 @@ def _propose(
     config: FitConfig,
     *,
     ms_per_image: float | None,
+    may_keep_own: bool,
     runtime: Runtime,
 ) -> ImageSize:
     shapes = read_shapes(data.train_good)
@@ -110,7 +115,7 @@ def _propose(
         usual=config.image_size,
         keep_aspect=keeps_aspect(data, asked=config.aspect, size=config.image_size, quiet=True),
         limits=limits,
-        may_keep_own=_may_keep_own(shapes, config),
+        may_keep_own=may_keep_own and _may_keep_own(shapes, config),
     )
     console.print(f"Image size {size_text(proposal.size)}: {'; '.join(proposal.reasons)}.", markup=False)
     for sentence in proposal.warnings:

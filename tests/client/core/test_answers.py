@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from client.core.errors import AnswerError
+from model_repository.image_size import NATIVE
 from tests.client.judging.scripted_server import Outputs, Script, grey, scripted_judge
 
 
@@ -18,6 +21,12 @@ def put(name: str, value: object) -> Callable[[Outputs], None]:
         outputs[name].reshape(len(outputs[name]), -1)[-1, 0] = value
 
     return change
+
+
+def png(height: int, width: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, format="PNG")
+    return file.getvalue()
 
 
 def replace(name: str, convert: Callable[[np.ndarray], np.ndarray]) -> Callable[[Outputs], None]:
@@ -72,6 +81,24 @@ def test_what_is_no_verdict_is_an_error(change: Callable[[Outputs], None], reaso
     assert caught.value.message == (
         f"What 'pill' answered is no verdict: {reason}; none of the 2 images is judged. The server's log may say why."
     )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_map_of_which_one_value_is_not_finite_is_an_error(value: float) -> None:
+    with (
+        scripted_judge(Script(change=put("anomaly_map", value))) as judge,
+        pytest.raises(AnswerError, match="anomaly_map of image 0 is not finite"),
+    ):
+        judge.judge(grey(10))
+
+
+def test_a_map_without_pixels_is_an_error() -> None:
+    script = Script(size=NATIVE, change=replace("anomaly_map", lambda value: value[:, :0, :0]))
+    with (
+        scripted_judge(script) as judge,
+        pytest.raises(AnswerError, match="anomaly_map has 0 rows and 0 columns of an image of 40 and 64"),
+    ):
+        judge.judge(png(40, 64))
 
 
 @pytest.mark.parametrize("name", ["pred_score", "threshold"])

@@ -20,6 +20,10 @@ GREY = RGB[..., 0]
 FULL = np.full((6, 9, 1), 255, np.uint8)
 
 
+class Subclass(np.ndarray):
+    pass
+
+
 class BytesPath:
     def __fspath__(self) -> bytes:
         return b"a.b"
@@ -30,8 +34,9 @@ def pixels(image: object, *, bit_depth: int = 8) -> np.ndarray:
     if isinstance(prepared, Image.Image):
         assert prepared.mode == "RGB"
         prepared = np.asarray(prepared)
-    assert isinstance(prepared, np.ndarray)
+    assert type(prepared) is np.ndarray
     assert prepared.dtype == np.uint8
+    assert prepared.flags.c_contiguous
     return prepared
 
 
@@ -43,6 +48,9 @@ def pixels(image: object, *, bit_depth: int = 8) -> np.ndarray:
         RGB,
         RGB.astype(np.uint8, order="F"),
         RGB[::-1][::-1],
+        np.repeat(RGB, 2, axis=1)[:, ::2],
+        np.ma.masked_array(RGB),
+        RGB.view(Subclass),
         np.concatenate([RGB, FULL], axis=2),
     ],
 )

@@ -96,6 +96,19 @@ def test_the_server_learns_where_pixels_show_the_images(
     assert "shown" not in files.message(timeout_s=1).parameters  # the decoder knows it
 
 
+@pytest.mark.parametrize("keep_aspect", [False, True])
+@pytest.mark.parametrize("image_size", [48, SIZE, NATIVE])
+def test_an_array_is_sent_as_its_picture_is(image_size: ImageSize, keep_aspect: bool) -> None:
+    picture, array = Prepared(WIDE), Prepared(np.asarray(WIDE))
+    batches = [[picture], [array]] if image_size == NATIVE else [[picture, picture], [array, picture]]
+    asked: Any = {"category": "pill", "image_size": image_size, "place": None, "keep_aspect": keep_aspect}
+    first, second = (
+        make_request(images, Question(VERDICT_OUTPUTS, None), **asked).message(timeout_s=1)
+        for images in batches
+    )
+    assert first == second
+
+
 def test_shared_memory_has_room_for_a_rectangle() -> None:
     place = Place("a", 2, SIZE)
     assert place.size == 8 * 2 * 64 * 96

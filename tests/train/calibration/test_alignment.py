@@ -45,11 +45,13 @@ def parts(count: int, *, turn: float, shift: float, seed: int = 0) -> Images:
     return np.asarray((pictures + noise).clip(0, 255).astype(np.uint8))
 
 
-def chosen(images: Images, capsys: pytest.CaptureFixture[str], align: str) -> tuple[bool, str]:
+def chosen(
+    images: Images, capsys: pytest.CaptureFixture[str], align: str, boxes: NDArray[np.int32] | None = None
+) -> tuple[bool, str]:
     # With the preset's own teacher: what patches do to features of random weights says little.
     config = fit_config("edge", {"image_size": SIDE, "align": align, "holdout_ratio": 0.3})
     teacher = load_teacher(config, weights_dir=None)[0]
-    loaded = LoadedImages(images, tuple(range(len(images))), ())
+    loaded = LoadedImages(images, tuple(range(len(images))), (), boxes=boxes)
     paths = [Path(f"{index}.png") for index in range(len(images))]
     _, reference = align_good_images(loaded, paths, teacher, config=config, runtime=Runtime("cpu"))
     return reference is not None, " ".join(capsys.readouterr().err.split())
@@ -103,8 +105,22 @@ def test_streaks_beside_parts_that_their_pictures_cut_off_decide_nothing(
         return float(re.findall(r"by ([\d.]+) standard deviations aligned", told)[0])
 
     hidden = stands_out()
-    monkeypatch.setattr("train.calibration.alignment.hide_beside", lambda distances, shown: distances)
+    monkeypatch.setattr("train.calibration.alignment.shown_of", lambda boxes, shape, motions=None: None)
     assert stands_out() < 0.9 * hidden
+
+
+def test_what_is_filled_up_beside_pictures_decides_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    images = parts(36, turn=0, shift=0)
+    generator = np.random.default_rng(1)
+    for image in images[::7]:
+        image[72:] = generator.integers(0, 256, (24, SIDE, 3))
+    boxes = np.tile(np.array([0, 0, 64, SIDE], np.int32), (len(images), 1))
+    figures = {}
+    for name, lie in (("counted", None), ("hidden", boxes)):
+        _, told = chosen(images, capsys, "auto", lie)
+        figures[name] = re.findall(r"by ([\d.]+) standard deviations aligned, ([\d.]+) as they lie", told)[0]
+    for counted, hidden in zip(figures["counted"], figures["hidden"], strict=True):
+        assert float(hidden) > 1.2 * float(counted), figures
 
 
 def test_auto_leaves_too_few_images_as_they_lie(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from train.calibration import common_factors
 from train.calibration.common_factors import fit_common_factors, set_factors
 from train.calibration.residuals import KnownImages, fit_residuals
 from train.config import fit_config
@@ -142,3 +143,24 @@ def test_held_out_pictures_decide_no_factor(pictures: Images) -> None:
         torch.cat([stage.whitening.flatten() for stage in one]) for one in (once.residuals, again.residuals)
     ]
     assert not torch.equal(*whitening)
+
+
+def test_of_many_images_some_decide_the_factors_and_the_rest_take_no_memory(
+    pictures: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = build_teacher_and_student(fit_config("edge", OPTIONS), weights_dir=None)[0]
+    with torch.inference_mode():
+        features = teacher(torch.from_numpy(pictures))
+    numbers = sum(feature[0].numel() for feature in features)
+    monkeypatch.setattr(common_factors, "MOST_NUMBERS", 12 * numbers)
+    seen: list[list[list[torch.Tensor]]] = []
+
+    def noted(common: CommonFactors, batches: list[list[torch.Tensor]]) -> None:
+        seen.append(batches)
+        set_factors(common, batches)
+
+    monkeypatch.setattr(common_factors, "set_factors", noted)
+    fitted(pictures, features, factors=4)
+    (batches,) = seen
+    assert sum(len(batch[0]) for batch in batches) == 10  # every fourth of 40: at most 12
+    assert sum(stage.untyped_storage().nbytes() for batch in batches for stage in batch) == 4 * 10 * numbers

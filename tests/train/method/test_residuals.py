@@ -134,6 +134,15 @@ def test_what_all_places_have_in_common_is_subtracted_before_a_place_is_measured
         torch.testing.assert_close(distance[2:3], of_one)
 
 
+def test_common_factors_that_take_too_much_memory_are_refused() -> None:
+    student_without_weights(fit_config("edge", {"image_size": 704}))
+    with pytest.raises(
+        ConfigError,
+        match=r"256 common factors at 704 px take 2,6\d\d MiB; expected at most 256: take fewer --common-factors\.",
+    ):
+        student_without_weights(fit_config("edge", {"image_size": 704, "common_factors": 256}))
+
+
 def test_factors_of_zeros_change_nothing() -> None:
     residuals, teacher, student = with_factors()
     assert residuals.common is not None

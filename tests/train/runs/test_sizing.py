@@ -14,6 +14,7 @@ from tests.conftest import CATEGORY
 from tests.train.data.test_shapes import category
 from train.data.category import CategoryData
 from train.data.known_defects import read_known_defects
+from train.data.size_proposal import propose_size
 from train.errors import ConfigError
 from train.runs import sizing, with_image_size
 from train.support.devices import Runtime
@@ -61,6 +62,22 @@ def test_the_masks_of_known_defects_count(tmp_path: Path, capsys: pytest.Capture
     known = read_known_defects(folder)
     assert resolve(data, tmp_path, {"image_size": "auto"}, known=known)["image_size"] == 416  # 8 of 20 pixels
     assert "a_mask.png, is 20.0 pixels wide and 8.3 at this size" in " ".join(capsys.readouterr().err.split())
+
+
+def test_common_factors_that_are_asked_for_need_a_size_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = category(tmp_path / "cup", (1000, 1000))
+    seen: list[bool] = []
+
+    def noted(*args: Any, may_keep_own: bool, **options: Any) -> Any:
+        seen.append(may_keep_own)
+        return propose_size(*args, may_keep_own=may_keep_own, **options)
+
+    monkeypatch.setattr(sizing, "propose_size", noted)
+    for overrides in ({}, {"common_factors": 0}, {"common_factors": 4}):
+        resolve(data, tmp_path, {"image_size": "auto", **overrides})
+    assert seen == [True, True, False]
 
 
 def test_the_networks_are_timed(tiny_data: CategoryData, tmp_path: Path) -> None:
