@@ -147,7 +147,7 @@ def test_a_dropped_picture_is_judged_and_shown(line: Line, tiny_data: CategoryDa
         verdict = judge.judge(path)
     word = "REJECT" if verdict.anomalous else "GOOD"
     expect(line.tab.locator("#verdict-word")).to_have_text(word)
-    expect(line.tab.locator("#gauge b")).to_have_text(f"{verdict.score:.4g}")
+    expect(line.tab.locator("#gauge b")).to_have_text(f"{verdict.score:#.4g}")
     expect(line.tab.locator("#picture-name")).to_have_text("<b>first.png")  # as text
     expect(line.tab.locator("#facts")).to_contain_text(str(verdict.release_id))
     expect(line.tab.locator("#synthetic")).to_be_visible()  # trained on rendered images, and says so
