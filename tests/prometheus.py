@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
+from client.page.deploy_commands import end
 from deploy.ports import Ports, claim_ports
-from tests.processes import end
 from tests.products import ROOT
 
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -128,7 +128,7 @@ def running_prometheus(folder: Path, targets: Sequence[str], *, hour_s: float) -
         _wait_until_ready(process, f"http://{host}:{port}/-/ready", log)
         yield Prometheus(f"http://{host}:{port}")
     finally:
-        end(process, within_s=STOP_S)
+        end(process, STOP_S)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

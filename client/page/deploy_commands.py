@@ -82,7 +82,7 @@ def start_python(arguments: Sequence[str], *, stdin: int) -> subprocess.Popen[st
         raise ClientError(f"`python {' '.join(arguments[:3])}` cannot be started ({reason}).") from None
 
 
-def end(process: subprocess.Popen[str], timeout_s: float = END_TIMEOUT_S) -> None:
+def end(process: subprocess.Popen[Any], timeout_s: float = END_TIMEOUT_S) -> None:
     """Ask a process to end, and kill it where it does not."""
     process.terminate()
     try:

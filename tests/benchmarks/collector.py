@@ -34,6 +34,7 @@ from opentelemetry import trace
 from rich.console import Console
 
 from client import JudgeClient, Verdict
+from client.page.deploy_commands import end
 from client.tracing.provider import tracing_to
 from client.tracing.spans import CALL, RELEASE
 from deploy.ports import Ports, claim_ports
@@ -43,7 +44,6 @@ from model_repository.trace_collector import Collector, stated_collector
 from tests.benchmarks.many_releases import make_build
 from tests.benchmarks.releases import START_TIMEOUT_S, publish
 from tests.benchmarks.results import run
-from tests.processes import end
 from tests.products import ROOT, copy_backends
 
 HOST = "127.0.0.1"
@@ -121,7 +121,7 @@ def running(
             time.sleep(0.2)
         yield
     finally:
-        end(process, within_s=STOP_S)
+        end(process, STOP_S)
 
 
 @contextmanager
