@@ -6,14 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from export.agreement import LIMITS, Limits
 from export.builds import precisions
 from export.builds.up_to_date import build_category
 from export.engines.check import check_engines
 from export.graphs import int8
-from export.manifest import build_folder, read_manifest
+from export.manifest import build_folder
 from export.product import ProductPaths
 from tests.conftest import FitTiny
 from train.data.category import CategoryData
@@ -36,6 +38,15 @@ BACKBONES: dict[str, dict[str, Any]] = {
 def all_alike(pair: Any, judge: Any) -> list[int8.Sensitivity]:
     nodes = [(graph, node) for graph in ("teacher", "student") for node in pair.convolutions(graph)]
     return [int8.Sensitivity(graph, node, 0.0) for graph, node in nodes]
+
+
+def weight_bytes(graph: Path) -> int:
+    """Bytes of a student's weights, without the common factors: the distance stays in float32."""
+    return sum(
+        numpy_helper.to_array(tensor).nbytes
+        for tensor in onnx.load(graph).graph.initializer
+        if ".residuals.common." not in tensor.name
+    )
 
 
 @pytest.mark.parametrize("preset", BACKBONES)
@@ -68,9 +79,6 @@ def test_three_precisions(
         if engine.graph.stem == "student"
     }
     assert features == {"fp32": {"FP32"}, "fp16": {"FP16"}, "int8": {"FP32"}}
-    sizes = {
-        precision: read_manifest(folder).files["student.onnx"].n_bytes
-        for precision, folder in folders.items()
-    }
+    sizes = {precision: weight_bytes(folder / "student.onnx") for precision, folder in folders.items()}
     assert sizes["int8"] < sizes["fp32"]
-    assert sizes["fp16"] < 0.75 * sizes["fp32"]  # statistics of the distance stay in float32
+    assert sizes["fp16"] < 0.7 * sizes["fp32"]
